@@ -1,4 +1,4 @@
-"""Changes since the last look: each watcher has its own."""
+"""Changed keys, collected for each watcher until it takes them."""
 
 import asyncio
 from typing import Generic, TypeVar
@@ -12,7 +12,7 @@ class PendingChanges(Generic[K, V]):
     """The keys that changed since a watcher last took them, each with its first value.
 
     Attributes:
-        urgent: Set by a change that should not wait for the next look; cleared by `take`.
+        urgent: Set by a change that should be taken at once; cleared by `take`.
 
     >>> changes = PendingChanges()
     >>> changes.note("a", 1); changes.note("a", 2); changes.note("b", 3)
@@ -31,7 +31,7 @@ class PendingChanges(Generic[K, V]):
         return noted
 
     def give_back(self, noted: dict[K, V]) -> None:
-        """Put back what could not be dealt with."""
+        """Put back changes that could not be processed."""
         self._noted = noted | {k: v for k, v in self._noted.items() if k not in noted}
 
     def note(self, key: K, value: V, *, urgent: bool = False) -> None:

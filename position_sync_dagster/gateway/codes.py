@@ -107,7 +107,7 @@ class GatewayCode(IntEnum):
     """One subscription was cut while its data farm was down. [P: nautilus_trader pull/4412]"""
 
     COMPETING_SESSION = 10197
-    """The same user watches live data elsewhere; one code per line. It passes at any moment.
+    """The same user watches live data elsewhere; one code per line. It may end at any moment.
     [R: Lean.Brokerages.IB issues/140]"""
 
 
@@ -207,7 +207,7 @@ class MessageType(IntEnum):
 
 
 ALGO_VENUE = "QBALGO"
-"""How the names of venues of algorithms begin. Contract details of futures list one beside the
+"""The prefix of the names of algorithm venues. Contract details of futures list one beside the
 exchange, as in `CME,QBALGO`; programs leave its details out.
 [P: public listings of contract details] That it has no market data is not verified: no public
 source was found that says so."""

@@ -1,7 +1,4 @@
-"""One live connection to the gateway, with the account feed and the market data lines on it.
-
-The watchdog: ends a connection on which no message arrives any more.
-"""
+"""One live connection to the gateway, with its account feed, market data lines and watchdog."""
 
 import asyncio
 import logging
@@ -29,15 +26,15 @@ from position_sync_dagster.gateway.message_reader import MessageReader, is_no_le
 from position_sync_dagster.settings import Settings
 
 SILENCE_S = 10.0
-"""After this long without a readable message the watchdog requests the gateway's time, and waits as
-long for the answer. Half a message that is not completed in this time ends the connection."""
+"""Seconds without a readable message after which the watchdog requests the gateway's time; it waits
+as long for the answer. A message that stays incomplete for this time ends the connection."""
 
 
 class Watchdog:
-    """Gives a connection up when no message is understood any more, not even an answer.
+    """Ends a connection on which no message is understood any more, not even an answer.
 
-    A hung gateway, or one that a broken network hides, keeps its socket open for hours. One that
-    sends what is no message, or half of one, is no better, however many bytes come.
+    The socket of a hung gateway, or one behind a broken network, stays open for hours. Bytes that
+    are no message, or only half of one, do not count as an answer.
 
     Args:
         ib: The connection.
@@ -66,7 +63,7 @@ class Watchdog:
             if self._reader.understood != seen or loop.time() - seen_at < SILENCE_S:
                 continue
             if ib_async_internals.unread_bytes(self._ib):
-                self._give_up(f"half a message has been waiting for its rest for {SILENCE_S:g} s")
+                self._give_up(f"a message has been incomplete for {SILENCE_S:g} s")
                 return
             try:
                 await asyncio.wait_for(self._ib.reqCurrentTimeAsync(), SILENCE_S)
@@ -83,7 +80,7 @@ class Watchdog:
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 2.0
-"""How long to wait until a socket is closed."""
+"""Maximum seconds to wait until a socket is closed."""
 
 _NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
 
@@ -201,7 +198,7 @@ class GatewayConnection:
     ) -> list[ContractDetails] | None:
         """Request the contracts that a leg describes, or others like it; None: no answer.
 
-        While the gateway has lost IB, nothing that it says of a contract counts.
+        Answers that arrive while the gateway has lost IB are ignored.
         """
         if not (self.connectivity.has_ib and self.is_connected):
             return None
@@ -247,7 +244,8 @@ class GatewayConnection:
         elif code == GatewayCode.PORT_CHANGED:
             self.new_port = new_port_of(text)
             logger.warning(
-                "%s moves (%s): this process follows; set POSITION_SYNC_GATEWAY_PORT for others",
+                "%s moves (%s): this process reconnects there; set POSITION_SYNC_GATEWAY_PORT for "
+                "other processes",
                 self.gateway_id,
                 text,
             )

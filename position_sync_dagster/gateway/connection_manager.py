@@ -84,7 +84,7 @@ class IBConnectionManager:
                 shared.connection = None
 
     async def _connect(self, shared: "_Shared") -> GatewayConnection:
-        """Connect where the gateway was last or said it moves to, or else where it should be."""
+        """Connect to the last or announced port; if that fails, to the configured one."""
         configured = self.settings.gateway_port
         errors: list[GatewayError] = []
         for port in dict.fromkeys((shared.port or configured, configured)):

@@ -1,4 +1,4 @@
-"""What the gateway says of its own connections: whether it has IB, and its data farms."""
+"""The gateway's own connections: whether it has IB, and which data farms are broken."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ class Connectivity:
     Attributes:
         lost: The message that it has lost IB (1100, 2110), else None.
         interruptions: How often it lost IB or dropped every subscription (1101).
-        broken_farms: The data farms that are broken. It is the same set as long as the object is.
+        broken_farms: The data farms that are broken; the set is changed in place.
 
     >>> connectivity = Connectivity()
     >>> connectivity.take(1100, "Connectivity between IBKR and TWS has been lost.")

@@ -14,7 +14,7 @@ from position_sync_dagster.gateway.codes import ALGO_VENUE, GatewayCode
 from position_sync_dagster.gateway.translate import details_of
 
 CONCURRENT_REQUESTS = 20
-"""How many requests may wait at once: the gateway answers them one after the other."""
+"""Maximum number of requests that wait at once: the gateway answers them one after the other."""
 
 
 async def fetch_details(
@@ -63,12 +63,12 @@ async def fetch_candidates(
         ib: The connection.
         leg: What is described.
         timeout_s: Bound of the answer.
-        like: Request contracts like it: of the same underlying and right, at any strike.
+        like: Request similar contracts: of the same underlying and right, at any strike.
         clock: The time of receipt.
 
     Returns:
-        The contracts, none where the gateway knows none (code 200), or None where it gave no
-        answer: that says nothing of the leg.
+        The contracts; an empty list if the gateway knows none (code 200); None if it did not
+        answer, which says nothing about the leg.
     """
     pattern = _pattern(leg, like=like)
     codes: list[int] = []
@@ -91,7 +91,7 @@ async def fetch_candidates(
         if details.contract is not None:
             by_conid.setdefault(details.contract.conId, []).append(details)
     candidates = [_readable(each, clock()) for each in by_conid.values()]
-    # One that cannot be read may be the one that is meant.
+    # A contract that cannot be read may be the one that the leg describes.
     return None if None in candidates else [each for each in candidates if each is not None]
 
 

@@ -34,7 +34,7 @@ UNKNOWN = ("", "-", "--")
 """The texts that the broker writes if it has no value."""
 
 LONGEST_TEXT = 1000
-"""Characters of an attribute. The longest that the broker writes, a description, has some 100."""
+"""Maximum characters of an attribute. The longest that the broker writes has about 100."""
 
 STATEMENT_ZONE = ZoneInfo("America/New_York")
 """The times of a statement are New York's, whatever the account's country.
@@ -53,7 +53,7 @@ class Fields:
 
     Args:
         file, element: For messages.
-        today: The present day in UTC. What happened is from 1990 to tomorrow.
+        today: The present day in UTC. Dates before 1990 or after tomorrow are refused.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Fields:
         """Return a number, None where it is absent or not finite.
 
         Raises:
-            StatementError: It is there and no number.
+            StatementError: It is there, but not a number.
         """
         found = self.text(name)
         if found is None:
@@ -119,7 +119,7 @@ class Fields:
             StatementError: It is absent or no conid.
         """
         found = self.required("conid")
-        # A number of so many digits is out of range, and Python refuses to read thousands of them.
+        # More digits are out of range, and Python refuses to parse thousands of them.
         if found.isascii() and found.isdigit() and len(found) <= 10 and int(found) in CONIDS:
             return int(found)
         raise self._error(f"has conid={shown(found)}, which is no conid")
@@ -128,7 +128,7 @@ class Fields:
         """Return the day on which the contract expires, None where it names none.
 
         Raises:
-            StatementError: It is there and no day.
+            StatementError: It is there, but not a day.
         """
         found = self.text("expiry")
         return None if found is None else self._date("expiry", found)
@@ -286,7 +286,7 @@ def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[s
 
     Args:
         file: The name of the file, for messages and for the rows.
-        clock: What a statement says has happened is not after tomorrow.
+        clock: The current time; dates after tomorrow are refused.
 
     Raises:
         StatementError: It is no Flex statement, it is cut off, or a field cannot be read.
@@ -330,8 +330,8 @@ def answer_of(data: bytes) -> dict[str, str]:
 
 def _parsed(data: bytes, file: str, today: date) -> "_Target":
     target = _Target(file, today)
-    # What the standard parser would load from outside it does not load, and expat bounds the
-    # growth of entities; what declares them is refused all the same.
+    # The standard parser loads no external entities, and expat bounds the growth of others;
+    # their declarations are refused all the same.
     parser = Xml.XMLParser(target=target)  # noqa: S314
     try:
         parser.feed(data)

@@ -2,9 +2,8 @@
 
 - The connection: its loggers, its pace, its bytes, and which messages were understood.
 - The ids of requests: ib_async keeps them, and refusals name the id alone.
-- The messages of accounts and holdings: those that ib_async drops, and the many of large books. It
-  reads a message in a loop over its fields or its types, into objects that it keeps, and writes
-  lines of a log for some. Functions of ours read those.
+- The messages of accounts and holdings, which functions of ours read: ib_async drops some, and is
+  slow with the many of a large book, since it inspects each field, keeps objects and writes logs.
 """
 
 import logging
@@ -32,13 +31,13 @@ def quiet_loggers() -> None:
 
 
 def set_pace(ib: IB, *, max_requests: int, interval_s: float) -> None:
-    """Send at most so many messages per interval; `IB` has no setting for it."""
+    """Limit the messages that are sent per interval; `IB` has no setting for it."""
     ib.client.MaxRequests = max_requests
     ib.client.RequestsInterval = interval_s  # type: ignore[assignment] # any seconds do
 
 
-# The socket: `IB` reports a connection when it is ready, and an end when it was ready. We must see
-# what happens before, and wait until the socket is really closed.
+# The socket: `IB` reports only connections that became ready, and their end. We must see what
+# happens before that, and wait until the socket is really closed.
 
 
 def bytes_received(ib: IB) -> Event:
@@ -57,7 +56,7 @@ def has_socket(ib: IB) -> bool:
 
 
 def unread_bytes(ib: IB) -> bytes:
-    """Return the bytes that arrived and are no whole message yet.
+    """Return the bytes that arrived and do not form a whole message yet.
 
     ib_async waits for the rest of a message without a bound.
     """
@@ -65,10 +64,10 @@ def unread_bytes(ib: IB) -> bytes:
 
 
 def read_without_copies(ib: IB) -> None:
-    """Read the messages of a log-in that is complete without a copy of all unread bytes for each.
+    """Read each message after the log-in without copying all unread bytes.
 
-    ib_async copies what is left after each message: of a large account, a hundred kilobytes for
-    each of its rows. It must be called before others listen to the bytes that arrive.
+    ib_async copies the remaining bytes after each message: with a large account, a hundred
+    kilobytes for each row. Call it before others listen to the bytes that arrive.
     """
     client = ib.client
     usual: Callable[[bytes], None] = client._onSocketHasData
@@ -165,7 +164,7 @@ class _WrapperLog(logging.LoggerAdapter[logging.Logger]):
 
 
 _MARKET_DATA = "mktData"
-"""Under this name ib_async keeps the requests of `reqMktData`."""
+"""The name under which ib_async keeps the requests of `reqMktData`."""
 
 # Tickers: `IB` has one ticker per contract for ever. We need the id of each request, and a ticker
 # without old prices when a contract is requested again.
@@ -226,7 +225,7 @@ def forget_pnl_single(ib: IB, account: str, conid: int) -> None:
 
 
 _POSITIONS = "positions"
-"""Under this name ib_async collects the rows of a list of positions."""
+"""The name under which ib_async collects the rows of a list of positions."""
 
 WHOLE_ROW = 16
 """The number of fields of a whole position row; a portfolio row has more."""
@@ -269,7 +268,7 @@ def deliver_positions(ib: IB) -> None:
 
 
 class RowFields(NamedTuple):
-    """What a position and a portfolio row have in common, as sent."""
+    """The fields that position rows and portfolio rows share, as sent."""
 
     account: str
     conid: str
@@ -286,7 +285,7 @@ def filter_positions(
 ) -> None:
     """Read a position row only if a function accepts its fields as sent.
 
-    ib_async takes an empty quantity for 0, and cannot read others at all. A row that is too short
+    ib_async reads an empty quantity as 0, and fails on other bad fields. A row that is too short
     goes to ib_async, which reports it as unreadable.
 
     Args:

@@ -1,4 +1,4 @@
-"""Log in at a gateway with the first free client id; the errors say what is there instead."""
+"""Log in at a gateway with the first free client id; errors say why that failed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -33,7 +33,7 @@ class Login:
     """A client that the gateway accepted.
 
     Attributes:
-        connectivity: What the gateway reported of its connections at the log-in.
+        connectivity: The state of the gateway's own connections at the log-in.
     """
 
     ib: IB
@@ -50,7 +50,7 @@ async def log_in(
 ) -> Login:
     """Log in with the first client id of the pool that is free.
 
-    After an id that is in use (326) the gateway gets a moment before the next attempt.
+    After an id that is in use (326) there is a pause before the next attempt.
 
     Raises:
         GatewayRefusedError: Nothing listens there, or it hangs up at once.
@@ -83,7 +83,7 @@ def client_id_pauses(random: Random) -> Iterator[float]:
 
 
 async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
-    """Make one attempt; whatever ends it shows at once instead of at the timeout.
+    """Make one attempt to log in; raise an error as soon as it has failed, not at the timeout.
 
     When the gateway refuses the client id, it sends 326 and closes the socket. ib_async's
     `connectAsync` fails at its timeout then; `errorEvent` comes before.
@@ -131,8 +131,8 @@ class _LoginListener:
     """Recognizes, while a log-in is under way, that it will fail.
 
     Attributes:
-        failure: Gets the error.
-        connectivity: What the gateway reported of its connections.
+        failure: A future that gets the error.
+        connectivity: The state of the gateway's own connections.
     """
 
     def __init__(self, ib: IB, client_id: int, address: str) -> None:

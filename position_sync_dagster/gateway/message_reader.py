@@ -11,17 +11,17 @@ from position_sync_dagster.outage_log import LimitedLog
 logger = logging.getLogger(__name__)
 
 MAX_FRAME = 1 << 20
-"""No message that we ask for comes near it (1 MiB; contract details take some 2 KB). A length
-prefix that is text, because something before it was lost, is greater: its first bytes are not 0."""
+"""Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
+lost and text stands where the length should be, its value is greater."""
 
 LOG_EVERY_S = 60.0
-"""How often each kind of bad message is logged: a gateway may send hundreds of them a second."""
+"""Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
 _POSITION, _POSITION_END = str(int(MessageType.POSITION)), str(int(MessageType.POSITION_END))
 
 
 def is_no_length(data: bytes | bytearray) -> bool:
-    """Return whether data that should begin with the length of a message cannot be one.
+    """Return whether data cannot begin with the length of a message.
 
     >>> is_no_length(b"HTTP/1.1"), is_no_length(bytes([0, 0, 0, 26, 49])), is_no_length(b"HT")
     (True, False, False)

@@ -1,4 +1,4 @@
-"""Readings of a gateway that is met for the first time: its clock, its zone, a line."""
+"""Measurements of a gateway for the preflight: its version, clock, time zone, and a trial line."""
 
 import asyncio
 from contextlib import suppress
@@ -16,12 +16,12 @@ POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineTrial:
-    """What came of one line that was requested and cancelled again.
+    """The result of a market data line that was requested as a trial and cancelled.
 
     Attributes:
         refusal: The gateway's message that refused or ended it.
-        market_data_type: Of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed frozen);
-            None if no tick came.
+        market_data_type: The type of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed
+            frozen); None if no tick came.
     """
 
     conid: int
@@ -39,8 +39,8 @@ async def clock_difference_s(
 ) -> float | None:
     """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
 
-    The gateway answers in whole seconds (reqCurrentTime), so that a difference below a second and
-    the time of the answer itself is none.
+    The gateway answers in whole seconds (reqCurrentTime). A difference that this rounding and the
+    time of the answer explain is returned as 0.
     """
     before = clock()
     with suppress(TimeoutError):
@@ -68,7 +68,7 @@ async def try_line(
     wait_s: float,
     market_data_type: int | None = None,
 ) -> LineTrial:
-    """Take one market data line, wait for its first tick or its refusal, and give it back."""
+    """Request one market data line, wait for its first tick or its refusal, and cancel it."""
     refusals: list[Refusal] = []
     connection.lines.on_refusal.append(refusals.append)
     connection.lines.subscribe(details, market_data_type=market_data_type)

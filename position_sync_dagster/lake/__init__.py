@@ -1,7 +1,7 @@
 """The tables of the lake: the queue, the ledger of values, the registry, sessions and the others.
 
-Import `Lake` for all tables at once, or a table from its own module; only this package imports
-`deltalake`, and it imports `domain`, `settings` and `errors` of this project.
+Import `Lake` for all tables at once, or a table from its own module. Only this package imports
+`deltalake`; of this project it imports `domain`, `settings` and `errors`.
 """
 
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ __all__ = ["Lake"]
 
 
 def __getattr__(name: str) -> object:
-    # Late: a module of this package that needs no Delta Lake is imported fast.
+    # At first use: modules of this package that do not need Delta Lake are imported fast.
     if name == "Lake":
         from position_sync_dagster.lake.lake import Lake
 

@@ -1,4 +1,4 @@
-"""What each account was worth and earned: one row per change, appended and never changed."""
+"""The table `account_values`: one row per change of an account, appended and never changed."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -29,16 +29,16 @@ from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
 
 WRITER = "account_values"
-"""The application transaction of every append. Two appends that name it conflict, so that each
-one checks its ids against all rows before it."""
+"""The application id in the Delta transaction of every append. Concurrent appends with equal ids
+conflict, so that each append checks its row ids against all earlier rows."""
 
 LOOK_BACK = timedelta(days=14)
-"""How far `latest` looks back from the day that was written last: its cost does not grow with the
-history."""
+"""How far `latest` looks back from the day of the last commit, so that its cost does not grow with
+the history."""
 
 
 class SyncAccountValues:
-    """The table as plain calls, for callers that may block; see `AccountValuesTable`."""
+    """The table with blocking calls; see `AccountValuesTable`."""
 
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
@@ -79,7 +79,7 @@ class SyncAccountValues:
             if new.is_empty():
                 return AppendResult(version=handle.version(), rows=0)
             version = handle.version() + 1
-            # Of a table that was copied into a new one, the rows may have greater versions.
+            # Rows that were copied from another table may have greater versions.
             added = max(version, last_added(present) + 1)
             new = new.with_columns(
                 ledger_version=pl.lit(added, pl.Int64), committed_at=moment(self._clock())
@@ -102,13 +102,13 @@ class SyncAccountValues:
     def latest(self, source: AccountSource = AccountSource.GATEWAY) -> pl.DataFrame:
         """Return the newest row of each account, in the order of accounts.
 
-        Of the gateway's rows the one that was written last is the newest, whatever the clocks
-        said: they are written by one owner at a time. Rows of statements may be written in any
-        order; of them the one with the greatest timestamp is the newest. An account without a row
-        within two weeks of the last day that was written is left out.
+        The newest row of the gateway is the one written last, whatever its timestamp, since one
+        owner writes at a time. Statements may be written in any order: their newest row is the one
+        with the greatest timestamp. An account is left out if its last row is more than two weeks
+        older than the last commit.
 
         Args:
-            source: Whose rows.
+            source: The source of the rows.
         """
         order = ["ledger_version", "timestamp", "row_id"]
         if source is AccountSource.FLEX:
@@ -154,7 +154,7 @@ class AccountValuesTable:
         clock: Returns the current time, which each commit records.
 
     Attributes:
-        sync: The same table as plain, blocking calls.
+        sync: The same table with blocking calls.
 
     >>> values = AccountValuesTable("data/lake/account_values")             # doctest: +SKIP
     >>> (await values.latest()).select("account", "net_liquidation")        # doctest: +SKIP
@@ -195,10 +195,9 @@ def _identified(summary: AccountSummary) -> AccountSummary:
 
 
 def _recent(files: pl.DataFrame) -> pl.DataFrame:
-    """Return the files from two weeks before the day of the newest commit on, by the log alone.
+    """Return the files from two weeks before the day of the last commit on; read the log only.
 
-    The day is that of the last commit, and not the last day: a row from a clock that ran ahead
-    must not hide the others.
+    The greatest date is not used: one row of a clock that ran ahead would hide the others.
     """
     if files.is_empty():
         return files

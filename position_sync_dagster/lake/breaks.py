@@ -1,4 +1,4 @@
-"""Breaks: discrepancies between the broker and the tables, from the first sight to the end."""
+"""Breaks: discrepancies between the broker and the tables, from detection to resolution."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ CLOSED = "closed"
 """The bucket of breaks that are gone."""
 
 _KEY = ("type", "account", "conid")
-"""The columns of which a gateway has at most one open break with the same values."""
+"""The key of an open break; a gateway has at most one for each combination of values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Break:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakCounts:
-    """How many breaks a reconciliation changed."""
+    """The numbers of breaks that a reconciliation changed."""
 
     opened: int = 0
     confirmed: int = 0
@@ -73,10 +73,10 @@ def next_breaks(
     snapshot_id: str | None,
     run_id: str | None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Decide what becomes of the known breaks of one gateway.
+    """Return the known breaks of one gateway as they are after a reconciliation.
 
     Args:
-        known: Its live rows.
+        known: The gateway's live rows.
         seen: The discrepancies of this reconciliation: the key, `seen_expected`, `seen_actual` and
             `seen_detail`.
 
@@ -115,7 +115,7 @@ def next_breaks(
 
 
 class SyncBreaks:
-    """The breaks as plain calls, for callers that may block; see `ReconciliationBreaks`."""
+    """The breaks with blocking calls; see `ReconciliationBreaks`."""
 
     def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
         self.table = table
@@ -228,7 +228,7 @@ class ReconciliationBreaks:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain, blocking calls.
+        sync: The same table with blocking calls.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The newest positions and values that the broker reported, written by the login's owner.
 
-The rows of `broker_positions`: of a holding with several, the one that was added last counts.
+A holding may have several rows in `broker_positions`; the one that was added last counts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,7 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 FOLD_FILES = 24
-"""After how many commits of changes all rows are written into one file: each file takes time to
-read."""
+"""Number of data files from which all rows are rewritten into one: each file takes time to read."""
 
 _KEY = ["account", "conid"]
 _ORDER = "published_version"
@@ -38,11 +37,11 @@ def rows_to_publish(
     captured_at: datetime | None,
     accounts_confirmed_at: Mapping[str, datetime | None],
 ) -> pl.DataFrame:
-    """Return holdings as rows of a gateway, with what is known of their accounts.
+    """Return the holdings of a gateway as rows, with the last confirmation of their accounts.
 
     Args:
         gateway_id: The gateway.
-        positions: Its holdings; of several with one account and conid, the last.
+        positions: Its holdings; of several with the same account and conid, the last one counts.
         session: The lease of the writer.
         captured_at: When the holdings were taken from the account feed.
         accounts_confirmed_at: Until when the broker has confirmed each account.
@@ -69,9 +68,9 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
-    """Write what the newest row of each account says of the account into the older rows.
+    """Copy completeness and confirmation from the newest row of each account into the older rows.
 
-    A message that confirms an account changes none of its holdings: it is stored once.
+    A confirmation applies to all holdings of an account and is stored in one row only.
 
     Args:
         rows: The newest row of each holding of one gateway.
@@ -93,13 +92,13 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def is_fragmented(files: pl.DataFrame, added: int) -> bool:
-    """Return whether changes should be folded into one file with all other rows.
+    """Return whether all rows should be folded into one file.
 
-    With that, a reader reads at most twice the rows that count.
+    This bounds what a reader reads to about twice the newest rows.
 
     Args:
         files: The data files of one gateway.
-        added: The number of rows that come now.
+        added: The number of rows of the present commit.
     """
     rows = files.get_column("num_records")
     largest = int(str(rows.max() or 0))
@@ -108,7 +107,7 @@ def is_fragmented(files: pl.DataFrame, added: int) -> bool:
 
 
 def last_time(times: pl.Series, now: datetime) -> datetime | None:
-    """Return the last of the times; those in the future count only where there are no others."""
+    """Return the latest time that is not in the future; the latest of all if every one is."""
     known = times.drop_nulls()
     past = known.filter(known <= now + SKEW)
     found = past.max() if len(past) else known.max()
@@ -116,13 +115,12 @@ def last_time(times: pl.Series, now: datetime) -> datetime | None:
 
 
 class CachedRows(NamedTuple):
-    """What was read of a gateway's rows, to read only what is added later.
+    """The rows of a gateway that were read, so that later reads need only the new files.
 
     Attributes:
         files: The paths of the data files that were read.
         frame: The newest row of each holding, as it is stored.
-        stated: The same rows with the newest facts of their accounts, in the order of account and
-            conid.
+        stated: The same rows after `with_account_facts`, in the order of account and conid.
     """
 
     files: frozenset[str]
@@ -136,7 +134,7 @@ class CachedRows(NamedTuple):
         return None if greatest is None else int(str(greatest))
 
     def covers(self, files: frozenset[str]) -> bool:
-        """Return whether these files hold what was read, and perhaps more."""
+        """Return whether these files include all files that were read."""
         return self.files <= files and self.through is not None
 
 
@@ -145,8 +143,8 @@ def read_rows(files: frozenset[str], found: pl.DataFrame, before: CachedRows | N
 
     Args:
         files: The data files of the gateway.
-        found: The rows of the files that `before` has not read; of all files without it.
-        before: What was read before, if these files hold it still.
+        found: The rows of the files that are not in `before`.
+        before: The rows that were read before; None if their files are not all there any more.
     """
     frame = found if before is None else pl.concat([before.frame, found])
     frame = newest(frame).sort(_KEY)
@@ -154,7 +152,7 @@ def read_rows(files: frozenset[str], found: pl.DataFrame, before: CachedRows | N
 
 
 class SyncBrokerPositions:
-    """The table as plain calls, for callers that may block; see `BrokerPositionsTable`."""
+    """The table with blocking calls; see `BrokerPositionsTable`."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -175,7 +173,7 @@ class SyncBrokerPositions:
         captured_at: datetime | None = None,
         accounts_confirmed_at: Mapping[str, datetime | None] | None = None,
     ) -> int:
-        """Make the gateway's rows equal to these, in one commit, and return the table's version.
+        """Replace all rows of the gateway in one commit, and return the table's version.
 
         Rows with position 0 are stored as they are: each records that a holding was closed.
 
@@ -184,7 +182,7 @@ class SyncBrokerPositions:
             positions: Its rows.
             session: The lease of the writer.
             captured_at: When the rows were taken from the account feed.
-            accounts_confirmed_at: As of `update`.
+            accounts_confirmed_at: As in `update`.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.
@@ -216,20 +214,19 @@ class SyncBrokerPositions:
     ) -> int | None:
         """Add the rows that changed since the last commit; return the table's version.
 
-        The other rows stay as they are. Now and then all rows are written anew, without those
-        that have a newer one.
+        The other rows stay as they are. From time to time all rows are folded (`is_fragmented`).
 
         Args:
             gateway_id: The gateway.
             changed: The rows that changed.
             session: The lease of the writer.
             captured_at: When the rows were taken from the account feed.
-            accounts_confirmed_at: Until when the broker has confirmed each account. With the
-                completeness of the rows, it holds for all rows of the account.
+            accounts_confirmed_at: Until when the broker has confirmed each account. Like the
+                completeness of the rows, it applies to all rows of the account.
 
         Returns:
-            None if nothing was written: the table has no rows that this session wrote, so that
-            all of them must be replaced.
+            None if nothing was written, because this session has not called `replace` on this
+            table yet.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.
@@ -294,8 +291,8 @@ class SyncBrokerPositions:
 
         Args:
             gateway_id: The gateway.
-            now: Later times, from before the clock was set back, are ignored as long as there are
-                others.
+            now: The current time. Later times, written before the clock was set back, count only
+                if there are no others.
         """
         return last_time(self.rows(gateway_id).get_column("confirmed_at"), now)
 
@@ -304,7 +301,7 @@ class SyncBrokerPositions:
         return self.table.version()
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
-        """Return what must be the same for changes to be added to rows that were replaced."""
+        """Return a key of the table and the session; `update` needs the key of `replace`."""
         generation, _version = self.table.cache_key(handle)
         return (generation, session.fencing_token if session else None)
 
@@ -316,7 +313,7 @@ class BrokerPositionsTable:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain, blocking calls.
+        sync: The same table with blocking calls.
     """
 
     def __init__(
@@ -336,7 +333,7 @@ class BrokerPositionsTable:
 
 
 def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
-    """Read a gateway's rows; of files that were read before, nothing."""
+    """Read a gateway's rows, from files that were not read before."""
     files = frozenset(files_in(handle, gateway_id=gateway_id).get_column("path"))
     if before is not None and files == before.files:
         return before  # another gateway's rows changed

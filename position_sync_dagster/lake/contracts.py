@@ -17,12 +17,12 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 WRITER = "contracts"
-"""The application transaction of every commit. Two that name it conflict, so that each one sees
-what the other stored."""
+"""The application id in the Delta transaction of every commit. Concurrent commits with equal ids
+conflict, so that each one sees what the other stored."""
 
 
 class SyncContracts:
-    """The table as plain calls, for callers that may block; see `ContractsTable`."""
+    """The table with blocking calls; see `ContractsTable`."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -32,7 +32,7 @@ class SyncContracts:
         self.table.initialize()
 
     def put(self, details: Iterable[ContractDetails]) -> None:
-        """Store the details of these contracts, in place of older ones, in one commit."""
+        """Store the details of these contracts in one commit; older ones are replaced."""
         rows = contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
@@ -73,7 +73,7 @@ class ContractsTable:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain, blocking calls.
+        sync: The same table with blocking calls.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class ContractsTable:
 
 
 def _among(conids: Sequence[int]) -> str:
-    """Return a predicate of the rows of a few conids, or of the range that many lie in.
+    """Return a predicate: a list of few conids, or the range from the first of many to the last.
 
-    By the statistics in the log, few files are read.
+    The statistics in the log limit the files that are read.
 
     Args:
         conids: In ascending order.

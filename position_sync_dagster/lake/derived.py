@@ -1,6 +1,6 @@
 """Tables that are derived from the ledger; a replacement by equal rows commits nothing.
 
-Rows of `daily_positions` from the broker's statements, and how they join our own rows.
+Also the rows of `daily_positions` that come from the broker's statements.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,7 +23,7 @@ from position_sync_dagster.lake.updates.latest import HOLDING
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
 LOOK_BACK_DAYS = 4
-"""How far back the value at a close may lie, in days: as long as a long weekend."""
+"""Maximum age of the value at a close, in days: a long weekend."""
 
 
 _MOMENT = pl.Datetime("us", "UTC")
@@ -70,7 +70,7 @@ class DerivedTable:
         """Make the whole table equal to the frame, in one commit.
 
         Raises:
-            CommitContentionError: Other writers kept winning; nothing was changed.
+            CommitContentionError: Other writers committed first each time; nothing was changed.
         """
         return self._replace(frame, "true", run_id)
 
@@ -80,7 +80,7 @@ class DerivedTable:
         """Make the partitions of these days equal to their frames, in one commit.
 
         Raises:
-            CommitContentionError: Other writers kept winning; nothing was changed.
+            CommitContentionError: Other writers committed first each time; nothing was changed.
         """
         listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
         return self._replace(
@@ -110,12 +110,12 @@ def values_at_close(
     closed: datetime,
     confirmed: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Return the last row at or before a close, of holdings held then or closed on that day.
+    """Return the last row at or before a close of each holding held then or closed that day.
 
     Args:
         opened: Local midnight at the start of the trading day.
         closed: The close of the exchange on that day.
-        confirmed: When rows (`update_id`) were confirmed (`confirmed_at`), from before the close.
+        confirmed: Confirmations before the close: the columns `update_id` and `confirmed_at`.
     """
     if confirmed is None:
         confirmed = pl.DataFrame(schema={"update_id": pl.String, "confirmed_at": _MOMENT})
@@ -140,7 +140,7 @@ def values_at_close(
 
 
 def _valued_at() -> pl.Expr:
-    """Return when the value of a row was true, as far as the row itself says.
+    """Return the time of a row's value: the broker's own time if it is earlier than the row.
 
     A row of the account feed may have been written long after the broker sent its value.
     """
@@ -159,7 +159,7 @@ def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
 
 
 LEAST_DIFFERENCE = 0.05
-"""The difference of a value of one unit that is allowed: half the spread of a cheap option."""
+"""Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +167,8 @@ class JoinedDay:
     """The rows of one day.
 
     Attributes:
-        differences: Between our own rows of the day and the statement; the rows are our own.
+        rows: Our own rows, completed by the statement.
+        differences: Where our own rows of the day differ from the statement.
     """
 
     rows: pl.DataFrame
@@ -177,10 +178,10 @@ class JoinedDay:
 def stated_rows(
     positions: Iterable[tuple[StatementPosition, str]], day: date, closed: datetime
 ) -> pl.DataFrame:
-    """Return the rows of a day as the statements say, in the schema of `daily_positions`.
+    """Return the positions of statements as rows of a day, in the schema of `daily_positions`.
 
     Args:
-        positions: Each with the name of its file.
+        positions: Positions, each with the name of its file.
         closed: The close of the day, in UTC: the time of the broker's values.
     """
     return frame_of(
@@ -231,15 +232,15 @@ def join_rows(
 ) -> JoinedDay:
     """Return our own rows of a day, completed by the broker's statement, and what differs.
 
-    A row that was written on the day stays. One from before the day, which only says what was last
-    known, gives way to the statement. Accounts that no statement covers are left alone.
+    A row that was written on the day is kept. A row from before the day is replaced by that of the
+    statement. Accounts that no statement covers are left alone.
 
     Args:
         own: As `values_at_close` returns them.
         stated: As `stated_rows` returns them.
-        covered: The accounts that the statements cover; what they do not state is not held there.
+        covered: The accounts that the statements cover; a position they do not list is not held.
         opened: Local midnight at the start of the day.
-        band: Part of its value by which a value may differ.
+        band: Tolerated difference, as a fraction of the value.
     """
     is_covered = pl.col("account").is_in(list(covered))
     written = pl.col("timestamp") >= opened.astimezone(UTC)
@@ -269,7 +270,7 @@ def _difference(pair: dict[str, object], band: float) -> Discrepancy | None:
     if (mine or 0.0) != (theirs or 0.0):
         detail = "the quantity differs from the broker's statement"
         if mine is None:
-            detail = "held by the broker's statement, no own row of the day"
+            detail = "the broker's statement lists it, and we have no row of the day"
     else:
         value, stated = pair["market_value"], pair["market_value_stated"]
         if not isinstance(value, float) or not isinstance(stated, float):

@@ -15,8 +15,8 @@ from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 
 WRITER = "executions"
-"""The application transaction of every append. Two appends that name it conflict, so that each
-one sees what the other stored."""
+"""The application id in the Delta transaction of every append. Concurrent appends with equal ids
+conflict, so that each one sees what the other stored."""
 
 _FIELDS = tuple(field.name for field in fields(Execution))
 

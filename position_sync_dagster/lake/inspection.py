@@ -1,4 +1,4 @@
-"""What the checks of the tables read: frames, each bounded by a time or by what is held now."""
+"""Queries for the checks of the tables, each bounded by a time or by the open holdings."""
 
 from datetime import datetime
 
@@ -23,7 +23,7 @@ def live_requests(lake: Lake) -> pl.DataFrame:
 
 
 def foreign_requests(lake: Lake) -> pl.DataFrame:
-    """Return the rows among them that are no requests: another Delta writer left them."""
+    """Return the live rows that are not valid requests: another Delta writer wrote them."""
     return lake.queue.table.rows(IS_LIVE).filter(~IS_REQUEST)
 
 
@@ -36,7 +36,7 @@ def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:
 def requests_since(lake: Lake, since: datetime) -> pl.DataFrame:
     """Return all live requests and the finished ones that were inserted since then, at one version.
 
-    A request that is stored twice is there twice.
+    A request that is stored twice is returned twice.
     """
     where = f"{IS_LIVE} OR request_id >= '{id_prefix(since)}'"
     return lake.queue.table.rows(where, [*REQUEST, "update_id", "updated_at", "bucket"])
@@ -46,7 +46,7 @@ def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
     """Return each `update_id` that the ledger has more than once in a span of time.
 
     Returns:
-        The columns update_id, account, conid and rows: in how many rows it is.
+        The columns update_id, account, conid and rows (the number of rows with this id).
     """
     ledger = lake.updates.table
 
@@ -70,7 +70,7 @@ def doubled_rows(lake: Lake) -> DoubledRows:
 
 
 def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:
-    """Return what the broker last said of each holding of a login that is open."""
+    """Return the broker's newest row of each open holding of a login."""
     columns = [
         "account", "conid", "symbol", "multiplier", "position", "market_value", "received_at",
         "confirmed_at",
@@ -86,7 +86,7 @@ def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
 
 
 def unusable_tables(lake: Lake) -> list[tuple[str, LakeError]]:
-    """Return the tables that a process which opens them now could not use, each with its error."""
+    """Return the tables that a process cannot open now, each with its error."""
     found = []
     for table in lake.tables:
         try:

@@ -1,7 +1,4 @@
-"""All tables of one lake.
-
-What the broker last said of the holdings of the logins.
-"""
+"""All tables of one lake, and the broker's newest rows of the holdings of each login."""
 
 import asyncio
 from functools import cached_property
@@ -38,9 +35,8 @@ class Lake:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         clock: Returns the current time, for leases and ages.
         retry: Attempts and back-off of requests that fail.
-        contention_s: How long a change is tried again while other writers win, in seconds.
-        fsync: Whether a change that was acknowledged is on the disk, not only in the system's
-            memory.
+        contention_s: How long a change is retried while other writers commit first, in seconds.
+        fsync: Whether a change is synced to the disk before the call returns.
 
     >>> lake = Lake("data/lake")          # doctest: +SKIP
     >>> await lake.initialize()           # doctest: +SKIP
@@ -117,9 +113,10 @@ class Lake:
         return self.open_sessions()
 
     def open_sessions(self) -> GatewaySessions:
-        """Return the table gateway_sessions, opened for itself.
+        """Return a separate object for the table gateway_sessions.
 
-        It waits for no other use of the table in this process, as a lease must not.
+        It has a lock of its own, so that the renewal of a lease does not wait for other uses of
+        the table in this process.
         """
         return GatewaySessions(
             self.table_path("gateway_sessions"), clock=self._clock, **self._options
@@ -167,7 +164,7 @@ class Lake:
 
     @property
     def derived_tables(self) -> tuple[Table, ...]:
-        """Return the tables that are computed from the others; made by their first rows."""
+        """Return the tables that are computed from the others; their first rows create them."""
         return tuple(map(self._derived, DERIVED))
 
     @property
@@ -191,7 +188,7 @@ class Lake:
 
     def initialize_sync(self) -> None:
         """Initialize as `initialize` does, and block."""
-        # In an object store each takes dozens of requests, one after the other.
+        # In parallel: in an object store each table takes dozens of requests in sequence.
         together(Table.initialize, self.tables)
         self.registry.sync.refresh()
 
@@ -202,9 +199,10 @@ class Lake:
 
 
 def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
-    """Return the rows of `broker_positions` of one login, of the accounts that it has now.
+    """Return the rows of `broker_positions` of one login, for the accounts that it has now.
 
-    An account that another login has by now stays in its rows until it connects again.
+    The table keeps the rows of an account that moved to another login until the old login connects
+    again.
     """
     rows = lake.broker_positions.sync.rows(login.gateway_id)
     return rows if login.accounts is None else rows.filter(pl.col("account").is_in(login.accounts))
@@ -218,7 +216,7 @@ def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
 def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     """Return the rows of the accounts that a login has now.
 
-    What a login held that the gateways file no longer names is history, and in no sum of today.
+    Rows of accounts that the gateways file no longer names are history and count in no sum.
     """
     if settings.gateways_file is None:
         return rows

@@ -18,7 +18,7 @@ from position_sync_dagster.gateway_settings import lake_path_error
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_LOADED = "error occurred while loading credentials"
 _MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
-"""Each error of a request to a store has one of these texts, whichever client made it."""
+"""Each error of a request to a store contains one of these texts, with either client."""
 
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
 _SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
@@ -44,7 +44,7 @@ _NO_CREDENTIALS = (
 
 
 class StoreFault(Enum):
-    """The faults of a store that a person or time must mend; the table itself is whole."""
+    """The faults of a store that do not damage a table; an operator must correct most of them."""
 
     UNAVAILABLE = auto()
     DENIED = auto()
@@ -105,7 +105,7 @@ def plain(text: str) -> str:
 
 
 def summary(text: str) -> str:
-    """Return what a store answered, in the same words for each request of an outage."""
+    """Return the code and message of a store's answer; the same text throughout an outage."""
     text = _COLOUR.sub("", text)
     code, says, status = (pattern.search(text) for pattern in (_CODE, _SAYS, _STATUS))
     if code:
@@ -116,7 +116,7 @@ def summary(text: str) -> str:
 
 
 def without_secrets(error: Exception) -> Exception:
-    """Return the error, or one with its plain text if a store's answer stands in it."""
+    """Return the error; if it quotes a store's answer, an error with its `plain` text instead."""
     text = str(error)
     if _BODY.search(text) or any(mark in text for mark in _MARKS):
         return OSError(plain(text))
@@ -124,8 +124,8 @@ def without_secrets(error: Exception) -> Exception:
 
 
 CONNECT_S, ANSWER_S, RETRIES, RETRY_S = 5, 30, 4, 10
-"""Seconds for a connection and for an answer; how often a request is repeated, and how long at
-most. By default the client repeats for three minutes, in which a lease of 15 s is long lost."""
+"""Timeouts of a connection and of an answer in seconds, the number of retries, and their total
+time in seconds. The client's default is three minutes of retries; a lease of 15 s would expire."""
 
 _DELTA = {
     "connect_timeout": f"{CONNECT_S}s",
@@ -149,7 +149,7 @@ def delta_options(path: str, given: Mapping[str, str] | None) -> dict[str, str] 
     """Return the options of Delta's client for a path; None for a local one without any.
 
     Args:
-        given: What the caller wants otherwise; it takes precedence.
+        given: Options of the caller, which take precedence.
     """
     if not is_remote(path):
         return dict(given) if given else None
@@ -189,7 +189,7 @@ def first_ledger_day(path: str) -> date | None:
     """Return the first UTC date with rows, from the names of the partitions alone.
 
     Args:
-        path: Of the ledger, which need not exist; a remote one is not listed.
+        path: The path of the ledger, which need not exist; None is returned for a remote one.
     """
     days: list[date] = []
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The table `runs`: what each run was, so that the audit trail outlives Dagster's storage."""
+"""The table `runs`: a record of each run, so that the audit trail outlives Dagster's storage."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -20,7 +20,7 @@ _FIELDS = tuple(RunRecord.__dataclass_fields__)
 
 
 class SyncRuns:
-    """The records as plain calls, for callers that may block; see `RunsTable`."""
+    """The records with blocking calls; see `RunsTable`."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -30,7 +30,7 @@ class SyncRuns:
         self.table.initialize()
 
     def record(self, records: Iterable[RunRecord]) -> None:
-        """Append records in one commit; it conflicts with nothing.
+        """Append records in one commit, which conflicts with no other commit.
 
         Raises:
             LakeError: The table cannot be used.
@@ -48,7 +48,7 @@ class SyncRuns:
         return _newest(self.table.rows(f"run_id = {id_literals([run_id])}"))
 
     def beginning_with(self, prefix: str) -> list[RunRecord]:
-        """Return the newest record of each step of the runs whose id begins so."""
+        """Return the newest record of each step of the runs whose id begins with a prefix."""
         if not is_id(prefix):
             return []
         end = prefix + "\N{TILDE}"  # sorts after every character of an id
@@ -63,14 +63,14 @@ class SyncRuns:
 class RunsTable:
     """The table `runs`: one row per record of a step of a run; the newest record counts.
 
-    Records are only appended: a run that is killed leaves those that it wrote, and a repair adds
-    its own. So no run waits for another one's commit.
+    Records are only appended, so no run waits for the commit of another. A run that is killed
+    leaves the records that it wrote, and a repair adds its own.
 
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain, blocking calls.
+        sync: The same table with blocking calls.
     """
 
     def __init__(

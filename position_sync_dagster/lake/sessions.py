@@ -34,7 +34,7 @@ PAST = "past"
 
 
 class SyncSessions:
-    """The sessions as plain calls, for callers that may block; see `GatewaySessions`."""
+    """The sessions with blocking calls; see `GatewaySessions`."""
 
     def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
         self.table = table
@@ -60,7 +60,7 @@ class SyncSessions:
 
         A session with an expired lease is marked LOST. The fencing token of the new session is
         one above that of the last one. Until the new session is LIVE, its `state_since` is the
-        time after which nobody has seen the gateway.
+        time since which no owner has seen the gateway.
 
         Raises:
             LoginOwnedError: Another owner holds the lease; the message names it and the end of its
@@ -114,7 +114,7 @@ class SyncSessions:
             state: The state of the owner.
             live_since: Since when a LIVE owner has seen the gateway without an interruption.
             lines: The market data lines that the owner has in use, and how many it may use.
-            detail: The state for a person.
+            detail: The state in words, for a person.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -165,7 +165,7 @@ class SyncSessions:
         return self._change_own(session, change, "end")
 
     def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to a trading mode, for good.
+        """Bind the lake to a trading mode permanently.
 
         Raises:
             TradingModeError: The lake belongs to another trading mode.
@@ -181,7 +181,7 @@ class SyncSessions:
         return self.table.snapshot(mode_of)
 
     def annotate(self, session: GatewaySession, detail: str) -> None:
-        """Record, for a person, why no other session follows a session that has ended.
+        """Record in `detail` why no other session follows a session that has ended.
 
         Changes nothing while the session is alive, when another session has followed, or when
         the detail is recorded already.
@@ -232,7 +232,7 @@ class SyncSessions:
         return self._change(session.gateway_id, step, action=action, session_id=session.session_id)
 
     def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
-        """Change the session of a login, or all sessions where it has no part yet: a new login."""
+        """Change the session of a login; a new login, which has no part yet, changes them all."""
         done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 
@@ -244,7 +244,7 @@ class GatewaySessions:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain, blocking calls.
+        sync: The same table with blocking calls.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""The account feed: positions, portfolio values, P&L, their times, and what of them is confirmed.
+"""The account feed: positions, portfolio values, P&L, their times and their confirmations.
 
-`gateway` and `sync` import from here; these modules import the codes, the connectivity, the
-translation and ib_async's inside from `gateway`, and `domain`, `settings` and `errors`.
+`gateway` and `sync` import from here; these modules import codes, connectivity, translation and
+`ib_async_internals` from `gateway`, and `domain`, `settings` and `errors`.
 """

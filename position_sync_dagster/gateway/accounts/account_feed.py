@@ -31,9 +31,9 @@ class PositionDownload:
     """Requests the list of all positions, and decides when it is due again.
 
     Messages of positions do not name their request, and ib_async ends whatever request it waits
-    for at any end message (2.1.0, wrapper.py). So no list is requested while another one is under
-    way, and one that timed out ends the connection: its late rest would pass for the whole answer
-    of the next request.
+    for at any end message (2.1.0, wrapper.py). Therefore no list is requested while another one is
+    under way, and a timeout ends the connection: the late rows of that list would be taken for the
+    whole answer to the next request.
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
@@ -57,16 +57,16 @@ class PositionDownload:
 
     @property
     def is_due(self) -> bool:
-        """Return whether the positions should be listed again, as a second opinion."""
+        """Return whether a new list was asked for, or the last one is older than the interval."""
         return self._requested or time.monotonic() - self._listed_at >= self._interval_s
 
     def request(self) -> None:
-        """Make the list due: what came since the last one may not be all."""
+        """Make a new list due: messages since the last one may be missing."""
         self._requested = True
 
     @property
     def is_awaited(self) -> bool:
-        """Return whether a list is under way, or has ended and was not taken yet."""
+        """Return whether a list is under way, or has ended and `fetch` has not returned it yet."""
         return self._listing is not None
 
     def accepted(self) -> None:
@@ -105,8 +105,8 @@ class PositionDownload:
         if not self._ib.isConnected():
             raise self._lost()
         timeout = errors.GatewayTimeoutError(
-            f"The gateway at {self._gateway_id} did not give the positions whole.",
-            remedy="It is asked again on a new connection. If this goes on, raise "
+            f"The gateway at {self._gateway_id} did not send the whole list of positions.",
+            remedy="It is requested again on a new connection. If this goes on, raise "
             "POSITION_SYNC_GATEWAY_TIMEOUT_S.",
         )
         self._give_up(timeout.what)
@@ -137,7 +137,7 @@ class EmptiedAccounts:
 
     Args:
         second_s: How much later a second list counts, in seconds; it is due then.
-        monotonic: The clock of this time, in seconds.
+        monotonic: Returns the time of a monotonic clock, in seconds.
 
     >>> now = iter([0.0, 10.0, 30.0])
     >>> emptied = EmptiedAccounts(second_s=30.0, monotonic=lambda: next(now))
@@ -174,7 +174,7 @@ class EmptiedAccounts:
 
         Args:
             held: The accounts with open holdings.
-            named: Those of which the list names one.
+            named: The accounts of which the list names a holding.
         """
         now, doubted = self._monotonic(), {}
         for account in held - named:
@@ -186,7 +186,7 @@ class EmptiedAccounts:
         self._first, self._listed = doubted, True
 
     def recall(self, ages_s: Mapping[str, float]) -> None:
-        """Continue from lists of an earlier connection; a list of this one says more.
+        """Continue from lists of an earlier connection, unless this one had a list already.
 
         Args:
             ages_s: The accounts that these lists emptied, each with the age in seconds.
@@ -196,7 +196,7 @@ class EmptiedAccounts:
             self._first = {name: _FirstList(now - s, counts=True) for name, s in ages_s.items()}
 
     def take_back(self, account: str | None = None) -> None:
-        """Make the next list that empties an account, by default any, a first one again."""
+        """Count the next list that empties an account (None: any account) as a first one again."""
         for name in self._first.keys() if account is None else {account} & self._first.keys():
             self._first[name] = self._first[name]._replace(counts=False)
 
@@ -206,13 +206,13 @@ class EmptiedAccounts:
 
 
 def _retrieve(listing: asyncio.Future[list[Position]]) -> None:
-    """Take the error of a list that nobody waits for any more; asyncio would log it."""
+    """Retrieve the error of a list that nobody awaits any more; otherwise asyncio logs it."""
     if not listing.cancelled():
         listing.exception()
 
 
 MAX_ACCOUNTS = 50
-"""`reqPositions` is not served above. Source: IB, "Requesting Positions"."""
+"""`reqPositions` is refused for more accounts. Source: IB, "Requesting Positions"."""
 
 
 class AccountFeed:
@@ -220,9 +220,9 @@ class AccountFeed:
 
     `snapshot()` requests all positions. `download()` requests the accounts' portfolio values,
     strictly one account after the other: the gateway serves one account at a time to all its
-    clients. Afterwards events keep the book current. A holding that vanishes stays, with a
-    position of 0.0; a failed request closes nothing, and neither does a first list that empties an
-    account. Only messages confirm: a socket that is open proves nothing.
+    clients. Afterwards events keep the book current. A holding that disappears is kept with a
+    position of 0.0. A failed request closes nothing, and neither does the first list that empties
+    an account. Only received messages confirm a holding, not an open socket.
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
@@ -293,12 +293,12 @@ class AccountFeed:
 
     @property
     def downloaded(self) -> set[str]:
-        """Return the accounts of which a download ended, served or not."""
+        """Return the accounts whose download ended, also if the gateway refused it."""
         return self._values.downloaded
 
     @property
     def positions_due(self) -> bool:
-        """Return whether the positions should be listed again, as a second opinion."""
+        """Return whether a new list of the positions should be requested now."""
         return self._list.is_due or self.emptied.is_due
 
     @property
@@ -316,7 +316,7 @@ class AccountFeed:
         for account in sorted(self.emptied):
             yield (
                 f"account {account} {EMPTIED}: all {self.book.open_in(account)} are unknown until "
-                "a second list, or trades, say the same"
+                "a second list or trades confirm it"
             )
         others = Counter(row.account for row in self.book.unmanaged.values() if row.position)
         for account, count in sorted(others.items()):
@@ -329,13 +329,13 @@ class AccountFeed:
     def is_known(self, holding: BrokerPosition) -> bool:
         """Return whether a holding may be valued: its account was downloaded and is not in doubt.
 
-        That it is closed is known anyway.
+        A closed holding of a downloaded account is always known.
         """
         account = holding.account
         return account in self.downloaded and not (holding.position and account in self.emptied)
 
     def interrupted(self) -> None:
-        """Make the next list that empties an account a first one: the gateway has lost IB."""
+        """Count the next list that empties an account as a first one: the gateway has lost IB."""
         self.emptied.take_back()
 
     def restored(self) -> None:
@@ -344,7 +344,7 @@ class AccountFeed:
         self._values.retry_now()
 
     def invalidate(self) -> None:
-        """Mark all that is known as old: the gateway dropped every subscription."""
+        """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
         self.emptied.take_back()
         self.snapshot_at = self.downloaded_at = None
         self.book.invalidate()
@@ -441,14 +441,14 @@ class AccountFeed:
         """Mark an account as PARTIAL whose subscription has been silent for two intervals.
 
         Returns:
-            Whether an account was COMPLETE at the last call and is so no more.
+            Whether an account stopped being COMPLETE since the last call.
         """
         self._values.check_silence()
         demoted, self._demoted = self._demoted, False
         return demoted
 
     def unsubscribed(self, changed: Iterable[Key]) -> set[str]:
-        """Return the accounts of these holdings whose new values no open subscription brings."""
+        """Return the accounts of these holdings that must be downloaded to get their values."""
         if len(self.accounts) == 1:
             return set()
         return {
@@ -462,12 +462,12 @@ class AccountFeed:
         }
 
     def _downloaded_within(self, max_age: timedelta) -> bool:
-        # A download in the future was before the clock was set back: its age is unknown.
+        # If it is in the future, the clock was set back since: its age is unknown.
         downloaded_at = self.downloaded_at
         return downloaded_at is not None and timedelta() <= utc_now() - downloaded_at <= max_age
 
     def _rate(self, account: str) -> None:
-        """Set how much of an account the broker has sent."""
+        """Set the completeness of an account."""
         if self.snapshot_at is None or account in self.emptied:
             rating = Completeness.UNKNOWN
         elif self._values.is_whole(account) and not self.odd_rows.of(account):
@@ -491,7 +491,7 @@ class AccountFeed:
         self._hear(row.key[0], row.position)
 
     def _hear(self, account: str, position: float) -> None:
-        """Take a row of an account, which may be in doubt."""
+        """Update the doubt about an account after one of its rows has arrived."""
         if account not in self.emptied:
             return
         if position:

@@ -1,6 +1,6 @@
-"""What each account is worth and what it earned today, as the gateway last reported it.
+"""The value of each account and its profit and loss, as the gateway last reported them.
 
-The profit and loss of whole accounts: one subscription each, tried again while it is refused.
+The profit and loss needs one subscription for each account, retried while it is refused.
 """
 
 import time
@@ -22,7 +22,7 @@ from position_sync_dagster.gateway.translate import known, number_of
 from position_sync_dagster.settings import Settings
 
 NEW_AT_ONCE = 10
-"""How many accounts are subscribed in one step at most: the gateway takes 50 messages a second, and
+"""Maximum number of accounts subscribed in one step: the gateway takes 50 messages a second, and
 market data come first."""
 
 LONGEST_S = 900.0
@@ -116,7 +116,7 @@ class AccountPnlSubscriptions:
             return
         for account, one in self._subscriptions.items():
             if account_pnl_request(self._ib, account) == request:
-                # Without a cancel: the gateway knows the request no more, and would answer 300.
+                # No cancel: the gateway has forgotten the request, and would answer 300.
                 forget_account_pnl(self._ib, account)
                 one.attempts = max(one.attempts, 1)
                 one.due_at = time.monotonic() + self._delay_s(one)
@@ -136,7 +136,7 @@ Value Keys"]"""
 
 @dataclass(slots=True)
 class _Account:
-    """What is known of one account.
+    """The values of one account.
 
     Attributes:
         values: Amount and currency, by tag.
@@ -153,8 +153,8 @@ class _Account:
 class AccountSummaries:
     """Keeps the account values and the profit and loss of each account of a connection.
 
-    What was received before the gateway dropped every subscription is forgotten. What arrives
-    while the gateway is without IB is old, and is not taken.
+    Values from before the gateway dropped every subscription are forgotten. Messages that arrive
+    while the gateway has lost IB are old and are ignored.
 
     Args:
         connectivity: Whether the gateway has IB.
@@ -197,9 +197,9 @@ class AccountSummaries:
         self._pnl.dropped()
 
     def current(self) -> list[AccountSummary]:
-        """Return what is known of each account; leave out accounts whose first answers are due.
+        """Return the values of each account whose first answers have arrived.
 
-        A row before its values would show a known net liquidation as unknown for a moment.
+        A row before that would show a known net liquidation as null for a moment.
         """
         waited = time.monotonic() - self._since >= self._timeout_s
         return [

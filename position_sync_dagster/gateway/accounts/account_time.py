@@ -7,20 +7,20 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock
 
 AHEAD = timedelta(minutes=2)
-"""How far a gateway's clock may be ahead of ours."""
+"""Maximum by which a gateway's clock may be ahead of ours."""
 
 OLDEST = timedelta(hours=6)
-"""How long ago a text may have been written. A text of a clock in another zone, or ahead of ours by
+"""Maximum age of a time text. Without it, a text of a clock in another zone, or ahead of ours by
 more than `AHEAD`, would be read as one of yesterday, 23 hours ago."""
 
 ABOUT_NOW = timedelta(minutes=10)
-"""How old a time message is at most, if it is read in the right zone: the last one of a download,
-and the one after a row that comes later by itself."""
+"""Maximum age of a time message that is read in the right zone. It applies to the last message of a
+download, and to the message after a row that comes later by itself."""
 
 CLOSING_AGE = timedelta(minutes=5)
-"""How old the last time message of a download usually is at most: the gateway renews the account
-every 3 minutes (IB, "Account Updates"), and the text has no seconds. Only within this bound is
-another zone than ours and UTC taken from a time message."""
+"""Usual maximum age of the last time message of a download: the gateway renews the account every 3
+minutes (IB, "Account Updates"), and the text has no seconds. A zone other than ours and UTC is
+inferred only from a message within this age."""
 
 OFFSETS = frozenset(
     timedelta(hours=hours)
@@ -166,7 +166,7 @@ class RowTimes:
     def _moment(self, text: str) -> datetime | None:
         """Return the moment of a time message about now; None where it fits no zone.
 
-        Thousands of rows share a minute: its moment is the same while it is about now.
+        The result is cached for equal texts, since thousands of rows share a minute.
         """
         now = self._clock()
         if self._newest is not None and self._newest[0] == text:
@@ -175,6 +175,6 @@ class RowTimes:
                 return at
         zone = zone_of(text, now=now, known=self._zone)
         found = moment_of(text, now=now, zone=zone) if zone is not None else None
-        # A clock ahead of ours gives now, which is not the moment of a later row.
+        # Not cached if equal to now (a clock ahead of ours): a later row has a later moment.
         self._newest = (text, found) if found is not None and found < now else None
         return found

@@ -27,12 +27,12 @@ from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.settings import Settings
 
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
-"""Waits until an account is requested again whose download did not end, or whose subscription ended
-soon after its download. The first request after a subscription that lasted has no delay."""
+"""Delays before an account is requested again because its download did not end, or its subscription
+ended soon after the download. After a subscription that lasted, the first delay is zero."""
 
 
 class AccountStanding:
-    """Keeps, for each account, whether its newest download is whole and what is wrong otherwise.
+    """Keeps whether the newest download of each account is whole, and the problem if it is not.
 
     Args:
         lasts_s: How long a subscription must last to count as a success.
@@ -67,15 +67,15 @@ class AccountStanding:
         return [f"account {account}: {why}" for account, why in sorted(self._problems.items())]
 
     def is_whole(self, account: str | None) -> bool:
-        """Return whether the newest download of an account ended, and nothing ended it since."""
+        """Return whether the newest download of an account ended and its values are current."""
         return account in self._whole_since
 
     def has_failed(self, account: str) -> bool:
-        """Return whether the last request of an account was in vain."""
+        """Return whether the last request of an account failed."""
         return self._failures[account] > 0
 
     def invalidate(self) -> None:
-        """Forget what is whole, and what is not: the gateway dropped every subscription."""
+        """Forget the state of every account: the gateway dropped every subscription."""
         self._whole_since.clear()
         self._problems.clear()
         self._again_at.clear()
@@ -94,7 +94,8 @@ class AccountStanding:
 
         Args:
             account: The account.
-            stays_open: Whether its subscription goes on. It has to last to be a success.
+            stays_open: Whether its subscription stays open; then it counts as a success only after
+                `lasts_s`.
         """
         self._whole_since[account] = self._monotonic()
         self._problems.pop(account, None)
@@ -103,7 +104,7 @@ class AccountStanding:
             self._failures.pop(account, None)
 
     def interrupt(self, account: str) -> None:
-        """Record that nobody waits for a download any more: the account is overdue at once."""
+        """Make an account overdue at once, for example when its download was cancelled."""
         self._again_at[account] = self._monotonic()
 
     def fail(self, account: str, why: str) -> None:
@@ -129,7 +130,7 @@ class AccountStanding:
 
 
 LONGEST_TIMEOUTS = 4
-"""After how many timeouts a download is given up that neither falls silent nor ends."""
+"""A download that neither ends nor falls silent is given up after this many timeouts."""
 
 
 class DownloadResult(StrEnum):
@@ -230,14 +231,14 @@ class AccountSubscription:
         self._ends_due.clear()
         self._finish(DownloadResult.STOPPED)
 
-    def is_active(self, account: str) -> None:
+    def record_message(self, account: str) -> None:
         """Record that any message of an account arrived."""
         if account == self.account:
             self._active_at, self._spoke, self._own_stops = time.monotonic(), True, 0
 
-    def is_heard(self, account: str) -> None:
+    def record_values(self, account: str) -> None:
         """Record that a row or a time of an account arrived."""
-        self.is_active(account)
+        self.record_message(account)
         if account == self.account:
             self.heard_at = self._active_at
 
@@ -259,12 +260,12 @@ class AccountSubscription:
             return
         current = account == self.account
         if current and self._result is not None and not self._spoke and self._older_end_is_due:
-            # It ends the download before this one: nothing of this one has arrived.
+            # It is the late end of the download before: no message of this one has arrived yet.
             self._older_end_is_due = False
             return
         self._ends_due.discard(account)
         if current:
-            self.is_heard(account)
+            self.record_values(account)
         if not (current and self._finish(DownloadResult.WHOLE)):
             self._on_late_end(account)
 
@@ -300,10 +301,10 @@ class AccountValues:
         book: Gets the values.
         connectivity: Whether the gateway has IB.
         accounts: The accounts of the login.
-        on_change: Called with an account whose values became whole, or are whole no more.
+        on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
-        downloaded: The accounts of which a download ended, served or not.
+        downloaded: The accounts whose download ended, also if the gateway refused it.
         ended: When the newest download of each account ended.
         account_time: The newest time of day that came with values; empty until one came.
     """
@@ -359,11 +360,11 @@ class AccountValues:
         return self._standing.is_whole(self._subscription.account)
 
     def is_whole(self, account: str) -> bool:
-        """Return whether the newest download of an account ended, and nothing ended it since."""
+        """Return whether the newest download of an account ended and its values are current."""
         return self._standing.is_whole(account)
 
     def request(self, accounts: Iterable[str]) -> None:
-        """Make accounts overdue at once: what came of them lately may not have counted."""
+        """Make accounts overdue at once: their latest messages may have been ignored."""
         for account in accounts:
             self._standing.interrupt(account)
 
@@ -465,12 +466,12 @@ class AccountValues:
         self._on_change(account)
 
     def _on_account_value(self, value: AccountValue) -> None:
-        self._subscription.is_active(value.account)
+        self._subscription.record_message(value.account)
         self._heard[value.account] = utc_now()
 
     def _hear(self, account: str) -> None:
         """Record a row or a time of an account, which confirms it once its download ended."""
         self._heard[account] = utc_now()
-        self._subscription.is_heard(account)
+        self._subscription.record_values(account)
         if account == self._subscription.account and self._standing.is_whole(account):
             self._book.confirmed.confirm(account)

@@ -1,7 +1,7 @@
 """The book of holdings: what the broker last reported of each, merged from its three feeds.
 
-Each message makes a new holding of the one before. What the broker has confirmed of accounts and
-holdings is kept beside them, and stands in each holding that is returned.
+Holdings are immutable: each message replaces one. Confirmations by the broker are kept separately,
+and each holding that is returned contains its newest one.
 """
 
 from collections.abc import Collection, Container, Iterable
@@ -29,7 +29,7 @@ class PnlValues(NamedTuple):
 
 
 class Confirmations:
-    """What the broker has confirmed: of whole accounts, and of single holdings.
+    """The broker's confirmations of whole accounts and of single holdings.
 
     Args:
         accounts: The accounts of the login.
@@ -54,13 +54,13 @@ class Confirmations:
     def confirm(self, account: str, at: datetime | None = None) -> None:
         """Record that the broker confirmed every holding of an account.
 
-        Call it for a received message alone: the end of a download, or a later row or time of a
-        subscription whose download ended. The gateway sends only what changed then, so each
-        message confirms the rest. Source: IB, "Account Updates".
+        Call it only for a received message: the end of a download, or a later row or time of a
+        subscription whose download ended. After a download the gateway sends only what changed, so
+        each message confirms the rest. Source: IB, "Account Updates".
 
         Args:
             account: The account.
-            at: When the message arrived; by default now. An earlier one than the newest is ignored.
+            at: When the message arrived; by default now. Ignored if earlier than the newest one.
         """
         if account in self.doubted or not self._connectivity.has_ib:
             return
@@ -69,7 +69,7 @@ class Confirmations:
             self._accounts[account] = at or self._clock()
 
     def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
-        """Record that a message of a single holding arrived, and return as `of`."""
+        """Record that a message of a single holding arrived; return the same as `of`."""
         if self._connectivity.has_ib:
             self._holdings[key] = at
         return self.of(key)
@@ -102,8 +102,8 @@ class Confirmations:
         Args:
             key: The key of the holding.
             holding: The holding as its last message left it.
-            newer: False: keep its confirmation although there is a newer one. One that was taken
-                back, or is ahead of the newest since the clock was set back, is not kept.
+            newer: Whether to set a newer confirmation. A confirmation that was cleared, or is later
+                than the newest one because the clock was set back, is replaced in any case.
         """
         completeness = self.completeness_of(key[0])
         confirmed_at, before = self.of(key), holding.confirmed_at
@@ -150,7 +150,7 @@ def with_pnl(
 
 
 def closed(holding: BrokerPosition, *, at: datetime, snapshot_id: str) -> BrokerPosition:
-    """Return a holding that is closed: of its values, the realized profit stays."""
+    """Return a holding as closed; of its values, only the realized profit is kept."""
     return BrokerPosition(
         gateway_id=holding.gateway_id,
         account=holding.account,
@@ -184,9 +184,9 @@ class HoldingsBook:
     Attributes:
         snapshot_id: The id of the newest whole list of positions.
         confirmed: What the broker has confirmed, of accounts and of holdings.
-        moves: How often a holding came, was opened or was closed.
-        unmanaged: What earlier connections knew of accounts that the login does not manage now:
-            its lists say nothing of them. They are no holdings of the book, and stay unknown.
+        moves: How often a holding was added, opened or closed.
+        unmanaged: Holdings, from earlier connections, of accounts that the login does not manage
+            now. Its lists do not name them, so they are not in the book and stay unknown.
     """
 
     def __init__(
@@ -226,8 +226,8 @@ class HoldingsBook:
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings as their last messages left them, with the completeness of their account.
 
-        A later confirmation of the account is not in them. By default all are returned, those of
-        accounts that the login does not manage too.
+        They lack later confirmations of the account. By default all are returned, also those of
+        accounts that the login does not manage.
         """
         stated = self.confirmed.stated
         return (self.unmanaged if keys is None else {}) | {
@@ -250,7 +250,7 @@ class HoldingsBook:
         return [key_of(*key) for key in keys if key in self._holdings]
 
     def one_of(self, account: str) -> Key | None:
-        """Return the key of a holding of an account, of an open one if there is any."""
+        """Return the key of one holding of an account, an open one if there is any."""
         keys = [key for key in self._holdings if key[0] == account]
         return next((key for key in keys if self._holdings[key].position), next(iter(keys), None))
 
@@ -260,7 +260,7 @@ class HoldingsBook:
         return [holding for holding in found if holding is not None]
 
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
-        """Add what an earlier connection knew, so that a close in the meantime is noticed."""
+        """Add the holdings of an earlier connection, so that closes since then are noticed."""
         for holding in holdings:
             unknown = replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None)
             if holding.account not in self.confirmed.completeness:
@@ -304,7 +304,7 @@ class HoldingsBook:
     def put_portfolio(
         self, key: Key, instrument: Instrument, position: float, values: PortfolioValues
     ) -> None:
-        """Merge a portfolio row; a closed holding that was never held here is left out."""
+        """Merge a portfolio row; a closed holding that is not in the book is left out."""
         before = self._holdings.get(key)
         if before is None and position == 0:
             return
@@ -334,10 +334,10 @@ class HoldingsBook:
         )
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
-        """Merge a PnLSingle message if it has a value, of the quantity that is held.
+        """Merge a PnLSingle message if it has a value for the quantity that is held.
 
         Returns:
-            Whether it does.
+            Whether the message was merged.
         """
         holding = self._holdings.get(key)
         if holding is None or not holding.position or sent.position != holding.position:
@@ -375,7 +375,7 @@ class HoldingsBook:
         """Close every holding that a whole list of positions does not name.
 
         Args:
-            reported: What it names.
+            reported: The keys of the holdings that the list names.
             except_in: The accounts whose holdings stay open.
         """
         for key, holding in list(self._holdings.items()):

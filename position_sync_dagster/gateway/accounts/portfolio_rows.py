@@ -1,6 +1,6 @@
 """Values of single holdings: portfolio rows, PnLSingle, and rows that cannot be used.
 
-An unusable row is set aside by name, and harms no other.
+An unusable row is set aside by account and conid; the other rows are used.
 """
 
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 UNREADABLE = "a row that cannot be read"
 
 NAMED = 3
-"""How many rows the detail of the session names; the others are counted."""
+"""Number of rows that the detail of the session names; the others are counted."""
 
 
 def oddness(row: RowFields, accounts: Collection[str]) -> str | None:
@@ -56,7 +56,7 @@ class OddRows:
 
     Args:
         accounts: The accounts of the login.
-        on_change: Called with an account when a row of it is set aside, or is no more.
+        on_change: Called with an account when one of its rows is set aside, or usable again.
 
     Attributes:
         seen: The rows that were set aside since `seen` was cleared last.
@@ -98,7 +98,7 @@ class OddRows:
             self._on_change(account)
 
     def keep_seen(self) -> None:
-        """Forget what was not seen since `seen` was cleared: a whole list does not name it."""
+        """Forget rows not seen since `seen` was cleared: a whole list no longer names them."""
         self._reasons = {k: reason for k, reason in self._reasons.items() if k in self.seen}
 
     def of(self, account: str) -> bool:
@@ -130,7 +130,7 @@ PNL_VALUE = 6
 
 
 class PnlSubscriptions:
-    """Keeps the values of some holdings about a second old, without a line.
+    """Subscribes to the values of some holdings, which come about once a second, without a line.
 
     The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
     not know (recorded: ibkr-go pnl_single.txt). ib_async refuses a second subscription of the same
@@ -182,7 +182,7 @@ class PnlSubscriptions:
     def dropped(self) -> None:
         """Forget all of them: the gateway dropped them (code 1101).
 
-        Nothing is sent. Positions and lines come first, and `keep` requests them again.
+        Sends nothing: positions and lines are requested first, then `keep` subscribes again.
         """
         for account, conid in self._keys:
             ib_async_internals.forget_pnl_single(self._ib, account, conid)
@@ -226,10 +226,10 @@ class PortfolioRow(NamedTuple):
 
 
 class PortfolioRows:
-    """Reads portfolio rows: all of a large account come every three minutes.
+    """Reads portfolio rows faster than ib_async: a large account sends all every three minutes.
 
-    ib_async looks at the type of each field of the contract, makes two contracts of each row and
-    writes the text of a log line that nobody reads.
+    For each row ib_async inspects the type of each field of the contract, makes two contracts and
+    formats a log line that nobody reads.
 
     Args:
         ib: The connection.

@@ -45,7 +45,7 @@ def read_batch(
     now: datetime,
     promote_after_s: float,
 ) -> list[QueuedPosition]:
-    """Read requests: live ones in the order of claims, finished ones newest first."""
+    """Read requests: live ones in claim order, finished ones newest first."""
     wanted = pl.col("status") == status.value
     if priority is not None:
         wanted &= pl.col("priority") == priority
@@ -65,7 +65,7 @@ def read_batch(
 def read_confirmations(store: QueueStore, since: datetime, until: datetime) -> pl.DataFrame:
     """Read `update_id` and `confirmed_at` of requests inserted and answered in a span of time.
 
-    The ids of requests sort by the time of their insertion, so that few files are read.
+    The ids of requests sort by insertion time, so few files are read.
     """
     found = store.finished(
         f"{in_bucket(QueueStatus.SUCCESS.value)} AND request_id >= '{id_prefix(since)}'",
@@ -123,7 +123,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
 
 
 def beginning_with(store: QueueStore, prefix: str) -> list[QueuedPosition]:
-    """Read the requests whose id begins so, live and finished ones."""
+    """Read the live and finished requests whose id begins with a prefix."""
     if not is_id(prefix):
         return []
     live = store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))

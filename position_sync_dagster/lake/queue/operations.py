@@ -1,4 +1,4 @@
-"""The queue as plain calls, over any store of its rows.
+"""The queue with blocking calls, over any `QueueStore`.
 
 Each call checks its arguments, runs one transition on the live rows and commits its result. A bad
 argument raises `InvalidRequestError`, which names it and its value. A queue object remembers the
@@ -45,14 +45,14 @@ from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
 
 REMEMBERED = 10_000
-"""How many tokens of earlier claims are remembered."""
+"""Maximum number of tokens of earlier claims that are remembered."""
 
 
 class LeaseTokens:
     """The newest lease token of each claimed request; safe to use from any thread."""
 
     def __init__(self) -> None:
-        # An OrderedDict: to find the first key, a dict passes over all keys that were deleted.
+        # An OrderedDict: a dict scans all deleted keys to find its first key.
         self._tokens: OrderedDict[str, str] = OrderedDict()
         self._lock = Lock()
 
@@ -61,7 +61,7 @@ class LeaseTokens:
         return self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
 
     def remember(self, ids: Sequence[str], token: str) -> None:
-        """Remember the token of a claim, and drop the oldest tokens that are too many."""
+        """Remember the token of a claim; drop the oldest tokens beyond `REMEMBERED`."""
         with self._lock:
             for request_id in ids:
                 self._tokens.pop(request_id, None)
@@ -182,7 +182,7 @@ def check_limit(limit: object) -> None:
 
 
 def check_lease(lease_s: object) -> None:
-    """Check that a lease has a length, and an end."""
+    """Check that the length of a lease is a positive, finite number of seconds."""
     number = isinstance(lease_s, (int, float)) and not isinstance(lease_s, bool)
     if not number or not 0 < lease_s < 10**9:  # type: ignore[operator]
         raise InvalidRequestError(
@@ -215,7 +215,7 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
 
 
 def storable(text: str) -> str:
-    """Return the text with lone surrogates spelled out, since they have no UTF-8.
+    """Return the text with lone surrogates escaped, since UTF-8 cannot encode them.
 
     They come from bytes that could not be decoded, for example in an error message.
     """
@@ -232,7 +232,7 @@ PROMOTE_AFTER_S = 60.0
 
 
 class SyncQueue:
-    """The queue as plain calls, for callers that may block; see `PositionQueue`."""
+    """The queue with blocking calls; see `PositionQueue`."""
 
     def __init__(
         self,
@@ -306,7 +306,7 @@ class SyncQueue:
 
         Args:
             priority: Only requests of this priority; None for all.
-            status: Live requests come in the order of claims, finished ones newest first.
+            status: Live requests come in claim order, finished ones newest first.
         """
         check_limit(limit)
         if priority is not None:
@@ -330,14 +330,14 @@ class SyncQueue:
     ) -> list[QueuedPosition]:
         """Claim up to `limit` requests under a lease of `lease_s` seconds.
 
-        No request is granted to two callers while its lease lasts, whatever processes they are
-        in. Priority 1 comes before 2, then the oldest request. A request that has waited for more
-        than a minute (`promote_after_s`) counts as priority 1, so that no request is starved. The
-        queue object remembers its newest lease of each request, so that marking needs the ids
-        alone. Workers that share one queue object pass their `lease_token` to each step.
+        While its lease lasts, a request is granted to no other caller in any process. Priority 1
+        comes before 2, then the oldest request. A request that has waited for more than a minute
+        (`promote_after_s`) counts as priority 1, so that no request is starved. The queue object
+        remembers its newest lease of each request, so that marking needs the ids alone. Workers
+        that share one queue object pass their `lease_token` to each step.
 
         Args:
-            limit: The most requests to claim.
+            limit: The maximum number of requests to claim.
             owner: A name for people; by default the id of this process.
             lease_s: The length of the lease, in seconds.
             except_accounts: Requests of these accounts are not claimed.
@@ -539,7 +539,7 @@ class SyncQueue:
     def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
         """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.
 
-        They show, for as long as the queue is kept, until when an unchanged row was confirmed.
+        They show until when an unchanged row was confirmed, as long as the queue keeps them.
         """
         return lookup.read_confirmations(self.store, since, until)
 

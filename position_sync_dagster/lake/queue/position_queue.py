@@ -29,7 +29,7 @@ class AsyncQueue:
     """The queue for asyncio; its blocking work runs in the threads of the lake.
 
     Attributes:
-        sync: The same queue as plain, blocking calls.
+        sync: The same queue with blocking calls.
     """
 
     def __init__(self, sync: SyncQueue) -> None:
@@ -61,9 +61,8 @@ class PositionQueue(AsyncQueue):
         retry: Attempts and back-off of requests that fail.
         random: Draws the jitter of the back-off.
         promote_after_s: Age from which a pending request counts as priority 1, in seconds.
-        contention_s: How long a change is tried again while other writers win, in seconds.
-        fsync: Whether the disk has confirmed a change when the call returns; otherwise it may be
-            only in the memory of the operating system.
+        contention_s: How long a change is retried while other writers commit first, in seconds.
+        fsync: Whether a change is synced to the disk before the call returns.
 
     >>> queue = PositionQueue("data/lake/position_queue")  # doctest: +SKIP
     >>> await queue.initialize()                           # doctest: +SKIP

@@ -145,7 +145,7 @@ def claim(
         except_accounts: Requests of these accounts are not granted.
 
     Returns:
-        The granted rows, in the order of claims.
+        The granted rows, in claim order.
     """
     waiting = live.filter(is_claimable(now, except_accounts))
     chosen = waiting.sort(claim_order(now, promote_after_s)).head(limit)
@@ -260,7 +260,7 @@ def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series
 
 
 Position = tuple[str | None, int]
-"""Account and conid; without an account the conid in any."""
+"""Account and conid; an account of None stands for any account."""
 
 
 def insert(
@@ -270,8 +270,8 @@ def insert(
 
     When a position has a live request already, that request's id is the result, and its priority
     is raised if the new one is higher. A request with the reason CHANGED for a position that is
-    PROCESSING sets `available_at` of the live request. Its end then inserts a new request, since
-    the value in progress may be the old one.
+    PROCESSING sets `available_at` of the live request. A follow-up request is inserted when that
+    one ends, since the value in progress may be the old one.
 
     Returns:
         For each request, in order, the id of the live request of its position.
@@ -351,12 +351,12 @@ def check_leases(
     """Check that the caller may act on requests, in the order of their ids.
 
     Args:
-        rows: Those of the requests that are live.
-        ids: All of them.
+        rows: The rows of those requests that are live.
+        ids: The ids of all the requests.
         tokens: The lease tokens of the caller's claims, by request.
 
     Returns:
-        The ids that are not live; the caller decides what they mean.
+        The ids of the requests that are not live.
 
     Raises:
         LeaseLostError: A lease has expired, or another worker holds it.

@@ -1,4 +1,4 @@
-"""Examine all tables of a lake, and repair those that are torn, unless somebody writes to them."""
+"""Examine all tables of a lake, and repair torn ones that no other process writes to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from position_sync_dagster.lake.storage.table import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkup:
-    """What was found at one table, and what was done.
+    """The findings at one table, and its repair.
 
     Attributes:
         derived: Whether the table is computed from the others.
-        writer: Who writes to the table, in words; None if nobody was noticed.
+        writer: Who writes to the table, in words; None if no writer was found.
         repair: The repair that was made.
-        removed: Rows that were removed, since the table has the same row still.
+        removed: Number of duplicate rows that were removed; one of each is kept.
         failure: Why a repair was not made, or did not end.
         healthy: Whether nothing is wrong now.
     """
@@ -44,11 +44,11 @@ def check_up(
     mend: bool,
     pause_s: float = PAUSE_S,
 ) -> list[Checkup]:
-    """Examine tables, which are not created where they do not exist.
+    """Examine tables; a table that does not exist is not created.
 
     Args:
         tables: All tables of a lake, the derived ones included.
-        sessions: The one of them whose leases say who writes to the others.
+        sessions: The table of sessions; its leases show who writes to the tables.
         now: The current time, for leases and for the names of set-aside folders.
         mend: Whether to repair what is torn. A table that is being written is left alone.
         pause_s: As for `diagnose`.

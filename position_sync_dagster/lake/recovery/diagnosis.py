@@ -1,4 +1,4 @@
-"""Examine a table on the disk: what is torn, and which version is the last whole one."""
+"""Examine a table on the disk: find torn files and the last whole version."""
 
 from dataclasses import dataclass, replace
 from datetime import date
@@ -20,11 +20,11 @@ from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.table import Table
 
 READINGS = 4
-"""How often a table is read in which something is wrong. A file that a writer replaces or deletes
-meanwhile looks torn in one reading, and not in all."""
+"""How many readings must find a fault. A file that a writer replaces or deletes meanwhile looks
+torn in one reading, but not in all."""
 
 PAUSE_S = 1.0
-"""The time between two readings, in seconds: the busiest table has one commit in it."""
+"""The time between two readings, in seconds. The busiest table has one commit a second."""
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -37,16 +37,16 @@ class Diagnosis:
     """The result of an examination of one table.
 
     Attributes:
-        version: The newest version on the disk; None where no table is.
-        whole_version: The last version of which everything is there; -1 when not even its
-            creation is, None when the log does not reach back to one.
+        version: The newest version on the disk; None if there is no table.
+        whole_version: The last version whose log and files are whole; -1 if even the creation of
+            the table is torn, None if the log does not reach back to a whole version.
         torn_files: What is torn, oldest first.
         rows: Rows that the commits after the whole version wrote and that can be read.
         requests: Ids of the queue's requests that those commits added or changed.
         unfinished: Files of rows that an interrupted repair has not put back yet.
         doubled: Rows that the table has more than once.
-        being_written: Whether somebody committed between the readings.
-        problem: Why the path holds no table that can be examined.
+        being_written: Whether another process committed between the readings.
+        problem: Why the table at the path cannot be examined.
     """
 
     table: str
@@ -88,9 +88,9 @@ class Diagnosis:
 def diagnose(table: Table, *, pause_s: float = PAUSE_S) -> Diagnosis:
     """Examine a table without changing it.
 
-    A table that does not exist is healthy. A table in an object store is opened, and not searched
-    for torn commits: a store keeps what it acknowledged. Others may write meanwhile: only what each
-    of several readings finds is torn.
+    A table that does not exist is healthy. A table in an object store is opened, but not searched
+    for torn commits: a store keeps what it acknowledged. Others may write meanwhile: only a fault
+    that every reading finds counts.
 
     Args:
         pause_s: The time between two readings of a table in which something is wrong.
@@ -185,7 +185,7 @@ def undone_rows(log: delta_log.LogReader, whole: int, spec: TableSpec) -> pl.Dat
 
 
 def _partition(file: Path, spec: TableSpec) -> list[pl.Expr]:
-    """Return the columns that stand in the path of a data file and not in it."""
+    """Return the partition columns, which are in the path of a data file and not in the file."""
     named = dict(folder.split("=", 1) for folder in file.parts[:-1] if "=" in folder)
     values: dict[str, str | date | None] = {}
     for name, text in named.items():

@@ -5,7 +5,7 @@ A repair may be killed anywhere, and started again:
 1. The rows of the undone commits are written to a file in a set-aside folder, and synced.
 2. The log after the whole version is moved into that folder, the newest first. The table is torn
    until the last of these moves, so a repair that is started again does the same.
-3. The rows are put back, each once. Each step knows what is there already.
+3. The rows are put back, each once. Rows that the table has already are skipped.
 4. The file is renamed. Until then the table is refused, and a repair that is started again goes on.
 """
 
@@ -38,14 +38,14 @@ from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, WriterLo
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
 _IDS_AT_ONCE = 1000
-"""A predicate with many thousand ids overflows the stack of the library that parses it."""
+"""Maximum ids in one predicate; many thousands overflow the stack of the library that parses it."""
 
 
 def is_put_back(spec: TableSpec) -> bool:
     """Return whether the undone rows of a table can be put back.
 
-    The rows of the other tables are written again by the next connection, reconciliation or run,
-    or are for a person to compare: they replace each other, and an undone row may be an older one.
+    The rows of the other tables replace each other, and an undone row may be an older one. The
+    next connection, reconciliation or run writes them again, or a person compares them.
     """
     return spec.name in _METHODS
 
@@ -105,11 +105,11 @@ _METHODS: Mapping[str, Callable[[Table, pl.DataFrame, datetime], int]] = Mapping
 
 
 def plan_restore(snapshot: Snapshot, undone: pl.DataFrame, now: datetime) -> Change[int]:
-    """Add the requests that the table does not know; each is PENDING, and claimed again.
+    """Insert the undone requests that the table lacks as PENDING.
 
-    A row that was written for one is known by its id. A position may have several live requests
-    afterwards, until they are drained: which of them was acknowledged cannot be known, and one
-    that came after another must not take the value of that one.
+    The ledger recognizes a value that was already written for a request by its id. Afterwards a
+    position may have several live requests until they are drained: it is not known which of them
+    were acknowledged, and a later request must not be answered with the value of an earlier one.
     """
     newest = undone.sort("updated_at").unique("request_id", keep="last", maintain_order=True)
     unknown = newest.join(_known(snapshot, newest), on="request_id", how="anti")
@@ -130,7 +130,7 @@ def _known(snapshot: Snapshot, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 LOCK_S = 10.0
-"""How long a repair waits for the writers of the table."""
+"""How long a repair waits for the writers of the table, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +139,9 @@ class Repair:
 
     Attributes:
         whole_version: The version that the table was taken back to.
-        moved: Files that were moved to a folder `_torn-…` in the table's own.
+        moved: Files that were moved to a folder `_torn-…` in the folder of the table.
         saved: Rows of undone commits that were written again: requests that the whole version
-            did not know, values and records.
+            lacked, values and records.
         kept: Rows of undone commits that are in a file only, for a person to compare.
         files: The files of the rows of undone commits.
     """
@@ -158,10 +158,10 @@ def repair(table: Table, now: datetime) -> Repair | None:
 
     With fsync on, a commit is acknowledged only when it and all commits before it are on the
     disk, so the undone commits were acknowledged to nobody. Their rows that can be read are put
-    back nevertheless: a request that the whole version does not know is PENDING again, and values
-    are written once each. Requests that the undone commits claimed or marked are claimed again;
-    their rows are known by their `update_id`. Nothing is deleted: what is torn is moved aside, and
-    the rows of the undone commits are kept in a file.
+    back nevertheless: a request that the whole version lacks is PENDING again, and values are
+    written once each. Requests that the undone commits claimed or marked can be claimed again; a
+    value that was already written is recognized by its `update_id`. Nothing is deleted: torn files
+    are set aside, and the rows of the undone commits are kept in a file.
 
     Raises:
         BrokenTableError: The log does not reach back to a whole version.

@@ -14,7 +14,7 @@ from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError,
 class WholeHolders:
     """The strategies that hold the whole of a leg, by conid and account.
 
-    Each leg is compared with the one holder that counts, so that reading n legs takes n steps.
+    Each leg is compared with one holder only, so that reading n legs takes n comparisons.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class WholeHolders:
     def add(self, leg: ActiveContract) -> ActiveContract | None:
         """Add a leg; return an earlier one that holds the whole of the same leg, if there is one.
 
-        A leg without an account holds in every account. A leg with a quantity holds a part, and
+        A leg without an account applies to every account. A leg with a quantity holds a part, and
         conflicts with no other.
         """
         if leg.quantity is not None:
@@ -81,7 +81,7 @@ def _described_order(leg: UnresolvedLeg) -> tuple[str, str, str]:
 def is_unchanged(before: Leg | None, leg: Leg) -> bool:
     """Return whether a leg equals the active membership.
 
-    When it was added, and how and whether its contract was found, makes no difference.
+    The time at which it was added and the result of the search for its contract are not compared.
     """
     if isinstance(before, ActiveContract) and isinstance(leg, ActiveContract):
         return replace(leg, added_at=before.added_at, resolved_at=before.resolved_at) == before
@@ -93,8 +93,8 @@ def is_unchanged(before: Leg | None, leg: Leg) -> bool:
 def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg]:
     """Return the legs, with the conids that were found before for the same descriptions.
 
-    A conid counts for the strategy and account for which it was found. So a file that is read again
-    changes nothing.
+    A conid is used only for the strategy and account for which it was found. Reading the same file
+    again therefore changes nothing.
     """
     found = {
         (leg.strategy_id, leg.account, leg.terms): leg
@@ -112,15 +112,15 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
 def settled(
     legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: ActiveContract | str
 ) -> dict[LegKey, Leg]:
-    """Return the legs after the search for the contract of one: with it, or with the problem.
+    """Return the legs after the search for the contract of one of them.
 
-    A contract that the strategy has already, or that another strategy holds the whole of, leaves
-    the leg as it is, with that problem.
+    If the strategy already has the contract, or another strategy holds the whole of it, the leg
+    stays unresolved and records that as its problem.
 
     Args:
         legs: The active legs by key.
-        leg: One that may be among them.
-        finding: The same leg with its contract, or why there is none.
+        leg: The leg whose contract was searched; ignored if it is no longer among them.
+        finding: The same leg with its contract, or the problem in words.
     """
     after = dict(legs)
     present = after.get(leg.key)

@@ -17,11 +17,11 @@ from position_sync_dagster.lake.registry.legs import LegKey, WholeHolders, name_
 from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile
 
 MOST_LEGS = 500_000
-"""The most memberships of a file; with YAML aliases a small file can have very many."""
+"""Maximum number of memberships in a file; YAML aliases give a small file very many."""
 
 
 def _by(parse: Callable[[str], object]) -> BeforeValidator:
-    """Return the validator of a field that the domain reads."""
+    """Return a field validator that calls a parser of the domain."""
 
     def read(text: str) -> object:
         try:
@@ -100,9 +100,9 @@ def load_strategies(
         named_by: The setting that holds the path, named in the error when there is no such file.
 
     Raises:
-        StrategiesFileError: The file is missing, is no regular file, is larger, nested more deeply
-            or names more legs than anybody needs, or has a mistake. The message names file, line,
-            column, cause and remedy.
+        StrategiesFileError: The file is missing, is not a regular file, is too large or nested too
+            deeply, names too many legs, or has a mistake. The message names file, line, column,
+            cause and remedy.
     """
     file = YamlFile(Path(path), named_by=named_by, holds="strategies", error=StrategiesFileError)
     now = clock()

@@ -1,6 +1,6 @@
 """The registry: the active legs in memory, and the table `active_strategies`.
 
-`StrategyRegistry` is for asyncio, `SyncRegistry` for callers that may block.
+`StrategyRegistry` is for asyncio; `SyncRegistry` has blocking calls.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -39,7 +39,7 @@ REMOVED = "removed"
 
 
 class SyncRegistry:
-    """The registry as plain calls, for callers that may block; see `StrategyRegistry`."""
+    """The registry with blocking calls; see `StrategyRegistry`."""
 
     def __init__(self, table: Table, clock: Clock) -> None:
         self._memberships = LifecycleTable(table, clock)
@@ -119,15 +119,15 @@ class SyncRegistry:
         Args:
             conid: The contract; None: the owner of the gateway finds it by the other fields. Until
                 then the leg is an `UnresolvedLeg`.
-            symbol: Of the underlying; needed.
+            symbol: The symbol of the underlying; required.
             right: CALL or PUT; C and P are accepted too. None for a stock, a future or another
                 hedge, which has no strike either.
             expiry: As IB writes it, "20260220", or a date; None where there is none.
-            strategy_id: The strategy; needed.
+            strategy_id: The strategy; required.
             quantity: Signed contracts that belong to this strategy; None for the whole holding.
-            account: None for the leg in any account.
+            account: The account; None for any account.
             sec_type: IB's security type, where right and expiry do not show it (FOP, IND, CASH).
-            trading_class: Tells contracts apart that look alike, such as SPX and SPXW.
+            trading_class: Distinguishes contracts with equal terms, such as SPX and SPXW.
             multiplier, exchange, currency: Describe the contract further.
 
         Raises:
@@ -155,7 +155,7 @@ class SyncRegistry:
     def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
         """Add many legs in one commit, and return the active membership of each.
 
-        A leg with a conid takes the place of one with the same description and none.
+        A leg with a conid replaces a leg with the same description and no conid.
         """
         wanted = list(legs)
 
@@ -197,7 +197,7 @@ class SyncRegistry:
             AmbiguousRemovalError: Several memberships match; the message names them.
         """
         if conid is None and not symbol:
-            raise InvalidLegError("The leg has no name.", remedy="Give its conid or its symbol.")
+            raise InvalidLegError("The leg has neither conid nor symbol.", remedy="Give one.")
         described = {
             "symbol": symbol,
             "right": None if right is None else parse_right(right),
@@ -234,7 +234,7 @@ class SyncRegistry:
         return self._change(step, "replace")
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
-        """Record the contracts that were found, and why others were not; in one commit.
+        """Record in one commit which contracts were found, and why others were not.
 
         A leg that was changed or removed meanwhile is left alone. A leg keeps the time at which it
         was added: finding its contract begins no new membership.
@@ -294,7 +294,7 @@ class StrategyRegistry:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same registry as plain, blocking calls.
+        sync: The same registry with blocking calls.
 
     >>> registry = StrategyRegistry("data/lake/active_strategies")  # doctest: +SKIP
     >>> await registry.initialize()                                 # doctest: +SKIP

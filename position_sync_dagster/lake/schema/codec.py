@@ -1,4 +1,4 @@
-"""Values to rows and back: the one place that knows how a dataclass is stored in a table."""
+"""Conversion between dataclasses and the rows of a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -120,8 +120,8 @@ def update_rows(
 
     Args:
         updates: The updates.
-        ids: Columns that take the place of the updates' own; a copy of each update with them takes
-            as long as all else.
+        ids: Columns that replace those of the updates. Copying each update with its new ids instead
+            would double the time.
     """
     values = zip(*map(_update_values, updates), strict=True) if updates else [[]] * len(_UPDATE)
     columns = {name: list(column) for name, column in zip(_UPDATE, values, strict=True)}
@@ -129,7 +129,7 @@ def update_rows(
 
 
 def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
-    """Return a column of the table; one that only an append knows is null."""
+    """Return a column of the table; a column that the ledger fills at a commit is null."""
     if name == "date":
         return pl.col("timestamp").dt.date().alias(name)
     return pl.col(name) if name in _UPDATE else pl.lit(None, kind).alias(name)
@@ -266,7 +266,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _chosen(kind: type[StrEnum], texts: Iterable[str | None]) -> list[Any]:
-    """Return the members of a column's texts; None for no text, and for one that is not known."""
+    """Return the enum members of a column of texts; None for a null or an unknown text."""
     members = {member.value: member for member in kind}
     return [members.get(text or "") for text in texts]
 

@@ -21,8 +21,8 @@ NewIds = Callable[[datetime, int], list[str]]
 def new_ids(now: datetime, count: int) -> list[str]:
     """Return `count` ascending UUIDs of version 7 (RFC 9562).
 
-    Their order is that of time, so the ids of one file span a short range and a look-up by id
-    reads few files.
+    They sort by time, so the ids of one file span a short range and a look-up by id reads few
+    files.
     """
     first = _milliseconds(now) << 12
     ticks = [f"{first + step & _TICKS:015x}" for step in range(count)]
@@ -35,7 +35,7 @@ def new_ids(now: datetime, count: int) -> list[str]:
 
 
 def id_prefix(at: datetime) -> str:
-    """Return a text that is less than all ids of `new_ids` from this moment on, and no earlier one.
+    """Return a text that sorts before the ids of this moment and later, and after earlier ones.
 
     >>> id_prefix(datetime(2026, 1, 2, tzinfo=UTC))
     '019b7c01-0400'

@@ -31,7 +31,7 @@ LIVE_PREFIX = f"bucket={LIVE}/"
 """The start of the path of every data file of live rows, relative to the table."""
 
 MOST_TERMS = 50
-"""The most ids or parts that one predicate names; beyond it, a predicate names a range."""
+"""Maximum number of ids or parts in one predicate; for more, the predicate is a range."""
 
 IS_LIVE = f"bucket = '{LIVE}'"
 """The predicate of live rows."""
@@ -63,9 +63,9 @@ class PartRange:
 
 
 def ranges_of(bucket: str, parts: Iterable[str]) -> tuple[PartRange, ...]:
-    """Return a few ranges that hold these parts: one each, or a single one if they are many.
+    """Return ranges that hold these parts: one range for each, or a single range if they are many.
 
-    A predicate of very many terms ends the process (Delta's engine works on it recursively).
+    A predicate of very many terms crashes the process (Delta's engine evaluates it recursively).
     """
     names = sorted(set(parts))
     if len(names) > MOST_TERMS:
@@ -90,7 +90,7 @@ def bucket_column(bucket: str) -> pl.Expr:
 
 
 def part_named(text: str) -> str:
-    """Return the name of a part that holds what a text names; the text itself may be anything."""
+    """Return the name of the part for a text, such as a gateway id: its hash in hexadecimal."""
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

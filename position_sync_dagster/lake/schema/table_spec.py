@@ -1,6 +1,6 @@
-"""What a table of the lake is: its columns, version, partitions and properties.
+"""The definition of a table: its columns, version, partitions and properties.
 
-The columns of a table, derived from the fields of the dataclass that is stored in it.
+Columns can be derived from the fields of the dataclass that is stored in the table.
 """
 
 from collections.abc import Mapping
@@ -94,11 +94,11 @@ def in_order(columns: Mapping[str, StoredColumn], names: str) -> dict[str, Store
         names: Every column's name once, separated by white space.
 
     Raises:
-        TypeError: A name is missing, unknown or there twice.
+        TypeError: A name is missing, is unknown or occurs twice.
     """
     order = names.split()
     if sorted(order) != sorted(columns):
-        odd = sorted(set(order) ^ set(columns)) or "a name that is there twice"
+        odd = sorted(set(order) ^ set(columns)) or "a name occurs twice"
         raise TypeError(f"the order of columns does not match the columns: {odd}")
     return {name: columns[name] for name in order}
 
@@ -129,23 +129,23 @@ RETENTION: Mapping[str, str] = MappingProxyType(
         "delta.deletedFileRetentionDuration": "interval 30 minutes",
     }
 )
-"""Ten versions a checkpoint keeps an open at a few milliseconds; half an hour outlives every
-reader of a snapshot. Ten minutes of log bound it at one commit a second to 600 entries: each
-commit lists that folder."""
+"""A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
+for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes: 600
+at one commit a second, since each commit lists their folder."""
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table is: its name, columns, partitions and the columns with file statistics.
+    """The name, columns and partitions of a table, and the columns with file statistics.
 
     Attributes:
         version: Grows by one with each added column; older tables are migrated forward.
         columns: The type of each column, in the physical order.
         indexed: Columns with minimum and maximum per file in the log. Few, since each costs
             bytes in every commit and checkpoint.
-        order: The indexed column that grows as rows come, if only roughly. Files are merged along
-            it, and rows that are there twice are searched for where files overlap in it. None in
-            tables that are only ever replaced.
+        order: The indexed column that grows, at least roughly, as rows are added. Files are merged
+            in its order, and duplicate rows are searched for where files overlap in it. None for
+            tables that are only replaced.
         key: Columns that no two rows share; all columns but the partitions by default.
         descriptions: The meaning of each column, with its unit, for people.
     """

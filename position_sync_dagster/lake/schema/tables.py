@@ -1,7 +1,7 @@
 """The schema of every table of the lake, the derived ones too: its version and its physical layout.
 
-Where one dataclass holds exactly a table's columns, they are derived from it; the order of the
-columns in the table stands here.
+Where one dataclass holds exactly a table's columns, they are derived from it; their order in the
+table is defined here.
 """
 
 from position_sync_dagster.domain.account_summary import AccountSummary
@@ -28,7 +28,7 @@ _PARTITION = {
     "part": text_column("Partition: the commit that finished the row; `0` for live rows."),
 }
 PARTITION_COLUMNS = tuple(_PARTITION)
-"""As `partition_by` of the tables of this kind; see `schema/partitions.py`."""
+"""The `partition_by` of every `LifecycleTable`; see `schema/partitions.py`."""
 
 ACTIVE_STRATEGIES = TableSpec.of(
     "active_strategies",
@@ -61,7 +61,7 @@ POSITION_QUEUE = TableSpec.of(
 )
 
 UPDATE_COLUMNS = columns_of(PositionUpdate)
-"""What callers fill of `position_updates`, in the order of the dataclass."""
+"""The columns of `position_updates` that callers fill, in the order of the dataclass."""
 
 COMMIT_COLUMNS = {
     "ledger_version": count_column(
@@ -72,7 +72,7 @@ COMMIT_COLUMNS = {
         "When the row was added, by the clock of its writer (UTC); null for rows of older releases."
     ),
 }
-"""What the ledger itself fills of `position_updates`, in each commit."""
+"""The columns of `position_updates` that the ledger fills at each commit."""
 
 POSITION_UPDATES = TableSpec.of(
     "position_updates",

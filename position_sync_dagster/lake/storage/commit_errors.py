@@ -77,7 +77,7 @@ def classify(error: Exception) -> ErrorKind:
 
 
 def to_lake_error(error: Exception, path: str) -> errors.LakeError:
-    """Return the error for a failure that stays; it names the table and a remedy.
+    """Return the `LakeError` for a failure that retries did not end; it names the table.
 
     Raise it from `without_secrets(error)`: a store repeats parts of a request in its answers.
     """
@@ -112,8 +112,8 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
 _REMEDIES = {
     StoreFault.DENIED: "Give the credentials the right to list the bucket and to read, write and "
     "delete under the lake's path, or name other credentials.",
-    StoreFault.EXPIRED: "Renew them. Those of the environment are read at the start of a process: "
-    "start the program again then.",
+    StoreFault.EXPIRED: "Renew them. If they are environment variables, start the program again: "
+    "it reads them only at its start.",
     StoreFault.NO_CREDENTIALS: "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the "
     "platform gives credentials (docs/object-store.md).",
     StoreFault.NO_BUCKET: "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
@@ -139,7 +139,7 @@ def _store_error(error: Exception, path: str) -> errors.LakeError:
     if fault is StoreFault.UNAVAILABLE:
         return errors.StoreUnavailableError(
             f"The object store of {lake} cannot be reached now: {summary(text)}.",
-            remedy="What runs tries again by itself; check AWS_ENDPOINT_URL and the network.",
+            remedy="The program tries again by itself; check AWS_ENDPOINT_URL and the network.",
         )
     return errors.StoreRefusedError(
         f"The lake {lake} cannot be used: {_CAUSES[fault]} ({summary(text)}).",

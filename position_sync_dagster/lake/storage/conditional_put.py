@@ -1,4 +1,4 @@
-"""Find out whether a store keeps two writers apart: racing creates of a table, of which one wins.
+"""Check that a store has conditional put: of several concurrent creates of a table one must win.
 
 Two commits of the same version of a table are two puts of the same object. A store with conditional
 put (`If-None-Match`) refuses the second. A store without it takes both, and the first is lost:
@@ -24,8 +24,8 @@ PROBES = "_probes"
 """The folder of the tables that are made for this, in the lake; each is deleted at once."""
 
 RACERS, ROUNDS = 2, 10
-"""Creates at once, and how often at most. Racers begin together and ask the store before they
-write: they meet in about nine of ten rounds, of which each takes about 20 requests."""
+"""Concurrent creates in a round, and the maximum number of rounds. The creates collide in about
+nine of ten rounds, since each asks the store before it writes; a round takes about 20 requests."""
 
 _SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
 
@@ -37,8 +37,8 @@ class _End(Enum):
     """How a create ended."""
 
     WON = auto()
-    REFUSED = auto()  # by the store, for the put of the other
-    NOT_TRIED = auto()  # it saw the other's table, or the client cannot
+    REFUSED = auto()  # by the store: the other writer's put came first
+    NOT_TRIED = auto()  # the client saw the other writer's table, or cannot do a conditional put
 
 
 def require_conditional_put(lake: str, options: Mapping[str, str] | None = None) -> None:

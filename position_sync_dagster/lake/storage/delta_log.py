@@ -1,12 +1,12 @@
-"""The log of a local table as files: its entries, their sync, and what a loss of power tore.
+"""The log of a local table: read its entries, sync them to the disk, and find torn commits.
 
-With fsync on, only commits that nobody acknowledged yet can be torn: the newest few, between
+With fsync on, only commits that are not acknowledged yet can be torn: the newest few, between
 their writing and their sync. With fsync off, or on a disk that confirms what it has not written,
-any commit can be. A Delta reader may take a torn commit for a whole one, so it is searched for.
+any commit can be. Delta readers may accept a torn commit, so this module searches for them.
 
 Rows of undone commits are kept in a file beside the table until a repair has put them back. The
-file is written before anything of the table is moved. While its name says that rows are to be put
-back, the repair is not finished: whoever opens the table is refused, and the next repair goes on.
+file is written before any file of the table is moved. While its name says that rows are to be put
+back, the repair is not finished: the table cannot be opened, and the next repair continues.
 """
 
 import json
@@ -112,8 +112,8 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
 
     Delta readers accept an empty entry, and one that is cut at the end of a line. Where
     `commitInfo` says how many files the commit added and removed, a missing line is found. Other
-    writers may leave it out, as the Delta protocol allows; ours begin with it, so that an entry
-    without it is none of ours that was cut.
+    writers may omit `commitInfo`, as the Delta protocol allows. Our entries begin with it, so an
+    entry without it is not one of ours that was cut.
     """
     if not text.strip(b"\0 \r\n"):
         return LogEntry(version=version, flaw="is empty")
@@ -179,7 +179,7 @@ KEPT = "rows.parquet"
 
 
 def keep_rows(folder: Path, rows: pl.DataFrame, *, put_back: bool) -> Path:
-    """Write rows to a file in a set-aside folder, whole or not at all, and sync it."""
+    """Write rows atomically to a file in a set-aside folder, and sync it."""
     file = folder / (TO_PUT_BACK if put_back else KEPT)
     partial = folder / f"{KEPT}.part"
     rows.write_parquet(partial)
@@ -226,7 +226,7 @@ DOCTOR = (
 
 _MAGIC = b"PAR1"
 _READS = 3
-"""How often a table is read. A file may be replaced and deleted between two reads; one that is
+"""Number of reads of a table. A file may be replaced and deleted between two reads; one that is
 absent in each read is missing."""
 
 
@@ -272,7 +272,7 @@ def torn_files(
     base: Files | None,
     flaw_of: Callable[[DataFile], str | None],
 ) -> list[TornFile]:
-    """Return the torn entries, and the torn ones of the files that the last entry leaves.
+    """Return the torn entries, and the torn data files of the version of the last entry.
 
     Args:
         entries: All entries after `base`, ascending.
@@ -344,15 +344,16 @@ NO_VERSION = -1
 """Stands for the last whole version of a table of which the first version is torn."""
 
 LONGEST_COMMIT_S = 300
-"""Seconds from the first file of a commit to its entry: a later entry is not acknowledged (see
-`storage/table.py`). It is less than the log is kept, so that replaced files are named by it."""
+"""Maximum seconds from the first file of a commit to its log entry; a later commit is not
+acknowledged (see `storage/table.py`). It is shorter than the retention of the log, so that the log
+still names the files that the commit replaced."""
 
 
 class LogReader:
     """Reads the log of one local table.
 
-    Writers may go on meanwhile. Therefore the pointer is read before the checkpoints, since it
-    names one of them, and the entries too, since they are deleted after a checkpoint.
+    Others may write meanwhile. Therefore the checkpoints are listed last: the pointer to the last
+    checkpoint names one of them, and entries are deleted only after a checkpoint.
 
     A checkpoint is read when it is needed. For most logs that is the newest one only, however many
     checkpoints they keep.
@@ -524,7 +525,7 @@ class SyncedCommits:
         self._folders: set[Path] = set()
 
     def forget(self) -> None:
-        """Start again from the last checkpoint: the table is another one."""
+        """Start again from the last checkpoint: the table was replaced."""
         self._through = -1
         self._folders.clear()
 
@@ -532,8 +533,8 @@ class SyncedCommits:
         """Sync all versions up to this one.
 
         Raises:
-            LakeNotWritableError: The disk refused; the versions are there, and a loss of power
-                may take them away.
+            LakeNotWritableError: The sync failed; the versions exist, and a loss of power may
+                remove them.
         """
         if not self._on or version <= self._through:
             return
@@ -575,7 +576,7 @@ class SyncedCommits:
             sync_paths(paths)
         except OSError as error:
             raise LakeNotWritableError(
-                f"A change of {self._table} is made, and the disk did not confirm it: {error}.",
+                f"A change of {self._table} is made, but the disk did not confirm it: {error}.",
                 remedy="Check the disk; after a loss of power run `position-sync doctor`.",
             ) from error
 

@@ -47,8 +47,8 @@ def delete_log(table: str, options: dict[str, str] | None) -> None:
     if handler is None:
         folder = table.rpartition("/")[0]
         _warn_once(
-            f"This release of deltalake deletes no folder: the tables in {folder} were made to "
-            "test the store. Delete them."
+            f"This release of deltalake cannot delete a folder: delete {folder}, whose tables were "
+            "made to test the store."
         )
         return
     handler(table, options).delete_dir("_delta_log")

@@ -1,4 +1,4 @@
-"""What a table refuses: older owners of a gateway, and data of another trading mode.
+"""Checks by which a table refuses older owners of a gateway and data of another trading mode.
 
 The token of the newest owner is a property of the table. An open handle has the properties in
 memory, so that each commit checks it without a request; and a commit that was planned before the
@@ -24,7 +24,7 @@ def newest_token(handle: DeltaTable, gateway_id: str) -> int | None:
 
 
 def refuse_stale_owner(token: int, newest: int | None, gateway_id: str) -> None:
-    """Refuse an owner that was followed by another one.
+    """Refuse an owner if the gateway has a newer one.
 
     Raises:
         LeaseLostError: `newest` is greater than `token`.
@@ -39,7 +39,7 @@ def refuse_stale_owner(token: int, newest: int | None, gateway_id: str) -> None:
 def fence(handle: DeltaTable, gateway_id: str, token: int) -> None:
     """Refuse owners of the gateway with a smaller token from now on; call it in a step only.
 
-    The handle is at the version of the fence then, so that the step may go on.
+    Afterwards the handle is at the version of the fence, so that the step may continue.
 
     Raises:
         LeaseLostError: An owner with a greater token has fenced the table already.

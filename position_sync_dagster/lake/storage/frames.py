@@ -111,9 +111,9 @@ def rows_between(
     Args:
         spec: The table.
         partition: The values of partition columns.
-        first: A smallest value, as the log's statistics have it, which cut times to milliseconds;
-            None for the rows that have no value.
-        last: A greatest value, likewise; the rest of its millisecond is included.
+        first: The smallest value in the log's statistics, which cut times to milliseconds; None
+            for the rows without a value.
+        last: The greatest value in these statistics; all of its millisecond is included.
     """
     if isinstance(last, datetime):
         last += timedelta(milliseconds=1)
@@ -137,7 +137,7 @@ def count_rows(handle: DeltaTable) -> int:
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     files = data_files(handle)
-    if files.is_empty():  # it has no columns of partitions
+    if files.is_empty():  # then it has no partition columns
         return pl.DataFrame(schema={"path": pl.String, "num_records": pl.Int64})
     return files.filter(pl.col(f"partition.{name}") == value for name, value in partition.items())
 

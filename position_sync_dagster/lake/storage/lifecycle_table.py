@@ -3,8 +3,8 @@
 Live rows lie in partitions of their own, finished rows in new ones for each commit (see
 `partitions`). A change reads the live rows and replaces them, together with the parts that it
 makes, in one overwrite whose predicate names partitions only; a change that only adds rows may
-append instead. All changes share one application transaction. Two changes always conflict and one
-of them plans again; no change ever scans finished rows; and no value reaches a predicate.
+append instead. All changes share one application transaction, so that two changes always conflict
+and one of them runs again. No change scans finished rows.
 
 Up to `PART_ROWS` live rows lie in the one part `0`. More rows lie in parts of about that size, and
 a change of a few rows rewrites only their parts. Changes of two parts do not conflict if each step
@@ -28,17 +28,18 @@ from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
 PART_ROWS = 1_000
-"""Rows of a part. To write so many takes about as long as the rest of a commit."""
+"""Rows of a part. Writing that many takes about as long as the rest of a commit."""
 
 
 def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return live rows with their parts; rows that have one keep it while rows are many.
+    """Return live rows with their parts; up to `PART_ROWS` rows are all in the part `0`.
 
-    Rows without a part of their own fill the smallest part that is there, then new ones.
+    Of more rows, those in the part `0` move to the smallest other part until it is full, then to
+    new parts; the others keep their part.
 
     Args:
         live: All live rows after a change.
-        now: Makes the names of new parts.
+        now: The time, for the names of new parts.
     """
     part = pl.col("part")
     if live.height <= PART_ROWS:
@@ -67,20 +68,20 @@ CHANGE_TRANSACTION = "change"
 """The application transaction of every change: without it two appends would not conflict."""
 
 IDS_AT_ONCE = 5_000
-"""Ids that are looked up by one range."""
+"""Maximum number of ids that are looked up by one range."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """The decision of a step: what is to change, and nothing of the rows that stay as they are.
+    """The decision of a step: the rows that change, without those that stay as they are.
 
     Attributes:
         result: The value for the caller.
         live: Live rows that are new or have changed; None changes nothing.
-        finished: Rows that are no longer live, with `bucket` set to where they go; None for none.
-        reopened: Parts of finished rows all of which are in `live` or `finished` now.
-        replaced: The live rows of the snapshot whose place `live` and `finished` take: a mask, or
-            True for all of them and False for none.
+        finished: Rows that are no longer live, with their new `bucket`; None if there are none.
+        reopened: Parts of finished rows to replace; all their rows are in `live` or `finished`.
+        replaced: The live rows of the snapshot that `live` and `finished` replace: a mask, or True
+            for all of them and False for none.
     """
 
     result: T
@@ -164,7 +165,7 @@ class LifecycleTable:
     """A `Table` whose rows are split into live and finished ones.
 
     Args:
-        in_parts: Many live rows lie in parts, of which a change rewrites those that it concerns.
+        in_parts: Whether to split many live rows into parts; a change rewrites only its own parts.
     """
 
     def __init__(self, table: Table, clock: Clock, *, in_parts: bool = False) -> None:
@@ -189,7 +190,8 @@ class LifecycleTable:
         """Run a step on the live rows of one part alone, and commit its decision, all or nothing.
 
         Another change of the part, or of all live rows, conflicts: both replace the files of the
-        part. Changes of other parts do not. Without any rows nothing is done: None.
+        part. Changes of other parts do not. If the part has no rows, nothing is done and the result
+        is None.
         """
         result = self.table.transact(lambda handle: self._commit_part(handle, part, step, info))
         compact_if_needed(self.table)
@@ -244,8 +246,8 @@ class LifecycleTable:
         count = kept.height + added.height
         only_adds = kept.height == before.height and change.finished is None
         if only_adds and added.height >= before.height and count > 0:
-            # An append costs a quarter less. It adds at least as many rows as there were, so
-            # that there are few files of live rows.
+            # An append costs a quarter less. It is used only if it at least doubles the rows, so
+            # that the live rows stay in few files.
             if self._in_parts and count > PART_ROWS:
                 added = _in_new_parts(added, now)
             append(handle, added, commit_info, transactions)
@@ -277,7 +279,7 @@ class LifecycleTable:
         return change.result
 
     def _rows_of(self, handle: DeltaTable, part: str) -> pl.DataFrame:
-        """Return the live rows of a part; they are read once for each of its files."""
+        """Return the live rows of a part; they are read again only when its files change."""
         key, known = self.table.cache_key(handle), self._parts.get(part)
         if known is None or known[0] != key:
             files = _files_of(handle, part)
@@ -312,17 +314,17 @@ class LifecycleTable:
 def _changed_parts(
     before: pl.DataFrame, kept: pl.DataFrame, after: pl.DataFrame, replaced: pl.Series | bool
 ) -> list[str]:
-    """Return the parts whose rows are not the same before and after; empty for all of them.
+    """Return the parts whose rows differ before and after a change; an empty list means all parts.
 
     Args:
-        before: All live rows before a change.
-        kept: Those of them that stay as they are.
-        after: All live rows after it, as `placed` returned them.
+        before: All live rows before the change.
+        kept: The rows of `before` that stay as they are.
+        after: All live rows after the change, as `placed` returned them.
         replaced: As in the change.
     """
     parts = after.get_column("part")
     if not kept.get_column("part").equals(parts.head(kept.height)):
-        return []  # some of the rows that stay were placed elsewhere
+        return []  # some of the kept rows moved to another part
     gone = before.get_column("part")
     if isinstance(replaced, pl.Series):
         gone = gone.filter(replaced)

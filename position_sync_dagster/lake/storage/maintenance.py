@@ -1,8 +1,8 @@
-"""Maintenance of a table: merges, checkpoints and retention; and rows that it has twice.
+"""Maintenance of a table: merges, checkpoints, retention, and the search for duplicate rows.
 
-A table is made of files that follow each other along the table's `order`. Rows that were merged
-twice are in files that overlap in it. The log says where to look, and only the keys of rows there
-are read, however long the history is.
+Each file of a table covers a range of the column `order`. Duplicates from a double merge are in
+files whose ranges overlap. The log's statistics show the overlaps, and only the keys of the rows
+in them are read, however long the history is.
 """
 
 import logging
@@ -59,14 +59,14 @@ NONE_DOUBLED = DoubledRows()
 def find_doubled(table: Table) -> DoubledRows:
     """Find the rows of a table that are there more than once; blocks.
 
-    Two rows with one key in files that do not overlap are not found: they were not doubled by a
-    merge, somebody wrote them twice.
+    Two rows with one key in files that do not overlap are not found: a writer wrote them twice, no
+    merge doubled them.
     """
     return table.snapshot(lambda handle: _find(handle, table.spec))
 
 
 def remove_doubled(table: Table) -> int:
-    """Remove rows that are the same as another one in every column; return how many.
+    """Remove rows that equal another row in every column; return how many.
 
     One of each is kept. Rows of one key that differ are all kept: which one is right cannot be
     known.
@@ -158,10 +158,10 @@ SMALL_BYTES = 16 * 1024 * 1024
 Writers merge files below the first bound after their commits, `maintain` below the second."""
 
 MAX_FILES = 512
-"""Parts that one commit merges; the others wait for the next compaction."""
+"""Maximum number of parts that one commit merges; the others wait for the next compaction."""
 
 MAX_SMALL = 4
-"""One merge reads at most four times the size up to which a file counts as small."""
+"""One merge reads at most this many times the size below which a file counts as small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +173,8 @@ class MaintenanceResult:
         deleted: Files that were deleted: no version within the retention needs them.
         files: Data files of the newest version.
         version: The newest version.
-        doubled: Rows that are there more than once, which never happens; see `doubled_rows`.
-        skipped: Why a part was left for the next maintenance; None when all was done.
+        doubled: Duplicate rows, of which there should never be any; see `find_doubled`.
+        skipped: Which work was left for the next maintenance, and why; None when all was done.
     """
 
     table: str
@@ -232,10 +232,10 @@ def compact_if_needed(table: Table) -> None:
 def compact(table: Table, small_bytes: int) -> int:
     """Merge files smaller than `small_bytes`; return how many were merged.
 
-    This is the one place that merges files, and each merge is an overwrite of exactly the rows
-    that it read: of two merges of the same rows at once, and of a merge and any change of them,
-    one fails and is decided again. Delta's own OPTIMIZE does not conflict with another one
-    (delta-rs 1.6): both add the merged rows, and each is in the table twice.
+    Only this function merges files. Each merge overwrites exactly the rows that it read: if another
+    merge or change of these rows commits first, it fails and runs again. Delta's own OPTIMIZE does
+    not conflict with another one (delta-rs 1.6): both add the merged rows, which are then in the
+    table twice.
 
     Finished rows are merged by their parts, so that changes of live rows go on. Other tables are
     merged along their `order`: rows that are appended meanwhile come after the merged ones.

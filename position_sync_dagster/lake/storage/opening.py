@@ -1,6 +1,6 @@
-"""Open the table at a path: create it, check it, migrate it, or refuse what lies there.
+"""Open the table at a path: create it, check it, migrate it, or refuse it.
 
-The folder of a table: only its owner may enter it, whatever the umask of the process.
+Only its owner may enter the folder of a new table, whatever the umask of the process.
 """
 
 import logging
@@ -47,10 +47,10 @@ class TableLocation:
         return DeltaTable.is_deltatable(self.path, self._options())
 
     def prove_store(self) -> None:
-        """Check that the object store keeps two writers apart; once in a process.
+        """Check that the object store has conditional put; once in a process.
 
         Raises:
-            UnsafeStoreError: It does not.
+            UnsafeStoreError: It has none.
             OSError, DeltaError: The store cannot be used.
         """
         if self.remote:
@@ -60,7 +60,7 @@ class TableLocation:
         """Open the newest version; create the table where there is none.
 
         Args:
-            create: Whether the table may be created. A process that had it open before may not.
+            create: Whether to create a missing table; False if this process had it open before.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
@@ -71,7 +71,7 @@ class TableLocation:
             try:
                 handle = DeltaTable(self.path, storage_options=self._options())
             except TableNotFoundError as missing:
-                # Another process may be creating it: unexpected content is looked at twice.
+                # Another process may be creating it: unexpected content must be found twice.
                 unexpected = self.unexpected_content()
                 if unexpected and attempt:
                     raise unexpected from missing
@@ -111,8 +111,8 @@ class TableLocation:
             configuration=self.spec.configuration,
             storage_options=self._options(),
             raise_if_key_not_exists=False,
-            # Without it the loser of a race creates the table once more, as version 1, over the
-            # winner's properties.
+            # With retries the loser of a race would create the table again, as version 1, and
+            # overwrite the winner's properties.
             commit_properties=CommitProperties(max_commit_retries=0),
         )
 
@@ -122,7 +122,7 @@ class TableLocation:
 
     def _vanished(self) -> BrokenTableError:
         return BrokenTableError(
-            f"The table {self.path} was deleted or moved away under this process.",
+            f"The table {self.path} was deleted or moved away while this process had it open.",
             remedy="Put it back from a copy. To begin with an empty one, end the program and "
             "start it again.",
         )
@@ -180,7 +180,7 @@ class TableLocation:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")
 
     def refuse_newer(self, handle: DeltaTable) -> None:
-        """Refuse a table that a later release has migrated, also under a process that has it open.
+        """Refuse a table that a later release has migrated, even while this process had it open.
 
         Raises:
             NewerTableError: Its schema has a greater version than this release knows.

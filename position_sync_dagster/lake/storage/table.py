@@ -1,7 +1,7 @@
 """One Delta table: created, checked, read, and changed by commits that never lose an update.
 
-Its open handle is kept as new as the log, and opened again when it must be. Reads and commits that
-fail are tried again, for a bounded time.
+Its open handle is kept up to date with the log, and opened again when necessary. Reads and commits
+that fail are retried for a bounded time.
 """
 
 import logging
@@ -40,10 +40,10 @@ PAUSE_S, REMOTE_PAUSE_S = 0.25, 0.5
 def retried(
     attempt: Callable[[], T], *, path: str, contention_s: float, longest_pause_s: float = PAUSE_S
 ) -> T:
-    """Return the result of the first attempt that succeeds.
+    """Run an attempt until it succeeds, and return its result.
 
-    Conflicts are tried again for `contention_s` seconds, with growing random pauses; files that
-    are missing or not whole yet a few times; everything else not at all.
+    Conflicts are retried for `contention_s` seconds with growing random pauses, missing or
+    incomplete files a few times, and other errors not at all.
 
     Args:
         attempt: Must read anew each time that it runs.
@@ -94,15 +94,14 @@ REOPEN_AFTER_S = 20.0
 """Age at which a handle is opened anew, far below the retention of log and files."""
 
 REMOTE_REOPEN_EVERY, REMOTE_REOPEN_AFTER_S = 50, 120.0
-"""The same in an object store, where to open a table takes a dozen requests and a new connection:
-as long as all commits of a longer time take here."""
+"""The same in an object store, where opening a table takes a dozen requests and a connection."""
 
 _Entry = tuple[int, int, int]
 """Version, inode and modification time of an entry of the log: the identity of the table."""
 
 
 class TableHandle:
-    """Opens a table, and opens it again when the handle is old or the table is another one.
+    """Opens a table, and opens it again when the handle is old or the table was replaced.
 
     Args:
         on_replaced: Called when the table was deleted and created again, or repaired, since the
@@ -110,7 +109,7 @@ class TableHandle:
         in_repair: Whether to open the table although a repair of it is not finished.
 
     Attributes:
-        generation: Grows by one each time that the table was replaced under this process.
+        generation: Grows by one each time the table was replaced while this process had it open.
     """
 
     def __init__(
@@ -137,8 +136,8 @@ class TableHandle:
             if self._is_another(handle):
                 self.generation += 1
                 logger.error(
-                    "%s is another table than a moment ago: it was deleted, replaced or repaired "
-                    "under this process, which continues with the table that is there now",
+                    "%s was deleted, replaced or repaired while this process had it open; the "
+                    "process continues with the table that is there now",
                     self._location.path,
                 )
                 self._on_replaced()
@@ -181,7 +180,7 @@ class TableHandle:
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._location.remote:
-            # Where others commit all the time, the handle nearly always is: no request for that.
+            # If others commit all the time, the handle nearly always is behind: save the request.
             return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         following = (
@@ -195,7 +194,7 @@ class TableHandle:
         return self._is_replaced() and not self._is_cleaned(handle)
 
     def _is_replaced(self) -> bool:
-        # A folder deleted under a running process: a commit would leave a log without a start.
+        # The folder may have been deleted: a commit would then create a log without its start.
         last = self._last_entry
         return last is not None and last != self._entry(last[0])
 
@@ -218,8 +217,8 @@ class TableHandle:
 
 CHECKPOINT_EVERY = 10
 REMOTE_CHECKPOINT_EVERY = 20
-"""Versions after which a checkpoint is written. In an object store it takes two requests for each
-entry, which the commit that writes it waits for, and so does each process that opens the table."""
+"""Versions after which a checkpoint is written. In an object store the commit that writes one waits
+for two requests for each log entry, and so does each process that opens the table."""
 
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200
@@ -229,7 +228,7 @@ microseconds (a claim takes 10 ms at 50 files, 28 at 1,000). In an object store 
 every reader some requests."""
 
 SUSPECT_AFTER_S = 300.0
-"""A commit this long after its snapshot may have met a log that was cleaned under it."""
+"""Seconds from a snapshot after which a commit is suspect: the log may have been cleaned since."""
 
 
 CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0
@@ -256,9 +255,9 @@ class Table:
 
     Args:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
-        contention_s: How long a change is tried again while others win, in seconds; None for 15,
-            and for a minute in an object store, where each try takes several requests.
-        fsync: Whether a change that was acknowledged is on the disk (local tables only).
+        contention_s: How long a change is retried while other writers commit first, in seconds;
+            None for 15, or 60 in an object store, where each attempt takes several requests.
+        fsync: Whether a change is synced to the disk before the call returns (local tables only).
         in_repair: Whether to open the table although a repair of it is not finished.
     """
 
@@ -307,7 +306,7 @@ class Table:
         return retried(self._location.exists, path=self.path, contention_s=self._contention_s)
 
     def prove_store(self) -> None:
-        """Check that the object store of the table keeps two writers apart; once in a process.
+        """Check that the object store of the table has conditional put; once in a process.
 
         Does nothing for a local table.
 
@@ -318,7 +317,7 @@ class Table:
         retried(self._location.prove_store, path=self.path, contention_s=self._contention_s)
 
     def verify(self) -> None:
-        """Check the schema of what lies at the path now.
+        """Check the schema of the table that is at the path now.
 
         A local table is opened as another process would open it. In an object store that takes a
         dozen requests and more: there the open handle is brought up to date.
@@ -344,9 +343,9 @@ class Table:
 
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
-            LakeNotWritableError, BrokenTableError: Nothing was changed.
-            LakeNotWritableError: The change is made, and the disk did not confirm it, as the
-                message says.
+            BrokenTableError: Nothing was changed.
+            LakeNotWritableError: Nothing was changed, or the change was committed and the disk did
+                not confirm it; the message says which.
         """
         return self._run(step, change=True)
 
@@ -388,7 +387,7 @@ class Table:
             self._synced.sync_checkpoint(version)
 
     def take_compaction_due(self) -> bool:
-        """Return whether there were enough commits for a compaction; once for each time."""
+        """Return whether a compaction is due, and clear that mark."""
         with self._mutex:
             due, self._compaction_due = self._compaction_due, False
             return due
@@ -417,7 +416,7 @@ class Table:
             result = step(handle)
             self._record_commit(handle, before, started)
         if change:
-            # Without the lock: others commit on while the disk works for this one.
+            # Outside the lock: others may commit while this commit is synced.
             self._synced.sync_through(handle.version())
         self._checkpoint_if_due(handle, before)
         return result

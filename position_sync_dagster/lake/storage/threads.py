@@ -29,8 +29,8 @@ async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) ->
 def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
     """Run blocking work for each item in the lake's threads, and wait for all of it.
 
-    If one fails, those that have not begun are left out, and those that have are waited for too.
-    Do not call it in one of these threads: it would wait for itself.
+    If a call fails, calls that have not begun are skipped, and running calls are awaited. Do not
+    use it in one of these threads: it would wait for itself.
     """
     running = [_pool.submit(work, item) for item in items]
     try:

@@ -20,9 +20,9 @@ WRITER_LOCK = ".turn.lock"
 """The name of the lock file; it may be in the folder before the table is."""
 
 FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
-"""Waits of a writer, in seconds: the length of each, and the pause between two tries in it. The
-pauses get shorter, since a writer that tries seldom is overtaken by the one that just released the
-lock. After the last wait it goes on without the lock."""
+"""Phases of waiting for the lock: the length of each, and the pause between two attempts in it, in
+seconds. The pauses get shorter, since a writer that tries seldom is overtaken by the one that just
+released the lock. After the last phase the writer continues without the lock."""
 
 OWNER_ONLY = 0o700
 
@@ -30,13 +30,13 @@ OWNER_ONLY = 0o700
 def make_private_folder(path: str) -> None:
     """Create the folder of a table, and the lake's folder around it, for the owner alone.
 
-    The files inside are out of reach of others then, whatever their own permissions. A folder that
-    exists stays as it is: its owner may have opened it to a group. An error is left to the writer
-    that needs the folder next, which names it. The names of new folders are synced: the commits
-    in them are acknowledged later, and sync no folder around the lake.
+    Other users cannot reach the files inside then, whatever the permissions of the files. A folder
+    that exists stays as it is: its owner may have opened it to a group. Errors are ignored, since
+    the next write to the folder fails with the same error. The parents of new folders are synced,
+    because later commits sync no folder outside the table.
 
     Args:
-        path: A folder or a URI; a URI has none.
+        path: A folder or a URI; nothing is done for a URI.
     """
     if "://" in path or os.path.isdir(path):
         return
@@ -62,7 +62,7 @@ class WriterLock:
 
     @contextmanager
     def fair(self) -> Iterator[None]:
-        """Wait for the writers before this one, for a bounded time, and go on in any case."""
+        """Wait for the lock for a bounded time, and continue with or without it."""
         if self._remote:
             yield
             return

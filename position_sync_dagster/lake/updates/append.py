@@ -1,7 +1,7 @@
 """The idempotent append: a row whose id the ledger holds is not written again.
 
-An update and a batch that come again have the same ids. Updates that other code made are checked
-first: other spellings are read, and values that cannot be stored are refused. The checks follow the
+A repeated update or batch has the same id. Updates that other code made are checked first: other
+spellings are converted, and values that cannot be stored are refused. The checks follow the
 columns of `position_updates` (see `PositionUpdate`). They are plain functions and not a pydantic
 model: such a model needs a Python function for nearly every field (IB's spellings, local times,
 DBL_MAX) and a second list of the fields, and it copies updates in which nothing has to change.
@@ -146,7 +146,7 @@ def _refused(name: str, value: object, cause: str, remedy: str) -> InvalidReques
 
 
 class _Check(NamedTuple):
-    """How one field is checked.
+    """The check of one field.
 
     Attributes:
         is_storable: Whether a value may be stored as it is; the fast path of nearly all values.
@@ -241,8 +241,8 @@ def _update_id(update: PositionUpdate) -> str:
 
 
 WRITER = "position_updates"
-"""The application transaction of every append. Two appends that name it conflict, so that each
-one checks its ids against all rows before it."""
+"""The application id in the Delta transaction of every append. Concurrent appends with equal ids
+conflict, so that each append checks its update ids against all earlier rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +261,7 @@ class AppendResult:
 
 
 class _RefusedError(Exception):
-    """Carries the error of a guard past the retries, which would read an OSError as the table's."""
+    """Wraps the error of a guard: the retries would take an OSError for one of the table."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -303,13 +303,13 @@ def append_rows(
             return AppendResult(version=handle.version(), rows=0)
         if checked is not None:
             _refuse_newer(files, present, checked, new)
-            # After a conflict, only what the winner added is looked at: a try that took longer the
-            # more others commit would never end where several streams commit each second.
+            # After a conflict only the rows that the winner added are checked. If an attempt took
+            # longer with each commit of others, it would never end beside several streams.
             checked = max(checked, last_added(present))
         if guard is not None:
             _call(guard)
         version = handle.version() + 1
-        # Of a ledger that was copied into a new table, the rows may have greater versions.
+        # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
         new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
         append(handle, new, commit_info, [Transaction(WRITER, version)])

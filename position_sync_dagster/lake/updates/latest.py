@@ -20,10 +20,10 @@ BY_TIME = ["timestamp", "update_id"]
 """The order of rows, whatever the order in which they were written: the newest is the last."""
 
 FOLD_SHARE = 8
-"""New rows join the rows of the first read when they are more than one eighth of them."""
+"""The new rows are folded into the rows of the first read when they exceed one eighth of them."""
 
 BEHIND = 2
-"""A reader begins anew when the new rows are more than twice the rows that it holds."""
+"""A reader starts again when there are more than twice as many new rows as it holds."""
 
 ADDED = "ledger_version"
 """The order in which rows were added; null comes before all others."""
@@ -41,7 +41,7 @@ def newest_rows(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.DataFrame:
     that later one do not count.
     """
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
-    # Rows of one time are rare: to look for the last of each holding costs ten times the rest.
+    # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
     tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max())
     tops = tops.collect().lazy()
     found = rows.join(tops, on=[*HOLDING, "timestamp"], how="inner").collect()
@@ -63,11 +63,14 @@ def newest_rows(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFrame:
-    """Return the holdings whose newest timestamp a later writer contradicts, and since which row.
+    """Return the holdings whose newest timestamp a later writer contradicts.
 
     Args:
-        newest: The row with the greatest timestamp of each holding; `_last` is the order of the
-            row that was added last.
+        newest: The row with the greatest timestamp of each holding; `_last` is the greatest
+            `ledger_version` of the holding.
+
+    Returns:
+        Account, conid and `_since`: the `ledger_version` of the first row that contradicts.
     """
     added = pl.col(ADDED).fill_null(-1)
     overtaken = newest.filter(pl.col("_last") > added).select(
@@ -168,7 +171,7 @@ class LatestRows:
         self._old, self._new = self._old.clear(), self._new.clear()
 
     def _follow(self) -> None:
-        # The known rows before the ledger, which is then the newer of the two.
+        # The known rows are read first, so that the ledger is the newer of the two.
         known = None if self._seen else self._known_rows()
         if not self._table.snapshot(lambda handle: self._refresh(handle, known)):
             known = self._known_rows()
@@ -177,7 +180,7 @@ class LatestRows:
             self._table.snapshot(lambda handle: self._refresh(handle, known, all_of_it=True))
 
     def _known_rows(self) -> pl.DataFrame | None:
-        """Return the rows that are known; None where there are none that can be read."""
+        """Return the known rows; None if there are none, or they cannot be read."""
         try:
             if self._known is None or not self._known.exists():
                 return None
@@ -202,7 +205,7 @@ class LatestRows:
         Args:
             handle: The ledger.
             known: What the first read begins with.
-            all_of_it: Read it, however much it is.
+            all_of_it: Read all new rows, however many they are.
         """
         # Rows are only added: the newest row of the files that were read does not change, and the
         # next read needs only the files that came since.
@@ -222,7 +225,7 @@ class LatestRows:
             else:
                 rows = self._first_rows(files, known)
             if self._added is not None:
-                # A merged file has rows that were seen, and that may have been contradicted.
+                # A merged file repeats rows that were read, and that may be contradicted since.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
             self._take(rows.select(self._columns))
         self._seen, self._through = present, last_added(files)
@@ -234,7 +237,7 @@ class LatestRows:
         return int(added.get_column("num_records").sum()) > BEHIND * held
 
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
-        """Return rows among which are the newest ones, as few as can be.
+        """Return as few rows as possible that include the newest row of each holding.
 
         Each commit has a greater version than those before it. Only rows that were added after
         the known ones can be newer than they are, whatever the clocks said.
@@ -242,7 +245,7 @@ class LatestRows:
         through = 0 if known is None else _through(known)
         if known is not None and through:
             last = known.filter(pl.col(ADDED) == through).get_column("update_id")
-            # A repair takes the ledger back to an earlier version, and counts on from there.
+            # After a repair the versions continue from an earlier one, with other rows.
             if self._files.has(files, last, through):
                 fresh = self._files.added_after(files, through)
                 return pl.concat([known.lazy(), fresh.select(self._columns)])

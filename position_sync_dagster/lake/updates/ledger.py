@@ -1,6 +1,6 @@
-"""The ledger of values as plain calls: appended once per `update_id`, read by holding.
+"""The ledger of values with blocking calls: appended once per `update_id`, read by holding.
 
-Rows at intervals: the newest row of each holding in each part of a span of time.
+It also samples: the newest row of each holding in each interval of a span of time.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -86,7 +86,7 @@ class NewestRows(NamedTuple):
 
 
 class SyncUpdates:
-    """The ledger as plain calls, for callers that may block; see `PositionUpdatesTable`."""
+    """The ledger with blocking calls; see `PositionUpdatesTable`."""
 
     def __init__(self, table: Table, clock: Clock = utc_now, known: Table | None = None) -> None:
         self.table = table
@@ -117,12 +117,12 @@ class SyncUpdates:
         rows.
 
         Args:
-            guard: Called right before the commit, again in each attempt while other writers win,
-                and not at all when there is nothing to write. Its errors reach the caller
-                unchanged, and nothing is written. It runs in a thread of the lake, while this
-                table's lock is held: keep it short, and do not call this table in it.
-            through: The `ledger_version` that `newest_of` returned: nothing is written if a row of
-                one of the holdings was added since, by whomever.
+            guard: Called right before the commit, again in each retry after a conflict, and not at
+                all when there is nothing to write. Its errors reach the caller unchanged, and
+                nothing is written. It runs in a thread of the lake, while this table's lock is
+                held: keep it short, and do not call this table in it.
+            through: The `through` that `newest_of` returned: nothing is written if any process
+                added a row of one of the holdings since.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
@@ -155,9 +155,9 @@ class SyncUpdates:
     def latest(self) -> pl.DataFrame:
         """Return the newest row per (account, conid).
 
-        The newest by `timestamp`, then by `update_id`, in whatever order the rows were written;
-        a row whose `timestamp` a later writer found to lie in the future counts by the order in
-        which it was written (see `newest_rows`).
+        The newest row has the greatest `timestamp`, then the greatest `update_id`, whatever the
+        order of writing. Only if a later writer found that `timestamp` to be in the future does the
+        order of writing decide (see `newest_rows`).
         The first call reads the known rows and what was added since, or the whole table where there
         are none; later calls only what was added since.
         """
@@ -210,9 +210,9 @@ class SyncUpdates:
     def sampled(
         self, conids: Iterable[int], first: datetime, last: datetime, slots: int
     ) -> pl.DataFrame:
-        """Return the newest row per holding in each of so many equal parts of a span of time.
+        """Return the newest row per holding in each of `slots` equal parts of a span of time.
 
-        The span ends at `last` and begins at the first of the rows, at `first` or later.
+        The span begins with the first row at `first` or later, and ends at `last`.
 
         Returns:
             The columns of SAMPLED, and `slot`: the end of the part, in order.

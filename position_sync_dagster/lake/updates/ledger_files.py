@@ -17,7 +17,7 @@ class LedgerFiles:
         self._table = table
 
     def scan(self, files: pl.DataFrame) -> pl.LazyFrame:
-        """Return the rows of these files, as rows of `data_files` name them."""
+        """Return the rows of these files, which are rows of `data_files`."""
         schema = self._table.spec.polars
         if files.is_empty():
             return pl.LazyFrame(schema=schema)
@@ -50,8 +50,8 @@ class LedgerFiles:
         """Return the rows of all files that may hold one with a timestamp in this range.
 
         Args:
-            first: With a time zone, as `last`.
-            last: With a time zone too.
+            first: The start, with a time zone.
+            last: The end, with a time zone.
         """
         files = data_files(handle)
         if files.is_empty():
@@ -86,8 +86,8 @@ class LedgerFiles:
     def _first_added(self, files: pl.DataFrame, since: datetime) -> int | None:
         """Return the smallest `ledger_version` of the rows since then; null counts as -1.
 
-        The log has it for a file whose rows are all from that time on and all have a version. The
-        other files are read.
+        The log's statistics give it for a file whose rows are all from that time on and all have a
+        version. The other files are read.
         """
         added: list[object] = []
         if {"min.ledger_version", "null_count.ledger_version"} <= set(files.columns):

@@ -1,7 +1,4 @@
-"""The table of values, for asyncio.
-
-The handler that persists streamed updates.
-"""
+"""The ledger for asyncio, and the handler that writes streamed updates to it."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,20 +19,20 @@ class PositionUpdatesTable:
     """The table `position_updates`: every value of every holding, kept for good.
 
     An `update_id` or a `batch_id` that is in the table is never written again, whatever the
-    clocks say. Each append looks for its ids in the files whose smallest and greatest id have one
-    of them between them. For ids that sort by time there are hardly any such files, and all ids
-    that this package makes sort by time. Make your own ids in the order of time too (UUIDs of
-    version 7). Random ids, such as `uuid4`, are as safe, but slow: with them, each append of any
-    ids reads the ids of most files, which takes a second or more at ten million rows.
+    clocks say. Each append searches for its ids in the files whose range of ids includes one of
+    them. For ids that sort by time these are few, and all ids that this package makes sort by time.
+    Use ids that sort by time too (UUIDs of version 7). Random ids, such as `uuid4`, are safe but
+    slow: with them, each append reads the ids of most files, which takes a second or more at ten
+    million rows.
 
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
         clock: Returns the current time, which each commit records.
         known: A table with the newest rows of an earlier version, such as `latest_positions`:
-            with it, `latest` takes as long however long the history is.
+            with it, the cost of `latest` does not grow with the history.
 
     Attributes:
-        sync: The same table as plain, blocking calls.
+        sync: The same table with blocking calls.
 
     >>> updates = PositionUpdatesTable("data/lake/position_updates")  # doctest: +SKIP
     >>> await updates.append([update], batch_id="drain-1")            # doctest: +SKIP

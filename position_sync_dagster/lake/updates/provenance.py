@@ -27,9 +27,9 @@ class RowsOfRun:
     """The rows of a run.
 
     Attributes:
-        count, batch_count: Of all of them.
-        batches: The last ones: `batch_id`, `version`, `rows`, `committed_at`.
-        rows: The last ones.
+        count, batch_count: The number of all rows and of all batches.
+        batches: The last batches: `batch_id`, `version`, `rows`, `committed_at`.
+        rows: The last rows.
     """
 
     count: int
@@ -46,7 +46,7 @@ class LedgerProvenance:
         self._files = LedgerFiles(table)
 
     def ids_beginning_with(self, column: str, prefix: str) -> list[str]:
-        """Return the different ids of a column that begin so, in order.
+        """Return the distinct ids of a column that begin with a prefix, in order.
 
         The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
         """
@@ -67,8 +67,8 @@ class LedgerProvenance:
         """Return the rows that answer a request.
 
         Args:
-            ids: Ids of the time of the request: the ids of its rows begin like one of them.
-            since: No row is older; the second, wider look begins there.
+            ids: Ids from the time of the request; files with ids near them are searched first.
+            since: No row is older; if the first search finds none, files since then are searched.
         """
         begins = [one[:13] for one in ids]  # the milliseconds of the id
         wanted = pl.col("request_id") == request_id
@@ -80,10 +80,10 @@ class LedgerProvenance:
     def of_run(
         self, run_id: str, *, first: date | None, last: date | None, limit: int
     ) -> "RowsOfRun":
-        """Return the rows of a run, of files of these dates; all of them are counted.
+        """Return the last rows and batches of a run and count all, from files of these dates.
 
         Args:
-            limit: At most so many rows, and batches, are returned: the last ones.
+            limit: The maximum number of rows, and of batches, to return.
         """
 
         def step(handle: DeltaTable) -> RowsOfRun:
@@ -107,7 +107,7 @@ class LedgerProvenance:
         """Return the newest rows of a holding in order of time, and whether there are more.
 
         Args:
-            day: Only rows of this UTC date; else the newest, day by day until there are enough.
+            day: Only rows of this UTC date; None: the newest, day by day until there are enough.
         """
         wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
 

@@ -51,7 +51,7 @@ def test_accounts_with_unknown_holdings_are_named_beside_those_set_aside(live) -
     odd = OddRows(["DU1"], on_change=lambda _account: None)
     odd.set_aside("DU1", "7", "quantity 'nan'")
     others = [
-        f"account DU2 {EMPTIED}: all 3 are unknown until a second list, or trades, say the same",
+        f"account DU2 {EMPTIED}: all 3 are unknown until a second list or trades confirm it",
         f"account DU3 {NOT_MANAGED}: its 4 holdings are unknown",
     ]
     detail = "; ".join(["account DU4: its download did not end", *others, odd.problem()])

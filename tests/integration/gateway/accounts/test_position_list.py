@@ -32,7 +32,7 @@ async def test_a_list_that_timed_out_ends_the_connection(gateway):
     await connection.feed.snapshot()
     held = connection.feed.holdings
     sim.positions_end(**LATE)
-    with pytest.raises(GatewayTimeoutError, match="did not give the positions whole"):
+    with pytest.raises(GatewayTimeoutError, match="did not send the whole list of positions"):
         await connection.feed.snapshot()
     assert not connection.is_connected
     assert connection.feed.holdings == held

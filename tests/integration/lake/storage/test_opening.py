@@ -155,7 +155,9 @@ def test_a_table_taken_away_under_a_running_process_is_reported_missing_until_it
     queue = filled_queue(tmp_path / "q", 3)
     (tmp_path / "q").rename(tmp_path / "away")
     for step in (queue.sync.counts, lambda: queue.sync.insert_many([QueueRequest(9, "SPY")])):
-        with pytest.raises(BrokenTableError, match="deleted or moved away under this process"):
+        with pytest.raises(
+            BrokenTableError, match="deleted or moved away while this process had it open"
+        ):
             step()
         assert not (tmp_path / "q" / "_delta_log").exists()
     if (tmp_path / "q").exists():

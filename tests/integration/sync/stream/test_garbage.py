@@ -18,7 +18,7 @@ from tests.support.messages import frame
 A, PUT = "DUSIM0001", 921000002
 UNREADABLE = "sent a message that cannot be read"
 GIVEN_UP = {
-    "half a message": "half a message has been waiting for its rest",
+    "half a message": "a message has been incomplete",
     "longer than any message": "it sent a frame longer than any message",
 }
 STRAY = "sent a tick that nobody asked for"
@@ -92,7 +92,7 @@ async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(simulate, s
         await held.feed.snapshot()
         before = {h.key: h.position for h in held.feed.holdings}
         sim.send_raw(frame(61, 3, "DUSIM0001"))
-        with pytest.raises(GatewayTimeoutError, match="did not give the positions whole"):
+        with pytest.raises(GatewayTimeoutError, match="did not send the whole list of positions"):
             await held.feed.snapshot()
         assert {h.key: h.position for h in held.feed.holdings} == before
         again = await manager.get_connection()
@@ -113,7 +113,7 @@ async def test_a_second_end_does_not_make_positions_whole_of_which_one_cannot_be
         await held.feed.snapshot()
         before = {h.key: h.position for h in held.feed.holdings}
         sim.send_raw(garbage + 2 * frame(62, 1))
-        with pytest.raises(GatewayTimeoutError, match="did not give the positions whole"):
+        with pytest.raises(GatewayTimeoutError, match="did not send the whole list of positions"):
             await held.feed.snapshot()
         assert {h.key: h.position for h in held.feed.holdings} == before
         await manager.close()
