@@ -11,7 +11,7 @@ from position_sync_dagster.defs.assets.table_asset import GATEWAY
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.object_store import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.owner.process import kept_for_good
+from position_sync_dagster.sync.owner.process import exempt_from_collection
 
 
 @dg.definitions
@@ -26,7 +26,7 @@ def _loaded() -> dg.Definitions:
     # `dg.load_from_defs_folder` needs a pyproject.toml, which an image has not, and describes all
     # types of components for the UI, which takes as long as a third of our own definitions.
     tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
-    with kept_for_good(), warnings.catch_warnings():
+    with exempt_from_collection(), warnings.catch_warnings():
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         found = tree.build_defs(Path())

@@ -35,7 +35,7 @@ class JobRun:
         own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
         released: Requests that a drain claimed and released without a value.
         registry_version: Delta version of `active_strategies` that the run recorded.
-        refreshed: The login that a refresh-only run refreshes; None for other runs.
+        refreshed: The logins that a refresh-only run refreshes; None for other runs.
     """
 
     run_id: str
