@@ -43,9 +43,7 @@ class ExchangeDays:
         return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()
 
     def settled_holidays(self) -> list[datetime]:
-        """Return each holiday at `settled_at`; another time of the day would exclude no
-        partition.
-        """
+        """Return each holiday at `settled_at`; at another time it would exclude no partition."""
         zone = ZoneInfo(self.timezone)
         return [datetime.combine(day, self.settled_at, zone) for day in self.holidays]
 

@@ -218,9 +218,7 @@ class BrokerLink:
         await self._manager.close()
 
     async def _attach(self, connection: GatewayConnection) -> None:
-        """Subscribe to the events of a new connection; continue from the holdings known before
-        it.
-        """
+        """Subscribe to the events of a new connection; continue from the known holdings."""
         before = self._attached
         await self._router.attach(connection, before)
         self._flusher.watch(connection)

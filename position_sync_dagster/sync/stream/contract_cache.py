@@ -67,9 +67,7 @@ class ContractCache:
 
     @property
     def mismatches(self) -> list[str]:
-        """Legs whose description does not match the contract of their conid, with the
-        difference.
-        """
+        """Legs that do not match the contract of their conid, each with the difference."""
         return [
             f"{conid} of strategy {strategy} is not streamed: {difference}"
             for (strategy, _account, conid), difference in sorted(
@@ -227,9 +225,8 @@ class ContractCache:
         if absent > unstored and self._table is not None:
             stored = (absent - unstored) & self._complete
             found = await self._table.get(absent - unstored)
-            self._complete -= (
-                stored - found.keys()
-            )  # the table was restored to an older version: fetch them again
+            # Rows may be missing after a restore of the table: fetch them again.
+            self._complete -= stored - found.keys()
             self._keep(found)
 
     def _keep(self, found: Mapping[int, ContractDetails], *, all_of_them: bool = True) -> None:

@@ -405,9 +405,7 @@ class Router:
         return self._account_refresh.ended
 
     def problems(self) -> list[str]:
-        """Return why the registry cannot be read, and the legs without a contract with the
-        reason.
-        """
+        """Return why the registry cannot be read, and why legs have no contract."""
         fault = self._registry_outage.fault
         return ([fault] if fault else []) + self._resolver.problems()
 
