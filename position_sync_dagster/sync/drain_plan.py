@@ -124,7 +124,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainPlan:
-    """What to do next, and why.
+    """The next drain run and refreshes, with the reason.
 
     Attributes:
         steps: The steps of the next drain run; none when there is nothing to do.

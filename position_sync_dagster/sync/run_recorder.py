@@ -73,14 +73,14 @@ later."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReport(StreamCounts):
-    """What the stream did in a span of time.
+    """The counts, latencies and state of a stream in a span of time.
 
     Attributes:
         legs_streamed: Holdings valued by a line at the end of the span.
         tick_to_table_p50_s, tick_to_table_p95_s: From the arrival of a tick to the end of the
             commit that holds it or a newer value, in seconds; None without a tick.
         state: The session's state at the end (LIVE, BLIND, …).
-        detail: The reason of that state, for a person.
+        detail: The reason of that state, as text.
     """
 
     since: datetime
@@ -130,7 +130,7 @@ class BatchReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainReport:
-    """What one drain did.
+    """The result of one drain.
 
     Attributes:
         rescued: Requests whose lease had expired and that became claimable again.
@@ -219,7 +219,7 @@ class DrainReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshReport:
-    """What one refresh of the queue from a broker snapshot did.
+    """The result of one refresh of the queue from a broker snapshot.
 
     Attributes:
         connected: Whether it opened a connection of its own (no stream was alive).

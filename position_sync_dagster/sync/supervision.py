@@ -87,7 +87,7 @@ class Supervision:
     Attributes:
         start: Request a new run.
         lost: Runs to report as failed: Dagster shows them as running, but their lease has ended.
-        paused: A person terminated the stream, and nobody has resumed it.
+        paused: The stream was terminated by a user and not resumed since.
         future_heartbeat: A heartbeat that lies in the future; pass it to the next decision.
     """
 
@@ -112,7 +112,7 @@ def supervise(
     Args:
         runs: The recent stream runs, newest first.
         session: The newest session of the gateway, alive or not.
-        supervised_since: When a person last switched the supervisor on.
+        supervised_since: When the supervisor's sensor was last switched on.
         rotate_after_s: Length of a session; its successor starts a little before the end and
             waits for the lease.
         last_future_heartbeat: The `future_heartbeat` of the last decision.

@@ -30,7 +30,7 @@ CANDIDATES = 5
 
 
 class IdKind(StrEnum):
-    """What an id stands for."""
+    """The kind of an id."""
 
     RUN = "RUN"
     BATCH = "BATCH"

@@ -27,7 +27,7 @@ NOT_COVERED = "the broker's answer did not cover every account"
 
 
 class Outcome(StrEnum):
-    """What the broker's data says about a request."""
+    """The outcome of a request, by the broker's data."""
 
     VALUED = "VALUED"
     NOT_HELD = "NOT_HELD"

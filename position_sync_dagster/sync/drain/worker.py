@@ -42,8 +42,8 @@ class QueueWorker:
     """Drains the queue in batches, without using a market data line.
 
     Rows are written before their requests are marked, with an `update_id` derived from the request:
-    after a kill in between, no row is written twice. A batch whose lease has expired is not
-    written. Nothing is claimed without a current view of the broker.
+    after a kill in between, each request still ends with its row exactly once. A batch whose lease
+    has expired is not written. Nothing is claimed without a current view of the broker.
 
     Args:
         queue: The table of the requests.

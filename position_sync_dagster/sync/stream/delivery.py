@@ -217,7 +217,7 @@ async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
 
 
 GATHER_S = 0.05
-"""Seconds to wait after a tick, so that ticks of adjacent packets are flushed together."""
+"""Seconds between the ticks and the flush: ticks of adjacent packets are flushed together."""
 
 SHORTER = 0.1
 """Maximum share by which pauses are shortened in total: flushes come at most a tenth more often.
