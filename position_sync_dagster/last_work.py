@@ -61,7 +61,7 @@ class Programs:
     Attributes:
         works: The last work of each program with a file, in the order of `SAYS`.
         supervised: Whether a supervisor has not ended regularly: only then is a late program a
-        problem.
+            problem.
         ended: Why everything ended, if the end was not requested.
     """
 

@@ -129,7 +129,7 @@ class Program:
         ask: Polls it.
         lost: The meaning of the answer `ERROR`, for the log.
         whole: Whether its child processes end with it; not for the daemon, whose children are the
-        runs.
+            runs.
     """
 
     def __init__(

@@ -5,8 +5,7 @@ end a stream, and a browser sends no origin for an image. The UI itself uses POS
 
 Run as `python -m position_sync_dagster.dagster_host.webserver --port N --workspace FILE`, with
 DAGSTER_HOME. In a container, `--host 0.0.0.0` listens at all its addresses. The guard still
-applies:
-publish the port at 127.0.0.1 of the machine.
+applies: publish the port at 127.0.0.1 of the machine.
 """
 
 import argparse

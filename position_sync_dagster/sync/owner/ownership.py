@@ -48,7 +48,7 @@ class OwnerStatus(NamedTuple):
 
 
 class Ownership:
-    """The lease on a login, held during a `with` block and renewed in the background.
+    """The lease on a login, held during an `async with` block and renewed in the background.
 
     Args:
         wait_s: Maximum wait for the present owner to end, in seconds.

@@ -86,7 +86,7 @@ def read_positions(
 def matching_legs(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> list[ActiveContract]:
-    """Return the legs whose description matches the contract of their conid."""
+    """Return the legs without those that do not match the contract of their conid."""
     return [
         leg
         for leg in legs

@@ -1,8 +1,7 @@
 """One step of the stream: update tables, lines, routes and queue from the broker and the registry.
 
 It also requests the values that no line gives: of legs in OVERFLOW by PnLSingle, and of accounts by
-a
-download, if they did not arrive by themselves.
+a download, if they did not arrive by themselves.
 """
 
 import asyncio
@@ -172,7 +171,7 @@ class AccountRefresh:
 
     Attributes:
         ended: Set when a download ends after which all holdings are queued: the next step is due at
-        once.
+            once.
     """
 
     def __init__(
