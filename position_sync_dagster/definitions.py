@@ -11,7 +11,7 @@ from position_sync_dagster.defs.assets.table_asset import GATEWAY
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.object_store import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.owner.process import kept_for_good
+from position_sync_dagster.sync.owner.process import exempt_from_collection
 
 
 @dg.definitions
@@ -23,10 +23,10 @@ def defs() -> dg.Definitions:
 @cache
 def _loaded() -> dg.Definitions:
     # A run over a selection of assets loads its definitions twice in one process.
-    # `dg.load_from_defs_folder` needs a pyproject.toml, which an image has not, and describes all
-    # types of components for the UI, which takes as long as a third of our own definitions.
+    # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
+    # describes all component types for the UI: a third of the time to load our own definitions.
     tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
-    with kept_for_good(), warnings.catch_warnings():
+    with exempt_from_collection(), warnings.catch_warnings():
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         found = tree.build_defs(Path())
@@ -45,9 +45,9 @@ def _with_uri(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
 
 
 def _gateways(settings: Settings) -> str:
-    """Return the addresses of all gateways; a file that cannot be read keeps no job from loading.
+    """Return the addresses of all gateways; does not raise if the file cannot be read.
 
-    What needs the logins names the mistake: the sensors, the runs and the checks.
+    The jobs must load all the same. The sensors, the runs and the checks report the error.
     """
     try:
         return ", ".join(f"tcp://{login.gateway_address}" for login in settings.logins)

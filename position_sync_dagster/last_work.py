@@ -1,7 +1,7 @@
-"""When each program of the family last did its work: a file of each, whose time says it.
+"""When each of Dagster's programs last did its work: the modification time of its file.
 
-The files are in the folder `alive` of Dagster's home. `dagster_host.services` removes them when
-it ends in order, so that an old one belongs to a program that stopped by itself, or hangs.
+The files are in the folder `alive` of Dagster's home. `dagster_host.services` removes them at a
+regular end, so that an old file belongs to a program that stopped by itself, or hangs.
 """
 
 import os
@@ -26,17 +26,17 @@ SAYS: Mapping[str, str] = {
     DAEMON: "sign of the daemon",
     WEBSERVER: "answer of the webserver",
 }
-"""What each program did last, in words. The first that is late says most about the cause."""
+"""The work of each program, in words for messages. The first late one says most about the cause."""
 
 EVERY = timedelta(seconds=10)
-"""Each program works more often than this: sensors tick every 5 s, and one that sends messages
+"""Each program works more often than this: sensors tick every 5 s, and a sensor that sends messages
 blocks the others for some seconds."""
 
 MISSED = 3
-"""A program is late after so many times `EVERY`."""
+"""A program is late after this many times `EVERY`."""
 
 ENDED = "ended"
-"""The file with the reason why everything ended, if nobody asked for the end."""
+"""The file with the reason of an end that was not requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,8 @@ class LastWork:
 
     Attributes:
         program: A name in `SAYS`.
-        at: The time.
-        late: Whether it has missed three times.
+        at: The time of its last work.
+        late: Whether this was more than `MISSED` times `EVERY` ago.
     """
 
     program: str
@@ -56,12 +56,13 @@ class LastWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """What the files say of the programs.
+    """The state of the programs, from their files.
 
     Attributes:
-        works: Of each program that has a file, in the order of `SAYS`.
-        supervised: Whether a supervisor has not ended in order: only then a late program is wrong.
-        ended: Why everything ended, if nobody asked for the end.
+        works: The last work of each program with a file, in the order of `SAYS`.
+        supervised: Whether a supervisor has not ended regularly: only then is a late program a
+            problem.
+        ended: Why everything ended, if the end was not requested.
     """
 
     works: tuple[LastWork, ...] = ()
@@ -75,7 +76,7 @@ class Programs:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong and what to do, in sentences."""
+        """The problems with their remedy, in sentences."""
         todo = "Read Dagster's log, and start `make dev` or `make demo` again if it has ended."
         if self.ended:
             return (f"Everything ended by itself. {self.ended} {todo}",)
@@ -86,7 +87,7 @@ class Programs:
 
 
 NONE = Programs()
-"""Nothing runs."""
+"""No program runs."""
 
 
 def dagster_home() -> Path:
@@ -101,7 +102,7 @@ def file_of(program: str, home: Path | None = None) -> Path:
 
 
 def note(program: str, text: str = "") -> None:
-    """Write that a program does its work now; a full or read-only disk is said by others."""
+    """Record that a program did its work now; ignore a disk that cannot be written."""
     with suppress(OSError):
         file = file_of(program)
         file.parent.mkdir(mode=0o700, exist_ok=True)
@@ -109,14 +110,14 @@ def note(program: str, text: str = "") -> None:
 
 
 def clear() -> None:
-    """Remove the files: nothing runs, in order."""
+    """Remove the files at a regular end."""
     for program in (*SAYS, ENDED):
         with suppress(OSError):
             file_of(program).unlink()
 
 
 def changed_at(program: str, home: Path | None = None) -> float | None:
-    """Return when a program's file was written, as seconds since 1970; None without one."""
+    """Return when a program's file was written, in seconds since 1970; None without a file."""
     try:
         return file_of(program, home).stat().st_mtime
     except OSError:
@@ -124,7 +125,7 @@ def changed_at(program: str, home: Path | None = None) -> float | None:
 
 
 def read(home: Path | None = None) -> Programs:
-    """Read what the files in a home of Dagster say, by default in this process's."""
+    """Read the state of the programs from a home of Dagster, by default that of this process."""
     now = time.time()
     found = [(program, at) for program in SAYS if (at := changed_at(program, home)) is not None]
     limit_s = MISSED * EVERY.total_seconds()

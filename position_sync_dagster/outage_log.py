@@ -1,4 +1,4 @@
-"""Log lines that would repeat for as long as a fault lasts: once per outage, or now and then."""
+"""Logs for repeated faults: one line per outage, or at most one per interval."""
 
 import logging
 import time
@@ -23,14 +23,14 @@ class OutageLog:
 
     @property
     def fault(self) -> str | None:
-        """Return the fault that lasts; None while there is none."""
+        """Return the present fault; None if there is none."""
         return self._fault
 
     def report(self, fault: str, *, text: str | None = None, level: int = logging.ERROR) -> bool:
-        """Log the fault unless it is the one that was logged last.
+        """Log the fault unless it was the last one logged.
 
         Args:
-            fault: What is compared with the last one.
+            fault: The text that is compared with the last fault.
             text: The line; by default the fault itself.
             level: The level of the line.
 
@@ -59,7 +59,7 @@ class LimitedLog:
 
     Args:
         logger: Where the lines go.
-        every_s: The shortest time between two lines of one kind, in seconds.
+        every_s: Minimum time between two lines of one kind, in seconds.
         monotonic: The clock of the interval.
 
     >>> seconds = iter([0.0, 1.0, 61.0])
@@ -88,14 +88,14 @@ class LimitedLog:
         level: int = logging.WARNING,
         error: BaseException | None = None,
     ) -> bool:
-        """Log the line, with the number of those left out, unless one of its kind is too recent.
+        """Log the line with the number of suppressed ones, unless one of its kind is too recent.
 
         Args:
             kind: Lines of one kind share the interval; the text may differ. There must be few
                 kinds: each is remembered.
             text: The line.
             level: The level of the line.
-            error: Its traceback goes with the line.
+            error: An error whose traceback is logged with the line.
 
         Returns:
             Whether the line was logged.

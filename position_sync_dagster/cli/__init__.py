@@ -26,9 +26,9 @@ def main() -> None:
         # to the same end.
         block_stop_signals()
 
-    from position_sync_dagster.sync.owner.process import kept_for_good
+    from position_sync_dagster.sync.owner.process import exempt_from_collection
 
-    with kept_for_good():
+    with exempt_from_collection():
         from position_sync_dagster.cli.app import app, print_error
         from position_sync_dagster.errors import PositionSyncError
 

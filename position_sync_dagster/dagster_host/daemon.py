@@ -1,6 +1,6 @@
-"""Dagster's daemon on one machine, which is ready when the code server is.
+"""Dagster's daemon on one machine, started in parallel with the code server.
 
-It imports Dagster while the code server starts, and so does the process from which runs are forked.
+It imports Dagster while the code server starts, and so does the fork server of the runs.
 
 Run as `python -m position_sync_dagster.dagster_host.daemon`, with DAGSTER_HOME and the path of a
 workspace file on the standard input.
@@ -21,11 +21,11 @@ from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher, prepa
 
 SIGN_S = 1.0
 THREADS = "dagster-daemon-"
-"""How Dagster names the threads that do the work."""
+"""Prefix of the names of Dagster's worker threads."""
 
 
 UNREACHABLE = "DagsterUserCodeUnreachableError"
-"""Dagster's error without a code server."""
+"""Dagster's error if there is no code server."""
 
 
 def run(workspace: str, internals: Any) -> None:
@@ -46,9 +46,9 @@ def run(workspace: str, internals: Any) -> None:
 
 
 def give_signs() -> None:
-    """Write each second that this process works, until one of Dagster's threads has ended.
+    """Record each second that this process works, until one of Dagster's threads has ended.
 
-    The main thread, which ends the process then, looks every 5 s.
+    The main thread checks for that every 5 s, and then ends the process.
     """
     works = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
     while all(thread.is_alive() for thread in works):
@@ -57,9 +57,9 @@ def give_signs() -> None:
 
 
 def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
-    """Return whether a line is of use: that there is no code server was said once.
+    """Return whether to log a line: False for repeated errors about a missing code server.
 
-    Dagster writes a hundred lines for it, at each tick of each sensor.
+    Dagster logs a hundred lines of them at each tick of each sensor.
     """
     error = record.exc_info[0] if record.exc_info else None
     named = error is not None and error.__name__ == UNREACHABLE
@@ -67,7 +67,7 @@ def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
 
 
 def forks_runs() -> bool:
-    """Return whether `dagster.yaml` names our launcher; the storages are not opened for it."""
+    """Return whether `dagster.yaml` names our launcher, without opening the storages."""
     try:
         text = (last_work.dagster_home() / "dagster.yaml").read_text(encoding="utf-8")
         launcher = yaml.safe_load(text)["run_launcher"]["class"]
@@ -77,10 +77,10 @@ def forks_runs() -> bool:
 
 
 def main() -> None:
-    """Run the daemon as soon as the workspace is known.
+    """Read the path of the workspace from standard input, then run the daemon.
 
     Raises:
-        SystemExit: The standard input ended without a path, or Dagster lacks what this needs.
+        SystemExit: The standard input ended without a path, or Dagster lacks a private symbol.
     """
     internals = dagster_internals.DAEMON.load()
     if internals is None:
@@ -96,7 +96,7 @@ def main() -> None:
             sys.exit("The daemon needs the path of a workspace file on the standard input.")
         run(workspace, internals)
     except KeyboardInterrupt:
-        for sig in (signal.SIGINT, signal.SIGTERM):  # it waits for its runs, and ends already
+        for sig in (signal.SIGINT, signal.SIGTERM):  # it is already ending, and waits for its runs
             signal.signal(sig, signal.SIG_IGN)
 
 

@@ -1,8 +1,8 @@
-"""Every private symbol of Dagster that this package uses, why, and what happens without it.
+"""The private symbols of Dagster that this package uses, with the reason and the fallback.
 
-Any release of Dagster may move or remove such a symbol. Each `Internal` names those that one
-purpose needs. They are imported when they are used for the first time: a run and the command line
-need few of them. If one is missing, a process logs once what it does instead.
+Any release of Dagster may move or remove such a symbol. Each `Internal` names those for one
+purpose. They are imported at the first use: a run and the command line need few of them. If one is
+missing, a process logs once what it does instead.
 """
 
 import logging
@@ -18,7 +18,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 ENGINES_KEPT = 8
-"""Databases whose engine a process keeps: Dagster has three, and one for the events of each run."""
+"""Maximum number of engines that a process keeps: Dagster has three databases, and one per run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,9 @@ class Internal:
     """Private symbols of Dagster that serve one purpose.
 
     Attributes:
-        purpose: What they are used for, as the subject of a sentence.
-        without: What happens where one of them is missing.
-        symbols: The module of each, by its name.
+        purpose: Their use, as the subject of a sentence.
+        without: The fallback if one of them is missing.
+        symbols: Symbol name → module.
     """
 
     purpose: str
@@ -145,7 +145,7 @@ LOADING = Internal(
 )
 
 LACKING = 76
-"""The exit code of a program of ours for which Dagster lacks something (EX_PROTOCOL)."""
+"""Exit code of our programs if Dagster lacks a private symbol that they need (EX_PROTOCOL)."""
 
 SQLITE_STORAGES = (
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
@@ -171,11 +171,11 @@ IMPORTED_BY_RUNS = (
     "dagster._core.storage.local_compute_log_manager",
     "dagster._core.storage.root",
 )
-"""What a run imports before its first step. What is missing, each run imports for itself."""
+"""Modules that a run imports before its first step."""
 
 
 def import_for_runs() -> None:
-    """Import what each run needs, so that a process which is forked from this one has it."""
+    """Import the modules that each run needs, so that forked processes share them."""
     for name in IMPORTED_BY_RUNS:
         with suppress(ImportError):
             import_module(name)
@@ -185,8 +185,8 @@ def keep_engines() -> None:
     """Make Dagster's storages on SQLite keep their SQLAlchemy engine between two connections.
 
     Dagster makes a new engine for each connection, and each engine compiles every statement again.
-    That is half of what a daemon at rest computes. A connection is still opened for each use.
-    Without these symbols everything works the same and costs more.
+    That takes half of the processor time of an idle daemon. A connection is still opened for each
+    use. Without these symbols Dagster's behaviour is the same, and slower.
     """
     for name in SQLITE_STORAGES:
         with suppress(ImportError, AttributeError):
@@ -196,7 +196,7 @@ def keep_engines() -> None:
 
 
 def _keeping(create: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that makes each engine once, as long as it is among the newest."""
+    """Return `create` with a cache of the newest engines."""
     kept: dict[tuple[str, str], Any] = {}
     lock = Lock()
 

@@ -1,4 +1,4 @@
-"""The run launcher: each run is a process, forked from one that has imported Dagster already."""
+"""The run launcher: each run is a process, forked from one that has already imported Dagster."""
 
 import json
 import multiprocessing
@@ -20,26 +20,27 @@ from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.dagster_host.run_process import execute
 
 PROCESS_TAG = ".dagster/run_process"
-"""The run's process, so that whatever terminates it finds it: the daemon or the webserver. Dagster
-hides tags that begin so."""
+"""The tag with the process of a run, for a termination by the daemon or the webserver. Dagster
+hides tags that begin with a dot."""
 
 PRIORITY_TAG = "dagster/priority"
 
 NICENESS = 5
-"""The niceness of a run without a priority is greater by this: a drain of thousands of requests
-keeps two processors busy for seconds, and the stream, the sensors and the UI must not wait."""
+"""Added to the niceness of runs without a priority: a drain of thousands of requests keeps two
+processors busy for seconds, and the stream, the sensors and the UI must not wait."""
 
 SAME_S = 1.5
-"""A process that began at another time has only the same number; boot time is in whole seconds."""
+"""Maximum difference of start times, in seconds, for the same process; with a greater one, another
+process has got the same id. The boot time is in whole seconds."""
 
 
 class ForkedRunLauncher(dg.DefaultRunLauncher):
-    """Starts the processes of runs, on the machine on which Dagster's daemon works.
+    """Starts the processes of runs, on the machine of Dagster's daemon.
 
-    A run lives and ends as with Dagster's own launcher: what its process does is the same function,
-    a termination interrupts it, and a run whose process ended before it is reported as failed. Its
-    parent is the fork server, a child of the daemon, which ends when the daemon and the last run
-    have ended. Where Dagster lacks what that needs, Dagster's own launcher does all of it.
+    A run behaves as with Dagster's own launcher: its process executes the same function, a
+    termination interrupts it, and a run whose process ended too early is reported as failed. Its
+    parent is the fork server, a child of the daemon, which ends after the daemon and the last run.
+    If Dagster lacks a symbol for this, Dagster's own launcher is used.
     """
 
     @classmethod
@@ -50,7 +51,8 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
     def launch_run(self, context: Any) -> None:
         """Start the process of a run, and return at once.
 
-        It begins when the run's tags are written: both rewrite the whole row of the run.
+        The process begins the run after the run's tags are written: both rewrite the whole row of
+        the run.
         """
         internals = dagster_internals.FORKED_RUNS.load()
         if internals is None:
@@ -58,7 +60,7 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
             return
         run = context.dagster_run
         if run.remote_job_origin is None or run.job_code_origin is None:
-            raise ValueError(f"run {run.run_id} does not say where its job is defined")
+            raise ValueError(f"run {run.run_id} has no origin of its job")
         arguments = internals.ExecuteExternalJobArgs(
             job_origin=run.remote_job_origin,
             run_id=run.run_id,
@@ -125,14 +127,16 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
                 self._report_failed(run.run_id, "The process of the run ended without a daemon.")
 
     def _report_end(self, process: BaseProcess | None, found: psutil.Process, run_id: str) -> None:
-        text = "The process of the run has ended. An earlier daemon started it: why is not known."
+        text = (
+            "The process of the run, started by an earlier daemon, has ended for an unknown reason."
+        )
         if process is not None:
             process.join()
             internals = dagster_internals.FORKED_RUNS.load()
             text = internals.get_run_crash_explanation(
                 "The process of the run", process.exitcode or 0
             )
-        found.wait()  # longer, if it was the fork server that ended
+        found.wait()  # it may live longer than the fork server
         self._report_failed(run_id, text)
 
     def _report_failed(self, run_id: str, text: str) -> None:
@@ -145,7 +149,7 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
 
 @cache
 def process_context() -> ForkServerContext | SpawnContext:
-    """Return how processes are started: forked on Linux; elsewhere the libraries forbid a fork."""
+    """Return the start method: a fork server on Linux, spawn elsewhere (forks are unsafe there)."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
@@ -154,18 +158,18 @@ def process_context() -> ForkServerContext | SpawnContext:
 
 
 def prepare_processes() -> None:
-    """Start the process from which runs are forked, which imports for a second."""
+    """Start the fork server of the runs; its imports take a second."""
     if isinstance(process_context(), ForkServerContext):
         forkserver.ensure_running()
 
 
 def since_boot_s(process: psutil.Process) -> float:
-    """Return when a process began, in seconds since the boot: no clock that is set changes it."""
+    """Return the start time of a process in seconds since the boot; clock changes do not matter."""
     return process.create_time() - psutil.boot_time()
 
 
 def process_of(run: dg.DagsterRun) -> psutil.Process | None:
-    """Return the process of a run, None if it has ended or never began."""
+    """Return the process of a run; None if it has ended or never began."""
     try:
         said = json.loads(run.tags[PROCESS_TAG])
         process = psutil.Process(said["pid"])

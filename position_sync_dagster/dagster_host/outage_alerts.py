@@ -1,7 +1,7 @@
-"""Messages to people about programs that stopped, sent by the process that starts them again.
+"""Alert messages about programs that stopped, sent by the supervisor.
 
-What is told, and how often, is decided as for checks (`sync/alerts`): an outage that lasts for
-POSITION_SYNC_ALERT_AFTER_S is told once, and its end once. That everything ends is told at once.
+The rules are those of the checks (`sync/alerts`): one message for an outage that lasts for
+POSITION_SYNC_ALERT_AFTER_S, and one for its end. The end of all programs is sent at once.
 """
 
 import logging
@@ -26,7 +26,7 @@ from position_sync_dagster.sync.alerts import (
 
 LOOK_S = 1.0
 LAST_S = 15.0
-"""The longest time that the last message may take."""
+"""Time limit of the last message, in seconds."""
 
 ERROR = "ERROR"
 WHAT_TO_DO = (
@@ -35,10 +35,10 @@ WHAT_TO_DO = (
 
 
 class OutageAlerts:
-    """Follows the troubles of the programs in a thread of its own: a receiver may be slow.
+    """Sends messages about faults of the programs, in its own thread: a receiver may be slow.
 
     Attributes:
-        states: The trouble of each program, "" for one that works; set by the supervisor.
+        states: The fault of each program, "" for one that works; the supervisor sets it.
     """
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class OutageAlerts:
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start the thread."""
         self._thread.start()
 
     def end(self, reason: str) -> None:
-        """Send that everything ends, and wait until it is sent, but not for long."""
+        """Send the message that everything ends; wait for it at most LAST_S seconds."""
         self._reason = reason
         self._ended.set()
         if self._thread.is_alive():

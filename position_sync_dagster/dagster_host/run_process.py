@@ -1,9 +1,9 @@
-"""What a run's process executes, and what it finds imported.
+"""The entry point of a run's process, and the modules that it finds imported.
 
-The fork server imports this module, and each run begins as a copy of it. So it imports libraries
-only: they do not change while Dagster runs. The definitions and all else of the package are loaded
-by each run for itself, as they are then. Nothing here may start a thread, since a copy has none of
-them: that excludes Polars, Delta Lake and NumPy.
+The fork server imports this module, and each run begins as a copy of the fork server. For that
+reason it imports only libraries, which do not change while Dagster runs; each run loads the
+definitions and the rest of the package as they are then. Nothing here may start a thread, since
+threads do not survive a fork: that excludes Polars, Delta Lake and NumPy.
 """
 
 import gc
@@ -25,7 +25,7 @@ IMPORTED = (
     "tomlkit",
     "upath.implementations.local",
 )
-"""What a run imports besides, before its first step."""
+"""Further modules that a run imports before its first step."""
 
 for _name in IMPORTED:
     import_module(_name)
@@ -34,17 +34,17 @@ dagster_internals.FORKED_RUNS.load()
 dagster_internals.keep_engines()
 
 gc.freeze()
-"""Python's garbage collector writes to each object that it looks at. A run would then copy the
-memory that it shares with this process."""
+"""Exclude the imported objects from garbage collection, which writes to each object: a run would
+then copy the memory that it shares with this process."""
 
 
 def execute(arguments: str, origin: str, begin: Connection) -> None:
-    """Execute a run as the process of Dagster's own launcher does.
+    """Execute a run like the process of Dagster's own launcher.
 
     Args:
         arguments: Dagster's `ExecuteExternalJobArgs`, serialized.
-        origin: Where the job is defined, serialized.
-        begin: The run begins when something comes from it.
+        origin: The origin of the job, serialized.
+        begin: The run begins when this connection receives a message.
     """
     begin.recv()
     internals = dagster_internals.FORKED_RUNS.load()

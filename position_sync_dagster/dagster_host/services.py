@@ -1,18 +1,18 @@
-"""The supervisor: it starts Dagster's programs, and starts one again that ends or hangs.
+"""The supervisor: it starts Dagster's programs, and restarts a program that ends or hangs.
 
-`dagster dev` starts a code server, the webserver and the daemon, has no place for a middleware, and
-ends when one of them does. This program starts the same three. It asks each
-every two seconds whether it works, kills one that hangs, and starts it again. One that cannot be
-kept running ends everything, with the reason: how it ended, and the last lines that it wrote. A
-stream is no child of these: it outlives them. Where a version of Dagster lacks a private symbol
-that the daemon or the webserver needs (`dagster_internals`), `dagster dev` runs instead.
+`dagster dev` starts a code server, the webserver and the daemon, accepts no middleware, and ends
+when one of them ends. This program starts the same three. It polls each every 2 s, kills one that
+hangs, and restarts it. If one cannot be kept running, everything ends, and the log shows how it
+ended and its last lines. A stream is no child of these programs and outlives them. If a version of
+Dagster lacks a private symbol that the daemon or the webserver needs (`dagster_internals`),
+`dagster dev` runs instead.
 
 The code server is Dagster's proxy, with which the UI can reload the code, and the server of the
-definitions behind it. The proxy does not start that one again; here both are.
+definitions behind it. The proxy does not restart that server; the supervisor restarts both.
 
-The files of Dagster's storage on SQLite are watched too. A program that has one open goes on with
-what is deleted, and one that opens it later finds an empty file without tables: each of Dagster's
-steps fails then, hundreds of times.
+The files of Dagster's storage on SQLite are watched too. If a file is deleted, a program that has
+it open continues with the deleted file, and one that opens it later gets an empty file without
+tables: each of Dagster's steps then fails.
 
 Run as `python -m position_sync_dagster.dagster_host.services --port N --workspace FILE`, with
 DAGSTER_HOME.
@@ -48,38 +48,39 @@ from position_sync_dagster.processes.ports import LOOPBACK, get_json
 from position_sync_dagster.processes.reaper import descendants
 
 LOOK_S = 0.5
-"""Seconds between two looks at all programs."""
+"""Seconds between two checks of all programs."""
 
 ASK_S = 2.0
-"""Seconds between two questions whether a program works, and the longest wait for the answer."""
+"""Polling interval of a program, and the time limit of its answer, in seconds."""
 
 REFUSED_S = 3.0
-"""A program that answers with an error, or refuses to, is lost after this time."""
+"""Seconds of answers with an error, or of refused connections, after which a program is
+restarted."""
 
 HANG_S = 15.0
-"""A program that has answered and does not any more hangs after this time."""
+"""Seconds without an answer after which a program that has answered before hangs."""
 
 START_S = 180.0
-"""The longest time from a program's start to its first answer, as Dagster allows it."""
+"""Time limit from a program's start to its first answer, in seconds, as in Dagster."""
 
 LAST_LINES_S = 1.0
-"""How long the last lines of a program that has ended are waited for."""
+"""Maximum wait for the last lines of an ended program, in seconds."""
 
 RESTART = Backoff(first_s=0.5, longest_s=30.0)
 MOST_FAILURES = 5
-"""Everything ends when a program has failed more often than this in a row before it worked."""
+"""Maximum failures of a program in a row without having worked; after one more, everything ends."""
 
 MOST_RESTARTS, WITHIN_S = 30, 600.0
-"""Everything ends when a program is started again more often than this within this time."""
+"""Maximum restarts of a program within this time in seconds; after one more, everything ends."""
 
 TICK_S = 90.0
-"""A daemon whose sensors ticked and do not any more hangs after this time."""
+"""Seconds without a sensor tick after which a daemon hangs, if its sensors have ticked before."""
 
 GRACE_S = 5.0
 """Seconds that the daemon has to end before it is killed."""
 
 ALREADY_S = 1.0
-"""Seconds that the daemon has to end by itself: whoever interrupts this program mostly interrupts
+"""Seconds that the daemon has to end by itself before it is interrupted: Ctrl-C usually interrupts
 the daemon as well."""
 
 STORAGE = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
@@ -94,17 +95,17 @@ except Exception as error:
     print(error)
     raise SystemExit(1)
 """
-"""Run as a process of its own, so that the supervisor never imports Dagster."""
+"""A program that is run as a separate process, so that the supervisor never imports Dagster."""
 
 OWN = "position_sync_dagster.dagster_host"
 DEVELOPMENT = {"DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}
-"""Dagster's own mark of a local deployment, which all its processes inherit."""
+"""Dagster's environment variables of a local deployment, for all its processes."""
 
 logger = logging.getLogger("position_sync_dagster.supervisor")
 
 
 class ProgramAnswer(Enum):
-    """What a program answers to the question whether it works."""
+    """The answer of a program to a poll."""
 
     YES = "yes"
     NONE = "none"
@@ -116,18 +117,19 @@ class CannotRunError(Exception):
 
 
 class DagsterLacksError(Exception):
-    """Dagster lacks private symbols that a program of ours needs."""
+    """Dagster lacks private symbols that one of our programs needs."""
 
 
 class Program:
-    """A program that is started again when it ends or hangs.
+    """A program that is restarted when it ends or hangs.
 
     Args:
-        name: As in `last_work`.
+        name: The name in `last_work`.
         module: The module and its arguments.
-        ask: Asks it whether it works.
-        lost: What an `ERROR` as its answer means.
-        whole: Whether its child processes end with it. The daemon's do not: they are the runs.
+        ask: Polls it.
+        lost: The meaning of the answer `ERROR`, for the log.
+        whole: Whether its child processes end with it; not for the daemon, whose children are the
+            runs.
     """
 
     def __init__(
@@ -176,20 +178,20 @@ class Program:
         self._follower.start()
 
     def say(self, text: str) -> None:
-        """Write its one line to its standard input, once; one that has ended is noticed."""
+        """Write the line to its standard input, once; if it has ended, `look` detects that."""
         to = self.process.stdin if self.process is not None else None
         if to is not None and not to.closed:
             with suppress(OSError), to:
                 to.write(f"{text}\n")
 
     def forgive(self) -> None:
-        """Ask it anew: the time since its last answer passed while nobody could ask."""
+        """Reset the time since its last answer, in which this process could not poll."""
         now = time.monotonic()
         self._started = now
         self.answered = None if self.answered is None else now
 
     def look(self) -> bool:
-        """Start it if that is due, and look whether it works; return whether it was started.
+        """Start it if that is due, and check whether it works; return whether it was started.
 
         Raises:
             CannotRunError: It has failed too often.
@@ -228,10 +230,10 @@ class Program:
         return False
 
     def end_at_once(self) -> None:
-        """Kill it, and what came from it unless that outlives it."""
+        """Kill it, with its child processes if they end with it."""
         if self.process is not None:
             for child in self._children:
-                with suppress(psutil.NoSuchProcess):  # a number that is another's now is left alone
+                with suppress(psutil.NoSuchProcess):  # another process may have got the id
                     child.kill()
             self.process.kill()
             self.process.wait()
@@ -259,11 +261,11 @@ class Program:
             )
         delay_s = RESTART.delay_s(self._failures)
         self._due = time.monotonic() + delay_s
-        logger.error("%s. It is started again.", self.trouble)
+        logger.error("%s. It is restarted.", self.trouble)
 
 
 def follow(output: TextIO, tail: deque[str]) -> None:
-    """Write each line of a program to this program's output, and keep the last ones."""
+    """Copy each line of a program to this program's output, and keep the last ones."""
     with suppress(ValueError, OSError), output:
         for line in output:
             tail.append(line.rstrip())
@@ -281,14 +283,14 @@ def describe_end(code: int) -> str:
 
 
 class StorageFiles:
-    """The files of Dagster's storage, held open: else the next file may get the same inode."""
+    """The files of Dagster's storage, held open so that no new file can get the same inode."""
 
     def __init__(self) -> None:
         self._held: dict[Path, int] = {}
         self._made = False
 
     def make(self) -> None:
-        """Make the files that are missing, before several programs do so at once, and hold all.
+        """Create missing files, before several programs do so at once, and open all.
 
         Raises:
             CannotRunError: The storage cannot be used.
@@ -305,13 +307,13 @@ class StorageFiles:
         self._held = {path: os.open(path, os.O_RDONLY) for path in paths if path.exists()}
 
     def close(self) -> None:
-        """Hold nothing any more."""
+        """Close the files."""
         for fd in self._held.values():
             os.close(fd)
         self._held = {}
 
     def lost(self) -> list[str]:
-        """Return the files that were deleted or replaced since."""
+        """Return the files that were deleted or replaced since they were opened."""
         return [path.name for path, fd in self._held.items() if not is_still(path, fd)]
 
 
@@ -324,9 +326,9 @@ def is_still(path: Path, fd: int) -> bool:
 
 
 def ask_code_server(socket: Path) -> ProgramAnswer:
-    """Ask through the proxy whether the server of the definitions answers."""
+    """Poll the server of the definitions through the proxy."""
     with grpc.insecure_channel(f"unix:{socket}") as channel:
-        ping = channel.unary_unary("/api.DagsterApi/Ping")  # an empty message is a good request
+        ping = channel.unary_unary("/api.DagsterApi/Ping")  # an empty message is a valid request
         try:
             ping(b"", timeout=ASK_S)
         except grpc.RpcError as error:
@@ -337,7 +339,7 @@ def ask_code_server(socket: Path) -> ProgramAnswer:
 
 
 def ask_webserver(port: int) -> ProgramAnswer:
-    """Ask the webserver for its version."""
+    """Poll the webserver with a request for its version."""
     try:
         get_json(port, "/server_info", timeout_s=ASK_S)
     except (OSError, ValueError):
@@ -347,19 +349,19 @@ def ask_webserver(port: int) -> ProgramAnswer:
 
 
 class DaemonSigns:
-    """What shows that the daemon works: its own file changes, and that of the sensors."""
+    """The signs of life of the daemon: changes of its own file and of the sensors' file."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: what was written until now is of an earlier daemon."""
+        """Ignore earlier signs, which are of the previous daemon."""
         self._sign = last_work.changed_at(last_work.DAEMON)
         self._tick = last_work.changed_at(last_work.SENSORS)
         self._ticked: float | None = None
 
     def ask(self) -> ProgramAnswer:
-        """Return whether it has given a sign since the last question."""
+        """Return whether there was a sign since the last call."""
         tick = last_work.changed_at(last_work.SENSORS)
         if tick != self._tick:
             self._tick, self._ticked = tick, time.monotonic()
@@ -417,7 +419,7 @@ class Supervisor:
         self.alerts.start()
         looked = time.monotonic()
         while True:
-            if time.monotonic() - looked > HANG_S / 2:  # this process, or the machine, stood still
+            if time.monotonic() - looked > HANG_S / 2:  # this process or the machine was suspended
                 for program in self.programs:
                     program.forgive()
             looked = time.monotonic()
@@ -426,7 +428,7 @@ class Supervisor:
             time.sleep(LOOK_S)
 
     def look(self) -> None:
-        """Look once at everything, and start what has to be started.
+        """Check the storage and all programs once, and start those that are due.
 
         Raises:
             CannotRunError: A program cannot be kept running.
@@ -446,8 +448,8 @@ class Supervisor:
         if not lost:
             return
         logger.error(
-            "Files of Dagster's storage were deleted or replaced (%s). Dagster is started again "
-            "on what is there now; runs and events that were in them are gone, rows are not.",
+            "Files of Dagster's storage were deleted or replaced (%s). Dagster is restarted with "
+            "the present files. Runs and events of the deleted files are lost; rows are not.",
             ", ".join(lost),
         )
         for program in self.programs:
@@ -455,7 +457,7 @@ class Supervisor:
         self._storage.make()
 
     def end(self, reason: str) -> None:
-        """End the daemon in order, which waits for its runs, and the others at once."""
+        """Shut the daemon down, which waits for its runs, and kill the other programs."""
         if reason:
             self.alerts.end(reason)
         self.webserver.end_at_once()
@@ -471,7 +473,7 @@ class Supervisor:
 
 
 def only_location(workspace: str) -> tuple[str, str]:
-    """Return the module and the name of the one code location in a workspace file."""
+    """Return the module and the name of the only code location in a workspace file."""
     try:
         (entry,) = yaml.safe_load(Path(workspace).read_text(encoding="utf-8"))["load_from"]
         module = entry["python_module"]
@@ -511,13 +513,13 @@ def run(*, port: int, workspace: str) -> int:
         last_work.note(last_work.ENDED, reason)
         logger.error("Everything ends. %s", reason)
     else:
-        logger.info("Everything has ended, as was asked.")
+        logger.info("Everything has ended, as requested.")
     return int(bool(reason))
 
 
 def run_dagster_dev(*, port: int, workspace: str) -> NoReturn:
-    """Become `dagster dev`, which needs nothing private."""
-    logger.error("`dagster dev` runs instead, without a guard before its web page.")
+    """Replace this process by `dagster dev`, which needs no private symbol."""
+    logger.error("`dagster dev` runs instead, without the guard of its web page.")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", workspace]
@@ -525,7 +527,7 @@ def run_dagster_dev(*, port: int, workspace: str) -> NoReturn:
 
 
 def variables_of_the_folder() -> dict[str, str]:
-    """Return what the file `.env` of the working directory sets, as Dagster's programs read it."""
+    """Return the variables of `.env` in the working directory, as Dagster's programs read it."""
     return {name: value for name, value in dotenv_values(".env").items() if value is not None}
 
 

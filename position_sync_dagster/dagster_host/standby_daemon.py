@@ -1,11 +1,11 @@
-"""Dagster's daemon on each of several hosts, of which one works at a time.
+"""Dagster's daemon on several hosts, of which one works at a time.
 
-Dagster supports one daemon for an instance: two would start the same queued run twice, and Dagster
-only logs that there are two. So the daemon works while its process holds an advisory lock of the
-Postgres that keeps Dagster's state; the daemons of the other hosts wait for it. Postgres gives the
-lock to the next when the connection of its holder ends, and it ends the connection of a holder that
-says nothing for `SILENCE_S`: one whose host lost its power or its network, or stands still. A
-holder that loses the lock ends at once, and whatever starts it again makes it wait.
+Dagster supports one daemon per instance: two would start the same queued run twice, and Dagster
+only logs that there are two. For that reason the daemon works only while its process holds an
+advisory lock in the Postgres of Dagster's state; the daemons of other hosts wait for it. The lock
+is released when the connection of its holder ends. Postgres ends the connection of a holder that
+sends nothing for `SILENCE_S`, because its host lost power or network, or is suspended. A holder
+that loses the lock ends at once; when it is restarted, it waits for the lock.
 
 Run as `python -m position_sync_dagster.dagster_host.standby_daemon --workspace FILE`, with
 DAGSTER_HOME.
@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from position_sync_dagster.dagster_host import dagster_internals
 
 LOCK = 7497
-"""The number of the advisory lock, in the database of the instance."""
+"""The key of the advisory lock, in the database of the instance."""
 
 SILENCE_S = 15
 """Postgres ends the connection of a holder that sends nothing for this time."""
@@ -47,7 +47,8 @@ DEAD_PEER = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""A connection to a host that has vanished fails within 11 s, before its lock is another's."""
+"""Connection options: a connection to an unreachable host fails within 11 s, before another process
+can get its lock."""
 
 WAITS = "The daemon of another host works. This one waits."
 
@@ -78,7 +79,7 @@ def run(workspace: str, internals: Any) -> int:
 
 
 def opened_instance() -> DagsterInstance:
-    """Return Dagster's instance, as soon as Postgres answers."""
+    """Wait until Postgres answers, and return Dagster's instance."""
     told = ""
     while True:
         try:
@@ -112,7 +113,7 @@ def acquire(url: str) -> Connection:
 
 
 def keep(lock: Connection) -> None:
-    """Keep the lock; end this process when it is lost."""
+    """Keep the lock's connection active; end this process if the lock is lost."""
     try:
         while True:
             lock.execute(text("SELECT 1"))
@@ -125,10 +126,10 @@ def keep(lock: Connection) -> None:
 
 
 def tell(error: BaseException, told: str) -> str:
-    """Log why Postgres cannot be used, once for each reason; return what was told."""
+    """Log why Postgres cannot be used, each new reason once; return the reason."""
     reason = " ".join(str(getattr(error, "orig", None) or error).split())
     if reason != told:
-        logger.error("Postgres cannot be used, which is tried again: %s", reason)
+        logger.error("Postgres cannot be used; trying again: %s", reason)
     return reason
 
 

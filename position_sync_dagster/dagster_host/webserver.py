@@ -1,11 +1,11 @@
-"""Dagster's webserver behind the loopback guard, and without GraphQL by GET.
+"""Dagster's webserver with the loopback guard, and without GraphQL by GET.
 
-Dagster answers any GraphQL document by GET, mutations too. An image on any page could end a stream
-that way, and a browser names no origin for an image. The UI itself uses POST and WebSockets.
+Dagster executes any GraphQL document by GET, also mutations. An image on any web page could thus
+end a stream, and a browser sends no origin for an image. The UI itself uses POST and WebSockets.
 
 Run as `python -m position_sync_dagster.dagster_host.webserver --port N --workspace FILE`, with
-DAGSTER_HOME. In a container, `--host 0.0.0.0` listens at each of its addresses. The guard stays:
-publish the port at 127.0.0.1 of the machine.
+DAGSTER_HOME. In a container, `--host 0.0.0.0` listens at all its addresses. The guard still
+applies: publish the port at 127.0.0.1 of the machine.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.processes.ports import LOOPBACK
 
 LIVE_DATA_POLL_MS = 2000
-"""How often the UI reads the state of assets, as `dagster dev` sets it."""
+"""Polling interval of the UI for the state of assets, as in `dagster dev`."""
 
 
 def stats(_: Request) -> JSONResponse:
-    """Return when each program last did its work, and what is wrong, as `status --json` does."""
+    """Return the last work of each program and the problems, as in `status --json`."""
     found, now = last_work.read(), datetime.now(UTC)
     programs = [
         {"program": one.program, "seconds": (now - one.at).total_seconds(), "late": one.late}
@@ -47,7 +47,7 @@ def stats(_: Request) -> JSONResponse:
 
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):
-    """Dagster's webserver with the guard before each route."""
+    """Dagster's webserver with the guard on each route."""
 
     def build_middleware(self) -> list[Middleware]:
         """Return Dagster's own middleware behind the guard."""
@@ -58,7 +58,7 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         return [Route("/stats", stats), *super().build_routes()]  # type: ignore[no-untyped-call]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
-        """Answer a GraphQL document that was posted as JSON; a GET shows the playground only."""
+        """Execute a GraphQL document posted as JSON; a GET only shows the playground."""
         shows_page = "text/html" in request.headers.get("accept", "")
         if request.method == "GET" and not shows_page:
             return PlainTextResponse("Post GraphQL as application/json.", 405, {"Allow": "POST"})
@@ -74,7 +74,7 @@ def serve(*, host: str, port: int, workspace: str) -> None:
     """Serve the UI until an interrupt.
 
     Raises:
-        SystemExit: Dagster lacks what this needs.
+        SystemExit: Dagster lacks a private symbol that this needs.
     """
     internals = dagster_internals.WEBSERVER.load()
     if internals is None:

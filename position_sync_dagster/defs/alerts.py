@@ -1,4 +1,4 @@
-"""The sensor `tell_people`: sends each break of a check once, and its end once."""
+"""The sensor `tell_people`: sends one message when a check fails, and one when it passes again."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -29,11 +29,12 @@ WATCHED = (
 """Every check of the project."""
 
 BUDGET = timedelta(seconds=25)
-"""A tick begins no delivery later than this; what is left is sent by the next ticks."""
+"""A tick begins no delivery after this time; the next ticks send the remaining messages."""
 
 
 WITHOUT_RECEIVERS_S = 60
-"""Between two ticks while there is nobody to tell: each costs as much as one of the drain."""
+"""Seconds between two ticks while there is no receiver: a tick costs as much as one of the
+drain."""
 
 
 @dg.sensor(
@@ -41,12 +42,12 @@ WITHOUT_RECEIVERS_S = 60
     if POSITION_SYNC.read_settings().alert_urls
     else WITHOUT_RECEIVERS_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Send checks that break, and those that pass again, to the receivers in "
-    "POSITION_SYNC_ALERT_URLS, each once. Without receivers it does nothing.",
+    description="Send a message to the receivers in POSITION_SYNC_ALERT_URLS when a check fails, "
+    "and when it passes again. Without receivers it does nothing.",
 )
 @fails_once
 def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Follow the newest results, and send what is due; the cursor has what is not sent yet."""
+    """Evaluate the newest results and send the due messages; the cursor keeps unsent ones."""
     settings = POSITION_SYNC.read_settings()
     urls = settings.alert_urls
     if not urls:
@@ -81,7 +82,7 @@ def check_states(
 ) -> Iterator[CheckState]:
     """Return the newest result of each check that has one.
 
-    A check that is planned, and whose run goes on, says nothing new.
+    A check that is planned in an unfinished run has no new result.
     """
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     for key in keys:

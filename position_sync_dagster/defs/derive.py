@@ -23,8 +23,8 @@ from position_sync_dagster.sync.drain_plan import (
 from position_sync_dagster.sync.supervision import IN_PROGRESS
 
 BEING_EVALUATED = timedelta(seconds=20)
-"""Who materializes a table evaluates its checks right after. A run that planned them as well would
-hide the results while it waits."""
+"""A check is not planned this soon after a materialization of its table: the run that materialized
+evaluates it, and Dagster hides the result of a planned check until it runs."""
 
 derive_positions = dg.define_asset_job(
     DERIVE_JOB,
@@ -40,11 +40,11 @@ derive_positions = dg.define_asset_job(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Derive again when the stream or the registry was materialized after the derived "
     "tables, and at least each quarter of an hour. A drain derives in its own run. The ledger "
-    "itself changes every second: who needs live values reads it.",
+    "itself changes every second: read it for live values.",
 )
 @fails_once
 def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Request one run when a derived table is older than what it is derived from."""
+    """Request one run if a derived table is older than its sources."""
     instance = cached_instance(context)
     now = datetime.now(UTC)
     drains = recent_runs(instance, DRAIN_JOB, limit=1)
@@ -67,9 +67,9 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
 def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetCheckKey]:
     """Return the checks that need another evaluation.
 
-    A check that a run has planned shows no result until it ran. So a result is kept that was found
-    after the last materialization of its table. A disagreement is looked at again: right after an
-    outage the account is not downloaded yet.
+    A planned check shows no result until it has run. For that reason a result from after the last
+    materialization of its table is kept. A failure is evaluated again: right after an outage the
+    account is not downloaded yet.
     """
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(KEYS)
     newest = materialized_at(instance, tuple({key.asset_key.to_user_string() for key in KEYS}))

@@ -1,4 +1,4 @@
-"""The drain: a job over the assets of the queue's path, and the sensor that requests it."""
+"""The drain: a job over the registry, the queue, the ledger and derived tables, and its sensor."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ from position_sync_dagster.sync.drain_plan import (
 from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
 
 MAX_RUNTIME_S = 90
-"""A drain limits itself to half of this; a run that lasts longer was left behind by a crash."""
+"""Maximum duration of a run, in seconds; a longer one crashed. A drain uses at most half of it."""
 
 RUNS_SEEN = 8
 
@@ -43,8 +43,8 @@ drain_positions = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*(step.value for step in Step)).without_checks(),
     executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_S), "dagster/max_retries": "0"},
-    description="Bring up to date the registry, the queue, the values of what holds no line, and "
-    "what is derived from them.",
+    description="Update the registry, the queue, the values of positions without a line, and the "
+    "derived tables.",
 )
 
 
@@ -57,9 +57,9 @@ drain_positions = dg.define_asset_job(
 )
 @fails_once
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Request one run over the assets that have work, or skip with the numbers that explain it.
+    """Request one run over the assets that have work, or skip with the reason and counts.
 
-    With several logins, those that are to be refreshed have a run of their own.
+    With several logins, the refresh is a run of its own.
     """
     settings = POSITION_SYNC.read_settings()
     lake = cached_lake(settings)
@@ -95,7 +95,7 @@ def _request(
 def observe(
     instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, *, now: datetime
 ) -> Workload:
-    """Read everything that the decision needs; nothing is changed."""
+    """Read the inputs of the decision; changes nothing."""
     runs = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
     drains = [run for run in runs if run.refreshed is None]
     logins = _logins(instance, lake, settings, now)
@@ -127,7 +127,7 @@ def observe(
 def _logins(
     instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, now: datetime
 ) -> list[tuple[LoginState, Sequence[str]]]:
-    """Return the state of each login, and its accounts where a file names them."""
+    """Return the state of each login, and its accounts if a file names them."""
     found: list[tuple[LoginState, Sequence[str]]] = []
     for login in settings.logins:
         name = login.gateway_id
@@ -139,7 +139,7 @@ def _logins(
             name=name,
             session=session,
             stream_in_progress=any(run.state in IN_PROGRESS for run in streams),
-            # By the rule that the drain itself uses; the table is not read while the owner is LIVE.
+            # The same rule as in the drain; the table is not read while the owner is LIVE.
             unavailable=None
             if sees
             else unavailable_reason(
@@ -162,7 +162,7 @@ def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
 
 
 def _fingerprint(path: Path | None) -> str | None:
-    """Return a text that changes when the file is saved; None without a file."""
+    """Return a fingerprint of the file's last save; None without a file."""
     if path is None:
         return None
     try:

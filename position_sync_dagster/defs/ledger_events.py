@@ -1,4 +1,4 @@
-"""The events of `position_updates` in Dagster's storage, as plain values; and missing ones."""
+"""Read the events of `position_updates` from Dagster's storage, and log missing ones."""
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,10 +18,10 @@ from position_sync_dagster.sync.audit.comparison import (
 )
 
 RUN = "audit/run_id"
-"""The metadata of an observation that stands for the missing event of this run."""
+"""Metadata of an observation that replaces a missing event: the run of that event."""
 
 PAGE = 1000
-"""Events that are read at once."""
+"""Number of events read at once."""
 
 _RESULTS = {
     dg.DagsterRunStatus.SUCCESS: RunResult.SUCCESS,
@@ -31,9 +31,9 @@ _RESULTS = {
 
 
 def instance_at(home: Path) -> dg.DagsterInstance | None:
-    """Return the Dagster instance of a home; None where no Dagster has run.
+    """Return the Dagster instance of a home; None if no Dagster has run there.
 
-    Nothing is created where somebody mistyped a path.
+    Nothing is created, since the path may be mistyped.
     """
     if not (home / "history").is_dir() and not (home / "dagster.yaml").is_file():
         return None
@@ -63,10 +63,10 @@ def read_events(
 
 
 def log_missing_events(instance: dg.DagsterInstance, findings: Iterable[AuditFinding]) -> int:
-    """Log an observation of `position_updates` for each missing event; return how many.
+    """Log an observation of `position_updates` for each missing event; return their number.
 
-    It is no materialization of the run: nothing was written now, and a run that has ended takes
-    no event. The observation belongs to no run, and names the one whose rows it stands for.
+    It is not a materialization: nothing was written now, and an ended run accepts no event. The
+    observation belongs to no run, and names the run of the rows.
     """
     count = 0
     for finding in findings:

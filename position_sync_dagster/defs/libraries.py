@@ -1,9 +1,8 @@
-"""Modules that steps and checks use, and that loading the definitions must not import.
+"""Modules for steps and checks that are imported lazily, and not when the definitions are loaded.
 
-Each run loads the definitions in a process of its own, a few times a minute. Polars, Delta Lake and
-the services take half a second of that, and most runs need few of them. Each name here stands for
-its module, which is imported when it is used for the first time. It may be used inside of functions
-and in quoted annotations.
+Each run loads the definitions in a process of its own, a few times a minute. To import Polars,
+Delta Lake and the services takes half a second, and most runs need few of them. Each name here
+imports its module at the first use. Use it only inside functions and in quoted annotations.
 """
 
 from importlib import import_module
@@ -30,13 +29,13 @@ __all__ = [
 
 
 class LazyModule:
-    """A module that is imported when an attribute of it is used for the first time."""
+    """A module that is imported at the first use of one of its attributes."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("_"):  # Dagster looks for its own marks on each name of a module
+        if attribute.startswith("_"):  # Dagster probes each name of a module for its own attributes
             raise AttributeError(attribute)
         return getattr(import_module(self._name), attribute)
 

@@ -1,9 +1,9 @@
 """The maintenance job: maintain the lake's tables, and keep Dagster's storage small.
 
-Dagster deletes a run with its events, and has no call for results of checks, for events without a
-run, and for the tags of runs that were deleted from SQLite. This module deletes them from the
-tables of its storages, which are the same in SQLite and Postgres. Without it they grow by tens of
-megabytes a day. SQLite uses freed pages again: its files stop growing, and need no VACUUM.
+Dagster can delete a run with its events, but not results of checks, events without a run, or tags
+of runs that were deleted from SQLite. This module deletes these from the tables of its storages,
+which are the same in SQLite and Postgres. Otherwise they grow by tens of megabytes a day. SQLite
+reuses freed pages: its files stop growing, and need no VACUUM.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ from position_sync_dagster.defs.runs import (
 )
 
 CHUNK = 200
-"""Rows of one transaction: SQLite has one writer at a time, and the others wait for it."""
+"""Rows per transaction: SQLite has one writer at a time, and the others wait for it."""
 
 ENDED = [
     dg.DagsterRunStatus.SUCCESS,
@@ -34,7 +34,7 @@ ENDED = [
 ]
 
 NEWEST = 10
-"""Ended runs of each job that stay at any age: they hold the newest observations of the tables."""
+"""Minimum number of ended runs kept per job: they have the newest observations of the tables."""
 
 MAINTENANCE_JOB = "maintain_lake"
 
@@ -42,8 +42,8 @@ PRUNED_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, DERIVE_JOB)
 """Jobs with many runs. Runs of `close_day` are kept: they record which days are filled."""
 
 LONGEST = timedelta(minutes=45)
-"""A run of the job deletes runs for no longer than this, and the run of the next hour goes on: two
-at once would delete the same."""
+"""Time limit of the deletion of runs; the run of the next hour continues it. Two runs at once would
+delete the same runs."""
 
 KEPT_TICKS = {
     "SKIPPED": timedelta(hours=6),
@@ -51,26 +51,27 @@ KEPT_TICKS = {
     "SUCCESS": timedelta(days=3),
     "FAILURE": timedelta(days=14),
 }
-"""How long ticks of sensors are kept. One that finds nothing to do leaves 1.7 KB, every 5 s.
-Dagster would look for old ones after each tick: a tenth of what its daemon does at rest."""
+"""How long ticks of sensors are kept. A tick without work leaves 1.7 KB, every 5 s. Dagster's own
+retention searches for old ticks after each tick: a tenth of the processor time of an idle
+daemon."""
 
-WHAT_TO_DO = "Stop what writes to the lake, run `position-sync doctor --repair`, and report it."
+WHAT_TO_DO = "Stop all writers of the lake, run `position-sync doctor --repair`, and report it."
 
 _DELETED_THROUGH = "position_sync/deleted_through"
-"""The key in Dagster's storage of the time when the last of the deleted runs had ended."""
+"""Key in Dagster's storage with the end time of the latest deleted run."""
 
 Connect = Callable[[], AbstractContextManager["sql.Connection"]]
 
 
 def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: int) -> int:
-    """Delete old results of checks, and old events without a run; return how many.
+    """Delete old results of checks, and old events without a run; return their number.
 
-    The newest result of each check stays, for each status, and so does the newest event of each
-    type and asset.
+    The newest result of each check and status stays, and so does the newest event of each type and
+    asset.
 
     Args:
-        before: What is earlier is old.
-        keep: What is followed by as many of its kind is old, too.
+        before: Events before this time are old.
+        keep: Events that are followed by this many of their kind are old as well.
     """
     internals = dagster_internals.EVENT_TABLES.load()
     if internals is None:
@@ -86,7 +87,7 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
         found += _delete(index, c.id, old)
         c, tagged = logged.c, internals.AssetEventTagsTable.c.event_id
         no_run = internals.RUNLESS_RUN_ID
-        # In SQLite they are twice, in the index and in a file of their own.
+        # SQLite stores them twice, in the index and in a file of their own.
         for connect in (index, lambda: storage.run_connection(no_run)):
             kinds = [c.dagster_event_type, c.asset_key]
             old = _old_ids(connect, c.timestamp, kinds, before, keep, [c.run_id == no_run])
@@ -110,7 +111,7 @@ def _old_ids(
     keep: int,
     where: "Iterable[sql.ColumnElement[bool]]" = (),
 ) -> list[int]:
-    """Return the ids of rows that are old, without the newest of each kind."""
+    """Return the ids of old rows, without the newest of each kind."""
     ids = at.table.c.id
     newer = sql.func.row_number().over(partition_by=kinds, order_by=ids.desc()) - 1
     rows = sql.select(ids, at.label("at"), newer.label("newer")).where(*where).subquery()
@@ -121,7 +122,7 @@ def _old_ids(
 
 
 def _delete(connect: Connect, column: "sql.Column[int]", values: Sequence[int]) -> int:
-    """Delete the rows with these values, some at a time; return the number of values."""
+    """Delete the rows with these values, in chunks; return the number of values."""
     for first in range(0, len(values), CHUNK):
         some = values[first : first + CHUNK]
         with connect() as connection:
@@ -151,11 +152,11 @@ def old_runs(
 ) -> list[str]:
     """Return the ids of ended runs of some jobs, the oldest of each job first.
 
-    The run with the newest materialization of an asset is none of them.
+    The run with the newest materialization of an asset is not among them.
 
     Args:
         before: Runs that were created earlier are old.
-        keep: Runs of a job that are followed by as many others of it are old, too.
+        keep: Runs that are followed by this many others of their job are old as well.
     """
     found: list[str] = []
     for name in job_names:
@@ -174,15 +175,15 @@ def old_runs(
 
 
 def lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Return the ids of runs that are deleted, and whose SQLite files are still there.
+    """Return the ids of deleted runs whose SQLite files still exist.
 
-    Dagster leaves them when a person deletes a run, and a deletion may be killed.
+    Dagster leaves the files when a user deletes a run, or when a deletion is killed.
     """
     internals = dagster_internals.EVENT_TABLES.load()
     storage = instance.event_log_storage
     if internals is None or not isinstance(storage, internals.SqliteEventLogStorage):
         return []
-    # The files first: a run that begins now is among the runs before it has a file.
+    # List the files first: a new run is among the runs before it has a file.
     there = storage.get_all_run_ids()
     return sorted({*there} - {*instance.get_run_ids()})
 
@@ -191,17 +192,17 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
     """Delete a run with its events, its logs and the SQLite files that hold its events."""
     _record_end(instance, run_id)
     instance.compute_log_manager.delete_logs(prefix=[run_id])
-    # Before the run: one that is left without its events is found again.
+    # Before the run itself: after a kill, a run without its events is found again.
     instance.event_log_storage.delete_events(run_id)
     instance.delete_run(run_id)
     shard_of = getattr(instance.event_log_storage, "path_for_shard", None)
     if shard_of is not None:
-        for ending in ("", "-wal", "-shm"):  # the last two are left by a process that was killed
+        for ending in ("", "-wal", "-shm"):  # a killed process leaves the last two
             Path(f"{shard_of(run_id)}{ending}").unlink(missing_ok=True)
 
 
 def _record_end(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Remember when the run ended, before it is deleted: its rows miss their event from then on."""
+    """Store when a run ended before it is deleted: its rows then have no event."""
     record = instance.get_run_record_by_id(run_id)
     ended = record.end_time if record is not None else None
     if ended is not None and datetime.fromtimestamp(ended, UTC) > deleted_through(instance):
@@ -209,7 +210,7 @@ def _record_end(instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 def deleted_through(instance: dg.DagsterInstance) -> datetime:
-    """Return when the last of the deleted runs had ended; the beginning of time without any."""
+    """Return the end time of the latest deleted run; the earliest possible time without any."""
     values = instance.daemon_cursor_storage.get_cursor_values({_DELETED_THROUGH})
     return datetime.fromtimestamp(float(values.get(_DELETED_THROUGH, 0.0)), UTC)
 
@@ -221,7 +222,7 @@ def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncR
     """Compact files, write checkpoints and clean the log of every table.
 
     Raises:
-        Failure: A table has rows more than once. The maintenance is done all the same.
+        Failure: A table has duplicate rows. The maintenance is completed before this is raised.
     """
     results = position_sync.lake.maintain()
     for result in results:
@@ -239,7 +240,7 @@ def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncR
 @dagster_failures
 @recorded("forget_old_runs")
 def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
-    """Delete old runs with their events and logs, and what goes with no run; rows are kept."""
+    """Delete old runs with their events and logs, and old events without a run; rows are kept."""
     settings, began = position_sync.settings, datetime.now(UTC)
     before = began - timedelta(days=settings.keep_runs_days)
     old = lost_runs(context.instance)

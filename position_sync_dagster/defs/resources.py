@@ -1,4 +1,4 @@
-"""The resource of every run: the settings, and the tables that they name."""
+"""The resource of every run: the settings, and the tables of their lake."""
 
 import os
 from functools import cached_property
@@ -15,9 +15,9 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The settings and the tables of a run; fields without a value are read from POSITION_SYNC_*.
 
     Dagster makes one object per run, so the settings are read once and the tables are initialized
-    once, however many assets a run has. Both happen at the first use and not in
-    `setup_for_execution`: an error raised there fails the run as "resource initialization", while
-    an error raised in a step reaches the reader with its cause and remedy (`dagster_failures`).
+    once per run. Both happen at the first use and not in `setup_for_execution`: an error there
+    fails the run as "resource initialization", while an error in a step is shown with its cause and
+    remedy (`dagster_failures`).
     """
 
     path: str | None = Field(
@@ -58,7 +58,7 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return derived.DerivedTable(self.settings.table(spec.name), spec)
 
     def read_settings(self) -> Settings:
-        """Read the settings as they are now; values of this resource win over the environment.
+        """Read the current settings; values of this resource override the environment.
 
         Raises:
             SettingsError: A value is malformed.
@@ -76,10 +76,10 @@ POSITION_SYNC = PositionSyncResource()
 
 
 def shown_resource() -> PositionSyncResource:
-    """Return the resource with every value that it will have, for people who look at it in the UI.
+    """Return the resource with all its values, as the UI shows it.
 
-    A variable of the environment is shown by its name and read by each run; another value is the
-    one of `.env`, or the default.
+    A variable of the environment is shown by its name, and each run reads it. Other values are
+    those of `.env`, or the defaults.
     """
     settings = POSITION_SYNC.read_settings()
 

@@ -1,8 +1,8 @@
-"""What jobs and sensors share: recent runs as values, records in `runs`, errors, a cheap tick.
+"""Functions that jobs and sensors share: recent runs, records in `runs`, errors, cached instances.
 
-A tick every 5 s has to be cheap. Opening Dagster's instance costs 65 ms (its storages check their
-Alembic revision each time), and a resource parameter or `context.instance` would do so at every
-tick. Opening the tables costs another 30 ms. Both may be kept open and shared by threads.
+A tick every 5 s must be cheap. Opening Dagster's instance takes 65 ms (its storages check their
+Alembic revision each time), and a resource parameter or `context.instance` would open it at every
+tick. Opening the tables takes another 30 ms. Both can be kept open and shared by threads.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,13 +32,13 @@ IMPORT_JOB = "import_statements"
 DERIVE_JOB = "derive_positions"
 
 LOGINS = dg.DynamicPartitionsDefinition(name="logins")
-"""The partitions of `stream_positions`, where a gateways file names several logins.
+"""The partitions of `stream_positions`, if a gateways file names several logins.
 
-They are dynamic: the supervisor adds and removes them as the file says, without a reload.
+The supervisor adds and removes them according to the file, without a reload.
 """
 
 REFRESHED = "position_sync/refreshed"
-"""The tag of a run that does nothing but refresh the logins that it names."""
+"""The tag of a refresh-only run, with the logins that it refreshes."""
 
 REASON = "position_sync/reason"
 """The tag with the reason for which a sensor requested the run."""
@@ -47,7 +47,7 @@ RELEASED = "position_sync/given_back"
 """The tag with the number of requests that a drain released without a value."""
 
 DRAINED = "position_sync/drained"
-"""The tag of a drain run whose rows are written, whatever became of what is derived from them."""
+"""The tag of a drain run whose rows are written, even if its derived tables failed."""
 
 REGISTRY_VERSION = "position_sync/registry_version"
 """The tag with the version of `active_strategies` that a run recorded."""
@@ -59,7 +59,7 @@ FAILURE_REASON = "dagster/failure_reason"
 """Dagster's tag with the reason why a run failed."""
 
 OWN_FAULTS = frozenset({"STEP_FAILURE", "RUN_EXCEPTION", "JOB_INITIALIZATION_FAILURE"})
-"""Reasons caused by the run itself; an interrupted or killed run carries another one, or none."""
+"""Failure reasons caused by the run itself; interrupted or killed runs have others, or none."""
 
 _STATES = {
     dg.DagsterRunStatus.STARTING: RunState.STARTING,
@@ -77,9 +77,9 @@ def recent_runs(
     """Return the newest runs of a job, newest first.
 
     Args:
-        instance: Where the runs are.
+        instance: The Dagster instance.
         job_name: The job.
-        limit: The highest number of runs.
+        limit: Maximum number of runs.
         login: Only runs of the partition of this login.
     """
     tags = {} if login is None else {PARTITION: login}
@@ -104,7 +104,7 @@ def _run_of(record: dg.RunRecord) -> JobRun:
 
 
 def utc(timestamp: float | None) -> datetime | None:
-    """Return a time of Dagster's storage."""
+    """Convert a timestamp of Dagster's storage to UTC; None stays None."""
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
 
 
@@ -113,9 +113,9 @@ R = TypeVar("R")
 
 
 def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn an error of the package into a Dagster failure with its cause and its remedy.
+    """Convert an error of the package to a Dagster failure with its cause and remedy.
 
-    Such an error is a finding, not a bug: its traceback would only hide its message.
+    Such an error is expected, not a bug: a traceback would only hide its message.
 
     Example:
         @dg.asset
@@ -153,8 +153,9 @@ def _translated() -> Iterator[None]:
 
 
 SHORTEST_INTERVAL_S = 2
-"""Between two ticks of a sensor. The daemon checks the sensors every 5 s, one after the other: with
-an interval as long, the check after a late one would come too early and be missed."""
+"""Minimum seconds between two ticks of a sensor. The daemon checks the sensors every 5 s, one after
+the other. With an interval of 5 s, the check after a late tick would come too early, and that tick
+would be missed."""
 
 _lock = Lock()
 _instances: list[tuple[object, dg.DagsterInstance]] = []
@@ -177,16 +178,16 @@ def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
 
 @lru_cache(maxsize=2)
 def cached_lake(settings: Settings) -> "tables.Lake":
-    """Return the tables that the settings name, opened at the first tick."""
+    """Return the tables of the settings, opened at the first tick."""
     return tables.Lake.of(settings)
 
 
 def fails_once(
     tick: Callable[[dg.SensorEvaluationContext], R],
 ) -> Callable[[dg.SensorEvaluationContext], R | dg.SkipReason]:
-    """Raise the first error of an outage, and skip the ticks that meet it again, with its text.
+    """Raise the first error of an outage; skip later ticks with the same error, with its text.
 
-    The daemon logs two hundred lines for a tick that fails, and the next one comes after 5 s.
+    The daemon logs 200 lines for a failed tick, and the next tick comes after 5 s.
 
     Example:
         @dg.sensor(job_name=DRAIN_JOB)
@@ -201,7 +202,7 @@ def fails_once(
         try:
             result = tick(context)
         except PositionSyncError as error:
-            found = error.what.partition(": ")[0]  # behind it are the words of one attempt
+            found = error.what.partition(": ")[0]  # the rest may differ in each attempt
             if found == fault:
                 return dg.SkipReason(str(error))
             fault = found
@@ -227,14 +228,13 @@ COLUMNS = {
     "changed": "commits",
     "note": "reason",
 }
-"""The metadata of an event that a record keeps, and the column of each."""
+"""Event metadata that a record keeps, and the column of each."""
 
 
 def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Record each run of an asset or an op in the table `runs`: one commit, at its end.
 
-    The record keeps the counts of the event that the step returns, or of the last one that it
-    yields, so the two say the same.
+    The record has the counts of the event that the step returns, or of the last one that it yields.
 
     Args:
         step: The name of the step in the record.
@@ -271,7 +271,7 @@ def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], 
 def _recorder(
     step: str, table: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Iterator[Callable[[object], None]]:
-    """Record what happens within; give a function that takes the events of the step."""
+    """Record the block; yield a function that takes the events of the step."""
     position_sync = kwargs.get("position_sync")
     context = next((one for one in args if hasattr(one, "run")), None)
     if not isinstance(position_sync, PositionSyncResource) or context is None:
@@ -296,13 +296,13 @@ def _recorder(
 
 
 def columns_of_event(metadata: Any) -> dict[str, Any]:
-    """Return the columns of a record that the metadata of an event fill; pure.
+    """Return the columns of a record from the metadata of an event; pure.
 
     A name may have a prefix, as in `drain/rows`.
     """
     values = {name.rpartition("/")[2]: _plain(value) for name, value in metadata.items()}
     found = {column: values[name] for name, column in COLUMNS.items() if name in values}
-    if "claimed" in found:  # a drain leaves out what did not happen
+    if "claimed" in found:  # a drain leaves out counts of zero
         found = {"failed": 0, "released": 0} | found
     if not found.get("reason"):
         found.pop("reason", None)
@@ -310,7 +310,7 @@ def columns_of_event(metadata: Any) -> dict[str, Any]:
 
 
 def _login_of(position_sync: PositionSyncResource) -> str | None:
-    """Return the login of a step, where there is only one."""
+    """Return the login of a step if there is only one."""
     settings = position_sync.settings
     return settings.gateway_id if settings.gateways_file is None else None
 

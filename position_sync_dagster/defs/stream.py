@@ -1,15 +1,15 @@
-"""The stream: one long-running op that owns the login and values legs with market data lines.
+"""The stream: a long-running op that owns the login and values legs with market data lines.
 
-Its event loop runs in a thread, outside Dagster's main thread, which waits for a termination.
+Its event loop runs in a thread; Dagster's main thread waits for a termination.
 
-A materialization of the ledger makes everything derived from it old, and its checks as well. For
-that reason a span of the stream is an observation, which leaves both as they are. The stream
-materializes when its state changes, each quarter of an hour, and when the registry was materialized
-after it; the sensor `refresh_derived` then brings up to date what derives from it.
+A materialization of the ledger makes the derived tables and its checks out of date. For that reason
+the stream reports most spans as observations, which do not. It materializes when its state changes,
+every 15 minutes, and after a materialization of the registry; the sensor `refresh_derived` then
+updates the derived tables.
 
-The rows need the lake and the gateway, not Dagster. A stream goes on when Dagster's storage cannot
-be reached: its events wait in order, and so do the lines of its log, which would otherwise be
-written by the thread that values the ticks, and raise there.
+Rows need the lake and the gateway, not Dagster. If Dagster's storage cannot be reached, the stream
+continues: its events wait in order, and so do its log lines, which would otherwise raise errors in
+the thread that values the ticks.
 """
 
 import asyncio
@@ -47,18 +47,18 @@ from position_sync_dagster.sync.run_recorder import StreamReport
 PACKAGE = "position_sync_dagster"
 
 RETRY_S = 5.0
-"""Seconds between two tries to reach Dagster's storage. Each takes up to 7 s, since Dagster itself
-tries six times to connect."""
+"""Seconds between two attempts to reach Dagster's storage. Each takes up to 7 s, since Dagster
+itself tries six times to connect."""
 
 MOST_LINES = 1000
-"""Lines of the log that are kept while the storage is away; then the oldest are lost. Events are
-all kept."""
+"""Maximum number of log lines kept while the storage cannot be reached; then the oldest are
+dropped. All events are kept."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation
 
 
 def is_storage_error(error: BaseException) -> bool:
-    """Return whether Dagster's storage failed; its Postgres names the cause behind its own error.
+    """Return whether Dagster's storage failed, also as the cause of an error of Dagster.
 
     >>> is_storage_error(ValueError("something else"))
     False
@@ -69,11 +69,11 @@ def is_storage_error(error: BaseException) -> bool:
 
 
 class PatientLog:
-    """Logs the events of a stream and evaluates its checks, later where that is not possible now.
+    """Logs the events of a stream and evaluates its checks; waits while the storage is unreachable.
 
     Args:
-        events: Makes the events of a report.
-        log_event: Stores one event, and raises when the storage is away.
+        events: Creates the events of a report.
+        log_event: Stores one event; raises if the storage cannot be reached.
         run_id: The run of the stream.
     """
 
@@ -92,7 +92,7 @@ class PatientLog:
 
     @contextmanager
     def keeping_lines(self) -> Iterator[None]:
-        """Keep the package's log lines for `deliver`, whatever thread they come from."""
+        """Keep the package's log lines of all threads for `deliver`."""
         package = logging.getLogger(PACKAGE)
         self._handlers = package.handlers
         package.handlers = [_Keeper(self._lines)]
@@ -104,12 +104,12 @@ class PatientLog:
                 self.deliver(now=True)
 
     def add(self, report: "StreamReport") -> None:
-        """Log the events of a report after all that still wait."""
+        """Log the events of a report after those that still wait."""
         self._reports.append(report)
         self.deliver()
 
     def deliver(self, *, now: bool = False) -> None:
-        """Log what waits; return at once while the storage is away, unless it is `now` or never."""
+        """Log waiting lines and events; after an error, retry after RETRY_S or with `now`."""
         if time.monotonic() < self._away_until and not now:
             return
         with self._until_it_is_back():
@@ -141,40 +141,39 @@ class PatientLog:
 
 
 class _Keeper(logging.Handler):
-    """Keeps the records of a log, as they read now."""
+    """Keeps log records with their messages already formatted."""
 
     def __init__(self, kept: "deque[logging.LogRecord]") -> None:
         super().__init__()
         self._kept = kept
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(
-            TypeError, ValueError
-        ):  # as for any handler, a bad format is no reason to end
+        with suppress(TypeError, ValueError):  # as in any handler, a bad format must not raise
             record.msg, record.args = record.getMessage(), None
         self._kept.append(record)
 
 
 MATERIALIZE_EVERY = timedelta(minutes=15)
-"""How often the stream materializes what it writes while its state stays the same."""
+"""Interval of the stream's materializations while its state does not change."""
 
 AGAIN_FOR = timedelta(minutes=1)
-"""After an outage the account is downloaded anew: until then checks may fail."""
+"""How long failed checks are evaluated again after an outage: until the account is downloaded, they
+may fail."""
 
 AGAIN_EVERY = timedelta(seconds=2)
-"""The shortest time between two such evaluations."""
+"""Minimum time between two such evaluations."""
 
 AGAIN_REST = 9
-"""After an evaluation the stream waits for this many times its duration. Where tables are slow, the
-streams of several logins would otherwise keep each other and the drain waiting."""
+"""Pause after an evaluation, as a multiple of its duration. If tables are slow, the streams of
+several logins would otherwise delay each other and the drain."""
 
 SETTLED = (SessionState.LIVE, SessionState.BLIND)
-"""The states that are worth a materialization. A stream that ended is followed by another, which
-materializes; one that a person stopped leaves the tables as they are."""
+"""The states that lead to a materialization. A stream that ended is followed by another, which
+materializes; one that a user stopped does not change the tables."""
 
 
 class StreamEvents:
-    """Turns the reports of a stream run into events; each row is counted in exactly one of them."""
+    """Converts reports of a stream run to events; each row is counted in exactly one event."""
 
     def __init__(
         self, lake: "tables.Lake", settings: Settings, instance: dg.DagsterInstance
@@ -219,15 +218,15 @@ class StreamEvents:
     def evaluate(self, run_id: str) -> None:
         """Evaluate the checks now, right after a materialization or at the end.
 
-        These events belong to no run: Dagster stores one evaluation of a check for each run, at the
-        place of the first, so that a later one would be taken for older than those of other runs.
+        These events belong to no run: Dagster stores one evaluation of a check per run, at the
+        position of the first, so that a later one would seem older than those of other runs.
         """
         watches = ((POSITION_UPDATES.name, "a_stream_watches"),)
         checks = CHECKS if self._state in SETTLED else watches
         self._failed = self._logged(run_id, checks)
 
     def evaluate_again(self, run_id: str) -> None:
-        """After the stream became LIVE, evaluate what failed, and log what passes by now."""
+        """Evaluate failed checks again after the stream became LIVE; log those that now pass."""
         now = datetime.now(UTC)
         if self._failed and self._again_at <= now < self._again_until:
             self._failed = self._logged(run_id, self._failed, only_passed=True)
@@ -266,7 +265,7 @@ class StreamEvents:
     ) -> dg.AssetMaterialization:
         """Return a materialization with the table's Delta version.
 
-        Without it, Dagster would show downstream assets as stale, or not, by chance.
+        Without the version, Dagster would show downstream assets as stale at random.
         """
         version = numbers.setdefault("delta_version", self._version(name))
         return dg.AssetMaterialization(
@@ -295,9 +294,9 @@ class StreamEvents:
 
 
 def ledger_numbers(report: StreamReport) -> "dict[str, float | str]":
-    """Return what a report says of `position_updates`; drains have other names.
+    """Return the numbers of a report about `position_updates`; drains use other names.
 
-    What seldom happens is left out when it did not, so that no plot is always zero.
+    Counts of rare events are left out if they are zero, so that no plot is always zero.
     """
     numbers = known(
         rows=report.rows,
@@ -323,7 +322,7 @@ def ledger_numbers(report: StreamReport) -> "dict[str, float | str]":
 
 
 def queue_numbers(report: StreamReport) -> "dict[str, float | str]":
-    """Return what a report says of `position_queue`."""
+    """Return the numbers of a report about `position_queue`."""
     return known(enqueued=report.enqueued, delta_version=report.queue_version)
 
 
@@ -333,14 +332,15 @@ def known(**values: float | str | None) -> "dict[str, float | str]":
 
 
 POLL_S = 0.5
-"""How often the main thread wakes: an interrupt is raised between two waits."""
+"""Seconds of each wait of the main thread: an interrupt is raised between two waits."""
 
 
 class StreamThread:
     """Runs the stream in a thread with its own event loop.
 
-    Dagster ends a run by raising in its main thread. Inside an event loop that exception would be
-    lost in whichever task happens to run. So the loop runs here, and the main thread only waits.
+    Dagster ends a run by an exception in the main thread. If the event loop ran there, the
+    exception would be lost in the current task. For that reason the loop has its own thread, and
+    the main thread only waits.
 
     Example:
         thread = StreamThread(lake, settings, run_id=None)
@@ -363,10 +363,10 @@ class StreamThread:
 
     @contextmanager
     def running(self, *, grace_s: float) -> Iterator[None]:
-        """Start the thread; at the end of the block, however it ends, stop the stream and wait.
+        """Start the thread; at any end of the block, stop the stream and wait.
 
         Args:
-            grace_s: How long to wait for the thread to end, in seconds.
+            grace_s: Maximum wait for the thread to end, in seconds.
         """
         self._thread.start()
         self._ready.wait()
@@ -383,13 +383,13 @@ class StreamThread:
         between: Callable[[], None] = lambda: None,
         grace_s: float = 10.0,
     ) -> Iterator[StreamReport]:
-        """Return each report when it arrives, until the stream has ended.
+        """Yield each report when it arrives, until the stream has ended.
 
         Args:
-            stop: Asked between two waits; once it is True, the stream is requested to end, and
+            stop: Called between two waits. When it returns True, the stream is requested to end;
                 its last reports still arrive.
             between: Called between two waits, until the stream is requested to end.
-            grace_s: How long to wait for that end, in seconds.
+            grace_s: Maximum wait for that end, in seconds.
         """
         deadline: float | None = None
         while True:
@@ -447,10 +447,10 @@ class StreamThread:
 
 
 CLEAN_END_S = 10.0
-"""A stream that was asked to stop has this long to free its lines and its lease."""
+"""Seconds that a stream has to release its lines and its lease after a request to stop."""
 
 LOOK_S = 2.0
-"""How often a stream looks whether the gateways file still has its login, and Dagster its run."""
+"""Seconds between two checks that the gateways file has the login and Dagster has the run."""
 
 
 @dg.op(tags={"domain": "positions"})
@@ -459,12 +459,12 @@ LOOK_S = 2.0
 def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 
-    The op runs until it is interrupted, its rotation is due, the gateways file no longer has its
-    login as it was, or Dagster no longer has its run; the supervisor starts another one. Its events
-    are those of `StreamEvents`, which evaluates the ledger's checks after each materialization.
+    The op runs until it is interrupted, its rotation is due, its login was changed or removed in
+    the gateways file, or its run was deleted from Dagster. The supervisor then starts another one.
+    `StreamEvents` makes its events, and evaluates the ledger's checks after each materialization.
 
-    An interrupt ends it cleanly: the last rows are logged and the run succeeds. A person's
-    termination in the UI ends it in the same way, as a canceled run: that pauses the stream.
+    An interrupt ends it cleanly: the last rows are logged and the run succeeds. A termination in
+    the UI ends it in the same way, but as a canceled run, which pauses the stream.
     """
     lake, instance = position_sync.lake, context.instance
     name = context.partition_key if context.has_partition_key else None
@@ -504,7 +504,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
 
 
 class LoginWatch:
-    """Looks now and then whether the gateways file still has a login as it was."""
+    """Checks periodically whether a login is unchanged in the gateways file."""
 
     def __init__(self, login: Settings) -> None:
         self._login = login
@@ -512,7 +512,7 @@ class LoginWatch:
         self.gone = False
 
     def is_gone(self) -> bool:
-        """Return whether the login was removed or changed; a file that cannot be read says no."""
+        """Return whether the login was removed or changed; False if the file cannot be read."""
         if self._login.gateways_file is None or time.monotonic() < self._next_look:
             return self.gone
         self._next_look = time.monotonic() + LOOK_S
@@ -522,7 +522,7 @@ class LoginWatch:
 
 
 class RunWatch:
-    """Looks now and then whether Dagster still has a run: one that it has not cannot be ended."""
+    """Checks periodically whether Dagster still has a run: a deleted run cannot be terminated."""
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
         self._instance = instance
@@ -530,7 +530,7 @@ class RunWatch:
         self._next_look = time.monotonic() + LOOK_S
 
     def is_gone(self) -> bool:
-        """Return whether the run was deleted; a storage that cannot be read says no."""
+        """Return whether the run was deleted; False if the storage cannot be read."""
         if time.monotonic() < self._next_look:
             return False
         self._next_look = time.monotonic() + LOOK_S
@@ -543,12 +543,12 @@ class RunWatch:
 
 
 def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefinition:
-    """Return the job that streams: of the one login, or with a partition for each of several."""
+    """Return the stream's job, with a partition per login if there are several."""
 
     @dg.job(
         name=STREAM_JOB,
         executor_def=dg.in_process_executor,
-        # Of runs that wait together the stream's is launched first.
+        # Of several queued runs, the stream's is launched first.
         tags={"dagster/max_retries": "0", "dagster/priority": "1", "domain": "positions"},
         partitions_def=partitions,
     )

@@ -25,7 +25,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import IN_PROGRESS, Supervision, supervise
 
 RUNS_SEEN = 8
-"""Enough to recognize a crash loop up to its longest delay."""
+"""Number of runs read: enough to recognize a crash loop up to its longest delay."""
 
 
 @dg.sensor(
@@ -38,9 +38,9 @@ RUNS_SEEN = 8
 )
 @fails_once
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Request a stream run where none is alive; report a run as failed when its process is gone.
+    """Request a stream run if none is alive; report a run as failed if its process is gone.
 
-    The runs of several logins are told apart by their partition, and each is decided by itself.
+    Runs of several logins differ by their partition; each login is decided separately.
     """
     settings = POSITION_SYNC.read_settings()
     lake, instance = cached_lake(settings), cached_instance(context)
@@ -59,7 +59,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
         removed = sorted(known - logins.keys())
         ended = [name for name in removed if supervisor.has_ended(name)]
-        # A new one may be an old one with another name: the gateway serves one of them at a time.
+        # A new login may be a renamed old one: the gateway serves only one of them at a time.
         new = sorted(logins.keys() - known) if ended == removed else []
         requests = [
             request
@@ -78,7 +78,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 class _Supervisor:
-    """The decisions of one tick, and what of them has to be done."""
+    """The decisions of one tick, and their effects."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Supervisor:
         return [dg.RunRequest(partition_key=partition, tags=tags)]
 
     def has_ended(self, name: str) -> bool:
-        """Return whether no run is left of a login that the gateways file no longer names."""
+        """Return whether a login that the gateways file no longer names has no run left."""
         runs = recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=name)
         if not any(run.state in IN_PROGRESS for run in runs):
             return True
@@ -134,7 +134,7 @@ class _Supervisor:
                     "Its process is gone: its lease on the gateway ended and was not given up.",
                 )
         if decision.lost:
-            # Its stream cannot say any more that nobody sees the gateway.
+            # A stream whose process is gone cannot report that the gateway is no longer seen.
             evaluation = check_evaluation(
                 POSITION_UPDATES.name,
                 "a_stream_watches",
@@ -148,7 +148,7 @@ class _Supervisor:
 
 
 def _heartbeats(cursor: str | None) -> dict[str, str]:
-    """Return the heartbeats from the future that the last tick has seen, by login."""
+    """Return the heartbeats in the future that the last tick found, by login."""
     try:
         found = json.loads(cursor) if cursor else {}
     except ValueError:

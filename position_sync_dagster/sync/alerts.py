@@ -1,7 +1,7 @@
-"""Messages about failed checks: which are due, decided by pure functions, and their delivery.
+"""Alert messages about failed checks: pure functions decide which are due, `deliver` sends them.
 
-A failed check leads to one message, and its end to another. Each message is kept until it was
-sent. apprise sends it to the receivers that the settings name.
+One message is sent when a check fails, and another when it passes again. A message is kept until
+it is sent. apprise sends it to the receivers in the settings.
 """
 
 import logging
@@ -20,10 +20,10 @@ RETRY = Backoff(first_s=30.0, longest_s=900.0)
 """Delays after deliveries to one receiver that failed in a row."""
 
 LONGEST_TEXT = 600
-"""The longest description in a message, in characters; the page of the check has all of it."""
+"""Maximum length of a description in a message, in characters; the check's page shows all of it."""
 
 MOST_KEPT = 200
-"""Messages kept for receivers that cannot be reached; beyond them the oldest are dropped."""
+"""Maximum number of messages that wait for their delivery; beyond it the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class CheckState:
     Attributes:
         name: "asset: check".
         at: When it was evaluated.
-        passed: None where nothing could be compared: neither a break nor the end of one.
+        passed: None if nothing could be compared: the check then neither fails nor passes.
         severity: WARN or ERROR.
         what_to_do: "" where the check does not say.
         link: The page of the check.
@@ -54,7 +54,7 @@ class FailedCheck:
 
     Attributes:
         since: When it was first seen not to pass.
-        told: Whether a message was made of it.
+        told: Whether a message about it was created.
     """
 
     since: datetime
@@ -66,7 +66,8 @@ class Message:
     """A message, and the receivers that do not have it yet.
 
     Attributes:
-        to: Receivers by their place in the setting; their URLs are secrets and are stored nowhere.
+        to: Receivers, by their index in POSITION_SYNC_ALERT_URLS; the URLs are secrets and are
+            never stored.
     """
 
     title: str
@@ -84,12 +85,12 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertCursor:
-    """What one decision stores for the next one.
+    """The state that one evaluation keeps for the next one.
 
     Attributes:
         breaks: The checks that do not pass, by name.
-        outbox: What is still to be sent, the oldest first.
-        failing: Receivers that could not be reached, by their place.
+        outbox: The messages still to be sent, oldest first.
+        failing: Receivers that could not be reached, by their index.
     """
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class AlertCursor:
 
     @staticmethod
     def from_text(text: str | None) -> "AlertCursor":
-        """Parse a cursor; no text, or text of another format, is the empty cursor.
+        """Parse a cursor; return an empty one for None or for text of another format.
 
         >>> AlertCursor.from_text(AlertCursor().to_text()) == AlertCursor.from_text(None)
         True
@@ -127,15 +128,15 @@ def follow(
     severities: Collection[str],
     receivers: int,
 ) -> AlertCursor:
-    """Return the cursor with the messages that the newest results ask for.
+    """Return the cursor after the newest results, with the messages that they require.
 
     Args:
-        cursor: Of the last decision.
+        cursor: The cursor of the last evaluation.
         states: The newest result of each check that has one.
-        now: The time.
+        now: The current time.
         after: How long a check must have failed before a message is sent.
-        severities: The severities of which messages are sent.
-        receivers: How many there are.
+        severities: The severities for which messages are sent.
+        receivers: The number of receivers.
     """
     found = {state.name: state for state in states}
     breaks = {name: one for name, one in cursor.breaks.items() if name in found}
@@ -162,7 +163,7 @@ def follow(
 
 
 def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
-    """Return the messages of each receiver that may be tried now, the oldest first."""
+    """Return the messages to send now, by receiver, oldest first."""
     waiting: dict[int, list[Message]] = {}
     for message in cursor.outbox:
         for place in message.to:
@@ -196,7 +197,7 @@ def after_delivery(
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:
-    """Return the title and the body of one message that says all of these."""
+    """Combine messages into one; return its title and body."""
     if len(messages) == 1:
         (only,) = messages
         return only.title, only.body
@@ -240,20 +241,20 @@ logger = logging.getLogger(__name__)
 
 
 def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
-    """Send one message to one receiver, and return whether it took it.
+    """Send one message to one receiver; return whether it was accepted.
 
-    Apprise and what it uses name the URL in their logs, tokens and passwords with it. So they are
-    silent meanwhile, and an error is logged by the receiver's place in the setting.
+    Apprise and its libraries log the URL with its tokens and passwords. Their loggers are silenced
+    meanwhile, and an error is logged with the receiver's number in the setting.
 
     Args:
         url: As apprise understands it.
-        place: Of the URL in POSITION_SYNC_ALERT_URLS, from 0.
-        title: Of the message.
-        body: Of the message, as plain text.
+        place: The index of the URL in POSITION_SYNC_ALERT_URLS, from 0.
+        title: The title of the message.
+        body: The body of the message, as plain text.
     """
-    why = "it did not take the message"
+    why = "it did not accept the message"
     with _silent("apprise", "requests", "urllib3"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its plugins import what later Pythons drop
+        warnings.simplefilter("ignore")  # plugins import deprecated modules
         try:
             import apprise
 
@@ -262,7 +263,7 @@ def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
                 why = "apprise does not understand it"
             elif sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
                 return True
-        except Exception as error:  # noqa: BLE001 - any service; its text may hold the URL
+        except Exception as error:  # noqa: BLE001 - any service; its text may contain the URL
             why = type(error).__name__
     logger.error("POSITION_SYNC_ALERT_URLS: receiver %d cannot be reached: %s", place + 1, why)
     return False
@@ -270,7 +271,7 @@ def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
 
 @contextmanager
 def _silent(*names: str) -> Iterator[None]:
-    """Silence these loggers and those below them, which follow their level."""
+    """Silence these loggers and their children."""
     loggers = [logging.getLogger(name) for name in names]
     before = [one.level for one in loggers]
     for one in loggers:

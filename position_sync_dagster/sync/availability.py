@@ -15,10 +15,10 @@ def unconfirmed(
 ) -> frozenset[Key]:
     """Return the holdings that the broker has not confirmed for two intervals.
 
-    An interval is that of a refresh, or that in which the broker sends values by itself, whichever
-    is longer. Messages of its account, once its download ended, confirm a holding; so does a value
-    for this holding (a PnLSingle subscription needs no download). A holding of an account that is
-    UNKNOWN is not confirmed, whatever was received of it before.
+    The interval is the longer one of `refresh_interval_s` and `account_interval_s`, in which the
+    broker sends values by itself. A holding is confirmed by messages of its account after the
+    download ended, and by a value of its own (a PnLSingle subscription needs no download). No
+    holding of an account that is UNKNOWN is confirmed.
     """
     interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
     span = timedelta(seconds=2 * interval_s + settings.drain_time_limit_s)

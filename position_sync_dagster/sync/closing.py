@@ -17,17 +17,17 @@ from position_sync_dagster.sync.reports.exchange_days import closing_times, time
 from position_sync_dagster.sync.statements import StatementFolder, Statements, known_accounts
 
 STATEMENT_BREAKS = "statement:"
-"""The start of the gateway_id of breaks between rows and a statement; the day follows."""
+"""Prefix of the gateway_id of breaks between rows and a statement; the day follows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedDay:
-    """One trading day that has a source.
+    """The rows of one trading day, from the ledger and from statements.
 
     Attributes:
         rows: In the schema of `daily_positions`.
-        written: How many of our own rows were written on the day.
-        stated: How many rows are the statement's.
+        written: The number of our own rows that were written on the day.
+        stated: The number of rows that come from a statement.
         files: The statements that cover the day.
     """
 
@@ -41,11 +41,12 @@ class ClosedDay:
 
 @dataclass(slots=True)
 class ClosedDays:
-    """What became of the days that were asked for.
+    """The result for each requested day.
 
     Attributes:
-        skipped: Why a day has no rows: it is not over, or nothing knows of it.
-        unreadable: What is wrong with files of the folder.
+        skipped: Why a day has no rows: it is not over, or the ledger and the statements have
+            nothing of it.
+        unreadable: The errors of files in the folder that cannot be read.
     """
 
     filled: dict[date, ClosedDay] = field(default_factory=dict)
@@ -54,10 +55,10 @@ class ClosedDays:
 
 
 class _Stated:
-    """The positions of the statements by day; of two for one account and day the newer counts.
+    """Positions of the statements by day; of two for one account and day, the newer counts.
 
     Args:
-        types: The security types that are followed; others are left out, as they are of our rows.
+        types: The security types that are followed; others are left out, as in our own rows.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class ClosingService:
     def _day(
         self, day: date, closed: datetime, opened: datetime, stated: _Stated
     ) -> ClosedDay | None:
-        # The rows of an hour or so decide: an unchanged value has one that often.
+        # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * self._settings.monitored_row_interval_s)
         own = values_at_close(
             self._lake.updates.sync,

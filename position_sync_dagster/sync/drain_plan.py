@@ -1,4 +1,4 @@
-"""When to drain and when to derive: whether a run is needed, and what it has to do; pure."""
+"""Decide when to drain and when to derive, and what the run has to do; pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,8 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.sync.supervision import JobRun
 
 SETTLE_S = 10.0
-"""Seconds without an owner until a refresh may take a login: a starting stream comes first."""
+"""Seconds that a login has no owner before a refresh may take it: a stream that starts goes
+first."""
 
 RETRY = Backoff(first_s=10.0, longest_s=120.0)
 """Delays after drain runs in a row that failed or released requests."""
@@ -31,17 +32,17 @@ class Step(StrEnum):
 
 
 DRAIN_AND_DERIVE = (Step.DRAIN, Step.LATEST, Step.EXPOSURE)
-"""A drain run derives as well: that takes a tenth of the time in which a run starts."""
+"""The steps of a drain run. It derives as well: that takes a tenth of the time to start a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainCursor:
-    """What one decision stores for the next one.
+    """The state that one decision keeps for the next one.
 
     Attributes:
         registry_version: Delta version of `active_strategies` that was last recorded.
         strategies_mark: Fingerprint of the strategies file that was last applied.
-        unowned_since: Since when the decisions have seen no owner of a login, by its name.
+        unowned_since: Since when a login has had no owner, as seen by the decisions; by its name.
     """
 
     registry_version: int | None = None
@@ -54,7 +55,7 @@ class DrainCursor:
 
     @staticmethod
     def from_text(text: str | None) -> "DrainCursor":
-        """Parse a cursor; no text, or text of another format, is the empty cursor.
+        """Parse a cursor; return an empty one for None or for text of another format.
 
         >>> DrainCursor.from_text(DrainCursor(registry_version=3).to_text()).registry_version
         3
@@ -95,11 +96,12 @@ class Workload:
         pending: Requests that wait, including those that may not be claimed yet.
         claimable: Requests that may be claimed now, and claims whose lease has expired. With
             several logins, only those of accounts whose login can give values.
-        logins: The logins. Of the only one, a refresh is a step of the drain run; of several, it is
-            a run of its own, so that a gateway that does not answer delays no other's rows.
+        logins: With one login, a refresh is a step of the drain run. With several, each refresh is
+            a run of its own, so that a gateway that does not answer does not delay the others.
         drain_in_progress: Id of a drain run that is queued, starting or running.
-        refresh_in_progress: A run that does nothing but refresh is queued, starting or running.
-        unsuccessful_runs: Drain runs in a row that failed or released requests, newest first.
+        refresh_in_progress: A refresh-only run is queued, starting or running.
+        unsuccessful_runs: The number of drain runs in a row, up to the newest, that failed or
+            released requests.
         last_unsuccessful_at: When the newest of them ended.
         released: Requests that the newest of them released; 0 when it failed.
         recorded_version: Version of `active_strategies` that a run last recorded.
@@ -122,7 +124,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainPlan:
-    """What to do next, and why.
+    """The next drain run and refreshes, with the reason.
 
     Attributes:
         steps: The steps of the next drain run; none when there is nothing to do.
@@ -163,10 +165,10 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
     """Decide about the drain run.
 
     Args:
-        workload: What was read.
-        cursor: Of this decision.
-        refresh: A refresh is due, as a step of this run.
-        idle: Why none is; or why one is.
+        workload: The workload.
+        cursor: The cursor of this decision.
+        refresh: Whether a refresh is due, as a step of this run.
+        idle: Why a refresh is due, or why not.
     """
     if workload.drain_in_progress is not None:
         return _skip(f"drain run {workload.drain_in_progress[:8]} is in progress", workload, cursor)
@@ -223,7 +225,7 @@ def _track_owners(workload: Workload, cursor: DrainCursor) -> DrainCursor:
 
 
 def _track_registry(workload: Workload, cursor: DrainCursor) -> DrainCursor:
-    """Keep the version that a run recorded: later only newer runs are looked at."""
+    """Keep the version that a run recorded: later decisions read newer runs only."""
     if workload.registry_version != workload.recorded_version:
         return cursor
     return replace(cursor, registry_version=workload.registry_version)
@@ -246,7 +248,7 @@ def _registry_changed(workload: Workload, cursor: DrainCursor) -> bool:
 def _refreshes_due(
     workload: Workload, cursor: DrainCursor, refresh_interval_s: float
 ) -> tuple[dict[str, str], list[str]]:
-    """Return why a refresh is due, by login; and why the other logins have none."""
+    """Return why a refresh is due, by login, and why it is not due for the other logins."""
     due: dict[str, str] = {}
     waits: list[str] = []
     for login in workload.logins:
@@ -292,19 +294,19 @@ def _skip(reason: str, workload: Workload, cursor: DrainCursor) -> DrainPlan:
 LEDGER = "position_updates"
 
 SOURCES = (LEDGER, "active_strategies")
-"""The tables whose materialization makes the derived tables old."""
+"""The tables whose materialization makes the derived tables out of date."""
 
 TARGETS = ("latest_positions", "strategy_exposure")
 """The derived tables without partitions."""
 
 LONGEST_AGE = timedelta(minutes=15)
-"""The age at which a table is derived again: the stream adds rows without a materialization."""
+"""Maximum age of a derived table: rows of the stream come without a materialization."""
 
 SHORTEST_GAP = timedelta(seconds=15)
-"""The shortest time between two runs: a connection that comes and goes starts no run each time."""
+"""Minimum time between two runs: an unstable connection must not start a run each time."""
 
 LEFT_BEHIND = timedelta(seconds=120)
-"""A run that lasts longer than this no longer counts as in progress: a crash left it."""
+"""A run older than this no longer counts as in progress: its process crashed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,7 +342,7 @@ def plan_derivation(
         return Derivation(start=False, reason=f"run {in_progress.run_id[:8]} is in progress")
     why = _why(materialized_at, now)
     if why is None:
-        return Derivation(start=False, reason="everything derived is up to date")
+        return Derivation(start=False, reason="the derived tables are up to date")
     if last_run is not None and abs(now - last_run.since) < SHORTEST_GAP:
         return Derivation(start=False, reason=f"{why}; the last run was less than 15 s ago")
     return Derivation(start=True, reason=why)

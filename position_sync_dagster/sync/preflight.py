@@ -1,6 +1,6 @@
-"""The preflight: what is found at this machine and at the gateway before the first start.
+"""The preflight: checks of this machine and of the gateway before the first start.
 
-The gateway is asked for a moment, with one line, and nothing is written.
+It connects to the gateway for less than a minute, uses one market data line, and writes nothing.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
         check: The name of the check.
@@ -55,25 +55,24 @@ class Finding:
 
 
 def good(check: str, text: str) -> Finding:
-    """Return a finding that needs nothing."""
+    """Return a finding that needs no action."""
     return Finding(check, Level.GOOD, text)
 
 
 def warning(check: str, text: str, remedy: str) -> Finding:
-    """Return a finding with which the program runs, perhaps not as its user expects."""
+    """Return a finding that does not stop the program, but may surprise its user."""
     return Finding(check, Level.WARNING, text, remedy)
 
 
 def bad(check: str, text: str, remedy: str) -> Finding:
-    """Return a finding that has to be put right."""
+    """Return a finding that must be corrected."""
     return Finding(check, Level.BAD, text, remedy)
 
 
 def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -> list[Finding]:
-    """Return what a check finds, or that it did not end in time.
+    """Run a check; return its findings, or one that says that it timed out.
 
-    It runs in a thread that dies with the process: a disk or a store that hangs must not make the
-    preflight hang.
+    The check runs in a daemon thread: a disk or a store that hangs must not block the preflight.
     """
     found: list[Finding] = []
     errors: list[Exception] = []
@@ -94,42 +93,42 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
             bad(
                 check,
                 f"no answer within {within_s:g} s",
-                "Look whether a disk hangs, and try again.",
+                "Check whether a disk hangs, and try again.",
             )
         ]
     return found
 
 
 WITHIN_S = 40.0
-"""The longest time of all checks at the gateway together, in seconds."""
+"""Time limit of all checks at the gateway together, in seconds."""
 
 ANSWER_S = 8.0
-"""The longest wait for one answer, in seconds."""
+"""Time limit of one answer, in seconds."""
 
 CLOCK_S = 2.0
 MOST_LEGS = 100
-"""The most legs that are compared with their contract details; each takes one request."""
+"""Maximum number of legs compared with their contract details; each takes one request."""
 
 MOST_OPEN_LEGS = 40
-"""The most legs without a conid that are looked up; each takes one or two requests."""
+"""Maximum number of legs without a conid that are looked up; each takes one or two requests."""
 
 CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
 
 UNKNOWN_READ_ONLY = (
-    "unknown: a gateway says it only when it refuses an order or the list of orders (321), and "
-    "opens a dialog then; this program asks for neither"
+    "unknown: a gateway reports it only when it refuses an order or the list of orders (321), and "
+    "then opens a dialog; this program requests neither"
 )
-"""The list of orders is refused in that mode: github.com/erdewit/ib_insync/issues/1 and 7; so is
-that of completed ones: issues/224. The dialog: github.com/IbcAlpha/IBC/issues/10. No other message
-of the API depends on it."""
+"""In this mode the gateway refuses the list of open orders (github.com/erdewit/ib_insync/issues/1
+and 7) and that of completed orders (issues/224), and opens a dialog
+(github.com/IbcAlpha/IBC/issues/10). No other message of the API depends on the mode."""
 
 DELAYED = 3
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
 
 
 def of_session(session: GatewaySession) -> list[Finding]:
-    """Return what the session of an owner that is alive says; nobody else connects meanwhile."""
-    who = f"the {session.owner.lower()} owns the login, so that nothing else was asked"
+    """Return findings from the session of a live owner, instead of a second connection."""
+    who = f"the {session.owner.lower()} owns the login, so nothing else was checked"
     lines = f"{session.lines_in_use} of {session.line_limit} lines in use"
     detail = f"; {session.detail}" if session.detail else ""
     text = f"{session.gateway_id} is {session.state}: {who}; {lines}{detail}"
@@ -146,8 +145,8 @@ async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
         async with asyncio.timeout(WITHIN_S):
             await _Survey(settings.model_copy(update=patience), found).run(list(legs))
     except TimeoutError:
-        text = f"not all was answered within {WITHIN_S:g} s"
-        found.append(bad("gateway", text, "Try again; look at the gateway if it stays."))
+        text = f"not every check ended within {WITHIN_S:g} s"
+        found.append(bad("gateway", text, "Try again; if this stays, check the gateway."))
     except (GatewayError, SettingsError) as error:
         found.append(bad("gateway", error.what, error.remedy))
     return found
@@ -200,7 +199,7 @@ class _Survey:
         ahead_s = await survey.clock_difference_s(connection, timeout_s=ANSWER_S)
         if ahead_s is None:
             remedy = "Look for a dialog in TWS that waits for a click."
-            self._found.append(warning("clock", "the gateway did not say its time", remedy))
+            self._found.append(warning("clock", "the gateway did not report its time", remedy))
         elif abs(ahead_s) <= CLOCK_S:
             self._found.append(good("clock", f"within {CLOCK_S:g} s of the gateway's"))
         else:
@@ -216,7 +215,7 @@ class _Survey:
         self._found.append(
             warning("account feed", f"another client uses it (2101): {others[0]}", remedy)
             if others
-            else good("account feed", "no other client stands in the way (2101)")
+            else good("account feed", "no other client uses it (2101)")
         )
         feed = connection.feed
         for account in connection.accounts:
@@ -240,7 +239,7 @@ class _Survey:
             return
         details = (await connection.details([conid])).get(conid)
         if details is None:
-            remedy = "Run it again; look at the gateway if it stays."
+            remedy = "Run it again; if this stays, check the gateway."
             text = f"not tried: the gateway has no details of {conid}"
             self._found.append(warning("market data", text, remedy))
             return
@@ -282,7 +281,7 @@ class _Survey:
             if isinstance(answer, ContractDetails):
                 self._found.append(good("legs", f"{name} is {answer.conid}"))
             elif answer is None:
-                remedy = "Run it again; look at the gateway if it stays."
+                remedy = "Run it again; if this stays, check the gateway."
                 self._found.append(warning("legs", f"{name}: the gateway did not answer", remedy))
             else:
                 self._found.append(bad("legs", f"{name}: {answer}", CORRECT))
@@ -292,14 +291,14 @@ class _Survey:
 
 
 def of_account_time(newest: str, now: datetime) -> Finding:
-    """Return which time zone the gateway's account times are in, by the newest of them."""
+    """Return the time zone of the gateway's account times, derived from the newest one."""
     if not newest:
         remedy = "Values of monitored legs have no time of their own; run it again."
         return warning("gateway's zone", "unknown: it sent no account time", remedy)
     offset = survey.zone_offset(newest, now)
     if offset is None:
-        text = f"unknown: its account time {newest!r} is about now in no time zone"
-        remedy = "Compare the clocks; until it fits, such values have no time of their own."
+        text = f"unknown: its account time {newest!r} matches the present time in no time zone"
+        remedy = "Compare the clocks; until they agree, such values have no time of their own."
         return warning("gateway's zone", text, remedy)
     hours = offset.total_seconds() / 3600
     ours = now.astimezone().utcoffset() == offset
@@ -310,7 +309,7 @@ def of_account_time(newest: str, now: datetime) -> Finding:
 def trial_conid(
     holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
 ) -> int | None:
-    """Return the holding whose line is tried: of an active leg if one is held."""
+    """Return the conid for the trial line: that of a held active leg if there is one."""
     active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}
     held = [
         row.instrument.conid
@@ -323,14 +322,14 @@ def trial_conid(
 def of_trial(
     trial: survey.LineTrial, delayed: survey.LineTrial | None, *, name: str, settings: Settings
 ) -> list[Finding]:
-    """Return whether market data is permitted and a line is free, by the trial of one line."""
+    """Return from a trial line whether market data is permitted and a line is free."""
     refusal = trial.refusal
     if refusal is not None and refusal.code == GatewayCode.TOO_MANY_LINES:
         remedy = "End other programs on this login, or lower what they stream."
         return [bad("lines", "no line is free: others use all of them (101)", remedy)]
     lines = good(
         "lines",
-        f"at least one of {settings.max_lines} is free; how many others use, no gateway says",
+        f"at least one of {settings.max_lines} is free; no gateway reports how many others use",
     )
     if refusal is None and trial.market_data_type is not None:
         kind = _KINDS.get(trial.market_data_type, str(trial.market_data_type))
@@ -352,13 +351,14 @@ def of_trial(
 
 
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**29
-"""Bytes: a day of a streamed book takes a few hundred MB before it is compacted."""
+"""Limits of free space, in bytes, for a warning and for an error. A day of a streamed book takes a
+few hundred MB before it is compacted."""
 
 
 def check_settings(
     settings: Settings, environ: Mapping[str, str], *, env_file: str | None
 ) -> list[Finding]:
-    """Return a finding for each unknown name; settings that are malformed never come here."""
+    """Return a finding for each unknown setting; a malformed setting fails before this check."""
     lines = warnings_of(environ, env_file=env_file)
     if lines:
         remedy = "Correct the name, or remove it."
@@ -399,7 +399,7 @@ def check_strategies_file(settings: Settings) -> list[Finding]:
 
 
 def check_lake(lake: Lake) -> list[Finding]:
-    """Return whether the tables and their place can be used."""
+    """Return whether the tables and their location can be used."""
     return [*check_tables(lake), *check_store(lake)]
 
 
@@ -428,7 +428,7 @@ def check_store(lake: Lake) -> list[Finding]:
 
 
 def check_disk(path: str) -> list[Finding]:
-    """Return how much room the disk of the lake has, and whether it can be written."""
+    """Return the free space of the lake's disk, and whether it can be written."""
     if "://" in path:
         return [good("disk", f"the lake is in an object store ({path})")]
     folder = Path(path).absolute()
@@ -438,7 +438,7 @@ def check_disk(path: str) -> list[Finding]:
         return [bad("disk", f"{folder} cannot be written", "Set POSITION_SYNC_LAKE elsewhere.")]
     free = shutil.disk_usage(folder).free
     text = f"{free / 2**30:.1f} GiB free at {folder}"
-    remedy = "Free some, or set POSITION_SYNC_LAKE to another disk."
+    remedy = "Free some space, or set POSITION_SYNC_LAKE to another disk."
     if free < TOO_LITTLE_DISK:
         return [bad("disk", text, remedy)]
     return [warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]

@@ -1,6 +1,6 @@
-"""The recorder of a run: it writes what one step of a run was into the table `runs`.
+"""The recorder of a run, which writes a row for each step to the table `runs`.
 
-Reports of the services to their callers: plain numbers for a log, the UI or a test.
+The reports of the services are here as well: plain numbers for a log, the UI or a test.
 """
 
 import logging
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamCounts:
-    """What a stream counts in a span of time; `earlier + later` is what it counted in both.
+    """The counts of a stream in a span of time; `earlier + later` adds two spans.
 
     Attributes:
         rows: Rows written to `position_updates`.
-        commits: Commits that hold them.
+        commits: The number of commits of these rows.
         version_from, version_to: Delta versions of `position_updates` around the span; None
             without a commit.
         first_batch_id, last_batch_id: The batches of the first and the last commit; batch ids sort
@@ -67,19 +67,20 @@ class StreamCounts:
 
 
 FIRST_COUNTS = frozenset({"version_from", "first_batch_id"})
-"""Of two spans the earlier one says these; of the other fields that are no counts, the later."""
+"""Fields that a sum takes from the earlier span; other fields without a count are from the
+later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReport(StreamCounts):
-    """What the stream did in a span of time.
+    """The counts, latencies and state of a stream in a span of time.
 
     Attributes:
         legs_streamed: Holdings valued by a line at the end of the span.
         tick_to_table_p50_s, tick_to_table_p95_s: From the arrival of a tick to the end of the
             commit that holds it or a newer value, in seconds; None without a tick.
         state: The session's state at the end (LIVE, BLIND, …).
-        detail: The reason of that state, for a person.
+        detail: The reason of that state, as text.
     """
 
     since: datetime
@@ -95,13 +96,13 @@ class StreamReport(StreamCounts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReport:
-    """What became of one claimed batch.
+    """The result of one claimed batch.
 
     Attributes:
         appended: The commit of its rows to `position_updates`; None without rows.
         oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
-        unchanged: Of those that succeeded the requests that needed no row: an older one says the
-            same.
+        unchanged: Requests among those that succeeded for which an older row has the same values,
+            so that no row was written.
         reason: Why requests were released; None when none were.
     """
 
@@ -129,7 +130,7 @@ class BatchReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainReport:
-    """What one drain did.
+    """The result of one drain.
 
     Attributes:
         rescued: Requests whose lease had expired and that became claimable again.
@@ -218,7 +219,7 @@ class DrainReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshReport:
-    """What one refresh of the queue from a broker snapshot did.
+    """The result of one refresh of the queue from a broker snapshot.
 
     Attributes:
         connected: Whether it opened a connection of its own (no stream was alive).
@@ -242,15 +243,15 @@ STREAM_JOB = "stream_positions"
 STREAM_STEP = "stream_legs"
 
 RECORD_EVERY_S = 900.0
-"""How often the stream records what it did so far: a killed one is known up to then, and
-`position-sync audit verify` reads the rest from its rows. Each record is one commit."""
+"""Seconds between two records of a stream that runs. After a kill, `position-sync audit verify`
+reads the rest from its rows. Each record is one commit."""
 
 
 class RunRecorder:
     """Records one step of one run.
 
-    A record that cannot be written never ends the run: the rows are there, and name the run. The
-    failure is logged, and `position-sync audit verify` makes up for it.
+    A record that cannot be written does not end the run. The failure is logged, and `position-sync
+    audit verify --repair` rebuilds the record from the rows, which name the run.
 
     Args:
         run_id: None outside Dagster: then nothing is written.
@@ -311,7 +312,7 @@ class RunRecorder:
         self.write()
 
     def __enter__(self) -> Self:
-        """Begin a block whose end is recorded, however it ends but by a kill."""
+        """Begin a block whose end is recorded, unless the process is killed."""
         return self
 
     def __exit__(
@@ -340,7 +341,7 @@ class RunRecorder:
 
 
 def stream_columns(total: StreamReport) -> dict[str, Any]:
-    """Return the columns that a stream's totals fill."""
+    """Return the columns of `runs` for a stream's totals."""
     columns = {field.name for field in fields(RunRecord)}
     counted = columns.intersection(field.name for field in fields(StreamCounts))
     counts = {name: getattr(total, name) for name in counted}

@@ -33,11 +33,11 @@ def known_accounts(lake: Lake) -> set[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statements:
-    """What the files of a folder say.
+    """The statements in the files of a folder.
 
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
-        unreadable: What is wrong with the other files, each named. They harm no file beside them.
+        unreadable: The error of each other file, with its name. The readable files are used.
     """
 
     found: tuple[Statement, ...]
@@ -53,7 +53,7 @@ class Statements:
             raise self.unreadable[0]
 
     def without_foreign(self, accounts: Collection[str], mode: TradingMode | None) -> "Statements":
-        """Return them with the files that name a foreign account among the unreadable ones.
+        """Return the statements, with files that name a foreign account moved to `unreadable`.
 
         Args:
             accounts, mode: As `refuse_foreign` takes them.
@@ -71,7 +71,7 @@ class Statements:
 
 
 class StatementFolder:
-    """Reads statements from the XML files of a folder; one that is absent has none.
+    """Reads statements from the XML files of a folder; a missing folder has none.
 
     Example:
         statements = StatementFolder(Path("data/flex")).read()
@@ -81,7 +81,7 @@ class StatementFolder:
         self._folder = folder
 
     def read(self) -> Statements:
-        """Read every file; a fault is one of its file alone."""
+        """Read every file; one that cannot be read does not affect the others."""
         found: list[Statement] = []
         unreadable: list[errors.PositionSyncError] = []
         try:
@@ -111,10 +111,10 @@ class StatementFolder:
     ) -> list[Statement]:
         """Store a downloaded statement under its query and days, if it can be read.
 
-        The file appears whole or not at all; the same statement again replaces it.
+        The file is written atomically. The same statement, stored again, replaces it.
 
         Args:
-            check: Refuses statements by an error before anything is stored.
+            check: Called before anything is stored; raises an error to refuse the statements.
 
         Raises:
             StatementError, FlexServiceError: It is no statement; nothing was stored.
@@ -187,15 +187,15 @@ def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
     """Return the content of a regular file, or the first bytes of it.
 
     Raises:
-        StatementError: It is none, it cannot be read, or its name is no text.
+        StatementError: It is no regular file, it cannot be read, or its name is not printable.
     """
-    if not path.name.isprintable():  # it stands in rows and messages
+    if not path.name.isprintable():  # rows and messages contain it
         name = path.name.encode("ascii", "backslashreplace").decode()
         raise errors.StatementError(
-            f"{name} has a name that is no text.", remedy="Rename the file."
+            f"{name} has a name with unprintable characters.", remedy="Rename the file."
         )
     try:
-        # Not blocking: to open a pipe would wait for a writer.
+        # Non-blocking: opening a pipe would wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -217,7 +217,7 @@ def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
 
 
 STATED_AT, STATED_ZONE = time(16, 0), ZoneInfo("America/New_York")
-"""The time of the values of a statement's day: the statement gives no time of its own."""
+"""The time that the values of a statement's day get: a statement has only the date."""
 
 
 class StatementService:
@@ -238,12 +238,12 @@ class StatementService:
         )
 
     def download(self) -> int:
-        """Download the query that the settings name, if any; return how many statements came.
+        """Download the query of the settings, if any; return the number of statements.
 
         Raises:
             FlexServiceError: The service gave no statement.
             StatementError: What came cannot be read, or is of a foreign account. In both cases
-                the folder is as it was.
+                the folder is unchanged.
         """
         token, query_id = self._settings.flex_token, self._settings.flex_query_id
         if token is None or not token.get_secret_value() or not query_id:
@@ -252,7 +252,7 @@ class StatementService:
         return len(self._folder.store(data, query_id, check=self._refuse_foreign))
 
     def read(self) -> Statements:
-        """Return every statement of the folder, the newest first, and what is wrong with others."""
+        """Return every statement of the folder, newest first, and the errors of the other files."""
         read = self._folder.read()
         if not read.found:
             return read

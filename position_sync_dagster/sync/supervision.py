@@ -1,4 +1,4 @@
-"""When to start a stream: whether it needs a new run, by its lease and its runs; pure."""
+"""Decide whether the stream needs a new run, by its lease and its runs; pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class JobRun:
         own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
         released: Requests that a drain claimed and released without a value.
         registry_version: Delta version of `active_strategies` that the run recorded.
-        refreshed: The logins that a run refreshes that does nothing else.
+        refreshed: The logins that a refresh-only run refreshes; None for other runs.
     """
 
     run_id: str
@@ -49,7 +49,7 @@ class JobRun:
 
 
 def consecutive(outcomes: Iterable[bool]) -> int:
-    """Count the failures at the front of outcomes, newest first; True is a failure.
+    """Count the failures since the last success. Outcomes are newest first; True is a failure.
 
     >>> consecutive([True, True, False, True])
     2
@@ -63,12 +63,12 @@ def consecutive(outcomes: Iterable[bool]) -> int:
 
 
 START_GRACE = timedelta(seconds=30)
-"""How long a run may have no lease. It takes 3 to 10 s from its launch to its lease, and less from
-the end of its lease to its own end."""
+"""Maximum time that a run may be without a lease. It takes 3 to 10 s from its launch to its lease,
+and less from the end of its lease to its own end."""
 
 ROTATION_LEAD_S = 30.0
-"""How long before a session's end its successor starts, so that the gap is one hand-over of the
-lease and not the start of a run."""
+"""Seconds before a session's end at which its successor starts: the gap is then only the hand-over
+of the lease, without the start of a run."""
 
 CLOCK_SLACK_S = 5.0
 """The largest difference between the clocks of Dagster's database and of this process."""
@@ -82,12 +82,12 @@ SHORT_LIFE = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
-    """What the supervisor has to do.
+    """The decision of the supervisor.
 
     Attributes:
         start: Request a new run.
         lost: Runs to report as failed: Dagster shows them as running, but their lease has ended.
-        paused: A person terminated the stream, and nobody has resumed it.
+        paused: The stream was terminated by a user and not resumed since.
         future_heartbeat: A heartbeat that lies in the future; pass it to the next decision.
     """
 
@@ -112,12 +112,13 @@ def supervise(
     Args:
         runs: The recent stream runs, newest first.
         session: The newest session of the gateway, alive or not.
-        supervised_since: When a person last switched the supervisor on.
+        supervised_since: When the supervisor's sensor was last switched on.
         rotate_after_s: Length of a session; its successor starts a little before the end and
             waits for the lease.
         last_future_heartbeat: The `future_heartbeat` of the last decision.
     """
-    # If the owner of a lease from the future is alive, it renews it before the next decision.
+    # A heartbeat in the future: if its owner is alive, it renews the lease before the next
+    # decision.
     ahead = session is not None and session.state in ALIVE and session.is_ahead(now)
     if session is not None and ahead and session.heartbeat_at != last_future_heartbeat:
         return _wait_for_clock(session, now)
@@ -172,8 +173,8 @@ def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
     heartbeat = session.heartbeat_at
     reason = (
         f"the last heartbeat of process {session.pid} on {session.host} lies "
-        f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was set; checking once "
-        "more"
+        f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was changed; checking "
+        "once more"
     )
     return Supervision(start=False, lost=(), reason=reason, future_heartbeat=heartbeat)
 

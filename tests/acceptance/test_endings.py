@@ -137,7 +137,7 @@ def test_by_itself_it_ends_with_a_verdict(home):
         assert demo.process.wait(LIMIT_S) == (1 if missed else 0)
         demo.ended_without_a_trace()
         log = (demo.home / "dagster.log").read_text(errors="replace")
-        assert "supervisor: Everything has ended, as was asked." in log
+        assert "supervisor: Everything has ended, as requested." in log
         assert "KeyboardInterrupt" not in log, "a helper was interrupted"
         if missed <= {"all current after"}:
             break

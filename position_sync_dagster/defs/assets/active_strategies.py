@@ -1,4 +1,4 @@
-"""The asset `active_strategies`: the legs of active strategies, by the strategies file."""
+"""The asset `active_strategies`: the legs of active strategies, from the strategies file."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 The legs of active strategies: these are valued by market data lines.
 
 - **Written by** `position-sync strategies`, the library, or the strategies file; materializing
-  makes the table equal to that file, where there is one, and else records what the table holds.
+  makes the table equal to that file if there is one, and otherwise records its contents.
 - **How to read it:** a row is the membership of a leg in a strategy, from `added_at` until
   `removed_at`, which is null while the leg is active. A leg without an account is held in any.
 """,
@@ -28,9 +28,9 @@ The legs of active strategies: these are valued by market data lines.
 def active_strategies(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Make the table equal to the strategies file; without a file, record what it holds.
+    """Make the table equal to the strategies file; without a file, record its contents.
 
-    In a drain that materializes the ledger as well, that step evaluates the checks.
+    If the drain also materializes the ledger, that step evaluates the checks.
     """
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync

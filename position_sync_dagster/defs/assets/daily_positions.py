@@ -1,7 +1,7 @@
 """The asset `daily_positions`: every holding at the close of each trading day.
 
-The trading days of an exchange are its partitions; each is there from its close on. The job
-`close_day` records them, after the close and again by night.
+The trading days of an exchange are its partitions; each exists from its close on. The job
+`close_day` records them after the close, and again at night.
 """
 
 import json
@@ -34,7 +34,8 @@ from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, excha
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
-"""A trading day is filled at its close; no pause of an exchange is longer than four days."""
+"""A trading day is recorded after its close; an exchange is never closed for more than four
+days."""
 
 LINEAGE: Lineage = {name: [("position_updates", name)] for name in DAILY_POSITIONS.columns} | {
     "session_date": [("position_updates", "timestamp")],
@@ -63,15 +64,15 @@ Every holding at the close of a trading day: the last value at or before the clo
 
 - **Written by** the job `close_day`, shortly after each close, and by backfills of any range.
 - **How to read it:** one row per trading day, account and contract. A day is replaced whole, so
-  filling it again changes nothing. `age_s` says how old a value was at the close. Where the program
-  did not run, the rows are what the broker's statement says (source FLEX). A day that nothing is
-  known of stays missing.
+  filling it again changes nothing. `age_s` says how old a value was at the close. If the program
+  did not run, the rows are those of the broker's statement (source FLEX). A day without any source
+  stays missing.
 """,
     )
     def daily_positions(
         context: dg.AssetExecutionContext, position_sync: PositionSyncResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetMaterialization | dg.AssetObservation]:
-        """Replace the partitions of all the run's days that have a source, in one commit."""
+        """Replace the partitions of the run's days that have a source, in one commit."""
         found, result = fill(context, position_sync)
         table = position_sync.derived_table(DAILY_POSITIONS)
         shared = (
@@ -137,25 +138,25 @@ def describe(closed: "closing.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]"
 
 
 METADATA_KEY = "position_sync/exchange_days"
-"""The key under which a code location passes the days to the runs that it starts."""
+"""The metadata key with which a code location passes the days to its runs."""
 
 YEARS_AHEAD = 2
-"""How many years ahead holidays are looked up: a code location may run that long."""
+"""Years ahead for which holidays are looked up: a code location may run that long."""
 
 
 class KnownDays(NamedTuple):
-    """The days of an exchange, and the first of them that is a partition."""
+    """The days of an exchange, and the first day that is a partition."""
 
     exchange: ExchangeDays
     first: date
 
 
 def known_days(settings: Settings) -> KnownDays:
-    """Return the days of the exchange that the settings name.
+    """Return the days of the exchange in the settings.
 
-    To look up the holidays takes as long as a third of starting a run, and the first day is to be
-    the same in all processes. So the code location does it once, and each run that it starts takes
-    over the result. A reload of the code location looks again.
+    A look-up of the holidays takes a third of the time to start a run, and the first day must be
+    the same in all processes. For that reason the code location does it once and passes the result
+    to each run. A reload of the code location looks them up again.
 
     Raises:
         SettingsError: The exchange is not known.
@@ -182,9 +183,9 @@ def known_days(settings: Settings) -> KnownDays:
 def exchange_partitions(days: ExchangeDays, first: date) -> dg.TimeWindowPartitionsDefinition:
     """Return one partition per trading day, which begins when the day can be recorded.
 
-    The window of a day is the time from its close to the next one, so that Dagster offers the
-    day from its close on and not before. Weekends are no windows of their own: with them as
-    exclusions Dagster would offer Monday from Saturday on.
+    The window of a day lasts from its close to the next one, so that Dagster offers the day only
+    from its close on. Weekends are left out by the cron schedule: as exclusions, they would make
+    Dagster offer Monday from Saturday on.
     """
     at = days.settled_at
     return dg.TimeWindowPartitionsDefinition(
@@ -204,14 +205,14 @@ def _first_day(settings: Settings) -> date:
 
     found = [first_ledger_day(settings.table("position_updates"))]
     if settings.flex_folder.is_dir():
-        # Few have statements, and the imports of their reader delay each first load.
+        # Few users have statements, and the imports of their reader delay each first load.
 
         found.append(statements.StatementFolder(settings.flex_folder).first_day())
     return min((day for day in found if day is not None), default=datetime.now(UTC).date())
 
 
 LATE_DAYS = 3
-"""How many trading days are recorded again by night: rows and statements may come late."""
+"""Number of trading days recorded again at night: rows and statements may come late."""
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -219,7 +220,7 @@ RANGE_END = "dagster/asset_partition_range_end"
 
 @dg.definitions
 def daily() -> dg.Definitions:
-    """Build asset, job and schedules for the exchange that the settings name."""
+    """Build asset, job and schedules for the exchange in the settings."""
     days, first = known_days(load_settings())
     asset = daily_asset(exchange_partitions(days, first))
     job = dg.define_asset_job(
@@ -240,8 +241,8 @@ def daily() -> dg.Definitions:
 def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     """Build the schedule that records each trading day shortly after its usual close.
 
-    Dagster's own schedule for partitions would run on holidays too, for the trading day before,
-    unless the job were given its partitions in a way that is deprecated.
+    Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
+    unless the job got its partitions in a deprecated way.
     """
     at = days.settled_at
 
@@ -265,8 +266,8 @@ def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
 def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
     """Build the schedule that records the last trading days again, before the next one opens.
 
-    Rows may be written late, and the broker makes a day's statement in the night after it. A day
-    without news changes nothing.
+    Rows may be written late, and the broker makes the statement of a day in the following night. A
+    day without new data does not change.
     """
 
     @dg.schedule(

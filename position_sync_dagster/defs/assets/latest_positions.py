@@ -34,15 +34,15 @@ The newest row of every holding: a small table for readers without code.
 - **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
   the stream has materialized the ledger; the table is replaced whole.
 - **How to read it:** one row per account and contract, with the columns of `position_updates`, and
-  when the source last confirmed its value. `PositionUpdatesTable.latest()` gives the rows at any
-  moment.
+  when the source last confirmed its value. `PositionUpdatesTable.latest()` returns the rows as
+  they are now.
 """,
 )
 @dagster_failures
 def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
-    """Replace the table by the newest rows; unchanged rows make no new version."""
+    """Replace the table with the newest rows; without a change there is no new version."""
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     found = lake.updates.sync.latest()

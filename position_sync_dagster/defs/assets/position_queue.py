@@ -23,7 +23,7 @@ from position_sync_dagster.lake.schema.tables import (
 from position_sync_dagster.sync.run_recorder import RefreshReport
 
 REFRESH_S = 75.0
-"""Longest refresh of one of several logins; less than the longest time of a run of the drain."""
+"""Time limit for the refresh of one of several logins; less than that of a drain run."""
 
 
 @table_asset(
@@ -48,7 +48,7 @@ def position_queue(
 ) -> dg.MaterializeResult[None]:
     """Enqueue every monitored holding of one broker snapshot of each login.
 
-    Of several logins, those that cannot be refreshed are named; the run fails if none of them can.
+    With several logins, those that cannot be refreshed are logged; the run fails if none can.
     """
     lake, settings = position_sync.lake, position_sync.settings
     named = context.run.tags.get(REFRESHED)

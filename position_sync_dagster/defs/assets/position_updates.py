@@ -26,7 +26,7 @@ from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, RECONCILI
 from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
 MAX_BATCHES = 50
-"""Batches shown with a run; the rows themselves name every batch."""
+"""Maximum number of batches shown with a run; the rows name every batch."""
 
 
 @table_asset(
@@ -35,12 +35,12 @@ MAX_BATCHES = 50
     job=STREAM_JOB,
     freshness_policy=QUARTER_HOURLY,
     description="""
-The ledger: every value of every position, streamed or drained. All else is derived from it.
+The ledger: every value of every position, streamed or drained. The reports are derived from it.
 
 - **Written by** the job `stream_positions`, with one commit a second, and by `drain_positions`,
   with one commit a batch of requests. Materializing drains the queue.
 - **How to read it:** rows are only appended; the newest row of a holding is its value. `source` is
-  STREAM or QUEUE; `run_id`, `session_id`, `batch_id` and `request_id` say what made the row. An
+  STREAM or QUEUE; `run_id`, `session_id`, `batch_id` and `request_id` name the writer. An
   unknown value is null, never zero.
 - **Events:** each row is counted in exactly one of them, as `stream/rows` or as `drain/rows`. The
   stream observes once a minute, and materializes when its state changes and each quarter of an
@@ -53,8 +53,8 @@ def position_updates(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Value the queue's requests in batches until it is empty or the time is up.
 
-    A drain evaluates the checks right after its rows, without having planned them: while
-    a planned check waits for its step, Dagster shows no result of it.
+    A drain evaluates the checks right after its rows. They are not planned: while a planned check
+    waits for its step, Dagster shows no result of it.
     """
     lake = position_sync.lake
     report = asyncio.run(refresh.drain(lake, position_sync.settings, run_id=context.run.run_id))
@@ -84,7 +84,7 @@ def position_updates(
 
 
 def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.MetadataValue]:
-    """Return the numbers of a drain, which the UI plots, and a bounded table of its batches."""
+    """Return the numbers of a drain, which the UI plots, and a table of its first batches."""
     waits = [b.oldest_wait_s for b in report.batches if b.oldest_wait_s is not None]
     numbers: dict[str, float | int | None] = {
         "drain/rows": report.rows,

@@ -1,6 +1,6 @@
-"""The asset `executions`: the trades that the broker's statements name.
+"""The assets `flex_statements` and `executions`.
 
-The asset `flex_statements`: the broker's statements, as XML files in a folder.
+These are the broker's statements, as XML files in a folder, and the trades in them.
 """
 
 import dagster as dg
@@ -27,7 +27,7 @@ from position_sync_dagster.lake.schema.tables import EXECUTIONS
     deps=["flex_statements"],
     job=IMPORT_JOB,
     description="""
-The trades that the broker's statements name, with commission and realized profit.
+The trades in the broker's statements, with commission and realized profit.
 
 - **Written by** the job `import_statements`, each night.
 - **How to read it:** one row per execution; it is stored once, however many statements name it.
@@ -36,9 +36,9 @@ The trades that the broker's statements name, with commission and realized profi
 def executions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
-    """Store the executions of all statements that are not stored yet, in one commit.
+    """Store the new executions of all statements, in one commit.
 
-    A file that cannot be read is left out: `flex_statements` names it.
+    A file that cannot be read is left out; `flex_statements` reports it.
     """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
     added = service.import_executions(run_id=context.run.run_id)
@@ -58,10 +58,10 @@ def executions(
 FILES_CHECK = "files_are_readable"
 
 FAULTS_SHOWN = 20
-"""Files that a failing check names."""
+"""Maximum number of files that a failing check names."""
 
 SHOWN = 400
-"""How many statements are listed with an event; the folder has all."""
+"""Maximum number of statements listed with an event; the folder has all."""
 
 
 @dg.asset(
@@ -96,7 +96,7 @@ Activity Flex statements of the broker, as XML files of a folder: its own record
 def flex_statements(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Download the query if there is one, read every file, and list what they cover."""
+    """Download the query if there is one, read every file, and list the covered days."""
     service = statements.StatementService(position_sync.lake, position_sync.settings)
     downloaded = service.download()
     read = service.read()
@@ -121,7 +121,7 @@ def flex_statements(
 
 
 def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
-    """Return the result of the check for what was read of the folder; pure."""
+    """Return the result of the check for the files of the folder; pure."""
     if not read.unreadable:
         return dg.AssetCheckResult(
             passed=True,

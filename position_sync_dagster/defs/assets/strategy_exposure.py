@@ -1,7 +1,7 @@
-"""The asset `strategy_exposure`: what each strategy holds, and its value, as tables and plots.
+"""The asset `strategy_exposure`: holdings and values of each strategy, as tables and plots.
 
-In the metadata a number that is not known is left out, and never zero. Each sum has one currency in
-its name, because different currencies are never added.
+In the metadata an unknown number is left out and never zero. Each sum has its currency in the name,
+because different currencies are never added.
 """
 
 import base64
@@ -30,16 +30,16 @@ PICTURE = "picture"
 DRAWN_AT = "picture_drawn_at"
 
 DRAWN_EVERY = timedelta(minutes=2)
-"""An event sooner than that after a picture shows the same one: to draw takes half a second."""
+"""Minimum time between two pictures: drawing takes 0.5 s, and events in between reuse the last."""
 
 LARGEST = 10
-"""Positions of each list of `latest_positions`."""
+"""Maximum length of each list of `latest_positions`."""
 
 MONEY = {
     *("value", "unrealised P&L", "daily P&L", "dollar delta", "theta", "vega"),
     *("market_value", "unrealized_pnl", "daily_pnl"),
 }
-"""Columns of the tables that show cents and no more."""
+"""Columns of the tables that are rounded to cents."""
 
 MOST_CURRENCIES = 5
 MOST_STRATEGIES = 200
@@ -47,7 +47,7 @@ MOST_STRATEGIES = 200
 _STRATEGIES = dg.TableSchema(
     columns=[
         dg.TableColumn("strategy", "string"),
-        dg.TableColumn("currency", "string", "Of the columns of money. Never added to another."),
+        dg.TableColumn("currency", "string", "Of the money columns. Currencies are never added."),
         dg.TableColumn("legs held / of", "string"),
         dg.TableColumn("value", "float", "Without the notional value of futures."),
         dg.TableColumn("unrealised P&L", "float"),
@@ -106,7 +106,7 @@ def strategies_metadata(
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
-    """Return the numbers that are known as values that the UI plots."""
+    """Return the known numbers as metadata that the UI plots."""
     return {
         name: dg.MetadataValue.float(round(float(value), 4))
         for name, value in numbers.items()
@@ -115,12 +115,12 @@ def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
 
 
 def seldom(**counts: int) -> dict[str, int]:
-    """Return the counts that are not zero: a plot of nothing but zeros says nothing."""
+    """Return the counts that are not zero, since a plot of zeros alone has no use."""
     return {name: count for name, count in counts.items() if count}
 
 
 def picture_metadata(png: bytes, drawn_at: datetime) -> dict[str, dg.MetadataValue]:
-    """Return a PNG inside Markdown, as the UI shows it, with the time at which it was drawn."""
+    """Return a PNG inside Markdown, for the UI, with the time at which it was drawn."""
     data = base64.b64encode(png).decode()
     return {
         PICTURE: dg.MetadataValue.md(f"![P&L and ages](data:image/png;base64,{data})"),
@@ -131,7 +131,7 @@ def picture_metadata(png: bytes, drawn_at: datetime) -> dict[str, dg.MetadataVal
 def recent_picture(
     instance: dg.DagsterInstance, asset: dg.AssetKey, now: datetime
 ) -> dict[str, dg.MetadataValue]:
-    """Return the picture of the asset's last event if it is younger than DRAWN_EVERY, else {}."""
+    """Return the picture of the asset's last event if younger than DRAWN_EVERY, else {}."""
     event = instance.get_latest_materialization_event(asset)
     found = event.asset_materialization.metadata if event and event.asset_materialization else {}
     drawn, picture = found.get(DRAWN_AT), found.get(PICTURE)
@@ -160,9 +160,9 @@ _POSITIONS = [
 
 
 def positions_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
-    """Return the largest positions by value and by loss, of each currency apart.
+    """Return the largest positions by value and by loss, for each currency.
 
-    The value of a future is notional, and is not compared with the value of options and stocks.
+    The value of a future is notional and is not compared with that of options and stocks.
     """
     held = rows.filter(pl.col("position") != 0)
     valued = held.filter(pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null())
@@ -193,7 +193,7 @@ def _kind(kind: "pl.DataType") -> str:
 
 
 def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
-    """Return profit and loss of a day by currency, and how many holdings it leaves out."""
+    """Return the profit and loss of a day by currency, and the number of holdings left out."""
     held = rows.filter(pl.col("position") != 0)
     numbers: dict[str, float | None] = {}
     for (currency,), part in rows.group_by("currency", maintain_order=True):
@@ -204,7 +204,7 @@ def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
 
 
 def _texts(row: Mapping[str, object]) -> dict[str, str | int | float | bool | None]:
-    """Return values that a table of metadata may have; an unknown one is None."""
+    """Return the values as types that a metadata table accepts; None for an unknown one."""
     return {
         name: round(value, 2 if name in MONEY else 4)
         if isinstance(value, float)
@@ -259,12 +259,12 @@ LINEAGE = {
     job=DERIVE_JOB,
     freshness_policy=QUARTER_HOURLY,
     description="""
-What each strategy holds, and what that is worth.
+The holdings of each strategy, and their value.
 
 - **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
   the stream has materialized the ledger; the table is replaced whole.
-- **How to read it:** one row per strategy, currency and class of asset. Sums are over what is
-  known, beside the number of legs that are not. Futures count as notional, never as value.
+- **How to read it:** one row per strategy, currency and class of asset. Sums are over known values;
+  the number of legs left out is beside them. Futures count as notional, never as value.
 """,
 )
 @dagster_failures
@@ -306,9 +306,9 @@ def strategy_exposure(
 def picture(
     context: dg.AssetExecutionContext, lake: "tables.Lake", book: "overview.Book", now: datetime
 ) -> dict[str, dg.MetadataValue]:
-    """Return a picture of the day: that of the event before while it is recent, else a new one.
+    """Return the picture of the last event if it is recent, else draw a new one.
 
-    Without a picture the table and its numbers still stand: what goes wrong here is a warning.
+    An error here is only logged as a warning: the table and its numbers do not need the picture.
     """
     found = recent_picture(context.instance, context.asset_key, now)
     if found or not book.matching:

@@ -1,6 +1,7 @@
-"""What all assets share, and those that no run materializes: gateway and owner's tables.
+"""Definitions that all assets share, and the external assets: the gateway and its owner's tables.
 
-The stream observes those, and a refresh while no stream lives.
+No run materializes the external assets. The stream observes them, or a refresh while no stream is
+alive.
 """
 
 import inspect
@@ -26,11 +27,11 @@ KINDS = {"deltalake", "python"}
 TAGS = {"domain": "positions"}
 
 LOCATION = "position_sync_dagster"
-"""The name of the code location, as in `workspace.yaml`: links to jobs need it."""
+"""The name of the code location in `workspace.yaml`; links to jobs contain it."""
 
 POSITIONS = "positions"
-"""The one group of all assets. With several groups, Dagster's lineage page shows closed boxes until
-a person opens each of them; with one it shows every asset at first sight."""
+"""The group of all assets. With several groups, Dagster's lineage page shows closed boxes, and the
+user must open each one; with a single group it shows every asset at once."""
 
 DATA_VERSION = "dagster/data_version"
 """The tag for the Delta version of an event that no asset function returned."""
@@ -38,10 +39,10 @@ DATA_VERSION = "dagster/data_version"
 QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(minutes=40), warn_window=timedelta(minutes=20)
 )
-"""For what is materialized at least once in a quarter of an hour."""
+"""For assets that are materialized at least every 15 minutes."""
 
 Lineage = Mapping[str, Sequence[tuple[str, str]]]
-"""Column → the columns that it is made of, each as (asset, column)."""
+"""Column → its source columns, each as (asset, column)."""
 
 _TYPES = {
     Kind.TEXT: "string",
@@ -60,16 +61,16 @@ def table_asset(
     job: str | None = None,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return `dg.asset` with the owners, kinds, tags and columns that every table shows.
+    """Return `dg.asset` with the owners, kinds, tags and columns of a table.
 
     Each run of the asset is recorded in the table `runs`.
 
     Args:
         spec: The table; the asset has its name.
-        metadata: Shown beside the columns.
-        lineage: Of a derived table, where each column comes from.
-        job: The job that writes the table, to link it.
-        options: What else `dg.asset` takes, such as `description` and `deps`.
+        metadata: Further metadata.
+        lineage: The source of each column, for a derived table.
+        job: The job that writes the table, for a link.
+        options: Other arguments of `dg.asset`, such as `description` and `deps`.
 
     Example:
         @table_asset(LATEST_POSITIONS, deps=["position_updates"], description="…")
@@ -99,9 +100,9 @@ def table_asset(
 def table_metadata(
     spec: TableSpec, *, lineage: Lineage | None = None, job: str | None = None
 ) -> "dict[str, dg.RawMetadataValue]":
-    """Return the definition's metadata of a table: name, columns, their origin, and its job.
+    """Return the metadata of a table's definition: name, columns, their lineage, and its job.
 
-    The URI is added when the definitions are loaded, since only the settings know it.
+    The URI is added when the definitions are loaded, since it depends on the settings.
     """
     metadata: dict[str, dg.RawMetadataValue] = {
         "dagster/table_name": spec.name,
@@ -122,7 +123,7 @@ def table_metadata(
 
 
 def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
-    """Return the origin of columns as metadata; the UI reads it from definitions and events."""
+    """Return the column lineage as metadata; the UI reads it from definitions and events."""
     deps = {
         column: [
             dg.TableColumnDep(asset_key=asset, column_name=source) for asset, source in sources
@@ -133,7 +134,7 @@ def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
 
 
 def code_reference(file: str, line: int) -> "dict[str, dg.RawMetadataValue]":
-    """Return the place in the code that defines an asset as metadata."""
+    """Return the code reference of an asset as metadata."""
     reference = dg.LocalFileCodeReference(file_path=file, line_number=line)
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
@@ -209,8 +210,8 @@ Every holding as the broker last reported it, with the broker's own value.
 - **Written by** the owner of the login: the stream when the account feed changed, or a refresh by
   `position_queue` while no stream lives.
 - **How to read it:** one row per gateway, account and contract. The later of `confirmed_at` and the
-  newest `account_confirmed_at` of its account says until when the broker confirmed the values,
-  `completeness` how much of the account the last download covered.
+  newest `account_confirmed_at` of its account is when the broker last confirmed the values;
+  `completeness` says how much of the account the last download covered.
 """,
     )
     contracts = external_table(
@@ -243,7 +244,7 @@ Net liquidation, cash, available funds, margin and profit of each account, one r
 
 - **Written by** the stream (source GATEWAY), and by `flex_statements` for past days (source FLEX).
 - **How to read it:** rows are only appended; the newest row of an account and source is its value.
-  What the broker did not say is null.
+  Amounts that the broker did not report are null.
 """,
     )
     breaks = external_table(
@@ -251,7 +252,7 @@ Net liquidation, cash, available funds, margin and profit of each account, one r
         deps=["broker_positions", "position_updates", "active_strategies"],
         job=DERIVE_JOB,
         description="""
-Differences between the broker and the tables, each with its life.
+Differences between the broker and the tables, from their opening to their resolution.
 
 - **Written by** the check `agrees_with_the_broker`.
 - **How to read it:** one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
@@ -264,10 +265,10 @@ Differences between the broker and the tables, each with its life.
 
 
 def observe_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetObservation:
-    """Return an observation of a table as it is now.
+    """Return an observation of a table in its current state.
 
-    It has no data version: the ledger follows these tables all the time, so that a new version of
-    them does not make it old.
+    It has no data version: the ledger follows these tables all the time, and a new version of them
+    must not mark it as stale.
     """
     table = next(found for found in lake.tables if found.spec.name == spec.name)
     return dg.AssetObservation(
@@ -280,7 +281,7 @@ def observe_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetObservation:
 
 
 def gateway_seen(gateway_id: str) -> dg.AssetObservation:
-    """Return an observation of the gateway by a refresh, which connects for a moment."""
+    """Return an observation of the gateway by a refresh, which connects only briefly."""
     return dg.AssetObservation(
         GATEWAY,
         description="A refresh saw the gateway",

@@ -1,4 +1,4 @@
-"""Checks of what comes from the broker: streams, holdings, lines, accounts, contracts of legs."""
+"""Checks of the broker's data: stream, holdings, lines, accounts, contracts of legs."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -28,7 +28,7 @@ from position_sync_dagster.domain.update import Source
 from position_sync_dagster.settings import Settings
 
 SESSIONS_SEEN = 1000
-"""Enough to find the last stream behind two days of refreshes that owned the login."""
+"""Number of sessions read: enough to find the last stream before two days of refreshes."""
 
 
 @dg.asset_check(
@@ -43,7 +43,7 @@ def a_stream_watches(position_sync: PositionSyncResource) -> dg.AssetCheckResult
 
 
 def watched_now(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now; the stream itself evaluates it when its state changes."""
+    """Return the check's result now; the stream evaluates it when its state changes."""
     return of_each_login(
         settings,
         lambda login: judge_stream_session(_session_of(lake, login), datetime.now(UTC)),
@@ -84,7 +84,7 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
         metadata={
             **metadata,
             "blind_for_s": (now - since).total_seconds(),
-            WHAT_TO_DO: "Look whether TWS or IB Gateway runs and is logged in; `position-sync "
+            WHAT_TO_DO: "Check whether TWS or IB Gateway runs and is logged in; `position-sync "
             "status` says what the stream tried.",
         },
     )
@@ -118,7 +118,7 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
         orient="row",
     )
     if text is not None and (not named or (more := _MORE.search(text))):
-        # What the session does not name by itself is counted there.
+        # The session counts the holdings that it does not name.
         rest = f"{more[1]} more" if named and more else text
         rows = rows.vstack(pl.DataFrame([(None, "", rest)], schema=rows.schema, orient="row"))
     return rows_result(
@@ -126,8 +126,8 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
         passed="The gateway sent no holding that cannot be used, and no account is unknown.",
         failed="shown: " + "; ".join([*unknown.values(), *([text] if text else [])]),
         what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
-        "TWS; restart the gateway if it shows them otherwise. Log in as the user of an account "
-        "that is not managed; one that is gone is left out by a gateways file.",
+        "TWS; restart the gateway if TWS differs. For an account that is not managed, log in as "
+        "its user; remove an account that no longer exists with a gateways file.",
     )
 
 
@@ -142,7 +142,7 @@ holdings_are_usable = table_check(
 
 
 NEAR = 0.9
-"""The lines run short when this part of the limit is in use."""
+"""The check fails when this share of the line limit is in use."""
 
 
 def evaluate_lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
@@ -172,11 +172,11 @@ def judge_lines(
     """Return the check's result; pure.
 
     Args:
-        session: Of the login's owner.
-        broker: What the broker last said of each holding.
+        session: The session of the login's owner.
+        broker: The broker's last report of each holding.
         newest: The newest row of each open holding.
         active: The conids of active strategies.
-        now: The time.
+        now: The current time.
     """
     if (
         session is None
@@ -253,14 +253,15 @@ def judge_accounts(
 ) -> dg.AssetCheckResult:
     """Return the check's result; pure.
 
-    A row is written when the worth changed. While no value of a holding changes, as in the night,
-    an old row is right: it is compared with the newest change of a holding, not with the clock.
+    A row is written when an amount of the account changed. While no holding changes, as at night,
+    an old row is correct: the row is compared with the newest change of a holding, not with the
+    clock.
 
     Args:
-        broker: What the broker last said of each holding; `received_at` is its last change.
+        broker: The broker's last report of each holding; `received_at` is its last change.
         values: The newest row of each account.
-        since: When the owner of the login began: an account without a row is due after that.
-        patience: How far the row may be behind.
+        since: When the owner of the login began; from then on an account without a row is due.
+        patience: Maximum delay of the row.
     """
     if broker.is_empty():
         return unknown_result("the broker has not reported a holding yet.")
@@ -315,9 +316,9 @@ def judge_legs(
 
     Args:
         unresolved: The active legs without a conid.
-        resolved: How many have one.
-        now: The time.
-        patience: How long a leg may wait for its first look-up.
+        resolved: The number of legs with one.
+        now: The current time.
+        patience: Maximum wait of a leg for its first look-up.
     """
     rows = pl.DataFrame(
         [
@@ -332,8 +333,8 @@ def judge_legs(
         rows,
         passed=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         failed="legs have no contract, and are not streamed",
-        what_to_do="Add what tells the candidates apart (trading_class, multiplier, exchange), or "
-        "the conid: `position-sync strategies add`.",
+        what_to_do="Add the field that differs between the candidates (trading_class, multiplier, "
+        "exchange), or the conid: `position-sync strategies add`.",
         legs=resolved + len(unresolved),
     )
 
@@ -342,5 +343,5 @@ legs_are_resolved = table_check(
     "active_strategies",
     "legs_are_resolved",
     evaluate_legs_are_resolved,
-    description="Whether the one contract of each leg that was given without a conid was found.",
+    description="Whether exactly one contract was found for each leg without a conid.",
 )

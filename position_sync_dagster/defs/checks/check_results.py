@@ -1,4 +1,4 @@
-"""What several checks share: their definition, their results, and results as events."""
+"""Functions that the checks share: their definition, their results, and results as events."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,13 +11,13 @@ from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.settings import Settings
 
 SHOWN = 20
-"""Rows that a failing check shows."""
+"""Maximum number of rows that a failing check shows."""
 
 UNKNOWN = "unknown"
-"""The metadata of a result that compared nothing: neither a break nor the end of one."""
+"""Metadata key of a result that could not compare anything; alerts ignore such a result."""
 
 WHAT_TO_DO = "what_to_do"
-"""The metadata of a failing check for the person who has to act."""
+"""Metadata key of a failing check: what its reader should do."""
 
 Evaluate = Callable[["tables.Lake", Settings], dg.AssetCheckResult]
 
@@ -25,7 +25,7 @@ Evaluate = Callable[["tables.Lake", Settings], dg.AssetCheckResult]
 def table_check(
     asset: str, name: str, evaluate: Evaluate, *, description: str
 ) -> dg.AssetChecksDefinition:
-    """Return the check of a table that a function evaluates; it blocks nothing."""
+    """Return a non-blocking check of a table that a function evaluates."""
 
     @dg.asset_check(name=name, asset=asset, description=description)
     @dagster_failures
@@ -48,18 +48,18 @@ def unknown_result(why: str) -> dg.AssetCheckResult:
 def of_each_login(
     settings: Settings, evaluate: Callable[[Settings], dg.AssetCheckResult]
 ) -> dg.AssetCheckResult:
-    """Return the result of a check that is evaluated for each login by itself."""
+    """Return the merged result of a check that is evaluated separately for each login."""
     return merged({login.gateway_id: evaluate(login) for login in settings.logins})
 
 
 def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     """Return the results of several logins as one; pure.
 
-    It fails if one of them fails, and names the logins that do. A login of which nothing is known
-    makes it unknown, unless another one fails.
+    It fails if one of them fails, and names those logins. An unknown result makes it unknown,
+    unless another login fails.
 
     Args:
-        results: By the name of the login; a single one is returned as it is.
+        results: The results by login; a single one is returned unchanged.
     """
     if len(results) == 1:
         return next(iter(results.values()))
@@ -101,12 +101,12 @@ def rows_result(
     """Return the result of a check that fails when it found rows; pure.
 
     Args:
-        rows: What is wrong, the worst first; the first ones are shown.
-        passed: The description when there are none.
-        failed: The description otherwise, after the number of rows.
-        what_to_do: For a person, when there are rows.
-        severity: Of a failure.
-        numbers: Shown in both cases.
+        rows: The problems, worst first; the first ones are shown.
+        passed: The description if there are none.
+        failed: The description otherwise; the number of rows precedes it.
+        what_to_do: The advice if there are rows.
+        severity: The severity of a failure.
+        numbers: Metadata in both cases.
     """
     if rows.is_empty():
         return dg.AssetCheckResult(passed=True, description=passed, metadata=dict(numbers))
@@ -150,11 +150,11 @@ def check_evaluation(
     result: dg.AssetCheckResult,
     target: dg.EventLogRecord | None = None,
 ) -> dg.AssetCheckEvaluation:
-    """Return a result as an event for a check that no step of the run was planned to execute.
+    """Return a result as an event of a check that was not planned in the run.
 
     Args:
-        target: The materialization that was checked, for an event outside its run. Without it
-            Dagster compares times in whole seconds, and takes a check in the same second for old.
+        target: The materialization that was checked, for an event outside its run. Without it,
+            Dagster compares times in whole seconds and shows a check in the same second as old.
     """
     judged = None
     internals = dagster_internals.CHECKED_EVENT.load()

@@ -14,7 +14,7 @@ from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 
 SHOWN = 20
-"""Ranges that are shown with the check."""
+"""Maximum number of ranges shown with the check."""
 
 
 @dg.asset_check(
@@ -24,10 +24,10 @@ SHOWN = 20
 )
 @dagster_failures
 def days_are_complete(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-    """Compare the days of the table with the trading days that are over."""
+    """Compare the days of the table with the past trading days."""
     exchange, first = known_days(position_sync.settings)
     keys = exchange_partitions(exchange, first).get_partition_keys()
-    # Right after today's close its run may still be on its way.
+    # Right after today's close its run may not have ended.
     today = datetime.now(ZoneInfo(exchange.timezone)).date()
     over = [day for day in map(date.fromisoformat, keys) if day < today]
     table = position_sync.derived_table(DAILY_POSITIONS)
@@ -50,9 +50,9 @@ def judge_days(
     """Return the check's result; pure.
 
     Args:
-        over: The trading days that are over, ascending.
+        over: The past trading days, ascending.
         recorded: The days with rows.
-        old: Of these, the days whose values are all from before the day.
+        old: Recorded days whose values are all from before the day.
     """
     if not over:
         return dg.AssetCheckResult(passed=True, description="No trading day is over yet.")
@@ -89,7 +89,7 @@ def judge_days(
 
 
 def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, date, int]]:
-    """Return the chosen days as ranges of neighbours among the days: first, last, how many."""
+    """Return the chosen days as ranges of consecutive days: first, last, number."""
     index = {day: number for number, day in enumerate(days)}
     ranges: list[tuple[date, date, int]] = []
     for day in sorted(chosen):

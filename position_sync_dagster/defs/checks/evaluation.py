@@ -1,9 +1,9 @@
-"""The checks that the program evaluates by itself: right after the tables that they judge changed.
+"""The evaluation of the checks by drains, streams and `refresh_derived`.
 
-Dagster takes a result for old once its asset is materialized again. So a drain and the stream
-evaluate all of them after each of their materializations, and `refresh_derived` those whose result
-does not stand. None of them is planned in a drain: while a planned check waits, Dagster shows no
-result of it.
+Dagster shows a result as old once its asset is materialized again. For that reason a drain and the
+stream evaluate all checks after each of their materializations, and `refresh_derived` those whose
+result is old. A drain plans none of them: while a planned check waits, Dagster shows no result of
+it.
 """
 
 import logging
@@ -27,8 +27,8 @@ from position_sync_dagster.settings import Settings
 logger = logging.getLogger(__name__)
 
 TIME_LIMIT_S = 20.0
-"""A drain begins no further check when it has run for this time, and a stream when it has evaluated
-checks for this time: where tables are slow, values come first."""
+"""Time limit: a drain that has run for this time, or a stream that has evaluated checks for this
+time, begins no further check. If tables are slow, values come first."""
 
 LEDGER = "position_updates"
 QUEUE = "position_queue"
@@ -76,17 +76,17 @@ def evaluated(
     checks: tuple[tuple[str, str], ...] = CHECKS,
     time_limit_s: float | None = None,
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Evaluate checks now, and return the results as events.
+    """Evaluate checks, and return the results as events.
 
-    A check that cannot be evaluated says so, and harms no other: neither a stream nor a drain shall
-    end because of one.
+    A check that raises an error gets a result that says so; the other checks, the stream and the
+    drain continue.
 
     Args:
-        lake, settings: What the checks look at.
-        instance: Where the materializations are that they judge.
+        lake, settings: The data that the checks read.
+        instance: The Dagster instance with the materializations to check.
         run_id: The run that evaluates.
         checks: Asset and name of each.
-        time_limit_s: No check is begun after it; `refresh_derived` evaluates the others.
+        time_limit_s: No check begins after it; `refresh_derived` evaluates the others.
     """
     until = None if time_limit_s is None else time.monotonic() + time_limit_s
     compared = partial(ledger.compared_now, run_id=run_id)

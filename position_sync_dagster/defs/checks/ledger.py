@@ -28,17 +28,17 @@ from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.settings import Settings
 
 MAX_DISCREPANCIES = 100
-"""Discrepancies shown with a check; the table `reconciliation_breaks` has all of them."""
+"""Maximum number of discrepancies shown; the table `reconciliation_breaks` has all."""
 
 ERROR_TYPES = frozenset(
     {DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY}
 )
-"""Types of discrepancy in which the ledger and the broker differ about a holding itself."""
+"""Discrepancy types that concern the holding itself; they make the check an ERROR."""
 
 
 TO_DO = (
     "Compare the rows of the check with TWS. MISSING, SURPLUS and QUANTITY are wrong positions "
-    "here until the next refresh; LEG_QUANTITY and LEG_MISMATCH are mended in the strategies."
+    "here until the next refresh; correct LEG_QUANTITY and LEG_MISMATCH in the strategies."
 )
 
 
@@ -122,7 +122,7 @@ COUNT_ONCE = (
 )
 
 WINDOW = timedelta(minutes=30)
-"""Twice as long as the longest time between two evaluations."""
+"""Time span of the checked rows: twice the longest time between two evaluations."""
 
 
 def evaluate_ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
@@ -176,8 +176,8 @@ def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
         without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
         passed=f"{newest.height} holdings, all with a value.",
         failed=f"of {newest.height} holdings have no value",
-        what_to_do="Their value is unknown, not zero, and in no total. Read note; look whether TWS "
-        "shows a price, and whether the login may see market data of the contract.",
+        what_to_do="Their value is unknown, not zero, and in no total. Read note; check whether "
+        "TWS shows a price, and whether the login has market data permission for the contract.",
         holdings=newest.height,
     )
 
@@ -191,7 +191,7 @@ legs_have_values = table_check(
 
 
 SAME_TIME = timedelta(seconds=5)
-"""Values further apart in time may differ because the market moved: that proves nothing."""
+"""Maximum time between two compared values: further apart, the market may have moved."""
 
 
 def evaluate_values_match_the_broker(
@@ -215,9 +215,9 @@ def judge_difference(
 
     Args:
         newest: The newest row of each open holding.
-        broker: What the broker last said of each.
-        band: Part of its value by which a value may differ. A difference below five cents of the
-            price is never one: the smallest steps of a cheap option are large parts of it.
+        broker: The broker's last report of each.
+        band: Maximum relative difference of a value. Differences below five cents of the price are
+            ignored, since one tick of a cheap option is a large part of its price.
     """
     ours = newest.select("account", "conid", "position", "market_value", "timestamp", "price_kind")
     pairs = (
@@ -226,7 +226,7 @@ def judge_difference(
         .filter(pl.col("position") == pl.col("position_broker"))
     )
     if pairs.is_empty():
-        return unknown_result("no holding has both a value of ours and one of the broker.")
+        return unknown_result("no holding has both our own value and one of the broker.")
     difference = (pl.col("market_value") - pl.col("market_value_broker")).abs()
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
     allowed = pl.max_horizontal(

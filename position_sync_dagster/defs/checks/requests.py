@@ -11,10 +11,11 @@ from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.settings import Settings
 
 LOOK_BACK = timedelta(days=1)
-"""An older failure is history: `position-sync queue list --status FAILED` still has it."""
+"""Maximum age of a failure in the check; `position-sync queue list --status FAILED` has older
+ones."""
 
 ANSWERED_WITHIN = timedelta(hours=1)
-"""A holding that is valued at all is requested again far more often."""
+"""A holding whose values can be read is requested again far more often than this."""
 
 _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
 
@@ -27,7 +28,7 @@ def evaluate_requests_are_answered(lake: "tables.Lake", settings: Settings) -> d
     if not failed.is_empty():
         success = QueueStatus.SUCCESS.value
         done = inspection.finished_requests(lake, success, now - ANSWERED_WITHIN)
-        closed = pl.col("position") == 0  # what is closed needs no value, whenever it closed
+        closed = pl.col("position") == 0  # a closed holding needs no value, whenever it closed
         at = pl.when(closed).then(pl.lit(now)).otherwise("timestamp").alias("at")
         rows = lake.updates.sync.latest().select("account", "conid", at)
         any_account = rows.with_columns(account=pl.lit(None, pl.String))
@@ -57,10 +58,10 @@ def judge_requests(
     Args:
         failed: Requests that are FAILED.
         live: Requests that are not finished.
-        answered: When holdings were valued (`account`, `conid`, `at`): a failure before does not
-            count any more.
-        foreign: Rows of the queue that another program wrote, and that are no requests.
-        now: The time.
+        answered: When holdings were valued (`account`, `conid`, `at`): earlier failures do not
+            count.
+        foreign: Rows of the queue that another program wrote and that are no requests.
+        now: The current time.
         old_after: How long a request may wait.
     """
     newest = answered.group_by("account", "conid").agg(pl.col("at").max())
@@ -104,7 +105,7 @@ requests_are_answered = table_check(
 
 
 WINDOW = timedelta(minutes=30)
-"""Twice as long as the longest time between two evaluations."""
+"""Time span of the checked requests: twice the longest time between two evaluations."""
 
 
 def evaluate_requests_end_once(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
@@ -121,8 +122,8 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
     """Return the check's result; pure.
 
     Args:
-        requests: As stored, live and finished ones.
-        rows: Those of their `update_id`s that the ledger has.
+        requests: The stored requests, live and finished.
+        rows: The `update_id`s of these requests that are in the ledger.
     """
     live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
     is_live = pl.col("bucket") == partitions.LIVE

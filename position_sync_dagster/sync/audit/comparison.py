@@ -1,4 +1,4 @@
-"""Rows, records and events of the same runs, compared in all directions; pure."""
+"""Compare the rows, the records and the events of runs; pure."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ LEDGER = "position_updates"
 
 
 class FindingKind(StrEnum):
-    """What does not agree.
+    """The kind of a disagreement.
 
     RECORD_MISSING: rows or an event name a run that `runs` lacks. RECORD_BEHIND: the record of a
     run that has ended says less than its rows. EVENT_MISSING: rows are in no event. ROWS_MISSING:
@@ -38,7 +38,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRows:
-    """What the ledger holds of a run; its commits are in the order of writing."""
+    """The rows of a run in the ledger, by commit in the order of writing."""
 
     run_id: str
     step: str
@@ -58,8 +58,8 @@ class RunEvent:
 
     Attributes:
         run_id: The run whose rows it names.
-        version_from, version_to: It names the rows with a greater version than the first, up to
-            the second.
+        version_from, version_to: It names the rows of the versions after the first, up to and
+            including the second.
     """
 
     run_id: str
@@ -71,7 +71,7 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """What Dagster's storage holds.
+    """The events and runs in Dagster's storage.
 
     Attributes:
         runs: The runs that Dagster still knows, by id, as records without counts.
@@ -88,9 +88,9 @@ class AuditFinding:
     """One disagreement about one run.
 
     Attributes:
-        rows: How many rows it is about.
-        record: The record that mends it; None where no record does.
-        event: The event that mends it; None where no event does.
+        rows: The number of rows concerned.
+        record: The record that repairs it; None if no record can.
+        event: The event that repairs it; None if no event can.
     """
 
     kind: FindingKind
@@ -102,7 +102,7 @@ class AuditFinding:
 
     @property
     def repairable(self) -> bool:
-        """Whether a repair of the index mends it."""
+        """Whether writing a record or an event repairs it."""
         return self.record is not None or self.event is not None
 
 
@@ -120,8 +120,8 @@ def compare(
     Args:
         records: The newest record of each step.
         events: None to compare rows and records only.
-        grace: A run that was heard of so recently may still write its record and its event.
-        alive: Runs that own a login now: they are in progress.
+        grace: A run with a newer sign of life than this is skipped: its record may still come.
+        alive: Runs that own a login now; they are in progress.
     """
     by_rows = {one.run_id: one for one in ledger}
     by_record = {one.run_id: one for one in records if one.table_name == LEDGER}
@@ -145,11 +145,11 @@ def compare(
 def last_sign(
     rows: RunRows | None, record: RunRecord | None, events: Sequence[RunEvent]
 ) -> datetime:
-    """Return when a run was last heard of."""
+    """Return the time of the last sign of life of a run."""
     signs = [event.at for event in events]
     signs += [commit.at for commit in rows.commits] if rows else []
     if record is not None:
-        # A repair is no sign of the run itself.
+        # A record that a repair wrote shows nothing about the run's life.
         by_run = record.recorded_by is RecordedBy.RUN
         signs.append(record.recorded_at if by_run else record.started_at)
     return max(signs)
@@ -163,10 +163,10 @@ def rebuilt_record(
     known: RunRecord | None,
     now: datetime,
 ) -> RunRecord:
-    """Return the record of a run as its rows tell it.
+    """Return the record of a run, rebuilt from its rows.
 
-    What rows do not tell, such as the requests that it claimed, is as its own record says, or
-    unknown. How a run ended that never said so is as Dagster knows it, or LOST.
+    Values that rows lack, such as the claimed requests, come from the existing record, or are
+    unknown. If the run recorded no end, the result is that of Dagster, or LOST.
     """
     commits = rows.commits if rows else ()
     versions = [commit.version for commit in commits if commit.version is not None]

@@ -1,6 +1,6 @@
 """The trace of an id: the run, session, batch, request and rows that belong together.
 
-The history of a holding: each value with where it came from and what held then.
+The history of a holding: each value with its source, its strategies and its open breaks.
 """
 
 from collections.abc import Iterable
@@ -26,11 +26,11 @@ from position_sync_dagster.lake.updates.provenance import IN_ORDER, LedgerProven
 
 SESSIONS_SEARCHED = 100_000
 CANDIDATES = 5
-"""Ids that the error of an ambiguous prefix names."""
+"""Maximum number of ids in the error about an ambiguous prefix."""
 
 
 class IdKind(StrEnum):
-    """What an id stands for."""
+    """The kind of an id."""
 
     RUN = "RUN"
     BATCH = "BATCH"
@@ -67,11 +67,11 @@ def trace(lake: Lake, text: str, *, limit: int) -> Trace:
 
     Args:
         text: The id, or the beginning of it.
-        limit: At most so many rows and batches, the last ones.
+        limit: Maximum number of rows and of batches; the newest are returned.
 
     Raises:
         UnknownIdError: No table has such an id.
-        AmbiguousIdError: Several ids begin so.
+        AmbiguousIdError: Several ids begin with the text.
     """
     ledger = LedgerProvenance(lake.updates.table)
     kind, found = find_id(lake, ledger, text)
@@ -88,9 +88,9 @@ def trace(lake: Lake, text: str, *, limit: int) -> Trace:
 
 
 def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, str]:
-    """Find the id that is the text or begins with it, and what it stands for.
+    """Find the id that begins with the text, and its kind.
 
-    A run that only its rows name is looked for last, since that reads a column of every file.
+    A run without a record is searched for last: that reads a column of every file.
 
     Raises:
         UnknownIdError, AmbiguousIdError.
@@ -117,7 +117,7 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
         raise AmbiguousIdError(
             f"{len(ids)} ids begin with {text[:80]!r}: {named}"
             + (", …" if len(candidates) > CANDIDATES else "."),
-            remedy="Give more of the id.",
+            remedy="Give more characters of the id.",
         )
     return max(candidates)  # a row may have the id of its request: the row names the request too
 
@@ -188,7 +188,7 @@ def _of_rows(
 
 
 def _dates(records: tuple[RunRecord, ...]) -> tuple[date | None, date | None]:
-    """Return between which dates the rows of a run lie, with a day on each side."""
+    """Return the dates between which the rows of a run lie, with one day added on each side."""
     if not records:
         return None, None
     day = timedelta(days=1)
@@ -232,7 +232,7 @@ class History:
     """The newest values of a holding, oldest first.
 
     Attributes:
-        more: Whether there are older ones than `values`.
+        more: Whether older values exist.
     """
 
     account: str
@@ -248,11 +248,11 @@ def history(
 
     Args:
         day: Only the values of this UTC date.
-        limit: At most so many.
+        limit: Maximum number of values.
 
     Raises:
         UnknownIdError: The holding has no row, on that day if one is given.
-        InvalidLegError: The conid is none.
+        InvalidLegError: The conid is not valid.
     """
     parse_conid(conid)
     ledger = LedgerProvenance(lake.updates.table)
@@ -260,7 +260,7 @@ def history(
     if rows.is_empty():
         when = "" if day is None else f" on {day.isoformat()}"
         raise UnknownIdError(
-            f"No row is of the holding {account[:40]}:{conid}{when}.",
+            f"The holding {account[:40]}:{conid} has no row{when}.",
             remedy="`position-sync positions --closed` lists accounts and conids; days are in UTC.",
         )
     memberships = [

@@ -1,4 +1,4 @@
-"""The verification of the audit trail: read the tables, compare them, and mend the records."""
+"""The verification of the audit trail: read the tables, compare them, and repair the records."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from position_sync_dagster.sync.run_recorder import STREAM_STEP
 
 SESSIONS_SEARCHED = 1000
 MARGIN = timedelta(days=1)
-"""Rows are read from this time before the first compared run on: a run that began earlier is left
-out, since only a part of it would be read."""
+"""Rows are read from this long before the first compared run, so that all rows of a run are read. A
+run that began earlier is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,9 @@ class Verification:
 
     Attributes:
         since: Runs that began on this UTC date or later were compared.
-        runs: How many wrote rows since then; `rows` is the number of those rows.
-        events: How many events were read; None when rows and records alone were compared.
-        doubled: Rows of the ledger that are there more than once; they are counted once.
+        runs: The number of runs that wrote rows since then; `rows` is the number of those rows.
+        events: The number of events read; None if only rows and records were compared.
+        doubled: Rows that the ledger holds more than once; each is counted once.
     """
 
     since: date
@@ -54,8 +54,8 @@ def verify(
         events: Those since `since` or earlier; None to compare rows and records only.
         grace: See `compare`.
     """
-    # Records before rows: a run that ends in between has more rows than records, and is younger
-    # than the grace.
+    # Records before rows: a run that ends in between seems to lack its record, but is within the
+    # grace period.
     stored = lake.runs.sync.since(since - MARGIN)
     written = rows_by_run(lake, since - MARGIN)
     earlier = {one.run_id for one in stored if one.started_at.date() < since}
@@ -88,7 +88,7 @@ def verify(
 
 
 def repair_records(lake: Lake, findings: Iterable[AuditFinding]) -> list[RunRecord]:
-    """Write the records that mend findings, in one commit; return them.
+    """Write the records that repair findings, in one commit; return them.
 
     Raises:
         LakeError: The table `runs` cannot be used; nothing was written.
@@ -99,7 +99,7 @@ def repair_records(lake: Lake, findings: Iterable[AuditFinding]) -> list[RunReco
 
 
 def rows_by_run(lake: Lake, since: date) -> list[RunRows]:
-    """Return what the ledger holds of each run since a date."""
+    """Return the rows in the ledger of each run since a date."""
     frame = LedgerProvenance(lake.updates.table).commits_by_run(since)
     return [
         RunRows(

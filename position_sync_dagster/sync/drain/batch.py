@@ -27,7 +27,7 @@ NOT_COVERED = "the broker's answer did not cover every account"
 
 
 class Outcome(StrEnum):
-    """What the broker's data says about a request."""
+    """The outcome of a request, by the broker's data."""
 
     VALUED = "VALUED"
     NOT_HELD = "NOT_HELD"
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """The holdings that a request asks for, one per account where it names none."""
+    """The holdings that a request asks for; one per account if the request names no account."""
 
     outcome: Outcome
     holdings: tuple[BrokerPosition, ...] = ()
@@ -69,12 +69,11 @@ def plan_batch(
 ) -> BatchPlan:
     """Decide about each request of a batch.
 
-    A holding needs no row where the newest row of the ledger says the same, or comes from the
-    stream and is newer than the view. Then that row answers the request.
+    A holding needs no new row if its newest row in the ledger has the same values, or is from the
+    stream and newer than the view. That row then answers the request.
 
     The update_id of a row is derived from its request and its holding, so that a batch that is
-    written again after a crash is recognized. It sorts by the time of the request, as ids of the
-    table should.
+    written again after a crash is recognized. It sorts by the time of the request.
 
     Args:
         batch: The requests.
@@ -83,7 +82,7 @@ def plan_batch(
         batch_id: Written into the rows.
         now: The time of the rows.
         provenance: The writer of the rows.
-        keep: A row that is older than this is written again, even if it says the same.
+        keep: A row that is older than this is written again, even with the same values.
     """
     rows: list[PositionUpdate] = []
     answers: dict[str, Answer] = {}
@@ -120,9 +119,9 @@ def _answers(
 ) -> bool:
     """Return whether the newest row of a holding makes another row unnecessary.
 
-    The stream may have written a row, such as that of a close, from what it has not published yet.
-    It publishes by the same clock by which it writes, so that the two times may be compared. A row
-    of any other writer counts by what it says, never by its time.
+    The stream may have written a row, such as that of a close, before it published the holding. It
+    uses one clock for both, so that the two times can be compared. Rows of other writers are
+    compared by their values, never by their time.
     """
     if known.timestamp > now + SKEW:
         return False
@@ -153,24 +152,23 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> Match:
 
 
 LARGEST = 5_000
-"""The most requests that one batch claims: their rows take a second, far less than a lease."""
+"""Maximum number of requests in a batch: their rows take a second, far less than a lease."""
 
 SHARE = 4
-"""A batch claims the waiting requests divided by this number."""
+"""A batch claims the number of waiting requests divided by this."""
 
 MAX_PLANS = 10
-"""How often a batch is planned again because newer rows of its holdings came; then it is released.
-"""
+"""Maximum number of plans of a batch, if newer rows of its holdings arrive; then it is released."""
 
 
 def batch_limit(waiting: int, batch_size: int) -> int:
-    """Return how many requests to claim at once: a share of what waits, within bounds.
+    """Return how many requests to claim at once: a share of those that wait, within bounds.
 
     Each batch costs three commits, however many rows it has.
 
     Args:
         waiting: Requests that may be claimed now.
-        batch_size: The smallest limit, and the largest where it is greater than `LARGEST`.
+        batch_size: The lower bound; the upper one is `LARGEST`, or `batch_size` if that is greater.
 
     >>> [batch_limit(waiting, 50) for waiting in (20, 200, 1_000, 100_000)]
     [50, 50, 250, 5000]
@@ -182,7 +180,7 @@ class BatchProcessor:
     """Processes one batch at a time: rows first, then the marks of their requests.
 
     Args:
-        settings: The lease of a claim, and how often a holding has a request and a row.
+        settings: Has the lease of a claim, and the intervals of requests and of rows of a holding.
         provenance: Written into the rows.
     """
 
@@ -202,7 +200,7 @@ class BatchProcessor:
         self._lease_s = settings.lease_s
         self._provenance = provenance
         self._row_interval = timedelta(seconds=settings.monitored_row_interval_s)
-        # A row that would be too old at the next request is written now.
+        # A row that would be too old at the next request is written again now.
         self._keep = self._row_interval - timedelta(seconds=settings.refresh_interval_s)
         self._clock = clock
         self._owner = f"worker-{uuid4()}"
@@ -210,11 +208,11 @@ class BatchProcessor:
     async def process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
 
-        The view that values the batch is read after the claim: what the owner of the login
-        published before it inserted a request is in it. So no value is older than its request.
+        The view is read after the claim and contains what the owner published before it inserted a
+        request, so that no value is older than its request.
 
         Args:
-            limit: How many requests to claim at most.
+            limit: Maximum number of requests to claim.
 
         Raises:
             BrokerUnavailableError: There is no current view of the broker; nothing is left claimed.
@@ -248,7 +246,7 @@ class BatchProcessor:
         return self._report(batch_id, batch, plan, appended, started), not_covered
 
     async def release(self, requests: Sequence[QueuedPosition], reason: str) -> None:
-        """Release requests of one claim; where that fails, their lease expires by itself."""
+        """Release requests of one claim; if that fails, their lease expires by itself."""
         if requests:
             with suppress(errors.LakeError):
                 await self._queue.release(
@@ -258,7 +256,7 @@ class BatchProcessor:
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
     ) -> tuple[BatchPlan, AppendResult | None]:
-        """Plan the batch and commit its rows; plan again if newer rows came meanwhile."""
+        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
         plans = 0
         while True:
             plans += 1
@@ -326,7 +324,7 @@ class BatchProcessor:
 
 def _why_released(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
-        return "the worker was ended"
+        return "the worker was stopped"
     return "the lake could not be used" if isinstance(error, errors.LakeError) else str(error)
 
 

@@ -16,7 +16,7 @@ from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.availability import unavailable_reason, unconfirmed
 
-_WAIT = "The requests wait; nothing is lost and nothing is failed."
+_WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +24,8 @@ class Coverage:
     """Which accounts the broker's current holdings cover.
 
     Attributes:
-        complete: They cover every account.
-        covered: Whether they cover an account, for each account that is known by name.
+        complete: Whether they cover every account.
+        covered: Whether they cover each account that is known by name.
         unavailable: The accounts of logins without current data; their requests wait.
     """
 
@@ -34,9 +34,9 @@ class Coverage:
     unavailable: frozenset[str] = frozenset()
 
     def covers(self, account: str | None) -> bool:
-        """Return whether a holding that is absent is not held: in an account, or in any.
+        """Return whether a missing holding is not held, in this account or (None) in any.
 
-        While accounts are known by name, no login has any other one.
+        If accounts are known by name, no login has any other account.
         """
         if account is None or not self.covered:
             return self.complete
@@ -50,7 +50,7 @@ class BrokerView(Coverage):
     Attributes:
         holdings: The holdings, by account and conid.
         unconfirmed: Holdings whose values are too old to be written as new rows.
-        captured: When each session took the holdings that it published from its account feed.
+        captured: When each session read the holdings that it published from its account feed.
     """
 
     holdings: Mapping[Key, BrokerPosition]
@@ -115,7 +115,7 @@ class LakeValues:
         )
 
     async def rows(self) -> tuple[pl.DataFrame, Coverage]:
-        """Return the rows of the table as they are stored, of the logins whose rows are current.
+        """Return the stored rows of the logins whose rows are current.
 
         Raises:
             BrokerUnavailableError: No login has current rows; the message says why.
@@ -151,7 +151,8 @@ class LakeValues:
         session = await self._sessions.current(gateway_id)
         rows = await self._positions.rows(gateway_id)
         if login.accounts is not None:
-            # What another login serves by now stays in the table until this one connects again.
+            # Rows of accounts that moved to another login stay here until this login connects
+            # again.
             rows = rows.filter(pl.col("account").is_in(login.accounts))
         last = last_time(rows.get_column("confirmed_at"), now)
         why = unavailable_reason(session, last, login, now)

@@ -1,6 +1,6 @@
 """The refresh: enqueue all positions from one short connection, while no stream is alive.
 
-The drain of a run: value the queue's requests from the tables, within a time limit.
+The drain of a run is here as well: value the queue's requests from the tables, within a time limit.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ async def refresh(
 ) -> RefreshReport:
     """Enqueue every position that no line values.
 
-    A stream that is alive enqueues by itself: then nothing is requested from the gateway.
-    Otherwise this process owns the login for one short connection. It downloads all positions and
-    the values of every account, looks up the contracts of legs without a conid, writes
-    `broker_positions`, enqueues, and disconnects. An account that its list of positions empties is
-    closed if the refresh before it found the same.
+    A live stream enqueues by itself: then nothing is requested from the gateway. Otherwise this
+    process owns the login for one short connection. It downloads all positions and the values of
+    every account, looks up the contracts of legs without a conid, writes `broker_positions`,
+    enqueues, and disconnects. The holdings of an emptied account are closed if the refresh before
+    found the account emptied too.
 
     Args:
         lake: The tables, initialized.
@@ -92,17 +92,17 @@ async def refresh_logins(
     within_s: float | None,
     clock: Clock = utc_now,
 ) -> dict[str, RefreshReport | PositionSyncError]:
-    """Refresh several logins at once, so that none waits for another one's gateway.
+    """Refresh several logins concurrently, so that none waits for another one's gateway.
 
     Args:
         lake: The tables, initialized.
         logins: The settings of each.
         run_id: Written into the rows.
-        within_s: Longest time of each, in seconds; None: as long as it takes.
+        within_s: Time limit of each refresh, in seconds; None for no limit.
         clock: Returns the current time.
 
     Returns:
-        What each refresh did, or why it ended, by the name of the login.
+        The report of each refresh, or its error, by the name of the login.
     """
 
     async def one(login: Settings) -> RefreshReport | PositionSyncError:
@@ -112,7 +112,7 @@ async def refresh_logins(
         except TimeoutError:
             return GatewayTimeoutError(
                 f"The refresh of {login.gateway_id} did not end within {within_s} s.",
-                remedy="Look at its gateway; the next refresh tries again.",
+                remedy="Check its gateway; the next refresh tries again.",
             )
         except PositionSyncError as error:
             return error
@@ -124,8 +124,8 @@ async def refresh_logins(
 def _emptied_before(before: GatewaySession | None, own: GatewaySession) -> dict[str, float]:
     """Return the accounts that the refresh right before this one found emptied, and their age.
 
-    A refresh is too short for a second list; the next one has it. What a stream found has no
-    meaning here: its next list may have said otherwise.
+    A refresh is too short for the second list that confirms it; the next refresh has that list. The
+    accounts that a stream found emptied do not count: its next list may have differed.
     """
     if (
         before is None
@@ -143,7 +143,7 @@ def _emptied_before(before: GatewaySession | None, own: GatewaySession) -> dict[
 async def _download_and_enqueue(
     lake: Lake, settings: Settings, own: Ownership, clock: Clock, emptied: Mapping[str, float]
 ) -> tuple[AccountFeed, int]:
-    """Return the account feed, whose connection is closed, and the number of new requests."""
+    """Return the account feed, after its connection is closed, and the number of new requests."""
     publisher = Publisher(
         lake.queue,
         lake.broker_positions,
@@ -168,7 +168,7 @@ async def _download_and_enqueue(
         await manager.close()
     own.check()
     own.report_status(lambda: OwnerStatus(SessionState.LIVE))
-    own.last_words = "; ".join(feed.problems) or None
+    own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
     await publisher.publish(feed, session=own.session)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
@@ -183,7 +183,7 @@ async def drain(
     It ends when nothing more can be claimed or after `drain_time_limit_s`. Requests that the
     broker's current data does not cover are released at its end. While the owner of the login is
     not connected to the broker, it claims nothing and reports the reason. In an object store it
-    claims all that waits at once, up to `LARGEST`.
+    claims all waiting requests at once, up to `LARGEST`.
 
     Args:
         lake: The tables, initialized.
@@ -192,7 +192,7 @@ async def drain(
         LakeError: A table could not be used; claimed requests are rescued by a later drain.
     """
     batch_size = settings.batch_size
-    if is_remote(lake.path):  # where a batch takes seconds, however many requests it has
+    if is_remote(lake.path):  # a batch takes seconds there, whatever its size
         batch_size = max(batch_size, LARGEST)
     worker = QueueWorker(
         lake.queue,

@@ -1,6 +1,6 @@
 """The queue worker: drain the queue, batch after batch, once per interval.
 
-As a library, without Dagster, it takes the values from the shared connection of its process.
+Used as a library, without Dagster, it takes the values from the shared connection of its process.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """What a worker did since it was created."""
+    """Counts of a worker since it was created."""
 
     total_processed: int = 0
     total_success: int = 0
@@ -41,15 +41,14 @@ class WorkerStats:
 class QueueWorker:
     """Drains the queue in batches, without using a market data line.
 
-    Rows are written before their requests are marked, with an `update_id` derived from the
-    request: wherever the process is killed in between, each request ends with its row once. A
-    batch whose lease has expired is not written. Nothing is claimed without a current view of the
-    broker.
+    Rows are written before their requests are marked, with an `update_id` derived from the request:
+    after a kill in between, each request still ends with its row exactly once. A batch whose lease
+    has expired is not written. Nothing is claimed without a current view of the broker.
 
     Args:
         queue: The table of the requests.
         interval: Seconds between drains while the queue is empty.
-        batch_size: Requests claimed at once, at least: more where more wait (`batch_limit`).
+        batch_size: Minimum size of a batch; batches grow with the queue (`batch_limit`).
         delta_lake_path: The table `position_updates`.
         values: The source of the values; by default the process's shared connection.
 
@@ -76,7 +75,7 @@ class QueueWorker:
     ) -> None:
         if interval <= 0 or batch_size < 1:
             raise errors.SettingsError(
-                f"A worker with interval={interval!r} and batch_size={batch_size!r} cannot work.",
+                f"A worker with interval={interval!r} and batch_size={batch_size!r} is invalid.",
                 remedy="Give seconds above 0 and at least one request a batch.",
             )
         settings = settings or load_settings()
@@ -100,7 +99,7 @@ class QueueWorker:
         self._stop = asyncio.Event()
 
     def get_stats(self) -> WorkerStats:
-        """Return what was done so far."""
+        """Return the counts so far."""
         return self._stats
 
     async def start(self) -> None:
@@ -141,7 +140,7 @@ class QueueWorker:
         never be claimed.
 
         Args:
-            time_limit_s: Choose less than a lease: no request is held for longer than that.
+            time_limit_s: Seconds; must be less than a lease, since claims are held up to this long.
 
         Raises:
             LeaseLostError: A batch took longer than its lease; it was not written.
@@ -181,7 +180,7 @@ class QueueWorker:
         while not self._stop.is_set():
             may_continue = False
             try:
-                # Half a lease: what is claimed at the end still has time to be written.
+                # Half a lease: a batch claimed at the end still has time to be written.
                 result = await self.drain(self._lease_s / 2)
                 if result.unavailable is None:
                     outage.clear()
@@ -189,7 +188,7 @@ class QueueWorker:
                     outage.report(result.unavailable, level=logging.WARNING)
                 may_continue = result.may_continue
             except errors.PositionSyncError as error:
-                # What follows the colon may differ each time, such as the name of a file.
+                # Text after the colon, such as a file name, may differ each time.
                 outage.report(error.what.partition(": ")[0], text=str(error))
             if not may_continue:
                 with suppress(TimeoutError):
@@ -227,7 +226,7 @@ class ConnectionValues:
         self._manager = manager
 
     async def view(self, conids: Collection[int] | None = None) -> BrokerView:
-        """Return the account feed's holdings; download them first where they are missing.
+        """Return the account feed's holdings; download them first if they are missing.
 
         Raises:
             BrokerUnavailableError: The gateway cannot be used, or it has lost the broker.

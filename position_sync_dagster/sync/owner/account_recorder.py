@@ -1,4 +1,4 @@
-"""Records what each account is worth: changes become rows of `account_values`."""
+"""Write changes of net liquidation, cash, margin and P&L to `account_values`."""
 
 import asyncio
 import logging
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
-    Net liquidation and profit change with each tick of the market. So there is at most one commit
-    per `account_values_interval_s`, with the newest amounts of every account that changed. It runs
-    beside the flush that started it, which never waits for it.
+    Net liquidation and profit change with each tick, so there is at most one commit per
+    `account_values_interval_s`, with the newest amounts. It runs in a task, and no flush waits for
+    it.
 
-    After a commit that failed, the table says what was written: what it lacks is due again.
+    After a commit that failed, the table is read again, and what it lacks is due again.
 
     Args:
-        table: None: nothing is subscribed and nothing is written.
+        table: The table; with None, nothing is subscribed and nothing is written.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AccountRecorder:
         self._outage = OutageLog(logger)
 
     def flush(self, connection: GatewayConnection, provenance: Provenance) -> None:
-        """Start to write what changed, where that is due; keep the subscriptions alive."""
+        """Start to write the changes if that is due, and keep the subscriptions alive."""
         table = self._table
         if table is None:
             return

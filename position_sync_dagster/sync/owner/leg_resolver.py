@@ -15,21 +15,21 @@ from position_sync_dagster.lake.registry.strategy_registry import StrategyRegist
 logger = logging.getLogger(__name__)
 
 RETRY = Backoff(first_s=60.0, longest_s=3600.0)
-"""Waits until a leg that fits no contract, or several, is looked up again: contracts are listed
-every day."""
+"""Delays before a leg that fits no contract, or several, is looked up again: new contracts are
+listed every day."""
 
 AT_ONCE = 10
-"""The number of legs looked up at once; the gateway answers contract details one by one."""
+"""Maximum number of legs looked up at once; the gateway answers contract details one by one."""
 
 
 class LegResolver:
     """Finds the one contract that each leg without a conid describes, and stores its conid.
 
-    A description that fits none or several is stored as the leg's problem, with the candidates.
-    Nothing is chosen among several. No answer changes nothing.
+    If a description fits no contract or several, that is stored as the leg's problem, with the
+    candidates; none is chosen. Without an answer, nothing changes.
 
     Args:
-        remember: Stores the details of the contracts that were found.
+        remember: Called with the details of the contracts that were found, to store them.
         check: Called before each write; it raises when the login belongs to another process.
         monotonic: The clock of every interval, in seconds.
     """
@@ -65,7 +65,7 @@ class LegResolver:
         ]
 
     def resolve_in_background(self, connection: GatewayConnection) -> None:
-        """Look up the legs that are due, in a task of their own."""
+        """Look up the legs that are due, in a background task."""
         keys = {leg.key for leg in self._registry.unresolved}
         self._attempts = {key: tries for key, tries in self._attempts.items() if key in keys}
         if self._task is not None and not self._task.done():
@@ -112,7 +112,7 @@ class LegResolver:
         self._log(legs)
 
     async def close(self) -> None:
-        """Cancel the task in the background."""
+        """Cancel the background task."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -141,7 +141,7 @@ class LegResolver:
 async def look_up(
     connection: GatewayConnection, leg: UnresolvedLeg
 ) -> ContractDetails | str | None:
-    """Return the one contract that a leg describes, what is wrong, or None without an answer."""
+    """Return the contract that a leg describes, or the problem; None without an answer."""
     answer = await connection.candidates(leg)
     if answer is None:
         return None

@@ -1,4 +1,4 @@
-"""What the stream did between two reports: counts, and how long its ticks took."""
+"""Metrics of the stream between two reports: counts and tick-to-table times."""
 
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from position_sync_dagster.sync.run_recorder import StreamCounts
 
 MAX_LATENCIES = 10_000
-"""The newest tick-to-table times that are kept between two reports."""
+"""Maximum number of tick-to-table times kept between two reports; the newest stay."""
 
 
 @dataclass(slots=True)
@@ -14,7 +14,7 @@ class StreamMetrics:
     """Counters since the last report.
 
     Attributes:
-        counts: What was counted; add to it.
+        counts: The counts; add to them.
         latencies_s: From the arrival of a tick to the end of its delivery, in seconds.
     """
 
@@ -33,14 +33,14 @@ class StreamMetrics:
         )
 
     def take(self) -> "StreamMetrics":
-        """Return what was counted so far, and start again from zero."""
+        """Return the metrics so far, and reset them."""
         taken = StreamMetrics(self.counts, self.latencies_s.copy())
         self.counts = StreamCounts()
         self.latencies_s.clear()
         return taken
 
     def take_queued(self) -> "StreamMetrics":
-        """Return only the counts of the queue so far, and start these again from zero."""
+        """Return only the counts of the queue so far, and reset these."""
         counts = self.counts
         self.counts = replace(counts, enqueued=0, queue_version=None)
         return StreamMetrics(
@@ -48,7 +48,7 @@ class StreamMetrics:
         )
 
     def add(self, later: "StreamMetrics") -> None:
-        """Add what was counted in a later span."""
+        """Add the metrics of a later span."""
         self.counts += later.counts
         self.latencies_s.extend(later.latencies_s)
 

@@ -26,18 +26,18 @@ from position_sync_dagster.sync.owner.metrics import StreamMetrics
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""The seconds between two attempts to own a login that another process owns."""
+"""Seconds between two attempts to acquire a login that another process owns."""
 
 CLOCK_CHANGE_S = 5.0
-"""The wall clock and the monotonic clock differ by less than this between two heartbeats, unless
-the wall clock was set or the machine slept."""
+"""Seconds by which wall clock and monotonic clock may differ between two heartbeats. A greater
+difference means that the wall clock was set or the machine slept."""
 
 
 class OwnerStatus(NamedTuple):
     """The status of an owner that is written with each heartbeat.
 
     Attributes:
-        live_since: Since when it has seen the gateway without an interruption, while it is LIVE.
+        live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
     """
 
     state: SessionState
@@ -48,14 +48,14 @@ class OwnerStatus(NamedTuple):
 
 
 class Ownership:
-    """The lease on a login: held while the block runs, and renewed in the background.
+    """The lease on a login, held during an `async with` block and renewed in the background.
 
     Args:
-        wait_s: How long to wait for the present owner to end, in seconds.
-        stop: Ends the wait early.
+        wait_s: Maximum wait for the present owner to end, in seconds.
+        stop: An event that ends this wait early.
 
     Attributes:
-        last_words: The detail that the session keeps when it ends without an error.
+        final_detail: The detail that the session keeps when it ends without an error.
         lost: Set when the lease is lost: nothing more may be written.
 
     Raises:
@@ -90,7 +90,7 @@ class Ownership:
         self._session: GatewaySession | None = None
         self._renewed_at = (clock(), monotonic())
         self._task: asyncio.Task[None] | None = None
-        self.last_words: str | None = None
+        self.final_detail: str | None = None
         self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
@@ -131,7 +131,7 @@ class Ownership:
         """Raise an error if the lease is over; call it before each write.
 
         Raises:
-            LeaseLostError: The lease ended or belongs to another.
+            LeaseLostError: The lease ended or belongs to another process.
         """
         if self.lost.is_set() or self._clock() >= self.session.expires_at:
             raise errors.LeaseLostError(
@@ -144,7 +144,7 @@ class Ownership:
         self._session, self._renewed_at = session, (self._clock(), self._monotonic())
 
     def _clock_change(self) -> str:
-        """Return a sentence about a jump of the clock since the last renewal; "" without one."""
+        """Return a sentence about a clock change since the last renewal; "" without one."""
         at, at_s = self._renewed_at
         change_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
         if abs(change_s) < CLOCK_CHANGE_S:
@@ -196,7 +196,7 @@ class Ownership:
             with suppress(asyncio.CancelledError):
                 await self._task
         if not self.lost.is_set():
-            detail = self.last_words if kind is None else f"{kind.__name__}: {error}"
+            detail = self.final_detail if kind is None else f"{kind.__name__}: {error}"
             with suppress(errors.LakeError):
                 await self._sessions.end(self.session, detail=detail)
 
@@ -208,7 +208,7 @@ class Ownership:
             session = self.session
             try:
                 status = self._status()
-                # Not in the lake's threads: there it would wait for commits that are slow.
+                # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
                     self._sessions.sync.renew,
                     session,
@@ -232,13 +232,13 @@ class Ownership:
                     self.lost.set()
                     return
             except Exception:
-                logger.exception("the lease on %s is not renewed any more", session.gateway_id)
+                logger.exception("the lease on %s is no longer renewed", session.gateway_id)
                 self.lost.set()
                 return
 
 
 class Unowned:
-    """Stands for the lease where one process has the tables for itself: it is never lost."""
+    """Replaces the lease if one process alone writes the tables; it is never lost."""
 
     session = None
     provenance = Provenance()
@@ -258,11 +258,11 @@ class Unowned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerContext:
-    """What every part of a stream works with.
+    """The objects that all parts of a stream share.
 
     Attributes:
-        lease: Is checked before each write; its loss ends every pause.
-        metrics: What is counted.
+        lease: The lease, checked before each write; its loss ends every pause.
+        metrics: The counters.
         monotonic: The clock of every interval, in seconds.
     """
 
@@ -274,7 +274,7 @@ class OwnerContext:
 
 
 def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:
-    """Return since when no process sees the gateway; None while a stream is LIVE."""
+    """Return since when no process has seen the gateway; None while a stream is LIVE."""
     if session is None or (session.is_alive(now) and session.state is SessionState.LIVE):
         return None
     return session.seen_until(now)

@@ -1,7 +1,7 @@
-"""What an owner does with its process: memory, native threads, and the rest after a slow commit.
+"""Process settings of an owner: garbage collection, memory, native threads, pauses after commits.
 
-What is free goes back to the system, and Python's garbage collector looks less often. Where commits
-are slow, they are fewer and larger.
+Freed memory is returned to the system, and garbage collections are rare. If commits are slow, they
+are made less often and become larger.
 """
 
 import gc
@@ -11,19 +11,18 @@ from contextlib import contextmanager, suppress
 
 RETURN_EVERY_S = 60.0
 
-FIRST_LOOK, NEXT_LOOKS = 10_000, 20
-"""Thresholds of Python's garbage collector (`gc.set_threshold`): of the youngest objects, and of
-the older ones. With the default (700 and 10; from Python 3.13 on 2,000 and 10) it runs with each
-message."""
+YOUNG_THRESHOLD, OLDER_THRESHOLDS = 10_000, 20
+"""Thresholds for `gc.set_threshold`: of the youngest generation, and of the two older ones. With
+the default (700 and 10; from Python 3.13 on 2,000 and 10) a collection runs with each message."""
 
 _USUAL = gc.get_threshold()
 
 
 def return_freed_memory() -> None:
-    """Return to the system what is free, in milliseconds; does nothing without glibc.
+    """Return freed memory to the system; does nothing without glibc.
 
-    All rows of a large account that are published or queued at once take tens of megabytes for a
-    moment. glibc gives back only what lies at the end of its memory.
+    It takes milliseconds. Rows of a large account that are published or queued at once take tens of
+    megabytes for a short time, and glibc by itself returns only the end of its heap.
     """
     import ctypes
 
@@ -32,13 +31,13 @@ def return_freed_memory() -> None:
 
 
 @contextmanager
-def few_looks_for_cycles() -> Iterator[None]:
-    """Run Python's garbage collector seldom while the block runs.
+def rare_garbage_collection() -> Iterator[None]:
+    """Raise the thresholds of Python's garbage collector during the block.
 
-    Holdings form no cycles, and a collection over those of a large account takes a quarter of a
-    second, in which nothing is valued.
+    Holdings form no cycles, and a collection over those of a large account takes 0.25 s, in which
+    nothing is valued.
     """
-    gc.set_threshold(FIRST_LOOK, NEXT_LOOKS, NEXT_LOOKS)
+    gc.set_threshold(YOUNG_THRESHOLD, OLDER_THRESHOLDS, OLDER_THRESHOLDS)
     try:
         yield
     finally:
@@ -46,13 +45,13 @@ def few_looks_for_cycles() -> Iterator[None]:
 
 
 @contextmanager
-def kept_for_good() -> Iterator[None]:
-    """Exclude what the block loads from Python's garbage collection (`gc.freeze`).
+def exempt_from_collection() -> Iterator[None]:
+    """Exclude objects that the block creates from Python's garbage collection (`gc.freeze`).
 
-    Collections over what is imported take a sixth of the time of a short command. They also write
-    to each object, so that a forked process copies memory that it would share.
+    Collections over imported modules take a sixth of the time of a short command. They also write
+    to each object, so that a forked process copies memory that it would otherwise share.
     """
-    with few_looks_for_cycles():
+    with rare_garbage_collection():
         try:
             yield
         finally:
@@ -60,17 +59,17 @@ def kept_for_good() -> Iterator[None]:
 
 
 VARIABLES = ("POLARS_MAX_THREADS", "TOKIO_WORKER_THREADS")
-"""How many threads Polars and Delta Lake have; by default as many as there are processors. Each
-reads its own before it works for the first time in a process, and never again."""
+"""Environment variables with the thread counts of Polars and of Delta Lake; the default is the
+number of processors. Each library reads its own once, when it is first used."""
 
 
 @contextmanager
 def one_native_thread_each() -> Iterator[None]:
-    """Limit Polars and Delta Lake to one thread each, if they have not begun to work.
+    """Limit Polars and Delta Lake to one thread each; no effect once they have been used.
 
     A stream writes a hundred rows a second. With several threads, up to a fifth of the processor
-    time of such a commit goes into handing its parts from one to another, and each has its own
-    memory. A number that the environment has already is kept.
+    time of such a commit is overhead between them, and each has its own memory. A variable that is
+    already set is kept.
     """
     added = [name for name in VARIABLES if name not in os.environ]
     os.environ.update(dict.fromkeys(added, "1"))
@@ -82,18 +81,19 @@ def one_native_thread_each() -> Iterator[None]:
 
 
 REST = 3.0
-"""A writer commits for at most a quarter of the time, so that the others get their turn."""
+"""Pause after a commit, as a multiple of its duration: a writer commits for at most a quarter of
+the time, and the other writers get their turn."""
 
 LONGEST_REST_S = 10.0
 
 VALUES_REST = 9.0
-"""The same for values that a later commit replaces: a tenth of the time."""
+"""The same for values that a later commit replaces: at most a tenth of the time."""
 
 
 def rest_s(took_s: float, rest: float = REST) -> float:
-    """Return how long a writer rests after a commit of this duration, in seconds.
+    """Return the pause of a writer after a commit of this duration, in seconds.
 
-    On a local disk a commit takes milliseconds, and nobody sees the rest.
+    On a local disk a commit takes milliseconds, and the pause is not noticed.
 
     >>> rest_s(0.02), rest_s(0.5), rest_s(60.0)
     (0.06, 1.5, 10.0)

@@ -1,6 +1,6 @@
-"""What the owner of a login publishes: `broker_positions`, and requests for the queue.
+"""The publisher of an owner: it writes `broker_positions` and queues requests.
 
-The state of each holding that was last written as a row or queued as a request.
+`Announcements` remembers which state of a holding was last written as a row or queued.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,13 +30,13 @@ from position_sync_dagster.sync.run_recorder import StreamCounts
 
 
 class Announcements:
-    """Remembers what was last announced of each holding: by a streamed row, or by a request.
+    """Remembers the last announcement of each holding: a streamed row or a request.
 
-    The stream and the queue share it. So a close has exactly one zero row: the first of the two
-    writes it, and the other one leaves it out.
+    The stream and the queue share it, so that a close has exactly one zero row: whichever is first
+    writes it, and the other one omits it.
 
     Args:
-        updates: The ledger. It shows at the start which closes have their zero row. Without it,
+        updates: The ledger, which shows at the start which closes have their zero row. Without it,
             every recent close is announced again.
     """
 
@@ -49,8 +49,8 @@ class Announcements:
     async def restore(self, holdings: Iterable[BrokerPosition], *, since: datetime) -> None:
         """Continue from the holdings that the last owner of the login wrote.
 
-        `broker_positions` is written before the rows. So the zero row of a close may be missing
-        if a process died in between. The next owner then writes it.
+        `broker_positions` is written before the rows. If a process dies in between, the zero row of
+        a close is missing, and the next owner writes it.
 
         Args:
             since: The ledger is searched for zero rows from this time on.
@@ -65,16 +65,16 @@ class Announcements:
         self._unwritten_closes = {h.key for h in holdings} - self._announced.keys()
 
     async def _newest_rows(self, since: datetime) -> tuple[frozenset[Key], frozenset[Key]]:
-        """Return the holdings whose newest row says that they are closed, and the open ones."""
+        """Return the closed holdings and the open ones, by their newest rows."""
         if self._updates is None:
             return frozenset(), frozenset()
         rows = await self._updates.latest_since(since)
         return _keys(rows, pl.col("position") == 0), _keys(rows, pl.col("position") != 0)
 
     async def left_open(self, closes: Iterable[BrokerPosition]) -> frozenset[Key]:
-        """Return which of these closed holdings are still open by their newest row of the ledger.
+        """Return which of these closed holdings are still open in the ledger, by their newest rows.
 
-        The whole ledger is searched only for what closed since the start: once for each, if the
+        The whole ledger is searched only for holdings closed since the start: once for each, if the
         close is recorded afterwards.
         """
         keys = {holding.key for holding in closes}
@@ -92,11 +92,11 @@ class Announcements:
             self._unwritten_closes.discard(holding.key)
 
     def is_current(self, holding: BrokerPosition) -> bool:
-        """Return whether nothing of this holding changed that needs a new row at once."""
+        """Return whether no change of this holding needs a new row at once."""
         return self._announced.get(holding.key) == _fingerprint(holding)
 
     def is_held(self, key: Key, position: float) -> bool:
-        """Return whether this is the quantity that was last announced of a holding."""
+        """Return whether this quantity of a holding was announced last."""
         announced = self._announced.get(key)
         return announced is not None and announced[0] == position
 
@@ -105,7 +105,7 @@ class Announcements:
         return self.is_held(key, 0.0)
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
-        """Return whether a holding is closed while it was last announced as open."""
+        """Return whether a closed holding was last announced as open."""
         if holding.position:
             return False
         if holding.key in self._unwritten_closes:
@@ -120,15 +120,12 @@ def _keys(rows: pl.DataFrame, condition: pl.Expr) -> frozenset[Key]:
 
 
 def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:
-    """Return what needs a new row at once when it changes.
-
-    It is the quantity, and whether the value is known.
-    """
+    """Return the quantity and whether the value is known: a change of these needs a row at once."""
     return (holding.position, holding.position == 0 or holding.market_value is not None)
 
 
 CLOSED_KEPT = timedelta(days=2)
-"""A closed holding stays in `broker_positions` this long; by then its zero row is written."""
+"""How long a closed holding stays in `broker_positions`; by then its zero row is written."""
 
 QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
 
@@ -139,7 +136,7 @@ class Publisher:
     Args:
         queue: Without it, nothing is queued.
         broker_positions: Without it, nothing is written.
-        announced: What was announced before; requests are recorded there.
+        announced: The announcements so far; requests are added to them.
     """
 
     def __init__(
@@ -167,9 +164,9 @@ class Publisher:
         """Continue where the last owner of the login ended.
 
         Returns:
-            The holdings that it wrote. A holding that closed since then gets its zero row. Those
-            of an account that the gateways file does not name any more are left out: they are no
-            holdings of this login, and have no part in what it publishes.
+            The holdings that it wrote; a holding that closed since then gets its zero row. Holdings
+            of accounts that the gateways file no longer names are left out: they are not of this
+            login.
         """
         if self._positions is None:
             return []
@@ -183,16 +180,16 @@ class Publisher:
         return recent
 
     def follow(self, feed: AccountFeed) -> None:
-        """Collect from now on what changes in an account feed; all of it is due."""
+        """Collect the changes of an account feed from now on; all its holdings are due."""
         self._changes, self._all_due = feed.book.watch_all(), True
 
     async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
-        """Write to `broker_positions` what changed in the feed that is followed, in one commit.
+        """Write the changes of the followed feed to `broker_positions`, in one commit.
 
         The first time, and when most holdings changed, all rows of the gateway are replaced.
 
-        A request is made of what was published, not of what the feed says since: a drain values
-        it from the table. What changed in between is due in the next step.
+        Requests are made of the published holdings, not of the feed: a drain takes the values from
+        the table. Later changes are due in the next step.
         """
         changes = self._changes.take()
         self._all_due |= 2 * len(changes) > len(self._published)
@@ -219,9 +216,9 @@ class Publisher:
     async def _update(
         self, feed: AccountFeed, keys: set[Key], session: GatewaySession | None
     ) -> bool:
-        """Write the changed rows; return False where the table needs all of them.
+        """Write the changed rows; return False if the table needs all rows instead.
 
-        What is confirmed of a whole account goes with one row of it at least.
+        If the confirmation of an account changed, at least one row of it is written to carry that.
         """
         captured_at, accounts = self._clock(), _accounts_of(feed)
         reported = feed.book.reported(keys)
@@ -254,8 +251,8 @@ class Publisher:
     ) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
 
-        A holding of a security type that is not followed has no row, so that its close needs none;
-        but one that was followed before must not stay open in the ledger.
+        A holding of a security type that is not followed has no row, and its close needs none. If
+        the type was followed before, the close is queued: the ledger must not keep it open.
 
         Returns:
             The number of requests.
@@ -291,10 +288,10 @@ class Publisher:
         keys: Iterable[Key],
         reason: Reason = Reason.CHANGED,
     ) -> int:
-        """Queue these holdings, as far as they were published, in one commit.
+        """Queue those of these holdings that were published, in one commit.
 
         Args:
-            reason: The reason of all but active legs without a line, which have OVERFLOW.
+            reason: The reason of the requests; active legs without a line have OVERFLOW instead.
 
         Returns:
             The number of requests.

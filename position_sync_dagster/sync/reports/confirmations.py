@@ -1,4 +1,4 @@
-"""Until when the sources of the newest rows have confirmed their values."""
+"""When the source of each newest row last confirmed its value."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -34,17 +34,17 @@ _ORIGINS = [origin.value for origin in ValueOrigin]
 def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Add to rows when the source of each last confirmed its value, as `confirmed_time` decides.
 
-    The same rule in columns, for many rows; a test holds the two together.
+    The same rule as column expressions, for many rows; a test compares the two.
 
     Args:
         rows: Rows of `position_updates`.
         holdings: Rows of `broker_positions`; at most one for each account and conid.
-        now: The present time.
+        now: The current time.
     """
     confirming = holdings.select(*_KEY, pl.col(_CONFIRMING).name.prefix("_"))
     joined = rows.join(confirming, on=_KEY, how="left", maintain_order="left")
     latest = moment(now + SKEW)
-    # A text that is not known counts as NONE, as in the values of such a row.
+    # An unknown origin counts as NONE.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
     no_value = (source == _NONE) & pl.col("market_value").is_null()
     of_broker = source.is_in([origin.value for origin in BROKER])

@@ -1,6 +1,6 @@
-"""The profit and loss of each strategy over the last hours, from the ledger, and a picture of it.
+"""The profit and loss of each strategy over the last hours, from the ledger, and its diagram.
 
-matplotlib is imported when a picture is drawn; nothing else needs it.
+matplotlib is imported only when a diagram is drawn.
 """
 
 import io
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 SPAN = timedelta(hours=12)
-"""The time that the diagram covers: a day of trading with the hours around it."""
+"""The time span of the diagram: a trading day with the hours around it."""
 
 POINTS = 60
 
@@ -41,8 +41,8 @@ def profit_lines(
 ) -> list[ProfitLine]:
     """Read the daily profit and loss of the strategies over the last SPAN; blocks.
 
-    Today's legs count for the whole span: a leg that was made active at noon is in the morning's
-    points as well.
+    The present legs count for the whole span: a leg that became active at noon is in the points of
+    the morning as well.
     """
     legs = [leg for leg in legs if leg.removed_at is None]
     rows = updates.sampled({leg.conid for leg in legs}, now - SPAN, now, POINTS)
@@ -50,7 +50,7 @@ def profit_lines(
 
 
 def lines_of(rows: pl.DataFrame, legs: list[ActiveContract]) -> list[ProfitLine]:
-    """Sum the newest rows at each point by the shares that `exposures` gives to strategies."""
+    """Sum the newest rows at each point, with the shares of strategies as in `exposures`."""
     found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
     newest: dict[tuple[str, int], PositionUpdate] = {}
     for part in rows.partition_by("slot", maintain_order=True):
@@ -89,12 +89,12 @@ def _update(row: dict[str, Any]) -> PositionUpdate:
 
 
 MOST_BYTES = 40_000
-"""The largest picture that is stored; Dagster keeps it in an event."""
+"""Maximum size of the stored picture; Dagster keeps it in an event."""
 
 SIZE_INCHES = (8.4, 5.0)
 DOTS_PER_INCH = 80
 COLOURS = 64
-"""Few colours make the file a third of its size."""
+"""Number of colours in the file: with so few, it has a third of the size."""
 
 MOST_LINES = 10
 MOST_BARS = 40
@@ -108,10 +108,10 @@ def draw_day(
     """Draw the two diagrams as a PNG; None if it would be larger than MOST_BYTES.
 
     Args:
-        lines: The profit and loss of each strategy. Only the MOST_LINES that moved furthest from
-            zero are drawn.
-        ages: The name of each leg with the age of its value in seconds; None where it is not
-            known. The MOST_BARS oldest are drawn.
+        lines: The profit and loss of each strategy. Only the MOST_LINES with the largest amounts
+            are drawn.
+        ages: The name of each leg with the age of its value in seconds; None if unknown. The
+            MOST_BARS oldest are drawn.
     """
     from matplotlib.figure import Figure
     from PIL import Image

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 SETTLE = timedelta(minutes=20)
-"""How long after the close a day is recorded: index options trade for another 15 minutes."""
+"""Delay from the close to the recording of a day: index options trade for another 15 minutes."""
 
 
 class NoTradingDayError(PositionSyncError):
@@ -24,7 +24,7 @@ class NoTradingDayError(PositionSyncError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeDays:
-    """The data of an exchange that a partition and its schedule need.
+    """The data of an exchange for the partitions and their schedule.
 
     Attributes:
         calendar: Market identifier code (ISO 10383), for example "XNYS".
@@ -39,7 +39,7 @@ class ExchangeDays:
 
     @property
     def settled_at(self) -> time:
-        """The local time from which a day can be recorded; half days have closed before."""
+        """The local time from which a day can be recorded; half days close earlier."""
         return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()
 
     def settled_holidays(self) -> list[datetime]:

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 Number = TypeVar("Number", int, float)
 
 FACTOR_TOLERANCE = 0.02
-"""The greatest difference of a value from price × quantity × multiplier ÷ magnifier, as a part."""
+"""Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Share:
     """A part of a holding, from 0 to 1, by its newest row.
 
     Attributes:
-        price_magnifier: Of the contract; None where it is not known.
+        price_magnifier: The contract's; None if unknown.
     """
 
     row: PositionUpdate
@@ -32,7 +32,7 @@ class Share:
     price_magnifier: int | None
 
     def of(self, value: float | None) -> float | None:
-        """Return the part of a value of the whole holding."""
+        """Return this share of a value of the whole holding."""
         return None if value is None else value * self.share
 
     def greek(self, value: float | None) -> float | None:
@@ -53,7 +53,7 @@ class Share:
 
     @property
     def in_money(self) -> bool | None:
-        """Whether the option is in the money; None where that is not known."""
+        """Whether the option is in the money; None if unknown."""
         price, strike = self.row.underlying_price, self.row.strike
         if price is None or strike is None:
             return None
@@ -71,8 +71,8 @@ def shares_of(
     Args:
         leg: The leg.
         known: The newest rows of its contract, in its account or in all.
-        rivals: The legs of the same contract in any strategy.
-        magnifier: The price magnifier; None where the contract details are not known.
+        rivals: All legs of the same contract, in any strategy.
+        magnifier: The price magnifier; None if the contract details are unknown.
     """
     rows = [row for row in known if row.position != 0]
     total = sum(row.position for row in rows)
@@ -105,15 +105,15 @@ def _magnifier_of(row: PositionUpdate) -> int | None:
 
 
 def _part(quantity: float, total: float) -> float:
-    """Return a quantity as a part of the holding, from 0 to 1.
+    """Return a leg's quantity as a share of the holding, from 0 to 1.
 
-    More than the holding counts as all of it; a quantity on the other side counts as nothing.
+    A greater quantity counts as the whole holding, and one of the opposite sign as 0.
     """
     return min(max(quantity / total, 0.0), 1.0)
 
 
 class AssetClass(StrEnum):
-    """Classes of assets, summed apart: a future's value is notional, an option's is a premium."""
+    """Classes of assets with separate sums: a future's value is notional, an option's a premium."""
 
     OPTION = "OPTION"
     STOCK = "STOCK"
@@ -139,25 +139,25 @@ class Exposure:
 
     Attributes:
         currency: None for legs that are not held and have never been valued.
-        legs, legs_held: Active legs, and those with a holding.
-        market_value, unrealized_pnl: In `currency`; None when they are known for no leg.
+        legs, legs_held: The number of active legs, and of those with a holding.
+        market_value, unrealized_pnl: In `currency`; None if they are unknown for every leg.
         notional: The market value of futures, which is never added to that of other classes.
-        delta, gamma, vega, theta: Of the whole position: per unit × quantity × multiplier.
-        legs_without_value, legs_without_greeks: Legs that the sums leave out: held ones without the
-            value, and those that name another contract than their conid.
+        delta, gamma, vega, theta: For the whole position: per unit × quantity × multiplier.
+        legs_without_value, legs_without_greeks: Legs that the sums leave out: held legs without the
+            value, and legs whose description does not match the contract of their conid.
         oldest_value_at: When the oldest value in the sums was last confirmed by its source.
         dollar_delta: In `currency`: delta × quantity × multiplier × price of the underlying, which
-            may be added over underlyings. Of a stock or a future it is the value.
+            may be added over underlyings. For a stock or a future it is the value.
         by_underlying: JSON: symbol → delta, gamma, vega, theta and dollar_delta of its legs.
-        daily_pnl: In `currency`; None when it is known for no leg.
-        worst_value_age_s: Age of the oldest value. A value without a time of its source is at least
-            as old as its row.
+        daily_pnl: In `currency`; None if it is unknown for every leg.
+        worst_value_age_s: Age of the oldest value in seconds. A value without a time of its source
+            is at least as old as its row.
         legs_without_value_time: Held legs with a value whose source gave no time.
         legs_expiring: Held legs that expire within 5 days, or have expired.
         short_legs_in_money: Short options in the money, by the price of their underlying.
         short_legs_unknown: Short options for which that price is not known.
-        mismatches: The legs that name another contract than their conid, each with the difference:
-            what is held under the conid is not known to be what the leg means.
+        mismatches: Legs whose description does not match the contract of their conid, each with the
+            difference. The holding of that conid may not be the intended one.
     """
 
     strategy_id: str
@@ -196,17 +196,17 @@ def exposures(
 ) -> list[Exposure]:
     """Sum the latest rows over the legs of each strategy.
 
-    A leg with a quantity has that part of the holding. A leg without one has the rest, which no
-    other strategy claims. A leg without an account has its part of the holdings of all accounts
-    together. A leg that names another contract than its conid has no part and claims none.
+    A leg with a quantity has that share of the holding. A leg without one has the rest, which no
+    other strategy claims. A leg without an account has its share of the holdings of all accounts
+    together. A leg whose description does not match the contract of its conid has no share.
 
     Args:
         legs: The active legs.
         latest: The newest row per (account, conid).
-        now: The moment that ages and days to expiry count from; None: the time of the newest row.
-        details: The contract details that are known, by conid. The price magnifier of a contract
-            without them is that which its value shows.
-        confirmed: When the source of a row last confirmed its value, as far as it is known.
+        now: The reference time of ages and days to expiry; None for the time of the newest row.
+        details: The known contract details, by conid. Without them, the price magnifier of a
+            contract is derived from its value.
+        confirmed: When the source of a row last confirmed its value, if known.
     """
     latest = list(latest)
     now = now or max((row.timestamp for row in latest), default=None)
@@ -248,7 +248,7 @@ def exposures(
 
 @dataclass(slots=True)
 class _Group:
-    """The legs of one strategy, currency and class: their shares, and those that mean another."""
+    """The legs of one strategy, currency and class: their shares, and the mismatches."""
 
     legs: list[list[Share]] = field(default_factory=list)
     legs_held: int = 0
@@ -304,7 +304,7 @@ def _exposure(
 
 
 def _by_underlying(shares: Sequence[Share]) -> str | None:
-    """Return the sums of each underlying as JSON, so that greeks of different ones stay apart."""
+    """Return the sums of each underlying as JSON; greeks of different underlyings are not added."""
     groups: dict[str, list[Share]] = defaultdict(list)
     for share in shares:
         groups[share.row.symbol].append(share)
@@ -332,6 +332,6 @@ def _greeks(shares: Sequence[Share]) -> Mapping[str, float | None]:
 
 
 def add(values: Iterable[Number | None]) -> Number | None:
-    """Return the sum of what is known; None where nothing is."""
+    """Return the sum of the known values; None if all are unknown."""
     known = [value for value in values if value is not None]
     return sum(known[1:], known[0]) if known else None

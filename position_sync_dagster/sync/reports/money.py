@@ -1,4 +1,4 @@
-"""The money of strategies and of holdings, summed for a person; pure.
+"""Sums of money and greeks by strategy and currency, for the terminal; pure.
 
 Different currencies are never added: each sum has one currency.
 """
@@ -18,19 +18,19 @@ from position_sync_dagster.sync.reports.exposure import Exposure, add
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Money:
-    """Sums in one currency over what is known; None where nothing is.
+    """Sums in one currency over the known values; None if all are unknown.
 
     Attributes:
-        name: The strategy, or what the sums are over.
+        name: The strategy, or the name of the total.
         currency: None for legs that are not held and have never been valued.
-        legs, legs_held: Active legs, and those with a holding.
-        value: Of options, stocks and the like; the notional value of futures is not in it.
-        gamma: Of the whole position; over several underlyings it has no meaning of its own.
-        oldest_age_s: How long ago the source confirmed the oldest of the values; None where a
-            wrong clock wrote one, or there is no value.
-        lines: Market data lines that the legs use; None while no owner is
-            connected, and in a total, because strategies share lines.
-        unvalued: Held legs without a value, which the sums leave out.
+        legs, legs_held: The number of active legs, and of those with a holding.
+        value: The value of options, stocks and the like, without the notional value of futures.
+        gamma: For the whole position; a sum over several underlyings has no meaning.
+        oldest_age_s: How long ago the source confirmed the oldest of the values; None without a
+            value, or if a wrong clock wrote one.
+        lines: Market data lines that the legs use; None while no owner is connected, and in a
+            total, because strategies share lines.
+        unvalued: The number of held legs without a value, which the sums leave out.
         partial: The names of the sums that leave out a held leg.
     """
 
@@ -59,7 +59,7 @@ SUMS = {
     "theta": "theta",
     "vega": "vega",
 }
-"""Each sum, and the column of a row that it adds up."""
+"""Each sum, and the column of a row that it adds."""
 
 GREEKS = {"gamma", "theta", "vega"}
 
@@ -69,7 +69,7 @@ class Ages:
     """When the source of each newest row last confirmed its value.
 
     Attributes:
-        confirmed: None where only a wrong clock gave a time.
+        confirmed: None if only a wrong clock gave a time.
     """
 
     now: datetime
@@ -82,7 +82,7 @@ class Ages:
         holdings: Iterable[BrokerPosition],
         now: datetime,
     ) -> "Ages":
-        """Return the times of the newest rows, by what the broker reports of each holding."""
+        """Return the times of the newest rows, from what the broker reports of each holding."""
         known = {holding.key: holding for holding in holdings}
         return cls(
             now=now,
@@ -96,12 +96,12 @@ class Ages:
         )
 
     def age_s(self, key: Key) -> float | None:
-        """Return the age of the value of a holding, in seconds; None where it is not known."""
+        """Return the age of the value of a holding, in seconds; None if unknown."""
         at = self.confirmed.get(key)
         return None if at is None else max((self.now - at).total_seconds(), 0.0)
 
     def oldest_s(self, keys: Iterable[Key]) -> float | None:
-        """Return the greatest age; None where one of them is not known, or there is none."""
+        """Return the greatest age in seconds; None if one is unknown, or without keys."""
         ages = [self.age_s(key) for key in keys]
         known = [age for age in ages if age is not None]
         return max(known) if known and len(known) == len(ages) else None
@@ -117,7 +117,7 @@ def money_by_strategy(
     """Sum the exposures of each strategy over the classes of asset, by currency.
 
     Args:
-        exposures: Of `exposures`, as the table strategy_exposure has them.
+        exposures: Rows of the table strategy_exposure, from `exposures`.
         latest: The newest rows.
         streamed: The conids that use a line; None while no owner is connected.
     """
@@ -169,9 +169,9 @@ def incomplete(rows: Iterable[PositionUpdate]) -> tuple[str, ...]:
 
 
 def total_by_currency(parts: Iterable[Money], name: str = "total") -> list[Money]:
-    """Add up the parts of each currency; a part without a currency has nothing to add.
+    """Add the parts of each currency; a part without a currency is left out.
 
-    A leg that two strategies claim whole is in both of them, and twice in the total.
+    A leg that two strategies claim as a whole counts in both, and twice in the total.
     """
     groups: dict[str, list[Money]] = defaultdict(list)
     for part in parts:
@@ -197,7 +197,7 @@ def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
 
 
 ADDED = ("legs", "legs_held", "unrealized_pnl", "daily_pnl", "dollar_delta", "theta", "vega")
-"""The fields that are added: of exposures to those of a strategy, of strategies to the total."""
+"""Fields that are added: exposures to the sums of a strategy, strategies to the total."""
 
 
 def _sums(parts: Sequence[Exposure | Money]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a person looks at: the status, how many legs are current, and the money by strategy."""
+"""The overview of the terminal: status, number of current legs, and money by strategy."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -36,13 +36,14 @@ class Book:
     """The holdings and the strategies at one moment, as the tables have them.
 
     Attributes:
-        latest: The newest row of each holding, closed ones too; of the strategies' contracts alone
-            if only these were read.
+        latest: The newest row of each holding, also of closed ones; only for contracts of
+            strategies if `of_strategies` was set.
         holdings: What the broker last reported of them.
         legs: The active legs.
-        matching: Those of them that name the contract of their conid, as far as it is known.
+        matching: Those legs whose description matches the contract of their conid, or whose
+            contract is not known yet.
         streamed: The conids whose newest row the stream wrote within the last two refresh
-            intervals, of logins whose owner is connected; None while none is.
+            intervals, for logins whose owner is connected; None while none is.
     """
 
     latest: tuple[PositionUpdate, ...]
@@ -85,8 +86,8 @@ class Overview:
 
     Attributes:
         held: Holdings that the broker reports.
-        current: Those with a value that was confirmed while their gateway is connected, and within
-            the last two refresh intervals. None of them while it is not connected.
+        current: Those whose value was confirmed within the last two refresh intervals, while their
+            gateway is connected; 0 while it is not.
         strategies, totals: The money by strategy, and its totals, each by currency.
     """
 
@@ -111,8 +112,9 @@ def read_book(
 
     Args:
         latest: The newest row of each holding of the logins (`rows_of_logins`).
-        of_strategies: Leave out the holdings that no leg names: the strategies are the same.
-        details: The contracts by conid, where the caller has them.
+        of_strategies: Leave out holdings that no leg names; the sums of the strategies are the
+            same.
+        details: The contracts by conid, if the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
@@ -155,7 +157,7 @@ def read_book(
 
 
 class OverviewReader:
-    """Reads the overview again and again, and each time only what came since."""
+    """Reads the overview repeatedly, and each time only the new data."""
 
     def __init__(self, lake: Lake, settings: Settings) -> None:
         self._lake = lake
@@ -172,7 +174,7 @@ class OverviewReader:
         frame = rows_of_logins(lake.updates.sync.latest(), settings)
         status = read_status(lake, settings, now, latest=frame)
         unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
-        if unknown:  # read once: what names a contract stays, only its trading hours change
+        if unknown:  # read once: a contract keeps its description, only its trading hours change
             self._details |= lake.contracts.sync.get(unknown)
         book = read_book(lake, settings, now, latest=frame, details=self._details)
         held: dict[str, set[Key]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""The newest rows of the positions, as many as are to be shown, with their ages and strategies."""
+"""The list of positions: their newest rows, with ages and strategies."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -18,18 +18,18 @@ from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_con
 from position_sync_dagster.sync.reports.money import Ages
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
-"""The order in which positions are shown; without an expiry they come after those with one."""
+"""The order of the positions; those without an expiry come last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionList:
-    """Positions as they are shown.
+    """Positions for the terminal.
 
     Attributes:
-        rows: The newest row of each, in the order of account and contract.
+        rows: The newest row of each position, in the order of account and contract.
         ages: When the sources of these rows last confirmed their values.
         strategies_of: The strategies of each holding that is in one.
-        total: How many positions there are, shown or not.
+        total: The number of all positions, shown or not.
     """
 
     rows: tuple[PositionUpdate, ...]
@@ -47,12 +47,12 @@ def read_positions(
     closed: bool = False,
     limit: int | None = None,
 ) -> PositionList:
-    """Read the newest rows of positions; only the rows to be shown become objects. Blocks.
+    """Read the newest rows of positions, at most `limit`; blocks.
 
     Args:
-        strategy: Only the legs of this strategy.
-        closed: Closed positions too.
-        limit: The highest number of positions to return.
+        strategy: Return only the legs of this strategy.
+        closed: Return closed positions too.
+        limit: Maximum number of positions to return.
 
     Raises:
         LakeError: A table cannot be used.
@@ -86,7 +86,7 @@ def read_positions(
 def matching_legs(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> list[ActiveContract]:
-    """Return the legs without those that describe another contract than that of their conid."""
+    """Return the legs without those that do not match the contract of their conid."""
     return [
         leg
         for leg in legs
@@ -101,7 +101,7 @@ def _matching(lake: Lake, legs: Collection[ActiveContract]) -> list[ActiveContra
 def strategies_by_holding(
     rows: Iterable[PositionUpdate], legs: Iterable[ActiveContract]
 ) -> dict[Key, list[str]]:
-    """Return the strategies of each holding that is in one, in the order of their names."""
+    """Return the strategies of each holding that has any, sorted by name."""
     by_conid: dict[int, list[ActiveContract]] = defaultdict(list)
     for leg in legs:
         by_conid[leg.conid].append(leg)

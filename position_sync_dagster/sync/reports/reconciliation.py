@@ -24,7 +24,7 @@ from position_sync_dagster.sync.reports.confirmations import (
 
 _KEY = ("account", "conid")
 OF_STRATEGIES = "(strategies)"
-"""The gateway_id of breaks of legs that name no account, if there are several logins."""
+"""The gateway_id of breaks of legs without an account, if there are several logins."""
 
 
 class PositionReconciler:
@@ -57,9 +57,9 @@ class PositionReconciler:
         """Return every difference between the snapshot, the rows and the legs.
 
         Args:
-            complete: The snapshot covers every account. Otherwise a holding that it lacks is no
+            complete: Whether the snapshot covers every account. If not, a missing holding is no
                 difference.
-            details: The contract details that are known, by conid: each leg is compared with them.
+            details: The known contract details by conid; each leg is compared with them.
         """
         scope = reconciliation.Scope(
             complete=complete,
@@ -100,7 +100,7 @@ class ReconciliationService:
     async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
-        Of a login without current data nothing is compared, and its breaks stay as they are.
+        A login without current data is not compared, and its breaks do not change.
 
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
@@ -118,7 +118,7 @@ class ReconciliationService:
         latest = rows_of_logins(await self._lake.updates.latest(), self._settings).filter(
             pl.col("gateway_id").is_in(list(logins)),
             ~pl.col("account").is_in(list(coverage.unavailable)),
-            followed.fill_null(value=True),  # the others hold what nobody follows any more
+            followed.fill_null(value=True),  # other rows are of types no longer followed
         )
         now = self._clock()
         pairs = pairs_of(holdings, latest, now)
@@ -163,11 +163,11 @@ def _by_login(
     discrepancies: Iterable[reconciliation.Discrepancy],
     logins: Mapping[str, tuple[str, ...] | None],
 ) -> dict[str, list[reconciliation.Discrepancy]]:
-    """Return the discrepancies by login; of several, OF_STRATEGIES has those without an account.
+    """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest.
 
     Args:
-        discrepancies: What was found.
-        logins: The accounts of each login, by its name; None: all.
+        discrepancies: The discrepancies; those of legs without an account belong to no login.
+        logins: The accounts of each login, by its name; None for all accounts.
     """
     by_account = {name: login for login, names in logins.items() for name in names or ()}
     others = OF_STRATEGIES if by_account else next(iter(logins))
@@ -178,14 +178,14 @@ def _by_login(
 
 
 def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return each holding of the broker beside its newest row, as `Pair` has them.
+    """Return each holding of the broker with its newest row, in the columns of `Pair`.
 
-    A quantity that is not known is NaN, which equals nothing: it is neither zero nor an absence.
+    An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
 
     Args:
         holdings: Rows of `broker_positions`, or of `holdings_frame`.
         latest: The newest row of each holding.
-        now: The present time.
+        now: The current time.
     """
     quantity = pl.col("position").fill_null(math.nan)
     ours = with_confirmed(latest, holdings, now).select(
@@ -199,9 +199,9 @@ def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.
 
 
 def undecided(pairs: pl.DataFrame, *, now: datetime, stale_after: timedelta) -> pl.DataFrame:
-    """Return the pairs that are not plainly equal and new, in the order of account and conid.
+    """Return the pairs that may differ or be stale, in the order of account and conid.
 
-    Whether they differ, and how, `compare_pairs` decides.
+    `compare_pairs` decides whether they differ, and how.
     """
     held, ours = pl.col("held").fill_null(0.0), pl.col("ours")
     is_fresh = pl.col("confirmed_at") >= moment(now - stale_after)

@@ -1,6 +1,6 @@
 """The status of the whole product at one moment, read from the tables alone.
 
-It includes what a person should look at, such as failed requests.
+It includes problems that need attention, such as failed requests.
 """
 
 from collections.abc import Iterable
@@ -33,12 +33,12 @@ from position_sync_dagster.yaml_file import saved_state
 
 
 def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]:
-    """Return what a person should look at: the strategies file, failed requests, torn commits.
+    """Return the problems that need attention: strategies file, failed requests, torn commits.
 
-    Holdings that are set aside are in the detail of the session, which its owner writes.
+    Holdings that the stream set aside are not here, but in the session's detail.
 
     Args:
-        failed: The number of requests that are FAILED.
+        failed: The number of FAILED requests.
     """
     found = []
     if settings.strategies_file is not None:
@@ -67,7 +67,7 @@ def strategies_problem(path: Path) -> str | None:
 
 @lru_cache(maxsize=4)
 def _strategies_problem(path: Path, _state: tuple[int, int, int]) -> str | None:
-    """Return what is wrong with a file in this state: a status that is shown live asks often."""
+    """Return the problem of a file in this state; cached, since a live status asks often."""
     try:
         load_strategies(path)
     except StrategiesFileError as error:
@@ -96,10 +96,10 @@ class LoginStatus:
         gateway_id: The login.
         session_state: The owner's state (STARTING, LIVE, BLIND); ENDED or LOST while there is no
             owner; None when the login never had an owner.
-        session_since: LIVE: since when the gateway is seen; `blind_since` while an owner that is
-            alive is not connected to the gateway.
+        session_since: While LIVE, the start of the connection; `blind_since` while a live owner is
+            not connected to the gateway.
         blind_since: Since when no owner has been connected; None while the session is LIVE.
-        lines_in_use, line_limit: Of the owner that is alive, if there is one.
+        lines_in_use, line_limit: The lines of the live owner; None without one.
     """
 
     gateway_id: str
@@ -117,25 +117,24 @@ class LoginStatus:
 class Status(LoginStatus):
     """The state of the logins, the queue and the ledger.
 
-    Its fields of a login are those of the only one. Of several, they are those of the one that
-    needs a look most, with the lines of all; `logins` has each.
+    The fields of a login are those of the only login. With several, they are those of the login
+    that has been without its gateway longest, with the lines of all; `logins` has each.
 
     Attributes:
         active_legs: Conids of active strategies; a conid in several strategies counts once.
-        legs_held: How many of them are held.
-        unresolved_legs: Active legs without a conid, each with why none was found, if that is
-            known.
+        legs_held: The number of these that are held.
+        unresolved_legs: Active legs without a conid, each with the reason if it is known.
         positions: Holdings in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
-        legs_streamed: Holdings whose newest row was written by the stream, recently.
-        legs_queued: Holdings whose newest row was written by the queue, and was written or
-            confirmed within the last two refresh intervals.
+        legs_streamed: Holdings whose newest row the stream wrote recently.
+        legs_queued: Holdings whose newest row the queue wrote, if that was written or confirmed
+            within the last two refresh intervals.
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
-        attention: What a person should look at.
+        attention: The problems that need attention.
         programs: When each program of Dagster last did its work.
-        logins: Each login, where there are several.
+        logins: Each login, if there are several.
     """
 
     at: datetime
@@ -159,7 +158,7 @@ class Status(LoginStatus):
 
     @property
     def each_login(self) -> tuple[LoginStatus, ...]:
-        """Each login, also where there is only one."""
+        """Each login, also if there is only one."""
         return self.logins or (self,)
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,7 +172,7 @@ def read_status(
     """Read the status from the tables, without changing them and without the gateway.
 
     Args:
-        latest: The newest row of each holding, where the caller has them.
+        latest: The newest row of each holding, if the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
@@ -188,7 +187,7 @@ def read_status(
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
     held = _held(lake, settings).get_column("conid").to_list()
-    # It reads a longer span than `_streamed`, which then reads nothing again.
+    # Before `_streamed`: this reads a longer span, after which that reads nothing again.
     legs_queued = _count_queued(lake, settings, now, latest)
     return Status(
         at=now,
@@ -224,7 +223,7 @@ def read_status(
 
 
 def current_since(settings: Settings, now: datetime) -> datetime:
-    """Return since when a value must have been confirmed to be current: two refresh intervals."""
+    """Return the time two refresh intervals ago: values confirmed after it are current."""
     return now - timedelta(seconds=2 * settings.refresh_interval_s)
 
 
@@ -233,9 +232,9 @@ def leg_states(
 ) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
-    ARMED: the broker reports no holding of it, in the leg's account if it names one; a mistyped
-    conid remains ARMED, and so does a leg without one until its contract is found. STREAMED: the
-    stream wrote the newest row of a holding, recently. OVERFLOW: held, and not streamed.
+    ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
+    mistyped conid stays ARMED, as does a leg without a conid until its contract is found. STREAMED:
+    the stream wrote the newest row of a holding recently. OVERFLOW: held, and not streamed.
 
     Raises:
         LakeError: A table cannot be used.
@@ -278,7 +277,7 @@ def _streamed(
 def _count_queued(
     lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
 ) -> int:
-    """Count the holdings whose newest row the queue wrote, as far as they are current."""
+    """Count the current holdings whose newest row the queue wrote."""
     current = current_since(settings, now)
     since = current - timedelta(seconds=settings.monitored_row_interval_s)
     rows = _newest_since(since, lake, settings, now, latest)
@@ -299,7 +298,7 @@ def _plain(value: Any) -> Any:
 def _newest_since(
     since: datetime, lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
 ) -> pl.DataFrame:
-    """Return the newest row of each open holding with a row since then, not from the future."""
+    """Return the newest row of each open holding with a row since a time and not in the future."""
     found = lake.updates.sync.latest_since(since) if latest is None else latest
     rows = rows_of_logins(found, settings)
     return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
@@ -321,7 +320,7 @@ def _login_status(gateway_id: str, session: GatewaySession | None, now: datetime
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:
-    """Return for how many seconds no owner has seen the gateway of a login."""
+    """Return for how many seconds a login has had no owner that sees its gateway."""
     if login.session_state is None:
         return float("inf")
     return _age_s(login.blind_since, now) or 0.0

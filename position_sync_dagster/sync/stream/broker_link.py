@@ -1,4 +1,4 @@
-"""The stream's link to the broker: connected, opened with its positions, lost, opened again."""
+"""The stream's connection to the broker: connect, open with the positions, reconnect."""
 
 import asyncio
 import logging
@@ -28,16 +28,16 @@ RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
 """Delays between attempts to connect."""
 
 SETTLED_S = 60.0
-"""A connection that lasted this long was a good one. The first attempt after it has no delay."""
+"""After a connection that lasted this long, the first attempt to reconnect has no delay."""
 
 
 NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
 NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
-"""Why the broker's value is used: the column `note`."""
+"""Texts of the column `note`: why the broker's value is used."""
 
 COLLECT_AFTER_S = 10.0
-"""The garbage collector runs this long after a new connection is open. It frees the holdings of the
-connection before, of a whole account; the watchdog of that connection has ended by then."""
+"""Delay from a new connection to a garbage collection, which frees the holdings of the previous
+connection; the watchdog of that one has ended by then."""
 
 
 class ReconnectDelay:
@@ -70,14 +70,15 @@ class ReconnectDelay:
 
 
 class BrokerLink:
-    """Connects, opens a connection with its positions and lines, and follows its messages.
+    """Connects to the gateway, opens the connection with its positions, and follows its messages.
 
-    A connection is attached from its login on: the stream listens to it. It is open once the
-    positions of a snapshot are published and routed, until the socket or its data are lost.
+    A connection is attached, so that the stream receives its events, from its log-in on. It is open
+    from the time when the positions of a snapshot are published and routed until the socket or the
+    data are lost.
 
     Attributes:
         state: STARTING, LIVE, BLIND (no gateway) or ENDED.
-        live_since: When the newest connection opened: what the broker confirmed since is current.
+        live_since: When the newest connection opened; values confirmed since then are current.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class BrokerLink:
         return opened if opened is not None and opened.is_connected else None
 
     def problems(self) -> list[str]:
-        """Return which data farms are broken, and what is wrong with accounts and positions."""
+        """Return the broken data farms, and the problems of accounts and positions."""
         connection = self.connection
         if connection is None:
             return []
@@ -155,13 +156,13 @@ class BrokerLink:
                 remedy="Everything is requested again.",
             )
         self._opened = connection
-        # The step may have lasted long, and the accounts' values may have come meanwhile.
+        # The step may have taken long, and the accounts' values may have arrived meanwhile.
         self._become_live(since=listed_at)
         if replaces_another:
             asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
     async def reconnect(self, stop: asyncio.Event) -> None:
-        """Wait for the delay that is due, then try once to connect.
+        """Wait for the delay, then try once to connect.
 
         Raises:
             LeaseLostError: The login belongs to another process now.
@@ -189,14 +190,14 @@ class BrokerLink:
             self.go_blind(str(error))
 
     async def pause(self, seconds: float, *until: asyncio.Event) -> None:
-        """Wait, at most until one of the events, the loss of the socket or of the lease."""
+        """Wait; return early at one of the events, or when the socket or the lease is lost."""
         events = [*until, self._lease.lost]
         if (connection := self.connection) is not None:
             events.append(connection.lost)
         await _wait_for_any(events, timeout_s=seconds)
 
     def go_blind(self, reason: str) -> None:
-        """Record that the gateway cannot be seen; no quote from before counts any more."""
+        """Set the state BLIND, with the reason; earlier quotes no longer count."""
         text = f"the stream is BLIND: {reason}"
         new = self._outage.report(reason, text=text, level=logging.WARNING)
         self.state = SessionState.BLIND
@@ -209,7 +210,7 @@ class BrokerLink:
         self.state = SessionState.ENDED
 
     async def close(self) -> None:
-        """Close the connection, and drop all that the stream holds on it."""
+        """Close the connection, and release everything that the stream holds on it."""
         if self._attached is not None:
             self._router.detach(self._attached)
             self._attached.on_message.remove(self._on_message)
@@ -217,7 +218,7 @@ class BrokerLink:
         await self._manager.close()
 
     async def _attach(self, connection: GatewayConnection) -> None:
-        """Listen to a new connection, and continue from the holdings known before it."""
+        """Subscribe to the events of a new connection; continue from the known holdings."""
         before = self._attached
         await self._router.attach(connection, before)
         self._flusher.watch(connection)
@@ -237,8 +238,8 @@ class BrokerLink:
             self._become_live(since=self._context.clock())
             self._lines.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
-            # The connection has asked for its lines again (1101) or is about to end (1300);
-            # positions come first in both cases, as after every interruption.
+            # The connection has requested its lines again (1101) or is about to end (1300); in both
+            # cases positions come first, as after every interruption.
             self.go_blind(text)
             self._opened = None
             self._router.interrupt()
@@ -261,7 +262,7 @@ async def _wait_for_any(events: Iterable[asyncio.Event], *, timeout_s: float) ->
 
 
 async def _run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine, and cancel it when `stop` is set: it may wait long for the gateway."""
+    """Run a coroutine, and cancel it when `stop` is set: it may wait for the gateway."""
     task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)

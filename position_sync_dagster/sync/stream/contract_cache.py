@@ -17,34 +17,34 @@ from position_sync_dagster.lake.contracts import ContractsTable
 logger = logging.getLogger(__name__)
 
 CHUNK = 10
-"""Conids fetched in a step in the background: lines come first, and what they need is fetched at
+"""Number of conids fetched per step in the background. The details that lines need are fetched at
 once."""
 
 STORED_AT_ONCE = 500
-"""Details fetched in the background are stored in commits of this many; the last one is smaller."""
+"""Number of details per commit, when they are fetched in the background; the last is smaller."""
 
 AGAIN = timedelta(seconds=10)
-"""The wait before a table that could not be read or written is tried again."""
+"""Delay before the next attempt after a table could not be read or written."""
 
 HOURS_AGAIN = timedelta(hours=1)
-"""The least time between two requests for new trading hours of a contract whose listed days are
-over. The gateway lists a few days ahead."""
+"""Minimum time between two requests for the trading hours of a contract whose listed days are over.
+The gateway lists a few days ahead."""
 
 _LegKey = tuple[str, str | None, int]
 
 
 class ContractCache:
-    """The details of contracts: here those of legs, in the table those of every contract seen once.
+    """Contract details: those of legs in memory, those of every contract ever seen in the table.
 
     Args:
-        table: Keeps the details across processes; without it they are fetched in each process, and
-            all are kept here.
-        clock: The present moment, for trading hours.
+        table: Keeps the details across processes. Without it each process fetches them, and all are
+            kept in memory.
+        clock: The current time, for trading hours.
 
     Attributes:
-        matching: The legs without those that name another contract than their conid. A leg whose
-            contract details are not known yet is among them.
-        version: How often these legs changed.
+        matching: The legs whose description matches the contract of their conid, and those whose
+            contract details are not known yet.
+        version: The number of changes of these legs.
     """
 
     def __init__(self, table: ContractsTable | None, *, clock: Clock = utc_now) -> None:
@@ -67,7 +67,7 @@ class ContractCache:
 
     @property
     def mismatches(self) -> list[str]:
-        """The legs that name another contract than their conid, each with the difference."""
+        """Legs that do not match the contract of their conid, each with the difference."""
         return [
             f"{conid} of strategy {strategy} is not streamed: {difference}"
             for (strategy, _account, conid), difference in sorted(
@@ -83,7 +83,7 @@ class ContractCache:
             self._compare(self._leg_conids)
 
     async def load(self, legs: Iterable[ActiveContract]) -> None:
-        """Read which contracts the table has complete details of, and the details of legs.
+        """Read the conids with complete details in the table, and the details of legs.
 
         Raises:
             LakeError: The table cannot be read.
@@ -93,9 +93,9 @@ class ContractCache:
         await self._read_legs(legs)
 
     async def read_legs(self, legs: Iterable[ActiveContract]) -> None:
-        """Read the details of new legs that the table has; if it cannot be read, that is due again.
+        """Read the details of new legs from the table; if that fails, it is due again.
 
-        Before they are routed: a leg may name another contract than its conid.
+        This comes before they are routed: a leg may not match the contract of its conid.
         """
         try:
             await self._read_legs(legs)
@@ -109,7 +109,7 @@ class ContractCache:
         return details.price_magnifier if details else None
 
     def session_open(self, conid: int) -> bool:
-        """Return whether a session of the contract is open; True where that is not known."""
+        """Return whether a trading session of the contract is open; True if unknown."""
         hours = self._hours(conid)
         return hours is None or hours.is_open(self._clock()) is not False
 
@@ -124,7 +124,7 @@ class ContractCache:
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
     ) -> dict[int, ContractDetails]:
-        """Return the details of the conids; fetch from the gateway those that are not known.
+        """Return the details of the conids; fetch unknown ones from the gateway.
 
         A conid that the gateway does not know is left out.
 
@@ -150,10 +150,10 @@ class ContractCache:
     def fetch_in_background(
         self, connection: GatewayConnection, *, streamed: Collection[int]
     ) -> None:
-        """Fetch the next few wanted conids without details, in a task of their own.
+        """Fetch the details of the next few wanted conids, in a background task.
 
-        Details that an older release stored are fetched again once. Those of streamed contracts
-        are fetched again when the days that their trading hours list are over. Details of legs that
+        Details stored by an older release are fetched again once. Details of streamed contracts are
+        fetched again when the listed days of their trading hours are over. Details of legs that
         could not be read from the table are read first.
         """
         if self._task is not None and not self._task.done():
@@ -175,7 +175,7 @@ class ContractCache:
             self._task = asyncio.create_task(self._store())
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
-        """Keep details that were fetched, in place of older ones."""
+        """Store fetched details in place of older ones."""
         found = {one.conid: one for one in details}
         if self._table is not None:
             await self._table.put(list(found.values()))
@@ -183,7 +183,7 @@ class ContractCache:
         self._keep(found)
 
     async def close(self) -> None:
-        """Cancel the fetch in the background."""
+        """Cancel the background task."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -218,18 +218,19 @@ class ContractCache:
         self._read_for = conids
 
     async def _read(self, conids: Iterable[int]) -> None:
-        """Read the details of these contracts that the table has and that are not here."""
+        """Read the details of these contracts from the table, unless they are in memory."""
         absent = {conid for conid in conids if conid not in self._known}
         unstored = absent & self._unstored.keys()
         self._keep({conid: self._unstored[conid] for conid in unstored})
         if absent > unstored and self._table is not None:
             stored = (absent - unstored) & self._complete
             found = await self._table.get(absent - unstored)
-            self._complete -= stored - found.keys()  # the table was taken back: fetch them again
+            # Rows may be missing after a restore of the table: fetch them again.
+            self._complete -= stored - found.keys()
             self._keep(found)
 
     def _keep(self, found: Mapping[int, ContractDetails], *, all_of_them: bool = True) -> None:
-        """Keep details, or those of legs alone: thousands of others are in the table."""
+        """Keep details in memory, or only those of legs: thousands of others are in the table."""
         kept = found if all_of_them else {c: found[c] for c in found.keys() & self._leg_conids}
         self._known.update(kept)
         self._complete.update(c for c, one in found.items() if one.valid_exchanges is not None)

@@ -1,4 +1,4 @@
-"""The flushes: what changed is valued once per interval, and delivered at each handler's pace."""
+"""The flushes: changes are valued once per interval, and delivered at each handler's pace."""
 
 import asyncio
 import logging
@@ -28,34 +28,33 @@ RETRY = Backoff(first_s=0.5, longest_s=2.0)
 """Delays between attempts. They are shorter than the time that `close` waits for a delivery."""
 
 QUIET_S = 60.0
-"""A handler of single updates has recovered when it raised no error for this long: it may raise for
-one leg, and take the updates of all others. Any other handler recovers when it takes a flush."""
+"""A handler of single updates has recovered after this long without an error, since it may raise
+for one leg only. Any other handler has recovered when it accepts a flush."""
 
 CANCEL_TIMEOUT_S = 1.0
-"""A handler that is cancelled has this long to end."""
+"""Maximum wait for a cancelled handler to end."""
 
 SLOW_S = 10.0
 """A delivery that takes longer is logged."""
 
 
 class Delivery:
-    """Delivers updates to one handler, so that a slow or failing one harms no other.
+    """Delivers updates to one handler; a slow or failing handler does not affect the others.
 
-    A newer update of a position replaces an undelivered older one. So memory is bounded by the
-    number of positions, and the newest value is never lost.
+    A newer update of a position replaces an undelivered older one: memory is bounded by the number
+    of positions, and the newest value is never lost.
 
-    A handler with the method `on_position_updates` gets each flush in one call. Whatever it
-    raises (a table that could not commit, a defect in the code below it), it gets the updates
-    again, with newer values in their place, unless its lease is lost. A handler without this
-    method gets each update once: it may have acted on the update before it raised. So the error
-    is logged, and the update counts as delivered.
+    A handler with the method `on_position_updates` gets each flush in one call. After any error,
+    unless the lease is lost, it gets the updates again, replaced by newer values where there are
+    any. A handler without this method gets each update once, since it may have acted on the update
+    before it raised: the error is logged, and the update counts as delivered.
 
-    After a flush that was slow to take, a handler of whole flushes is left alone for a while
-    (`rest_s`), unless an update is urgent.
+    After a slow flush, a handler of whole flushes gets nothing for `rest_s`, unless an update is
+    urgent.
 
     Args:
         on_delivered: Called with the time from a tick's arrival to its delivery, in seconds.
-        monotonic: The clock of the failures, in seconds.
+        monotonic: The clock that times the failures, in seconds.
 
     Attributes:
         failures: How often the handler raised.
@@ -87,7 +86,7 @@ class Delivery:
         """Add updates; a newer one of a position replaces an undelivered older one.
 
         Args:
-            urgent: Whether a rest ends: a position itself changed.
+            urgent: Whether to deliver at once, without a pause: a position itself changed.
         """
         if urgent:
             self._urgent.set()
@@ -103,13 +102,13 @@ class Delivery:
                 self._task = asyncio.create_task(self._run())
 
     async def close(self, *, timeout_s: float) -> None:
-        """Deliver the updates that are left, for at most `timeout_s` seconds, and end."""
+        """Deliver the remaining updates, for at most `timeout_s` seconds, and end."""
         self._urgent.set()
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
             logger.error(
-                "%s did not take its last %d updates",
+                "%s did not accept its last %d updates",
                 type(self.handler).__name__,
                 self._in_delivery + len(self._pending),
             )
@@ -175,7 +174,7 @@ class Delivery:
         return False
 
     def _log_failure(self, error: BaseException) -> None:
-        """Log the error, each kind of it once per outage."""
+        """Log the error; each kind once per outage."""
         self.failures += 1
         now_s = self._monotonic()
         if self._batched is None and now_s - self._failed_s > QUIET_S:
@@ -199,11 +198,10 @@ class Delivery:
 
 
 async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
-    """Call a handler's own code and return the error that it raised.
+    """Call a handler and return the error that it raised, or None.
 
-    A cancellation that the handler brought about itself, and a panic of a library in Rust, are
-    no `Exception`: they would end the delivery for good. The cancellation of this task itself is
-    raised again.
+    A cancellation that the handler caused itself and a panic of a Rust library are no `Exception`,
+    and would end the delivery. Only the cancellation of this task is raised again.
     """
     task = asyncio.current_task()
     raised: BaseException | None = None
@@ -219,21 +217,21 @@ async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
 
 
 GATHER_S = 0.05
-"""Ticks of one packet and its neighbours are flushed together."""
+"""Seconds between the ticks and the flush: ticks of adjacent packets are flushed together."""
 
 SHORTER = 0.1
-"""The share of all pauses that may be saved, so that flushes come at most a tenth more often. The
-first two pauses may be half as long: that suffices for ticks that come at the flush interval."""
+"""Maximum share by which pauses are shortened in total: flushes come at most a tenth more often.
+The first two pauses may be half as long, which is enough for ticks at the flush interval."""
 
 CLOSE_TIMEOUT_S = 5.0
-"""At the end of the stream, each handler has this long to take its last updates."""
+"""Time limit for each handler to accept its last updates at the end of the stream."""
 
 
 class Flusher:
-    """Hands the newest value of each streamed holding to the handlers, once per interval.
+    """Delivers the newest value of each streamed holding to the handlers, once per interval.
 
     Args:
-        announced: What has its row or request already; a close is written once.
+        announced: States of holdings with a row or request already; a close is written once.
         accounts: Records the values of the accounts with each flush.
     """
 
@@ -254,7 +252,7 @@ class Flusher:
         self._deliveries: list[Delivery] = []
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
-        """Deliver each flush to this handler too."""
+        """Add a handler that gets each flush."""
         delivered = self._context.metrics.latencies_s.append
         monotonic = self._context.monotonic
         self._deliveries.append(Delivery(handler, on_delivered=delivered, monotonic=monotonic))
@@ -265,7 +263,7 @@ class Flusher:
         self._valued = connection.pnl.watch()
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
-        """Flush once per interval, whatever tables and requests the other steps wait for.
+        """Flush once per interval, independent of the tables and requests of other steps.
 
         Args:
             live_connection: Returns the connection, or None while nothing may be flushed.
@@ -282,7 +280,7 @@ class Flusher:
                 pause = pace.pause_s(self._context.monotonic() - connection.lines.ticked_at)
 
     async def close(self) -> None:
-        """Deliver what is left, and end the deliveries."""
+        """Deliver the remaining updates, and end the deliveries."""
         for delivery in self._deliveries:
             await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
         await self._accounts.close(timeout_s=CLOSE_TIMEOUT_S)
@@ -313,12 +311,12 @@ class Flusher:
 
 
 class FlushPace:
-    """The pause before the next flush, so that a flush comes right behind the ticks.
+    """The pause before the next flush, chosen so that a flush follows the ticks closely.
 
-    Where all ticks come at once, once per interval (a slow feed, or a snapshot a second), a flush
-    between them would write values that are old already. A shorter pause moves it right behind the
-    ticks. Where they come at another interval (each 0.6 s), every pause would have to be shorter:
-    that is why pauses are shortened by a tenth in all.
+    If all ticks arrive at once, once per interval (a slow feed, or a snapshot a second), a flush
+    between them would write values that are old already; a shorter pause moves it close after the
+    ticks. If they arrive at another interval (each 0.6 s), every pause would have to be shorter:
+    for that reason pauses are shortened by at most a tenth in total.
 
     >>> pace = FlushPace(1.0)
     >>> pace.pause_s(0.45), pace.pause_s(0.02), pace.pause_s(30.0)
@@ -333,7 +331,7 @@ class FlushPace:
         """Return the pause after a flush.
 
         Args:
-            waited_s: How long ago the newest tick arrived when the flush took it.
+            waited_s: Seconds from the arrival of the newest tick to the flush.
         """
         self._spare_s = min(self._spare_s + self._interval_s * SHORTER, self._interval_s)
         late_s = waited_s - GATHER_S

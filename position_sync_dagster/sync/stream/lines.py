@@ -1,4 +1,4 @@
-"""The market data lines that the stream holds: decisions of `domain.line`, put into effect."""
+"""The market data lines of the stream: apply the decisions of `domain.line`."""
 
 import logging
 import time
@@ -26,26 +26,26 @@ RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
-"""Waits until a line that was refused is requested again. A competing session (10197) and a farm
-outage (10182) may end at any moment; a missing subscription seldom comes."""
+"""Delays before a refused line is requested again. A competing session (10197) and a farm outage
+(10182) may end at any moment; a missing subscription is seldom bought."""
 
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
-"""Waits until more lines than a limit learned from code 101 are tried."""
+"""Delays before more lines are tried than the limit that was learned from code 101."""
 
 BURST_S = 5.0
-"""A burst of refusals is over this long after the last one: 100 requests take 2.5 s at the pace of
-the gateway."""
+"""A burst of refusals ends this long after the last one: 100 requests take 2.5 s at the gateway's
+rate limit."""
 
 
 ENDED = "the gateway ended the line"
-"""Why the broker's value is used: the column `note`."""
+"""Text of the column `note`: why the broker's value is used."""
 
 
 class LineManager:
-    """Holds the lines that the allocation chooses, and learns from what the gateway refuses.
+    """Holds the lines that the allocation chooses, and learns the line limit from refusals.
 
     Args:
-        clock: The clock of the times that a person reads.
+        clock: The clock of times in texts and logs.
         monotonic: The clock of every interval, in seconds.
 
     Attributes:
@@ -92,7 +92,7 @@ class LineManager:
         return self.login.limit.lines
 
     def follow(self, connection: GatewayConnection) -> None:
-        """Record that time passed, and which holdings and legs want a line now."""
+        """Advance the time, and record which holdings and legs need a line now."""
         now = self._monotonic()
         if self._burst is not None and now - self._burst[0] >= BURST_S:
             logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
@@ -104,11 +104,11 @@ class LineManager:
         self._update_wanted(connection)
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:
-        """Return the conids that are to hold a line, as far as is known before one is requested."""
+        """Return the conids that should hold a line, as known before the requests."""
         return self.login.chosen(connection.lines.in_use, self._monotonic())
 
     def are_due(self, connection: GatewayConnection) -> bool:
-        """Return whether other lines are due than those held: a hold, a denial or a wait ended."""
+        """Return whether the lines must change, because a hold, a denial or a wait ended."""
         if self.chosen(connection) != self.held:
             return True
         return bool(self.login.due_for_live(self._monotonic()))
@@ -149,15 +149,15 @@ class LineManager:
             connection.lines.switch(conid, market_data_type=kind)
 
     def interrupted(self, reason: str) -> None:
-        """Record that a farm broke or that connectivity was lost: no quote from before counts."""
+        """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
         self.login.interrupted(self._clock(), self._monotonic(), reason)
 
     def restored(self) -> None:
-        """Record that the data should flow again: each line has to tick soon."""
+        """Record that data are expected again: each line must tick soon."""
         self.login.restored(self._monotonic())
 
     def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
-        """Record a refusal: the login has fewer lines, or a conid has no market data."""
+        """Record a refusal: the line limit is lower, or a conid has no market data."""
         line, now = self.login.line(refusal.conid), self._monotonic()
         if not line.held:
             return
@@ -175,7 +175,7 @@ class LineManager:
         self._deny(refusal.conid, refusal.code, text, delayed=fallback)
 
     def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
-        """Return, in brackets, the reason for the route of a conid's holdings."""
+        """Return the reason for the route of a conid's holdings, in brackets."""
         denial = self.login.denied(conid, self._monotonic())
         denied = None
         if denial is not None:
@@ -191,7 +191,7 @@ class LineManager:
         return f" ({text})"
 
     def problems(self) -> list[str]:
-        """Return what is wrong with which legs and lines, the first few of each kind."""
+        """Return the problems of legs and lines, the first few of each kind."""
         now = self._monotonic()
         denials = {c: self.login.denied(c, now) for c in self.login.wanted}
         found = [(conid, denial) for conid, denial in denials.items() if denial is not None]
@@ -204,9 +204,9 @@ class LineManager:
         return texts[:3] + more + self.login.problems()
 
     def attach(self, lines: MarketDataLines) -> None:
-        """Start on a new connection; the lines and denials ended with the one before.
+        """Follow a new connection; lines and denials of the previous one have ended.
 
-        Other data may be permitted after a login. The number of lines stays the same.
+        The permissions may differ after a new log-in. The line limit stays the same.
         """
         self.login.clear()
         self._wanted_as_of = None
@@ -218,7 +218,7 @@ class LineManager:
         self.login.reopened(self._monotonic())
 
     def detach(self, lines: MarketDataLines) -> None:
-        """Free the lines held here; a line that another streamer shares stays subscribed."""
+        """Release the lines held here; a line that another streamer shares stays subscribed."""
         for conid in self.held:
             self.login.line(conid).cancelled()
             lines.cancel(conid)
@@ -227,7 +227,7 @@ class LineManager:
             self._on_refusal = None
 
     def _update_wanted(self, connection: GatewayConnection) -> None:
-        """Find the demands anew, if a holding was opened or closed or a leg has changed."""
+        """Compute the demand for lines again, if holdings opened or closed or a leg changed."""
         book, contracts = connection.feed.book, self._contracts
         as_of = (book.moves, contracts.version)
         if as_of != self._wanted_as_of:

@@ -1,7 +1,7 @@
-"""One step of the stream: tables, lines, routes and queue follow the broker and the registry.
+"""One step of the stream: update tables, lines, routes and queue from the broker and the registry.
 
-It asks for values that no line gives: of legs in OVERFLOW by PnLSingle, and of accounts by a
-download that did not arrive by itself.
+It also requests the values that no line gives: of legs in OVERFLOW by PnLSingle, and of accounts by
+a download, if they did not arrive by themselves.
 """
 
 import asyncio
@@ -40,18 +40,18 @@ from position_sync_dagster.sync.stream.pricing import StreamPricer
 logger = logging.getLogger(__name__)
 
 MAX_LINES_LOGGED = 20
-"""The number of changes at once that have a log line each. The others are summed up in one line: a
-line costs milliseconds in the log of a run."""
+"""Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
+in the log of a run costs milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteChanges:
-    """The holdings whose change of route concerns the stream.
+    """Holdings that enter or leave the route STREAMED.
 
     Attributes:
         streamed: Those that are streamed from now on.
         closed: Those that were streamed and are closed now.
-        left: Those that were streamed and are left to the queue now.
+        left: Those that were streamed and go to the queue now.
     """
 
     streamed: list[Key]
@@ -65,9 +65,9 @@ class Routes:
     Attributes:
         states: (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED.
         streamed, overflow: The holdings with that route.
-        unqueued: Holdings that lost their line, or became active without one, and that the queue
-            does not have yet. The next step routes and queues again while there are any.
-        version: How often the routes changed.
+        unqueued: Holdings that lost their line, or became active without one, and are not queued
+            yet. While there are any, the next step routes and queues again.
+        version: The number of changes of the routes.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Routes:
         self.clear()
 
     def clear(self) -> None:
-        """Forget every route: the connection is a new one, or lost its data."""
+        """Remove all routes: the connection is new, or lost its data."""
         self.version += 1
         self.states: dict[Key, LegState] = {}
         self.streamed: set[Key] = set()
@@ -83,7 +83,7 @@ class Routes:
         self.unqueued: set[Key] = set()
 
     def outdated(self, book: HoldingsBook, keys: Iterable[Key]) -> set[Key]:
-        """Return which holdings were opened or closed since they were routed, or are new."""
+        """Return the holdings that are new, or were opened or closed since they were routed."""
         found = set()
         for key in keys:
             position, state = book.position(key), self.states.get(key)
@@ -94,7 +94,7 @@ class Routes:
         return found
 
     def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
-        """Set the routes of these holdings, and return which changes concern the stream."""
+        """Set the routes of these holdings; return those that enter or leave STREAMED."""
         changes, changed = RouteChanges(streamed=[], closed=[], left=[]), dict[Key, LegState]()
         for key, state in states.items():
             before = self.states.get(key)
@@ -160,9 +160,9 @@ class RouteLog:
 class AccountRefresh:
     """Downloads the accounts on a new connection, at each refresh interval, and after changes.
 
-    It also lists the positions again when that is due, and requests an account again whose values
-    do not arrive. One download runs at a time. Its values are published when it ends. After the
-    first download of a connection, and after a refresh, every holding that is not streamed is
+    It also requests the list of positions again when that is due, and an account again if its
+    values do not arrive. One download runs at a time; its values are published when it ends. After
+    the first download of a connection, and after a refresh, every holding that is not streamed is
     queued.
 
     Args:
@@ -170,7 +170,8 @@ class AccountRefresh:
         monotonic: The clock of this interval, in seconds.
 
     Attributes:
-        ended: Set when a download ends that queues every holding: the next step is due at once.
+        ended: Set when a download ends after which all holdings are queued: the next step is due at
+            once.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class AccountRefresh:
 
     @property
     def idle(self) -> bool:
-        """Return whether no download is under way."""
+        """Return whether no download is running."""
         return self._download is None
 
     @property
@@ -215,7 +216,7 @@ class AccountRefresh:
         routes: Mapping[Key, LegState],
         publish: Callable[[], Awaitable[None]],
     ) -> None:
-        """Finish a download that ended, or start the next one that is due.
+        """Finish a download that has ended, or start the next one that is due.
 
         Args:
             publish: Writes `broker_positions`.
@@ -247,15 +248,15 @@ class AccountRefresh:
             self._begin(Reason.CHANGED, feed.download(accounts))
 
     def interrupt(self) -> None:
-        """Cancel the download that is under way: the gateway dropped its subscriptions.
+        """Cancel the running download: the gateway dropped its subscriptions.
 
-        A download that went on would count as whole, with some accounts from before.
+        Otherwise it would count as complete, with values of some accounts from before the loss.
         """
         if self._download is not None:
             self._download.cancel()
 
     async def end(self) -> None:
-        """Cancel the download that is under way, and wait until it has ended."""
+        """Cancel the running download, and wait until it has ended."""
         self.interrupt()
         download, self._download = self._download, None
         if download is not None:
@@ -270,20 +271,19 @@ class AccountRefresh:
 
 
 PUBLISH_S = 5.0
-"""Values of legs without a line are published when the legs are queued, and at most this often, in
-seconds, while requests wait for a drain, which reads them: as often as its sensor looks. Less often
-where a commit is slow."""
+"""Minimum seconds between two publications of the values of legs without a line, while requests
+wait for a drain. It is the interval of the drain's sensor; slow commits make it longer."""
 
 NEW_AT_ONCE = 20
-"""The number of holdings that are subscribed in one step: the gateway takes 50 messages a second,
-and positions and market data come first."""
+"""Maximum number of holdings subscribed in one step: the gateway accepts 50 messages a second, and
+positions and market data come first."""
 
 
 class OverflowLegs:
-    """Keeps the values of legs without a line about a second old, and queues the legs often.
+    """Subscribes to the values of legs without a line (PnLSingle), and queues these legs.
 
-    Streamed holdings are subscribed too, up to a bound: that gives their daily profit, and a second
-    opinion by which a dead line is found.
+    The values are about a second old. Streamed holdings are subscribed too, up to a bound: this
+    gives their daily profit, and a second value that shows a dead line.
     """
 
     def __init__(
@@ -328,7 +328,7 @@ class OverflowLegs:
             await self._publisher.enqueue(routes.states, legs)
 
     def _chosen(self, subscribed: frozenset[Key], routes: Routes) -> set[Key]:
-        """Return the holdings that are subscribed and stay so, and the next few, first the legs."""
+        """Return the subscribed holdings that stay, and the next few to subscribe, legs first."""
         legs = routes.overflow & subscribed
         streamed = set(sorted(routes.streamed & subscribed)[: self._max_streamed])
         new = sorted(routes.overflow - legs)[:NEW_AT_ONCE]
@@ -343,11 +343,11 @@ class OverflowLegs:
 
 
 DOWNLOAD_S = 1.0
-"""The longest wait for the values of the accounts, in seconds, while lines wait for contracts."""
+"""Maximum wait for the values of the accounts, in seconds, while lines wait for contracts."""
 
 
 class RoutedBy(NamedTuple):
-    """What the routes were decided by: the conids with a line, and the legs with their version."""
+    """The inputs of the last routing: the conids with a line, and the legs with their version."""
 
     lines: frozenset[int]
     legs: tuple[ActiveContract, ...]
@@ -355,7 +355,7 @@ class RoutedBy(NamedTuple):
 
 
 class Router:
-    """Sends each holding to a line or to the queue, and publishes what the broker reports.
+    """Routes each holding to a line or to the queue, and publishes the broker's reports.
 
     Attributes:
         routes: The route of each holding.
@@ -404,16 +404,16 @@ class Router:
         return self._account_refresh.ended
 
     def problems(self) -> list[str]:
-        """Return why the registry cannot be read, and which legs have no contract, and why."""
+        """Return why the registry cannot be read, and why legs have no contract."""
         fault = self._registry_outage.fault
         return ([fault] if fault else []) + self._resolver.problems()
 
     def interrupt(self) -> None:
-        """End the download under way: the gateway dropped its subscriptions."""
+        """Cancel the running download: the gateway dropped its subscriptions."""
         self._account_refresh.interrupt()
 
     async def reset(self) -> None:
-        """Forget the routes and values: a snapshot of the positions comes next."""
+        """Remove the routes and values: a snapshot of the positions comes next."""
         await self._account_refresh.end()
         self.routes.clear()
         self._expected = None
@@ -424,7 +424,7 @@ class Router:
         """Follow a new connection, from the holdings known before it.
 
         Args:
-            before: The connection before; None: the holdings of the last owner are read.
+            before: The previous connection; with None, the holdings of the last owner are read.
         """
         connection.feed.book.remember(
             before.feed.book.reported().values()
@@ -456,13 +456,13 @@ class Router:
         self._contracts.fetch_in_background(connection, streamed=self._lines.held)
 
     async def close(self) -> None:
-        """End what runs in the background."""
+        """End the background tasks."""
         await self._account_refresh.end()
         await self._resolver.close()
         await self._contracts.close()
 
     def detach(self, connection: GatewayConnection) -> None:
-        """Free the lines and the subscriptions on a connection, and forget the routes."""
+        """Release the lines and subscriptions on a connection, and remove the routes."""
         self._lines.detach(connection.lines)
         self._overflow.release(connection)
         self.routes.clear()
@@ -474,8 +474,8 @@ class Router:
         if first or changed:
             await self._publish(connection)
         if first:
-            # Its one request goes out before those of the lines, which take seconds at the pace
-            # of the gateway; the values arrive meanwhile.
+            # Its one request precedes those of the lines, which take seconds at the gateway's
+            # rate limit; the values arrive meanwhile.
             self._account_refresh.start(feed)
             await asyncio.sleep(0)
             if await self._queue_before_lines(connection):
@@ -525,10 +525,10 @@ class Router:
         return changed
 
     async def _reroute(self, connection: GatewayConnection, moved: set[Key] | None) -> None:
-        """Allocate the lines, then route every holding whose route may be another one.
+        """Allocate the lines, then route every holding whose route may have changed.
 
         Args:
-            moved: The holdings that were opened or closed; None: all of them may have been.
+            moved: The holdings that were opened or closed; None for all.
         """
         book = connection.feed.book
         lines = await self._lines.allocate(connection)
@@ -550,20 +550,21 @@ class Router:
         self._pricer.leave(changes.left)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
         self._pricer.close(changes.closed)
-        # These were not queued with the others, since a line was to be had for them.
+        # These were not queued with the others, because a line was expected for them.
         self.routes.unqueued |= {
             key
             for key, state in expected.items()
             if state is LegState.STREAMED and self.routes.states.get(key) in QUEUED
         }
-        # Holdings that cannot be queued now stay due, and make the next step route again.
+        # Holdings that cannot be queued now stay due: the next step routes again.
         await self._publisher.enqueue(self.routes.states, self.routes.unqueued)
         self.routes.unqueued.clear()
 
     async def _queue_before_lines(self, connection: GatewayConnection) -> bool:
-        """Queue what needs no line, if the lines have to wait for contracts that were never seen.
+        """Queue the holdings that need no line, if lines must wait for unknown contracts.
 
-        At the gateway's pace these take seconds, and the values of the accounts less than one.
+        At the gateway's rate limit these take seconds, and the values of the accounts less than
+        one.
 
         Returns:
             Whether the lines have to wait.
@@ -582,7 +583,7 @@ class Router:
         return True
 
     def _rerouted(self, lines: frozenset[int], legs: tuple[ActiveContract, ...]) -> frozenset[int]:
-        """Return the conids whose line or legs are others than when routes were last decided."""
+        """Return the conids whose line or legs changed since the last routing."""
         before = self._routed_by
         conids = lines ^ before.lines
         if self._contracts.version != before.version:

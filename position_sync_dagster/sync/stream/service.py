@@ -21,15 +21,15 @@ from position_sync_dagster.sync.run_recorder import RunRecorder, StreamReport
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
-"""The seconds between two checks whether a report is due."""
+"""Seconds between two checks whether a report is due."""
 
 
 class StreamReporter:
-    """Turns the streamer's metrics into a report per interval, and into the totals at the end.
+    """Makes a report of the streamer's metrics per interval, and the totals at the end.
 
     Args:
-        stored_state: The state as `gateway_sessions` shows it: who hears of a new state and reads
-            the table finds it there.
+        stored_state: Returns the state as stored in `gateway_sessions`: a new state is reported
+            only after the table has it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class StreamReporter:
     async def run(self, interval_s: float) -> None:
         """Report once per interval.
 
-        Report a new state at once, and new requests as well, since a drain follows soon.
+        A new state is reported at once, and so are new requests, since a drain follows soon.
         """
         interval = timedelta(seconds=interval_s)
         queued_at = self._since - interval
@@ -69,14 +69,14 @@ class StreamReporter:
                 self._send(self._streamer.metrics.take_queued())
 
     def total(self) -> StreamReport:
-        """Return the totals so far, with what was not reported yet; nothing is reported by it."""
+        """Return the totals so far, including counts that were not reported yet."""
         total = StreamMetrics()
         total.add(self._total)
         total.add(self._streamer.metrics)
         return self._report_of(total, self._started)
 
     def finish(self) -> StreamReport:
-        """Report what was counted since the last report, and return the totals."""
+        """Report the counts since the last report, and return the totals."""
         self._send(self._streamer.metrics.take())
         return self._report_of(self._total, self._started)
 
@@ -123,13 +123,13 @@ async def stream(
 ) -> StreamReport:
     """Stream until `stop` is set or the run's time is up, and return the totals.
 
-    While there is no gateway, the stream tries again to connect, and its session is BLIND. A run
-    is recorded in the table `runs`: when it owns the login, every quarter of an hour, at its end.
+    While there is no gateway, the stream tries again to connect, and its session is BLIND. A run is
+    recorded in the table `runs` when it owns the login, every 15 minutes, and at its end.
 
     Args:
-        report: Called every `report_interval_s` when something happened, at once when the state
-            has changed, and at the end, however it ends.
-        wait_s: How long to wait for the present owner of the login to end, in seconds.
+        report: Called every `report_interval_s` if there is something to report, at once when the
+            state has changed, and always at the end.
+        wait_s: Maximum wait for the present owner of the login to end, in seconds.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end.
@@ -185,7 +185,7 @@ async def stream(
             asyncio.create_task(_return_freed_memory()),
         ]
         try:
-            with process.few_looks_for_cycles():
+            with process.rare_garbage_collection():
                 await streamer.run(end)
         finally:
             for task in tasks:
@@ -197,7 +197,7 @@ async def stream(
 
 
 class UpdatesWriter:
-    """The handler that writes streamed updates, counts them, and checks the lease before."""
+    """The handler that checks the lease, then writes and counts streamed updates."""
 
     def __init__(
         self, table: PositionUpdatesTable, ownership: Ownership, metrics: StreamMetrics

@@ -1,4 +1,4 @@
-"""The streamer: active legs by market data lines, everything else into the queue."""
+"""The streamer: active legs get market data lines, all other positions go to the queue."""
 
 import asyncio
 import logging
@@ -36,8 +36,8 @@ from position_sync_dagster.sync.stream.router import Router
 logger = logging.getLogger(__name__)
 
 FILLS_S = 0.2
-"""Fills that arrive within this time are handled in one step: an order of several legs, or one
-that is filled in many parts."""
+"""Fills that arrive within this time, in seconds, are handled in one step: an order may have
+several legs, or be filled in many parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +46,11 @@ class StreamTables:
 
     Attributes:
         broker_positions, contracts: Keep the positions and the contract details of the broker.
-        account_values: Gets the net liquidation and profit of the accounts; None: they are not
+        account_values: Gets the net liquidation and profit of the accounts; with None, they are not
             subscribed.
         updates: The ledger. It shows at the start which closes have their row already.
-        ownership: The lease that is checked before each write; None in a single process. With
-            it, the tables belong to a lake that is initialized already.
+        ownership: The lease, checked before each write; the tables are then those of an initialized
+            lake. None if one process alone writes the tables.
     """
 
     broker_positions: BrokerPositionsTable | None = None
@@ -69,12 +69,12 @@ class IBPositionStreamer:
 
     Args:
         registry: Which legs are active; by default the registry at its default path.
-        queue: Takes the positions that are not streamed; None: nothing is queued.
+        queue: Takes the positions that are not streamed; with None, nothing is queued.
         manager: The shared connection.
-        tables: What is written besides, and under which lease.
+        tables: The other tables to write, and the lease.
 
     Attributes:
-        metrics: What was counted since the last report.
+        metrics: The counts since the last report.
 
     Example:
         streamer = IBPositionStreamer(registry, queue)
@@ -148,7 +148,7 @@ class IBPositionStreamer:
 
     @staticmethod
     def _monotonic() -> float:
-        """Return the time by which every interval is measured, in seconds; a test replaces it."""
+        """Return the monotonic time for intervals, in seconds; tests replace it."""
         return time.monotonic()
 
     @property
@@ -158,7 +158,7 @@ class IBPositionStreamer:
 
     @property
     def live_since(self) -> datetime | None:
-        """Since when it has seen the broker without an interruption, while it is LIVE."""
+        """The start of the uninterrupted connection to the broker, while it is LIVE."""
         return self._link.live_since
 
     @property
@@ -185,7 +185,7 @@ class IBPositionStreamer:
         return dict(self._router.routes.states)
 
     def register_handler(self, handler: PositionUpdateHandler) -> None:
-        """Deliver each streamed update to a handler; one that fails does not harm the others.
+        """Deliver each streamed update to a handler; a failing handler does not affect the others.
 
         Raises:
             TypeError: The object has no method `on_position_update`.
@@ -278,7 +278,7 @@ class IBPositionStreamer:
             logger.warning("%s", error)
 
     async def _pause(self) -> None:
-        """Wait for a flush interval or a whole download; once in each, only until after a fill."""
+        """Wait for a flush interval or the end of a download; return early once for a fill."""
         interval_s, wakes = self.settings.flush_interval_s, [self._stop, self._router.downloaded]
         fill = self._router.urgent
         may_be_early = self._monotonic() - self._early_step_at >= interval_s

@@ -87,7 +87,7 @@ def test_a_daemon_waits_for_postgres_and_ends_when_postgres_does(start, database
     database.stop()
     try:
         daemon = start()
-        daemon.says("Postgres cannot be used, which is tried again")
+        daemon.says("Postgres cannot be used; trying again")
     finally:
         database.start()
     daemon.says(WORKS)

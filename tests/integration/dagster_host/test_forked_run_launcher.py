@@ -184,7 +184,7 @@ def test_a_daemon_that_follows_watches_the_runs_of_the_one_before(instance, laun
             until(instance, run_id, dg.DagsterRunStatus.FAILURE)
         finally:
             del instance.run_launcher._report_failed
-    assert any("An earlier daemon started it" in text for text in messages(instance, run_id))
+    assert any("started by an earlier daemon" in text for text in messages(instance, run_id))
 
 
 def test_a_daemon_that_follows_reports_runs_whose_process_is_gone(instance, workspace):

@@ -227,7 +227,7 @@ async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more
     await asyncio.wait_for(own.lost.wait(), 30)
     with pytest.raises(LeaseLostError):
         own.check()
-    assert f"the lease on {own.session.gateway_id} is not renewed any more" in caplog.text
+    assert f"the lease on {own.session.gateway_id} is no longer renewed" in caplog.text
     assert "a fault that nobody thought of" in caplog.text
 
 

@@ -149,7 +149,7 @@ def test_a_name_that_is_no_text_is_an_error_of_its_file(folder) -> None:
     os.rename(folder / "good.xml", os.fsencode(folder) + b"/\xff.xml")
     read = StatementFolder(folder).read()
     assert read.found == ()
-    assert str(read.unreadable[0]).startswith("\\udcff.xml has a name that is no text")
+    assert str(read.unreadable[0]).startswith("\\udcff.xml has a name with unprintable characters")
 
 
 def test_a_folder_that_is_none_is_named(folder) -> None:

@@ -6,9 +6,9 @@ import platform
 import psutil
 
 from position_sync_dagster.sync.owner.process import (
-    FIRST_LOOK,
-    few_looks_for_cycles,
-    kept_for_good,
+    YOUNG_THRESHOLD,
+    exempt_from_collection,
+    rare_garbage_collection,
     return_freed_memory,
 )
 
@@ -38,19 +38,19 @@ def looks_while_objects_come(number: int) -> int:
 def test_python_looks_seldom_for_cycles_and_afterwards_as_before():
     usual, objects = gc.get_threshold(), 200_000
     looks = looks_while_objects_come(objects)  # how many differs from one Python to another
-    with few_looks_for_cycles():
+    with rare_garbage_collection():
         seldom = looks_while_objects_come(objects)
-        with few_looks_for_cycles():  # a second stream of the process, which may end first or last
+        with rare_garbage_collection():  # a second stream, which may end first or last
             pass
     assert gc.get_threshold() == usual
-    assert seldom <= objects / FIRST_LOOK + 1 < looks / 2
+    assert seldom <= objects / YOUNG_THRESHOLD + 1 < looks / 2
     assert looks_while_objects_come(objects) > looks / 2
 
 
 def test_what_is_loaded_for_good_is_looked_at_no_more():
     usual, before = gc.get_threshold(), gc.get_freeze_count()
     try:
-        with kept_for_good():
+        with exempt_from_collection():
             loaded = [[] for _ in range(1000)]
         assert gc.get_freeze_count() - before >= len(loaded)
         assert gc.get_threshold() == usual

@@ -114,7 +114,7 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
     for delivery in deliveries:
         await delivery.close(timeout_s=0.1)
     assert other.received == [(1, 1.0)]
-    assert "Table did not take its last 1 updates" in caplog.text
+    assert "Table did not accept its last 1 updates" in caplog.text
 
 
 async def test_latency_counts_from_the_first_tick_behind_a_delivery():
