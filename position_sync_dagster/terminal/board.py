@@ -29,7 +29,7 @@ KEPT = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChange:
-    """One change, in words."""
+    """One change, as text."""
 
     at: datetime
     text: str
