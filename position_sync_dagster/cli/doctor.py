@@ -160,7 +160,7 @@ def _affected(one: Checkup) -> list[str]:
     whole = found.whole_version
     what = "the creation of the table" if whole == -1 else f"the commits after {whole}"
     lines.append(
-        f"last whole version {whole}; a repair undoes {what}; {found.rows} rows can be read"
+        f"last whole version {whole}; a repair undoes {what}; {found.rows} undone rows can be read"
     )
     if found.requests:
         more = f" and {len(found.requests) - SHOWN} more" if len(found.requests) > SHOWN else ""

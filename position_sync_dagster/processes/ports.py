@@ -62,9 +62,7 @@ def first_free(wanted: int) -> int:
     for port in range(wanted, min(wanted + NEXT_PORTS, 65536)):
         if is_free(port):
             return port
-    raise PortTakenError(
-        f"The {NEXT_PORTS} ports from {wanted} on are all taken.", remedy="Name a free port."
-    )
+    raise PortTakenError(f"The ports from {wanted} on are all taken.", remedy="Name a free port.")
 
 
 CONNECT_TIMEOUT_S = 2.0
