@@ -35,14 +35,14 @@ WIDTH = 1500
 """The width of the pictures, in pixels."""
 
 LIVE_S = 260.0
-"""How long the demo runs, from the green graph on, until its day has brought something to see."""
+"""Seconds that the demo runs after the graph is green, so that the pictures show some events."""
 
 FRAME = re.compile(rb"\x1b\[2K")
-"""Before each frame rich erases the lines of the one before."""
+"""The code by which rich erases the previous frame, before each frame."""
 
 
 class Terminal:
-    """A pseudo terminal for the demo, and what was written to it last."""
+    """A pseudo terminal for the demo, and the newest bytes written to it."""
 
     def __init__(self) -> None:
         self._master, self.slave = os.openpty()
@@ -78,7 +78,7 @@ def main() -> int:
                 time.sleep(LIVE_S)
                 exposure(page)
                 checks(page)
-                # As a person sees it who types `make demo` in a checkout.
+                # With the paths that `make demo` shows in a checkout.
                 frame = terminal.frame().replace(str(home), ".demo").replace(f"{ROOT}/", "")
                 frame = frame.replace(f":{demo.ui_port}", ":3000")
                 draw_terminal(page, frame, Path(folder))
@@ -147,13 +147,13 @@ def draw_terminal(page: Page, frame: str, folder: Path) -> None:
 
 
 def save(page: Page, name: str) -> None:
-    """Store what the page shows, a moment later: it fades in."""
+    """Store a screenshot of the page, 1 s later, since pages fade in."""
     time.sleep(1.0)
     store(page.driver.get_screenshot_as_png(), name, width=WIDTH)
 
 
 def store(png: bytes, name: str, *, width: int) -> None:
-    """Write a picture to this folder, at most so many pixels wide."""
+    """Write a picture to this folder, at most `width` pixels wide."""
     with Image.open(io.BytesIO(png)) as image:
         height = round(image.height * min(1.0, width / image.width))
         small = image.convert("RGB").resize(

@@ -34,7 +34,7 @@ def _rebuild(cls: type[PositionSyncError], what: str, remedy: str) -> PositionSy
 
 
 def shown(value: object) -> str:
-    """Return a value as an error repeats it: what somebody else wrote may be of any length.
+    """Return a value as an error shows it, cut to 60 characters: input may be of any length.
 
     >>> shown("4002x")
     "'4002x'"
@@ -49,10 +49,10 @@ def shown(value: object) -> str:
 
 
 _SHOWN = 60
-"""The number of characters of a value that its error repeats."""
+"""The number of characters of a value that an error shows."""
 
 
-# What a person gives: settings, legs, the files of strategies and gateways.
+# Input of the user: settings, legs, the files of strategies and gateways.
 
 
 class SettingsError(PositionSyncError):
@@ -151,7 +151,7 @@ class UnsafeStoreError(LakeError):
 
 
 class ForeignTableError(LakeError):
-    """The path holds something else than the table that this package keeps there."""
+    """The path holds something other than the table that this package keeps there."""
 
 
 class BrokenTableError(LakeError):
@@ -163,18 +163,18 @@ class NewerTableError(LakeError):
 
 
 class TradingModeError(LakeError):
-    """A lake of one trading mode (live, paper, simulated) was to hold data of another."""
+    """Data of one trading mode (live, paper, simulated) does not go into a lake of another."""
 
 
 # Commits.
 
 
 class CommitContentionError(LakeError):
-    """Other writers committed first for longer than the bound; nothing was changed."""
+    """Other writers committed first until the time limit was over; nothing was changed."""
 
 
 class NewerRowError(LakeError):
-    """A row that the caller has not seen makes the row that it was to write an old one."""
+    """The caller has not read a newer row of the ledger: its own row would be out of date."""
 
 
 class StalledError(LakeError):
@@ -204,13 +204,13 @@ class RequestStateError(LakeError):
 
 
 class UnknownIdError(LakeError):
-    """No table has this id, or no row is of this holding."""
+    """No table has this id, or the holding has no row."""
 
     exit_code = 2
 
 
 class AmbiguousIdError(LakeError):
-    """Several ids begin so."""
+    """Several ids begin with the given text."""
 
     exit_code = 2
 

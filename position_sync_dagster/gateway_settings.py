@@ -42,8 +42,8 @@ def _checked_path(value: AnyPath) -> AnyPath:
 def lake_path_error(path: str) -> str | None:
     """Return why Delta Lake cannot keep a table at a path; None where it can.
 
-    delta-rs makes a URL of the path: some characters end in a panic there, and others name another
-    folder than the one that was meant. Found by trying each (1.6.6).
+    delta-rs makes a URL of the path: some characters cause a panic there, and others lead to
+    another folder. Found by trying each (1.6.6).
 
     >>> lake_path_error("data/a[1]")
     "it contains '['"
@@ -69,7 +69,7 @@ FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebServi
 
 
 def address_flaw(url: str) -> str | None:
-    """Return why a token cannot be sent to an address; None where it can. The address is not shown.
+    """Return why a token cannot be sent to an address, which is not shown; None where it can.
 
     >>> address_flaw("https://broker.example/flex")
     >>> address_flaw("https://ann:secret@broker.example/flex")
@@ -161,7 +161,7 @@ _TAG = r"\A(?!dagster/|\.dagster/|position_sync/)(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za
 
 
 class LoginEntry(Part):
-    """One login of the file; what it leaves out is as the settings say.
+    """One login of the file; fields that it leaves out have the values of the settings.
 
     Attributes:
         name: Its name in tables and messages, the `gateway_id`.
@@ -169,7 +169,7 @@ class LoginEntry(Part):
         tags: Names and values of the tags that the runs of its stream carry.
     """
 
-    # Dagster takes "..." in the name of a partition for a range.
+    # In the name of a partition Dagster reads "..." as a range.
     name: str = Field(
         pattern=r"\A[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,63}\Z",
         description="Use up to 64 letters, digits and _ . : - without two dots in a row",
@@ -221,11 +221,11 @@ def load_gateways(
             tags: {team: options}  # of the runs of its stream; each value is a text
 
     The accounts are required. An account belongs to one login: otherwise two streams would write
-    its values. And a request for a holding waits for the login that has its account.
+    its values. A request for a holding waits for the login that has its account.
 
     Args:
         path: The file.
-        host, max_lines, reserved_lines: What counts for a login that does not say it.
+        host, max_lines, reserved_lines: The values for a login that leaves them out.
 
     Raises:
         GatewaysFileError: The file is missing, is no regular file, or has a mistake: an unknown
@@ -259,7 +259,7 @@ def load_gateways(
             (
                 (*at, "port"),
                 f"{local}:{login.port} ",
-                f"{named}; its client ids and lines are one login's",
+                f"{named}: both entries would use the same client ids and lines",
             ),
         ]
         for place, account in enumerate(login.accounts):
@@ -312,15 +312,15 @@ def _check_modes(file: YamlFile, at: Place, login: LoginEntry, first: str) -> No
 def _gateways_as_saved(
     path: Path, _state: tuple[int, int, int], host: str, max_lines: int, reserved_lines: int
 ) -> tuple[LoginEntry, ...]:
-    """Return what `load_gateways` returns, and read the file only if it was saved since."""
+    """Return the logins of a file; read it again only if it was saved since."""
     return load_gateways(path, host=host, max_lines=max_lines, reserved_lines=reserved_lines)
 
 
 class GatewaySettings(BaseSettings):
-    """Where a gateway is, and what its login has; without a gateways file there is one login.
+    """The address of a gateway and the limits of its login; one login without a gateways file.
 
-    With a file, code that serves one login takes the settings of that login (`for_login`), and code
-    that shows all of them goes over `logins`.
+    With a file, code that serves one login uses the settings of that login (`for_login`), and code
+    that shows all of them loops over `logins`.
     """
 
     gateways_file: FilePath | None = Field(
@@ -440,7 +440,7 @@ class GatewaySettings(BaseSettings):
         )
 
     def _of(self, login: LoginEntry) -> Self:
-        """Return these settings with those of a login in the place of their own."""
+        """Return these settings, replaced by those that a login sets."""
         given = {
             "gateway_host": login.host,
             "gateway_port": login.port,

@@ -1,6 +1,6 @@
 """Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_.
 
-A variable with the prefix that is no setting is reported: a mistyped name has no effect.
+A variable with the prefix that is not a setting is reported, since a mistyped name has no effect.
 """
 
 import os
@@ -74,19 +74,19 @@ class Settings(GatewaySettings):
     max_last_age_s: Seconds = Field(60.0, description="An older last trade is not used.")
     line_silence_s: Seconds = Field(
         30.0,
-        description="A line that does not tick for so long after a restore is requested again.",
+        description="A line without a tick for this long after a restore is requested again.",
     )
     value_band: float = Field(
         0.03,
         ge=0,
         le=1,
-        description="Part of its value by which a line may differ from the broker's newer value.",
+        description="Fraction by which a line's value may differ from a newer value of the broker.",
     )
     pnl_subscriptions: int = Field(
         250,
         ge=0,
         le=100_000,
-        description="Streamed holdings with a subscription to their P&L as well.",
+        description="Number of streamed holdings that get a P&L subscription as well.",
     )
     sec_types: SecTypes = Field(
         ("OPT", "FOP", "STK", "FUT"),
@@ -113,12 +113,12 @@ class Settings(GatewaySettings):
         description="Silence after which a download of an account without its end is over.",
     )
     positions_interval_s: Seconds = Field(
-        900.0, description="How often all positions are listed again, as a second opinion."
+        900.0, description="How often all positions are listed again, to check the single messages."
     )
     second_list_s: Seconds = Field(
         30.0,
-        description="A list of positions that empties an account counts when another one, so much "
-        "later, says the same.",
+        description="A list of positions that empties an account counts when a second list, this "
+        "much later, says the same.",
     )
     flush_interval_s: Seconds = Field(1.0, description="How often streamed rows are committed.")
     row_interval_s: Seconds = Field(
@@ -162,7 +162,7 @@ class Settings(GatewaySettings):
         300,
         ge=10,
         le=1_000_000,
-        description="Finished runs of a job that stay until that age; a drain takes 0.4 MB.",
+        description="Newest finished runs kept of each job until that age; a drain takes 0.4 MB.",
     )
 
     calendar: str = Field(
@@ -213,13 +213,13 @@ class Settings(GatewaySettings):
     def _check_agreement(self) -> Self:
         if self.reserved_lines >= self.max_lines:
             raise SettingsError(
-                f"{PREFIX}RESERVED_LINES={self.reserved_lines} leaves none of "
-                f"{PREFIX}MAX_LINES={self.max_lines} lines to stream with.",
+                f"{PREFIX}RESERVED_LINES={self.reserved_lines} leaves none of the "
+                f"{PREFIX}MAX_LINES={self.max_lines} lines for the stream.",
                 remedy=f"Set {PREFIX}RESERVED_LINES below {PREFIX}MAX_LINES.",
             )
         if self.heartbeat_s >= self.session_lease_s:
             raise SettingsError(
-                f"{PREFIX}HEARTBEAT_S={self.heartbeat_s:g} is no shorter than "
+                f"{PREFIX}HEARTBEAT_S={self.heartbeat_s:g} is not shorter than "
                 f"{PREFIX}SESSION_LEASE_S={self.session_lease_s:g}: a running owner would count "
                 "as dead.",
                 remedy=f"Set {PREFIX}HEARTBEAT_S to a third of {PREFIX}SESSION_LEASE_S or less.",
@@ -257,11 +257,11 @@ def load_settings(**overrides: object) -> Settings:
 
 
 OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
-"""Variables that the package itself sets in its processes, and that are no settings."""
+"""Variables with the prefix that the package sets in its processes; they are not settings."""
 
 
 def unknown_settings(names: Iterable[str]) -> dict[str, str | None]:
-    """Return the names with the prefix that are no settings, each with the nearest setting.
+    """Return the names with the prefix that are not settings, each with the nearest setting.
 
     >>> unknown_settings(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"])
     {'POSITION_SYNC_MAX_LINE': 'POSITION_SYNC_MAX_LINES'}
@@ -283,7 +283,7 @@ def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> lis
         with suppress(OSError, UnicodeDecodeError):  # reading the settings themselves reports it
             names.update(dotenv_values(env_file, interpolate=False))
     return [
-        f"{name} is no setting and has no effect"
+        f"{name} is not a setting and has no effect"
         + (f"; is {nearest} meant?" if nearest else "; .env.example lists each setting.")
         for name, nearest in unknown_settings(names).items()
     ]

@@ -1,6 +1,6 @@
 """A YAML file that a person writes: read within bounds, checked by pydantic.
 
-A mistake is named by file, line and column, with its cause and its remedy.
+The error of a mistake names file, line, column, cause and remedy.
 """
 
 import os
@@ -24,7 +24,7 @@ DEEPEST = 16
 _NULL = "tag:yaml.org,2002:null"
 
 Place = tuple[int | str, ...]
-"""Where a value stands in a file: names of fields and numbers of entries, from the root."""
+"""The path to a value in a file: names of fields and numbers of entries, from the root."""
 
 
 class Part(BaseModel):
@@ -54,8 +54,8 @@ class YamlFile:
         data: What the file holds. An alias is the same object as the value that it repeats.
 
     Raises:
-        PositionSyncError: The file is missing, empty, no regular file, larger or nested more
-            deeply than anybody needs, or not YAML; or a field is there twice.
+        PositionSyncError: The file is missing, empty, not a regular file, not YAML, too large or
+            too deeply nested; or a field is there twice.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class YamlFile:
         Args:
             kind: The class of the part.
             value: The value, as it is in `data`.
-            at: Where it stands.
+            at: Its place in the file.
 
         Raises:
             PositionSyncError: It has a mistake; the first one is named.
@@ -83,7 +83,7 @@ class YamlFile:
         try:
             return kind.model_validate(value)
         except ValidationError as error:
-            # A mistyped name is also missing under its own one.
+            # A mistyped field is reported as unknown and as missing: the first names the mistake.
             found = error.errors(include_url=False)
             first = min(found, key=lambda one: one["type"] != "extra_forbidden")
             place = (*at, *first["loc"])
@@ -158,7 +158,7 @@ class YamlFile:
 
     def _read_text(self) -> str:
         try:
-            # Not blocking: to open a pipe would wait for a writer.
+            # O_NONBLOCK: opening a pipe would otherwise wait for a writer.
             fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 os.close(fd)
@@ -191,7 +191,7 @@ class YamlFile:
 
 
 _KEY = "[key]"
-"""The end of a place that is the name of a field, as pydantic has it."""
+"""The last step of a place that means the name of a field and not its value, as in pydantic."""
 
 
 def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
@@ -219,7 +219,7 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def saved_state(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file is saved again, or is there no more."""
+    """Return inode, size and time of a file; they change when it is saved again or deleted."""
     try:
         found = os.stat(path)
     except OSError as error:

@@ -56,7 +56,7 @@ COMMANDS = {
     ),
     "doctor": (
         f"{CLI}.doctor:doctor",
-        "Look at everything that a start needs: settings, clocks, disk, tables, ports, gateway, "
+        "Check everything that a start needs: settings, clocks, disk, tables, ports, gateway, "
         "legs.",
     ),
     "maintain": (
@@ -70,14 +70,14 @@ COMMANDS = {
     ),
     "audit": (f"{CLI}.audit:app", "Compare rows, Dagster's events and the table `runs`."),
 }
-"""Each command with its place and the first line of its help, which the list of commands shows."""
+"""Each command: its module and function, and its line in the list of commands."""
 
 
 class LateGroup(TyperGroup):
-    """Imports a command when it is called; until then its entry in COMMANDS stands for it."""
+    """A group that imports a command when it is called; to list the commands it reads COMMANDS."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Return the command that the arguments name, and the arguments that are left for it."""
+        """Return the command that the arguments name, and its own arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and load(command.name or ""), rest
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 Limit = Annotated[
-    int, typer.Option(min=1, max=100_000, help="The highest number of rows to show, the last ones.")
+    int, typer.Option(min=1, max=100_000, help="Show at most this many rows, the last ones.")
 ]
 
 
@@ -54,7 +54,7 @@ def _lake(settings: "Settings") -> "Lake":
 
 
 def trace_lines(found: "Trace") -> Iterator[str]:
-    """Return a trace as lines that fit 80 columns, but for long reasons."""
+    """Return a trace as lines of at most 80 columns; only a reason may be longer."""
     yield f"{found.kind.lower():<8} {found.id}"
     if found.kind != "RUN" and not found.run_ids and found.row_count:
         yield "run      none: the rows were written without Dagster"
@@ -101,7 +101,7 @@ def trace_lines(found: "Trace") -> Iterator[str]:
 
 
 def stamp(at: datetime | None) -> str:
-    """Return a UTC time in full seconds; an unknown one is a dash."""
+    """Return a UTC time to the second; a dash if it is unknown."""
     return "–" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
@@ -138,7 +138,7 @@ def _last(shown: int, count: int) -> str:
 
 
 SHOWN = 20
-"""The number of findings on the terminal. JSON names all."""
+"""The number of findings that the terminal shows; JSON has all."""
 
 app = typer.Typer(help="Compare rows, Dagster's events and the table `runs`.", no_args_is_help=True)
 
@@ -159,14 +159,14 @@ def verify(
     ] = False,
     days: Annotated[
         int,
-        typer.Option(
-            min=1, max=36_500, help="Compare the runs that began so many days ago or later."
-        ),
+        typer.Option(min=1, max=36_500, help="Compare the runs that began within this many days."),
     ] = 1,
     grace: Annotated[
         float,
         typer.Option(
-            min=0, max=86_400, help="Seconds in which a run may still write its record and event."
+            min=0,
+            max=86_400,
+            help="Seconds that a run has to write its record and event before it is compared.",
         ),
     ] = 120.0,
     json: Json = False,
@@ -175,8 +175,8 @@ def verify(
     """Compare rows, Dagster's events and the table `runs`, in all directions.
 
     A run that was killed between its commit and its event has rows that no event names. --repair
-    mends the records and the events; rows are never changed. The exit code is 1 if anything is
-    left that does not agree.
+    adds missing records and events; rows are never changed. The exit code is 1 if a difference is
+    left.
     """
     from position_sync_dagster.defs import ledger_events
     from position_sync_dagster.sync.audit import verify as audit_trail
@@ -236,11 +236,11 @@ def verification_lines(
     if repair:
         yield f"left      {len(left.findings):,}"
     elif any(finding.repairable for finding in found.findings):
-        yield "`position-sync audit verify --repair` mends records and events."
+        yield "`position-sync audit verify --repair` adds missing records and events."
     if left.doubled.surplus:
         yield f"{left.doubled}: `position-sync doctor --repair` removes them."
     if any(not finding.repairable for finding in left.findings):
-        yield "Rows that are missing are not mended: see docs/audit.md."
+        yield "Missing rows cannot be repaired here: see docs/audit.md."
 
 
 def history(
@@ -253,7 +253,7 @@ def history(
     ] = None,
     limit: Annotated[
         int,
-        typer.Option(min=1, max=100_000, help="The highest number of values, the newest ones."),
+        typer.Option(min=1, max=100_000, help="Show at most this many values, the newest ones."),
     ] = 20,
     json: Json = False,
     home: HomeFolder = None,
@@ -278,7 +278,7 @@ def parse_holding(text: str) -> tuple[str, int]:
     ('DU1234567', 728937835)
     """
     account, _, conid = text.rpartition(":")
-    # No conid has more digits.
+    # A conid has at most 10 digits.
     if not account or not conid.isascii() or not conid.isdigit() or len(conid) > 10:
         raise typer.BadParameter(f"{text[:80]!r} is no holding; write DU1234567:728937835.")
     return account, int(conid)

@@ -39,7 +39,7 @@ from position_sync_dagster.terminal.text import printable
 LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
 INTERVAL_S = 5.0
-"""Seconds between two looks at the tables: while the UI starts, and afterwards."""
+"""Seconds between two reads of the tables: while the UI starts, and afterwards."""
 
 
 def dev(
@@ -111,16 +111,16 @@ def require_files(settings: Settings) -> None:
 
 
 def require_safe_store(settings: Settings) -> None:
-    """Check that an object store keeps two writers apart; one that does not answer is waited for.
+    """Check that an object store has a conditional put, which keeps two writers apart.
+
+    A store that does not answer is no error here: the streams wait for it.
 
     Raises:
         UnsafeStoreError: It has no conditional put.
     """
     if not is_remote(settings.lake):
         return
-    with suppress(
-        errors.StoreUnavailableError, errors.StoreRefusedError
-    ):  # the streams try again, and say so
+    with suppress(errors.StoreUnavailableError, errors.StoreRefusedError):
         Lake.of(settings).sessions.table.prove_store()
 
 
@@ -168,7 +168,7 @@ class Output:
 
 
 class LiveOutput(Output):
-    """Shows the same status as the demo, in place, with the last change above it."""
+    """Redraws the status of the demo in place, with the last message above it."""
 
     interval_s = STARTING_INTERVAL_S
 
@@ -250,9 +250,9 @@ def watch(
 
 
 def session_states(settings: Settings) -> dict[str, str]:
-    """Return the state of the current session of each gateway and its reason, where there is one.
+    """Return the state and the detail of each gateway's current session, by gateway id.
 
-    Where they cannot be read, the error stands for the state.
+    If the gateways file or the table cannot be read, the value is the text of the error.
     """
     found = {}
     try:
@@ -325,7 +325,8 @@ def demo(
 ) -> None:
     """Run the whole system on a simulated gateway: 200 option legs, 20 of them streamed.
 
-    After 40 s the book has a day's life: fills, a roll, an outage of some seconds every 10 min.
+    After 40 s the simulated market has events: fills, rolls, an outage of some seconds every
+    10 min.
 
     Without --for it runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The
     exit code is then 0.
@@ -365,7 +366,7 @@ def record(
     """Record what a client and the gateway of the settings say to each other.
 
     The client connects to the printed port instead of the gateway's. Account ids, names,
-    quantities and amounts are replaced as they are written; orders are never passed on.
+    quantities and amounts are replaced before they are written; orders are never passed on.
     """
     settings = settings_for(home).for_login(login)
     gateway = (settings.gateway_host, settings.gateway_port)

@@ -18,19 +18,19 @@ from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import as_typed, printable
 
 SHOWN = 5
-"""The number of requests named on the terminal. JSON names all."""
+"""The number of requests that the terminal names; JSON has all."""
 
-REST = {
+REMEDIES = {
     "active_strategies": "compare them with `position-sync strategies list`, and add again what is "
     "missing",
     "broker_positions": "the next connection to the gateway writes them again",
     "contracts": "the next connection to the gateway writes them again",
-    "gateway_sessions": "they are the past of a lease, and nothing needs them",
+    "gateway_sessions": "they record past leases, and nothing needs them",
     "reconciliation_breaks": "the next reconciliation finds them again; accept again what was "
     "accepted",
     "latest_positions": "the next run of the asset computes them again",
     "strategy_exposure": "the next run of the asset computes them again",
-    "daily_positions": "run the days in them again, by a backfill of the asset",
+    "daily_positions": "record their days again, by a backfill of the asset",
 }
 """What to do with rows that a repair could not put back and keeps in a file, by table."""
 
@@ -41,22 +41,20 @@ def doctor(
         typer.Option("--repair", help="Restore each torn table to its last whole version."),
     ] = False,
     tables: Annotated[
-        bool, typer.Option("--tables", help="Look at the tables alone, and show each.")
+        bool, typer.Option("--tables", help="Check only the tables, and show each.")
     ] = False,
-    ui_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the UI that is looked at.")
-    ] = 3000,
+    ui_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI to check.")] = 3000,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Look at everything that a start needs: settings, clocks, disk, tables, ports, gateway, legs.
+    """Check everything that a start needs: settings, clocks, disk, tables, ports, gateway, legs.
 
     Each line is good, a warning or bad, and says what to do. It ends within a minute, writes
     nothing, and takes one market data line for a moment, unless a stream owns the login. The exit
     code is 1 if anything is bad.
 
-    With --tables or --repair it looks for torn commits alone, which a power loss can leave. The
-    exit code is 1 if something is wrong at the end, and 0 after a repair that succeeded.
+    With --tables or --repair it only looks for torn commits, which a loss of power can leave. The
+    exit code is 1 if something is still wrong at the end, and 0 after a repair that succeeded.
     """
     if not (tables or repair):
         raise typer.Exit(look_at_everything(ui_port, home, json=json))
@@ -151,17 +149,19 @@ def as_lines(results: Iterable[Checkup], *, repair: bool) -> list[str]:
 
 def _affected(one: Checkup) -> list[str]:
     found = one.found
-    lines = [f"rows that are not back yet: {file}" for file in found.unfinished]
+    lines = [f"rows that are still to be put back: {file}" for file in found.unfinished]
     if not found.torn_files:
         return lines
     if not found.repairable:
         remedy = "restore the folder from a copy"
         if one.derived:
-            remedy = f"move the folder away; {REST[found.table]}"
-        return [*lines, f"no whole version is within reach of the log: {remedy}"]
+            remedy = f"move the folder away; {REMEDIES[found.table]}"
+        return [*lines, f"the log has no whole version: {remedy}"]
     whole = found.whole_version
-    what = "its creation is" if whole == -1 else f"what came after {whole}"
-    lines.append(f"last whole version {whole}; {what} undone: {found.rows} rows can be read")
+    what = "the creation of the table" if whole == -1 else f"the commits after {whole}"
+    lines.append(
+        f"last whole version {whole}; a repair undoes {what}; {found.rows} undone rows can be read"
+    )
     if found.requests:
         more = f" and {len(found.requests) - SHOWN} more" if len(found.requests) > SHOWN else ""
         lines.append(f"requests affected: {', '.join(found.requests[:SHOWN])}{more}")
@@ -170,7 +170,7 @@ def _affected(one: Checkup) -> list[str]:
 
 def _repaired(one: Checkup) -> list[str]:
     done = one.repair
-    removed = f"{one.removed:,} rows removed, each the same as one that stays"
+    removed = f"{one.removed:,} rows removed: each was an exact copy of another one"
     if done is None:
         return [removed] if one.removed else []
     lines = [f"taken back to version {done.whole_version}; {done.saved} rows put back"]
@@ -179,8 +179,8 @@ def _repaired(one: Checkup) -> list[str]:
     if one.removed:
         lines.append(removed)
     if done.kept:
-        rest = REST.get(one.found.table, "compare them, and write again what is missing")
-        lines.append(f"{done.kept} rows are kept in {done.files[0]}: {rest}")
+        remedy = REMEDIES.get(one.found.table, "compare them, and write again what is missing")
+        lines.append(f"{done.kept} rows are kept in {done.files[0]}: {remedy}")
     return lines
 
 
@@ -200,8 +200,8 @@ def maintain(json: Json = False, home: HomeFolder = None) -> None:
 
     Dagster does this every hour while it runs. Other programs may read and write at the same
     time. The output shows the number of files merged and deleted, the files and the version
-    afterwards, rows that are there more than once (`doctor --repair` removes them), and why a part
-    was skipped until the next time.
+    afterwards, the number of duplicate rows (`doctor --repair` removes them), and why a part was
+    skipped until the next time.
     """
     results = existing(Lake.of(settings_for(home))).maintain()
     if json:

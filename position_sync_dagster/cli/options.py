@@ -49,10 +49,10 @@ def existing(lake: Lake) -> Lake:
 
 
 def known_strategy(strategy: str | None, legs: Iterable[ActiveContract]) -> None:
-    """Refuse a strategy that has no active leg; an empty answer would look like no holding.
+    """Raise if a strategy has no active leg: an empty answer would look like no holding.
 
     Raises:
-        UnknownStrategyError: It names the strategy and those that are known.
+        UnknownStrategyError: No leg of it is active; the message names the active strategies.
     """
     known = sorted({leg.strategy_id for leg in legs})
     if strategy is None or strategy in known:
@@ -85,6 +85,6 @@ def settings_for(home: Path | None, *, warn: bool = True) -> Settings:
 
 
 def warn_of_unknown_settings(*, env_file: str | None = ".env") -> None:
-    """Write one line to stderr for each variable that looks like a setting and is none."""
+    """Write one line to stderr for each variable with the prefix that is not a setting."""
     for line in warnings_of(os.environ, env_file=env_file):
         typer.echo(printable(f"position-sync: {line}"), err=True)

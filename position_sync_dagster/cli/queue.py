@@ -61,7 +61,7 @@ def list_requests(
         typer.Option(case_sensitive=False, help="Show the requests of this status too."),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="The highest number of requests to show.")
+        int, typer.Option(min=1, max=1_000_000, help="Show at most this many requests.")
     ] = 50,
     json: Json = False,
     home: HomeFolder = None,
@@ -100,7 +100,7 @@ def list_requests(
 
 
 def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
-    """Return a request as plain data, without its lease token, which only its worker may know."""
+    """Return a request as plain data, without its lease token: only its worker may know that."""
     fields = asdict(request)
     del fields["lease_token"]
     return fields | {"age_s": (now - request.created_at).total_seconds()}
@@ -208,5 +208,5 @@ def retry_all(queue: SyncQueue) -> dict[str, str]:
         try:
             return retry(queue, [request.request_id for request in requests])
         except RequestStateError:
-            continue  # the next read does not find it
+            continue  # another program has put one back: read again
     return {}

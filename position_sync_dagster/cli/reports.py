@@ -40,8 +40,8 @@ def exposure(
 ) -> None:
     """Show value, profit, greeks and the oldest value of each strategy; never adds currencies.
 
-    The age is the time since its source confirmed the oldest value. What is unknown is a dash and
-    is left out of the sums; `no value` counts the held legs that are.
+    The age is the time since the source of the oldest value confirmed it. An unknown value is a
+    dash and is left out of the sums; `no value` counts the held legs without a value.
     """
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
@@ -71,7 +71,7 @@ def positions(
     closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, max=1_000_000, help="The highest number of positions to show."),
+        typer.Option(min=1, max=1_000_000, help="Show at most this many positions."),
     ] = None,
     watch: options.Watch = False,
     json: options.Json = False,
@@ -79,8 +79,8 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
-    A narrow terminal shows fewer columns; a pipe shows all. The age is the time since its source
-    confirmed the value. What is unknown is a dash, and left out of the totals.
+    A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the source
+    of a value confirmed it. An unknown value is a dash and is left out of the totals.
     """
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))

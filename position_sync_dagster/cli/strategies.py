@@ -27,10 +27,10 @@ Conid = Annotated[
 Right = Annotated[
     str | None, typer.Option(help="CALL or PUT. Leave it out for a stock or a future.")
 ]
-Strike = Annotated[str | None, typer.Option(help="Of an option, in the contract's price unit.")]
-Expiry = Annotated[str | None, typer.Option(help='As "20260220" or "2026-02-20".')]
+Strike = Annotated[str | None, typer.Option(help="Strike of an option, as quoted.")]
+Expiry = Annotated[str | None, typer.Option(help='Expiry, as "20260220" or "2026-02-20".')]
 TradingClass = Annotated[
-    str | None, typer.Option(help="Tells contracts apart that look alike: SPX or SPXW.")
+    str | None, typer.Option(help="Trading class, if several contracts fit: SPX or SPXW.")
 ]
 
 
@@ -88,7 +88,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
 
 
 def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
-    """Print legs and their states as a table, and below it what is wrong with which leg."""
+    """Print legs and their states as a table, and below it the problem of each leg that has one."""
     columns = {
         "strategy": "left",
         "state": "left",
@@ -140,9 +140,11 @@ def add_leg(
     sec_type: Annotated[
         str | None, typer.Option(help="IB's security type, needed for FOP, IND and CASH.")
     ] = None,
-    multiplier: Annotated[str | None, typer.Option(help="Of the contract.")] = None,
-    exchange: Annotated[str | None, typer.Option(help="One that lists the contract.")] = None,
-    currency: Annotated[str | None, typer.Option(help="Of the contract.")] = None,
+    multiplier: Annotated[str | None, typer.Option(help="The contract's multiplier.")] = None,
+    exchange: Annotated[
+        str | None, typer.Option(help="An exchange that lists the contract.")
+    ] = None,
+    currency: Annotated[str | None, typer.Option(help="The contract's currency.")] = None,
     quantity: Annotated[
         float | None,
         typer.Option(help="Signed number of contracts of this strategy. Default: all."),
@@ -156,8 +158,8 @@ def add_leg(
 ) -> None:
     """Make a leg active. If it is held and a line is free, it streams within seconds.
 
-    Without a conid, whoever owns the gateway finds the contract that the options describe. If none
-    or several fit, `strategies list` and `status` say so, with the candidates.
+    Without a conid, the owner of the gateway looks up the contract that the options describe. If
+    none or several fit, `strategies list` and `status` show that, with the candidates.
     """
     leg = make_leg(
         conid=conid,

@@ -24,14 +24,14 @@ LINE_INTERVAL_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one look at the tables found.
+    """The result of one read of the tables.
 
     Attributes:
-        overview: For a person at a terminal; None while the tables cannot be read.
-        changes: What changed last, the newest first.
-        notes: What a person must know first, such as trouble.
+        overview: For a terminal; None while the tables cannot be read.
+        changes: The last changes, the newest first.
+        notes: Messages above the status, such as errors.
         figures: The state, as lines for a log.
-        addresses: Where a person finds more.
+        addresses: Addresses, folders and commands, with their labels.
         status: The state, for a program.
     """
 
@@ -46,8 +46,7 @@ class Look:
 class Display:
     """The base of the displays: shows nothing by itself.
 
-    Each method raises `StopRequested` if the output was closed: a demo that nobody can see any more
-    ends.
+    Each method raises `StopRequested` if the output was closed, so that the demo ends.
     """
 
     def note(self, text: str) -> None:
@@ -87,7 +86,7 @@ class JsonDisplay(Display):
             {"name": r.name.strip(), "wanted": r.wanted, "found": r.found, "met": r.met}
             for r in results
         ]
-        # Programs read this name and the names of its values.
+        # Other programs read these names: keep them.
         self.event("verdict", {"met": all(r.met for r in results), "figures": figures})
 
 
@@ -120,7 +119,7 @@ class LineDisplay(Display):
 
 
 class LiveDisplay(Display):
-    """Draws the board again and again in the same place of a terminal."""
+    """Redraws the board in place on a terminal."""
 
     def __init__(self) -> None:
         self._console = Console()

@@ -1,12 +1,13 @@
-"""The programs of a demo, the simulator and Dagster, and what happens in its book.
+"""The programs of a demo, the simulator and Dagster, and the events of its simulated market.
 
 Both programs end with this process, whatever ends it: each runs under a reaper that reads a pipe
 from here. Dagster's reaper also holds the simulator's pipe, so that the simulator ends last and the
 stream can close its gateway session while the gateway still answers.
 
-The book has a day by a seed: fills, rolls and short outages. Each change is undone later. The first
-minute only has fills of legs that are held: what the acceptance test counts does not change. The
-demo's past are statements of its last sessions, of which the newer half is recorded.
+The events are fills, rolls and short outages, chosen by a seed. A later event reverses each. In the
+first minute only legs that are held are filled, so that the counts of the acceptance test do not
+change. The demo's history is statements of the last ten trading days; the newest five are recorded
+in `daily_positions` at the first start.
 """
 
 import json
@@ -44,7 +45,7 @@ HOURS = 2.0
 ACCOUNT = "DUSIM0001"
 
 FIRST_S = 42.0
-"""Seconds after the start until the first event: each leg has a current row before."""
+"""Seconds from the start to the first event; by then each leg has a current row."""
 
 FIRST_OUTAGE_S = 150.0
 OUTAGE_EVERY_S = 600.0
@@ -60,19 +61,20 @@ FILLED = {
     913000030: -1,
     915000036: -1,
 }
-"""Legs that are filled, with the sign of the holding: five of strategies, three monitored ones.
+"""The legs that are filled, with the sign of their holding: five in strategies, three monitored.
 
-A fill adds one contract, and the next one of the leg takes it away: no leg opens or closes.
+A fill adds one contract and the next fill of that leg removes it, so that no leg opens or closes.
 """
 
 ROLLED = (912000018, 912000038)
-"""QQQ 585 call: from December of one strategy to January of another, and back."""
+"""The two legs of the roll: the QQQ 585 call of December, in one strategy, and of January, in
+another."""
 
 ROLL_EVERY_S = 240.0
 
 
 def day_events(seed: int = SEED, hours: float = HOURS) -> list[dict[str, Any]]:
-    """Return the events as a scenario of the simulator has them, ordered by time."""
+    """Return the events in the format of a simulator scenario, ordered by time."""
     chance = random.Random(seed)  # noqa: S311 - it decides what a demo shows
     end_s = hours * 3600
     events: list[dict[str, Any]] = []
@@ -98,7 +100,7 @@ def day_events(seed: int = SEED, hours: float = HOURS) -> list[dict[str, Any]]:
 
 
 def write_day(path: Path) -> None:
-    """Write the events as a scenario file; JSON is YAML."""
+    """Write the events as a scenario file in JSON, which is valid YAML."""
     lines = ",\n".join(json.dumps(event) for event in day_events())
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
@@ -117,8 +119,8 @@ SESSIONS = 10
 """The number of past trading days that have a statement."""
 
 RECORDED = 5
-"""The number of these days, the newest ones, that are in daily_positions from the start. The
-others are left for a person who tries a backfill."""
+"""The number of these days, the newest ones, that the first start records in `daily_positions`. The
+others are left for a backfill by the user."""
 
 
 def prepare(settings: Settings) -> None:
@@ -156,7 +158,8 @@ def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[d
 
 
 GATEWAY_PORT = 17497
-"""TWS and IB Gateway do not use it, and operating systems assign only higher ones."""
+"""The default port of the simulator. TWS and IB Gateway do not use it, and operating systems assign
+only higher ports to clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,11 +219,11 @@ def start(
     Args:
         home: The home, whose lock this process holds.
         ui_port: The port of the Dagster UI.
-        wanted: The ports of the simulator. A gateway port of 0 is that of the start before, or one
-            that is free; a control port of 0 is any free one.
+        wanted: The ports of the simulator. A gateway port of 0 means that of the previous start, a
+            control port of 0 any free one.
         lock_fd: The file descriptor of the home's lock, which the programs share.
-        stop: Where a request to stop is noticed.
-        calm: Whether nothing happens in the simulated market but prices.
+        stop: Raises when this process shall stop.
+        calm: Whether only prices change in the simulated market.
 
     Raises:
         PositionSyncError: A program cannot be started, or the home cannot be written.
@@ -271,7 +274,7 @@ def start(
 
 
 def import_strategies(lake_path: Path) -> None:
-    """Make the demo's strategies active. It is done once, so that a person's changes stay."""
+    """Make the demo's strategies active, at the first start only: changes by the user stay."""
     book = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
     with as_file(book) as path:
         legs = load_strategies(path)

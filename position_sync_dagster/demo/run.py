@@ -156,7 +156,7 @@ def watch(
 
 
 def look_at(observer: "Observer", changes: Changes, addresses: Lines) -> Look:
-    """Read the tables; one that cannot be read now is trouble, and the next read may succeed."""
+    """Return the state of the tables, or the error of the read: the next read may succeed."""
     try:
         overview = observer.overview()
         if observer.complete_after_s is None:
@@ -199,7 +199,7 @@ class Observer:
         """Seconds from the start until each leg had a current row; None until then."""
 
     def overview(self) -> Overview:
-        """Read what the live status shows, of which only what came since the last time."""
+        """Read the values of the live status, from the tables only what is new."""
         return self._overviews.read(utc_now())
 
     def coverage(self) -> tuple[acceptance.Expectation, acceptance.CurrentLegs]:

@@ -35,9 +35,9 @@ def start(
 
     Args:
         home: The home of the demo.
-        wanted: The gateway's port, or the first that is free after it: the simulator takes it at
-            once, so that two demos that start together get two. A control port of 0 is any free
-            one.
+        wanted: The simulator listens at this gateway port, or at the next free one. It binds the
+            port itself, so that two demos that start together get different ones. A control port
+            of 0 means any free one.
         lock_fd: The file descriptor of the home's lock.
     """
     command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo"]

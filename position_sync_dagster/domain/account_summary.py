@@ -1,4 +1,4 @@
-"""What an account is worth and what it earned today: one row of the table `account_values`."""
+"""The net liquidation, cash and P&L of an account: one row of the table `account_values`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,7 +94,7 @@ class AccountSummary:
 
     @property
     def amounts(self) -> tuple[str | float | None, ...]:
-        """Return what a reader can use, in whole cents: the same amounts need no other row.
+        """Return the currency and the amounts in whole cents; a row is due only when they change.
 
         >>> from datetime import UTC
         >>> at = datetime(2027, 1, 4, tzinfo=UTC)

@@ -8,13 +8,13 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 
 Key = tuple[str, int]
-"""(account, conid): what identifies a holding of the login."""
+"""(account, conid): the key of a holding."""
 
 _KEYS: dict[Key, Key] = {}
 
 
 def key_of(account: str, conid: int) -> Key:
-    """Return the key of a holding, each time the same object: a large book keeps it in many places.
+    """Return the key of a holding, always the same object, which saves memory in a large book.
 
     >>> key_of("DU1", 7) is key_of("DU1", 7)
     True
@@ -44,12 +44,13 @@ class BrokerPosition:
         position: Signed units.
         average_cost: Per unit, including multiplier and commissions.
         market_price, market_value, unrealized_pnl, realized_pnl: From the portfolio feed or
-            PnLSingle; None until the broker gave them.
+            PnLSingle; None until the broker sends them.
         value_source: PORTFOLIO, PNL_SINGLE (a subscription per position, about a second old), or
-            NONE while the broker gave no value.
-        value_time: The broker's time of the values; None where it gave none or it is uncertain.
-        received_at: When this row last changed here.
-        position_time: When `position` last changed here (a closed row keeps its closing time).
+            NONE while the broker has sent no value.
+        value_time: The broker's time of the values; None if it sent none or it is uncertain.
+        received_at: When the last change of this row was received.
+        position_time: When the last change of `position` was received (a closed row keeps its
+            closing time).
         completeness: Of the last download of the row's account.
         confirmed_at: When the newest message arrived that confirms the values: the end of a
             download of the account, a row or a time of its open subscription, or a value of this

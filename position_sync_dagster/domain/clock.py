@@ -7,8 +7,9 @@ Clock = Callable[[], datetime]
 """Anything that returns the present moment as an aware UTC datetime."""
 
 SKEW = timedelta(minutes=5)
-"""Correct clocks differ by less. A time further in the future comes from a wrong clock, or from
-before this clock was set back: nothing waits for it, and no age is computed from it."""
+"""The largest difference between two correct clocks. A time further in the future comes from a
+wrong clock, or from before this clock was set back: nothing waits for it, and no age is computed
+from it."""
 
 
 def utc_now() -> datetime:

@@ -12,7 +12,7 @@ class Column:
 
     Args:
         description: One or two sentences.
-        unit: Where the description does not already name it.
+        unit: The unit, unless the description names it.
 
     >>> str(Column("Average cost of one unit.", unit="currency"))
     'Average cost of one unit. Unit: currency.'

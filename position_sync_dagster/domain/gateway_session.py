@@ -73,20 +73,20 @@ class GatewaySession:
         return self.state in ALIVE and now < self.expires_at and not self.is_ahead(now)
 
     def is_ahead(self, now: datetime) -> bool:
-        """Return whether the last heartbeat is in the future: its lease would hold for too long."""
+        """Return whether the last heartbeat is in the future: the lease would last too long."""
         return self.heartbeat_at - now > SKEW
 
     def seen_until(self, now: datetime) -> datetime:
-        """Return the time after which nobody has seen the gateway; `now` while it is LIVE."""
+        """Return the last time at which an owner saw the gateway; `now` while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
         return now if self.is_alive(now) else min(now, self.heartbeat_at)
 
     def as_followed(self, now: datetime) -> "GatewaySession":
-        """Return the session as it is kept when another one follows: LOST if it has not ended."""
+        """Return the session as stored when its successor starts: LOST if it has not ended."""
         if self.state not in ALIVE:
             return self
-        detail = self.detail or f"lease over at {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+        detail = self.detail or f"lease expired at {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
         since = self.seen_until(now)
         return replace(self, state=SessionState.LOST, state_since=since, detail=detail)
 
@@ -97,8 +97,8 @@ class GatewaySession:
 
         Args:
             state: The state now; None if it is the same.
-            live_since: Since when a LIVE owner has seen the gateway: the heartbeat that records it
-                may be late, and what the broker confirmed before that counts.
+            live_since: When a LIVE owner connected. The heartbeat that records it may be later;
+                values that the broker confirmed in between count.
             now: When the heartbeat is recorded.
         """
         if state is SessionState.LIVE and live_since is not None:
@@ -109,7 +109,7 @@ class GatewaySession:
 
 EMPTIED = "has none of its holdings in the list of positions"
 NOT_MANAGED = "is not managed by this login now"
-"""How the detail of a session names accounts whose holdings are unknown; see `unknown_accounts`."""
+"""The phrases in a session's detail for accounts with unknown holdings; see `unknown_accounts`."""
 
 
 def unknown_accounts(detail: str | None, *because: str) -> dict[str, str]:
@@ -117,7 +117,7 @@ def unknown_accounts(detail: str | None, *because: str) -> dict[str, str]:
 
     Args:
         detail: The detail of a session.
-        because: EMPTIED, NOT_MANAGED; both by default.
+        because: The phrases to look for: EMPTIED, NOT_MANAGED or, by default, both.
 
     >>> unknown_accounts("a farm is broken; account DU1 is not managed by this login now: its …")
     {'DU1': 'account DU1 is not managed by this login now: its …'}
@@ -131,7 +131,7 @@ def unknown_accounts(detail: str | None, *because: str) -> dict[str, str]:
 
 
 SET_ASIDE = "set aside: "
-"""How the detail of a session names holdings whose rows cannot be used; see `set_aside`."""
+"""The phrase in a session's detail for holdings whose rows cannot be used; see `set_aside`."""
 
 
 def set_aside(detail: str | None) -> str | None:

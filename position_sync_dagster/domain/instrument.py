@@ -41,7 +41,7 @@ def parse_expiry(value: str | int | date) -> date:
     """Read an expiry: a date, or text such as "20260220" or "2026-02-20".
 
     Raises:
-        InvalidLegError: It is no calendar day.
+        InvalidLegError: It is not a calendar day.
 
     >>> parse_expiry("20260220")
     datetime.date(2026, 2, 20)
@@ -63,7 +63,7 @@ def parse_conid(value: int | str) -> int:
     """Read a contract id: a whole number above zero.
 
     Raises:
-        InvalidLegError: It is none.
+        InvalidLegError: It is not a whole number above zero.
 
     >>> parse_conid(" 265598 ")
     265598
@@ -84,7 +84,7 @@ def parse_strike(value: float | str) -> float:
     """Read a strike: a finite number, in the price unit of the contract.
 
     Raises:
-        InvalidLegError: It is none.
+        InvalidLegError: It is not a finite number.
 
     >>> parse_strike("450")
     450.0
@@ -101,7 +101,7 @@ def parse_multiplier(value: float | str) -> float:
     """Read a multiplier: a finite number above zero.
 
     Raises:
-        InvalidLegError: It is none.
+        InvalidLegError: It is not a finite number above zero.
 
     >>> parse_multiplier("100")
     100.0
@@ -115,7 +115,7 @@ def parse_multiplier(value: float | str) -> float:
 
 
 def _number(value: float | str) -> float:
-    """Return a number; NaN where the value is none."""
+    """Return a value as a number; NaN if it is not one."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -146,7 +146,7 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractDetails:
-    """The details of a contract when they were last fetched: a row of the table `contracts`.
+    """The newest details of a contract: a row of the table `contracts`.
 
     Attributes:
         price_magnifier: Divisor from quoted prices to the currency's major unit: 100 for
@@ -155,11 +155,12 @@ class ContractDetails:
         last_trade_time: Local time in `time_zone`, as the broker writes it ("08:30:00").
         trading_hours: As the broker writes them, sessions separated by ";".
         seen_at: When the gateway sent them.
-        valid_exchanges: Where it may be requested, separated by ","; empty where the broker names
-            none, None: stored by a release that did not ask.
+        valid_exchanges: The exchanges that a request may name, separated by ","; empty if the
+            broker names none, None if a release that did not ask for them stored the row.
         expires_on: The day it expires, which for index options settled at the open is the day after
-            the last trade. Source: contract details, message 10, `realExpirationDate`. Which of the
-            two days the gateway lists such an option by is not verified; both are accepted.
+            the last trade. Source: contract details, message 10, `realExpirationDate`. It is not
+            verified under which of the two days the gateway lists such an option; both are
+            accepted.
     """
 
     conid: int

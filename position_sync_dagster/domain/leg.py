@@ -1,4 +1,4 @@
-"""A leg of an active strategy, and which contract it means; pure.
+"""A leg of an active strategy, and the choice of its contract; pure.
 
 A leg is the membership of one contract in one strategy. Its contract is the one of its conid, or
 the one that its description fits.
@@ -106,7 +106,7 @@ class Membership:
 
     @property
     def described(self) -> str:
-        """The terms in words, such as "SPX 2027-01-15 5000 CALL class SPXW"."""
+        """The terms as text, such as "SPX 2027-01-15 5000 CALL class SPXW"."""
         words = [self.symbol]
         words += [word(term) for term in (self.expiry, self.strike, self.right) if term]
         words += [self.sec_type] if self.sec_type else []
@@ -140,7 +140,7 @@ class ActiveContract(Membership):
 class UnresolvedLeg(Membership):
     """A leg that was given without a conid, until the gateway names its one contract.
 
-    It is ARMED: not streamed, and no part of any other leg's decision.
+    It is ARMED: it is not streamed, and it affects no other leg.
     """
 
     problem: Annotated[
@@ -186,8 +186,8 @@ def make_leg(
     """Return a leg from the spellings that a person or a file uses.
 
     Args:
-        conid: The contract; None: it is found by the other fields.
-        symbol: Of its underlying.
+        conid: The contract; None if the other fields describe it.
+        symbol: Symbol of the underlying.
         right: CALL or PUT; None for a stock, a future or another hedge.
         strike: None where there is no right.
         expiry: None for a stock; may be left out for a future.
@@ -195,11 +195,11 @@ def make_leg(
         added_at: When the leg joins it.
         quantity: Signed contracts or shares; None for the whole holding.
         account: None for the leg in any account.
-        priority: Who gets a market data line first.
+        priority: 1 gets a market data line before 2.
         sec_type: IB's security type; needed for options on futures (FOP), indices and currencies.
-        trading_class: Tells contracts apart that look alike, such as SPX and SPXW.
-        multiplier: Another way to tell contracts apart.
-        exchange: One that lists the contract.
+        trading_class: Needed if contracts differ by it alone, such as SPX and SPXW.
+        multiplier: Needed if contracts differ by it alone.
+        exchange: An exchange that lists the contract.
         currency: ISO code.
 
     Raises:
@@ -252,7 +252,7 @@ def _quantity(value: float) -> float:
 
 
 def word(value: object) -> str:
-    """Return a value as it reads in a sentence; "none" for None."""
+    """Return a value as text for a message; "none" for None."""
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)
@@ -262,19 +262,20 @@ UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
 """Security types without an expiry."""
 
 SETTLED_WITHIN = timedelta(days=4)
-"""How long after its last trade a contract expires at most: one trading day and a long weekend."""
+"""The longest time from the last trade of a contract to its expiry: a trading day and a long
+weekend."""
 
 MOST_CANDIDATES = 8
-"""How many contracts are named when a description fits none or several."""
+"""The most contracts that a message names when a description fits none or several."""
 
 
 def contract_mismatch(leg: Membership, details: ContractDetails) -> str | None:
-    """Return what a leg and the contract of its conid differ in, in words; None for nothing.
+    """Return the differences between a leg and the contract of its conid; None without any.
 
     The symbol may be the trading class (SPXW). The expiry may be the day of the last trade or the
-    day on which the contract expires: index options settled at the open have two days. Where the
-    latter is not known, a day soon after the last trade is no difference. A leg without an expiry
-    leaves it open, and so does one without a trading class, a multiplier or a currency.
+    day on which the contract expires, which differ for index options settled at the open. If the
+    second is not known, a day within `SETTLED_WITHIN` after the last trade is accepted. An expiry,
+    security type, trading class, multiplier or currency that the leg leaves out is not compared.
     """
     differences = []
     if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
@@ -318,9 +319,9 @@ def _differs(one: float | None, other: float | None) -> bool:
 def matching_contracts(
     leg: UnresolvedLeg, found: Iterable[ContractDetails]
 ) -> list[ContractDetails]:
-    """Return the contracts that fit everything that a leg says, each conid once, in their order.
+    """Return the contracts that match all fields of a leg, each conid once, in their order.
 
-    A day soon after the last trade does not count here: what is chosen must be certain.
+    A day soon after the last trade is not accepted here, since a contract is chosen by it.
     """
     fitting = {
         details.conid: details
@@ -334,12 +335,12 @@ def matching_contracts(
 def problem_of(
     leg: UnresolvedLeg, matching: list[ContractDetails], near: Iterable[ContractDetails] = ()
 ) -> str:
-    """Return why a leg has no contract, with the candidates; for none or several that match.
+    """Return why no contract was chosen for a leg, with the candidates.
 
     Args:
         leg: The leg.
-        matching: The contracts that fit it.
-        near: Where none fits: contracts that are like it.
+        matching: The contracts that match it: none or several.
+        near: Similar contracts, if none matches.
     """
     if matching:
         return (
@@ -359,7 +360,7 @@ def _named(contracts: list[ContractDetails]) -> str:
 
 
 def candidate(details: ContractDetails) -> str:
-    """Return a contract in words, with all that tells it apart from others."""
+    """Return a contract as text, with the fields by which contracts differ."""
     expiry = details.expires_on or details.last_trade_date
     words = [
         details.local_symbol or details.symbol,

@@ -13,8 +13,7 @@ from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.retry import Backoff
 
 PROBE_STEP = 5
-"""The number of lines above the reserve that the first probe of a limit learned from code 101
-tries."""
+"""The first probe of a limit learned from code 101 tries this many lines above the reserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +94,16 @@ def allocate_lines(
 ) -> frozenset[int]:
     """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
 
-    A line younger than `min_hold_s` is kept, whoever wants it, and counts. Such lines are kept even
-    above a limit that fell meanwhile; none is added then.
+    A line younger than `min_hold_s` is kept in any case, and counts. If the limit has fallen below
+    the number of such lines, they are kept and none is added.
 
     Args:
         wanted: The demands.
         held: conid → when its line was requested.
-        limit: The lines of the login.
+        limit: The number of lines of the login.
         reserve: The lines that are left to other programs.
         now: The present moment.
-        min_hold_s: How long a line is kept at least.
+        min_hold_s: The shortest time that a line is kept.
 
     >>> from datetime import UTC
     >>> at = datetime(2026, 1, 2, tzinfo=UTC)
@@ -123,7 +122,7 @@ def allocate_lines(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineLimit:
-    """The number of lines: as configured, or as the gateway showed by code 101.
+    """The line limit of a login: as configured, or as learned from code 101.
 
     A learned limit is probed upwards. The first probe goes above the reserve, so that the gateway
     really gets a request; each probe that it grants doubles the next one. After a probe that it
@@ -131,10 +130,10 @@ class LineLimit:
 
     Attributes:
         configured: The upper bound.
-        reserve: Of these, always left free.
-        wait: How long a learned limit is used before it is probed.
-        given: The lines that the gateway gave when it refused one; None: it has refused none.
-        raised: Lines above `given` that are probed; 0 before a probe.
+        reserve: The number of these that is always left free.
+        wait: The time before a learned limit is probed.
+        given: The lines in use when the gateway refused one; None: it has refused none.
+        raised: The lines above `given` that a probe tries; 0 before a probe.
         failures: Refused probes in a row.
         probe_at: When the next probe is due.
 
@@ -176,7 +175,7 @@ class LineLimit:
         )
 
     def probed(self, in_use: int, now: float) -> "LineLimit":
-        """Return the limit with more lines, where a probe is due; an unused probe goes on."""
+        """Return the limit with more lines if a probe is due; an unused probe continues."""
         if self.given is None or now < self.probe_at:
             return self
         granted = self.raised > 0 and in_use > self.given

@@ -1,7 +1,4 @@
-"""Reconciliation: compare the broker's holdings with the tables; pure.
-
-Differences between the broker and the tables, by kind.
-"""
+"""Reconciliation: compare the broker's holdings with the tables; pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -70,7 +67,7 @@ class ReconciliationResult:
         complete: Whether the snapshot covers every account. If not, nothing is called SURPLUS,
             since an absent holding proves nothing.
         checked: The number of (account, conid) compared.
-        discrepancies: Not in the text of a result: asyncio makes that of each task it runs.
+        discrepancies: Not in the `repr`, which asyncio computes of the result of each task.
     """
 
     at: datetime
@@ -89,7 +86,7 @@ class ReconciliationResult:
 
 
 class Pair(NamedTuple):
-    """What is compared of one holding: the broker's quantity and that of our newest row.
+    """The broker's quantity of a holding and that of our newest row.
 
     Attributes:
         held: None where the broker reports no such holding.
@@ -107,7 +104,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a comparison covers, and by what it is made.
+    """The accounts that a comparison covers, its time, and the contract details.
 
     Attributes:
         complete: Whether the snapshot covers every account.
@@ -163,7 +160,7 @@ def compare_pairs(
         legs: The legs of strategies.
         scope: What the snapshot covers.
         held: The broker's quantities, at least of every contract that a leg names.
-        checked: How many holdings were compared, also those that are known to agree.
+        checked: The number of holdings compared, including those that are known to agree.
     """
     legs = [leg for leg in legs if leg.removed_at is None]
     found = (_difference(pair, scope) for pair in pairs)
@@ -224,7 +221,7 @@ def _difference(pair: Pair, scope: Scope) -> Discrepancy | None:
 
 
 def _stale(confirmed_at: datetime | None, now: datetime, stale_after: timedelta) -> str | None:
-    """Return why a value that was confirmed then is too old; None if it is not."""
+    """Return why a value is too old, by the time of its confirmation; None if it is not."""
     if confirmed_at is None:
         return "the row's time lies in the future: its age is unknown"
     if now - confirmed_at <= stale_after:
@@ -235,7 +232,7 @@ def _stale(confirmed_at: datetime | None, now: datetime, stale_after: timedelta)
 def _overclaimed(
     positions: Mapping[Key, float], legs: Iterable[ActiveContract]
 ) -> list[Discrepancy]:
-    """Find the holdings of which strategies claim more than there is."""
+    """Find the holdings of which strategies claim more than is held."""
     claims: dict[Key, float] = {}
     symbols: dict[Key, str] = {}
     for leg in legs:
@@ -291,14 +288,14 @@ def _overclaim(key: Key, symbol: str, held: float, claimed: float, what: str) ->
 
 
 def _is_too_much(claimed: float, held: float) -> bool:
-    """Return whether a claim on what is held is greater, or on the other side."""
+    """Return whether a claim is larger than the holding, or has the opposite sign."""
     return bool(held) and (claimed * held < 0 or abs(claimed) > abs(held))
 
 
 def _mismatched(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> list[Discrepancy]:
-    """Find the legs that name another contract than their conid; one break a contract."""
+    """Find the legs that differ from the contract of their conid; one break for each contract."""
     found: dict[Key, list[str]] = {}
     symbols: dict[Key, str] = {}
     for leg in legs:

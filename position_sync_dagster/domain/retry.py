@@ -1,4 +1,4 @@
-"""Retry back-off: the one formula for all delays, and the fate of a failed request; pure."""
+"""Retry back-off: the one formula for all delays, and the state after a failure; pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -82,7 +82,7 @@ def next_attempt(
         attempts: Failures before this one.
         retryable: Whether another attempt can help.
         now: The moment of the failure.
-        policy: How often, and after what delay.
+        policy: The number of attempts and their delays.
         random: Draws the jitter.
 
     >>> from datetime import UTC

@@ -9,9 +9,9 @@ from position_sync_dagster.domain.column import Column
 
 
 class RunResult(StrEnum):
-    """How far a run came.
+    """The result of a run.
 
-    LOST is a run that ended without a word, as its rows or its Dagster run show: it was killed.
+    LOST: it was killed and recorded no end, as its rows or its Dagster run show.
     """
 
     RUNNING = "RUNNING"
@@ -30,7 +30,7 @@ class RecordedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What one step of a run was. A later record of the same step replaces an earlier one.
+    """The record of one step of a run. A later record of the same step replaces an earlier one.
 
     None is unknown or does not apply; zero is zero.
     """
@@ -93,5 +93,5 @@ class RunRecord:
 
     @property
     def is_running(self) -> bool:
-        """Whether the step has not said yet how it ended."""
+        """Whether the step has not recorded its end yet."""
         return self.result is RunResult.RUNNING

@@ -1,4 +1,4 @@
-"""What a statement of the broker says of an account: holdings, trades and cash of past days."""
+"""The content of a broker's statement: holdings, trades and cash of past days."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -9,7 +9,7 @@ from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import Right
 
 FLEX = "FLEX"
-"""The source of what a Flex statement says."""
+"""The source of rows from a Flex statement."""
 
 
 class Side(StrEnum):
@@ -86,7 +86,7 @@ class StatementCash:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """What one file says of one account.
+    """The content of one file for one account.
 
     Attributes:
         file: The name of the file.

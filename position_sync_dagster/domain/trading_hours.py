@@ -10,7 +10,7 @@ _SESSION = re.compile(r"(\d{8}):(\d{4})-(?:(\d{8}):)?(\d{4})")
 _CLOSED = re.compile(r"(\d{8}):CLOSED")
 
 UNSURE_ZONES = frozenset({"EST", "MST", "HST"})
-"""Names that the time zone database has without summer time, and that people use with it."""
+"""Zones that have no daylight saving time in the tz database, although people often mean it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class TradingHours:
 
     Attributes:
         sessions: Beginning and end of each, with their time zone.
-        begins, ends: The moments between which the list says when the contract trades.
+        begins, ends: The span of time that the list covers.
     """
 
     sessions: tuple[tuple[datetime, datetime], ...]
@@ -39,7 +39,7 @@ def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours
 
     Source: IB, "Requesting Contract Details"
     (interactivebrokers.github.io/tws-api/contract_details.html): days are separated by ";",
-    sessions of a day by ","; the end has a day of its own since version 970, and had none before.
+    sessions of a day by ","; since version 970 the end has a date too.
     The time zone is that of `timeZoneId`, for example "US/Central".
 
     >>> hours = parse_trading_hours("20260406:0930-20260406:1600;20260407:CLOSED", "US/Eastern")

@@ -28,7 +28,7 @@ class ChildProcess:
         command: The program and its arguments.
         env: The whole environment.
         cwd: The working directory.
-        log: The file for the program's output. The file of the start before is kept beside it.
+        log: The file for the program's output. The log of the previous start is kept beside it.
             None leaves the output on this terminal.
         reason: The file in which the program writes why it ends by itself.
         grace_s: Seconds between the interrupt and the kill.
@@ -120,7 +120,7 @@ class ChildProcess:
         return "\n".join(text.splitlines()[-lines:])
 
     def request_end(self) -> None:
-        """Request the reaper to end everything, and return at once."""
+        """Close the pipe, at which the reaper ends everything; return at once."""
         if self._pipe_open:
             self._pipe_open = False
             os.close(self.pipe_fd)

@@ -1,4 +1,4 @@
-"""Dagster as a child process: what `dagster dev` starts, behind a guard (`dagster_host`)."""
+"""Dagster as a child process: the supervisor in `dagster_host` with Dagster's three programs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ GRACE_S = 3.0
 """Seconds between the interrupt and the kill.
 
 After the interrupt the stream closes its gateway session, and Dagster itself ends, within 2 s. Its
-daemon waits as long as a run's process lives.
+daemon waits for the processes of its runs.
 """
 
 PATIENCE = (f"multiprocessing.{'forkserver' if sys.platform == 'linux' else 'spawn'}", 15.0)
-"""A part of the command line of a run's process (`dagster_host`), and the seconds in which it may
-end on a busy machine. A run that is killed stays STARTED, and no event has what it did last."""
+"""A part of the command line of a run's process, and the seconds that it has to end on a busy
+machine. A run that is killed stays STARTED, and its last rows are in no event."""
 
 
 def start(
@@ -30,7 +30,7 @@ def start(
     log: Path | None,
     inherited_fds: Sequence[int],
 ) -> ChildProcess:
-    """Start Dagster on 127.0.0.1 with the project's workspace, its webserver guarded.
+    """Start Dagster on 127.0.0.1 with the project's workspace, under the supervisor.
 
     Args:
         env: The whole environment, without DAGSTER_HOME.

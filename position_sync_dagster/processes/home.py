@@ -1,4 +1,4 @@
-"""A home: the folder of settings, tables and Dagster's state, its lock, and what its processes get.
+"""A home: the folder of settings, tables and Dagster's state, its lock and its environment.
 
 The lock is an advisory lock (`flock`) on an open file: only one Dagster runs in a home at a time.
 Each reaper that was started under it holds the same open file, so that the home stays locked until
@@ -148,7 +148,7 @@ class Home:
         """
         settings = {} if self.is_new else self.read_settings()
         settings.update(values)
-        lines = ["# The settings of this home; those of the user do not reach into it."]
+        lines = ["# The settings of this home. The user's own settings have no effect in it."]
         lines += [f"{name}={quote(value)}" for name, value in settings.items()]
         draft = self.settings_file.with_suffix(".draft")
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -48,8 +48,8 @@ def require_free(port: int, *, purpose: str, option: str) -> int:
     if is_free(port):
         return port
     raise PortTakenError(
-        f"Port {port} of {LOOPBACK} is taken, so the {purpose} cannot have it.",
-        remedy=f"End the program that listens there, or give another with {option}.",
+        f"Port {port} of {LOOPBACK} is taken, so the {purpose} cannot use it.",
+        remedy=f"End the program that listens there, or choose another port with {option}.",
     )
 
 
@@ -62,9 +62,7 @@ def first_free(wanted: int) -> int:
     for port in range(wanted, min(wanted + NEXT_PORTS, 65536)):
         if is_free(port):
             return port
-    raise PortTakenError(
-        f"The ports from {wanted} on are all taken.", remedy="Give another one that is free."
-    )
+    raise PortTakenError(f"The ports from {wanted} on are all taken.", remedy="Name a free port.")
 
 
 CONNECT_TIMEOUT_S = 2.0
@@ -110,7 +108,7 @@ class GatewayProbes:
         self._found: dict[tuple[str, int], ProbeResult] = {}
 
     def look(self, settings: "Settings") -> list[str]:
-        """Probe the ports that were not open yet; return what is new, in words."""
+        """Probe the ports that were not open yet; return a message for each change."""
         news = []
         for login in logins_of(settings):
             address = (login.gateway_host, login.gateway_port)
@@ -126,7 +124,7 @@ class GatewayProbes:
 
 
 def logins_of(settings: "Settings") -> "Sequence[Settings]":
-    """Return the logins; none while the gateways file cannot be read, which `look` shows."""
+    """Return the logins; none while the gateways file cannot be read, an error that others show."""
     try:
         return settings.logins
     except SettingsError:

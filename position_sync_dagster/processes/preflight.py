@@ -1,4 +1,4 @@
-"""The preflight as a whole: this machine, the tables, the gateway."""
+"""The preflight of `doctor`: checks of this machine, the tables and the gateways."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from position_sync_dagster.sync import preflight
 from position_sync_dagster.sync.preflight import Finding, bad, bounded, good, warning
 
 QUICK_S, TABLES_S = 3.0, 7.0
-"""The longest times of the checks at this machine, in seconds. All of them and
+"""The time limits of one check of this machine and of the tables, in seconds. All of them and
 `sync.preflight.WITHIN_S` together are less than a minute."""
 
 
@@ -32,9 +32,9 @@ def run_preflight(
     dagster_home: Path,
     ui_port: int,
 ) -> list[Finding]:
-    """Check everything within a minute; write nothing and keep no line.
+    """Check everything within a minute; write nothing and keep no market data line.
 
-    Only an object store is written to: probes, which are deleted at once.
+    The exception is an object store: it gets probes, which are deleted at once.
 
     Args:
         environ: The environment of this process.
@@ -62,14 +62,17 @@ def run_preflight(
     if unread:
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: the tables do not say whether a stream owns the login"
-        return [*found, *unread, bad("gateway", text, "Put the tables right first.")]
+        return [*found, *unread, bad("gateway", text, "Correct the tables first.")]
     return found + asyncio.run(_gateways(logins, sessions, legs))
 
 
 async def _gateways(
     logins: Sequence[Settings], sessions: Mapping[str, GatewaySession], legs: Sequence[Leg]
 ) -> list[Finding]:
-    """Ask each gateway that nobody owns, all at once; each finding of several names its login."""
+    """Check all gateways at once: by the session of its owner, or by a connection without one.
+
+    With several logins each finding names its login.
+    """
 
     async def one(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
@@ -88,7 +91,7 @@ async def _gateways(
 
 
 def check_programs(home: Path) -> list[Finding]:
-    """Return whether the programs of Dagster work, unless none was started or all were ended."""
+    """Return whether Dagster's programs work; none running after an end in order is good too."""
     programs = last_work.read(home)
     if programs.problems:
         return [
@@ -109,7 +112,7 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     holder = living_holder(lock.read_bytes()) if lock.is_file() else None
     found = []
     if not home.is_dir():
-        found.append(good("Dagster home", f"{home} is made by the first start"))
+        found.append(good("Dagster home", f"{home} is created by the first start"))
     elif not os.access(home, os.W_OK | os.X_OK):
         remedy = "Correct its owner, or set DAGSTER_HOME elsewhere."
         found.append(bad("Dagster home", f"{home} cannot be written", remedy))
@@ -122,14 +125,14 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
         return [*found, good("UI port", f"{ui_port} is free")]
     if holder is not None:
         return [*found, good("UI port", f"{ui_port} is taken, and {holder} runs")]
-    remedy = "End the program that listens there, or give another with `dev --ui-port`."
+    remedy = "End the program that listens there, or choose another port with `dev --ui-port`."
     return [*found, warning("UI port", f"{ui_port} is taken", remedy)]
 
 
 def _read(
     lake: Lake, logins: Sequence[Settings], sessions: dict[str, GatewaySession], legs: list[Leg]
 ) -> list[Finding]:
-    """Read the sessions of owners that are alive, and the active legs; make no table."""
+    """Read the sessions of owners that are alive, and the active legs; create no table."""
     settings = logins[0]
     try:
         for login in logins if lake.exists else ():

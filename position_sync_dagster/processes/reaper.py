@@ -1,12 +1,11 @@
 """The reaper: a small process that starts one program and ends every process that comes from it.
 
-It leads a process session of its own, so that a Ctrl-C in the terminal or its closing does not
-reach only a part of the program. It reads a pipe of which only its owner holds the other end. When
-the owner ends in any way, also by `kill -9`, the pipe closes. Then, or when the program ends by
-itself, the reaper interrupts each process that came from the program, and kills it after a grace
-time. It finds them by their marker, their parent or their group. On Linux the reaper is the
-subreaper of them all, so that no process escapes by leading a process session of its own or by
-losing its parent.
+It leads a process session of its own, so that neither a Ctrl-C in the terminal nor its closing
+reaches only a part of the program. It reads a pipe of which only its owner holds the other end.
+When the owner ends in any way, also by `kill -9`, the pipe closes. Then, or when the program ends
+by itself, the reaper interrupts each process that came from the program, and kills it after a grace
+time. It finds them by their parent or their group. On Linux the reaper is the subreaper of them
+all, so that no process escapes by leading a process session of its own or by losing its parent.
 
 Run as `python -m position_sync_dagster.processes.reaper --owner-fd N --grace-s S -- PROGRAM ...`.
 With `--patient-with TEXT --patience-s S` it kills nothing for S seconds while a process runs that
@@ -33,7 +32,7 @@ MARKER = "POSITION_SYNC_LAUNCHED_FROM"
 """The environment variable that each process of a home carries: the home's absolute path."""
 
 AFTER_PATIENCE_S = 1.0
-"""Seconds in which the other processes may end after the one that was waited for."""
+"""Seconds that the other processes have to end after the one of `patience` has ended."""
 
 UNINTERRUPTED = "watch_orphans.py"
 """A part of the command line of Dagster's helper that ends with its run. It is not interrupted: it

@@ -1,9 +1,9 @@
 """Requests to stop this process: a stop signal, or the end of its parent.
 
-The stop signals are blocked, and read when it suits: a blocked signal waits until it is read, and
-one that is never read ends with the process. Signal handlers would leave gaps. Before a handler
-is installed, and after it is removed, SIGINT raises KeyboardInterrupt. So it does during a query
-of polars, which puts a SIGINT handler of its own over Python's when it is imported.
+The stop signals are blocked, and read by `check` and `pause`: a blocked signal waits until it is
+read. Signal handlers would leave gaps: before a handler is installed and after it is removed,
+SIGINT raises KeyboardInterrupt. The same happens during a query of polars, which installs a SIGINT
+handler of its own when it is imported.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The live status on a terminal: the board, its lines, and what changed last."""
+"""The live status on a terminal: the board, its lines and the last changes."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -22,28 +22,28 @@ from position_sync_dagster.terminal.money_tables import strategy_table
 from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 MOST_OF_A_KIND = 2
-"""If one look finds more changes of a kind than this, one line gives their number."""
+"""If one read finds more changes of a kind than this, one line shows their number."""
 
 KEPT = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChange:
-    """One change, in words."""
+    """One change, as text."""
 
     at: datetime
     text: str
 
 
 class Changes:
-    """The last changes, found by comparing each look with the one before."""
+    """The last changes, found by comparing each read of the tables with the one before."""
 
     def __init__(self) -> None:
         self._before: Overview | None = None
         self._found: deque[StatusChange] = deque(maxlen=KEPT)
 
     def add(self, now: Overview) -> Sequence[StatusChange]:
-        """Compare a look with the one before; return the last changes, the newest first."""
+        """Compare a read with the one before; return the last changes, the newest first."""
         if self._before is not None:
             for text in changes_between(self._before, now):
                 self._found.appendleft(StatusChange(at=now.status.at, text=text))
@@ -52,7 +52,7 @@ class Changes:
 
 
 def changes_between(before: Overview, now: Overview) -> list[str]:
-    """Return what changed, in words."""
+    """Return one text for each change."""
     return [
         *_few("positions changed", _fills(before.book.holdings, now.book.holdings)),
         *_lines(before, now),
@@ -183,7 +183,7 @@ def _programs(status: Status) -> str:
 
 
 def _account(summary: AccountSummary, at: datetime) -> str:
-    """Return what an account is worth and earned today, each with its age."""
+    """Return an account's net liquidation and daily P&L, each with its age."""
     figures = (
         ("net liquidation", summary.net_liquidation, summary.values_received_at),
         ("daily P&L", summary.daily_pnl, summary.pnl_received_at),
@@ -232,8 +232,8 @@ def board(
     """Return the whole screen.
 
     Args:
-        overview: What the last look at the tables found; None before the first one.
-        notes: What a person must know first, such as trouble.
+        overview: The last read of the tables; None before the first one.
+        notes: Messages above the status, such as errors.
     """
     width, height = console.width, console.height
     gap: list[RenderableType] = [Text("")] if height >= ROOMY else []
@@ -265,7 +265,7 @@ def board(
 
 
 def _worst(status: Status, lines: Lines, room: int) -> list[tuple[str, str]]:
-    """Return the lines of gateways that there is room for, those that need a look first."""
+    """Return as many lines of gateways as fit, first those that are not LIVE."""
     logins = zip(status.each_login, lines, strict=True)
     ordered = [
         line for _login, line in sorted(logins, key=lambda one: one[0].session_state == "LIVE")
@@ -275,7 +275,7 @@ def _worst(status: Status, lines: Lines, room: int) -> list[tuple[str, str]]:
 
 
 def current_text(overview: Overview) -> str:
-    """Return how many legs have a current value at this moment."""
+    """Return as text how many legs have a current value now."""
     status, text = overview.status, f"{overview.current} of {overview.held} legs"
     blind = [login.gateway_id for login in status.logins if login.session_state != "LIVE"]
     if blind:
@@ -286,12 +286,11 @@ def current_text(overview: Overview) -> str:
 
 
 def figures_of(overview: Overview) -> list[tuple[str, str]]:
-    """Return the figures of a look as lines, for a log."""
+    """Return the figures of a read as lines, for a log."""
     return [("current", current_text(overview)), *describe(overview.status)]
 
 
 def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
-
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
     table.add_column(no_wrap=width is not None, overflow="ellipsis" if width else "fold")
@@ -302,7 +301,6 @@ def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
 
 
 def _gauges(overview: Overview, width: int) -> RenderableType:
-
     status = overview.status
     bar = max(min(width - LABEL - 48, MOST_BAR), 10)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -338,7 +336,6 @@ def _gauges(overview: Overview, width: int) -> RenderableType:
 
 
 def _change(change: StatusChange, width: int) -> RenderableType:
-
     text = f"{change.at.astimezone():%H:%M:%S}"
     line = Text(f"{text:<{LABEL}} ", style="dim").append(printable(change.text), style="not dim")
     line.truncate(width, overflow="ellipsis")

@@ -26,7 +26,8 @@ class FittedColumn:
 
     Attributes:
         cells: One text per row.
-        rank: 0 for a column that is always there; of the others the lowest come first.
+        rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
+            first.
         signed: Whether a negative number is red and a positive one green.
         most: The most characters of a cell in a narrow table; None for no limit.
     """

@@ -22,7 +22,7 @@ from position_sync_dagster.terminal.text import printable
 def as_json(value: Any) -> str:
     r"""Return a value as JSON: dates in ISO 8601, dataclasses as objects.
 
-    Control characters are escaped, because they could steer a terminal. The value stays the same.
+    Control characters are escaped, because a terminal would obey them. The value stays the same.
 
     >>> as_json("\u00e9 \x9b2J")
     '"é \\u009b2J"'
@@ -114,7 +114,7 @@ INTERVAL_S = 2.0
 def print_or_watch(render: Callable[[int], RenderableType], *, watch: bool) -> None:
     """Print what `render` returns for the width of the output; with `watch`, until Ctrl-C.
 
-    In a pipe each look is printed below the one before.
+    In a pipe each result is printed below the one before.
     """
     output = console()
     if not watch:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def printable(text: str) -> str:
-    r"""Return text that cannot steer a terminal: each control character is escaped.
+    r"""Return text with its control characters escaped, which a terminal would obey.
 
     >>> printable("AAPL\x1b[2J")
     'AAPL\\x1b[2J'

@@ -42,7 +42,7 @@ RETENTION = {
 longer than a process stands still."""
 
 LONGEST_STOP_S = 3.5
-"""A writer waits 2 s for the turn lock of one that stands still, and goes on without it."""
+"""A writer waits 2 s for the writer lock of one that stands still, and goes on without it."""
 
 FULL_CAMPAIGN = 100
 """Kills from which a campaign must have merged and deleted files: a shorter one may end before the
