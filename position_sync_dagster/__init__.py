@@ -16,7 +16,7 @@ _HOMES = {
     "domain.update": ("PositionUpdate", "PositionUpdateHandler"),
     "errors": ("PositionSyncError",),
     "gateway.connection": ("GatewayConnection",),
-    "gateway.connection_manager": ("IBConnectionManager",),
+    "gateway.shared_connection": ("IBConnectionManager",),
     "lake.lake": ("Lake",),
     "lake.queue.position_queue": ("InMemoryPositionQueue", "PositionQueue"),
     "lake.registry.strategy_registry": ("StrategyRegistry",),
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
     from position_sync_dagster.errors import PositionSyncError
     from position_sync_dagster.gateway.connection import GatewayConnection
-    from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+    from position_sync_dagster.gateway.shared_connection import IBConnectionManager
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.lake.queue.position_queue import (
         InMemoryPositionQueue,

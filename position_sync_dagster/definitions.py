@@ -11,7 +11,7 @@ from position_sync_dagster.defs.assets.table_asset import GATEWAY
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.object_store import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.owner.process import exempt_from_collection
+from position_sync_dagster.sync.owner.memory_and_threads import exempt_from_collection
 
 
 @dg.definitions

@@ -178,13 +178,13 @@ def verify(
     adds missing records and events; rows are never changed. The exit code is 1 if a difference is
     left.
     """
-    from position_sync_dagster.defs import ledger_events
+    from position_sync_dagster.defs import audit_events
     from position_sync_dagster.sync.audit import verify as audit_trail
 
     settings = settings_for(home)
     lake = _lake(settings)
     storage = dagster_home()
-    instance = ledger_events.instance_at(storage)
+    instance = audit_events.instance_at(storage)
     if instance is None:
         typer.echo(f"No Dagster storage is at {storage}: events are not compared.", err=True)
 
@@ -195,7 +195,7 @@ def verify(
         events = None
         if instance is not None:
             keep = settings.keep_runs_days
-            events = ledger_events.read_events(instance, since=start, now=now, keep_days=keep)
+            events = audit_events.read_events(instance, since=start, now=now, keep_days=keep)
         within = timedelta(seconds=grace)
         return audit_trail.verify(lake, events, since=since, now=now, grace=within)
 
@@ -204,7 +204,7 @@ def verify(
         if repair and any(one.repairable for one in found.findings):
             audit_trail.repair_records(lake, found.findings)
             if instance is not None:
-                ledger_events.log_missing_events(instance, found.findings)
+                audit_events.log_missing_events(instance, found.findings)
             left = compared()
     finally:
         if instance is not None:

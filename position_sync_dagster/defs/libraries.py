@@ -12,12 +12,12 @@ __all__ = [
     "closing",
     "codec",
     "confirmations",
-    "day_report",
     "derived",
     "inspection",
+    "lifecycle_partitions",
     "overview",
-    "partitions",
     "pl",
+    "profit_curve",
     "reconciliation",
     "refresh",
     "sql",
@@ -47,11 +47,15 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import derived, inspection
     from position_sync_dagster.lake import lake as tables
     from position_sync_dagster.lake.registry import strategies_file
-    from position_sync_dagster.lake.schema import codec, partitions
+    from position_sync_dagster.lake.schema import codec, lifecycle_partitions
     from position_sync_dagster.sync import closing, statements
     from position_sync_dagster.sync.drain import refresh
-    from position_sync_dagster.sync.reports import confirmations, overview, reconciliation
-    from position_sync_dagster.sync.reports import day as day_report
+    from position_sync_dagster.sync.reports import (
+        confirmations,
+        overview,
+        profit_curve,
+        reconciliation,
+    )
     from position_sync_dagster.sync.stream import service as stream_service
 else:
     pl = LazyModule("polars")
@@ -61,12 +65,12 @@ else:
     tables = LazyModule("position_sync_dagster.lake.lake")
     strategies_file = LazyModule("position_sync_dagster.lake.registry.strategies_file")
     codec = LazyModule("position_sync_dagster.lake.schema.codec")
-    partitions = LazyModule("position_sync_dagster.lake.schema.partitions")
+    lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
     closing = LazyModule("position_sync_dagster.sync.closing")
     statements = LazyModule("position_sync_dagster.sync.statements")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
     overview = LazyModule("position_sync_dagster.sync.reports.overview")
     reconciliation = LazyModule("position_sync_dagster.sync.reports.reconciliation")
-    day_report = LazyModule("position_sync_dagster.sync.reports.day")
+    profit_curve = LazyModule("position_sync_dagster.sync.reports.profit_curve")
     stream_service = LazyModule("position_sync_dagster.sync.stream.service")

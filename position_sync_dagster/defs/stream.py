@@ -41,7 +41,7 @@ from position_sync_dagster.lake.schema.tables import (
     POSITION_UPDATES,
 )
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.process import one_native_thread_each
+from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.run_recorder import StreamReport
 
 PACKAGE = "position_sync_dagster"

@@ -224,7 +224,7 @@ class _Line:
     greeks: OptionComputation | None = None
 
     def note_arrivals(self, ticker: Ticker) -> None:
-        """Note which parts of the ticker came with its newest ticks."""
+        """Record when the parts arrived that the newest ticks brought."""
         kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
         sides = (ticker.bid, ticker.ask)
         if not _same(sides, self.sides):

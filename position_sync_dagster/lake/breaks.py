@@ -11,7 +11,7 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.schema import partitions
+from position_sync_dagster.lake.schema import lifecycle_partitions
 from position_sync_dagster.lake.schema.codec import frame_of, moment
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
@@ -154,7 +154,7 @@ class SyncBreaks:
             )
             new = found.join(known, on=_KEY, how="anti", maintain_order="left")
             opened = new.with_columns(
-                *partitions.LIVE_COLUMNS,
+                *lifecycle_partitions.LIVE_COLUMNS,
                 break_id=pl.Series(self._new_ids(at, new.height), dtype=pl.String),
                 gateway_id=pl.lit(gateway_id),
                 state=pl.lit(BreakState.OPENED.value),
@@ -174,7 +174,7 @@ class SyncBreaks:
             return Change(
                 counts,
                 pl.concat([others, still_open, opened]),
-                gone.with_columns(partitions.bucket_column(CLOSED)),
+                gone.with_columns(lifecycle_partitions.bucket_column(CLOSED)),
             )
 
         return self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
@@ -217,7 +217,7 @@ class SyncBreaks:
 
     def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Return the breaks that are gone, newest first."""
-        rows = self._lifecycle.finished(partitions.in_bucket(CLOSED))
+        rows = self._lifecycle.finished(lifecycle_partitions.in_bucket(CLOSED))
         return breaks_of(rows.sort("resolved_at", descending=True).head(limit))
 
 
@@ -253,7 +253,7 @@ def breaks_of(frame: pl.DataFrame) -> list[Break]:
     """Return the breaks in a frame of this table."""
     return [
         Break(**row | {"type": DiscrepancyType(row["type"]), "state": BreakState(row["state"])})
-        for row in partitions.without_partition(frame).iter_rows(named=True)
+        for row in lifecycle_partitions.without_partition(frame).iter_rows(named=True)
     ]
 
 

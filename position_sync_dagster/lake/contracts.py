@@ -9,7 +9,7 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake.schema.codec import contract_rows, contracts_of
-from position_sync_dagster.lake.schema.partitions import MOST_TERMS
+from position_sync_dagster.lake.schema.lifecycle_partitions import MOST_TERMS
 from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.frames import append, overwrite, scan
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed

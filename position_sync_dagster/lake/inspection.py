@@ -9,7 +9,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.queue.transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
-from position_sync_dagster.lake.schema.partitions import IS_LIVE, in_bucket
+from position_sync_dagster.lake.schema.lifecycle_partitions import IS_LIVE, in_bucket
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.settings import Settings

@@ -15,7 +15,11 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
-from position_sync_dagster.lake.schema.partitions import bucket_column, in_bucket, part_named
+from position_sync_dagster.lake.schema.lifecycle_partitions import (
+    bucket_column,
+    in_bucket,
+    part_named,
+)
 from position_sync_dagster.lake.schema.tables import GATEWAY_SESSIONS
 from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
 from position_sync_dagster.lake.storage.lifecycle_table import (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.module_index import module_index
 from position_sync_dagster.cli.app import COMMANDS, load
 from position_sync_dagster.settings import PREFIX, Settings
 
@@ -86,3 +87,8 @@ def test_each_setting_exists(document):
     named = set(re.findall(rf"\b{PREFIX}([A-Z][A-Z_]*[A-Z])\b", document.read_text()))
     known = {name.upper() for name in Settings.model_fields}
     assert named - known - GONE.get(document.name, set()) == set()
+
+
+def test_the_list_of_modules_is_that_of_the_code():
+    found = (ROOT / "docs" / "modules.md").read_text(encoding="utf-8")
+    assert found == module_index(), "run: python -m docs.module_index > docs/modules.md"

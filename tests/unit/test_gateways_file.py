@@ -93,7 +93,7 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
         (
             ONE + "- {name: b, host: LocalHost, port: 4001, accounts: [U2]}",
             "line 3",
-            "4001 is named twice; its client ids .*'a' in line 2",
+            "4001 is named twice: .*client ids .*'a' in line 2",
         ),
         (ONE + "- {name: b, port: 4002, accounts: [U2, U1]}", "line 3", "U1 belongs to two"),
         ("gateways:\n- {name: a, port: 4001, accounts: [U1, U1]}", "line 2", "U1 belongs to two"),

@@ -18,7 +18,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
-from position_sync_dagster.defs.libraries import codec, day_report, overview, pl, tables
+from position_sync_dagster.defs.libraries import codec, overview, pl, profit_curve, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
 from position_sync_dagster.errors import LakeError
@@ -315,8 +315,8 @@ def picture(
         return found
 
     try:
-        png = day_report.draw_day(
-            day_report.profit_lines(lake.updates.sync, book.matching, now), book.leg_ages, now
+        png = profit_curve.draw_day(
+            profit_curve.profit_lines(lake.updates.sync, book.matching, now), book.leg_ages, now
         )
     except (ImportError, LakeError, OSError, ValueError) as error:
         context.log.warning(f"No picture could be drawn: {error}")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from position_sync_dagster.defs.checks.check_results import rows_result, table_check
-from position_sync_dagster.defs.libraries import inspection, partitions, pl, tables
+from position_sync_dagster.defs.libraries import inspection, lifecycle_partitions, pl, tables
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.settings import Settings
 
@@ -126,7 +126,7 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
         rows: The `update_id`s of these requests that are in the ledger.
     """
     live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
-    is_live = pl.col("bucket") == partitions.LIVE
+    is_live = pl.col("bucket") == lifecycle_partitions.LIVE
     answer = pl.col("update_id")
     why = (
         pl.when(pl.len().over("request_id") > 1)

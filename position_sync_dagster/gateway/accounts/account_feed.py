@@ -19,7 +19,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
 from position_sync_dagster.gateway.accounts import portfolio_rows
-from position_sync_dagster.gateway.accounts.account_values import AccountValues
+from position_sync_dagster.gateway.accounts.account_downloads import AccountValues
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.ib_async_internals import filter_positions

@@ -11,7 +11,7 @@ from position_sync_dagster.errors import RequestStateError, UnknownRequestError
 from position_sync_dagster.lake.queue.transitions import FAILED, IS_REQUEST, claim_order
 from position_sync_dagster.lake.schema.codec import requests_of
 from position_sync_dagster.lake.schema.ids import id_literals, id_prefix, is_id
-from position_sync_dagster.lake.schema.partitions import PartRange, in_bucket, ranges_of
+from position_sync_dagster.lake.schema.lifecycle_partitions import PartRange, in_bucket, ranges_of
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
 
 T = TypeVar("T")

@@ -24,7 +24,11 @@ from position_sync_dagster.domain.retry import NextAttempt, RetryPolicy, next_at
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake.schema.codec import moment, moments, new_request_rows
 from position_sync_dagster.lake.schema.ids import NewIds
-from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS, PartRange, bucket_column
+from position_sync_dagster.lake.schema.lifecycle_partitions import (
+    LIVE_COLUMNS,
+    PartRange,
+    bucket_column,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value

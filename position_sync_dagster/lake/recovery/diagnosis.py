@@ -10,7 +10,7 @@ import polars as pl
 
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.object_store import is_remote
-from position_sync_dagster.lake.schema.partitions import LIVE_PREFIX
+from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE_PREFIX
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage import delta_log

@@ -27,7 +27,7 @@ from position_sync_dagster.lake.queue.transitions import as_pending
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose, undone_rows
 from position_sync_dagster.lake.schema.codec import account_summaries_of, updates_of
 from position_sync_dagster.lake.schema.ids import id_literals
-from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS
+from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE_COLUMNS
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import delta_log
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error

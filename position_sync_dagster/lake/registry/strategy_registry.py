@@ -25,7 +25,7 @@ from position_sync_dagster.lake.registry.legs import (
     with_known_contracts,
 )
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
-from position_sync_dagster.lake.schema.partitions import bucket_column
+from position_sync_dagster.lake.schema.lifecycle_partitions import bucket_column
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions

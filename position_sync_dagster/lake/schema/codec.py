@@ -21,7 +21,7 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.schema import partitions, tables
+from position_sync_dagster.lake.schema import lifecycle_partitions, tables
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
@@ -78,8 +78,8 @@ def new_request_rows(
         "attempts": pl.lit(0, pl.Int64),
         "created_at": moment(now),
         "updated_at": moment(now),
-        "bucket": pl.lit(partitions.LIVE),
-        "part": pl.lit(partitions.LIVE_PART),
+        "bucket": pl.lit(lifecycle_partitions.LIVE),
+        "part": pl.lit(lifecycle_partitions.LIVE_PART),
     }
     return _frame(tables.POSITION_QUEUE, asked).select(
         (pl.col(name) if name in asked else constant.get(name, pl.lit(None, kind))).alias(name)
@@ -98,13 +98,16 @@ def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
     """Return the live rows of legs."""
     return frame_of(
-        tables.ACTIVE_STRATEGIES, (_fields(leg) | partitions.LIVE_PARTITION for leg in legs)
+        tables.ACTIVE_STRATEGIES,
+        (_fields(leg) | lifecycle_partitions.LIVE_PARTITION for leg in legs),
     )
 
 
 def legs_of(frame: pl.DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
-    return [_leg(row) for row in partitions.without_partition(frame).iter_rows(named=True)]
+    return [
+        _leg(row) for row in lifecycle_partitions.without_partition(frame).iter_rows(named=True)
+    ]
 
 
 def _leg(row: dict[str, Any]) -> Leg:
@@ -231,7 +234,10 @@ def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
         tables.GATEWAY_SESSIONS,
         (
             _fields(session)
-            | {"bucket": partitions.LIVE, "part": partitions.part_named(session.gateway_id)}
+            | {
+                "bucket": lifecycle_partitions.LIVE,
+                "part": lifecycle_partitions.part_named(session.gateway_id),
+            }
             for session in sessions
         ),
     )
@@ -241,7 +247,7 @@ def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
     """Return the sessions in a frame."""
     return [
         GatewaySession(**row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])})
-        for row in partitions.without_partition(frame).iter_rows(named=True)
+        for row in lifecycle_partitions.without_partition(frame).iter_rows(named=True)
     ]
 
 

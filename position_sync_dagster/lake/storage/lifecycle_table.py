@@ -21,7 +21,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema import partitions
+from position_sync_dagster.lake.schema import lifecycle_partitions
 from position_sync_dagster.lake.schema.ids import id_literals, new_ids, new_part
 from position_sync_dagster.lake.storage.frames import append, data_files, files_in, overwrite, scan
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
@@ -43,11 +43,11 @@ def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """
     part = pl.col("part")
     if live.height <= PART_ROWS:
-        return live.with_columns(part=pl.lit(partitions.LIVE_PART))
-    loose = live.filter(part == partitions.LIVE_PART)
+        return live.with_columns(part=pl.lit(lifecycle_partitions.LIVE_PART))
+    loose = live.filter(part == lifecycle_partitions.LIVE_PART)
     if loose.is_empty():
         return live
-    kept = live.filter(part != partitions.LIVE_PART)
+    kept = live.filter(part != lifecycle_partitions.LIVE_PART)
     sizes = kept.group_by("part").len().sort("len", "part")
     room = 0
     if not sizes.is_empty():
@@ -87,7 +87,7 @@ class Change(Generic[T]):
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
-    reopened: tuple[partitions.PartRange, ...] = ()
+    reopened: tuple[lifecycle_partitions.PartRange, ...] = ()
     replaced: pl.Series | bool = True
 
     def kept(self, before: pl.DataFrame) -> pl.DataFrame:
@@ -131,7 +131,7 @@ class Snapshot:
             within: A predicate of constants that limits the rows further.
         """
         wanted = sorted(set(ids))
-        if len(wanted) <= partitions.MOST_TERMS:
+        if len(wanted) <= lifecycle_partitions.MOST_TERMS:
             named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
             return self._finished(f"{within} AND {named}", columns)
         found = []
@@ -207,7 +207,7 @@ class LifecycleTable:
 
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read finished rows that match a predicate of constants and checked literals."""
-        return self.table.rows(partitions.is_finished(predicate), columns)
+        return self.table.rows(lifecycle_partitions.is_finished(predicate), columns)
 
     def counted_snapshot(self) -> CountedSnapshot:
         """Read the live rows, and count the finished ones from the log's file statistics."""
@@ -224,7 +224,7 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
-            cached = self._live = (key, scan(handle, self.table.spec, partitions.IS_LIVE))
+            cached = self._live = (key, scan(handle, self.table.spec, lifecycle_partitions.IS_LIVE))
         return self._snapshot_of(handle, cached[1])
 
     def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
@@ -232,7 +232,7 @@ class LifecycleTable:
             handle.version(),
             live,
             lambda where, columns: scan(
-                handle, self.table.spec, partitions.is_finished(where), columns
+                handle, self.table.spec, lifecycle_partitions.is_finished(where), columns
             ),
         )
 
@@ -283,7 +283,7 @@ class LifecycleTable:
         key, known = self.table.cache_key(handle), self._parts.get(part)
         if known is None or known[0] != key:
             files = _files_of(handle, part)
-            where = partitions.in_part(partitions.LIVE, part)
+            where = lifecycle_partitions.in_part(lifecycle_partitions.LIVE, part)
             rows = known[2] if known and known[1] == files else scan(handle, self.table.spec, where)
             known = self._parts[part] = (key, files, rows)
         return known[2]
@@ -296,17 +296,17 @@ class LifecycleTable:
         Args:
             names: The parts of live rows that are written; empty for all.
         """
-        replaced, terms = live, [partitions.IS_LIVE]
-        if 0 < len(names) <= partitions.MOST_TERMS:
+        replaced, terms = live, [lifecycle_partitions.IS_LIVE]
+        if 0 < len(names) <= lifecycle_partitions.MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
-            terms = [f"({partitions.in_parts(partitions.LIVE, names)})"]
+            terms = [f"({lifecycle_partitions.in_parts(lifecycle_partitions.LIVE, names)})"]
         terms += [parts.predicate for parts in change.reopened]
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
-        terms += [partitions.in_part(bucket, part) for bucket in buckets]
+        terms += [lifecycle_partitions.in_part(bucket, part) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
         return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
 
@@ -334,7 +334,7 @@ def _changed_parts(
 
 
 def _files_of(handle: DeltaTable, part: str) -> list[str]:
-    return sorted(files_in(handle, bucket=partitions.LIVE, part=part).get_column("path"))
+    return sorted(files_in(handle, bucket=lifecycle_partitions.LIVE, part=part).get_column("path"))
 
 
 _Finished = tuple[dict[str, int], dict[str, datetime]]
@@ -345,7 +345,7 @@ def _finished_counts(handle: DeltaTable) -> _Finished:
     files = data_files(handle)
     if files.is_empty():
         return {}, {}
-    by_bucket = files.filter(pl.col("partition.bucket") != partitions.LIVE).group_by(
+    by_bucket = files.filter(pl.col("partition.bucket") != lifecycle_partitions.LIVE).group_by(
         "partition.bucket"
     )
     counts = by_bucket.agg(pl.col("num_records").sum())

@@ -14,8 +14,8 @@ from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
+from position_sync_dagster.sync.owner.memory_and_threads import rest_s
 from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.process import rest_s
 from position_sync_dagster.sync.owner.publisher import Announcements
 from position_sync_dagster.sync.stream.pricing import PendingUpdate, StreamPricer
 

@@ -28,9 +28,9 @@ from position_sync_dagster.lake.registry.strategy_registry import StrategyRegist
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
+from position_sync_dagster.sync.owner.memory_and_threads import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.process import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.run_recorder import StreamCounts
 from position_sync_dagster.sync.stream.contract_cache import ContractCache

@@ -14,7 +14,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import run_recorder
-from position_sync_dagster.sync.owner import process
+from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.metrics import StreamMetrics, quantile
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.run_recorder import RunRecorder, StreamReport
@@ -185,7 +185,7 @@ async def stream(
             asyncio.create_task(_return_freed_memory()),
         ]
         try:
-            with process.rare_garbage_collection():
+            with memory_and_threads.rare_garbage_collection():
                 await streamer.run(end)
         finally:
             for task in tasks:
@@ -235,8 +235,8 @@ async def _record(recorder: RunRecorder, reporter: StreamReporter) -> None:
 
 async def _return_freed_memory() -> None:
     while True:
-        await asyncio.sleep(process.RETURN_EVERY_S)
-        await offload(process.return_freed_memory)
+        await asyncio.sleep(memory_and_threads.RETURN_EVERY_S)
+        await offload(memory_and_threads.return_freed_memory)
 
 
 async def _set_after(event: asyncio.Event, end: asyncio.Event) -> None:

@@ -17,8 +17,8 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.gateway.login import PAUSES_S, client_id_pauses
+from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.settings import Settings, load_settings
 
 

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.gateway.accounts import account_values
+from position_sync_dagster.gateway.accounts import account_downloads
 from position_sync_dagster.gateway.connection import connect
 
 ACCOUNT, CONID = "DUSIM0001", 930000001
@@ -26,7 +26,7 @@ positions: [{account: DUSIM0001, conid: 930000001, quantity: 10}]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(account_values, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway.accounts import account_values
+from position_sync_dagster.gateway.accounts import account_downloads
 from position_sync_dagster.gateway.connection import connect
 
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
@@ -20,7 +20,7 @@ HANGS_S = 600.0
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(account_values, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
 
 
 @pytest.fixture

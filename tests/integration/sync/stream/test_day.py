@@ -16,10 +16,10 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import login
-from position_sync_dagster.gateway.accounts import account_values
+from position_sync_dagster.gateway.accounts import account_downloads
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import drain
-from position_sync_dagster.sync.stream import broker_link, lines
+from position_sync_dagster.sync.stream import gateway_link, lines
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.unkind_hours import UnkindHours
@@ -80,8 +80,8 @@ def two_accounts():
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(lines, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0))
-    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
-    monkeypatch.setattr(account_values, "AGAIN", Backoff(first_s=0.1, longest_s=0.3))
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=0.1, longest_s=0.3))
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=1))
     monkeypatch.setattr(line, "GRACE_S", 1.0)
     monkeypatch.setattr(login, "MAX_REQUESTS", 100)  # a second of the day is two minutes

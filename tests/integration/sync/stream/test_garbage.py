@@ -11,8 +11,8 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import connection
-from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-from position_sync_dagster.sync.stream import broker_link
+from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.sync.stream import gateway_link
 from tests.support.messages import frame
 
 A, PUT = "DUSIM0001", 921000002
@@ -26,7 +26,7 @@ STRAY = "sent a tick that nobody asked for"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.storage.frames import data_files
-from position_sync_dagster.sync.stream import broker_link
+from position_sync_dagster.sync.stream import gateway_link
 
 A = "DUSIM0001"
 FIRST, HOLDINGS, ACTIVE, JOINING = 931000000, 2_000, 60, 1_000
@@ -98,7 +98,7 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(
 async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commits(
     stream_large, lake, book, eventually, monkeypatch
 ):
-    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     simulate, streaming, legs = stream_large
     await legs(1)
     async with simulate(book) as sim, streaming(sim) as (streamer, received):
@@ -127,7 +127,7 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
 async def test_a_list_without_an_end_closes_none_of_the_holdings(
     stream_large, lake, book, eventually, monkeypatch
 ):
-    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     simulate, streaming, legs = stream_large
     await legs(1)
     async with (

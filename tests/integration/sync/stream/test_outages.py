@@ -15,10 +15,10 @@ from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
 from position_sync_dagster.gateway import connection
-from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.worker import ConnectionValues
-from position_sync_dagster.sync.stream import broker_link
+from position_sync_dagster.sync.stream import gateway_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 A = "DUSIM0001"
@@ -43,8 +43,8 @@ async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
     stream_legs, eventually, updates_continue, monkeypatch
 ):
     looks: list[bool] = []
-    monkeypatch.setattr(broker_link, "COLLECT_AFTER_S", 0.0)
-    monkeypatch.setattr(broker_link, "collect", lambda: looks.append(True))
+    monkeypatch.setattr(gateway_link, "COLLECT_AFTER_S", 0.0)
+    monkeypatch.setattr(gateway_link, "collect", lambda: looks.append(True))
     async with stream_legs(PUT) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         assert not looks
@@ -78,7 +78,7 @@ async def test_the_delay_grows_while_a_gateway_drops_each_connection(
             return 0.01
 
     remembered = Remembered(first_s=0.01, longest_s=0.01)
-    monkeypatch.setattr(broker_link, "RECONNECT", remembered)
+    monkeypatch.setattr(gateway_link, "RECONNECT", remembered)
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         streamer = IBPositionStreamer(
@@ -99,7 +99,7 @@ async def test_the_delay_grows_while_a_gateway_drops_each_connection(
 async def test_a_lake_that_fails_while_it_connects_is_tried_again(
     simulate, lake, leg, settings_for, eventually, monkeypatch
 ):
-    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     replace = lake.broker_positions.replace
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
 
@@ -157,7 +157,7 @@ async def test_a_start_without_a_gateway_raises_an_error_that_names_it(lake):
 async def test_run_tries_again_until_the_gateway_is_there(
     simulate, lake, leg, settings_for, eventually, monkeypatch
 ):
-    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     async with simulate() as sim:
         port = sim.port
     settings = Settings(_env_file=None, gateway_port=port, flush_interval_s=0.1)
@@ -239,7 +239,7 @@ async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
     stream_legs, eventually, monkeypatch, updates_continue
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
-    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         sim.pause()

@@ -8,8 +8,8 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway.accounts import account_values
-from position_sync_dagster.sync.stream import broker_link
+from position_sync_dagster.gateway.accounts import account_downloads
+from position_sync_dagster.sync.stream import gateway_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -19,8 +19,8 @@ CALL, PUT = 921000001, 921000002
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     quick = Backoff(first_s=0.05, longest_s=0.05)
-    monkeypatch.setattr(account_values, "AGAIN", quick)
-    monkeypatch.setattr(broker_link, "RECONNECT", quick)
+    monkeypatch.setattr(account_downloads, "AGAIN", quick)
+    monkeypatch.setattr(gateway_link, "RECONNECT", quick)
 
 
 def positions_requests(sim):

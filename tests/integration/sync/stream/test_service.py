@@ -26,7 +26,7 @@ from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream import broker_link
+from position_sync_dagster.sync.stream import gateway_link
 from position_sync_dagster.sync.stream.service import stream
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -235,7 +235,7 @@ async def test_a_new_state_is_reported_at_once_when_the_session_shows_it(
     simulate, lake, settings_for, running, leg, eventually, monkeypatch
 ):
     """Who hears of a state reads the table at once, as the check of the stream does."""
-    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim)

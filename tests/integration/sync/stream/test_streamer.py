@@ -18,7 +18,7 @@ from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables

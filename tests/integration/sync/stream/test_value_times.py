@@ -21,12 +21,13 @@ async def test_a_frozen_mark_has_no_value_time(simulate, streaming, lake, leg, e
     assert row.value_time is None
 
 
-async def test_a_delayed_quote_has_no_value_time(stream_legs, eventually):
+async def test_a_delayed_quote_stands_beside_the_brokers_present_value(stream_legs, eventually):
     async with stream_legs(CALL, delayed_fallback=True) as (sim, _streamer, received):
         sim.pin_quote(CALL, bid=5.0, ask=6.0)
         sim.set_permission(CALL, 354)
         row = await eventually(
             lambda: (row := received.newest(A, CALL)) and row.market_data_type == 3 and row
         )
-    assert (row.price_kind, row.market_price) == (PriceKind.MID, 5.5)
-    assert row.value_time is None
+    assert (row.bid, row.ask) == (5.0, 6.0)
+    assert row.value_source in (ValueOrigin.PORTFOLIO, ValueOrigin.PNL_SINGLE)
+    assert row.market_value is not None

@@ -5,7 +5,7 @@ import platform
 
 import psutil
 
-from position_sync_dagster.sync.owner.process import (
+from position_sync_dagster.sync.owner.memory_and_threads import (
     YOUNG_THRESHOLD,
     exempt_from_collection,
     rare_garbage_collection,

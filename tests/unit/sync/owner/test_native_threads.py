@@ -6,11 +6,11 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from position_sync_dagster.sync.owner.process import VARIABLES, one_native_thread_each
+from position_sync_dagster.sync.owner.memory_and_threads import VARIABLES, one_native_thread_each
 
 WORK = """
 import json, os, tempfile
-from position_sync_dagster.sync.owner.process import VARIABLES, one_native_thread_each
+from position_sync_dagster.sync.owner.memory_and_threads import VARIABLES, one_native_thread_each
 
 def work():
     import polars as pl

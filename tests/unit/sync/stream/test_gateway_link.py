@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.sync.stream.broker_link import RECONNECT, SETTLED_S, ReconnectDelay
+from position_sync_dagster.sync.stream.gateway_link import RECONNECT, SETTLED_S, ReconnectDelay
 
 
 class Connecting:

@@ -12,7 +12,7 @@ import yaml
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import STREAM_JOB
 from position_sync_dagster.defs.stream import stream_positions
-from position_sync_dagster.defs.supervisor import supervise_stream
+from position_sync_dagster.defs.stream_supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.errors import StoreUnavailableError
