@@ -56,7 +56,7 @@ class Display:
         """Report an event to a program that reads the output."""
 
     def show(self, look: Look) -> None:
-        """Show the current state. It is called about once a second."""
+        """Show the current state. It is called every two seconds or so."""
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test."""

@@ -28,7 +28,7 @@ from position_sync_dagster.terminal.board import Changes, Lines, figures_of
 from position_sync_dagster.terminal.text import printable, program_as_typed
 
 UI_PORT = 3000
-READ_INTERVAL_S = 1.0
+READ_INTERVAL_S = 2.0
 """Seconds between two reads of the tables."""
 
 

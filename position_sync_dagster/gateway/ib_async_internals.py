@@ -11,12 +11,27 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import ib_async
 from ib_async import IB, Contract, Event, Position, Ticker
 
 from position_sync_dagster.gateway.codes import MessageType
 
+TESTED = "2.1"
+"""The release of ib_async, without its patch number, that the tests run with."""
+
 LENGTH_BYTES = 4
 """Each message begins with its length, big-endian."""
+
+
+def version_problem() -> str | None:
+    """Return what is wrong with the installed version of ib_async; None for the tested one."""
+    version = ib_async.__version__
+    if version.startswith(f"{TESTED}."):
+        return None
+    return f"ib_async {version} is installed; this program is tested with {TESTED} alone"
+
+
+VERSION_REMEDY = f"Install the tested one (pip install 'ib-async=={TESTED}.*')."
 
 
 def quiet_loggers() -> None:

@@ -1,9 +1,11 @@
 """Log in at a gateway with the first free client id; errors say why that failed."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from random import Random
 
@@ -16,6 +18,8 @@ from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.message_reader import is_no_length
 from position_sync_dagster.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
@@ -59,6 +63,7 @@ async def log_in(
         ClientIdInUseError: Every client id of the pool is in use.
     """
     ib_async_internals.quiet_loggers()
+    _warn_of_version(ib_async_internals.version_problem())
     pool, pauses = settings.client_id_pool, client_id_pauses(random)
     for client_id in pool:
         if client_id != pool[0]:
@@ -71,6 +76,13 @@ async def log_in(
         remedy="End the other program, or set POSITION_SYNC_GATEWAY_CLIENT_ID to a free one; "
         "after a dropped connection the gateway frees an id by itself within a minute or so.",
     )
+
+
+@cache
+def _warn_of_version(problem: str | None) -> None:
+    """Log once that another version of ib_async is installed."""
+    if problem is not None:
+        logger.warning("%s. %s", problem, ib_async_internals.VERSION_REMEDY)
 
 
 def client_id_pauses(random: Random) -> Iterator[float]:

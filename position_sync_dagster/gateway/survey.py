@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.account_time import zone_of_closing
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import Refusal
@@ -32,6 +33,12 @@ class LineTrial:
 def server_version(connection: GatewayConnection) -> int:
     """Return the version of the protocol that the gateway speaks."""
     return int(connection.ib.client.serverVersion())
+
+
+def library_problem() -> tuple[str, str] | None:
+    """Return what is wrong with the installed version of ib_async, and the remedy."""
+    problem = ib_async_internals.version_problem()
+    return None if problem is None else (problem, ib_async_internals.VERSION_REMEDY)
 
 
 async def clock_difference_s(

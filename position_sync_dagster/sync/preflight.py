@@ -179,6 +179,8 @@ class _Survey:
         version = survey.server_version(connection)
         found = self._found
         found.append(good("gateway", f"{connection.gateway_id} answers, server version {version}"))
+        if (problem := survey.library_problem()) is not None:
+            found.append(warning("ib_async", *problem))
         modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
         text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
         if modes == [TradingMode.LIVE] and self._settings.trading_mode is None:

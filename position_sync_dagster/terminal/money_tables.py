@@ -57,7 +57,7 @@ def choose_columns(columns: Sequence[FittedColumn], width: int) -> list[FittedCo
 def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0) -> Group:
     """Return a table of the columns that fit, one line of text a row.
 
-    The live status draws it each second; a table of Rich, which measures each cell, takes four
+    The live status draws it again and again; a table of Rich, which measures each cell, takes four
     times as long.
 
     Args:
