@@ -20,7 +20,7 @@ from ib_gateway_simulator.gateway.farm_notices import farm_summary
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.codes import FARM_NOTICES, Code
 
-Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept"]
+Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept", "reported_lost"]
 Answers = Literal["none", "cached"]
 
 CODES_WITH_TEXT = frozenset(
@@ -157,6 +157,8 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         continue by themselves, unless `after_restore` says that lines are dead; the contracts of
         a broken farm, which 1102 names, still do not tick.
 
+        With "reported_lost" the gateway sends 1100 alone: data go on, and no 1102 comes.
+
         A client may log in while it is lost, and then gets `login_code` instead of farm notices:
         2110 (stoqey errorCode.ts), or 1100, which gateways repeat until the restore (IBC
         issues/143). `answers` counts while it is lost: requests about positions and accounts are
@@ -170,7 +172,9 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         if login_code not in (Code.GATEWAY_OFFLINE, Code.CONNECTIVITY_LOST):
             raise ActionError("login_code", f"{login_code} is not 1100 or 2110")
         gateway = self._gateway
-        if state == "lost":
+        if state == "reported_lost":
+            self._send_notice(Code.CONNECTIVITY_LOST)
+        elif state == "lost":
             gateway.login_code = Code(login_code)
             gateway.lose_connectivity(answers=answers == "cached")
             self._send_notice(Code.CONNECTIVITY_LOST)

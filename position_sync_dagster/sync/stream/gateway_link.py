@@ -31,6 +31,10 @@ SETTLED_S = 60.0
 """After a connection that lasted this long, the first attempt to reconnect has no delay."""
 
 
+DATA_DESPITE_LOSS_S = 60.0
+"""A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102) that
+should have followed was not sent or not received, and a new log-in shows how things are."""
+
 NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
 NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Texts of the column `note`: why the broker's value is used."""
@@ -103,6 +107,7 @@ class BrokerLink:
             random=Random(),  # noqa: S311 - jitter of a delay
             monotonic=context.monotonic,
         )
+        self._blind_at = math.inf
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
 
@@ -200,10 +205,20 @@ class BrokerLink:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
         text = f"the stream is BLIND: {reason}"
         new = self._outage.report(reason, text=text, level=logging.WARNING)
+        if self.state is not SessionState.BLIND:
+            self._blind_at = self._context.monotonic()
         self.state = SessionState.BLIND
         self._lease.renew_now()
         if new:
             self._lines.interrupted(NOT_SINCE_LOST)
+
+    def end_doubtful_loss(self, connection: GatewayConnection) -> None:
+        """End the connection if data still arrive although the gateway has lost IB for a minute."""
+        if connection.lines.ticked_at >= self._blind_at + DATA_DESPITE_LOSS_S:
+            connection.drop(
+                f"the gateway reported {DATA_DESPITE_LOSS_S:g} s ago that it lost IB, and its data "
+                "still arrive"
+            )
 
     def ended(self) -> None:
         """Record the end of the stream."""

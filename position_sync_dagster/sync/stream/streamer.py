@@ -258,7 +258,9 @@ class IBPositionStreamer:
                     await self._link.reconnect(self._stop)
                     continue
                 # While it is BLIND, the gateway has lost IB: it reports nothing new.
-                if self.state is not SessionState.BLIND:
+                if self.state is SessionState.BLIND:
+                    self._link.end_doubtful_loss(connection)
+                else:
                     await self._step(connection)
                 await self._pause()
         finally:

@@ -67,6 +67,20 @@ async def test_after_connectivity_was_restored_without_data_everything_is_reques
         assert sim.stats()["lines_in_use"] == 1
 
 
+async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
+    stream_legs, eventually, updates_continue, monkeypatch, caplog
+):
+    monkeypatch.setattr(gateway_link, "DATA_DESPITE_LOSS_S", 0.5)
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.connectivity("reported_lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        await updates_continue(streamer, received)
+        assert streamer.metrics.counts.reconnects == 1
+        assert sim.stats()["lines_in_use"] == 1
+    assert "still arrive" in caplog.text
+
+
 async def test_the_delay_grows_while_a_gateway_drops_each_connection(
     simulate, lake, leg, settings_for, eventually, monkeypatch
 ):
