@@ -237,7 +237,7 @@ async def test_a_gateway_that_goes_silent_is_a_timeout_and_changes_nothing(simul
         await connection.feed.snapshot()
         held = connection.feed.holdings
         sim.pause()
-        with pytest.raises(GatewayTimeoutError, match="the positions"):
+        with pytest.raises(GatewayTimeoutError, match="list of positions"):
             await connection.feed.snapshot()
         assert connection.feed.holdings == held
         sim.resume()

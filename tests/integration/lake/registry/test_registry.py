@@ -282,7 +282,7 @@ async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothi
     await registry.remove_active(symbol="SPY")
     await registry.settle([(described, 1)])
     assert await registry.get_all_active() == []
-    with pytest.raises(InvalidLegError, match="no name"):
+    with pytest.raises(InvalidLegError, match="neither conid nor symbol"):
         await registry.remove_active()
     with pytest.raises(UnknownLegError, match="symbol SPY"):
         await registry.remove_active(symbol="SPY")

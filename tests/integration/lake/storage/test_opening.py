@@ -172,7 +172,7 @@ def test_a_table_made_anew_by_another_process_is_used_with_an_error_in_the_log(t
     shutil.rmtree(tmp_path / "q")
     filled_queue(tmp_path / "q", 1)
     assert queue.sync.counts()[QueueStatus.PENDING] == 1
-    assert "another table than a moment ago" in caplog.text
+    assert "deleted, replaced or repaired" in caplog.text
 
 
 def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_logs_no_error(tmp_path, caplog):
