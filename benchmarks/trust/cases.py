@@ -60,7 +60,9 @@ class Stage:
     def act(self, action: str, **arguments: Any) -> None:
         """Do an action of the simulator."""
         url = f"http://127.0.0.1:{self.control_port}/{action}"
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(arguments).encode())):
+        headers = {"Content-Type": "application/json"}
+        body = json.dumps(arguments).encode()
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers)):
             pass
 
     def begin(self) -> None:
