@@ -23,6 +23,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream.service import stream
+from tests.support.booked_legs import terms_of
 
 PACKAGE = "position_sync_dagster"
 SECONDS = 5
@@ -55,14 +56,8 @@ async def add_legs(lake: Lake) -> None:
     """Make each holding of the book a leg of a strategy."""
     book = load_book("small")
     for conid in {opening.conid for opening in book.openings}:
-        contract = book.contracts[conid]
         await lake.registry.add_active(
-            conid=conid,
-            symbol=contract.symbol,
-            right=contract.right or None,
-            strike=contract.strike if contract.right else None,
-            expiry=contract.expiry or None,
-            strategy_id="crossings",
+            conid=conid, strategy_id="crossings", **terms_of(conid, book)
         )
 
 

@@ -22,6 +22,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.lake import Lake
+from tests.support.booked_legs import terms_of
 
 SETTLE_S = 5.0
 """The start takes the first seconds: connecting, the first download, contract details."""
@@ -166,16 +167,8 @@ async def _activate(folder: Path, lines: int) -> set[int]:
     held = sorted({opening.conid for opening in book.openings})[:lines]
     now = datetime.now(UTC)
     await lake.registry.add_many(
-        make_leg(
-            conid=conid,
-            symbol=contract.symbol,
-            right=contract.right or None,
-            strike=contract.strike if contract.right else None,
-            expiry=contract.expiry or None,
-            strategy_id="all",
-            added_at=now,
-        )
-        for conid, contract in ((conid, book.contracts[conid]) for conid in held)
+        make_leg(conid=conid, strategy_id="all", added_at=now, **terms_of(conid, book))
+        for conid in held
     )
     (folder / "legs.txt").write_text("\n".join(map(str, held)))
     return set(held)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,7 +18,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from benchmarks.bench import Bench
-from ib_gateway_simulator import load_book
+from position_sync_dagster.processes.ports import post_json
+from tests.support.booked_legs import terms_of
 
 ACCOUNT, CALL, PUT, WING = "DUSIM0001", 921000001, 921000002, 921000003
 LEGS = (CALL, PUT, WING)
@@ -59,11 +59,7 @@ class Stage:
 
     def act(self, action: str, **arguments: Any) -> None:
         """Do an action of the simulator."""
-        url = f"http://127.0.0.1:{self.control_port}/{action}"
-        headers = {"Content-Type": "application/json"}
-        body = json.dumps(arguments).encode()
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers)):
-            pass
+        post_json(self.control_port, f"/{action}", arguments)
 
     def begin(self) -> None:
         """Count the seconds from now on."""
@@ -254,15 +250,7 @@ def _wait_for_rows(stage: Stage, name: str) -> None:
 
 
 def _leg(conid: int) -> dict[str, Any]:
-    contract = load_book("small").contracts[conid]
-    return {
-        "conid": conid,
-        "symbol": contract.symbol,
-        "right": contract.right,
-        "strike": contract.strike,
-        "expiry": contract.expiry,
-        "strategy_id": "trust",
-    }
+    return {"conid": conid, "strategy_id": "trust", **terms_of(conid)}
 
 
 @contextmanager

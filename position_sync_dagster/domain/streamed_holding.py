@@ -131,8 +131,8 @@ class StreamedHolding:
         magnifier = None if self._factor is False else price_magnifier
         counts = self.line.counted(quote, at.now)
         update = self._valued(holding, counts, magnifier, at.now, rules, by)
-        if self._is_contradicted(update, holding, counts, magnifier, at, rules.band):
-            self.line.disagrees(at.now_s)
+        contradicted = self._is_contradicted(update, holding, counts, magnifier, at, rules.band)
+        if contradicted and self.line.disagrees(at.now_s):
             counts = self.line.counted(quote, at.now)
             update = self._valued(holding, counts, magnifier, at.now, rules, by)
         self._line_changes = self.line.changes

@@ -23,15 +23,15 @@ LENGTH_BYTES = 4
 """Each message begins with its length, big-endian."""
 
 
-def version_problem() -> str | None:
-    """Return what is wrong with the installed version of ib_async; None for the tested one."""
+def version_problem() -> tuple[str, str] | None:
+    """Return what is wrong with the installed version of ib_async, and the remedy."""
     version = ib_async.__version__
     if version.startswith(f"{TESTED}."):
         return None
-    return f"ib_async {version} is installed; this program is tested with {TESTED} alone"
-
-
-VERSION_REMEDY = f"Install the tested one (pip install 'ib-async=={TESTED}.*')."
+    return (
+        f"ib_async {version} is installed; this program is tested with {TESTED} alone",
+        f"Install the tested one (pip install 'ib-async=={TESTED}.*').",
+    )
 
 
 def quiet_loggers() -> None:

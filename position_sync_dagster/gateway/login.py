@@ -79,10 +79,10 @@ async def log_in(
 
 
 @cache
-def _warn_of_version(problem: str | None) -> None:
+def _warn_of_version(problem: tuple[str, str] | None) -> None:
     """Log once that another version of ib_async is installed."""
     if problem is not None:
-        logger.warning("%s. %s", problem, ib_async_internals.VERSION_REMEDY)
+        logger.warning("%s. %s", *problem)
 
 
 def client_id_pauses(random: Random) -> Iterator[float]:

@@ -37,8 +37,7 @@ def server_version(connection: GatewayConnection) -> int:
 
 def library_problem() -> tuple[str, str] | None:
     """Return what is wrong with the installed version of ib_async, and the remedy."""
-    problem = ib_async_internals.version_problem()
-    return None if problem is None else (problem, ib_async_internals.VERSION_REMEDY)
+    return ib_async_internals.version_problem()
 
 
 async def clock_difference_s(
