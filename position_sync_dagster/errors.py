@@ -215,6 +215,12 @@ class AmbiguousIdError(LakeError):
     exit_code = 2
 
 
+class TokenError(LakeError):
+    """A reader cannot go on at the place in the ledger that its token names."""
+
+    exit_code = 2
+
+
 # Leases: of requests and of the login.
 
 

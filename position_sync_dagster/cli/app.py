@@ -42,6 +42,10 @@ COMMANDS = {
         f"{CLI}.reports:positions",
         "Show the newest row of each position: its values, its greeks, its source and its age.",
     ),
+    "follow": (
+        f"{CLI}.follow:follow",
+        "Print each row of the ledger as it is committed, as JSON lines for a program.",
+    ),
     "trace": (
         f"{CLI}.audit:trace",
         "Show what belongs to an id: run, session, request, batches and rows, in both directions.",

@@ -124,7 +124,7 @@ def values_at_close(
     )
     held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
     return (
-        updates.asof(closed, LOOK_BACK_DAYS)
+        updates.last_before(closed, LOOK_BACK_DAYS)
         .filter(held)
         .join(newest.agg(pl.col("confirmed_at").max()), on="update_id", how="left")
         .with_columns(

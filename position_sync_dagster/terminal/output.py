@@ -27,7 +27,13 @@ def as_json(value: Any) -> str:
     >>> as_json("\u00e9 \x9b2J")
     '"é \\u009b2J"'
     """
-    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    return escaped(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+
+
+def escaped(text: str) -> str:
+    """Return JSON with its control characters escaped; the value stays the same."""
+    if text.isascii() and "\x7f" not in text:
+        return text  # JSON escapes the others itself
     return "".join(
         char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
     )

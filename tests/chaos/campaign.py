@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import FileIO
 from pathlib import Path
 from random import Random
 from time import monotonic, sleep
@@ -23,12 +24,16 @@ from position_sync_dagster.lake.storage.delta_log import (
     entry_name,
     entry_versions,
 )
+from position_sync_dagster.lake.updates.follow import START
 from position_sync_dagster.sync.drain.worker import QueueWorker
-from tests.chaos.workers import AlwaysCurrent, price_at
+from tests.chaos.workers import READERS, AlwaysCurrent, price_at, whole_lines
 from tests.support.forked_workers import ForkedWorker, worker_forker
 
 MODULE = "tests.chaos.workers"
-WORKERS = ("insert", "insert", "drain", "drain", "claim", "maintain", "maintain")
+WORKERS = (
+    *("insert", "insert", "drain", "drain", "claim", "maintain", "maintain"),
+    *("follow",) * READERS,
+)
 VICTIMS = {*WORKERS, "doctor"}
 
 POWER_LOSS_EVERY = 20
@@ -259,6 +264,7 @@ def check_end(lake: Lake, path: Path, result: CampaignResult) -> None:
     acknowledged = set(records(path, "insert"))
     assert acknowledged <= ids, "an acknowledged request is gone"
     check_answers(requests, written)
+    check_readers(lake, path, written)
     for table in lake.tables:
         found = diagnose(table)
         assert found.healthy, found
@@ -289,6 +295,20 @@ def check_answers(requests: pl.DataFrame, written: pl.DataFrame) -> None:
         pl.col("timestamp") - pl.col("timestamp").shift().over(holding) < interval,
     )
     assert again.is_empty(), "a value was written twice"
+
+
+def check_readers(lake: Lake, path: Path, written: pl.DataFrame) -> None:
+    """Check that each reader, with what it has not read yet, has each row of the ledger once."""
+    ids = set(written.get_column("update_id"))
+    for file in sorted(path.parent.glob(f"{path.name}.follow-*")):
+        with FileIO(file, "a+") as out:
+            lines = whole_lines(out)
+        reader = lake.updates.sync.follow(lines[-1][0] if lines else START)
+        read = [update_id for _token, *its_ids in lines for update_id in its_ids]
+        while (added := reader.read()) is not None:
+            read.extend(added.rows.get_column("update_id"))
+        assert len(read) == len(set(read)), f"{file} has a row twice"
+        assert set(read) == ids, f"{file} has other rows than the ledger"
 
 
 def check_breadth(result: CampaignResult) -> None:

@@ -3,17 +3,21 @@
 import asyncio
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
+from io import FileIO
 from pathlib import Path
 from random import Random
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.errors import LakeError, LeaseLostError
+from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.checkup import check_up
 from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.updates.follow import START
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
@@ -136,7 +140,49 @@ def doctor(lake: Lake, random: Random, records: Path) -> None:
             print(f"doctor: {one}")
 
 
-WORK = {work.__name__: work for work in (insert, drain, claim, maintain, doctor)}
+READERS = 4
+
+
+def follow(lake: Lake, random: Random, records: Path) -> None:
+    """Follow the ledger from its first row on; record each read's token and ids in one line.
+
+    A reader goes on where a killed one of the same file ended. One whose rows a repair took back
+    begins again with the first row, and says so.
+    """
+    with open_first_free(records) as out:
+        last = whole_lines(out)
+        reader = lake.updates.sync.follow(last[-1][0] if last else START)
+        while True:
+            try:
+                for rows, token in reader.rows(poll_s=0.01):
+                    out.write(" ".join([token, *rows.get_column("update_id")]).encode() + b"\n")
+            except TokenError:
+                out.truncate(0)
+                reader = lake.updates.sync.follow(START)
+
+
+def open_first_free(records: Path) -> FileIO:
+    """Return the first of the files of all readers that no living process follows for."""
+    while True:
+        for number in range(READERS):
+            name = f"{records.name.partition('.follow-')[0]}.follow-{number}"
+            out = FileIO(records.with_name(name), "a+")
+            with suppress(BlockingIOError):
+                flock(out, LOCK_EX | LOCK_NB)
+                return out
+            out.close()
+
+
+def whole_lines(out: FileIO) -> list[list[str]]:
+    """Return the words of each line that is whole, and cut off the rest."""
+    out.seek(0)
+    text = out.readall().decode()
+    whole = text.rpartition("\n")[0]
+    out.truncate(len(whole.encode()) + 1 if whole else 0)
+    return [line.split() for line in whole.splitlines()]
+
+
+WORK = {work.__name__: work for work in (insert, drain, claim, maintain, doctor, follow)}
 
 
 def main(work: str, path: str, seed: int) -> None:

@@ -159,12 +159,16 @@ class LatestRows:
 
     def read(self) -> pl.DataFrame:
         """Return the newest row of each holding, in the order of account and conid."""
+        return self.read_through()[0]
+
+    def read_through(self) -> tuple[pl.DataFrame, int]:
+        """Return what `read` does, and the greatest `ledger_version` that was looked at."""
         with self._mutex:
             self._follow()
             self._fold()
             if self._ordered is not self._old:
                 self._old = self._ordered = self._old.sort(HOLDING)
-            return self._old
+            return self._old, self._through
 
     def _forget(self) -> None:
         self._seen, self._added = frozenset(), None

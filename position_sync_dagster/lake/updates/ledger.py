@@ -22,6 +22,7 @@ from position_sync_dagster.lake.updates.append import (
     append_rows,
     identified,
 )
+from position_sync_dagster.lake.updates.follow import AddedRows, Follower
 from position_sync_dagster.lake.updates.latest import (
     BY_TIME,
     DECIDING,
@@ -71,7 +72,7 @@ STATE = (
 """The columns of a holding's state: what is held, its value, and who wrote the row."""
 
 LOOK_BACK_DAYS = 14
-"""How far back `asof` reads for the last row of a holding, in days."""
+"""How far back `last_before` reads for the last row of a holding, in days."""
 
 
 class NewestRows(NamedTuple):
@@ -95,6 +96,7 @@ class SyncUpdates:
         self._latest = LatestRows(table, self._files, known=known)
         self._recent = LatestRows(table, self._files, known=known)
         self._recent_states = LatestRows(table, self._files, STATE, known=known)
+        self._added = AddedRows(table)
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -177,13 +179,45 @@ class SyncUpdates:
         found = {(row.account, row.conid): row for row in updates_of(rows)}
         return NewestRows(rows=found, through=through)
 
-    def asof(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
-        """Return the last row at or before a moment per (account, conid).
+    def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
+        """Return the newest row per (account, conid) among those that were committed by a moment.
+
+        This is what `latest` returned then. It reads a few columns of the whole history before.
+
+        Args:
+            moment: With a time zone; one without is local time.
+            as_known_now: Instead, return the last row with a timestamp at or before the moment,
+                also if it was committed later.
+        """
+        moment = moment.astimezone(UTC)
+        committed = pl.col("committed_at").fill_null(pl.col("timestamp"))
+        wanted = (pl.col("timestamp") if as_known_now else committed) <= moment
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.scan(data_files(handle)).filter(wanted)
+            return newest_rows(rows, list(self.table.spec.columns))
+
+        return self.table.snapshot(step).sort(HOLDING)
+
+    def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
+        """Return the last row at or before a moment per (account, conid), as far as known now.
 
         Reads only files of the `look_back_days` before the moment.
         """
         moment = moment.astimezone(UTC)
         return self._newest_between(moment - timedelta(days=look_back_days), moment)
+
+    def follow(self, since: str | None = None) -> Follower:
+        """Return a reader of what is committed from a place on; see `Follower`.
+
+        Args:
+            since: A token of an earlier read; "now" for what is committed from now on; None for the
+                newest row of each holding first.
+
+        Raises:
+            TokenError: The text is no token.
+        """
+        return Follower(self.table, self._added, self._latest, since)
 
     def latest_since(self, since: datetime) -> pl.DataFrame:
         """Return the columns STATE of the newest row per (account, conid) since a moment.

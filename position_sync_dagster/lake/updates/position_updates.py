@@ -1,6 +1,6 @@
 """The ledger for asyncio, and the handler that writes streamed updates to it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Unpack
 
@@ -10,6 +10,7 @@ from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.updates.append import AppendResult
+from position_sync_dagster.lake.updates.follow import POLL_S, Added
 from position_sync_dagster.lake.updates.ledger import NewestRows, SyncUpdates
 
 __all__ = ["AppendResult", "NewestRows", "PositionUpdatesTable"]
@@ -57,12 +58,32 @@ class PositionUpdatesTable:
     latest = offloaded(SyncUpdates.latest)
     latest_updates = offloaded(SyncUpdates.latest_updates)
     newest_of = offloaded(SyncUpdates.newest_of)
-    asof = offloaded(SyncUpdates.asof)
+    as_of = offloaded(SyncUpdates.as_of)
+    last_before = offloaded(SyncUpdates.last_before)
     latest_since = offloaded(SyncUpdates.latest_since)
     added_after = offloaded(SyncUpdates.added_after)
     between = offloaded(SyncUpdates.between)
     count = offloaded(SyncUpdates.count)
     version = offloaded(SyncUpdates.version)
+
+    def follow(self, since: str | None = None, poll_s: float = POLL_S) -> AsyncIterator[Added]:
+        """Yield what is committed, in order, nothing twice and nothing left out, for ever.
+
+        Without a token it begins with the newest row of each holding, then follows. Many readers
+        of one object share the work. `sync.follow` returns a reader with blocking calls.
+
+        Args:
+            since: The token of the rows that were read last; "now" for what is committed from now
+                on.
+            poll_s: How often to look for a new commit while there is none, in seconds.
+
+        Raises:
+            TokenError: The text is no token, or the ledger cannot go on at its place.
+
+        >>> async for rows, token in updates.follow(stored):        # doctest: +SKIP
+        ...     print(rows.select("symbol", "market_value"), token)
+        """
+        return self.sync.follow(since).rows_async(poll_s)
 
 
 class DeltaLakePositionWriter:

@@ -62,8 +62,7 @@ def read_positions(
     if not closed:
         found = found.filter(pl.col("position") != 0)
     if strategy is not None:
-        of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
-        found = found.filter(_is_leg(_matching(lake, of_strategy)))
+        found = found.filter(is_leg_of(lake, strategy))
     ordered = found.sort(
         *(pl.col(name).fill_null(0.0) if name == "strike" else name for name in _ORDER),
         nulls_last=True,
@@ -114,10 +113,11 @@ def strategies_by_holding(
     return found
 
 
-def _is_leg(legs: Iterable[ActiveContract]) -> pl.Expr:
-    """Return the condition that a row is of one of these legs."""
+def is_leg_of(lake: Lake, strategy: str) -> pl.Expr:
+    """Return the condition that a row is of a leg that is active in a strategy now."""
+    legs = [leg for leg in lake.registry.sync.get_all_active() if leg.strategy_id == strategy]
     anywhere, named = set(), defaultdict(set)
-    for leg in legs:
+    for leg in _matching(lake, legs):
         if leg.account is None:
             anywhere.add(leg.conid)
         else:

@@ -464,14 +464,16 @@ def test_the_value_at_a_moment_is_the_last_one_before_it(ledger, make_update, cl
         clock.now = began + timedelta(days=day)
         ledger.sync.append([make_update(1, position=float(day))])
     noon = began + timedelta(days=2, hours=5)
-    assert ledger.sync.asof(noon).get_column("position").to_list() == [2.0]
-    assert ledger.sync.asof(began + timedelta(days=2)).get_column("position").to_list() == [2.0]
+    assert ledger.sync.last_before(noon).get_column("position").to_list() == [2.0]
+    assert ledger.sync.last_before(began + timedelta(days=2)).get_column("position").to_list() == [
+        2.0
+    ]
     just_before = began + timedelta(days=2) - timedelta(microseconds=1)
-    assert ledger.sync.asof(just_before).get_column("position").to_list() == [1.0]
-    assert ledger.sync.asof(began - timedelta(seconds=1)).is_empty()
+    assert ledger.sync.last_before(just_before).get_column("position").to_list() == [1.0]
+    assert ledger.sync.last_before(began - timedelta(seconds=1)).is_empty()
     late = began + timedelta(days=9)
-    assert ledger.sync.asof(late, look_back_days=4).is_empty()
-    assert ledger.sync.asof(late, look_back_days=5).get_column("position").to_list() == [4.0]
+    assert ledger.sync.last_before(late, look_back_days=4).is_empty()
+    assert ledger.sync.last_before(late, look_back_days=5).get_column("position").to_list() == [4.0]
     since = ledger.sync.latest_since(began + timedelta(days=4))
     assert since.get_column("position").to_list() == [4.0]
 
@@ -562,7 +564,7 @@ def test_a_row_of_a_clock_that_ran_ahead_does_not_hide_the_close_after_it(
     assert positions(reader) == positions(open_ledger()) == {1: 0.0, 2: 5.0, 3: 1.0}
     clock.advance(60)
     began = clock.now - timedelta(hours=2)
-    for found in (writer.asof(clock.now), writer.latest_since(began)):
+    for found in (writer.last_before(clock.now), writer.latest_since(began)):
         assert dict(found.select("conid", "position").rows()) == {1: 0.0, 2: 5.0, 3: 1.0}
 
 

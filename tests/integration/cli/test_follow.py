@@ -1,0 +1,111 @@
+"""The command `follow`: JSON lines that another program reads, and resumes by their tokens."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import TokenError
+from tests.support import legs
+
+ROW = PositionUpdate(
+    *(
+        7,
+        "SPY\u009b2J",
+        None,
+        0.1,
+        None,
+        15.25,
+        None,
+        None,
+        datetime(2026, 3, 9, 14, 30, tzinfo=UTC),
+    ),
+    account="DUSIM1",
+)
+
+
+@pytest.fixture
+def follow(lake, monkeypatch) -> Iterator:
+    """Start the command in a process of its own, as a program would."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [str(Path(sys.executable).with_name("position-sync")), "follow", "--poll", "0.05"]
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def lines(process: subprocess.Popen[str], until: str = "token") -> list[dict]:
+    """Return the lines up to the next token."""
+    read: list[dict] = []
+    while until not in (read[-1] if read else {}):
+        read.append(json.loads(process.stdout.readline()))
+    return read
+
+
+def test_a_program_reads_each_row_and_resumes_by_the_last_token(lake, follow):
+    lake.updates.sync.append([ROW])
+    first = follow()
+    row, token = lines(first)
+    assert (row["conid"], row["position"], row["market_value"]) == (7, 0.1, 15.25)
+    assert row["market_price"] is None
+    assert row["symbol"] == "SPY\u009b2J"
+    assert datetime.fromisoformat(row["timestamp"]) == ROW.timestamp
+    first.kill()
+    lake.updates.sync.append([replace(ROW, conid=8)])
+    lake.updates.sync.append([replace(ROW, conid=9)])
+    second = follow("--since", token["token"])
+    assert [one.get("conid") for one in lines(second)] == [8, 9, None]
+    second.send_signal(signal.SIGINT)
+    assert second.wait(60) == 0
+
+
+def test_rows_of_one_strategy_account_or_contract_are_chosen(lake, follow):
+    lake.registry.sync.add_many([legs.leg(7)])
+    name = lake.registry.sync.get_all_active()[0].strategy_id
+    lake.updates.sync.append(
+        [ROW, replace(ROW, conid=8), replace(ROW, conid=8, account="DUSIM2", position=2.0)]
+    )
+    for arguments, found in (
+        (["--strategy", name], [(7, "DUSIM1")]),
+        (["--account", "DUSIM2"], [(8, "DUSIM2")]),
+        (["--conid", "8"], [(8, "DUSIM1"), (8, "DUSIM2")]),
+    ):
+        *rows, _token = lines(follow(*arguments))
+        assert sorted((row["conid"], row["account"]) for row in rows) == found
+
+
+def test_it_ends_when_nobody_reads_any_more_even_without_rows(lake, follow):
+    process = follow("--since", "now")
+    lines(process)
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == ""
+
+
+def test_people_read_short_lines(lake, follow):
+    lake.updates.sync.append([ROW])
+    line = follow("--table").stdout.readline()
+    assert line.split() == ["14:30:00", "DUSIM1", "SPY\\x9b2J", "0.1", "15.25", "–", "STREAM"]
+
+
+def test_a_text_that_is_no_token_is_an_error_with_a_remedy(lake):
+    result = CliRunner().invoke(app, ["follow", "--since", "yesterday"])
+    assert isinstance(result.exception, TokenError)

@@ -1,0 +1,194 @@
+"""Readers that follow the ledger: in order, nothing twice, nothing left out."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.errors import TokenError
+from position_sync_dagster.lake.recovery.repair import repair
+from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.updates import follow
+from position_sync_dagster.lake.updates.follow import NOW, START, Follower, Place
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
+from tests.support.torn_queues import newest_entry, written_by
+
+
+def conids(reader: Follower) -> list[list[int]]:
+    """Return the contracts of each of the reads until there is nothing new."""
+    read = []
+    while (added := reader.read()) is not None:
+        read.append(added.rows.get_column("conid").to_list())
+    return read
+
+
+@pytest.fixture
+def ledger(open_ledger, make_update):
+    """Return a ledger of three commits: contract 1, then 2, then 1 again."""
+    ledger = open_ledger()
+    for conid, position in ((1, 1.0), (2, 1.0), (1, 5.0)):
+        ledger.append([make_update(conid, position=position)])
+    return ledger
+
+
+@pytest.mark.in_store
+def test_a_reader_begins_with_the_newest_row_of_each_holding_and_then_follows(ledger, make_update):
+    reader = ledger.follow()
+    first = reader.read()
+    assert first.rows.select("conid", "position").rows() == [(2, 1.0), (1, 5.0)]
+    assert reader.read() is None
+    ledger.append([make_update(7), make_update(8)])
+    ledger.append([make_update(9)])
+    assert conids(reader) == [[7, 8, 9]]
+
+
+def test_a_reader_may_begin_with_the_oldest_row_or_with_the_next_commit(ledger, make_update):
+    everything, coming = ledger.follow(START), ledger.follow(NOW)
+    assert [len(rows) for rows in (conids(coming), conids(everything)[1])] == [1, 3]
+    ledger.append([make_update(7)])
+    assert conids(coming) == conids(everything) == [[7]]
+
+
+@pytest.mark.in_store
+def test_another_reader_goes_on_behind_a_token_whatever_was_cleaned_up(
+    open_ledger, ledger, make_update, clock
+):
+    second = ledger.follow(ledger.follow(START).read().token)
+    token = second.read().token
+    for _day in range(3):
+        clock.advance(86_400)
+        for conid in range(4):
+            ledger.append([make_update(conid)])
+    maintain(ledger.table, clean_now=True)
+    for reader in (open_ledger().follow(token), second):
+        assert conids(reader) == [[0, 1, 2, 3] * 3]
+
+
+def test_rows_come_in_the_order_of_their_commits_whatever_their_times_say(
+    ledger, make_update, clock
+):
+    reader = ledger.follow(NOW)
+    reader.read()
+    ledger.append([make_update(7)])
+    ledger.append([make_update(8, timestamp=clock.now - timedelta(days=2))])
+    ledger.append([make_update(9, timestamp=clock.now + timedelta(days=2))])
+    ledger.append([make_update(10)])
+    assert conids(reader) == [[7, 8, 9, 10]]
+
+
+def test_a_reader_that_is_far_behind_gets_whole_commits_a_few_at_a_time(
+    ledger, make_update, monkeypatch
+):
+    monkeypatch.setattr(follow, "MOST_ROWS", 5)
+    reader = ledger.follow(NOW)
+    reader.read()
+    for first in (10, 20, 30):
+        ledger.append([make_update(first + n) for n in range(3)])
+    ledger.append([make_update(40 + n) for n in range(9)])
+    assert [len(rows) for rows in conids(reader)] == [3, 3, 3, 9]
+
+
+def test_a_commit_is_read_once_for_all_readers_of_a_process(ledger, make_update, monkeypatch):
+    readers = [ledger.follow(NOW) for _ in range(50)]
+    for reader in readers:
+        reader.read()
+    ledger.append([make_update(7)])
+    files, scan = [], LedgerFiles.scan
+    monkeypatch.setattr(
+        LedgerFiles, "scan", lambda self, some: (files.append(some.height), scan(self, some))[1]
+    )
+    assert [conids(reader) for reader in readers] == [[[7]]] * 50
+    assert sum(files) == 1
+
+
+def test_an_empty_ledger_is_followed_from_its_first_row(open_ledger, make_update):
+    ledger = open_ledger()
+    ledger.initialize()
+    readers = [ledger.follow(), ledger.follow(NOW), ledger.follow(START)]
+    tokens = [reader.read().token for reader in readers]
+    ledger.append([make_update(7)])
+    assert [conids(reader) for reader in readers] == [[[7]]] * 3
+    assert [conids(ledger.follow(token)) for token in tokens] == [[[7]]] * 3
+
+
+@pytest.mark.parametrize("token", ["", "1", "ps1:a:b:c", "ps1:id:3:", "ps1:id:0:x", "ps2:id:3:x"])
+def test_a_text_that_is_no_token_is_refused_by_name(ledger, token):
+    with pytest.raises(TokenError, match="is no token of a ledger") as refusal:
+        ledger.follow(token)
+    assert "without a token" in refusal.value.remedy
+
+
+def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger, make_update, tmp_path):
+    token = ledger.follow(NOW).read().token
+    place = Place.of(token)
+    with pytest.raises(TokenError, match="of another ledger"):
+        ledger.follow(place._replace(ledger="elsewhere").token).read()
+    with pytest.raises(TokenError, match="of version 99"):
+        ledger.follow(place._replace(version=99).token).read()
+
+
+@pytest.mark.on_disk
+@pytest.mark.parametrize("rows_are_lost", [False, True])
+def test_a_reader_of_rows_that_a_repair_took_back_is_told(
+    ledger, make_update, open_ledger, rows_are_lost
+):
+    path = Path(ledger.table.path)
+    reader = ledger.follow(NOW)
+    before = reader.read().token
+    ledger.append([make_update(7)])
+    ledger.append([make_update(8)])
+    lost = reader.read().token
+    torn = newest_entry(path)
+    if rows_are_lost:
+        for file in written_by(path, ledger.version()):
+            file.unlink()
+    torn.write_bytes(torn.read_bytes()[:40])
+    repair(open_ledger().table, datetime.now(UTC))
+    again = open_ledger()
+    again.append([make_update(9)])
+    if rows_are_lost:
+        for one in (reader, again.follow(lost)):
+            with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
+                one.read()
+        assert conids(again.follow(before)) == [[7, 9]]
+    else:  # the repair put row 8 back
+        assert conids(reader) == conids(again.follow(lost)) == [[9]]
+        assert conids(again.follow(before)) == [[7, 8, 9]]
+
+
+async def test_an_async_reader_waits_without_holding_up_other_tasks(open_ledger, make_update, home):
+    table = PositionUpdatesTable(f"{home}/updates")
+    await table.initialize()
+    seen: list[int] = []
+
+    async def read() -> None:
+        async for rows, _token in table.follow(NOW, poll_s=0.01):
+            seen.extend(rows.get_column("conid"))
+            if len(seen) == 3:
+                return
+
+    reading = asyncio.create_task(read())
+    for conid in (1, 2, 3):
+        await table.append([make_update(conid)])
+        while seen[-1:] != [conid] and not reading.done():
+            await asyncio.sleep(0.01)
+    await asyncio.wait_for(reading, 60)
+    assert seen == [1, 2, 3]
+
+
+def test_what_was_known_at_a_moment_is_told_from_what_is_known_now(open_ledger, make_update, clock):
+    ledger, noon = open_ledger(), clock.now
+    ledger.append([make_update(1, position=1.0)])
+    clock.advance(3600)
+    one = clock.now
+    ledger.append([make_update(1, position=2.0, timestamp=noon + timedelta(minutes=1))])
+    clock.advance(3600)
+    ledger.append([make_update(1, position=3.0)])
+    half_past = noon + timedelta(minutes=30)
+    assert ledger.as_of(half_past).get_column("position").to_list() == [1.0]
+    assert ledger.as_of(half_past, as_known_now=True).get_column("position").to_list() == [2.0]
+    assert ledger.as_of(one).get_column("position").to_list() == [2.0]
+    assert ledger.as_of(noon - timedelta(seconds=1)).is_empty()
+    assert ledger.as_of(clock.now).equals(ledger.latest())
