@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -75,7 +76,15 @@ def measure(bench: Bench, program: str, lines: int, rate: int, seconds: int) -> 
     """Run a program against a simulator of its own."""
     lake = bench.new_folder(f"{program}-{lines}")
     lake.mkdir(parents=True)
-    legs = asyncio.run(_activate(lake, lines))
+    legs = asyncio.run(activate(lake, lines))
+    (cpu, start, end), sent = run_beside_simulator(lake, program, lines, rate, seconds)
+    return _figures(lake, legs, sent, cpu, start, end)
+
+
+def run_beside_simulator(
+    lake: Path, program: str, lines: int, rate: int, seconds: int, **environment: str
+) -> tuple[tuple[float, float, float], list[dict[str, float]]]:
+    """Run a program; give its share of a core, its memory twice, and the ticks that were sent."""
     simulator = subprocess.Popen(
         [
             sys.executable, "-m", "ib_gateway_simulator", "--port", "0",
@@ -93,9 +102,10 @@ def measure(bench: Bench, program: str, lines: int, rate: int, seconds: int) -> 
             [
                 sys.executable, "-m", f"benchmarks.stream.{program}", str(lake),
                 str(ports["port"]), str(span),
-            ]
+            ],
+            env=os.environ | environment,
         )  # fmt: skip
-        cpu, start, end = _watch(child, seconds)
+        used = _watch(child, seconds)
         child.wait(60)
         url = f"http://127.0.0.1:{ports['control_port']}/ticks?recent=1"
         with urllib.request.urlopen(url) as answer:
@@ -103,7 +113,7 @@ def measure(bench: Bench, program: str, lines: int, rate: int, seconds: int) -> 
     finally:
         simulator.terminate()
         simulator.wait()
-    return _figures(lake, legs, sent, cpu, start, end)
+    return used, sent
 
 
 def _watch(child: "subprocess.Popen[bytes]", seconds: int) -> tuple[float, float, float]:
@@ -157,7 +167,7 @@ def _figures(
     )
 
 
-async def _activate(folder: Path, lines: int) -> set[int]:
+async def activate(folder: Path, lines: int) -> set[int]:
     """Add the first legs of the demo's book to the registry."""
     from ib_gateway_simulator import load_book
 
@@ -174,7 +184,7 @@ async def _activate(folder: Path, lines: int) -> set[int]:
     return set(held)
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
+def quantile(values: Sequence[float], share: float) -> float:
     return statistics.quantiles(values, n=100)[round(share * 100) - 1]
 
 
@@ -183,8 +193,8 @@ def _line(what: str, state: str, ours: list[float], theirs: list[float], share: 
     return Line(
         what=what,
         state=state,
-        ours=_quantile(ours, share),
-        theirs=_quantile(theirs, share),
+        ours=quantile(ours, share),
+        theirs=quantile(theirs, share),
         against="prototype",
         samples=len(ours),
         target=Target(value=bound) if bound else None,

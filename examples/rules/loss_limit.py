@@ -13,22 +13,23 @@ from position_sync_dagster import Lake, load_settings
 RECOVERED = 0.8
 """The loss must fall to this part of the limit before the rule can speak again (hysteresis)."""
 
+COLUMNS = ("account", "conid", "unrealized_pnl")
+
 
 async def losses(lake: Lake, strategy: str) -> AsyncIterator[float | None]:
     """Yield the strategy's unrealized loss after each commit; None while a leg's is unknown."""
     profits: dict[tuple[str, int], float | None] = {}
     async for rows, _token in lake.updates.follow():
-        for row in rows.iter_rows(named=True):
-            profits[row["account"], row["conid"]] = row["unrealized_pnl"]
         legs = [leg for leg in await lake.registry.get_all_active() if leg.strategy_id == strategy]
-        found = [
-            profit
-            for leg in legs
-            for (account, conid), profit in profits.items()
-            if conid == leg.conid and leg.account in (None, account)
-        ]
-        known = [profit for profit in found if profit is not None]
-        yield -sum(known) if found and len(known) == len(found) else None
+        for commit in rows.partition_by("ledger_version", maintain_order=True):
+            profits |= {(row[0], row[1]): row[2] for row in commit.select(COLUMNS).iter_rows()}
+            found = [
+                profit
+                for (account, conid), profit in profits.items()
+                if any(leg.conid == conid and leg.account in (None, account) for leg in legs)
+            ]
+            known = [profit for profit in found if profit is not None]
+            yield -sum(known) if found and len(known) == len(found) else None
 
 
 async def watch(strategy: str, limit: float) -> None:

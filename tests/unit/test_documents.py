@@ -45,7 +45,13 @@ def test_each_named_file_exists(document):
         for name in CODE.findall(FENCE.sub("", document.read_text()))
         if re.fullmatch(r"[\w./-]+\.(py|md|toml|yaml)|[\w-]+(/[\w-]+)+/", name)
     ]
-    roots = (ROOT, PACKAGE, document.parent, ROOT / "ib_gateway_simulator" / "control")
+    roots = (
+        ROOT,
+        PACKAGE,
+        document.parent,
+        ROOT / "ib_gateway_simulator" / "control",
+        ROOT / "examples/rules",
+    )
     missing = [name for name in named if not any((root / name).exists() for root in roots)]
     assert [name for name in missing if not name.startswith((".demo", "backup/", "data/"))] == []
 
@@ -62,7 +68,9 @@ def test_each_command_and_its_options_exist(document):
         if not words:
             continue
         assert words[0].startswith("-") or not getattr(command, "commands", None), line
-        options = {name for option in command.params for name in option.opts} | {"--help"}
+        options = {
+            name for option in command.params for name in (*option.opts, *option.secondary_opts)
+        } | {"--help"}
         unknown = {word for word in words if word.startswith("--")} - options
         assert unknown == set(), line
 

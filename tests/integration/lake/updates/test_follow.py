@@ -1,9 +1,11 @@
 """Readers that follow the ledger: in order, nothing twice, nothing left out."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from position_sync_dagster.errors import TokenError
@@ -192,3 +194,9 @@ def test_what_was_known_at_a_moment_is_told_from_what_is_known_now(open_ledger, 
     assert ledger.as_of(one).get_column("position").to_list() == [2.0]
     assert ledger.as_of(noon - timedelta(seconds=1)).is_empty()
     assert ledger.as_of(clock.now).equals(ledger.latest())
+    page = (Path(__file__).parents[4] / "docs" / "follow.md").read_text()
+    (query,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    shown = query.replace("2026-03-09 15:30:00Z", half_past.isoformat())
+    files = ledger.table.snapshot(lambda handle: handle.file_uris())
+    shown = f"SELECT position FROM ({shown.replace('(files,', '($files,')})"
+    assert duckdb.execute(shown, {"files": files}).fetchall() == [(1.0,)]
