@@ -44,7 +44,8 @@ COMMANDS = {
     ),
     "follow": (
         f"{CLI}.follow:follow",
-        "Print each row of the ledger as it is committed, as JSON lines for a program.",
+        "Print each row of the ledger as it is committed, one a line, until Ctrl-C or a closed "
+        "pipe.",
     ),
     "trace": (
         f"{CLI}.audit:trace",
@@ -71,6 +72,10 @@ COMMANDS = {
     "queue": (
         f"{CLI}.queue:app",
         "List requests for position values, and retry failed ones. Without a command: `list`.",
+    ),
+    "breaks": (
+        f"{CLI}.breaks:app",
+        "List differences between broker and tables, and accept them. Without a command: `list`.",
     ),
     "audit": (f"{CLI}.audit:app", "Compare rows, Dagster's events and the table `runs`."),
 }

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import LakeError, UnknownStrategyError
@@ -29,6 +30,17 @@ EndWith = Annotated[
     int | None,
     typer.Option("--end-with", hidden=True, help="End when this process is no longer the parent."),
 ]
+
+
+class ListByDefault(TyperGroup):
+    """A group that runs its command `list` if no command is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `list` before options that do not belong to the group."""
+        own = ctx.help_option_names
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
 def existing(lake: Lake) -> Lake:

@@ -3,12 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.cli.options import (
+    HomeFolder,
+    Json,
+    ListByDefault,
+    existing,
+    settings_for,
+)
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
@@ -26,17 +31,6 @@ COLUMNS = {
     "attempts": "right",
     "age": "right",
 }
-
-
-class ListByDefault(TyperGroup):
-    """A group that runs its command `list` if no command is named."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `list` before options that do not belong to the group."""
-        own = ctx.help_option_names
-        if not args or (args[0].startswith("-") and args[0] not in own):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(

@@ -68,16 +68,18 @@ class ReconciliationResult:
             since an absent holding proves nothing.
         checked: The number of (account, conid) compared.
         discrepancies: Not in the `repr`, which asyncio computes of the result of each task.
+        accepted: The number of further discrepancies, which a person has accepted as they are.
     """
 
     at: datetime
     complete: bool
     checked: int
     discrepancies: tuple[Discrepancy, ...] = field(repr=False)
+    accepted: int = 0
 
     @property
     def ok(self) -> bool:
-        """Whether the snapshot was complete and nothing differs."""
+        """Whether the snapshot was complete and nothing differs that nobody accepted."""
         return self.complete and not self.discrepancies
 
     def count(self, kind: DiscrepancyType) -> int:

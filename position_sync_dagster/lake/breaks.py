@@ -22,6 +22,9 @@ from position_sync_dagster.lake.storage.threads import offloaded
 CLOSED = "closed"
 """The bucket of breaks that are gone."""
 
+_ACCEPTANCE = ("accepted_by", "expected", "actual", "note")
+"""The columns that say what a person accepted."""
+
 _KEY = ("type", "account", "conid")
 """The key of an open break; a gateway has at most one for each combination of values."""
 
@@ -32,7 +35,9 @@ class Break:
 
     Attributes:
         state: OPENED when first seen, CONFIRMED when seen again, RESOLVED when gone. ACCEPTED if a
-            person accepted it; it keeps this state when it is gone.
+            person accepted it; it keeps this state when it is gone, and loses it when the
+            quantities change.
+        note: Why the person accepted it, or what happened to that acceptance.
     """
 
     break_id: str
@@ -92,8 +97,13 @@ def next_breaks(
     differs = pl.any_horizontal(
         pl.col(name).ne_missing(pl.col(f"seen_{name}")) for name in ("expected", "actual")
     )
+    accepted = is_accepted & ~differs
     change = pl.when((state == BreakState.OPENED.value) | differs)
-    first_confirmed = pl.coalesce("confirmed_at", pl.when(~is_accepted).then(moment(at)))
+    expired = pl.when(is_accepted & differs)
+    expiry = pl.format(
+        "{} accepted {} against {} ({}); that has changed",
+        *(pl.col(c).cast(pl.String).fill_null("?") for c in _ACCEPTANCE),
+    )
     still_open = (
         known.join(seen, on=_KEY, how="inner", maintain_order="left")
         .with_columns(
@@ -101,10 +111,13 @@ def next_breaks(
                 change.then(f"seen_{name}").otherwise(name).alias(name)
                 for name in ("expected", "actual", "detail")
             ),
-            state=change.then(
-                pl.when(is_accepted).then(state).otherwise(pl.lit(BreakState.CONFIRMED.value))
-            ).otherwise(state),
-            confirmed_at=change.then(first_confirmed).otherwise("confirmed_at"),
+            state=pl.when(accepted).then(state).otherwise(pl.lit(BreakState.CONFIRMED.value)),
+            confirmed_at=pl.when(accepted)
+            .then("confirmed_at")
+            .otherwise(pl.coalesce("confirmed_at", moment(at))),
+            accepted_at=expired.then(None).otherwise("accepted_at"),
+            accepted_by=expired.then(None).otherwise("accepted_by"),
+            note=expired.then(expiry).otherwise("note"),
             snapshot_id=change.then(pl.lit(snapshot_id, pl.String)).otherwise("snapshot_id"),
             run_id=change.then(pl.lit(run_id, pl.String)).otherwise("run_id"),
             last_seen_at=change.then(moment(at)).otherwise("last_seen_at"),
@@ -182,32 +195,63 @@ class SyncBreaks:
     def accept(self, break_id: str, by: str, note: str = "") -> Break:
         """Record that a person accepts a break as it is.
 
-        It remains among the open breaks until a reconciliation no longer finds it.
+        It counts as accepted until its quantities change or a reconciliation no longer finds it.
+
+        Args:
+            break_id: The id, or a beginning that only one open break has.
+            by: The person.
+            note: Why.
 
         Raises:
-            UnknownRequestError: No open break has the id.
+            UnknownRequestError: No open break has the id, or several begin with it.
         """
+        return self._decide(
+            break_id,
+            "accept",
+            state=pl.lit(BreakState.ACCEPTED.value),
+            accepted_at=moment(self._clock()),
+            accepted_by=pl.lit(by),
+            note=pl.lit(note or None, pl.String),
+        )
+
+    def reopen(self, break_id: str, by: str) -> Break:
+        """Record that a person no longer accepts a break.
+
+        Raises:
+            UnknownRequestError: No accepted open break has the id, or several begin with it.
+        """
+        return self._decide(
+            break_id,
+            "reopen",
+            of=pl.col("state") == BreakState.ACCEPTED.value,
+            state=pl.lit(BreakState.CONFIRMED.value),
+            confirmed_at=pl.coalesce("confirmed_at", moment(self._clock())),
+            accepted_at=pl.lit(None, pl.Datetime("us", "UTC")),
+            accepted_by=pl.lit(None, pl.String),
+            note=pl.format("{} reopened it", pl.lit(by)),
+        )
+
+    def _decide(
+        self, break_id: str, action: str, of: pl.Expr | None = None, **changes: pl.Expr
+    ) -> Break:
+        """Change the one open break whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            is_it = pl.col("break_id") == break_id
-            if snapshot.live.filter(is_it).is_empty():
+            is_it = pl.col("break_id").str.starts_with(break_id) & (True if of is None else of)
+            found = snapshot.live.filter(is_it).get_column("break_id").to_list()
+            if len(found) != 1 or not break_id:
                 raise UnknownRequestError(
-                    f"No open break has the id {break_id[:80]!r}.",
-                    remedy="List the open breaks and take the id from there.",
+                    f"{len(found) or 'No'} open breaks that one can {action} have the id "
+                    f"{break_id[:80]!r}.",
+                    remedy="List them with `position-sync breaks`, and take the id from there.",
                 )
-            changes = {
-                "state": pl.lit(BreakState.ACCEPTED.value),
-                "accepted_at": moment(self._clock()),
-                "accepted_by": pl.lit(by),
-                "note": pl.lit(note or None, pl.String),
-            }
             after = snapshot.live.with_columns(
                 pl.when(is_it).then(value).otherwise(name).alias(name)
                 for name, value in changes.items()
             )
-            return Change(breaks_of(after.filter(is_it))[0], after)
+            return Change(breaks_of(after.filter(pl.col("break_id") == found[0]))[0], after)
 
-        return self._lifecycle.change(step, {"action": "accept"})
+        return self._lifecycle.change(step, {"action": action})
 
     def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
         """Return the breaks that are there now, oldest first."""
@@ -245,6 +289,7 @@ class ReconciliationBreaks:
     initialize = offloaded(SyncBreaks.initialize)
     record = offloaded(SyncBreaks.record)
     accept = offloaded(SyncBreaks.accept)
+    reopen = offloaded(SyncBreaks.reopen)
     open_breaks = offloaded(SyncBreaks.open_breaks)
     closed_breaks = offloaded(SyncBreaks.closed_breaks)
 

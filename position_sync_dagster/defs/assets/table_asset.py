@@ -256,7 +256,8 @@ Differences between the broker and the tables, from their opening to their resol
 
 - **Written by** the check `agrees_with_the_broker`.
 - **How to read it:** one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
-  again, RESOLVED when it is gone, ACCEPTED by a person. `position-sync status` lists open ones.
+  again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
+  `position-sync breaks` lists them.
 """,
     )
     return dg.Definitions(

@@ -71,6 +71,8 @@ def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
     """Return the check's result for a reconciliation; pure."""
     is_error = any(d.type in ERROR_TYPES for d in result.discrepancies)
     summary = f"{result.checked} holdings compared, {len(result.discrepancies)} discrepancies"
+    if result.accepted:
+        summary += f", and {result.accepted} that a person accepted"
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
     return dg.AssetCheckResult(
@@ -79,6 +81,7 @@ def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
         description=summary,
         metadata={
             "checked": result.checked,
+            "accepted": result.accepted,
             **({} if result.ok else {WHAT_TO_DO: TO_DO}),
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},

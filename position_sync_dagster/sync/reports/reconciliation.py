@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -100,6 +101,8 @@ class ReconciliationService:
     async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
+        Discrepancies that a person has accepted are counted apart.
+
         A login without current data is not compared, and its breaks do not change.
 
         Raises:
@@ -149,7 +152,22 @@ class ReconciliationService:
                 snapshot_id=next(iter(ids), None),
                 run_id=run_id,
             )
-        return result
+        return self._without_accepted(result)
+
+    def _without_accepted(
+        self, result: reconciliation.ReconciliationResult
+    ) -> reconciliation.ReconciliationResult:
+        accepted = {
+            (one.type, one.account, one.conid)
+            for one in self._lake.breaks.sync.open_breaks()
+            if one.state is reconciliation.BreakState.ACCEPTED
+        }
+        left = tuple(
+            one
+            for one in result.discrepancies
+            if (one.type, one.account, one.conid) not in accepted
+        )
+        return replace(result, discrepancies=left, accepted=len(result.discrepancies) - len(left))
 
     async def _holdings(self) -> tuple[pl.DataFrame, Coverage]:
         """Return the broker's current holdings, and which accounts they cover."""

@@ -75,6 +75,32 @@ async def test_an_accepted_break_remains_accepted_until_it_is_gone(lake, clock):
         await lake.breaks.accept(one.break_id, by="eva")
 
 
+async def test_an_acceptance_ends_when_the_quantities_change(lake):
+    await lake.breaks.record(LOGIN, [missing(), missing(conid=2)], AT)
+    first = (await lake.breaks.open_breaks())[0]
+    await lake.breaks.accept(first.break_id, by="eva", note="assigned")
+    later = AT + timedelta(minutes=5)
+    changed = [missing(first.conid, expected=3.0), missing(3 - first.conid)]
+    await lake.breaks.record(LOGIN, changed, later)
+    now = {one.conid: one for one in await lake.breaks.open_breaks()}[first.conid]
+    assert (now.state, now.confirmed_at, now.expected) == (BreakState.CONFIRMED, later, 3.0)
+    assert (now.accepted_by, now.accepted_at) == (None, None)
+    assert now.note == "eva accepted 2.0 against ? (assigned); that has changed"
+
+
+async def test_an_acceptance_can_be_taken_back_by_the_beginning_of_its_id(lake):
+    await lake.breaks.record(LOGIN, [missing(), missing(conid=2)], AT)
+    first, second = await lake.breaks.open_breaks()
+    with pytest.raises(UnknownRequestError, match="2 open breaks"):
+        await lake.breaks.accept(first.break_id[:8], by="eva")
+    await lake.breaks.accept(first.break_id, by="eva", note="assigned")
+    with pytest.raises(UnknownRequestError, match="No open breaks that one can reopen"):
+        await lake.breaks.reopen(second.break_id, by="max")
+    again = await lake.breaks.reopen(first.break_id, by="max")
+    assert (again.state, again.accepted_by) == (BreakState.CONFIRMED, None)
+    assert again.note == "max reopened it"
+
+
 async def test_the_breaks_of_one_gateway_do_not_end_those_of_another(lake):
     await lake.breaks.record(LOGIN, [missing()], AT)
     await lake.breaks.record("b:1", [replace(missing(), conid=2)], AT)

@@ -50,6 +50,21 @@ def test_a_quantity_that_differs_is_an_error_with_its_row(
     assert [(r.data["type"], r.data["conid"]) for r in records] == [("QUANTITY", 1), ("MISSING", 2)]
 
 
+def test_a_difference_that_a_person_accepted_passes_until_it_changes(
+    check, own_login, write_holdings, append_row, seconds_ago, lake
+) -> None:
+    write_holdings(own_login(), 1)
+    append_row(1, seconds_ago(5), position=3.0)
+    assert not check(agrees_with_the_broker).passed
+    [one] = lake.breaks.sync.open_breaks()
+    lake.breaks.sync.accept(one.break_id, by="eva", note="assigned")
+    found = check(agrees_with_the_broker)
+    assert found.passed
+    assert found.metadata["accepted"].value == 1
+    append_row(1, seconds_ago(4), position=4.0)
+    assert not check(agrees_with_the_broker).passed
+
+
 def test_an_old_row_is_a_warning(check, own_login, write_holdings, append_row, seconds_ago) -> None:
     write_holdings(own_login(), 1)
     append_row(1, seconds_ago(3600))

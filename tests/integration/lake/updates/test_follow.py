@@ -198,5 +198,6 @@ def test_what_was_known_at_a_moment_is_told_from_what_is_known_now(open_ledger, 
     (query,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     shown = query.replace("2026-03-09 15:30:00Z", half_past.isoformat())
     files = ledger.table.snapshot(lambda handle: handle.file_uris())
-    shown = f"SELECT position FROM ({shown.replace('(files,', '($files,')})"
-    assert duckdb.execute(shown, {"files": files}).fetchall() == [(1.0,)]
+    found = duckdb.execute(shown.replace("(files,", "($files,"), {"files": files})
+    names = [column[0] for column in found.description]
+    assert [dict(zip(names, row, strict=True))["position"] for row in found.fetchall()] == [1.0]

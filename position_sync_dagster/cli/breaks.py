@@ -1,0 +1,144 @@
+"""The commands `position-sync breaks …`: differences between broker and tables, and decisions."""
+
+import getpass
+from typing import Annotated
+
+import typer
+
+from position_sync_dagster.cli.options import (
+    HomeFolder,
+    Json,
+    ListByDefault,
+    existing,
+    settings_for,
+)
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.lake.breaks import Break, SyncBreaks
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.terminal.output import print_json, print_table_with_notes
+from position_sync_dagster.terminal.text import age, printable, quantity
+
+COLUMNS = {
+    "id": "left",
+    "state": "left",
+    "type": "left",
+    "account": "left",
+    "conid": "right",
+    "symbol": "left",
+    "broker": "right",
+    "tables": "right",
+    "age": "right",
+}
+
+app = typer.Typer(
+    cls=ListByDefault,
+    help="List differences between broker and tables, and accept them. Without a command: `list`.",
+)
+
+BreakId = Annotated[
+    str, typer.Argument(metavar="ID", help="An id from the list, or its beginning.")
+]
+Person = Annotated[
+    str, typer.Option("--by", help="Who decides.", show_default="the user of this computer")
+]
+
+
+def open_table(home: HomeFolder) -> SyncBreaks:
+    """Return the breaks of the lake in the settings, without creating tables.
+
+    Raises:
+        LakeError: There are no tables.
+    """
+    return existing(Lake.of(settings_for(home))).breaks.sync
+
+
+@app.command("list")
+def list_breaks(
+    closed: Annotated[bool, typer.Option("--closed", help="Show the last 50 closed too.")] = False,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """List the open breaks, oldest first, each with its detail and what a person said of it.
+
+    `broker` and `tables` are the quantities on each side; a dash is none.
+    """
+    table = open_table(home)
+    found = table.open_breaks() + (table.closed_breaks() if closed else [])
+    if json:
+        print_json(found)
+    elif found:
+        print_breaks(found)
+    else:
+        typer.echo("No break is open.")
+
+
+@app.command()
+def show(break_id: BreakId, json: Json = False, home: HomeFolder = None) -> None:
+    """Show everything about open and closed breaks whose ids begin so."""
+    table = open_table(home)
+    found = [
+        one
+        for one in (*table.open_breaks(), *table.closed_breaks(1000))
+        if one.break_id.startswith(break_id)
+    ]
+    if json:
+        print_json(found)
+        return
+    for one in found:
+        for name in Break.__dataclass_fields__:
+            value = getattr(one, name)
+            typer.echo(f"{name:<14} {'–' if value is None else printable(str(value))}")
+    if not found:
+        typer.echo("No break has an id that begins so.")
+
+
+@app.command()
+def accept(
+    break_id: BreakId,
+    reason: Annotated[str, typer.Option(help="Why the difference is right as it is.")],
+    by: Person = "",
+    home: HomeFolder = None,
+) -> None:
+    """Accept an open break as it is, until its quantities change. The check passes without it."""
+    if not reason.strip():
+        raise typer.BadParameter("Say why the difference is right as it is.")
+    print_breaks([open_table(home).accept(break_id, by or getpass.getuser(), reason.strip())])
+
+
+@app.command()
+def reopen(break_id: BreakId, by: Person = "", home: HomeFolder = None) -> None:
+    """Take back the acceptance of an open break."""
+    print_breaks([open_table(home).reopen(break_id, by or getpass.getuser())])
+
+
+def print_breaks(breaks: list[Break]) -> None:
+    """Print breaks as a table, with what is known of each below it."""
+    now = utc_now()
+    print_table_with_notes(
+        COLUMNS,
+        (
+            (
+                (
+                    one.break_id,
+                    one.state.value,
+                    one.type.value,
+                    one.account,
+                    str(one.conid),
+                    one.symbol,
+                    quantity(one.expected),
+                    quantity(one.actual),
+                    age(one.opened_at, now),
+                ),
+                "; ".join(
+                    text
+                    for text in (
+                        one.detail,
+                        f"accepted by {one.accepted_by}" if one.accepted_by else "",
+                        one.note or "",
+                    )
+                    if text
+                ),
+            )
+            for one in breaks
+        ),
+    )
