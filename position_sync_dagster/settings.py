@@ -74,7 +74,8 @@ class Settings(GatewaySettings):
     max_last_age_s: Seconds = Field(60.0, description="An older last trade is not used.")
     line_silence_s: Seconds = Field(
         30.0,
-        description="A line without a tick for this long after a restore is requested again.",
+        description="A line that should tick and does not for this long is requested again; "
+        "a login whose lines are all silent is probed after twice that.",
     )
     value_band: float = Field(
         0.03,

@@ -1,6 +1,7 @@
-"""The status of the whole product at one moment, read from the tables alone.
+"""The status of the whole product at one moment, and since when a value counts as current.
 
-It includes problems that need attention, such as failed requests.
+It is read from the tables alone, and includes problems that need attention, such as failed
+requests.
 """
 
 from collections.abc import Iterable
