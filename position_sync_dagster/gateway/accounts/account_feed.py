@@ -105,7 +105,8 @@ class PositionDownload:
         if not self._ib.isConnected():
             raise self._lost()
         timeout = errors.GatewayTimeoutError(
-            f"The gateway at {self._gateway_id} did not send the whole list of positions.",
+            f"The gateway at {self._gateway_id} did not send the whole list of positions "
+            f"(reqPositions) within {self._timeout_s:g} s.",
             remedy="It is requested again on a new connection. If this goes on, raise "
             "POSITION_SYNC_GATEWAY_TIMEOUT_S.",
         )
