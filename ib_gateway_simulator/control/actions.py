@@ -77,6 +77,12 @@ class Permission(Arguments):
     code: int | None = None
 
 
+class LineAnswer(Arguments):
+    conid: int
+    code: int | None = None
+    ticking: bool = False
+
+
 class PinQuote(Arguments):
     conid: int
     bid: float | None = None
@@ -193,6 +199,7 @@ ACTIONS: dict[str, Action] = {
     "pause": Action(arguments=NoArguments, method="pause"),
     "resume": Action(arguments=NoArguments, method="resume"),
     "permissions": Action(arguments=Permission, method="set_permission"),
+    "line_answer": Action(arguments=LineAnswer, method="answer_line"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
     "freeze": Action(arguments=Freeze, method="freeze"),
     "hours": Action(arguments=SetHours, method="set_hours"),

@@ -29,6 +29,19 @@ class MarketDataFaults(Readings):
         self._gateway.market_data.set_permission(conid, code)
         self._gateway.flush()
 
+    def answer_line(self, conid: int, code: int | None = None, ticking: bool = False) -> None:
+        """Answer requests for lines of a contract with a code of any meaning; None ends that.
+
+        Nothing else follows, or with `ticking` the ticks of a line that runs. IB adds codes, and
+        its list leaves some out: 10197 and 10167 were reported by users first.
+        """
+        self._check_contract(conid)
+        codes = self._gateway.market_data.odd_codes
+        if code is None:
+            codes.pop(conid, None)
+        else:
+            codes[conid] = (code, ticking)
+
     def pin_quote(
         self,
         conid: int,

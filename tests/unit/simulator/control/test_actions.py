@@ -32,6 +32,7 @@ UNKIND: list[tuple[str, dict[str, Any]]] = [
     ("ticking", {"conid": 1, "only": ["size"]}),
     ("ticking", {"conid": 1, "only": ["model"]}),
     ("ticking", {"conid": 1, "only": None}),
+    ("line_answer", {"conid": 1, "code": 10999, "ticking": True}),
     ("quote", {"conid": 1, "bid": 1.0, "ask": 1.1, "mark": 0.0}),
     ("holding", {"account": "", "conid": -1, "position": "nan", "symbol": ""}),
     ("holding", {"account": "DUSIM0001", "conid": 2**40, "position": 2.5, "symbol": "AAPL"}),
