@@ -175,18 +175,22 @@ class Told:
     """What a client may believe of each holding, after all that a gateway has said.
 
     A usable row sets a quantity, and the end of a list closes what the list did not name. In an
-    account of which it names nothing it closes nothing, unless a list before it did the same. Where
-    nobody knows how much of a phase was read, what was believed before is allowed as well.
+    account of which it names nothing it closes nothing, unless a list before it did the same. A
+    position that contradicts a portfolio row, and is in no list that was requested after that row,
+    may be older than the row. Where nobody knows how much of a phase was read, what was believed
+    before is allowed as well.
 
     Attributes:
         accounts: Those that the login manages; nothing changes in others.
         allowed: The quantities that each holding may have.
+        valued: The quantity of the newest portfolio row of each holding.
         emptied: The accounts that a list may have emptied, so that the next one may close them.
     """
 
     def __init__(self, accounts: Sequence[str]) -> None:
         self.accounts = accounts
         self.allowed: dict[Key, set[float]] = {}
+        self.valued: dict[Key, float] = {}
         self.emptied: set[str] = set()
 
     def hear(self, said: Sequence[Message], *, list_at: int | None, whole: bool) -> None:
@@ -203,13 +207,15 @@ class Told:
         last = {row[0]: row[1] for _, row in rows if row[1] is not None}
         mentioned = {account for message in said for account in self._mentioned_by(message)}
         named_since: set[Key] = set()
+        valued_since: set[Key] = set()
+        late: set[Key] = set()
         listing = list_at is not None
         for at, message in enumerate(said):
             if message in (LOST, DROPPED) and whole:
                 self.emptied.clear()
             if list_at is not None and at >= list_at and message == END:
                 list_at = None
-                open_ones = {account for account, conid in named_since if last[account, conid]}
+                open_ones = {key[0] for key in named_since - late if last[key]}
                 for account in self.accounts:
                     absent = {key for key in self.allowed.keys() - named_since if key[0] == account}
                     if account in mentioned or account in self.emptied:
@@ -223,7 +229,15 @@ class Told:
                 if is_position and quantity and list_at is not None and at >= list_at:
                     named_since.add(key)
                 if quantity is not None:
-                    self._set(key, quantity, certain=whole)
+                    in_list = list_at is not None and at >= list_at and key not in valued_since
+                    contradicts = self.valued.get(key, quantity) != quantity
+                    is_late = is_position and contradicts and not in_list
+                    (late.add if is_late else late.discard)(key)
+                    self._set(key, quantity, certain=whole and not is_late)
+                    if not is_position:
+                        self.valued[key] = quantity
+                        if list_at is not None and at >= list_at:
+                            valued_since.add(key)
                 if quantity and whole and not listing:
                     self.emptied.discard(key[0])
 
@@ -239,6 +253,7 @@ class Told:
         """Return what each holding may have had in a phase, or before it."""
         found = Told(self.accounts)
         found.allowed, found.emptied = dict(self.allowed), set(self.emptied)
+        found.valued = dict(self.valued)
         found.hear(said, list_at=list_at, whole=False)
         return found.allowed
 
