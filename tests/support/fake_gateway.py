@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 
-from ib_gateway_simulator.protocol import account_messages, messages, wire
+from ib_gateway_simulator.protocol import account_messages, contract_messages, messages, wire
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 
 Key = tuple[str, int]
@@ -78,6 +78,8 @@ class FakeGateway:
         said: The messages since the test cleared it.
         list_at: Where the answer to the newest reqPositions begins in `said`.
         lists: How many lists were requested.
+        lines: conid → the request of its market data line that runs.
+        profits: conid → the request of its profit and loss that runs.
         most: The most clients that were connected at once.
     """
 
@@ -89,6 +91,8 @@ class FakeGateway:
         self.said: list[Message] = []
         self.list_at = 0
         self.lists = self.most = 0
+        self.lines: dict[int, int] = {}
+        self.profits: dict[int, int] = {}
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -158,12 +162,29 @@ class FakeGateway:
                 self.say(self.listing)
                 # Interrupted, it is requested again: the answer is then without an interruption.
                 self.listing = [m for m in self.listing if m not in (LOST, DROPPED, KEPT)]
+            case ["9", _, request_id, conid, *_]:
+                row = (int(request_id), _contract(int(conid)), "SMART", "", "")
+                end = contract_messages.contract_details_end(int(request_id))
+                self.say([contract_messages.contract_details(*row), end])
+            case ["1", _, request_id, conid, *_]:
+                self.lines[int(conid)] = int(request_id)
+            case ["2", _, request_id]:
+                _forget(self.lines, int(request_id))
+            case ["94", request_id, _, _, conid]:
+                self.profits[int(conid)] = int(request_id)
+            case ["95", request_id]:
+                _forget(self.profits, int(request_id))
             case ["6", _, "1", account, *_]:
                 self.say(self.downloads.get(account, ()))
             case ["6", _, "0", *_]:
                 self.say([messages.error(-1, 2100, "API client has been unsubscribed.")])
             case ["49", *_]:
                 self.say([messages.current_time(1795216201)])
+
+
+def _forget(requests: dict[int, int], request_id: int) -> None:
+    for conid in [conid for conid, each in requests.items() if each == request_id]:
+        del requests[conid]
 
 
 async def _read(reader: asyncio.StreamReader) -> list[str]:
