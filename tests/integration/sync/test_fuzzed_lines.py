@@ -80,16 +80,39 @@ phases = st.one_of(some, some, alone, notices)
 scripts = st.lists(phases, min_size=2, max_size=8)
 
 
+QUOTE = ("bid", "ask", "last")
+
+
 class Evidence:
-    """What a gateway said of each line, since it began and since its last interruption."""
+    """What a gateway said of each line since its last interruption, and what the broker's values are.
+
+    The sides of a quote prove each other: a gateway sends a side when it changes. Those from before
+    an interruption count again with the next tick of any of them.
+    """
 
     def __init__(self):
         self.told = defaultdict(set)
+        self.before = defaultdict(set)
         self.values = defaultdict(set)
-        self.doubtful = set()
+
+    def copy(self):
+        found = Evidence()
+        for name in ("told", "before", "values"):
+            for key, known in getattr(self, name).items():
+                getattr(found, name)[key] |= known
+        return found
 
     def interrupted(self):
+        for (conid, name), known in self.told.items():
+            if name in QUOTE:
+                self.before[conid, name] |= known
         self.told.clear()
+
+    def hear(self, conid, name, value):
+        self.told[conid, name].add(value)
+        if name in QUOTE:
+            for each in QUOTE:
+                self.told[conid, each] |= self.before[conid, each]
 
     def allows(self, name, conid, value):
         return any(math.isclose(value, told) for told in self.told[conid, name])
@@ -143,10 +166,7 @@ class LineSession:
     async def play(self, phase):
         """Say what a phase has, wait for two flushes, and check the rows since then."""
         at = len(self.received.updates)
-        for name in ("told", "values"):
-            setattr(self.before, name, defaultdict(set, {
-                key: set(known) for key, known in getattr(self.evidence, name).items()
-            }))  # fmt: skip
+        self.before = self.evidence.copy()
         self.portfolio_at = time.monotonic()
         # Portfolio rows of this moment: positions that differ from them may be late.
         packet = [portfolio(ACCOUNT, conid, HELD, 1.5) for conid in CONIDS]
@@ -188,12 +208,12 @@ class LineSession:
             return messages.error(request, value, f"code {value}")
         for evidence in (self.evidence, self.before):
             if kind == "model":
-                price, delta = value
-                evidence.told[conid, "model"].add(price)
-                evidence.told[conid, "delta"].add(delta)
+                evidence.hear(conid, "model", value[0])
+                evidence.hear(conid, "delta", value[1])
             else:
-                evidence.told[conid, kind].add(value)
+                evidence.hear(conid, kind, value)
         if kind == "model":
+            price, delta = value
             greeks = ("0.2", str(delta), str(price), "0.0", "0.1", "0.1", "-0.1", "100.0")
             return ("21", str(request), "13", "0", *greeks)
         return messages.tick_price(request, TICKS[kind][0], value, "3", 1)
@@ -217,6 +237,7 @@ class LineSession:
             return
         assert row.market_data_type not in (3, 4), f"a delayed price beats the broker: {text}"
         price = row.market_price
+        self.played[str(row.price_kind)] += 1
         assert row.note is None, text
         assert row.market_value == pytest.approx(price * 100 * HELD), text
         two_sided = None not in (row.bid, row.ask) and row.bid <= row.ask
@@ -274,4 +295,5 @@ def test_whatever_a_line_says_a_row_has_nothing_that_was_not_told_or_does_not_co
             print(number, dict(played), flush=True)
             if played["messages"] >= MESSAGES:
                 break
-    assert played["rows"]
+    assert played["MARK"]
+    assert played["MID"]
