@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer
 from ib_gateway_simulator.control.faults import Answers, Connectivity, Faults
-from ib_gateway_simulator.control.market_data_faults import Lines
+from ib_gateway_simulator.control.market_data_faults import Lines, ModelUnit
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.market.sessions import checked
 from ib_gateway_simulator.market_data.ticks import Kind
@@ -92,6 +92,11 @@ class PinQuote(Arguments):
     no_mark: bool = False
     release: bool = False
     last_age_s: Annotated[float, Field(ge=0)] | None = None
+
+
+class UnitOfModel(Arguments):
+    conid: int
+    unit: ModelUnit = "quoted"
 
 
 class SilenceLine(Arguments):
@@ -205,6 +210,7 @@ ACTIONS: dict[str, Action] = {
     "permissions": Action(arguments=Permission, method="set_permission"),
     "line_answer": Action(arguments=LineAnswer, method="answer_line"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
+    "model_unit": Action(arguments=UnitOfModel, method="model_unit"),
     "freeze": Action(arguments=Freeze, method="freeze"),
     "hours": Action(arguments=SetHours, method="set_hours"),
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),

@@ -13,6 +13,7 @@ from ib_gateway_simulator.market.sessions import checked
 from ib_gateway_simulator.market_data.ticks import Kind
 
 Lines = Literal["dead", "alive"]
+ModelUnit = Literal["quoted", "major"]
 
 
 class MarketDataFaults(Readings):
@@ -67,6 +68,18 @@ class MarketDataFaults(Readings):
         at = None if last_age_s is None else int(self._gateway.now() - last_age_s)
         pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark, traded_at=at)
         self._gateway.market.pin(conid, None if release else pin)
+
+    def model_unit(self, conid: int, unit: ModelUnit = "quoted") -> None:
+        """Set the unit of a contract's option model where prices are quoted in cents.
+
+        `quoted` is that of its prices, `major` that of its currency: the model's price, the price
+        of its underlying, and the greeks that have a unit. IB documents neither for contracts with
+        a price magnifier (IB, "Contract Details").
+        """
+        self._check_contract(conid)
+        if unit not in get_args(ModelUnit):
+            raise ActionError("unit", f"{unit!r} is not one of {', '.join(get_args(ModelUnit))}")
+        self._gateway.market.set_model_unit(conid, major=unit == "major")
 
     def freeze(self, frozen: bool = True) -> None:
         """Stop the ticks without any notice (a closed market), or continue them.

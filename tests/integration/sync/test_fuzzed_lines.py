@@ -84,7 +84,7 @@ QUOTE = ("bid", "ask", "last")
 
 
 class Evidence:
-    """What a gateway said of each line since its last interruption, and what the broker's values are.
+    """What a gateway said of each line since its last interruption, and of the broker's values.
 
     The sides of a quote prove each other: a gateway sends a side when it changes. Those from before
     an interruption count again with the next tick of any of them.
