@@ -65,13 +65,15 @@ marks = st.tuples(st.just("mark"), odd_prices)
 models = st.tuples(st.just("model"), st.tuples(odd_prices, st.sampled_from([-0.9, -0.2, -2, 0.5])))
 values = st.tuples(st.sampled_from(["portfolio", "profit"]), prices)
 late = st.tuples(st.just("position"), st.sampled_from([0.0, 1.0, 7.0]))
-kinds = st.tuples(st.just("type"), st.sampled_from([1, 1, 2, 3, 4]))
+kinds = st.tuples(st.just("type"), st.sampled_from([1, 1, 1, 1, 2, 3, 4]))
 codes = st.tuples(st.just("code"), st.sampled_from([10999, 399, 2119, 10090, 10167, 300, 354]))
 halts = st.tuples(st.just("halted"), st.sampled_from([0, 1]))
 said = st.one_of(sides, sides, sides, marks, marks, models, values, values, late, kinds, halts)
-of_line = st.tuples(st.sampled_from(CONIDS), st.one_of(said, said, said, codes))
+of_line = st.tuples(st.sampled_from(CONIDS), st.one_of(*[said] * 8, codes))
 quiet = st.sampled_from([("bid",), ("mark",), ("model",), ("profit",), ("bid", "ask", "model")])
 """What alone goes on in a phase: the other parts have died."""
+
+OPENING = (("bid", 4.0), ("ask", 4.1), ("last", 4.1), ("mark", 4.0), ("model", (4.1, 0.5)))
 
 some = st.lists(of_line, min_size=1, max_size=40)
 alone = st.builds(lambda told, only: [(c, t) for c, t in told if t[0] in only], some, quiet)
@@ -148,6 +150,7 @@ class LineSession:
         await streamer.start()
         try:
             await eventually(lambda: set(self.gateway.lines) == set(CONIDS))
+            await self.play([(conid, told) for conid in CONIDS for told in OPENING])
             for phase in script:
                 await self.play(phase)
         finally:
