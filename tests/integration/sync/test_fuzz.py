@@ -197,6 +197,7 @@ class Session:
             positions_interval_s=1e-3,
             second_list_s=1e-3,
             refresh_interval_s=60,
+            session_lease_s=300,  # this machine may be busy with other things
             fsync=False,
         )
         self.lake = Lake(path, fsync=False)
