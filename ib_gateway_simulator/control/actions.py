@@ -94,6 +94,10 @@ class PinQuote(Arguments):
     last_age_s: Annotated[float, Field(ge=0)] | None = None
 
 
+class DelayedSaid(Arguments):
+    said: bool = True
+
+
 class UnitOfModel(Arguments):
     conid: int
     unit: ModelUnit = "quoted"
@@ -210,6 +214,7 @@ ACTIONS: dict[str, Action] = {
     "permissions": Action(arguments=Permission, method="set_permission"),
     "line_answer": Action(arguments=LineAnswer, method="answer_line"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
+    "say_delayed": Action(arguments=DelayedSaid, method="say_delayed"),
     "model_unit": Action(arguments=UnitOfModel, method="model_unit"),
     "freeze": Action(arguments=Freeze, method="freeze"),
     "hours": Action(arguments=SetHours, method="set_hours"),

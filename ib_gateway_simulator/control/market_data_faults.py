@@ -69,6 +69,14 @@ class MarketDataFaults(Readings):
         pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark, traded_at=at)
         self._gateway.market.pin(conid, None if release else pin)
 
+    def say_delayed(self, said: bool = True) -> None:
+        """Set whether new lines of delayed data say so by messages 58 and 10167.
+
+        Their ticks have the types of delayed data in any case (IB, "Available Tick Types": 66 to
+        76). A line without these messages was never recorded: the worst case.
+        """
+        self._gateway.market_data.delayed_unsaid = not said
+
     def model_unit(self, conid: int, unit: ModelUnit = "quoted") -> None:
         """Set the unit of a contract's option model where prices are quoted in cents.
 

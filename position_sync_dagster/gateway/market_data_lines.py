@@ -14,6 +14,7 @@ from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import (
     ADVICE,
+    DELAYED_TICKS,
     ENDS_LINE,
     MARK_PRICE_GENERIC_TICK,
     MARK_TICK,
@@ -247,6 +248,8 @@ class _Line:
         """Record when the parts arrived that the newest ticks brought."""
         kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
         sides = (ticker.bid, ticker.ask)
+        if kinds & QUOTE_TICKS:
+            self.arrivals.delayed = bool(kinds & DELAYED_TICKS)
         if not _same(sides, self.sides):
             self.arrivals.quote = self.arrivals.moved = at
         elif kinds & QUOTE_TICKS:

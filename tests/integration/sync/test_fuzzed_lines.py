@@ -61,6 +61,7 @@ prices = st.sampled_from([0.0, 0.01, 0.05, 1.0, 1.5, 4.0, 4.1, 12.0, 60.0, 199.9
 odd_prices = st.one_of(prices, st.sampled_from([-1.0, math.inf, math.nan, 1.7976931348623157e308]))
 TICKS = {"bid": (1, 66), "ask": (2, 67), "last": (4, 68), "mark": (37, 37)}
 sides = st.tuples(st.sampled_from(["bid", "ask", "bid", "ask", "last"]), odd_prices)
+delayed = st.tuples(st.sampled_from(["delayed bid", "delayed ask"]), odd_prices)
 marks = st.tuples(st.just("mark"), odd_prices)
 models = st.tuples(st.just("model"), st.tuples(odd_prices, st.sampled_from([-0.9, -0.2, -2, 0.5])))
 values = st.tuples(st.sampled_from(["portfolio", "profit"]), prices)
@@ -68,7 +69,9 @@ late = st.tuples(st.just("position"), st.sampled_from([0.0, 1.0, 7.0]))
 kinds = st.tuples(st.just("type"), st.sampled_from([1, 1, 1, 1, 2, 3, 4]))
 codes = st.tuples(st.just("code"), st.sampled_from([10999, 399, 2119, 10090, 10167, 300, 354]))
 halts = st.tuples(st.just("halted"), st.sampled_from([0, 1]))
-said = st.one_of(sides, sides, sides, marks, marks, models, values, values, late, kinds, halts)
+said = st.one_of(
+    sides, sides, sides, sides, delayed, marks, marks, models, values, values, late, kinds, halts
+)
 of_line = st.tuples(st.sampled_from(CONIDS), st.one_of(*[said] * 8, codes))
 quiet = st.sampled_from([("bid",), ("mark",), ("model",), ("profit",), ("bid", "ask", "model")])
 """What alone goes on in a phase: the other parts have died."""
@@ -209,6 +212,8 @@ class LineSession:
             return messages.tick_generic(request, 49, value)
         if kind == "code":
             return messages.error(request, value, f"code {value}")
+        at = kind.startswith("delayed ")
+        kind = kind.removeprefix("delayed ")
         for evidence in (self.evidence, self.before):
             if kind == "model":
                 evidence.hear(conid, "model", value[0])
@@ -219,7 +224,7 @@ class LineSession:
             price, delta = value
             greeks = ("0.2", str(delta), str(price), "0.0", "0.1", "0.1", "-0.1", "100.0")
             return ("21", str(request), "13", "0", *greeks)
-        return messages.tick_price(request, TICKS[kind][0], value, "3", 1)
+        return messages.tick_price(request, TICKS[kind][at], value, "3", 1)
 
     def check(self, row, phase):
         """Check a row by what was told: before the phase, or in it."""

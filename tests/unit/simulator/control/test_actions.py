@@ -26,6 +26,7 @@ UNKIND: list[tuple[str, dict[str, Any]]] = [
     ("download_end", {"account": "DUSIM0001", "blank": True}),
     ("positions_end", {"delay_s": 20}),
     ("positions_end", {"delay_s": None, "late_rows": 3}),
+    ("say_delayed", {"said": False}),
     ("model_unit", {"conid": 1, "unit": "major"}),
     ("positions_late", {"delay_s": 2}),
     ("hours", {"conid": None, "hours": "0930-1600"}),
