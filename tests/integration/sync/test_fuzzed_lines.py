@@ -1,7 +1,8 @@
 """A gateway whose market data say anything: no row says what was not told, or what does not count.
 
 Quote, mark, model and profit die apart, marks lie outside the quote or are 0, positions come late,
-codes are unknown, data turn delayed. It sends as many messages as `test_fuzz.py`.
+codes are unknown, data turn delayed. It sends a third of the messages of `test_fuzz.py`, since each
+script waits for the rows.
 """
 
 import asyncio
@@ -301,7 +302,7 @@ def test_whatever_a_line_says_a_row_has_nothing_that_was_not_told_or_does_not_co
         for number in count(first):
             play_seed(number, played, lake)
             print(number, dict(played), flush=True)
-            if played["messages"] >= MESSAGES:
+            if played["messages"] >= MESSAGES / 3:
                 break
     assert played["MARK"]
     assert played["MID"]
