@@ -78,7 +78,8 @@ chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, 
 .PHONY: fuzz
 fuzz: $(SYNCED) ## a gateway that sends anything: a million messages, over a night
 	@FUZZ_MESSAGES=$(MESSAGES) FUZZ_SEED=$(or $(SEED),random) \
-	  $(BIN)/pytest -q -s -o timeout=0 $(ARGS) tests/integration/sync/test_fuzz.py
+	  $(BIN)/pytest -q -s -o timeout=0 $(ARGS) tests/integration/sync/test_fuzz.py \
+	  tests/integration/sync/test_fuzzed_lines.py
 
 .PHONY: bench
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)

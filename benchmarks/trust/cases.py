@@ -24,7 +24,10 @@ from tests.support.booked_legs import terms_of
 ACCOUNT, CALL, PUT, WING = "DUSIM0001", 921000001, 921000002, 921000003
 LEGS = (CALL, PUT, WING)
 HERE = Path(__file__).parents[2]
-STARTED_S = 60.0
+AT_ONCE = 4
+"""The number of cases that are played at the same time: each is three processes."""
+
+STARTED_S = 180.0
 """The stream has so long to write its first row."""
 
 ONE_ACCOUNT = """\
@@ -87,8 +90,8 @@ class Stage:
         rows = found.filter(pl.col("source") == "STREAM").sort("timestamp").tail(1).to_dicts()
         return rows[0] if rows else None
 
-    def read(self, conid: int, true: float | None = None) -> None:
-        """Keep what the newest row of a leg says, beside the true price."""
+    def read(self, conid: int, true: float | None = None, *, delta: bool = False) -> None:
+        """Keep what the newest row of a leg says, beside the true price; its delta if asked for."""
         row, now = self.newest(conid), datetime.now(UTC)
         moment = f"{time.time() - self.began:.0f} s"
         market = "" if true is None else f"{true:g}"
@@ -99,7 +102,13 @@ class Stage:
         price = "null" if value is None else f"{value / position / 100:.4g}"
         kind = row["price_kind"] or row["value_source"]
         age = "unknown" if row["value_time"] is None else _age(now, row["value_time"])
-        self.rows.append((moment, market, price, kind, age, row.get("note") or ""))
+        note = row.get("note") or ""
+        if delta:
+            of_model = row["greeks_time"]
+            known = "null" if row["delta"] is None else f"{row['delta']:.2f}"
+            since = "" if of_model is None else f", {_age(now, of_model)} old"
+            note = f"delta {known}{since}"
+        self.rows.append((moment, market, price, kind, age, note))
 
     def read_account(self) -> None:
         """Keep what `broker_positions` says of the account."""
@@ -140,6 +149,52 @@ def dead_line(stage: Stage) -> None:
     for seconds in (3, 12, 60, 180):
         if stage.at(seconds):
             stage.read(PUT, 60.1)
+
+
+def dead_quotes(stage: Stage) -> None:
+    """Stop quotes and marks of a leg while its model goes on, and move its price."""
+    _one_part(stage, "model")
+
+
+def dead_quotes_with_notice(stage: Stage) -> None:
+    """Do the same, and report that the farm is broken (2103)."""
+    _one_part(stage, "model", notice=2103)
+
+
+def mark_alone(stage: Stage) -> None:
+    """Stop quotes and the model while marks go on, and move the price."""
+    _one_part(stage, "mark")
+
+
+def _one_part(stage: Stage, only: str, *, notice: int | None = None) -> None:
+    stage.act("ticking", conid=PUT, only=[only])
+    if notice is not None:
+        stage.act("farm", farm="usfarm", code=notice)
+    stage.act("quote", conid=PUT, bid=60.0, ask=60.2, last=60.1, mark=60.1)
+    stage.begin()
+    for seconds in (3, 12, 60):
+        if stage.at(seconds):
+            stage.read(PUT, 60.1)
+
+
+def dead_model(stage: Stage) -> None:
+    """Stop the model of a leg while its quotes and marks go on."""
+    stage.act("ticking", conid=PUT, only=["quote", "mark"])
+    stage.begin()
+    for seconds in (10, 45, 90):
+        if stage.at(seconds):
+            stage.read(PUT, delta=True)
+
+
+def odd_mark(stage: Stage) -> None:
+    """Send a mark far outside the quote, and then one of 0 under a bid."""
+    stage.act("quote", conid=PUT, bid=4.0, ask=4.1, last=4.05, mark=1.5)
+    stage.begin()
+    if stage.at(3):
+        stage.read(PUT, 4.05)
+    stage.act("quote", conid=PUT, bid=4.0, ask=4.1, last=4.05, mark=0.0)
+    if stage.at(8):
+        stage.read(PUT, 4.05)
 
 
 def dead_login(stage: Stage) -> None:
@@ -194,14 +249,19 @@ CASES = (
         play=quiet_wing,
         quotes={WING: {"ask": 0.05, "last": 1.2, "mark": 0.02, "last_age_s": 3600}},
     ),
+    Case(name="2100: the account feed ended", play=ended_account, book=ONE_ACCOUNT),
     Case(
         name="a wide quote 1.00/3.00 with a last trade of 1.10 an hour ago",
         play=wide_quote,
         quotes={CALL: {"bid": 1, "ask": 3, "last": 1.1, "no_mark": True, "last_age_s": 3600}},
     ),
     Case(name="a dead line among live ones", play=dead_line),
+    Case(name="quotes dead, tick 13 goes on", play=dead_quotes),
+    Case(name="quotes dead, tick 13 goes on, with 2103", play=dead_quotes_with_notice),
+    Case(name="quotes dead, tick 37 goes on", play=mark_alone),
+    Case(name="tick 13 dead, quotes go on", play=dead_model),
+    Case(name="a mark of 1.50, then of 0, under a quote of 4.00/4.10", play=odd_mark),
     Case(name="every line dead after 1102", play=dead_login),
-    Case(name="2100: the account feed ended", play=ended_account, book=ONE_ACCOUNT),
     Case(name="a restore during the log-in", play=restore_in_login, offline=True),
 )
 
@@ -210,7 +270,7 @@ def cases(bench: Bench) -> None:
     """Play every case and print what the newest row said."""
     folder = bench.new_folder("trust")
     folder.mkdir(parents=True)
-    with ThreadPoolExecutor(len(CASES)) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         found = list(threads.map(lambda case: _played(case, folder, quick=bench.quick), CASES))
     bench.report.say(f"{'after':>7} {'true':>6} {'value':>8}  {'kind':<11} {'age':>8}  note")
     for case, rows in zip(CASES, found, strict=True):

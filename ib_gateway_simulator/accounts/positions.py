@@ -43,6 +43,8 @@ class PositionsService:
         """How long after the first rows the end of a list comes; None means never."""
         self.late_rows = 0
         """How many rows come only with a delayed end."""
+        self.change_delay_s = 0.0
+        """How long after a trade the message of its position comes."""
 
     def subscribe(self, client: ClientConnection) -> None:
         """Send all positions of all accounts and their end, and every change from now on.
@@ -98,9 +100,17 @@ class PositionsService:
         client.send(account_messages.position_multi_end(req_id))
 
     def send_change(self, row: Row) -> None:
-        """Send a changed position to every client that subscribed."""
+        """Send a changed position to every client that subscribed, now or after the delay."""
+        fields = self._rows.position(row)
+        if self.change_delay_s:
+            self._call_later(self.change_delay_s, lambda: self._send_to_all(fields))
+        else:
+            self._send_to_all(fields)
+
+    def _send_to_all(self, fields: Fields) -> None:
         for client in self._clients:
-            client.send(self._rows.position(row))
+            client.send(fields)
+            client.flush()
 
     def start_silence(self) -> None:
         """Send no late tail from now on, as without a connection to IB."""

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer
 from ib_gateway_simulator.control.faults import Answers, Connectivity, Faults
-from ib_gateway_simulator.control.market_data_faults import Lines
+from ib_gateway_simulator.control.market_data_faults import Lines, ModelUnit
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.market.sessions import checked
 from ib_gateway_simulator.market_data.ticks import Kind
@@ -77,6 +77,12 @@ class Permission(Arguments):
     code: int | None = None
 
 
+class LineAnswer(Arguments):
+    conid: int
+    code: int | None = None
+    ticking: bool = False
+
+
 class PinQuote(Arguments):
     conid: int
     bid: float | None = None
@@ -86,6 +92,15 @@ class PinQuote(Arguments):
     no_mark: bool = False
     release: bool = False
     last_age_s: Annotated[float, Field(ge=0)] | None = None
+
+
+class DelayedSaid(Arguments):
+    said: bool = True
+
+
+class UnitOfModel(Arguments):
+    conid: int
+    unit: ModelUnit = "quoted"
 
 
 class SilenceLine(Arguments):
@@ -130,6 +145,10 @@ class EndOfDownload(Arguments):
 class EndOfPositions(Arguments):
     delay_s: Annotated[float, Field(ge=0)] | None = 0.0
     late_rows: Annotated[int, Field(ge=0)] = 0
+
+
+class LatePositions(Arguments):
+    delay_s: Annotated[float, Field(ge=0)] = 0.0
 
 
 class EmptyLists(Arguments):
@@ -193,7 +212,10 @@ ACTIONS: dict[str, Action] = {
     "pause": Action(arguments=NoArguments, method="pause"),
     "resume": Action(arguments=NoArguments, method="resume"),
     "permissions": Action(arguments=Permission, method="set_permission"),
+    "line_answer": Action(arguments=LineAnswer, method="answer_line"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
+    "say_delayed": Action(arguments=DelayedSaid, method="say_delayed"),
+    "model_unit": Action(arguments=UnitOfModel, method="model_unit"),
     "freeze": Action(arguments=Freeze, method="freeze"),
     "hours": Action(arguments=SetHours, method="set_hours"),
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
@@ -202,6 +224,7 @@ ACTIONS: dict[str, Action] = {
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
+    "positions_late": Action(arguments=LatePositions, method="positions_late"),
     "empty_lists": Action(arguments=EmptyLists, method="empty_lists"),
     "login": Action(arguments=OtherLogin, method="log_in_as"),
     "ticking": Action(arguments=Ticking, method="ticking"),

@@ -13,6 +13,7 @@ from ib_gateway_simulator.market.sessions import checked
 from ib_gateway_simulator.market_data.ticks import Kind
 
 Lines = Literal["dead", "alive"]
+ModelUnit = Literal["quoted", "major"]
 
 
 class MarketDataFaults(Readings):
@@ -28,6 +29,19 @@ class MarketDataFaults(Readings):
         """Set the market data permission of one contract, or of all; code None permits."""
         self._gateway.market_data.set_permission(conid, code)
         self._gateway.flush()
+
+    def answer_line(self, conid: int, code: int | None = None, ticking: bool = False) -> None:
+        """Answer requests for lines of a contract with a code of any meaning; None ends that.
+
+        Nothing else follows, or with `ticking` the ticks of a line that runs. IB adds codes, and
+        its list leaves some out: 10197 and 10167 were reported by users first.
+        """
+        self._check_contract(conid)
+        codes = self._gateway.market_data.odd_codes
+        if code is None:
+            codes.pop(conid, None)
+        else:
+            codes[conid] = (code, ticking)
 
     def pin_quote(
         self,
@@ -54,6 +68,26 @@ class MarketDataFaults(Readings):
         at = None if last_age_s is None else int(self._gateway.now() - last_age_s)
         pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark, traded_at=at)
         self._gateway.market.pin(conid, None if release else pin)
+
+    def say_delayed(self, said: bool = True) -> None:
+        """Set whether new lines of delayed data say so by messages 58 and 10167.
+
+        Their ticks have the types of delayed data in any case (IB, "Available Tick Types": 66 to
+        76). A line without these messages was never recorded: the worst case.
+        """
+        self._gateway.market_data.delayed_unsaid = not said
+
+    def model_unit(self, conid: int, unit: ModelUnit = "quoted") -> None:
+        """Set the unit of a contract's option model where prices are quoted in cents.
+
+        `quoted` is that of its prices, `major` that of its currency: the model's price, the price
+        of its underlying, and the greeks that have a unit. IB documents neither for contracts with
+        a price magnifier (IB, "Contract Details").
+        """
+        self._check_contract(conid)
+        if unit not in get_args(ModelUnit):
+            raise ActionError("unit", f"{unit!r} is not one of {', '.join(get_args(ModelUnit))}")
+        self._gateway.market.set_model_unit(conid, major=unit == "major")
 
     def freeze(self, frozen: bool = True) -> None:
         """Stop the ticks without any notice (a closed market), or continue them.

@@ -76,6 +76,7 @@ class Market:
         self._rate = rate
         self._seed = seed
         self._pins: dict[int, Pin] = dict(pins or {})
+        self._models_in_major: set[int] = set()
         self._walks = {symbol: RandomWalk(item, seed) for symbol, item in underlyings.items()}
         self._quotes: dict[int, Quote] = {}
         self._terms: dict[int, _Terms] = {}
@@ -106,6 +107,11 @@ class Market:
             quote = self._quotes[conid] = self._new_quote(self._contracts[conid])
         return quote
 
+    def set_model_unit(self, conid: int, *, major: bool) -> None:
+        """Compute the option model of a contract in the major unit, or in the quoted one."""
+        (self._models_in_major.add if major else self._models_in_major.discard)(conid)
+        self._quotes.pop(conid, None)
+
     def value_price(self, conid: int) -> float:
         """Return the price for portfolio values, in the major unit of the currency."""
         quote = self.quote(conid)
@@ -121,6 +127,7 @@ class Market:
         walk = self._walks[contract.underlying]
         spot = walk.price()
         theory = self._theory(contract, spot)
+        model_unit = 1 if contract.conid in self._models_in_major else contract.price_magnifier
         fair = (spot if theory is None else theory.price) * contract.price_magnifier
         day = self._day(contract, walk)
         tick = contract.min_tick
@@ -142,8 +149,8 @@ class Market:
             volume=volume,
             open=day.open,
             close=day.close,
-            greeks=theory,
-            underlying_price=spot * contract.price_magnifier,
+            greeks=None if theory is None else theory.in_unit(model_unit),
+            underlying_price=spot * model_unit,
             trade_step=trade.step,
         )
         pin = self._pins.get(contract.conid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _SQRT_2PI = math.sqrt(2 * math.pi)
 DAYS_PER_YEAR = 365.0
@@ -22,6 +22,18 @@ class Greeks:
     gamma: float
     vega: float
     theta: float
+
+    def in_unit(self, per_major: int) -> Greeks:
+        """Return them in a unit of which the major unit has so many, as 100 cents."""
+        if per_major == 1:
+            return self
+        return replace(
+            self,
+            price=self.price * per_major,
+            gamma=self.gamma / per_major,
+            vega=self.vega * per_major,
+            theta=self.theta * per_major,
+        )
 
 
 def _cdf(x: float) -> float:

@@ -65,6 +65,10 @@ class MarketDataService:
         """Send nothing at all, as without a connection to IB."""
         self._frozen_at: float | None = None
         self._only: dict[int, tuple[ticks.Kind, ...]] = {}
+        self.odd_codes: dict[int, tuple[int, bool]] = {}
+        """Contracts whose lines are answered with a code of any meaning, and whether they tick."""
+        self.delayed_unsaid = False
+        """Whether lines of delayed data open without the messages that say so."""
         self.dead_after_restore = False
         """Whether lines stay silent once their farm or the connection to IB is back."""
 
@@ -78,6 +82,11 @@ class MarketDataService:
             client.send(refused)
             return
         contract = request.contract.find(self._book.contracts.values())[0]
+        code, ticking = self.odd_codes.get(contract.conid, (None, True))
+        if code is not None:
+            client.send(messages.error(req_id, code, f"Simulated error {code}"))
+        if not ticking:
+            return
         barred = self._permissions.live_refusal(contract.conid)
         if barred is not None and client.market_data_type not in (DELAYED, DELAYED_FROZEN):
             client.send(messages.error(req_id, barred))
@@ -126,9 +135,10 @@ class MarketDataService:
         ]
         # 58 before 81 live, and after it where data is delayed: both were recorded by ibkr-go.
         for fields in reversed(head) if line.delayed else head:
-            client.send(fields)
+            if not (line.delayed and self.delayed_unsaid and fields is head[0]):
+                client.send(fields)
         advisory = self._permissions.advisory(contract.conid)
-        if line.delayed:
+        if line.delayed and not self.delayed_unsaid:
             client.send(messages.error(req_id, Code.DELAYED_DATA_SHOWN))
         elif advisory is not None:
             client.send(messages.error(req_id, advisory))

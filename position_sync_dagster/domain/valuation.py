@@ -266,6 +266,69 @@ def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -
     return not bid - tolerance <= mark <= ask + tolerance
 
 
+MODEL_BAND = 5.0
+"""An amount of the model is in the unit of a known price if it is at most so many times larger or
+smaller; two units differ by a factor of 100."""
+
+
+def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | None) -> Quote:
+    """Return a quote with the amounts of its model in the unit of its prices.
+
+    For a contract that is quoted in cents it is not documented whether the gateway's option model
+    is in cents too. Two comparisons show it: the model's price with the mark or the middle of the
+    quote, and the price of its underlying with the strike, which is in the quoted unit. Where they
+    differ, or neither shows it, all these amounts are unknown.
+
+    Args:
+        quote: What counts of the newest market data.
+        strike: The strike of the contract.
+        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
+
+    >>> cents = Quote(conid=1, mark=12.5, model_price=0.126, vega=0.02, underlying_price=4.5)
+    >>> found = in_quoted_unit(cents, 460.0, 100)
+    >>> found.model_price, found.vega, found.underlying_price
+    (12.6, 2.0, 450.0)
+    >>> in_quoted_unit(cents, 4.6, 100).vega is None
+    True
+    """
+    if price_magnifier == 1:
+        return quote
+    sides = _sides(quote)
+    price = quote.mark or (sum(sides) / 2 if sides is not None else None)
+    factors = {
+        factor
+        for amount, quoted in ((quote.model_price, price), (quote.underlying_price, strike))
+        if (factor := _factor_between(amount, quoted, price_magnifier)) is not None
+    }
+    if factors == {1}:
+        return quote
+    known = next(iter(factors)) if len(factors) == 1 else None
+
+    def converted(amount: float | None, factor: float | None) -> float | None:
+        return None if amount is None or factor is None else amount * factor
+
+    return replace(
+        quote,
+        model_price=converted(quote.model_price, known),
+        underlying_price=converted(quote.underlying_price, known),
+        vega=converted(quote.vega, known),
+        theta=converted(quote.theta, known),
+        gamma=converted(quote.gamma, 1 / known if known else None),
+    )
+
+
+def _factor_between(
+    amount: float | None, quoted: float | None, price_magnifier: int | None
+) -> int | None:
+    """Return by what an amount is to be multiplied to be in the quoted unit; None: unclear."""
+    if not amount or not quoted or price_magnifier is None:
+        return None
+    for factor in (1, price_magnifier):
+        if 1 / MODEL_BAND <= amount * factor / quoted <= MODEL_BAND:
+            return factor
+    return None
+
+
 ROUNDING = 0.01
 """The unit to which the broker rounds money, in the major unit of the currency."""
 
@@ -351,9 +414,10 @@ def revalue(
 
     A closed holding gives the explicit zero row. With an unknown factor (`price_magnifier` None)
     the broker's value is used; where it gave none, the price is kept and the money stays unknown,
-    theta and vega too. A delayed price is older than a value that the broker gave or confirmed
-    within the delay, and is not used then. The row's `value_time` is that of its source, never
-    now: of delayed or frozen data only a last trade has a known time.
+    as do the greeks that have a unit, and the price of the underlying. A delayed price is older
+    than a value that the broker gave or confirmed within the delay, and is not used then. The row's
+    `value_time` is that of its source, never now: of delayed or frozen data only a last trade has a
+    known time.
 
     Args:
         holding: The holding as the broker last reported it.
@@ -366,6 +430,8 @@ def revalue(
         max_last_age: An older last trade is not used.
     """
     price = None
+    if quote is not None:
+        quote = in_quoted_unit(quote, holding.instrument.strike, price_magnifier)
     if quote is not None and (trusted or holding.market_value is None):
         price = price_of(quote, now=writing.now, max_last_age=max_last_age)
     unknown_money = price_magnifier is None and holding.market_value is not None
@@ -437,6 +503,11 @@ def _money(quoted: float | None, price_magnifier: int | None) -> float | None:
     return quoted / price_magnifier if quoted is not None and price_magnifier else None
 
 
+def _per_major(per_quoted: float | None, price_magnifier: int | None) -> float | None:
+    """Return an amount for each unit of a price as one for each major unit."""
+    return per_quoted * price_magnifier if per_quoted is not None and price_magnifier else None
+
+
 def _row(
     holding: BrokerPosition,
     worth: Worth,
@@ -471,7 +542,7 @@ def _row(
         daily_pnl=holding.daily_pnl,
         implied_vol=quote.implied_vol if quote else None,
         delta=quote.delta if quote else None,
-        gamma=quote.gamma if quote else None,
+        gamma=_per_major(quote.gamma, price_magnifier) if quote else None,
         vega=_money(quote.vega, price_magnifier) if quote else None,
         theta=_money(quote.theta, price_magnifier) if quote else None,
         underlying_price=quote.underlying_price if quote else None,

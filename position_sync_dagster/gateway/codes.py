@@ -12,7 +12,7 @@ from enum import IntEnum
 class GatewayCode(IntEnum):
     """The code of a message of type 4 (error or notice) that the product acts on.
 
-    A code that is not listed here changes nothing.
+    A code that is not listed here changes nothing, except on a line that never ticks.
 
     >>> f"{GatewayCode.TOO_MANY_LINES}", GatewayCode.TOO_MANY_LINES == 101
     ('101', True)
@@ -170,8 +170,16 @@ ENDS_LINE = NOT_PERMITTED | {
     GatewayCode.REQUEST_FAILED,
     GatewayCode.CUT_BY_FARM,
 }
-"""The request for market data is dead after these; 10090, 10091 and 10167 are advice, and ticks
-follow them."""
+"""The request for market data is dead after these."""
+
+ADVICE = frozenset(
+    {
+        GatewayCode.PARTLY_SUBSCRIBED,
+        GatewayCode.PARTLY_SUBSCRIBED_OPTION,
+        GatewayCode.DELAYED_INSTEAD,
+    }
+)
+"""Ticks follow these."""
 
 
 def is_notice(code: int) -> bool:
@@ -217,6 +225,9 @@ MARK_TICK = 37
 
 QUOTE_TICKS = frozenset({0, 1, 2, 3, 4, 5, 66, 67, 68, 69, 70, 71})
 """Tick types of prices and sizes of bid, ask and last, live and delayed. [D]"""
+
+DELAYED_TICKS = frozenset({66, 67, 68, 69, 70, 71})
+"""Those of delayed data: the gateway sends them for no live data, whatever message 58 says. [D]"""
 
 MARK_PRICE_GENERIC_TICK = "232"
 """Asks for the mark price. Real gateways refuse a list by the other names: one illegal entry

@@ -242,6 +242,8 @@ def forget_pnl_single(ib: IB, account: str, conid: int) -> None:
 _POSITIONS = "positions"
 """The name under which ib_async collects the rows of a list of positions."""
 
+_UNANSWERED_POSITIONS = "positions request timed out"
+
 WHOLE_ROW = 16
 """The number of fields of a whole position row; a portfolio row has more."""
 
@@ -280,6 +282,15 @@ def deliver_positions(ib: IB) -> None:
         ib.positionEvent.emit(row)
 
     wrapper.position = position  # type: ignore[method-assign, assignment]
+
+
+def is_unanswered(error: BaseException | None) -> bool:
+    """Return whether a log-in failed because nobody answered its request for the positions.
+
+    ib_async requests them at each log-in, and raises a `ConnectionError` with a list of the
+    requests that timed out, and no code (2.1.0, `connectAsync`).
+    """
+    return isinstance(error, ConnectionError) and error.args == ([_UNANSWERED_POSITIONS],)
 
 
 class RowFields(NamedTuple):

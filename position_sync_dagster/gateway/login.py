@@ -58,7 +58,7 @@ async def log_in(
 
     Raises:
         GatewayRefusedError: Nothing listens there, or it hangs up at once.
-        GatewayTimeoutError: It accepts the connection and then sends nothing.
+        GatewayTimeoutError: It accepts the connection and then sends nothing, or no positions.
         NotAGatewayError: It speaks another protocol.
         ClientIdInUseError: Every client id of the pool is in use.
     """
@@ -116,8 +116,10 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
     )
     try:
         await asyncio.wait({attempt, listener.failure}, return_when=asyncio.FIRST_COMPLETED)
-        timed_out = attempt.done() and isinstance(attempt.exception(), TimeoutError)
-        if listener.failure.done() and not timed_out:
+        error = attempt.exception() if attempt.done() else None
+        if ib_async_internals.is_unanswered(error):
+            raise _no_positions(listener, settings.gateway_timeout_s) from error
+        if listener.failure.done() and not isinstance(error, TimeoutError):
             raise listener.failure.result()
         await attempt
     except TimeoutError as error:
@@ -202,6 +204,17 @@ class _LoginListener:
                 "gateway has logged in.",
             )
         )
+
+
+def _no_positions(listener: _LoginListener, timeout_s: float) -> errors.GatewayTimeoutError:
+    lost = listener.connectivity.lost
+    return errors.GatewayTimeoutError(
+        f"The gateway at {listener.address} accepted the log-in and did not answer the request for "
+        f"all positions (reqPositions) within {timeout_s:g} s"
+        + (f"; it has lost IB: {lost}" if lost else "."),
+        remedy="It is tried again. See in TWS or IB Gateway whether it has logged in and shows the "
+        "positions; if it is only slow, raise POSITION_SYNC_GATEWAY_TIMEOUT_S.",
+    )
 
 
 def _failed_to_connect(address: str, error: OSError | ValueError) -> errors.GatewayError:

@@ -1,5 +1,6 @@
 """Market data lines: one subscription per conid, counted as the gateway counts them."""
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import (
+    ADVICE,
+    DELAYED_TICKS,
     ENDS_LINE,
     MARK_PRICE_GENERIC_TICK,
     MARK_TICK,
     QUOTE_TICKS,
+    is_notice,
 )
 from position_sync_dagster.gateway.ib_async_internals import (
     forget_request,
@@ -28,6 +32,10 @@ from position_sync_dagster.settings import Settings
 
 CANCEL_EFFECT_S = 2.0
 """A tick that comes later after a cancel shows that the cancel had no effect."""
+
+UNKNOWN_CODE_S = 5.0
+"""After a code that the product does not know, a line that never ticked has this long to tick: the
+code may be advice. Then it counts as a refusal."""
 
 MAX_RETIRED = 200
 """Cancelled requests whose late ticks are still recognized."""
@@ -188,14 +196,27 @@ class MarketDataLines:
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         line = self._by_request.get(request_id)
-        if line is None or code not in ENDS_LINE:
+        if line is None or code in ADVICE or is_notice(code):
             return
-        conid = line.contract.conId
+        conid, kind = line.contract.conId, line.market_data_type
+        refusal = Refusal(conid=conid, code=code, text=text, market_data_type=kind)
+        if code in ENDS_LINE:
+            self._end(line, refusal)
+        elif line.ticker.time is None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(UNKNOWN_CODE_S, self._end_unless_ticked, request_id, refusal)
+
+    def _end_unless_ticked(self, request_id: int, refusal: Refusal) -> None:
+        """End a line that has not ticked since a code that is not known."""
+        line = self._by_request.get(request_id)
+        if line is not None and line.ticker.time is None and self._ib.isConnected():
+            self._ib.client.cancelMktData(request_id)
+            self._end(line, refusal)
+
+    def _end(self, line: "_Line", refusal: Refusal) -> None:
         self._retire(line)
         for listener in list(self.on_refusal):
-            listener(
-                Refusal(conid=conid, code=code, text=text, market_data_type=line.market_data_type)
-            )
+            listener(refusal)
 
     def _retire(self, line: "_Line") -> None:
         """Remove a line, so that a later one of the conid starts without old prices."""
@@ -227,6 +248,8 @@ class _Line:
         """Record when the parts arrived that the newest ticks brought."""
         kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
         sides = (ticker.bid, ticker.ask)
+        if kinds & QUOTE_TICKS:
+            self.arrivals.delayed = bool(kinds & DELAYED_TICKS)
         if not _same(sides, self.sides):
             self.arrivals.quote = self.arrivals.moved = at
         elif kinds & QUOTE_TICKS:

@@ -23,11 +23,13 @@ class LineTrial:
         refusal: The gateway's message that refused or ended it.
         market_data_type: The type of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed
             frozen); None if no tick came.
+        greeks: Whether greeks came; None for a contract that has none.
     """
 
     conid: int
     refusal: Refusal | None = None
     market_data_type: int | None = None
+    greeks: bool | None = None
 
 
 def server_version(connection: GatewayConnection) -> int:
@@ -74,22 +76,27 @@ async def try_line(
     wait_s: float,
     market_data_type: int | None = None,
 ) -> LineTrial:
-    """Request one market data line, wait for its first tick or its refusal, and cancel it."""
+    """Request one market data line, wait for its first tick or its refusal, and cancel it.
+
+    Of an option the greeks are awaited as well.
+    """
     refusals: list[Refusal] = []
     connection.lines.on_refusal.append(refusals.append)
     connection.lines.subscribe(details, market_data_type=market_data_type)
-    kind = None
+    kind, greeks = None, None if details.right is None else False
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                while not refusals and kind is None and connection.is_connected:
+                while not refusals and connection.is_connected:
                     quote = connection.lines.quote(details.conid)
                     if quote is not None and quote.received_at is not None:
                         kind = quote.market_data_type or 1
+                        greeks = None if greeks is None else quote.delta is not None
+                    if kind is not None and greeks is not False:
+                        break
                     await asyncio.sleep(POLL_S)
     finally:
         connection.lines.cancel(details.conid)
         connection.lines.on_refusal.remove(refusals.append)
-    return LineTrial(
-        conid=details.conid, refusal=refusals[0] if refusals else None, market_data_type=kind
-    )
+    refusal = refusals[0] if refusals else None
+    return LineTrial(conid=details.conid, refusal=refusal, market_data_type=kind, greeks=greeks)

@@ -19,7 +19,7 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.gateway.codes import ALGO_VENUE, DELAYED_TYPES
+from position_sync_dagster.gateway.codes import ALGO_VENUE, DELAYED_TYPES, MarketDataType
 
 UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
@@ -169,12 +169,14 @@ class Arrivals:
         moved: The newest change of bid or ask.
         mark: The newest tick 37.
         model: The newest tick 13.
+        delayed: Whether the newest prices and sizes of the quote have types of delayed data.
     """
 
     quote: datetime | None = None
     moved: datetime | None = None
     mark: datetime | None = None
     model: datetime | None = None
+    delayed: bool = False
 
 
 def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
@@ -188,7 +190,8 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         arrivals: When its parts arrived.
     """
     contract, greeks = ticker.contract, ticker.modelGreeks
-    delayed = ticker.marketDataType in DELAYED_TYPES
+    delayed = ticker.marketDataType in DELAYED_TYPES or arrivals.delayed
+    kind = ticker.marketDataType
     last_time = ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp
     return Quote(
         conid=contract.conId if contract else 0,
@@ -201,7 +204,9 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         moved_at=arrivals.moved,
         mark_time=arrivals.mark,
         last_time=last_time,
-        market_data_type=ticker.marketDataType,
+        market_data_type=kind
+        if kind in DELAYED_TYPES or not delayed
+        else int(MarketDataType.DELAYED),
         halted=ticker.halted in (1, 2),
         implied_vol=_greek(greeks.impliedVol, -1) if greeks else None,
         delta=_greek(greeks.delta, -2) if greeks else None,

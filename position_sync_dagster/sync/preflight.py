@@ -1,6 +1,7 @@
 """The preflight: checks of this machine and of the gateway before the first start.
 
-It connects to the gateway for less than a minute, uses one market data line, and writes nothing.
+It connects to the gateway for less than a minute, uses one market data line at a time, and writes
+nothing.
 """
 
 import asyncio
@@ -105,6 +106,12 @@ WITHIN_S = 40.0
 ANSWER_S = 8.0
 """Time limit of one answer, in seconds."""
 
+MOST_EXCHANGES = 8
+"""Maximum number of exchanges on which a market data line is tried, one after the other."""
+
+TRIALS_S = 20.0
+"""No further line is tried after this time, in seconds: one that stays silent takes `ANSWER_S`."""
+
 CLOCK_S = 2.0
 MOST_LEGS = 100
 """Maximum number of legs compared with their contract details; each takes one request."""
@@ -170,7 +177,7 @@ class _Survey:
             await connection.feed.ensure(timedelta(seconds=self._settings.refresh_interval_s))
             self._found.append(of_account_time(connection.feed.account_time, utc_now()))
             self._accounts(connection)
-            await self._line(connection, legs)
+            await self._lines(connection, legs)
             await self._legs(connection, legs)
         finally:
             await connection.close()
@@ -233,26 +240,41 @@ class _Survey:
         for problem in feed.problems:
             self._found.append(warning("positions", problem, "See docs/operations.md."))
 
-    async def _line(self, connection: GatewayConnection, legs: list[Leg]) -> None:
-        conid = trial_conid(connection.feed.holdings, legs, self._settings.sec_types)
-        if conid is None:
+    async def _lines(self, connection: GatewayConnection, legs: list[Leg]) -> None:
+        """Try one line for each exchange of which something is held, one after the other."""
+        conids = trial_conids(connection.feed.holdings, legs, self._settings.sec_types)
+        if not conids:
             remedy = "Run it again once a position is held."
             self._found.append(warning("market data", "not tried: nothing is held", remedy))
             return
-        details = (await connection.details([conid])).get(conid)
-        if details is None:
-            remedy = "Run it again; if this stays, check the gateway."
-            text = f"not tried: the gateway has no details of {conid}"
-            self._found.append(warning("market data", text, remedy))
-            return
+        details = await connection.details(conids)
+        until = time.monotonic() + TRIALS_S
+        for at, conid in enumerate(conids):
+            if time.monotonic() > until:
+                text = f"not tried for want of time: {', '.join(map(str, conids[at:]))}"
+                self._found.append(warning("market data", text, "Run it again."))
+                return
+            if conid not in details:
+                remedy = "Run it again; if this stays, check the gateway."
+                text = f"not tried: the gateway has no details of {conid}"
+                self._found.append(warning("market data", text, remedy))
+                continue
+            found = await self._trial(connection, details[conid])
+            self._found += found if at == 0 else found[:1]
+            if found[0].level is Level.BAD and found[0].check == "lines":
+                return
+
+    async def _trial(
+        self, connection: GatewayConnection, details: ContractDetails
+    ) -> list[Finding]:
         trial = await survey.try_line(connection, details, wait_s=ANSWER_S)
         delayed = None
         if trial.refusal is not None and trial.refusal.code in NOT_PERMITTED:
             delayed = await survey.try_line(
                 connection, details, wait_s=ANSWER_S, market_data_type=DELAYED
             )
-        name = details.local_symbol or str(conid)
-        self._found += of_trial(trial, delayed, name=name, settings=self._settings)
+        name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
+        return of_trial(trial, delayed, name=name, settings=self._settings)
 
     async def _legs(self, connection: GatewayConnection, legs: list[Leg]) -> None:
         known = [leg for leg in legs if isinstance(leg, ActiveContract)]
@@ -308,17 +330,17 @@ def of_account_time(newest: str, now: datetime) -> Finding:
     return good("gateway's zone", text)
 
 
-def trial_conid(
+def trial_conids(
     holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
-) -> int | None:
-    """Return the conid for the trial line: that of a held active leg if there is one."""
+) -> list[int]:
+    """Return the conids for the trial lines: one of each exchange held, active legs first."""
     active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}
-    held = [
-        row.instrument.conid
-        for row in holdings
-        if row.position and row.instrument.sec_type in set(sec_types)
-    ]
-    return min(held, key=lambda conid: (conid not in active, conid), default=None)
+    types = set(sec_types)
+    held = [row.instrument for row in holdings if row.position and row.instrument.sec_type in types]
+    chosen: dict[tuple[str, str, str], int] = {}
+    for one in sorted(held, key=lambda one: (one.conid not in active, one.conid)):
+        chosen.setdefault((one.sec_type, one.exchange, one.currency), one.conid)
+    return list(chosen.values())[:MOST_EXCHANGES]
 
 
 def of_trial(
@@ -336,6 +358,11 @@ def of_trial(
     if refusal is None and trial.market_data_type is not None:
         kind = _KINDS.get(trial.market_data_type, str(trial.market_data_type))
         text = f"{name} ticks, {kind}"
+        if trial.greeks is False:
+            text = f"{text}; no greeks (tick 13) came within {ANSWER_S:g} s"
+            remedy = "Subscribe to the data of its underlying as well: the gateway computes greeks "
+            remedy += "from both. While its exchange is closed there may be none."
+            return [warning("market data", text, remedy), lines]
         if trial.market_data_type == 1:
             return [good("market data", text), lines]
         remedy = "Subscribe to the exchange's live data, or accept values that are not live."

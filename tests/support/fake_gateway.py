@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 
-from ib_gateway_simulator.protocol import account_messages, messages, wire
+from ib_gateway_simulator.protocol import account_messages, contract_messages, messages, wire
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 
 Key = tuple[str, int]
@@ -78,6 +78,8 @@ class FakeGateway:
         said: The messages since the test cleared it.
         list_at: Where the answer to the newest reqPositions begins in `said`.
         lists: How many lists were requested.
+        lines: conid → the request of its market data line that runs.
+        profits: conid → the request of its profit and loss that runs.
         most: The most clients that were connected at once.
     """
 
@@ -89,6 +91,8 @@ class FakeGateway:
         self.said: list[Message] = []
         self.list_at = 0
         self.lists = self.most = 0
+        self.lines: dict[int, int] = {}
+        self.profits: dict[int, int] = {}
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -158,12 +162,29 @@ class FakeGateway:
                 self.say(self.listing)
                 # Interrupted, it is requested again: the answer is then without an interruption.
                 self.listing = [m for m in self.listing if m not in (LOST, DROPPED, KEPT)]
+            case ["9", _, request_id, conid, *_]:
+                row = (int(request_id), _contract(int(conid)), "SMART", "", "")
+                end = contract_messages.contract_details_end(int(request_id))
+                self.say([contract_messages.contract_details(*row), end])
+            case ["1", _, request_id, conid, *_]:
+                self.lines[int(conid)] = int(request_id)
+            case ["2", _, request_id]:
+                _forget(self.lines, int(request_id))
+            case ["94", request_id, _, _, conid]:
+                self.profits[int(conid)] = int(request_id)
+            case ["95", request_id]:
+                _forget(self.profits, int(request_id))
             case ["6", _, "1", account, *_]:
                 self.say(self.downloads.get(account, ()))
             case ["6", _, "0", *_]:
                 self.say([messages.error(-1, 2100, "API client has been unsubscribed.")])
             case ["49", *_]:
                 self.say([messages.current_time(1795216201)])
+
+
+def _forget(requests: dict[int, int], request_id: int) -> None:
+    for conid in [conid for conid, each in requests.items() if each == request_id]:
+        del requests[conid]
 
 
 async def _read(reader: asyncio.StreamReader) -> list[str]:
@@ -175,18 +196,22 @@ class Told:
     """What a client may believe of each holding, after all that a gateway has said.
 
     A usable row sets a quantity, and the end of a list closes what the list did not name. In an
-    account of which it names nothing it closes nothing, unless a list before it did the same. Where
-    nobody knows how much of a phase was read, what was believed before is allowed as well.
+    account of which it names nothing it closes nothing, unless a list before it did the same. A
+    position that contradicts a portfolio row, and is in no list that was requested after that row,
+    may be older than the row. Where nobody knows how much of a phase was read, what was believed
+    before is allowed as well.
 
     Attributes:
         accounts: Those that the login manages; nothing changes in others.
         allowed: The quantities that each holding may have.
+        valued: The quantity of the newest portfolio row of each holding.
         emptied: The accounts that a list may have emptied, so that the next one may close them.
     """
 
     def __init__(self, accounts: Sequence[str]) -> None:
         self.accounts = accounts
         self.allowed: dict[Key, set[float]] = {}
+        self.valued: dict[Key, float] = {}
         self.emptied: set[str] = set()
 
     def hear(self, said: Sequence[Message], *, list_at: int | None, whole: bool) -> None:
@@ -203,13 +228,15 @@ class Told:
         last = {row[0]: row[1] for _, row in rows if row[1] is not None}
         mentioned = {account for message in said for account in self._mentioned_by(message)}
         named_since: set[Key] = set()
+        valued_since: set[Key] = set()
+        late: set[Key] = set()
         listing = list_at is not None
         for at, message in enumerate(said):
             if message in (LOST, DROPPED) and whole:
                 self.emptied.clear()
             if list_at is not None and at >= list_at and message == END:
                 list_at = None
-                open_ones = {account for account, conid in named_since if last[account, conid]}
+                open_ones = {key[0] for key in named_since - late if last[key]}
                 for account in self.accounts:
                     absent = {key for key in self.allowed.keys() - named_since if key[0] == account}
                     if account in mentioned or account in self.emptied:
@@ -223,7 +250,15 @@ class Told:
                 if is_position and quantity and list_at is not None and at >= list_at:
                     named_since.add(key)
                 if quantity is not None:
-                    self._set(key, quantity, certain=whole)
+                    in_list = list_at is not None and at >= list_at and key not in valued_since
+                    contradicts = self.valued.get(key, quantity) != quantity
+                    is_late = is_position and contradicts and not in_list
+                    (late.add if is_late else late.discard)(key)
+                    self._set(key, quantity, certain=whole and not is_late)
+                    if not is_position:
+                        self.valued[key] = quantity
+                        if list_at is not None and at >= list_at:
+                            valued_since.add(key)
                 if quantity and whole and not listing:
                     self.emptied.discard(key[0])
 
@@ -239,6 +274,7 @@ class Told:
         """Return what each holding may have had in a phase, or before it."""
         found = Told(self.accounts)
         found.allowed, found.emptied = dict(self.allowed), set(self.emptied)
+        found.valued = dict(self.valued)
         found.hear(said, list_at=list_at, whole=False)
         return found.allowed
 

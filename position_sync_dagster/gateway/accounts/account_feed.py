@@ -5,6 +5,7 @@ not count.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -37,6 +38,9 @@ class PositionDownload:
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
+
+    Attributes:
+        requested_at: When the newest list was requested, in monotonic seconds.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class PositionDownload:
         self._listing: asyncio.Future[list[Position]] | None = None
         self._listed_at = time.monotonic()
         self._requested = False
+        self.requested_at = -math.inf
 
     @property
     def is_due(self) -> bool:
@@ -94,7 +99,7 @@ class PositionDownload:
             if listing is None:
                 listing = self._listing = asyncio.ensure_future(self._ib.reqPositionsAsync())
                 listing.add_done_callback(_retrieve)
-                self._requested = False
+                self._requested, self.requested_at = False, time.monotonic()
             await asyncio.wait({listing}, timeout=self._timeout_s)
             if listing.done():
                 self._listing = None
@@ -105,7 +110,8 @@ class PositionDownload:
         if not self._ib.isConnected():
             raise self._lost()
         timeout = errors.GatewayTimeoutError(
-            f"The gateway at {self._gateway_id} did not send the whole list of positions.",
+            f"The gateway at {self._gateway_id} did not send the whole list of positions "
+            f"(reqPositions) within {self._timeout_s:g} s.",
             remedy="It is requested again on a new connection. If this goes on, raise "
             "POSITION_SYNC_GATEWAY_TIMEOUT_S.",
         )
@@ -124,6 +130,13 @@ class _FirstList(NamedTuple):
 
     at_s: float
     counts: bool
+
+
+class _PortfolioQuantity(NamedTuple):
+    """The quantity of the newest portfolio row of a holding, and when it came."""
+
+    at_s: float
+    position: float
 
 
 class EmptiedAccounts:
@@ -215,6 +228,11 @@ MAX_ACCOUNTS = 50
 """`reqPositions` is refused for more accounts. Source: IB, "Requesting Positions"."""
 
 
+LATE_S = 10.0
+"""A position message that differs from a portfolio row of the last so many seconds may be older
+than the row: the two come from different parts of a gateway, and neither names a time."""
+
+
 class AccountFeed:
     """Keeps every holding of the login as the broker last reported it.
 
@@ -222,7 +240,8 @@ class AccountFeed:
     strictly one account after the other: the gateway serves one account at a time to all its
     clients. Afterwards events keep the book current. A holding that disappears is kept with a
     position of 0.0. A failed request closes nothing, and neither does the first list that empties
-    an account. Only received messages confirm a holding, not an open socket.
+    an account. A position message that contradicts a portfolio row of the last seconds changes
+    nothing: a new list decides. Only received messages confirm a holding, not an open socket.
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
@@ -264,6 +283,8 @@ class AccountFeed:
             on_change=self._rate,
         )
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
+        self._portfolio: dict[Key, _PortfolioQuantity] = {}
+        self._contradicted: dict[Key, float] = {}
         self._demoted = False
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
@@ -299,7 +320,7 @@ class AccountFeed:
     @property
     def positions_due(self) -> bool:
         """Return whether a new list of the positions should be requested now."""
-        return self._list.is_due or self.emptied.is_due
+        return self._list.is_due or self.emptied.is_due or bool(self._contradicted)
 
     @property
     def overdue(self) -> list[str]:
@@ -372,6 +393,7 @@ class AccountFeed:
                 interruptions = self.connectivity.interruptions
                 self.odd_rows.seen.clear()
                 self._newest.clear()
+                self._contradicted.clear()
                 rows = await self._list.fetch()
                 self.connectivity.require_ib()
                 if interruptions == self.connectivity.interruptions:
@@ -479,12 +501,31 @@ class AccountFeed:
             self.completeness[account] = rating
 
     def _on_position(self, row: Position) -> None:
-        if self._list.is_awaited:
-            self._newest[row.account, row.contract.conId] = row
-        self.book.put_position(*position_of(row))
+        key = (row.account, row.contract.conId)
+        if self._may_be_late(key, row.position):
+            self._contradicted[key] = row.position
+        else:
+            if self._list.is_awaited:
+                self._newest[key] = row
+            self.book.put_position(*position_of(row))
         self._hear(row.account, row.position)
 
+    def _may_be_late(self, key: Key, position: float) -> bool:
+        """Return whether a portfolio row of the last seconds has another quantity.
+
+        The list that is under way counts if it was requested after that row.
+        """
+        newer = self._portfolio.get(key)
+        if newer is None or newer.position == position:
+            return False
+        if self._list.is_awaited and newer.at_s < self._list.requested_at:
+            return False
+        return time.monotonic() - newer.at_s <= LATE_S
+
     def _on_portfolio(self, row: portfolio_rows.PortfolioRow) -> None:
+        self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)
+        if self._contradicted and self._contradicted.get(row.key) == row.position:
+            del self._contradicted[row.key]
         if self._list.is_awaited:
             self._newest[row.key] = None
         self._values.put_row(row)

@@ -5,10 +5,12 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
+from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch, row_mismatch
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.trading_hours import TradingHours, parse_trading_hours
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -30,11 +32,32 @@ HOURS_AGAIN = timedelta(hours=1)
 """Minimum time between two requests for the trading hours of a contract whose listed days are over.
 The gateway lists a few days ahead."""
 
+REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
+"""Delays before details that contradict a leg or a row are fetched again, after the first time."""
+
+FRESH = timedelta(minutes=1)
+"""Details that were fetched so lately are not fetched again before a contradiction counts."""
+
 _LegKey = tuple[str, str | None, int]
+
+
+class _Doubt(NamedTuple):
+    """Details that contradict a leg or a row.
+
+    Attributes:
+        fetches: How often they were fetched since; the contradiction counts after the first time.
+        due_at: When they are fetched again.
+    """
+
+    fetches: int
+    due_at: datetime
 
 
 class ContractCache:
     """Contract details: those of legs in memory, those of every contract ever seen in the table.
+
+    Stored details may be older than a change of the contract, as a new symbol. Details that
+    contradict a leg or the broker's own row are fetched again before that counts.
 
     Args:
         table: Keeps the details across processes. Without it each process fetches them, and all are
@@ -43,7 +66,7 @@ class ContractCache:
 
     Attributes:
         matching: The legs whose description matches the contract of their conid, and those whose
-            contract details are not known yet.
+            contract details are not known yet, or are to be fetched again first.
         version: The number of changes of these legs.
     """
 
@@ -62,6 +85,8 @@ class ContractCache:
         self._leg_conids: frozenset[int] = frozenset()
         self._read_for: frozenset[int] = frozenset()
         self._mismatches: dict[_LegKey, str] = {}
+        self._doubts: dict[int, _Doubt] = {}
+        self._row_differs: set[int] = set()
         self.matching: tuple[ActiveContract, ...] = ()
         self.version = 0
 
@@ -81,6 +106,18 @@ class ContractCache:
         if legs != self._legs:
             self._legs, self._leg_conids = legs, frozenset(leg.conid for leg in legs)
             self._compare(self._leg_conids)
+
+    def compare_rows(self, rows: Iterable[Instrument]) -> None:
+        """Compare what the broker's rows say of contracts with the details in memory."""
+        for row in rows:
+            details = self._known.get(row.conid)
+            difference = row_mismatch(row, details) if details is not None else None
+            if details is not None and difference is not None:
+                self._row_differs.add(row.conid)
+                self._doubt(details, f"the broker's row says that {difference}")
+            elif row.conid in self._row_differs:
+                self._row_differs.discard(row.conid)
+                self._believe(row.conid)
 
     async def load(self, legs: Iterable[ActiveContract]) -> None:
         """Read the conids with complete details in the table, and the details of legs.
@@ -118,7 +155,8 @@ class ContractCache:
         return {
             c
             for c in conids
-            if c not in self._complete and not (c in self._known and c in self._without_details)
+            if self._is_doubted(c)
+            or (c not in self._complete and not (c in self._known and c in self._without_details))
         }
 
     async def details(
@@ -136,8 +174,10 @@ class ContractCache:
         missing = self.missing(wanted)
         if missing:
             found = await connection.details(missing)
+            self._fetched(missing)
             if found:
                 await self.remember(found.values())
+            self._compare(missing - found.keys())
             self._without_details |= {
                 c for c in missing & self._known.keys() if self._is_missing(c)
             }
@@ -152,8 +192,9 @@ class ContractCache:
     ) -> None:
         """Fetch the details of the next few wanted conids, in a background task.
 
-        Details stored by an older release are fetched again once. Details of streamed contracts are
-        fetched again when the listed days of their trading hours are over. Details of legs that
+        Details that contradict a leg or a row come first. Details stored by an older release are
+        fetched again once. Details of streamed contracts are fetched again when the listed days of
+        their trading hours are over. Details of legs that
         could not be read from the table are read first.
         """
         if self._task is not None and not self._task.done():
@@ -164,9 +205,10 @@ class ContractCache:
             return
         for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
             del self._wanted[conid]
-        missing = list(islice(filter(self._is_missing, self._wanted), CHUNK))
+        now = self._clock()
+        missing = [c for c, doubt in self._doubts.items() if doubt.due_at <= now][:CHUNK]
+        missing = missing or list(islice(filter(self._is_missing, self._wanted), CHUNK))
         if not missing:
-            now = self._clock()
             missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
             self._hours_at |= dict.fromkeys(missing, now)
         if missing:
@@ -190,14 +232,20 @@ class ContractCache:
 
     def _compare(self, conids: Collection[int]) -> None:
         """Compare the legs of these conids with their contracts, and log new mismatches."""
-        before, found = self._mismatches, dict[_LegKey, str]()
+        before, found, differing = self._mismatches, dict[_LegKey, str](), set[int]()
         for leg in self._legs:
             difference = before.get(leg.key)
             if leg.conid in conids:
                 details = self._known.get(leg.conid)
                 difference = contract_mismatch(leg, details) if details is not None else None
+                if details is not None and difference is not None:
+                    differing.add(leg.conid)
+                    text = f"strategy {leg.strategy_id} differs: {difference}"
+                    difference = None if self._doubt(details, text) else difference
             if difference is not None:
                 found[leg.key] = difference
+        for conid in (self._doubts.keys() & set(conids)) - differing - self._row_differs:
+            self._believe(conid)
         for strategy, account, conid in found.keys() - before.keys():
             logger.warning(
                 "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
@@ -231,7 +279,8 @@ class ContractCache:
 
     def _keep(self, found: Mapping[int, ContractDetails], *, all_of_them: bool = True) -> None:
         """Keep details in memory, or only those of legs: thousands of others are in the table."""
-        kept = found if all_of_them else {c: found[c] for c in found.keys() & self._leg_conids}
+        in_memory = self._leg_conids | self._known.keys()
+        kept = found if all_of_them else {c: found[c] for c in found.keys() & in_memory}
         self._known.update(kept)
         self._complete.update(c for c, one in found.items() if one.valid_exchanges is not None)
         if changed := self._leg_conids & found.keys():
@@ -243,7 +292,9 @@ class ContractCache:
         except ConnectionError as error:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
+        self._fetched(conids)
         self._keep(found, all_of_them=self._table is None)
+        self._compare(set(conids) - found.keys())
         if self._table is not None:
             self._unstored.update(found)
         self._without_details.update(c for c in conids if self._is_missing(c))
@@ -264,6 +315,34 @@ class ContractCache:
 
     def _is_missing(self, conid: int) -> bool:
         return conid not in self._complete and conid not in self._without_details
+
+    def _doubt(self, details: ContractDetails, text: str) -> bool:
+        """Record a contradiction; return whether the details are fetched before it counts."""
+        conid, now = details.conid, self._clock()
+        if conid not in self._doubts:
+            fresh = timedelta() <= now - details.seen_at < FRESH
+            self._doubts[conid] = _Doubt(0, now)
+            if fresh:
+                self._fetched([conid])
+            else:
+                logger.warning("the details of contract %d are fetched again: %s", conid, text)
+        return self._is_doubted(conid)
+
+    def _is_doubted(self, conid: int) -> bool:
+        doubt = self._doubts.get(conid)
+        return doubt is not None and doubt.fetches == 0
+
+    def _fetched(self, conids: Iterable[int]) -> None:
+        """Record that the details of these contracts were requested."""
+        for conid in self._doubts.keys() & set(conids):
+            fetches = self._doubts[conid].fetches + 1
+            wait = timedelta(seconds=REFETCH.delay_s(fetches))
+            self._doubts[conid] = _Doubt(fetches, self._clock() + wait)
+
+    def _believe(self, conid: int) -> None:
+        """Record that nothing contradicts the details of a contract any more."""
+        if self._doubts.pop(conid, None) is not None:
+            logger.info("the details of contract %d agree with its legs and rows again", conid)
 
     def _hours(self, conid: int) -> TradingHours | None:
         details = self._known.get(conid)

@@ -25,6 +25,9 @@ RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
+UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
+"""Delays before a line is requested again that never ticked after a code of unknown meaning."""
+
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 """Delays before a refused line is requested again. A competing session (10197) and a farm outage
 (10182) may end at any moment; a missing subscription is seldom bought."""
@@ -236,7 +239,8 @@ class LineManager:
             self._wanted_as_of = as_of
 
     def _deny(self, conid: int, code: int, reason: str, *, delayed: bool = False) -> None:
-        wait = RETRY_WAITS.get(code, OTHER_RETRY_WAIT)
+        usual = OTHER_RETRY_WAIT if code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
+        wait = RETRY_WAITS.get(code, usual)
         denial = self.login.line(conid).deny(self._monotonic(), reason, wait, delayed=delayed)
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"
         level = logging.WARNING if denial.times == 1 else logging.INFO

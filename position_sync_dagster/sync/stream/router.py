@@ -489,6 +489,8 @@ class Router:
         if changed_legs:
             await self._contracts.read_legs(self._registry.legs)
         self._contracts.follow(self._registry.legs)
+        compared = feed.book.reported(None if first else changed).values()
+        self._contracts.compare_rows(row.instrument for row in compared if row.position)
         self._lines.follow(connection)
         stale = self._lines.are_due(connection) or self._lines.held != self._routed_by.lines
         stale = stale or self._contracts.version != self._routed_by.version

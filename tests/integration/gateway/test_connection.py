@@ -58,6 +58,22 @@ async def test_connecting_requests_positions_and_nothing_else(simulate, settings
         await manager.close()
 
 
+async def test_positions_that_nobody_answers_at_the_log_in_are_named(simulate, settings_for):
+    async with simulate() as sim:
+        sim.positions_end(delay_s=None)
+        with pytest.raises(GatewayTimeoutError, match=r"\(reqPositions\) within 0.5 s") as caught:
+            await connect(settings_for(sim, gateway_timeout_s=0.5))
+        assert "POSITION_SYNC_GATEWAY_TIMEOUT_S" in caught.value.remedy
+        assert "Trusted" not in str(caught.value)
+
+
+async def test_positions_that_nobody_answers_while_ib_is_away_name_that(simulate, settings_for):
+    async with simulate() as sim:
+        sim.connectivity("lost", answers="none")
+        with pytest.raises(GatewayTimeoutError, match=r"reqPositions.*lost IB: .*broken"):
+            await connect(settings_for(sim, gateway_timeout_s=0.5))
+
+
 async def test_a_client_id_in_use_leads_to_the_next_of_the_pool_after_a_pause(
     simulate, settings_for
 ):

@@ -1,11 +1,14 @@
 """Market data lines: we count them as the gateway does, and learn why it refuses one."""
 
+import asyncio
+
 import pytest
 
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
 from ib_gateway_simulator.protocol import contract_messages
 from ib_gateway_simulator.protocol.contract import Contract as ListedContract
 from ib_gateway_simulator.protocol.wire import frame
+from position_sync_dagster.gateway import market_data_lines
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.market_data_lines import CANCEL_EFFECT_S, MarketDataLines
@@ -192,6 +195,35 @@ async def test_an_advisory_code_frees_no_line_and_ticks_follow_it(
     await eventually(lambda: code in heard)
     await eventually(lambda: connection.lines.quote(CALL).bid is not None)
     assert connection.lines.quote(CALL).market_data_type == given
+    assert refusals == []
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
+
+
+async def test_a_code_that_nobody_knows_is_a_refusal_on_a_line_that_never_ticks(
+    line, eventually, monkeypatch
+):
+    monkeypatch.setattr(market_data_lines, "UNKNOWN_CODE_S", 0.1)
+    sim, connection, details = line
+    sim.answer_line(CALL, 10999)
+    refusals = []
+    connection.lines.on_refusal.append(refusals.append)
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: refusals)
+    assert [(r.conid, r.code, r.text) for r in refusals] == [(CALL, 10999, "Simulated error 10999")]
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 0
+    await eventually(lambda: sim.stats()["requests"]["17"].get("cancelMktData") == 1)
+
+
+async def test_a_code_that_nobody_knows_frees_no_line_that_ticks(line, eventually, monkeypatch):
+    monkeypatch.setattr(market_data_lines, "UNKNOWN_CODE_S", 0.1)
+    sim, connection, details = line
+    sim.answer_line(CALL, 10999, ticking=True)
+    refusals = []
+    connection.lines.on_refusal.append(refusals.append)
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    sim.send_error(10998, "later", req_id=_request_of(connection, details[CALL]))
+    await asyncio.sleep(0.3)  # what must not happen cannot be waited for
     assert refusals == []
     assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
 

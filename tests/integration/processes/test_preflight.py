@@ -16,12 +16,13 @@ from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.preflight import run_preflight
+from position_sync_dagster.sync import preflight
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.preflight import Finding, Level, of_account_time
 from tests.support.ports import free_port
 
 A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT = 921000001, 921000002
+CALL, PUT, CENTS = 921000001, 921000002, 921000004
 FILE = """\
 strategies:
   - strategy_id: one
@@ -91,11 +92,36 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
 async def test_a_line_without_permission_says_what_to_subscribe(simulate, settings_for, look):
     async with simulate() as sim:
         sim.set_permission(None, 354)
-        [found] = (await look(settings_for(sim)))["market data"]
-        assert found.level is Level.WARNING
-        assert "(354)" in found.text
-        assert "POSITION_SYNC_DELAYED_FALLBACK" in found.remedy
+        for found in (await look(settings_for(sim)))["market data"]:
+            assert found.level is Level.WARNING
+            assert "(354)" in found.text
+            assert "POSITION_SYNC_DELAYED_FALLBACK" in found.remedy
         assert sim.stats()["lines_in_use"] == 0
+
+
+async def test_a_line_without_greeks_says_so(simulate, settings_for, look, monkeypatch):
+    monkeypatch.setattr(preflight, "ANSWER_S", 1.5)
+    async with simulate() as sim:
+        sim.set_permission(PUT, 10091)
+        sim.set_permission(CALL, 10091)
+        found = (await look(settings_for(sim)))["market data"]
+    [silent] = [one for one in found if "no greeks (tick 13) came within 1.5 s" in one.text]
+    assert silent.level is Level.WARNING
+    assert "underlying" in silent.remedy
+
+
+async def test_a_line_is_tried_for_each_exchange_held_one_after_the_other(
+    simulate, settings_for, look
+):
+    async with simulate() as sim:
+        sim.set_permission(CENTS, 354)
+        found = (await look(settings_for(sim)))["market data"]
+        [refused] = [one for one in found if one.level is not Level.GOOD]
+        assert "(FOP, CBOT)" in refused.text
+        assert "(354)" in refused.text
+        for place in ("(STK, SMART)", "(OPT, SMART)", "(FUT, CME)", "(FOP, CME)"):
+            assert any(place in one.text for one in found)
+        assert (sim.stats()["peak_lines"], sim.stats()["lines_in_use"]) == (1, 0)
 
 
 async def test_a_login_without_a_free_line_is_bad(simulate, settings_for, look):

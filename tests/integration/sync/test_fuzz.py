@@ -197,6 +197,8 @@ class Session:
             positions_interval_s=1e-3,
             second_list_s=1e-3,
             refresh_interval_s=60,
+            session_lease_s=600,  # the machine may be busy with other things
+            lease_s=600,
             fsync=False,
         )
         self.lake = Lake(path, fsync=False)

@@ -211,13 +211,40 @@ def test_delayed_and_frozen_data_have_no_value_time_but_that_of_the_last_trade(k
         assert last.value_time == traded
 
 
-def test_theta_and_vega_of_a_cent_quoted_contract_are_in_its_major_unit():
-    greeks = {"delta": 0.4, "gamma": 0.02, "vega": 62.0, "theta": -11.0, "underlying_price": 450.0}
-    row = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **greeks), magnifier=100)
+MODEL = {"delta": 0.4, "gamma": 0.02, "vega": 62.0, "theta": -11.0, "underlying_price": 450.0}
+IN_DOLLARS = {"gamma": 2.0, "vega": 0.62, "theta": -0.11, "underlying_price": 4.5}
+
+
+@pytest.mark.parametrize("given", [{}, {"model_price": 13.0}])
+def test_greeks_of_a_cent_quoted_contract_are_in_its_major_unit(given):
+    row = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **MODEL, **given), magnifier=100)
     assert (row.vega, row.theta) == (pytest.approx(0.62), pytest.approx(-0.11))
-    assert (row.delta, row.gamma, row.underlying_price) == (0.4, 0.02, 450.0)
-    unknown = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **greeks), magnifier=None)
-    assert (unknown.delta, unknown.vega, unknown.theta) == (0.4, None, None)
+    assert (row.delta, row.gamma, row.underlying_price) == (0.4, pytest.approx(2.0), 450.0)
+    unknown = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **MODEL), magnifier=None)
+    assert (unknown.delta, unknown.gamma, unknown.vega, unknown.theta) == (0.4, None, None, None)
+
+
+def test_greeks_that_the_gateway_gives_in_the_major_unit_stay_in_it():
+    quote = replace(marked(12.5), **MODEL | IN_DOLLARS, model_price=0.13)
+    row = value(holding(CORN_CALL, 2.0), quote, magnifier=100)
+    assert (row.vega, row.theta) == (pytest.approx(0.62), pytest.approx(-0.11))
+    assert (row.delta, row.gamma) == (0.4, pytest.approx(2.0))
+    assert row.underlying_price == pytest.approx(450.0)
+    alone = value(holding(CORN_CALL, 2.0), replace(quote, mark=None, mark_time=None), magnifier=100)
+    assert (alone.price_kind, alone.market_price) == (PriceKind.MODEL, pytest.approx(13.0))
+    assert alone.market_value == pytest.approx(2 * 0.13 * 5000)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"model_price": 0.13}, {"underlying_price": 45.0}, {"underlying_price": None}],
+    ids=["the two contradict each other", "between the units", "nothing to compare"],
+)
+def test_greeks_of_an_unclear_unit_are_unknown(given):
+    quote = replace(marked(12.5), **MODEL | given)
+    row = value(holding(CORN_CALL, 2.0), quote, magnifier=100)
+    assert (row.gamma, row.vega, row.theta, row.underlying_price) == (None, None, None, None)
+    assert (row.delta, row.market_value) == (0.4, pytest.approx(1250.0))
 
 
 def test_a_mark_of_zero_is_a_mark():

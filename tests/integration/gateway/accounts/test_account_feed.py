@@ -7,6 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.errors import GatewayLostError, GatewayTimeoutError
+from position_sync_dagster.gateway.accounts import account_feed
 from position_sync_dagster.gateway.connection import connect
 
 BOTH = ("DUSIM0001", "DUSIM0002")
@@ -189,7 +190,10 @@ async def test_an_account_that_another_client_holds_stays_partial(simulate, sett
         await other.close()
 
 
-async def test_a_fill_and_a_close_are_reported_at_once(simulate, settings_for, eventually):
+async def test_a_fill_and_a_close_are_reported_at_once(
+    simulate, settings_for, eventually, monkeypatch
+):
+    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
     async with simulate() as sim:
         connection = await opened(sim, settings_for)
         feed = connection.feed

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.gateway.accounts import account_feed
 from position_sync_dagster.gateway.connection import connect
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -70,7 +71,10 @@ async def test_a_second_list_that_names_one_counts_and_the_account_is_downloaded
         assert feed.is_complete
 
 
-async def test_after_a_row_of_an_open_holding_the_next_list_is_a_first_one(emptied, eventually):
+async def test_after_a_row_of_an_open_holding_the_next_list_is_a_first_one(
+    emptied, eventually, monkeypatch
+):
+    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
     async with emptied() as (sim, feed):
         sim.fill(A, CALL, 1)
         await eventually(lambda: feed.get((A, CALL)).position == 6.0)
@@ -94,8 +98,9 @@ async def test_after_an_interruption_the_next_list_is_a_first_one(emptied, event
 
 
 async def test_a_row_that_says_zero_closes_its_holding_and_the_last_one_ends_the_doubt(
-    emptied, eventually
+    emptied, eventually, monkeypatch
 ):
+    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
     async with emptied() as (sim, feed):
         conids = [row.instrument.conid for row in feed.holdings if row.account == A]
         for left, conid in enumerate(conids):

@@ -5,10 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from ib_gateway_simulator.protocol.account_messages import portfolio_value
+from ib_gateway_simulator.protocol.account_messages import portfolio_value, position
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
+from position_sync_dagster.gateway.accounts import account_feed
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.sync.drain.worker import ConnectionValues
 
@@ -117,4 +118,81 @@ async def test_a_value_right_behind_the_end_of_a_list_is_newer_than_the_list(
         await listing
         held = {h.key: h.position for h in connection.feed.holdings}
         assert held["DUSIM0001", opened.conid] == 3
+        await manager.close()
+
+
+ACCOUNT, HELD_CALL = "DUSIM0001", 921000001
+ROW = dict(price=1.5, value=450.0, average_cost=120.5, unrealized=3.0, realized=0.0)
+
+
+def _portfolio_row(held):
+    contract = Contract(
+        conid=HELD_CALL, symbol="AAPL", sec_type=SecType.OPT, underlying="AAPL", multiplier=100.0
+    )
+    return frame(portfolio_value(ACCOUNT, contract, held=held, **ROW))
+
+
+def _position_row(held):
+    contract = Contract(
+        conid=HELD_CALL, symbol="AAPL", sec_type=SecType.OPT, underlying="AAPL", multiplier=100.0
+    )
+    return frame(position(ACCOUNT, contract, held, 120.5))
+
+
+async def test_a_position_message_that_contradicts_a_newer_portfolio_row_asks_for_the_list(gateway):
+    sim, manager = gateway
+    connection = await manager.get_connection()
+    feed = connection.feed
+    await feed.snapshot()
+    assert not feed.positions_due
+    sim.send_raw(_portfolio_row(4) + _position_row(9))
+    await connection.ib.reqCurrentTimeAsync()
+    assert feed.get((ACCOUNT, HELD_CALL)).position == 4
+    assert feed.positions_due
+    await feed.snapshot()  # requested after both: it has the quantity of the gateway
+    assert feed.get((ACCOUNT, HELD_CALL)).position == 5
+    assert not feed.positions_due
+
+
+async def test_a_portfolio_row_with_the_same_quantity_settles_a_contradiction(gateway):
+    sim, manager = gateway
+    connection = await manager.get_connection()
+    feed = connection.feed
+    await feed.snapshot()
+    sim.send_raw(_portfolio_row(4) + _position_row(9) + _portfolio_row(9))
+    await connection.ib.reqCurrentTimeAsync()
+    assert feed.get((ACCOUNT, HELD_CALL)).position == 9
+    assert not feed.positions_due
+
+
+async def test_a_position_message_long_after_a_portfolio_row_counts(gateway, monkeypatch):
+    monkeypatch.setattr(account_feed, "LATE_S", 0.0)
+    sim, manager = gateway
+    connection = await manager.get_connection()
+    feed = connection.feed
+    await feed.snapshot()
+    sim.send_raw(_portfolio_row(4))
+    await connection.ib.reqCurrentTimeAsync()
+    sim.send_raw(_position_row(9))
+    await connection.ib.reqCurrentTimeAsync()
+    assert feed.get((ACCOUNT, HELD_CALL)).position == 9
+    assert not feed.positions_due
+
+
+async def test_a_list_that_began_before_a_portfolio_row_does_not_replace_it(
+    simulate, settings_for, eventually
+):
+    async with simulate(autostep=False) as sim:
+        manager = IBConnectionManager(settings_for(sim))
+        connection = await manager.get_connection()
+        sim.positions_end(delay_s=0.3, late_rows=20)
+        listing = asyncio.create_task(connection.feed.snapshot())
+        requests = lambda: sim.stats()["requests"]["17"]["reqPositions"]  # noqa: E731
+        await eventually(lambda: requests() == 2)
+        sim.send_raw(_portfolio_row(4))
+        await listing
+        assert connection.feed.get((ACCOUNT, HELD_CALL)).position == 4
+        assert connection.feed.positions_due
+        await connection.feed.snapshot()
+        assert connection.feed.get((ACCOUNT, HELD_CALL)).position == 5
         await manager.close()

@@ -1,6 +1,10 @@
 """Each leg is compared with the contract of its conid, and streamed only as what it is."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.gateway.connection import connect
 from tests.integration.sync.conftest import CALL, PUT, STOCK, UNHELD, A
 
 
@@ -36,3 +40,41 @@ async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):
         assert (row.sec_type, row.right, row.position) == ("STK", None, 200.0)
         assert streamer.routes[(A, STOCK)] is LegState.STREAMED
         assert streamer.detail is None
+
+
+async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_details_renewed(
+    simulate, settings_for, streaming, lake, leg, eventually, caplog
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        [details] = (await connection.details([PUT])).values()
+        await connection.close()
+        old = replace(details, symbol="OLD", trading_class="OLD")
+        await lake.contracts.put([replace(old, seen_at=details.seen_at - timedelta(days=9))])
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, received):
+            await eventually(lambda: received.newest(A, PUT))
+            assert streamer.routes[(A, PUT)] is LegState.STREAMED
+            assert streamer.detail is None
+        assert (await lake.contracts.get([PUT]))[PUT].symbol == details.symbol
+    assert f"the details of contract {PUT} are fetched again: strategy s differs" in caplog.text
+
+
+async def test_details_that_the_brokers_row_contradicts_are_fetched_again(
+    simulate, settings_for, streaming, lake, leg, eventually, caplog
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        [details] = (await connection.details([PUT])).values()
+        await connection.close()
+        old = replace(details, local_symbol="OLD", seen_at=details.seen_at - timedelta(days=9))
+        await lake.contracts.put([old])
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (_streamer, received):
+            await eventually(lambda: received.newest(A, PUT))
+
+            async def are_renewed():
+                return (await lake.contracts.get([PUT]))[PUT].local_symbol == details.local_symbol
+
+            await eventually(are_renewed)
+    assert "the broker's row says that its local symbol is" in caplog.text

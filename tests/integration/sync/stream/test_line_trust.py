@@ -11,7 +11,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 
 A = "DUSIM0001"
-CALL, PUT, WORTHLESS, STOCK = 921000001, 921000002, 921000003, 920000001
+CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
 
 
 @pytest.fixture
@@ -242,3 +242,37 @@ async def test_after_a_farm_broke_a_part_that_stays_silent_is_requested_again(
         await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
         sim.ticking(PUT, None)
         await eventually(lambda: received.newest(A, PUT).price_kind == "MARK")
+
+
+@pytest.mark.parametrize("unit", ["quoted", "major"])
+async def test_greeks_of_a_cent_quoted_contract_are_in_dollars_whatever_the_model_counts_in(
+    simulate, streaming, lake, leg, eventually, unit
+):
+    async with simulate() as sim:
+        sim.model_unit(CENTS, unit)
+        await lake.registry.add_active(**leg(CENTS))
+        async with streaming(sim) as (_streamer, received):
+            row = await eventually(
+                lambda: (row := received.newest(A, CENTS)) and row.vega is not None and row
+            )
+    assert 400 < row.underlying_price < 500  # in cents, as the strike of 460
+    assert 0.001 < row.vega < 0.1  # dollars a bushel and point of volatility
+    assert -0.01 < row.theta < 0
+    assert 0.05 < row.gamma < 5  # a dollar
+    assert row.market_price == pytest.approx(row.market_value * 100 / row.position / 5000)
+
+
+async def test_greeks_whose_unit_nobody_can_tell_are_unknown(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        sim.model_unit(CENTS, "major")
+        # The price of the model looks like cents, that of the underlying like dollars.
+        sim.pin_quote(CENTS, bid=0.3, ask=0.35, mark=0.32)
+        await lake.registry.add_active(**leg(CENTS))
+        async with streaming(sim) as (_streamer, received):
+            row = await eventually(
+                lambda: (row := received.newest(A, CENTS)) and row.delta is not None and row
+            )
+    assert (row.gamma, row.vega, row.theta, row.underlying_price) == (None, None, None, None)
+    assert (row.price_kind, row.market_price) == (PriceKind.MARK, 0.32)

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
+from position_sync_dagster.gateway import market_data_lines
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
@@ -459,6 +460,19 @@ async def test_a_leg_without_permission_is_queued_and_the_detail_names_the_reaso
             assert f"{PUT} has no market data: 354 Requested market data" in streamer.detail
             assert sim.stats()["lines_in_use"] == 0
             assert sim.stats()["requests"]["17"]["reqMktData"] == 1
+
+
+async def test_a_leg_whose_line_gets_a_code_that_nobody_knows_is_queued_and_the_code_named(
+    simulate, streaming, lake, leg, eventually, monkeypatch
+):
+    monkeypatch.setattr(market_data_lines, "UNKNOWN_CODE_S", 0.1)
+    async with simulate() as sim:
+        sim.answer_line(PUT, 10999)
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, _received):
+            await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
+            assert f"{PUT} has no market data: 10999 Simulated error 10999" in streamer.detail
+            assert streamer.lines_in_use == 0
 
 
 async def test_a_leg_without_live_permission_streams_delayed_data_where_that_is_allowed(

@@ -1,5 +1,7 @@
 """When a streamed value was true: the time of its source, never that of its arrival."""
 
+import pytest
+
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from tests.integration.sync.conftest import CALL, A
 
@@ -21,8 +23,12 @@ async def test_a_frozen_mark_has_no_value_time(simulate, streaming, lake, leg, e
     assert row.value_time is None
 
 
-async def test_a_delayed_quote_stands_beside_the_brokers_present_value(stream_legs, eventually):
+@pytest.mark.parametrize("said", [True, False])
+async def test_a_delayed_quote_stands_beside_the_brokers_present_value(
+    stream_legs, eventually, said
+):
     async with stream_legs(CALL, delayed_fallback=True) as (sim, _streamer, received):
+        sim.say_delayed(said)
         sim.pin_quote(CALL, bid=5.0, ask=6.0)
         sim.set_permission(CALL, 354)
         row = await eventually(

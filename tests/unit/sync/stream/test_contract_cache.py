@@ -1,10 +1,11 @@
 """Contract details in the background: few at once from the gateway, many at once to the table."""
 
 import asyncio
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
+from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.sync.stream.contract_cache import AGAIN, CHUNK, ContractCache
 from tests.support.clock import HandClock
@@ -13,15 +14,16 @@ from tests.support.legs import leg
 
 
 class Gateway:
-    """Knows every conid."""
+    """Knows every conid, or none."""
 
-    def __init__(self, clock):
+    def __init__(self, clock, *, knows=True, **terms):
         self.asked = []
-        self._clock = clock
+        self._clock, self._knows, self._terms = clock, knows, terms
 
     async def details(self, conids):
         self.asked.append(list(conids))
-        return {conid: contract_details(conid, seen_at=self._clock.now) for conid in conids}
+        terms = {"seen_at": self._clock.now} | self._terms
+        return {conid: contract_details(conid, **terms) for conid in conids if self._knows}
 
 
 class Table:
@@ -130,7 +132,7 @@ async def test_details_that_the_table_lost_are_fetched_again(clock):
 
 
 async def test_new_legs_are_compared_before_they_are_routed(clock):
-    table = Table(contract_details(1, symbol="OTHER"))
+    table = Table(contract_details(1, symbol="OTHER", seen_at=clock.now))
     cache, legs = ContractCache(table, clock=clock), (leg(1, "a"),)
     await cache.load(())
     await cache.read_legs(legs)
@@ -174,18 +176,18 @@ async def test_without_a_table_nothing_is_stored(clock, steps):
     assert cache._task.done()
 
 
-async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_another():
+async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_another(clock):
     first, second = leg(1, "a"), leg(2, "b")
     terms = {"symbol": second.symbol, "right": second.right, "strike": second.strike}
     terms |= {"last_trade_date": second.expiry, "expires_on": second.expiry}
     fitting = {"sec_type": second.sec_type} | terms
-    cache, legs = ContractCache(None), (first, second)
+    cache, legs = ContractCache(None, clock=clock), (first, second)
     cache.follow(legs)
     version = cache.version
     assert cache.matching == legs
     await cache.remember([contract_details(2, **fitting), contract_details(3)])
     assert cache.version == version
-    await cache.remember([contract_details(1, symbol="OTHER")])
+    await cache.remember([contract_details(1, symbol="OTHER", seen_at=clock.now)])
     assert cache.matching == (second,)
     assert cache.version > version
     await cache.remember([contract_details(2, **fitting)])
@@ -194,3 +196,61 @@ async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_anot
     cache.follow((second,))
     assert cache.matching == (second,)
     assert cache.mismatches == []
+
+
+TERMS = {"right": Right.CALL, "strike": 5000.0, "expiry": date(2026, 2, 19)}
+RENAMED = {"symbol": "NEW", "trading_class": "NEW"}
+
+
+async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_counts(clock, steps):
+    old = clock.now - timedelta(days=3)
+    gateway, table = Gateway(clock, **RENAMED), Table(contract_details(1, seen_at=old))
+    cache = ContractCache(table, clock=clock)
+    renamed = leg(1, "a", symbol="NEW", **TERMS)
+    await cache.load([renamed])
+    assert (cache.matching, cache.missing([1])) == ((renamed,), {1})
+    await steps(cache, gateway, 3)
+    assert gateway.asked == [[1]]
+    assert (cache.matching, cache.mismatches, cache.missing([1])) == ((renamed,), [], set())
+    assert table.stored[1].symbol == "NEW"
+
+
+async def test_details_that_contradict_a_leg_still_are_fetched_again_ever_later(
+    clock, steps, caplog
+):
+    old = clock.now - timedelta(days=3)
+    gateway, table = Gateway(clock), Table(contract_details(1, seen_at=old))
+    cache = ContractCache(table, clock=clock)
+    await cache.load([leg(1, "a", symbol="NEW")])
+    await steps(cache, gateway, 3)
+    assert len(cache.mismatches) == 1
+    for seconds, fetches in ((59, 1), (1, 2), (119, 2), (1, 3)):
+        clock.advance(seconds)
+        await steps(cache, gateway, 3)
+        assert len(gateway.asked) == fetches
+    assert caplog.text.count("the details of contract 1 are fetched again") == 1
+
+
+async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock, steps):
+    old = clock.now - timedelta(days=3)
+    gateway = Gateway(clock, knows=False)
+    cache = ContractCache(Table(contract_details(1, seen_at=old)), clock=clock)
+    await cache.load([leg(1, "a", symbol="NEW")])
+    await steps(cache, gateway, 3)
+    assert gateway.asked == [[1]]
+    assert (len(cache.mismatches), cache.matching) == (1, ())
+
+
+async def test_stored_details_that_contradict_a_row_are_fetched_again(clock, steps):
+    old = clock.now - timedelta(days=3)
+    gateway, table = Gateway(clock, **RENAMED), Table(contract_details(1, seen_at=old))
+    cache = ContractCache(table, clock=clock)
+    await cache.load([leg(1, "a", symbol="SPX", **TERMS)])
+    row = Instrument(conid=1, symbol="NEW", sec_type="OPT", currency="USD", multiplier=100.0)
+    cache.compare_rows([row])
+    assert cache.mismatches == []
+    await steps(cache, gateway, 3)
+    assert gateway.asked == [[1]]
+    cache.compare_rows([row])
+    [difference] = cache.mismatches
+    assert "its symbol is NEW, not SPX" in difference
