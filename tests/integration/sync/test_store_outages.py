@@ -14,8 +14,10 @@ from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableErro
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.reports.status import read_status
+from tests.support.empty_lakes import put_tables
+from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
-from tests.support.object_store import EVERYTHING, SECRET
+from tests.support.object_store import SECRET
 from tests.support.store_proxy import HANG, TOKEN, Rule
 
 ACCOUNT = "DUSIM0001"
@@ -63,7 +65,7 @@ async def test_what_runs_outlives_an_outage_of_the_store(
 ):
     error, said = OUTAGES[fault]
     lake = Lake(store.lake())
-    await lake.initialize()
+    put_tables(lake.path)
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
         settings = settings_for(sim, lake=lake.path)

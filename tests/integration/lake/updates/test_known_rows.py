@@ -16,6 +16,7 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates import latest
 from position_sync_dagster.lake.updates.ledger import STATE
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
+from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)
 
@@ -44,7 +45,7 @@ def derive(reader, known):
     return step
 
 
-@pytest.mark.parametrize(("seed", "behind"), [(0, latest.BEHIND), (1, 0), (2, 0)])
+@pytest.mark.parametrize(("seed", "behind"), [(0, latest.BEHIND), (1, 0), *[(2, 0)] * EVERYTHING])
 def test_they_are_those_of_the_whole_ledger(
     open_ledger, reader, derive, make_update, clock, monkeypatch, seed, behind
 ) -> None:
