@@ -10,9 +10,7 @@ CHAINS = {
     "test_endings.py": "endings",
     "test_recovery.py": "endings",
     "test_browser.py": "looks",
-    "test_colours.py": "looks",
-    "test_dev.py": "looks",
-    "test_hosts.py": "looks",
+    "test_running.py": "looks",
 }
 """Modules of whole programs that run in one process, one after the other; some share a demo."""
 
