@@ -23,7 +23,8 @@ AHEAD = timedelta(hours=2)
 
 @pytest.fixture
 def known(home):
-    return Path(f"{home}/latest_positions")
+    path = f"{home}/latest_positions"
+    return Path(path) if isinstance(home, Path) else path
 
 
 @pytest.fixture
@@ -78,6 +79,7 @@ def test_they_are_those_of_the_whole_ledger(
             assert ledger.newest_of([1, 2], since) == open_ledger().newest_of([1, 2], since)
 
 
+@pytest.mark.on_disk  # it deletes files
 def test_the_history_before_the_known_rows_is_not_read(
     open_ledger, reader, derive, make_update, clock
 ) -> None:
@@ -98,6 +100,7 @@ def test_the_history_before_the_known_rows_is_not_read(
         other.latest()
 
 
+@pytest.mark.on_disk  # it deletes files
 def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
     open_ledger, reader, derive, make_update, clock
 ) -> None:
@@ -119,6 +122,7 @@ def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
     assert whole["position"].to_list() == [9.0, 4.0]
 
 
+@pytest.mark.on_disk  # it moves folders
 def test_a_ledger_that_was_taken_back_since_is_read_whole(
     home, open_ledger, reader, derive, make_update, clock
 ) -> None:
@@ -136,6 +140,7 @@ def test_a_ledger_that_was_taken_back_since_is_read_whole(
     assert reader().latest()["position"].to_list() == [1.0, 3.0]
 
 
+@pytest.mark.on_disk  # it looks for a folder
 def test_a_ledger_without_derived_rows_is_read_whole_and_none_are_made(
     open_ledger, reader, make_update, known
 ) -> None:
@@ -144,6 +149,7 @@ def test_a_ledger_without_derived_rows_is_read_whole_and_none_are_made(
     assert not known.exists()
 
 
+@pytest.mark.on_disk  # it spoils files
 def test_derived_rows_that_cannot_be_read_are_left_aside(
     open_ledger, reader, derive, make_update, known
 ) -> None:
