@@ -186,16 +186,17 @@ def test_what_is_killed_beside_the_stream_is_started_again_and_governs_the_strea
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", ["definitions", "daemon"])
-def test_what_hangs_is_started_again_and_the_stream_goes_on(home, name):
+def test_what_hangs_is_started_again_and_the_stream_goes_on(home):
     demo = home.running()
     session = streaming(demo, after=None)
     before, again = len(said(demo)), times_again(demo)
-    service(demo, name).send_signal(signal.SIGSTOP)
-    wait_for("it works again", lambda: times_again(demo) > again)
-    until_valued(demo, f"a stop of the {name}")
-    (line,) = said(demo)[before:]
-    assert "has not answered for" in line
+    for hanging in [service(demo, name) for name in ("definitions", "daemon")]:
+        hanging.send_signal(signal.SIGSTOP)
+    wait_for("both work again", lambda: times_again(demo) == again + 2)
+    until_valued(demo, "a stop of two programs")
+    first, second = said(demo)[before:]
+    assert "has not answered for" in first
+    assert "has not answered for" in second
     assert streaming(demo, after=None).session_id == session.session_id
 
 
