@@ -1,16 +1,16 @@
-"""`position-sync dev` without a gateway, two of them in one home, and what others can reach."""
+"""`position-sync dev` without a gateway: who reaches it, two in one home, a store that is away."""
 
 import json
 import os
 import signal
-import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
+import dagster as dg
 import httpx
 import pytest
+from dagster._core.scheduler.instigation import TickStatus
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -22,19 +22,32 @@ from tests.support.demo_program import (
     processes_of,
     wait_for,
 )
+from tests.support.object_store import ObjectStore
 from tests.support.ports import free_port
+from tests.support.store_proxy import CUT, Rule
+
+TICKS = 4
+"""Ticks of the two sensors that need the store, in one outage: two of each."""
+
+LINES_OF_A_TICK = 4
+"""That the sensor is evaluated, and why it was skipped; of other sensors beside it, the same."""
+
+LINES_OF_AN_ERROR = 800
+"""The first tick of each sensor that fails, and a run that was in progress, with their traces."""
 
 
 class Dev:
     """One start of `position-sync dev` in a folder of its own."""
 
-    def __init__(self, folder: Path, *, gateway_port: int | None = None) -> None:
+    def __init__(self, folder: Path, *, gateway_port: int | None = None, **more: str) -> None:
         self.folder = folder
         self.gateway_port = gateway_port or free_port()
         self.ui_port = free_port()
         self.output = folder / "output.txt"
-        env = clean_environment() | {
-            "DAGSTER_HOME": str(folder / "dagster_home"),
+        self.home = folder / "dagster_home"
+        env = clean_environment() | more
+        env |= {
+            "DAGSTER_HOME": str(self.home),
             "POSITION_SYNC_GATEWAY_PORT": str(self.gateway_port),
         }
         with self.output.open("w") as output:
@@ -46,7 +59,6 @@ class Dev:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                umask=0,  # what is private is made so by the program
             )
 
     def text(self) -> str:
@@ -65,14 +77,16 @@ class Dev:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory) -> Iterator[Dev]:
-    """Start one without a gateway, which the last test ends."""
+def one(tmp_path_factory, running_store: ObjectStore) -> Iterator[Dev]:
+    """Start one without a gateway, on tables in a store, which the last test that asks ends."""
     folder = tmp_path_factory.mktemp("dev")
-    started = Dev(folder)
+    tables = {"POSITION_SYNC_LAKE": running_store.lake()}
+    started = Dev(folder, **running_store.environment, **tables)
     try:
         wait_for("the UI answers", started.serving)
         yield started
     finally:
+        running_store.proxy.reset()
         if started.process.poll() is None:
             started.process.send_signal(signal.SIGINT)
             started.process.wait(LIMIT_S)
@@ -121,16 +135,33 @@ def test_a_web_page_of_another_site_reaches_nothing(one):
     assert refused.value.response.status_code == 403
 
 
-def test_tables_and_state_are_for_the_owner_alone_under_any_umask(one):
-    tables = one.folder / "data" / "lake"
-    wait_for("the tables are there", (tables / "position_updates" / "_delta_log").is_dir)
-    wait_for("a run was recorded", lambda: list((one.folder / "dagster_home").rglob("*.db")))
-    found: dict[Path, int] = {}
-    for folder in (tables, one.folder / "dagster_home"):
-        for path in (folder, *folder.rglob("*")):
-            with suppress(FileNotFoundError):  # what runs removes files meanwhile
-                found[path] = stat.S_IMODE(path.lstat().st_mode)
-    assert {path for path, mode in found.items() if mode & 0o077} == set()
+def skipped(home: Path, reason: str) -> int:
+    """Return how many ticks of all sensors were skipped for a reason that says so."""
+    if not (home / "schedules").is_dir():
+        return 0
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        return sum(
+            reason in (tick.tick_data.skip_reason or "")
+            for state in instance.all_instigator_state()
+            for tick in instance.get_ticks(
+                state.instigator_origin_id, state.selector_id, statuses=[TickStatus.SKIPPED]
+            )
+        )
+
+
+def test_a_store_that_is_away_is_in_the_log_once_for_each_sensor(one, running_store) -> None:
+    home, store = one.home, running_store
+    wait_for("the stream runs", lambda: skipped(home, "its lease holds") >= 2, poll_s=2)
+    before = len(one.text().splitlines())
+    store.proxy.fail(Rule(CUT))
+    wait_for("ticks are skipped", lambda: skipped(home, "object store") >= TICKS, poll_s=2)
+    lines = one.text().splitlines()[before:]
+    caught = [line for line in lines if "Sensor tick caught an error" in line]
+    assert 1 <= len(caught) <= 3
+    assert len(lines) < LINES_OF_AN_ERROR + LINES_OF_A_TICK * TICKS
+    after = skipped(home, "its lease holds")
+    store.proxy.fail()
+    wait_for("the sensors work again", lambda: skipped(home, "its lease holds") > after, poll_s=2)
 
 
 def test_without_a_gateway_it_advises_and_keeps_running_until_it_is_killed(one, tmp_path):

@@ -1,7 +1,7 @@
 """However the demo ends, nothing of it is left, and the next start carries on.
 
-SIGINT ends the demo of `test_colours.py`, SIGTERM that of `test_running.py`, and SIGKILL that of
-`test_recovery.py`, which goes on with the demo that these tests leave.
+SIGINT ends the demo of `test_running.py`, SIGTERM the `dev` of `test_logins.py`, and SIGKILL the
+demo of `test_recovery.py`.
 """
 
 import os

@@ -1,7 +1,6 @@
 """Several logins in one lake, by a real Dagster: what each does is no matter of the others."""
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -105,9 +104,9 @@ class SeveralLogins:
         return {run_id: found["dagster/partition"] for run_id, found in tags.items()}
 
     def end(self) -> None:
-        """End the program as Ctrl-C does."""
+        """End the program as the end of a session does."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()
             self.process.wait(LIMIT_S)
 
     def close(self) -> None:
@@ -209,4 +208,6 @@ def test_nothing_is_lost_and_nothing_written_twice_or_by_two(several):
     wait_for("no request waits", lambda: waiting(several.lake) == 0)
     quiet_at = utc_now()
     several.end()
+    assert several.process.returncode == 0
+    wait_for("no process is left", lambda: not processes_of(several.folder / "home"))
     assert_kept(several.lake, several.logins, quiet_at)

@@ -106,8 +106,8 @@ def until_valued(demo: Demo, what: str) -> None:
 
     def streamed() -> bool:
         demo.check()
-        newest = demo.updates().filter(source="STREAM")["timestamp"].max()
-        return newest is not None and newest > asked
+        rows = pl.scan_delta(str(demo.lake / "position_updates")).filter(source="STREAM")
+        return rows.filter(pl.col("timestamp") > asked).head(1).collect().height == 1
 
     wait_for(f"streamed again after {what}", streamed, poll_s=0.3)
     print(f"valued again {time.monotonic() - began:.1f} s after {what}")
@@ -157,7 +157,7 @@ def test_after_a_kill_of_the_streams_process_another_streams(home):
 
 
 @pytest.mark.timeout(1200 * ROUNDS)
-def test_what_is_killed_beside_the_stream_is_started_again_and_the_stream_goes_on(home):
+def test_what_is_killed_beside_the_stream_is_started_again_and_governs_the_stream(home):
     demo = home.running()
     session = streaming(demo, after=None)
     runs = stream_runs(demo)
@@ -176,18 +176,27 @@ def test_what_is_killed_beside_the_stream_is_started_again_and_the_stream_goes_o
     assert_never_two_writers(demo.lake)
     assert_tables_are_whole(demo.lake)
 
+    # A daemon that did not start the run ends it.
+    process = psutil.Process(session.pid)
+    demo.graphql(TERMINATE, run=session.run_id)
+    wait_for("its process has ended", lambda: not process.is_running())
+    wait_for("the run has ended", lambda: stream_runs(demo)[session.run_id] == "CANCELED")
+    dagster_dev.launch(demo.ui_port, "stream_positions", {})
+    streaming(demo, after=session)
+
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", ["definitions", "daemon"])
-def test_what_hangs_is_started_again_and_the_stream_goes_on(home, name):
+def test_what_hangs_is_started_again_and_the_stream_goes_on(home):
     demo = home.running()
     session = streaming(demo, after=None)
     before, again = len(said(demo)), times_again(demo)
-    service(demo, name).send_signal(signal.SIGSTOP)
-    wait_for("it works again", lambda: times_again(demo) > again)
-    until_valued(demo, f"a stop of the {name}")
-    (line,) = said(demo)[before:]
-    assert "has not answered for" in line
+    for hanging in [service(demo, name) for name in ("definitions", "daemon")]:
+        hanging.send_signal(signal.SIGSTOP)
+    wait_for("both work again", lambda: times_again(demo) == again + 2)
+    until_valued(demo, "a stop of two programs")
+    first, second = said(demo)[before:]
+    assert "has not answered for" in first
+    assert "has not answered for" in second
     assert streaming(demo, after=None).session_id == session.session_id
 
 
@@ -202,21 +211,6 @@ def test_a_reload_in_the_ui_loads_the_code_again_and_is_no_outage(home):
     until_valued(demo, "a reload")
     assert said(demo)[before:] == []
     assert streaming(demo, after=None).session_id == session.session_id
-
-
-@pytest.mark.timeout(1200)
-def test_a_stream_whose_daemon_was_killed_can_be_terminated_and_resumed(home):
-    demo = home.running()
-    session = streaming(demo, after=None)
-    process = psutil.Process(session.pid)
-    service(demo, "daemon").kill()
-    until_valued(demo, "a kill of the daemon")
-    assert stream_runs(demo)[session.run_id] == "STARTED"
-    demo.graphql(TERMINATE, run=session.run_id)
-    wait_for("its process has ended", lambda: not process.is_running())
-    wait_for("the run has ended", lambda: stream_runs(demo)[session.run_id] == "CANCELED")
-    dagster_dev.launch(demo.ui_port, "stream_positions", {})
-    streaming(demo, after=session)
 
 
 @pytest.mark.timeout(1200)

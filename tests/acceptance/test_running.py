@@ -1,19 +1,24 @@
-"""One running demo: what it shows, and how it follows the strategies and the broker."""
+"""One running demo: what it shows, how it follows strategies and broker, and what it leaves."""
 
 import base64
 import json
+import signal
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from pathlib import Path
 from threading import Event
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 
+from benchmarks import looks
 from position_sync_dagster.demo.programs import RECORDED, SESSIONS
-from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.demo_program import (
@@ -33,15 +38,13 @@ TO_FILL = 915000030
 TO_ACTIVATE = ("915000033", "NVDA", "P", "167.5", "20290119")
 """A leg that no strategy of the demo holds."""
 
-PAST_CONID = 999000001
-PAST_DAYS = 12
+WATCHED = "a_stream_watches FAILED"
+ENDED = {"SUCCESS", "CANCELED", "FAILURE"}
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Iterator[Demo]:
-    home = tmp_path_factory.mktemp("running") / "home"
-    write_the_past(home / "lake")
-    demo = Demo(home)
+    demo = Demo(tmp_path_factory.mktemp("running") / "home")
     demo.began = datetime.now(UTC)
     try:
         demo.event("started")
@@ -74,35 +77,6 @@ def backfills(demo) -> Iterator[Future[list[Backfill]]]:
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(backfill_twice, demo, ending)
         ending.set()
-
-
-def write_the_past(lake_path) -> None:
-    """Write a row a day of something that was held until the day before yesterday."""
-    lake = Lake(str(lake_path))
-    lake.initialize_sync()
-    now = datetime.now(UTC)
-    rows = [
-        PositionUpdate(
-            conid=PAST_CONID,
-            symbol="OLD",
-            right=None,
-            position=0.0 if days == 2 else 100.0,
-            market_price=10.0 + days,
-            market_value=1000.0 + 100 * days,
-            average_cost=9.0,
-            unrealized_pnl=None,
-            timestamp=now - timedelta(days=days),
-            account=ACCOUNT,
-            sec_type="STK",
-            multiplier=1.0,
-            source=Source.QUEUE,
-            trading_mode=TradingMode.SIMULATED,
-            gateway_id="127.0.0.1:1",
-            update_id=f"past-{days}",
-        )
-        for days in range(2, PAST_DAYS)
-    ]
-    lake.updates.sync.append(rows, "the-past")
 
 
 def backfill_twice(demo: Demo, ending: Event) -> list[Backfill]:
@@ -296,8 +270,7 @@ def test_the_command_line_sees_the_same(demo):
     assert (told["lines_in_use"], told["legs_streamed"]) == (STREAMED, STREAMED)
     assert told["session_state"] == "LIVE"
     positions = command("positions", "--json", "--home", str(demo.home), cwd=demo.home.parent)
-    rows = [row for row in json.loads(positions.stdout) if row["conid"] != PAST_CONID]
-    assert len(rows) == LEGS
+    assert len(json.loads(positions.stdout)) == LEGS
     one = command(
         "positions", "--strategy", "calendar-1", "--home", str(demo.home), cwd=demo.home.parent
     )
@@ -353,15 +326,15 @@ def monitored(demo: Demo, *, short: bool) -> int:
     return max(c for c, quantity in held.items() if c in queued and (quantity < 0) is short)
 
 
-@pytest.mark.parametrize("action", ["fill", "close", "assign"])
-def test_a_monitored_change_is_seen_by_the_queue(demo, action):
-    conid = TO_FILL if action == "fill" else monitored(demo, short=action == "assign")
-    before = demo.latest(conid)["position"]
-    more = {"quantity": 3} if action == "fill" else {}
-    demo.post(action, account=ACCOUNT, conid=conid, **more)
-    wanted = before + 3 if action == "fill" else 0.0
-    row = seen(demo, conid, lambda r: r["position"] == wanted)
-    assert row["source"] == "QUEUE"
+def test_monitored_changes_are_seen_by_the_queue(demo):
+    filled, closed, assigned = TO_FILL, monitored(demo, short=False), monitored(demo, short=True)
+    wanted = {filled: demo.latest(filled)["position"] + 3, closed: 0.0, assigned: 0.0}
+    demo.post("fill", account=ACCOUNT, conid=filled, quantity=3)
+    demo.post("close", account=ACCOUNT, conid=closed)
+    demo.post("assign", account=ACCOUNT, conid=assigned)
+    for conid, position in wanted.items():
+        row = seen(demo, conid, lambda r, wanted=position: r["position"] == wanted)
+        assert row["source"] == "QUEUE"
 
 
 def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
@@ -425,8 +398,8 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
     since = datetime.now(UTC)
     for sensor in ("supervise_stream", "drain_queue"):  # which would start what must not start
         wait_for(
-            f"three ticks of {sensor}",
-            lambda s=sensor: len([t for t in ticks(demo, s, since=since) if t != "STARTED"]) >= 3,
+            f"two ticks of {sensor}",
+            lambda s=sensor: len([t for t in ticks(demo, s, since=since) if t != "STARTED"]) >= 2,
             poll_s=0.5,
         )
     assert demo.lines() == 0
@@ -464,9 +437,56 @@ def test_nothing_was_ordered_and_no_request_is_stuck(demo):
     assert stuck.height == 0, stuck["error_message"].unique().to_list()
 
 
-def test_sigterm_ends_all_of_it(demo):
+def test_tables_and_state_are_for_the_owner_alone_under_any_umask(demo):
+    found: dict[Path, int] = {}
+    for folder in (demo.lake, demo.home / "dagster_home"):
+        for path in (folder, *folder.rglob("*")):
+            with suppress(FileNotFoundError):  # what runs removes files meanwhile
+                found[path] = stat.S_IMODE(path.lstat().st_mode)
+    assert {path for path, mode in found.items() if mode & 0o077} == set()
+
+
+def look(demo: Demo) -> list[str]:
+    """Return what is not green, as the lineage page computes it."""
+    try:
+        nodes = demo.graphql(looks.QUERY)["assetNodes"]
+    except httpx.TransportError:
+        return ["the server of the UI does not answer yet"]
+    return looks.Looks().add(nodes) if nodes else ["no definitions are loaded yet"]
+
+
+def stream_runs(demo: Demo) -> list[dict[str, str]]:
+    found = demo.graphql(
+        """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
+             ... on Runs { results { id status } } } }"""
+    )
+    runs: list[dict[str, str]] = found["runsOrError"]["results"]
+    return runs
+
+
+def the_one_stream(demo: Demo) -> list[dict[str, str]] | None:
+    """Return all runs of the stream if exactly one of them is going on, and nothing is queued."""
+    runs = stream_runs(demo)
+    going_on = [run["status"] for run in runs if run["status"] not in ENDED]
+    return runs if going_on == ["STARTED"] else None
+
+
+def test_the_colours_follow_the_gateway_as_it_goes_and_comes(demo):
+    wait_for("everything is green", lambda: look(demo) == [], poll_s=1)
+    before = wait_for("one stream runs", lambda: the_one_stream(demo))
+    demo.post("restart", down_s=20)
+    wait_for("the check turns yellow", lambda: WATCHED in look(demo), poll_s=0.5)
+    wait_for("everything is green again", lambda: look(demo) == [], poll_s=1)
+    assert stream_runs(demo) == before
+
+
+def test_sigint_ends_all_of_it_and_the_events_name_every_row(demo):
     before = demo.updates().height
     wait_for("it writes", lambda: demo.updates().height > before)
-    demo.process.terminate()
+    demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(LIMIT_S) == 0, demo.outcome()
     demo.ended_without_a_trace()
+    assert looks.count(demo.home) == 0
+    newest, *older = looks.ended_runs(demo.home, "stream_positions")
+    assert newest == "SUCCESS"
+    assert set(older) <= {"CANCELED"}, "a person ended them"

@@ -119,6 +119,7 @@ class Demo:
                 stdout=terminal,
                 stderr=terminal,
                 start_new_session=True,
+                umask=0,  # what is private is made so by the program
             )
             return
         with self.errors.open("w") as errors:
@@ -131,6 +132,7 @@ class Demo:
                 stderr=errors,
                 text=True,
                 start_new_session=True,
+                umask=0,
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -15,9 +15,6 @@ from uuid import uuid4
 from tests.support.ports import free_port
 from tests.support.store_proxy import TOKEN, StoreProxy
 
-EVERYTHING = os.environ.get("STORE_TESTS") == "all"
-"""Whether the tests on the store run in full, as in `make chaos`, or a part of each."""
-
 SECRET = "wJalrXUtnFEMI-of-the-tests"  # noqa: S105 - the store of the tests takes any
 KEY_ID = "AKIAOFTHETESTS000000"
 REGION = "us-east-1"
@@ -85,6 +82,12 @@ def delete_stored(uri: str) -> None:
     assert _ask(_port(), "DELETE", f"/{bucket}/{quote(key)}")[0] == 204
 
 
+def put_stored(uri: str, content: bytes) -> None:
+    """Write an object into the store that the environment names."""
+    bucket, key = _split(uri)
+    assert _ask(_port(), "PUT", f"/{bucket}/{quote(key)}", content)[0] == 200
+
+
 def _split(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
@@ -94,9 +97,9 @@ def _port() -> int:
     return int(os.environ["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
 
 
-def _ask(port: int, method: str, path: str) -> tuple[int, bytes]:
+def _ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request(method, path, headers=_SIGNED)
+        connection.request(method, path, body, _SIGNED)
         answer = connection.getresponse()
         return answer.status, answer.read()
 

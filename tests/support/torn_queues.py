@@ -61,6 +61,6 @@ def small_queue(path: Path) -> PositionQueue:
     return queue
 
 
-def cuts(size: int, count: int = 12) -> list[int]:
+def cuts(size: int, count: int) -> list[int]:
     """Return lengths spread over a file, its two ends included."""
     return sorted({0, 1, 3, size - 1, size - 4, *(size * k // count for k in range(count))})

@@ -13,6 +13,7 @@ from position_sync_dagster.lake.queue.position_queue import (
     PositionQueue,
 )
 from tests.support.clock import HandClock
+from tests.support.extent import EVERYTHING
 
 
 @pytest.fixture
@@ -23,13 +24,16 @@ def clock() -> HandClock:
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=10.0, max_delay_s=15.0, jitter=0.0)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("delta", marks=pytest.mark.delta),
-        pytest.param("store", marks=pytest.mark.delta),
-        "memory",
-    ]
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on the queue in memory and on a disk, and some (`in_store`) in a store."""
+    if "make_queue" in metafunc.fixturenames:
+        stored = EVERYTHING or metafunc.definition.get_closest_marker("in_store")
+        kinds = [pytest.param("delta", marks=pytest.mark.delta), "memory"]
+        kinds += [pytest.param("store", marks=pytest.mark.delta)] if stored else []
+        metafunc.parametrize("make_queue", kinds, indirect=True)
+
+
+@pytest.fixture
 def make_queue(
     request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock
 ) -> Callable[[], AsyncQueue]:

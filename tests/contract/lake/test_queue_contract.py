@@ -48,6 +48,7 @@ async def counts_of(queue: AsyncQueue) -> tuple[int, int, int, int]:
     return (counts[PENDING], counts[PROCESSING], counts[SUCCESS], counts[FAILED])
 
 
+@pytest.mark.in_store
 async def test_an_inserted_request_is_read_as_it_was_inserted(queue, clock):
     request_id = await queue.insert(700001, "SPY", priority=P1, account="DUSIM1")
     [stored] = await queue.get_batch(priority=P1)
@@ -72,6 +73,7 @@ async def test_a_second_insert_returns_the_first_id_and_raises_its_priority(queu
     assert stored.priority == P1
 
 
+@pytest.mark.in_store
 async def test_a_second_insert_raises_the_priority_of_a_request_being_processed(queue):
     await queue.insert(1, "SPY", priority=P2)
     [claimed] = await queue.claim_batch()
@@ -109,6 +111,7 @@ async def test_a_position_can_be_inserted_again_when_its_request_is_finished(que
     assert await counts_of(queue) == (1, 0, 1, 0)
 
 
+@pytest.mark.in_store
 async def test_claims_come_by_priority_then_by_age_then_in_order_of_insertion(queue, clock):
     await queue.insert_many([QueueRequest(c, "SPY", P2) for c in (1, 2)])
     clock.advance(1)
@@ -155,6 +158,7 @@ async def test_a_claim_carries_a_lease(queue, clock):
     assert (claimed.lease_expires_at - clock.now).total_seconds() == 30
 
 
+@pytest.mark.in_store
 async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, clock):
     request_id = await queue.insert(1, "SPY")
     await queue.claim_batch(lease_s=30)
@@ -175,6 +179,7 @@ async def test_every_claim_draws_a_new_token(queue):
     assert first.lease_token != second.lease_token
 
 
+@pytest.mark.in_store
 async def test_success_ends_a_request_once(queue):
     await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
     claimed = ids_of(await queue.claim_batch(limit=2))
@@ -224,6 +229,7 @@ async def test_a_rescued_request_is_lost_to_its_first_worker_even_while_it_waits
     assert await counts_of(queue) == (1, 0, 0, 0)
 
 
+@pytest.mark.in_store
 async def test_a_failure_comes_back_after_a_growing_delay_and_is_final_at_the_limit(queue, clock):
     request_id = await queue.insert(1, "SPY")
     for delay_s in (10, 15):  # doubling from 10, bounded at 15
@@ -259,6 +265,7 @@ async def test_many_failures_are_recorded_at_once_each_with_its_message(queue, c
     assert await queue.holds([one, two, three]) is False  # the lease of the third has expired
 
 
+@pytest.mark.in_store
 async def test_a_person_can_retry_a_failed_request_with_all_its_attempts(queue):
     request_id, other = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
     await queue.claim_batch()
@@ -302,6 +309,7 @@ async def test_only_a_failed_request_is_retried(queue, state):
     assert await counts_of(queue) == before
 
 
+@pytest.mark.in_store
 async def test_a_released_request_is_claimable_at_once_with_its_attempts_unchanged(queue):
     request_id = await queue.insert(1, "SPY")
     await queue.claim_batch()
@@ -318,6 +326,7 @@ async def test_a_pending_request_cannot_be_released_or_renewed(queue):
         await queue.renew([request_id])
 
 
+@pytest.mark.in_store
 async def test_a_renewed_lease_lasts_longer(queue, clock):
     await queue.insert(1, "SPY")
     ids = ids_of(await queue.claim_batch(lease_s=30))
@@ -442,6 +451,7 @@ async def test_a_refresh_during_processing_is_not_followed_by_a_new_request(queu
     assert await counts_of(queue) == (0, 0, 1, 0)
 
 
+@pytest.mark.in_store
 async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
     began = clock.now
     await queue.insert_many([QueueRequest(c, "SPY", P2) for c in (1, 2)])
@@ -595,6 +605,7 @@ async def test_a_limit_that_is_not_a_number_is_refused_and_changes_nothing(queue
     assert await counts_of(queue) == (1, 0, 0, 0)
 
 
+@pytest.mark.in_store
 async def test_a_table_that_was_not_initialized_is_created_at_its_first_use(make_queue):
     assert await counts_of(make_queue()) == (0, 0, 0, 0)
 
@@ -610,6 +621,7 @@ async def test_a_clock_that_goes_back_loses_nothing(queue, clock):
     assert await counts_of(queue) == (0, 0, 3, 0)
 
 
+@pytest.mark.in_store
 async def test_a_request_keeps_the_row_that_answers_it_and_when_it_was_confirmed(queue, clock):
     first, second = await queue.insert_many([QueueRequest(1, "SPY"), QueueRequest(2, "SPY")])
     answer = Answer(update_id="row-1", confirmed_at=clock.now)

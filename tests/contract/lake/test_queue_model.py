@@ -31,6 +31,7 @@ from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQue
 from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue, PositionQueue
 from position_sync_dagster.lake.storage import lifecycle_table, maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
+from tests.support.extent import EVERYTHING
 
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
 SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
@@ -375,19 +376,19 @@ def _merge_early(monkeypatch):
 
 
 class TestInMemory(QueueMachine.TestCase):
-    settings = settings(PROFILE, max_examples=30, stateful_step_count=50)
+    settings = settings(PROFILE, max_examples=30 if EVERYTHING else 12, stateful_step_count=50)
 
 
 @pytest.mark.delta
 class TestDelta(DeltaQueueMachine.TestCase):
-    settings = settings(PROFILE, max_examples=8, stateful_step_count=40)
+    settings = settings(PROFILE, max_examples=8 if EVERYTHING else 4, stateful_step_count=40)
 
 
 @pytest.mark.delta
 class TestDeltaInParts(DeltaQueueMachine.TestCase):
     """Two live rows count as many, so that each change rewrites some parts and keeps others."""
 
-    settings = settings(PROFILE, max_examples=8, stateful_step_count=40)
+    settings = settings(PROFILE, max_examples=8 if EVERYTHING else 5, stateful_step_count=40)
 
     @pytest.fixture(autouse=True)
     def _in_small_parts(self, monkeypatch):

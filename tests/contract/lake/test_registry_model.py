@@ -17,6 +17,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.maintenance import maintain
+from tests.support.extent import EVERYTHING
 
 Key = tuple[str, str | None, int]
 Value = tuple[float | None, float]
@@ -164,7 +165,7 @@ class TestRegistry(RegistryMachine.TestCase):
         derandomize=True,
         database=None,
         phases=[Phase.generate],
-        max_examples=8,
+        max_examples=8 if EVERYTHING else 5,
         stateful_step_count=30,
         suppress_health_check=list(HealthCheck),
     )

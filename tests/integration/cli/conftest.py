@@ -4,6 +4,7 @@ import pytest
 
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import load_settings
+from tests.support.empty_lakes import put_tables
 
 
 @pytest.fixture
@@ -11,5 +12,5 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Lake:
     """Return the tables, empty."""
     monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
     lake = Lake.of(load_settings())
-    lake.initialize_sync()
+    put_tables(lake.path)
     return lake

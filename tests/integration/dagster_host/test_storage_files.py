@@ -24,22 +24,19 @@ def files(home) -> Iterator[StorageFiles]:
     files.close()
 
 
-def test_all_are_there_before_a_program_starts(home, files):
+def test_one_that_is_deleted_and_made_again_by_a_program_is_noticed(home, files):
+    """An inode that nobody holds is the next file's: the same number would say nothing."""
     assert all((home / name).is_file() for name in STORAGE)
     assert files.lost() == []
-
-
-@pytest.mark.parametrize("name", STORAGE)
-def test_one_that_is_deleted_and_made_again_by_a_program_is_noticed(home, files, name):
-    """An inode that nobody holds is the next file's: the same number would say nothing."""
-    for _ in range(3):
-        (home / name).unlink()
-        (home / name).touch()
-        assert files.lost() == [name.split("/")[-1]]
-    files.make()
-    assert files.lost() == []
-    with DagsterInstance.get() as instance:
-        assert instance.get_runs_count() == 0
+    for name in STORAGE:
+        for _ in range(3):
+            (home / name).unlink()
+            (home / name).touch()
+            assert files.lost() == [name.split("/")[-1]]
+        files.make()
+        assert files.lost() == []
+        with DagsterInstance.get() as instance:
+            assert instance.get_runs_count() == 0
 
 
 def test_what_is_no_database_is_named(home, files):

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
+from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 
 ACCOUNT = "DUSIM0001"
@@ -35,9 +36,8 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 @pytest.fixture
 def lake(settings: Settings) -> Lake:
     """Return the tables, empty."""
-    lake = Lake(settings.lake)
-    lake.initialize_sync()
-    return lake
+    put_tables(settings.lake)
+    return Lake(settings.lake)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A clock that the test sets, and the values that the tests of the lake are made of.
 
-The tests of the tables run on a disk; those that are marked `in_store`, and with STORE_TESTS=all
+The tests of the tables run on a disk; those that are marked `in_store`, and with TESTS=all
 all but those that are marked `on_disk`, run in an object store too.
 """
 
@@ -13,7 +13,9 @@ import pytest
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
 from tests.support.clock import HandClock
-from tests.support.object_store import EVERYTHING, ObjectStore
+from tests.support.empty_lakes import put_tables
+from tests.support.extent import EVERYTHING
+from tests.support.object_store import ObjectStore
 
 
 @pytest.fixture
@@ -72,7 +74,6 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
 
 
 @pytest.fixture
-async def lake(home: Path | str, clock: HandClock) -> Lake:
-    made = Lake(home, clock=clock)
-    await made.initialize()
-    return made
+def lake(home: Path | str, clock: HandClock) -> Lake:
+    put_tables(home)
+    return Lake(home, clock=clock)

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
@@ -21,6 +21,7 @@ from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.frames import append, data_files, scan
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"
 WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
@@ -40,14 +41,12 @@ def holding(clock, conid=1, position=2.0, account="DUSIM1", gateway_id=LOGIN, **
             local_symbol="SPY   260220P00440000",
         ),
         "average_cost": 120.5,
-        "received_at": clock.now,
-        "position_time": clock.now,
         "snapshot_id": "download-1",
         "completeness": Completeness.COMPLETE,
+        "gateway_id": gateway_id,
+        "account": account,
     }
-    return BrokerPosition(
-        gateway_id=gateway_id, account=account, position=position, **(values | more)
-    )
+    return make_holding(conid, clock.now, position=position, **(values | more))
 
 
 async def test_broker_positions_are_read_as_they_were_written(lake, clock):

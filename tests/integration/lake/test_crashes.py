@@ -8,8 +8,10 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from tests.support.crash_worker import MANY, POINTS, large_insert
+from tests.support.empty_lakes import put_tables
+from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
-from tests.support.object_store import EVERYTHING, stored_under
+from tests.support.object_store import stored_under
 
 MODULE = "tests.support.crash_worker"
 REQUESTS = 12
@@ -25,8 +27,8 @@ def killed_at(path: str, work: str, point: str) -> None:
 
 @pytest.fixture
 def lake(place: Path | str) -> Lake:
+    put_tables(place)
     made = Lake(place, fsync=False)
-    made.initialize_sync()
     made.queue.sync.insert_many(
         QueueRequest(conid, "SPY", account="DUSIM1") for conid in range(1, REQUESTS + 1)
     )

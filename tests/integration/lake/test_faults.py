@@ -25,8 +25,10 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.lake.storage import conditional_put
+from tests.support.empty_lakes import put_tables
+from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
-from tests.support.object_store import EVERYTHING, KEY_ID, SECRET, stored_under
+from tests.support.object_store import KEY_ID, SECRET, stored_under
 from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, TOKEN, Rule
 
 REQUESTS = 6
@@ -35,8 +37,9 @@ REQUESTS = 6
 @pytest.fixture
 def lake(store):
     """Return a lake in the store, with some requests."""
-    made = Lake(store.lake())
-    made.initialize_sync()
+    place = store.lake()
+    put_tables(place)
+    made = Lake(place)
     made.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, REQUESTS + 1))
     return made
 

@@ -9,6 +9,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
+from tests.support.empty_lakes import put_tables
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
@@ -34,10 +35,9 @@ class Recorder:
 
 
 @pytest.fixture
-async def lake(tmp_path):
-    lake = Lake(tmp_path / "lake")
-    await lake.initialize()
-    return lake
+def lake(tmp_path):
+    put_tables(tmp_path / "lake")
+    return Lake(tmp_path / "lake")
 
 
 @pytest.fixture

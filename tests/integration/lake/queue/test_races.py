@@ -7,9 +7,10 @@ from pathlib import Path
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
+from tests.support.empty_lakes import put_tables
+from tests.support.extent import EVERYTHING
 from tests.support.lake_processes import Worker, together, workers
 from tests.support.lake_worker import drain
-from tests.support.object_store import EVERYTHING
 from tests.support.waiting import DEADLINE_S
 
 REQUESTS = 5000
@@ -22,8 +23,8 @@ def commits_on(place: Path | str) -> int:
 
 
 def filled(path: Path | str, count: int) -> tuple[Lake, list[str]]:
+    put_tables(path)
     lake = Lake(path)
-    lake.initialize_sync()
     return lake, lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, count + 1))
 
 
@@ -51,8 +52,8 @@ def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(tm
 
 
 def test_racing_inserts_keep_one_live_request_per_position(place):
+    put_tables(place)
     lake = Lake(place)
-    lake.initialize_sync()
     count = commits_on(place) // 2
     results = together(*(Worker("insert_the_same", place, count=count) for _ in range(4)))
     assert results[0] == results[1] == results[2] == results[3]
@@ -77,8 +78,8 @@ def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):
 
 
 def test_racing_writers_of_the_same_rows_write_each_once(place):
+    put_tables(place)
     lake = Lake(place)
-    lake.initialize_sync()
     written = together(*(Worker("append_the_same", place, count=60) for _ in range(3)))
     assert sum(written) == 60
     assert lake.updates.sync.count() == 60
@@ -90,7 +91,7 @@ def test_racing_processes_create_a_lake_together(place):
 
 
 def test_one_of_several_processes_owns_a_login(place):
-    Lake(place).initialize_sync()
+    put_tables(place)
     tokens = together(*(Worker("own", place) for _ in range(4)))
     assert sorted(tokens, key=str) == [1, None, None, None]
 

@@ -9,6 +9,7 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.schema.codec import leg_rows
@@ -40,6 +41,14 @@ async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clo
     await other.initialize()
     assert other.is_active(1)
     assert await other.get_all_active() == [added]
+
+
+async def test_a_lake_that_is_initialized_knows_the_active_legs(lake):
+    await lake.registry.add_active(conid=1, strategy_id="s", **LEG)
+    other = Lake(lake.path)
+    assert not other.registry.is_active(1)
+    await other.initialize()
+    assert other.registry.is_active(1)
 
 
 async def test_a_stock_and_a_future_are_legs_too(registry, tmp_path, clock):

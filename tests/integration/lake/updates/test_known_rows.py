@@ -16,13 +16,15 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates import latest
 from position_sync_dagster.lake.updates.ledger import STATE
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
+from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)
 
 
 @pytest.fixture
 def known(home):
-    return Path(f"{home}/latest_positions")
+    path = f"{home}/latest_positions"
+    return Path(path) if isinstance(home, Path) else path
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def derive(reader, known):
     return step
 
 
-@pytest.mark.parametrize(("seed", "behind"), [(0, latest.BEHIND), (1, 0), (2, 0)])
+@pytest.mark.parametrize(("seed", "behind"), [(0, latest.BEHIND), (1, 0), *[(2, 0)] * EVERYTHING])
 def test_they_are_those_of_the_whole_ledger(
     open_ledger, reader, derive, make_update, clock, monkeypatch, seed, behind
 ) -> None:
@@ -77,6 +79,7 @@ def test_they_are_those_of_the_whole_ledger(
             assert ledger.newest_of([1, 2], since) == open_ledger().newest_of([1, 2], since)
 
 
+@pytest.mark.on_disk  # it deletes files
 def test_the_history_before_the_known_rows_is_not_read(
     open_ledger, reader, derive, make_update, clock
 ) -> None:
@@ -97,6 +100,7 @@ def test_the_history_before_the_known_rows_is_not_read(
         other.latest()
 
 
+@pytest.mark.on_disk  # it deletes files
 def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
     open_ledger, reader, derive, make_update, clock
 ) -> None:
@@ -118,6 +122,7 @@ def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
     assert whole["position"].to_list() == [9.0, 4.0]
 
 
+@pytest.mark.on_disk  # it moves folders
 def test_a_ledger_that_was_taken_back_since_is_read_whole(
     home, open_ledger, reader, derive, make_update, clock
 ) -> None:
@@ -135,6 +140,7 @@ def test_a_ledger_that_was_taken_back_since_is_read_whole(
     assert reader().latest()["position"].to_list() == [1.0, 3.0]
 
 
+@pytest.mark.on_disk  # it looks for a folder
 def test_a_ledger_without_derived_rows_is_read_whole_and_none_are_made(
     open_ledger, reader, make_update, known
 ) -> None:
@@ -143,6 +149,7 @@ def test_a_ledger_without_derived_rows_is_read_whole_and_none_are_made(
     assert not known.exists()
 
 
+@pytest.mark.on_disk  # it spoils files
 def test_derived_rows_that_cannot_be_read_are_left_aside(
     open_ledger, reader, derive, make_update, known
 ) -> None:

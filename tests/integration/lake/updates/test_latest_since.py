@@ -8,6 +8,7 @@ from polars.testing import assert_frame_equal
 
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.updates.ledger import STATE
+from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)
 
@@ -17,7 +18,7 @@ def whole(ledger, since):
     return found.filter(found["timestamp"] >= since).select(STATE)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(3 if EVERYTHING else 1))
 def test_they_are_those_of_the_whole_ledger(open_ledger, make_update, clock, seed):
     chance = random.Random(seed)
     reader = open_ledger()

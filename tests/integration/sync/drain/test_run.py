@@ -9,6 +9,7 @@ from position_sync_dagster.domain.request import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.refresh import drain
+from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 
 WAITING = 120
@@ -17,7 +18,7 @@ WAITING = 120
 @pytest.mark.in_store
 async def test_a_store_has_all_that_waits_in_one_batch_and_a_disk_a_few_at_a_time(place):
     lake, settings, now = Lake(place), Settings(batch_size=40), utc_now()
-    await lake.initialize()
+    put_tables(place)
     session = await lake.sessions.acquire(
         settings.gateway_id, Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1
     )

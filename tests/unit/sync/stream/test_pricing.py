@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.line import RENEWALS_AT_ONCE, LoginLines
 from position_sync_dagster.domain.line_allocation import LineLimit
@@ -16,6 +15,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.pricing import StreamPricer
+from tests.support.holdings import make_holding
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None)
@@ -84,12 +84,12 @@ class PricerWithLines:
         return Quote(conid=conid, bid=self.bid, ask=1.2, received_at=at, quote_time=at)
 
     def _holding(self, key):
-        holding = BrokerPosition(
-            gateway_id="g", account=key[0], position=1.0, received_at=START, position_time=START,
-            snapshot_id="s", market_price=1.1, market_value=110.0, value_source="PORTFOLIO",
-            instrument=Instrument(
-                conid=key[1], symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0
-            ),
+        instrument = Instrument(
+            conid=key[1], symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0
+        )
+        holding = make_holding(
+            key[1], START, account=key[0], instrument=instrument, market_price=1.1,
+            market_value=110.0, value_source="PORTFOLIO",
         )  # fmt: skip
         if key[1] not in self.values:
             return holding

@@ -1,0 +1,21 @@
+"""How much the tests do: a fixed part of what they could in `make test`, all in `make chaos`."""
+
+import os
+from collections.abc import Iterable
+from random import Random
+
+EVERYTHING = os.environ.get("TESTS") == "all"
+
+
+def part_of(names: Iterable[str], wanted: int) -> set[tuple[str, str]]:
+    """Return some of the pairs of names, each name as often the first one as the second one.
+
+    Args:
+        names: What to combine, each also with itself.
+        wanted: How often each of them is the first one; with TESTS=all as often as there are names.
+    """
+    places = list(names)
+    count = len(places)
+    wanted = count if EVERYTHING else min(wanted, count)
+    steps = Random(count).sample(range(count), wanted)
+    return {(one, places[(at + step) % count]) for at, one in enumerate(places) for step in steps}
