@@ -55,6 +55,17 @@ class MarketDataFaults(Readings):
         pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark, traded_at=at)
         self._gateway.market.pin(conid, None if release else pin)
 
+    def broker_price(self, conid: int, factor: float = 1.0) -> None:
+        """Value a contract in portfolio rows and PnLSingle by another price than that of its lines.
+
+        The price is the mark times `factor`. IB calculates the values of accounts apart from the
+        ticks of a line; no source was found that says how far the two may differ.
+        """
+        self._check_contract(conid)
+        if not 0 <= factor < math.inf:
+            raise ActionError("factor", "a factor of a price is 0 or more")
+        self._gateway.market.broker_factors[conid] = factor
+
     def freeze(self, frozen: bool = True) -> None:
         """Stop the ticks without any notice (a closed market), or continue them.
 
