@@ -7,17 +7,21 @@ Times are seconds of one monotonic clock that the caller reads, unless they are 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines
+from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Quote
 
 RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
 """Time between two requests of a suspect line. A line that its new request brought back, and that
-the broker's value agrees with again, starts anew."""
+the broker's value agrees with again, starts anew. The same between two trials while no line answers
+(`LoginLines.take_due_for_renewal`)."""
+
+DIFFERS = "the broker's newer value differs from that of the line"
+NOT_TICKED = "the line has not ticked since its data should flow"
 
 GRACE_S = 5.0
 """A line that was requested, or that may have been interrupted, has this long to tick before a row
@@ -34,7 +38,7 @@ class Trust(StrEnum):
     IDLE: not requested. WAITING: requested, and not ticked yet. TRUSTED: its newest values are the
     present ones, however old they are, since a gateway ticks on change. INTERRUPTED: its farm broke
     or connectivity was lost after its last tick. SUSPECT: it seems dead and is requested again.
-    REFUSED: the gateway ended it. A tick makes a line that is held TRUSTED; one that is IDLE or
+    REFUSED: the gateway ended it. A price makes a line that is held TRUSTED; one that is IDLE or
     REFUSED has to be requested first.
     """
 
@@ -54,12 +58,15 @@ class Denial:
         until_s: When live data may be requested again.
         times: Number of refusals in a row.
         delayed: Whether delayed data may be requested meanwhile.
+        of_login: The refusal concerns the login and not the contract: of all contracts that were
+            refused so, one is requested again, and the others follow when it is granted.
     """
 
     until_s: float
     reason: str
     times: int
     delayed: bool
+    of_login: bool = False
 
 
 @dataclass(slots=True)
@@ -80,8 +87,11 @@ class Line:
         overdue_at_s: When it becomes suspect unless it ticks.
         renew_at_s: It is requested again at this time at the earliest.
         renewals: Number of times in a row that it was requested again without success.
+        disagreed: A newer value of the broker differed, and none has agreed since.
+        answered: It was requested again because of that, and has sent a price since.
         changes: How often its trust changed.
         since: What arrived until then does not count any more.
+        priced_at: When its newest price arrived that counted.
 
     >>> line = Line(silence_s=30.0)
     >>> line.requested(0.0)
@@ -106,15 +116,23 @@ class Line:
     renew_at_s: float = -math.inf
     renewals: int = 0
     disagreed: bool = False
+    answered: bool = False
     changes: int = 0
     since: datetime = NEVER
+    priced_at: datetime = NEVER
+    _renewed: bool = False
+    _incomplete: bool = False
     _heard_at: datetime = NEVER
-    _priced_at: datetime = NEVER
 
     @property
     def held(self) -> bool:
         """Return whether the line is held: requested, and neither cancelled nor refused."""
         return self.held_since_s is not None
+
+    @property
+    def live(self) -> bool:
+        """Return whether the line is held, and was requested as live data."""
+        return self.held and not self.delayed
 
     @property
     def trusted(self) -> bool:
@@ -143,13 +161,15 @@ class Line:
 
     def reopened(self, now_s: float) -> None:
         """Record that its connection opens again: its trust begins anew."""
-        self.renew_at_s, self.renewals, self.disagreed = -math.inf, 0, False
+        self.renew_at_s = -math.inf
+        self.agrees()
         self._follow_request(now_s)
 
     def cancelled(self) -> None:
         """Record that the line was cancelled; only the denial stays."""
         self.held_since_s, self.delayed = None, False
-        self.renew_at_s, self.renewals, self.disagreed = -math.inf, 0, False
+        self.renew_at_s = -math.inf
+        self.agrees()
         self.withheld_until_s, self.overdue_at_s = -math.inf, math.inf
         self._become(Trust.IDLE, None)
 
@@ -166,11 +186,14 @@ class Line:
         self._heard_at = min(quote.received_at or NEVER, now)
         times = [at for at in (quote.quote_time, quote.mark_time) if at is not None and at <= now]
         newest = max(times, default=NEVER)
-        is_new = self.since < newest and newest != self._priced_at
+        is_new = self.since < newest and newest != self.priced_at
+        parts = (quote.quote_time, quote.mark_time, quote.greeks_time)
+        whole = all(at is None or self.since < at for at in parts)
         if is_new:
-            self._priced_at = newest
-            parts = (quote.quote_time, quote.mark_time, quote.greeks_time)
-            self.ticked(whole=all(at is None or self.since < at for at in parts))
+            self.priced_at = newest
+            self.ticked(whole=whole)
+        elif whole and self._incomplete:
+            self._incomplete, self.overdue_at_s = False, math.inf
         return is_new
 
     def counted(self, quote: Quote | None, now: datetime) -> Quote | None:
@@ -189,10 +212,13 @@ class Line:
         """
         if not self.held:
             return
+        self._incomplete = not whole
         if whole:
             self.overdue_at_s = math.inf
         if not self.disagreed:
             self.renewals = 0
+        self.answered |= self.disagreed and self._renewed
+        self._renewed = False
         if not self.trusted:
             self._become(Trust.TRUSTED, None)
 
@@ -212,12 +238,19 @@ class Line:
         """
         self.since = max(self.since, at)
         if self.held:
-            self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
+            self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, now_s + self.silence_s
+            self._incomplete = False
             self._become(Trust.INTERRUPTED, reason)
 
     def restored(self, now_s: float) -> None:
-        """Record that the data should flow again (2104, 1102)."""
+        """Record that the data should flow again (2104, 1102).
+
+        A line that was interrupted for longer has the whole time to tick.
+        """
         if self.held:
+            self._incomplete = False
+            if self.state is Trust.INTERRUPTED and self.overdue_at_s <= now_s:
+                self.overdue_at_s = math.inf
             self.overdue_at_s = min(self.overdue_at_s, now_s + self.silence_s)
 
     def elapsed(self, now_s: float, *, session_open: bool = True) -> bool:
@@ -232,11 +265,10 @@ class Line:
             self.overdue_at_s = now_s + self.silence_s
         if now_s < self.overdue_at_s:
             return False
-        reason = "the line has not ticked since its data should flow"
         if self.trusted:
-            self.doubted(now_s, reason)
+            self.doubted(now_s, NOT_TICKED)
         else:
-            self._suspect(reason)
+            self._suspect(self.reason or NOT_TICKED)
         return True
 
     def doubted(self, now_s: float, reason: str) -> None:
@@ -255,13 +287,13 @@ class Line:
         """
         if not self.trusted or now_s < self.renew_at_s:
             return False
-        self.disagreed = True
-        self._suspect("the broker's newer value differs from that of the line")
+        self.disagreed, self.answered = True, False
+        self._suspect(DIFFERS)
         return True
 
     def agrees(self) -> None:
         """Record that a newer value of the broker is about the same."""
-        self.disagreed, self.renewals = False, 0
+        self.disagreed, self.answered, self.renewals = False, False, 0
 
     def is_due_for_renewal(self, now_s: float, *, session_open: bool = True) -> bool:
         """Return whether the line is to be cancelled and requested with a new id now.
@@ -274,15 +306,27 @@ class Line:
     def renewed(self, now_s: float) -> None:
         """Record that a suspect line was requested again; its next tick makes it trusted."""
         self.renewals += 1
+        self._renewed = True
         self.renew_at_s = now_s + RENEWAL.delay_s(self.renewals)
 
-    def deny(self, now_s: float, reason: str, wait: Backoff, *, delayed: bool) -> Denial:
-        """Record that there is no live data, and return until when; the wait grows each time."""
-        times = self.denial.times if self.denial is not None else 0
+    def deny(
+        self, now_s: float, reason: str, wait: Backoff, *, delayed: bool, of_login: bool = False
+    ) -> Denial:
+        """Record that there is no live data, and return until when; the wait grows each time.
+
+        A refusal long after the one before begins anew: live data were granted meanwhile.
+        """
+        before, times = self.denial, 0
+        if before is not None and now_s - before.until_s < LONGEST_S:
+            times = before.times
         if self.denied(now_s) is None:  # else delayed data were refused too
             times += 1
         self.denial = Denial(
-            until_s=now_s + wait.delay_s(times), reason=reason, times=times, delayed=delayed
+            until_s=now_s + wait.delay_s(times),
+            reason=reason,
+            times=times,
+            delayed=delayed,
+            of_login=of_login,
         )
         return self.denial
 
@@ -373,11 +417,16 @@ class SilentLogin:
 def missed(before: Quote, opened: Quote | None) -> bool | None:
     """Return whether a new request's quote differs from the last one of the old request.
 
+    A difference below the smallest change of a price is none: a gateway calculates marks anew for
+    each request, and the fourth decimal of a mark may differ.
+
     Returns:
         None while the new one lacks a price that the old one had.
 
     >>> missed(Quote(conid=1, bid=1.0), Quote(conid=1, bid=1.1, ask=1.2))
     True
+    >>> missed(Quote(conid=1, mark=1.02, min_tick=0.05), Quote(conid=1, mark=1.04))
+    False
     >>> missed(Quote(conid=1, bid=1.0, mark=1.0), Quote(conid=1, bid=1.0)) is None
     True
     """
@@ -385,14 +434,113 @@ def missed(before: Quote, opened: Quote | None) -> bool | None:
         (getattr(before, name), getattr(opened, name, None)) for name in ("bid", "ask", "mark")
     ]
     known = [(old, new) for old, new in pairs if old is not None]
-    if any(new is not None and new != old for old, new in known):
+    least = (before.min_tick or 0.0) * (1 - TICK_ROUNDING)
+    if any(new is not None and new != old and abs(new - old) >= least for old, new in known):
         return True
     return None if opened is None or any(new is None for _, new in known) else False
+
+
+TICK_ROUNDING = 1e-6
+"""The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05."""
+
+SAMPLE = 3
+"""The number of lines that are requested again after a probe that had moved, before every line is
+suspect. A false alarm costs these requests alone."""
+
+SAMPLE_S = 10.0
+"""The lines of the sample have this long to open; otherwise every line is suspect."""
+
+
+@dataclass(slots=True)
+class Probe:
+    """Lines that are requested again although they may only be quiet, and what they open with.
+
+    Attributes:
+        before: The last quote of each line that has not opened yet.
+        opened: The lines that have opened.
+        is_sample: It follows a probe that had moved.
+        judge_at_s: What has not opened by then may be dead.
+    """
+
+    before: dict[int, Quote]
+    judge_at_s: float
+    is_sample: bool = False
+    opened: set[int] = field(default_factory=set)
+
+    def shows_missed_ticks(self, quotes: Mapping[int, Quote | None], now_s: float) -> bool:
+        """Return whether a line opened with another price, or did not open in time.
+
+        Args:
+            quotes: conid → quote of the lines that ticked.
+            now_s: The time.
+        """
+        has_moved = False
+        for conid in self.before.keys() & quotes.keys():
+            differs = missed(self.before[conid], quotes[conid])
+            if differs is not None:
+                del self.before[conid]
+                self.opened.add(conid)
+            has_moved |= bool(differs)
+        return has_moved or (bool(self.before) and now_s >= self.judge_at_s)
 
 
 RENEWALS_AT_ONCE = 10
 """The number of suspect lines requested again in one step: each takes two of the 50 messages that a
 gateway takes in a second, and account requests need some of them too."""
+
+UNANSWERED = 5
+"""When this many lines that were requested again have not answered, one is tried at a time."""
+
+
+@dataclass(slots=True)
+class RenewalPace:
+    """How many suspect lines are requested again now.
+
+    When several did not answer, the login or a farm is dead. One line at a time is tried then, less
+    and less often, and the others follow when it answers.
+
+    >>> pace = RenewalPace()
+    >>> pace.allowed(0.0)
+    5
+    >>> pace.requested([1, 2, 3, 4, 5], 0.0)
+    >>> pace.allowed(29.0), pace.allowed(30.0)
+    (0, 1)
+    >>> pace.answered([5])
+    >>> pace.allowed(29.0)
+    10
+    """
+
+    _unanswered: set[int] = field(default_factory=set)
+    _at_once: int = UNANSWERED
+    _trials: int = 0
+    _trial_at_s: float = -math.inf
+
+    def allowed(self, now_s: float) -> int:
+        """Return how many lines may be requested again now."""
+        if len(self._unanswered) < UNANSWERED:
+            return self._at_once - len(self._unanswered)
+        return int(now_s >= self._trial_at_s)
+
+    def requested(self, conids: Sequence[int], now_s: float) -> None:
+        """Record that these lines are requested again."""
+        self._unanswered.update(conids)
+        if conids and len(self._unanswered) >= UNANSWERED:
+            self._trials += 1
+            self._trial_at_s = now_s + RENEWAL.delay_s(self._trials)
+
+    def answered(self, conids: Sequence[int]) -> None:
+        """Record that these lines sent a price."""
+        if not self._unanswered.isdisjoint(conids):
+            self._begin_anew(RENEWALS_AT_ONCE)
+
+    def interrupted(self) -> None:
+        """Record that lines may have died or returned: what did not answer before says nothing."""
+        self._begin_anew(UNANSWERED)
+
+    def _begin_anew(self, at_once: int) -> None:
+        self._unanswered, self._at_once = set(), at_once
+        self._trials, self._trial_at_s = 0, -math.inf
+
 
 LOGIN_SILENT = "no line of the login has ticked"
 
@@ -478,8 +626,7 @@ class LoginLines:
         """
         held = self.held
         others = max(0, in_use - len(held))
-        denials = {c: line.denied(now_s) for c, line in self._lines.items()}
-        denied = {c for c, denial in denials.items() if denial is not None and not denial.delayed}
+        denied = {c for c, denial in self.denials(now_s).items() if not denial.delayed}
         return allocate_lines(
             (demand for conid, demand in self.wanted.items() if conid not in denied),
             held,
@@ -489,18 +636,66 @@ class LoginLines:
             min_hold_s=self._min_hold_s,
         )
 
+    def denials(self, now_s: float) -> dict[int, Denial]:
+        """Return the contracts that may not have live data now, each with the reason."""
+        waiting = self._waiting_for_trial(now_s)
+        return {
+            conid: line.denial
+            for conid, line in self._lines.items()
+            if line.denial is not None and (line.denied(now_s) is not None or conid in waiting)
+        }
+
     def denied(self, conid: int, now_s: float) -> Denial | None:
         """Return why a contract has no live data now; None if it may have it."""
-        line = self._lines.get(conid)
-        return line.denied(now_s) if line is not None else None
+        return self.denials(now_s).get(conid)
+
+    def share_refusals(self) -> None:
+        """Set the same wait for every contract that was refused for a cause of the login."""
+        refused = self._refused_by_login()
+        latest = max((one.denial for one in refused.values()), key=_until_s, default=None)
+        for line in refused.values():
+            if line.denial is not None and latest is not None:
+                line.denial = replace(line.denial, until_s=latest.until_s, times=latest.times)
+
+    def _refused_by_login(self) -> dict[int, Line]:
+        """Return the wanted lines that were refused for a cause of the login, by conid."""
+        return {
+            conid: line
+            for conid in self.wanted
+            if (line := self._lines.get(conid)) is not None
+            and line.denial is not None
+            and line.denial.of_login
+            and not line.live
+        }
+
+    def _waiting_for_trial(self, now_s: float) -> set[int]:
+        """Return the contracts that wait until another one is granted, after a refusal of all.
+
+        The trial is granted when it has sent a price, or was not refused for as long as a line has
+        to tick.
+        """
+        refused = self._refused_by_login()
+        if not refused:
+            return set()
+        since_s = max(_until_s(line.denial) for line in refused.values())
+        trials = [
+            line
+            for line in self._lines.values()
+            if line.live and line.denial is not None and line.denial.of_login
+            if line.held_since_s is not None and line.held_since_s >= since_s
+        ]
+        if any(t.trusted or now_s >= (t.held_since_s or 0.0) + self._silence_s for t in trials):
+            return set()
+        if not trials and now_s >= since_s:
+            held = self.held
+            del refused[min(refused, key=lambda conid: rank(self.wanted[conid], held))]
+        return set(refused)
 
     def due_for_live(self, now_s: float) -> list[int]:
         """Return the lines with delayed data for which live data may be requested again."""
-        return sorted(
-            conid
-            for conid, line in self._lines.items()
-            if line.held and line.delayed and line.denied(now_s) is None
-        )
+        delayed = [conid for conid, line in self._lines.items() if line.held and line.delayed]
+        denials = self.denials(now_s) if delayed else {}
+        return sorted(conid for conid in delayed if conid not in denials)
 
     def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
         """Record that a farm broke or that connectivity was lost.
@@ -510,11 +705,13 @@ class LoginLines:
             now_s: The same in seconds.
             reason: The cause, for people.
         """
+        self._pace.interrupted()
         for line in self._held_lines():
             line.interrupted(at, now_s, reason)
 
     def restored(self, now_s: float) -> None:
         """Record that the data of all lines should flow again."""
+        self._pace.interrupted()
         for line in self._held_lines():
             line.restored(now_s)
 
@@ -527,8 +724,9 @@ class LoginLines:
     ) -> None:
         """Record which lines ticked since the last call, and that time passed.
 
-        A line is probed when none ticks; every line is suspect when the probed one had moved. Only
-        a line whose session is open is probed: the quote of another one stands still anyway.
+        A line is probed when none ticks. If it had moved, a few others are requested again too, and
+        if one of them had moved as well, every line is suspect. Only lines whose session is open
+        are probed: the quote of another one stands still anyway.
 
         Args:
             quotes: conid → quote of the lines that ticked.
@@ -545,23 +743,37 @@ class LoginLines:
             and conid in self._lines
             and self._lines[conid].heard(its_quote, now)
         ]
+        self._pace.answered(priced)
         self._look_for_silence(quotes, priced, quote, now_s)
         for conid, line in self._lines.items():
             if line.is_awaited:
                 line.elapsed(now_s, session_open=self._session_open(conid))
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
-        """Return the lines to request again now, a few at once; they count as requested then."""
+        """Return the lines to request again now, a few at once; they count as requested then.
+
+        A line that the broker's value contradicts and a probe are requested once in any case, the
+        others at a pace that depends on the answers.
+        """
         due = [
             conid
             for conid, line in self._lines.items()
             if line.suspect
             and line.is_due_for_renewal(now_s, session_open=self._session_open(conid))
         ]
-        due = sorted(due, key=lambda conid: self._lines[conid].renew_at_s)[:RENEWALS_AT_ONCE]
-        for conid in due:
+        due.sort(key=lambda conid: self._lines[conid].renew_at_s)
+        sure = [conid for conid in due if self._is_sure(conid)][:RENEWALS_AT_ONCE]
+        allowed = min(self._pace.allowed(now_s), RENEWALS_AT_ONCE - len(sure))
+        paced = [conid for conid in due if not self._is_sure(conid)][:allowed]
+        self._pace.requested(paced, now_s)
+        for conid in sure + paced:
             self._lines[conid].renewed(now_s)
-        return due
+        return sure + paced
+
+    def _is_sure(self, conid: int) -> bool:
+        line = self._lines[conid]
+        probed = self._probe is not None and conid in self._probe.before
+        return probed or (line.disagreed and not line.renewals)
 
     def problems(self) -> list[str]:
         """Return which lines are suspect and why, a few of them by name."""
@@ -576,8 +788,9 @@ class LoginLines:
 
     def _begin_anew(self) -> None:
         self._login = SilentLogin(silence_s=2 * self._silence_s)
-        self._probe: Quote | None = None
+        self._probe: Probe | None = None
         self._newest_tick: int | None = None
+        self._pace = RenewalPace()
 
     def _held_lines(self) -> list[Line]:
         return [line for line in self._lines.values() if line.held]
@@ -590,33 +803,75 @@ class LoginLines:
         now_s: float,
     ) -> None:
         probe = self._probe
-        if probe is not None and probe.conid in quotes:
-            has_moved = missed(probe, quotes[probe.conid])
-            self._probe = probe if has_moved is None else None
-            if has_moved:
-                self._login.found_dead()
-                for conid in self._lines.keys() - {probe.conid, *priced}:
-                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
-        others = [conid for conid in priced if probe is None or conid != probe.conid]
+        others = [conid for conid in priced if probe is None or conid not in probe.before]
+        if probe is not None and probe.shows_missed_ticks(quotes, now_s):
+            alive = probe.opened | set(priced)
+            sample = [] if probe.is_sample else self._to_probe(now_s, except_for=alive)[:SAMPLE]
+            self._probe = None
+            if sample:
+                self._probe = self._probing(sample, quote, now_s, opened=probe.opened)
+            else:
+                self._suspect_all(except_for=alive, now_s=now_s)
+        elif probe is not None and not probe.before:
+            self._probe = None
         self._login.heard(len(others), now_s)
         self._newest_tick = others[-1] if others else self._newest_tick
-        if self._login.is_due(now_s):
+        if self._login.is_due(now_s) and self._probe is None:
             self._probe_one(quote, now_s)
+
+    def _suspect_all(self, *, except_for: set[int], now_s: float) -> None:
+        self._login.found_dead()
+        self._pace.interrupted()
+        for conid in self._lines.keys() - except_for:
+            self._lines[conid].doubted(now_s, LOGIN_SILENT)
 
     def _probe_one(self, quote: Callable[[int], Quote | None], now_s: float) -> None:
         """Doubt the line that ticked last, or another one if that does not trade now."""
-        trading = [c for c, line in self._lines.items() if line.held and self._session_open(c)]
-        if not trading:
+        if not any(line.held and self._session_open(c) for c, line in self._lines.items()):
             self._login.rested(now_s)
             return
-        chosen = self._newest_tick if self._newest_tick in trading else trading[0]
-        if self._lines[chosen].trusted:
+        found = self._to_probe(now_s, except_for=set())
+        chosen = [conid for conid in found if conid == self._newest_tick] or found[:1]
+        if chosen:
             self._login.probed(now_s)
-            self._probe = quote(chosen)
-            self._lines[chosen].doubted(now_s, LOGIN_SILENT)
+            self._probe = self._probing(chosen, quote, now_s)
+
+    def _to_probe(self, now_s: float, *, except_for: set[int]) -> list[int]:
+        """Return the lines that a new request may show to be dead, the one that ticked last first.
+
+        They are trusted, their session is open, and they were not requested again lately.
+        """
+        found = [
+            conid
+            for conid, line in self._lines.items()
+            if line.trusted and now_s >= line.renew_at_s
+            if conid not in except_for and self._session_open(conid)
+        ]
+        return sorted(found, key=lambda conid: self._lines[conid].priced_at, reverse=True)
+
+    def _probing(
+        self,
+        conids: Sequence[int],
+        quote: Callable[[int], Quote | None],
+        now_s: float,
+        *,
+        opened: set[int] | None = None,
+    ) -> Probe:
+        """Request lines again: the first one, or a sample after a probe that `opened`."""
+        before = {conid: quote(conid) or Quote(conid=conid) for conid in conids}
+        for conid in conids:
+            self._lines[conid].doubted(now_s, LOGIN_SILENT)
+        if opened is None:
+            answer_s = max(self._silence_s, SAMPLE_S)
+            return Probe(before=before, judge_at_s=now_s + answer_s)
+        return Probe(before=before, judge_at_s=now_s + SAMPLE_S, is_sample=True, opened=opened)
 
 
 def _named(conids: list[int]) -> str:
     names = ", ".join(map(str, conids[:NAMED]))
     more = f" and {len(conids) - NAMED} more" if len(conids) > NAMED else ""
     return f"requested again: {names}{more}"
+
+
+def _until_s(denial: Denial | None) -> float:
+    return -math.inf if denial is None else denial.until_s
