@@ -1,4 +1,4 @@
-"""The market data lines of the stream: apply the decisions of `domain.line`."""
+"""The market data lines of the stream: apply the decisions of `domain.login_lines`."""
 
 import logging
 import time
@@ -8,8 +8,8 @@ from functools import partial
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line import LoginLines
 from position_sync_dagster.domain.line_allocation import LineLimit, demands, rank, reason
+from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection

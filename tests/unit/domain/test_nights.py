@@ -7,8 +7,8 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line import LoginLines
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit
+from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.trading_hours import parse_trading_hours

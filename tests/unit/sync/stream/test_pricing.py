@@ -10,7 +10,8 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line import (
+from position_sync_dagster.domain.line_allocation import LineLimit
+from position_sync_dagster.domain.login_lines import (
     RENEWALS_AT_ONCE,
     SAMPLE,
     SAMPLE_S,
@@ -18,7 +19,6 @@ from position_sync_dagster.domain.line import (
     LoginLines,
     missed,
 )
-from position_sync_dagster.domain.line_allocation import LineLimit
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.settings import Settings
