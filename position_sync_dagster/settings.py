@@ -131,7 +131,8 @@ class Settings(GatewaySettings):
     )
     monitored_row_interval_s: Seconds = Field(
         3600.0,
-        description="A monitored holding without any change has a row this often.",
+        description="A holding without any change has a row this often while it is monitored, or "
+        "while its contract does not trade.",
     )
     lease_s: Seconds = Field(45.0, description="Lease of a claimed request.")
     max_attempts: int = Field(5, ge=1, le=1000, description="Failures until a request is FAILED.")

@@ -136,6 +136,11 @@ class AccountPnl(Arguments):
     answer: PnlAnswer = "values"
 
 
+class BrokerPrice(Arguments):
+    conid: int
+    factor: Annotated[float, Field(ge=0)] = 1.0
+
+
 class EndOfDownload(Arguments):
     account: str
     delay_s: Annotated[float, Field(ge=0)] | None = 0.0
@@ -221,6 +226,7 @@ ACTIONS: dict[str, Action] = {
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
+    "broker_price": Action(arguments=BrokerPrice, method="broker_price"),
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),

@@ -89,6 +89,17 @@ class MarketDataFaults(Readings):
             raise ActionError("unit", f"{unit!r} is not one of {', '.join(get_args(ModelUnit))}")
         self._gateway.market.set_model_unit(conid, major=unit == "major")
 
+    def broker_price(self, conid: int, factor: float = 1.0) -> None:
+        """Value a contract in portfolio rows and PnLSingle by another price than that of its lines.
+
+        The price is the mark times `factor`. IB calculates the values of accounts apart from the
+        ticks of a line; no source was found that says how far the two may differ.
+        """
+        self._check_contract(conid)
+        if not 0 <= factor < math.inf:
+            raise ActionError("factor", "a factor of a price is 0 or more")
+        self._gateway.market.broker_factors[conid] = factor
+
     def freeze(self, frozen: bool = True) -> None:
         """Stop the ticks without any notice (a closed market), or continue them.
 

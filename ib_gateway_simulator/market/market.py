@@ -82,6 +82,8 @@ class Market:
         self._terms: dict[int, _Terms] = {}
         self._trades: dict[int, _Trade] = {}
         self._days: dict[int, _Day] = {}
+        self.broker_factors: dict[int, float] = {}
+        """By what the broker's own prices differ from those of the lines: a factor, by conid."""
         self.steps = 0
         """How many steps have passed."""
 
@@ -117,6 +119,7 @@ class Market:
         quote = self.quote(conid)
         candidates = (quote.mark, quote.last, quote.ask)
         price = next((value for value in candidates if value is not None), 0.0)
+        price *= self.broker_factors.get(conid, 1.0)
         return price / self._contracts[conid].price_magnifier
 
     def close_price(self, conid: int) -> float:

@@ -1,23 +1,26 @@
-"""The market data lines of a login: one record each, and what follows from its events; pure.
+"""A market data line: whether it is held, why it was denied, and how far it is trusted; pure.
 
-A record says whether the line is held, why it was denied, and whether what it said last still
-counts. All lines together show which are to be held, and whether they died without a notice.
 Times are seconds of one monotonic clock that the caller reads, unless they are called a moment.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Quote
 
 RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
 """Time between two requests of a suspect line. A line that its new request brought back, and that
-the broker's value agrees with again, starts anew."""
+the broker's value agrees with again, starts anew. The same between two trials while no line answers
+(`LoginLines.take_due_for_renewal`)."""
+
+LONGEST_S = 900.0
+"""A book that stays quiet is probed this often, in seconds."""
+
+DIFFERS = "the broker's newer value differs from that of the line"
+NOT_TICKED = "the line has not ticked since its data should flow"
 
 GRACE_S = 5.0
 """A line that was requested, or that may have been interrupted, has this long to tick before a row
@@ -34,7 +37,7 @@ class Trust(StrEnum):
     IDLE: not requested. WAITING: requested, and not ticked yet. TRUSTED: its newest values are the
     present ones, however old they are, since a gateway ticks on change. INTERRUPTED: its farm broke
     or connectivity was lost after its last tick. SUSPECT: it seems dead and is requested again.
-    REFUSED: the gateway ended it. A tick makes a line that is held TRUSTED; one that is IDLE or
+    REFUSED: the gateway ended it. A price makes a line that is held TRUSTED; one that is IDLE or
     REFUSED has to be requested first.
     """
 
@@ -54,12 +57,15 @@ class Denial:
         until_s: When live data may be requested again.
         times: Number of refusals in a row.
         delayed: Whether delayed data may be requested meanwhile.
+        of_login: The refusal concerns the login and not the contract: of all contracts that were
+            refused so, one is requested again, and the others follow when it is granted.
     """
 
     until_s: float
     reason: str
     times: int
     delayed: bool
+    of_login: bool = False
 
 
 @dataclass(slots=True)
@@ -80,8 +86,11 @@ class Line:
         overdue_at_s: When it becomes suspect unless it ticks.
         renew_at_s: It is requested again at this time at the earliest.
         renewals: Number of times in a row that it was requested again without success.
+        disagreed: A newer value of the broker differed, and none has agreed since.
+        answered: It was requested again because of that, and has sent a price since.
         changes: How often its trust changed.
         since: What arrived until then does not count any more.
+        priced_at: When its newest price arrived that counted.
 
     >>> line = Line(silence_s=30.0)
     >>> line.requested(0.0)
@@ -106,15 +115,23 @@ class Line:
     renew_at_s: float = -math.inf
     renewals: int = 0
     disagreed: bool = False
+    answered: bool = False
     changes: int = 0
     since: datetime = NEVER
+    priced_at: datetime = NEVER
+    _renewed: bool = False
+    _incomplete: bool = False
     _heard_at: datetime = NEVER
-    _priced_at: datetime = NEVER
 
     @property
     def held(self) -> bool:
         """Return whether the line is held: requested, and neither cancelled nor refused."""
         return self.held_since_s is not None
+
+    @property
+    def live(self) -> bool:
+        """Return whether the line is held, and was requested as live data."""
+        return self.held and not self.delayed
 
     @property
     def trusted(self) -> bool:
@@ -143,13 +160,15 @@ class Line:
 
     def reopened(self, now_s: float) -> None:
         """Record that its connection opens again: its trust begins anew."""
-        self.renew_at_s, self.renewals, self.disagreed = -math.inf, 0, False
+        self.renew_at_s = -math.inf
+        self.agrees()
         self._follow_request(now_s)
 
     def cancelled(self) -> None:
         """Record that the line was cancelled; only the denial stays."""
         self.held_since_s, self.delayed = None, False
-        self.renew_at_s, self.renewals, self.disagreed = -math.inf, 0, False
+        self.renew_at_s = -math.inf
+        self.agrees()
         self.withheld_until_s, self.overdue_at_s = -math.inf, math.inf
         self._become(Trust.IDLE, None)
 
@@ -166,11 +185,14 @@ class Line:
         self._heard_at = min(quote.received_at or NEVER, now)
         times = [at for at in (quote.quote_time, quote.mark_time) if at is not None and at <= now]
         newest = max(times, default=NEVER)
-        is_new = self.since < newest and newest != self._priced_at
+        is_new = self.since < newest and newest != self.priced_at
+        parts = (quote.quote_time, quote.mark_time, quote.greeks_time)
+        whole = all(at is None or self.since < at for at in parts)
         if is_new:
-            self._priced_at = newest
-            parts = (quote.quote_time, quote.mark_time, quote.greeks_time)
-            self.ticked(whole=all(at is None or self.since < at for at in parts))
+            self.priced_at = newest
+            self.ticked(whole=whole)
+        elif whole and self._incomplete:
+            self._incomplete, self.overdue_at_s = False, math.inf
         return is_new
 
     def counted(self, quote: Quote | None, now: datetime) -> Quote | None:
@@ -189,10 +211,13 @@ class Line:
         """
         if not self.held:
             return
+        self._incomplete = not whole
         if whole:
             self.overdue_at_s = math.inf
         if not self.disagreed:
             self.renewals = 0
+        self.answered |= self.disagreed and self._renewed
+        self._renewed = False
         if not self.trusted:
             self._become(Trust.TRUSTED, None)
 
@@ -212,12 +237,19 @@ class Line:
         """
         self.since = max(self.since, at)
         if self.held:
-            self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
+            self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, now_s + self.silence_s
+            self._incomplete = False
             self._become(Trust.INTERRUPTED, reason)
 
     def restored(self, now_s: float) -> None:
-        """Record that the data should flow again (2104, 1102)."""
+        """Record that the data should flow again (2104, 1102).
+
+        A line that was interrupted for longer has the whole time to tick.
+        """
         if self.held:
+            self._incomplete = False
+            if self.state is Trust.INTERRUPTED and self.overdue_at_s <= now_s:
+                self.overdue_at_s = math.inf
             self.overdue_at_s = min(self.overdue_at_s, now_s + self.silence_s)
 
     def elapsed(self, now_s: float, *, session_open: bool = True) -> bool:
@@ -232,11 +264,10 @@ class Line:
             self.overdue_at_s = now_s + self.silence_s
         if now_s < self.overdue_at_s:
             return False
-        reason = "the line has not ticked since its data should flow"
         if self.trusted:
-            self.doubted(now_s, reason)
+            self.doubted(now_s, NOT_TICKED)
         else:
-            self._suspect(reason)
+            self._suspect(self.reason or NOT_TICKED)
         return True
 
     def doubted(self, now_s: float, reason: str) -> None:
@@ -255,13 +286,13 @@ class Line:
         """
         if not self.trusted or now_s < self.renew_at_s:
             return False
-        self.disagreed = True
-        self._suspect("the broker's newer value differs from that of the line")
+        self.disagreed, self.answered = True, False
+        self._suspect(DIFFERS)
         return True
 
     def agrees(self) -> None:
         """Record that a newer value of the broker is about the same."""
-        self.disagreed, self.renewals = False, 0
+        self.disagreed, self.answered, self.renewals = False, False, 0
 
     def is_due_for_renewal(self, now_s: float, *, session_open: bool = True) -> bool:
         """Return whether the line is to be cancelled and requested with a new id now.
@@ -274,15 +305,27 @@ class Line:
     def renewed(self, now_s: float) -> None:
         """Record that a suspect line was requested again; its next tick makes it trusted."""
         self.renewals += 1
+        self._renewed = True
         self.renew_at_s = now_s + RENEWAL.delay_s(self.renewals)
 
-    def deny(self, now_s: float, reason: str, wait: Backoff, *, delayed: bool) -> Denial:
-        """Record that there is no live data, and return until when; the wait grows each time."""
-        times = self.denial.times if self.denial is not None else 0
+    def deny(
+        self, now_s: float, reason: str, wait: Backoff, *, delayed: bool, of_login: bool = False
+    ) -> Denial:
+        """Record that there is no live data, and return until when; the wait grows each time.
+
+        A refusal long after the one before begins anew: live data were granted meanwhile.
+        """
+        before, times = self.denial, 0
+        if before is not None and now_s - before.until_s < LONGEST_S:
+            times = before.times
         if self.denied(now_s) is None:  # else delayed data were refused too
             times += 1
         self.denial = Denial(
-            until_s=now_s + wait.delay_s(times), reason=reason, times=times, delayed=delayed
+            until_s=now_s + wait.delay_s(times),
+            reason=reason,
+            times=times,
+            delayed=delayed,
+            of_login=of_login,
         )
         return self.denial
 
@@ -304,319 +347,3 @@ class Line:
     def _become(self, state: Trust, reason: str | None) -> None:
         self.state, self.reason = state, reason
         self.changes += 1
-
-
-LONGEST_S = 900.0
-"""A book that stays quiet is probed this often, in seconds."""
-
-MANY_TICKS = 100
-"""After this many ticks a login counts as busy again, and its next silence is probed soon."""
-
-
-@dataclass(slots=True)
-class SilentLogin:
-    """Decides when one line of a login is requested again because none has ticked for a while.
-
-    Market data may stop on all lines at once while the gateway reports nothing. A line that is
-    requested anew opens with its present quote, also in a quiet market. A quote that differs from
-    the last one of the old request shows that ticks were missed. The same quote only shows a quiet
-    book, and the next probe waits twice as long.
-
-    Attributes:
-        silence_s: The length of the silence before the first probe.
-
-    >>> login = SilentLogin(silence_s=60.0)
-    >>> login.heard(3, 0.0)
-    >>> login.is_due(59.0), login.is_due(60.0)
-    (False, True)
-    >>> login.probed(60.0)
-    >>> login.is_due(179.0), login.is_due(180.0)
-    (False, True)
-    """
-
-    silence_s: float
-    _heard_at_s: float = math.inf
-    _ticks: int = 0
-    _probes: int = 0
-    _wait: Backoff = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Derive the waits."""
-        self._wait = Backoff(first_s=self.silence_s, longest_s=max(LONGEST_S, self.silence_s))
-
-    def heard(self, lines: int, now_s: float) -> None:
-        """Record that this number of lines ticked by themselves, not in answer to a probe."""
-        if lines:
-            self._heard_at_s = now_s
-            self._ticks += lines
-            if self._ticks >= MANY_TICKS:
-                self._probes = 0
-
-    def is_due(self, now_s: float) -> bool:
-        """Return whether a line should be probed now; never before the first tick."""
-        return now_s >= self._heard_at_s + self._wait.delay_s(self._probes + 1)
-
-    def rested(self, now_s: float) -> None:
-        """Record that no line could tick until now: every contract is outside its session."""
-        self._heard_at_s, self._probes = now_s, 0
-
-    def probed(self, now_s: float) -> None:
-        """Record that a line is requested again; the next probe waits twice as long."""
-        self._heard_at_s, self._ticks = now_s, 0
-        self._probes += 1
-
-    def found_dead(self) -> None:
-        """Record that a probe showed missed ticks: the next silence is probed soon."""
-        self._probes = 0
-
-
-def missed(before: Quote, opened: Quote | None) -> bool | None:
-    """Return whether a new request's quote differs from the last one of the old request.
-
-    Returns:
-        None while the new one lacks a price that the old one had.
-
-    >>> missed(Quote(conid=1, bid=1.0), Quote(conid=1, bid=1.1, ask=1.2))
-    True
-    >>> missed(Quote(conid=1, bid=1.0, mark=1.0), Quote(conid=1, bid=1.0)) is None
-    True
-    """
-    pairs = [
-        (getattr(before, name), getattr(opened, name, None)) for name in ("bid", "ask", "mark")
-    ]
-    known = [(old, new) for old, new in pairs if old is not None]
-    if any(new is not None and new != old for old, new in known):
-        return True
-    return None if opened is None or any(new is None for _, new in known) else False
-
-
-RENEWALS_AT_ONCE = 10
-"""The number of suspect lines requested again in one step: each takes two of the 50 messages that a
-gateway takes in a second, and account requests need some of them too."""
-
-LOGIN_SILENT = "no line of the login has ticked"
-
-NAMED = 3
-"""The number of suspect lines that the session's detail and the log name."""
-
-
-class LoginLines:
-    """Every line that one stream has on its connection: events come in, decisions come out.
-
-    Silence says something only while a line's contract trades. Other streams of the process may
-    share the connection, and the lines of one contract.
-
-    Args:
-        silence_s: A line is suspect when it should tick and has not for this long.
-        session_open: Whether a contract trades now, by conid; true where that is not known.
-        limit: The number of lines of the login.
-        min_hold_s: How long a line is kept at least.
-
-    Attributes:
-        limit: The number of lines, as configured or learned.
-        wanted: conid → its demand.
-
-    >>> lines = LoginLines(
-    ...     silence_s=30.0, session_open=lambda conid: conid != 2, min_hold_s=5.0,
-    ...     limit=LineLimit(configured=100, reserve=5, wait=RENEWAL),
-    ... )
-    >>> for conid in (1, 2):
-    ...     lines.line(conid).requested(0.0)
-    >>> lines.ticked({}, lambda conid: None, datetime.now(UTC), 31.0)
-    >>> lines.take_due_for_renewal(31.0)
-    [1]
-    """
-
-    def __init__(
-        self,
-        *,
-        silence_s: float,
-        session_open: Callable[[int], bool],
-        limit: LineLimit,
-        min_hold_s: float,
-    ) -> None:
-        self._silence_s = silence_s
-        self._session_open = session_open
-        self._min_hold_s = min_hold_s
-        self.limit = limit
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget every line: they ended with their connection. The limit stays."""
-        self._lines: dict[int, Line] = {}
-        self.wanted: dict[int, Demand] = {}
-        self._begin_anew()
-
-    def reopened(self, now_s: float) -> None:
-        """Record that the connection opens again: every line has to tick before it counts."""
-        for line in self._held_lines():
-            line.reopened(now_s)
-        self._begin_anew()
-
-    def line(self, conid: int) -> Line:
-        """Return the record of a contract's line, which is a new one where it is not known."""
-        line = self._lines.get(conid)
-        if line is None:
-            line = self._lines[conid] = Line(silence_s=self._silence_s)
-        return line
-
-    @property
-    def held(self) -> dict[int, float]:
-        """The conids that hold a line, and since when."""
-        return {
-            conid: line.held_since_s
-            for conid, line in self._lines.items()
-            if line.held_since_s is not None
-        }
-
-    def chosen(self, in_use: int, now_s: float) -> frozenset[int]:
-        """Return the conids that are to hold a line now.
-
-        Args:
-            in_use: The lines of the connection, those of other streams too.
-            now_s: The time.
-        """
-        held = self.held
-        others = max(0, in_use - len(held))
-        denials = {c: line.denied(now_s) for c, line in self._lines.items()}
-        denied = {c for c, denial in denials.items() if denial is not None and not denial.delayed}
-        return allocate_lines(
-            (demand for conid, demand in self.wanted.items() if conid not in denied),
-            held,
-            limit=self.limit.lines - others,
-            reserve=self.limit.reserve,
-            now=now_s,
-            min_hold_s=self._min_hold_s,
-        )
-
-    def denied(self, conid: int, now_s: float) -> Denial | None:
-        """Return why a contract has no live data now; None if it may have it."""
-        line = self._lines.get(conid)
-        return line.denied(now_s) if line is not None else None
-
-    def due_for_live(self, now_s: float) -> list[int]:
-        """Return the lines with delayed data for which live data may be requested again."""
-        return sorted(
-            conid
-            for conid, line in self._lines.items()
-            if line.held and line.delayed and line.denied(now_s) is None
-        )
-
-    def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
-        """Record that a farm broke or that connectivity was lost.
-
-        Args:
-            at: The moment; what came before it does not count any more.
-            now_s: The same in seconds.
-            reason: The cause, for people.
-        """
-        for line in self._held_lines():
-            line.interrupted(at, now_s, reason)
-
-    def restored(self, now_s: float) -> None:
-        """Record that the data of all lines should flow again."""
-        for line in self._held_lines():
-            line.restored(now_s)
-
-    def ticked(
-        self,
-        quotes: Mapping[int, Quote | None],
-        quote: Callable[[int], Quote | None],
-        now: datetime,
-        now_s: float,
-    ) -> None:
-        """Record which lines ticked since the last call, and that time passed.
-
-        A line is probed when none ticks; every line is suspect when the probed one had moved. Only
-        a line whose session is open is probed: the quote of another one stands still anyway.
-
-        Args:
-            quotes: conid → quote of the lines that ticked.
-            quote: Returns the present quote of a line.
-            now: The moment.
-            now_s: The same in seconds.
-        """
-        for line in self._lines.values():
-            line.since = min(line.since, now)  # a later one is from before the clock was set back
-        priced = [
-            conid
-            for conid, its_quote in quotes.items()
-            if its_quote is not None
-            and conid in self._lines
-            and self._lines[conid].heard(its_quote, now)
-        ]
-        self._look_for_silence(quotes, priced, quote, now_s)
-        for conid, line in self._lines.items():
-            if line.is_awaited:
-                line.elapsed(now_s, session_open=self._session_open(conid))
-
-    def take_due_for_renewal(self, now_s: float) -> list[int]:
-        """Return the lines to request again now, a few at once; they count as requested then."""
-        due = [
-            conid
-            for conid, line in self._lines.items()
-            if line.suspect
-            and line.is_due_for_renewal(now_s, session_open=self._session_open(conid))
-        ]
-        due = sorted(due, key=lambda conid: self._lines[conid].renew_at_s)[:RENEWALS_AT_ONCE]
-        for conid in due:
-            self._lines[conid].renewed(now_s)
-        return due
-
-    def problems(self) -> list[str]:
-        """Return which lines are suspect and why, a few of them by name."""
-        reasons: dict[str, list[int]] = {}
-        for conid in sorted(c for c, line in self._lines.items() if line.suspect):
-            reasons.setdefault(self._lines[conid].reason or "", []).append(conid)
-        return [f"{_named(conids)}: {reason}" for reason, conids in reasons.items()]
-
-    def suspect_reasons(self) -> list[str]:
-        """Return why lines are suspect, in order."""
-        return sorted({line.reason or "" for line in self._lines.values() if line.suspect})
-
-    def _begin_anew(self) -> None:
-        self._login = SilentLogin(silence_s=2 * self._silence_s)
-        self._probe: Quote | None = None
-        self._newest_tick: int | None = None
-
-    def _held_lines(self) -> list[Line]:
-        return [line for line in self._lines.values() if line.held]
-
-    def _look_for_silence(
-        self,
-        quotes: Mapping[int, Quote | None],
-        priced: Sequence[int],
-        quote: Callable[[int], Quote | None],
-        now_s: float,
-    ) -> None:
-        probe = self._probe
-        if probe is not None and probe.conid in quotes:
-            has_moved = missed(probe, quotes[probe.conid])
-            self._probe = probe if has_moved is None else None
-            if has_moved:
-                self._login.found_dead()
-                for conid in self._lines.keys() - {probe.conid, *priced}:
-                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
-        others = [conid for conid in priced if probe is None or conid != probe.conid]
-        self._login.heard(len(others), now_s)
-        self._newest_tick = others[-1] if others else self._newest_tick
-        if self._login.is_due(now_s):
-            self._probe_one(quote, now_s)
-
-    def _probe_one(self, quote: Callable[[int], Quote | None], now_s: float) -> None:
-        """Doubt the line that ticked last, or another one if that does not trade now."""
-        trading = [c for c, line in self._lines.items() if line.held and self._session_open(c)]
-        if not trading:
-            self._login.rested(now_s)
-            return
-        chosen = self._newest_tick if self._newest_tick in trading else trading[0]
-        if self._lines[chosen].trusted:
-            self._login.probed(now_s)
-            self._probe = quote(chosen)
-            self._lines[chosen].doubted(now_s, LOGIN_SILENT)
-
-
-def _named(conids: list[int]) -> str:
-    names = ", ".join(map(str, conids[:NAMED]))
-    more = f" and {len(conids) - NAMED} more" if len(conids) > NAMED else ""
-    return f"requested again: {names}{more}"

@@ -1,15 +1,15 @@
 """A streamed holding: its value, when its source confirmed it, and whether a row is due; pure."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import Any
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.line import Line
+from position_sync_dagster.domain.line import DIFFERS, Line
+from position_sync_dagster.domain.trading_hours import TradingHours
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
 
 SETTLE = timedelta(seconds=5)
@@ -26,6 +26,9 @@ ROUNDING = 0.01
 TOO_OLD_BY_S = 0.001
 """A last trade is replaced as soon as it is older than the limit."""
 
+OUTSIDE_SESSION = "outside the trading session"
+"""Beginning of the column `note` of a price that was written while the contract did not trade."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRules:
@@ -35,31 +38,74 @@ class StreamRules:
         max_last_age: An older last trade is not used.
         band: By what part of the value the broker's newer value may differ from that of a line.
         heartbeat_s: The longest time between two rows, in seconds.
+        closed_heartbeat_s: The same while the contract does not trade.
     """
 
     max_last_age: timedelta
     band: float
     heartbeat_s: float
+    closed_heartbeat_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """One moment, by the clock of the rows and by that of the lines."""
+    """One moment for one contract.
+
+    Attributes:
+        now: By the clock of the rows.
+        now_s: By that of the lines.
+        hours: When the contract trades; None: unknown.
+    """
 
     now: datetime
     now_s: float
+    hours: TradingHours | None = None
+
+    @property
+    def session_open(self) -> bool:
+        """Return whether the contract trades; True if unknown."""
+        return self.in_session(self.now)
+
+    def in_session(self, at: datetime) -> bool:
+        """Return whether the contract traded at a time; True if unknown."""
+        return self.hours is None or self.hours.is_open(at) is not False
 
 
-class Agreement(Enum):
-    """What the broker's value says of the value of a line.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disagreement:
+    """The values of a holding when its line was requested again because they differed.
 
-    SILENT: there is none, or none that is newer than the price of the line. AGREES: it is about the
-    same. DIFFERS: it is newer and differs. A price that stays as it is has missed something then.
+    If the new request opens with the same price and the broker stays with its value, both sources
+    are alive, and one of them values the holding until a side moves.
+
+    Attributes:
+        position: The quantity that was valued.
+        own, broker: The value by the line, and that of the broker.
+        by_line: Whether the line values the holding; None until the new request is answered.
     """
 
-    SILENT = "SILENT"
-    AGREES = "AGREES"
-    DIFFERS = "DIFFERS"
+    position: float
+    own: float
+    broker: float
+    by_line: bool | None = None
+
+    def lasts(self, holding: BrokerPosition, own: float, *, allowed: float) -> bool:
+        """Return whether neither side has moved by more than the allowed difference."""
+        if holding.position != self.position or holding.market_value is None:
+            return False
+        return max(abs(own - self.own), abs(holding.market_value - self.broker)) <= allowed
+
+    def note(self, currency: str) -> str:
+        """Return the value that does not count, for people."""
+        if self.by_line:
+            return (
+                f"the broker's value differs: {self.broker:,.2f} {currency}; a new request "
+                "confirmed the price of the line"
+            )
+        return (
+            f"the value by the line differs: {self.own:,.2f} {currency}; no quote with two sides "
+            "supports it"
+        )
 
 
 @dataclass(slots=True)
@@ -86,6 +132,9 @@ class StreamedHolding:
     check_at_s: float = math.inf
     _factor: bool | None = None
     _differs: tuple[datetime, float] | None = None
+    _asked: Disagreement | None = None
+    _by_line: bool = True
+    _note: str | None = None
     _line_changes: int = -1
     _written: Any = field(default=None, repr=False)
     _written_at_s: float = -math.inf
@@ -130,21 +179,23 @@ class StreamedHolding:
         self._check_factor(holding, price_magnifier)
         magnifier = None if self._factor is False else price_magnifier
         counts = self.line.counted(quote, at.now)
-        update = self._valued(holding, counts, magnifier, at.now, rules, by)
-        contradicted = self._is_contradicted(update, holding, counts, magnifier, at, rules.band)
-        if contradicted and self.line.disagrees(at.now_s):
+        self._by_line, self._note = True, None
+        update = self._valued(holding, counts, magnifier, at, rules, by)
+        if self._differs_from_broker(update, holding, counts, magnifier, at, rules.band):
             counts = self.line.counted(quote, at.now)
-            update = self._valued(holding, counts, magnifier, at.now, rules, by)
+            update = self._valued(holding, counts, magnifier, at, rules, by)
         self._line_changes = self.line.changes
         if update.price_kind is PriceKind.LAST and update.value_time is not None:
             too_old_in = update.value_time + rules.max_last_age - at.now
             self._check_by(at.now_s + max(0.0, too_old_in.total_seconds()) + TOO_OLD_BY_S)
         seen = valuation.values_of(update)
-        if seen == self._written and at.now_s < self._written_at_s + rules.heartbeat_s:
-            self._check_by(self._written_at_s + rules.heartbeat_s)
+        heartbeat_s = rules.heartbeat_s if at.session_open else rules.closed_heartbeat_s
+        if seen == self._written and at.now_s < self._written_at_s + heartbeat_s:
+            next_row_s = self._written_at_s + heartbeat_s
+            self._check_by(min(next_row_s, at.now_s + rules.heartbeat_s))  # the session may open
             return None
         self._written, self._written_at_s = seen, at.now_s
-        self._check_by(at.now_s + rules.heartbeat_s)
+        self._check_by(at.now_s + min(heartbeat_s, rules.heartbeat_s))
         return update
 
     def _check_by(self, at_s: float) -> None:
@@ -168,7 +219,7 @@ class StreamedHolding:
             agrees = valuation.factor_agrees(holding, price_magnifier=price_magnifier)
             self._factor = self._factor if agrees is None else agrees
 
-    def _is_contradicted(
+    def _differs_from_broker(
         self,
         update: PositionUpdate,
         holding: BrokerPosition,
@@ -177,14 +228,49 @@ class StreamedHolding:
         at: Moment,
         band: float,
     ) -> bool:
-        """Return whether a newer value of the broker has differed from a price for a while."""
-        priced_at = priced_time(update, quote)
-        agreement = compared(
-            update, holding, quote, priced_at, price_magnifier=price_magnifier, band=band
-        )
-        if agreement is Agreement.AGREES:
+        """Compare a row with the broker's value; return whether it must be valued again.
+
+        The line is requested again when the two differ. When that has confirmed both, the line
+        counts if its quote has two sides, at which the holding can be traded. A mark or a model
+        price alone is no better than the broker's own calculation, and then the broker counts.
+        """
+        priced_at, own, broker = (
+            priced_time(update, quote), update.market_value, holding.market_value,
+        )  # fmt: skip
+        if quote is None or priced_at is None or own is None or broker is None:
+            self._differs = None
+            return False
+        unit = abs(holding.position) * holding.instrument.multiplier / (price_magnifier or 1)
+        allowed = allowed_difference(own, quote, unit=unit, band=band)
+        asked = self._asked
+        lasts = asked is not None and asked.lasts(holding, own, allowed=allowed)
+        is_newer = _valued_at(holding) > priced_at
+        if is_newer and abs(own - broker) <= allowed and not lasts:
             self.line.agrees()
-        if agreement is not Agreement.DIFFERS or priced_at is None:
+        contradicted = self._is_contradicted(
+            priced_at if is_newer and abs(own - broker) > allowed else None, at
+        )
+        if asked is not None and lasts and self.line.answered:
+            if asked.by_line is None and not contradicted:
+                return False
+            if asked.by_line is None:
+                asked = self._asked = replace(asked, by_line=valuation.has_two_sides(quote))
+            self._by_line, self._note = bool(asked.by_line), asked.note(holding.instrument.currency)
+            return True
+        if contradicted and self.line.disagrees(at.now_s):
+            self._asked = Disagreement(position=holding.position, own=own, broker=broker)
+        elif contradicted:
+            self._note = DIFFERS
+        return contradicted
+
+    def _is_contradicted(self, priced_at: datetime | None, at: Moment) -> bool:
+        """Return whether the broker's value has differed from a price for a while.
+
+        Args:
+            priced_at: When the price arrived; None: the two do not differ.
+            at: The time.
+        """
+        if priced_at is None:
             self._differs = None
             return False
         if self._differs is None or self._differs[0] != priced_at:
@@ -199,19 +285,39 @@ class StreamedHolding:
         holding: BrokerPosition,
         quote: valuation.Quote | None,
         price_magnifier: int | None,
-        now: datetime,
+        at: Moment,
         rules: StreamRules,
         by: valuation.Provenance,
     ) -> PositionUpdate:
-        note = None if self.line.trusted else self.line.reason
-        return valuation.revalue(
+        note = self._note if self.line.trusted else self.line.reason
+        update = valuation.revalue(
             holding,
             quote,
-            valuation.Writing(source=Source.STREAM, now=now, by=by, note=note),
-            trusted=self.line.trusted,
+            valuation.Writing(source=Source.STREAM, now=at.now, by=by, note=note),
+            trusted=self.line.trusted and self._by_line,
             price_magnifier=price_magnifier,
             max_last_age=rules.max_last_age,
         )
+        return update if at.session_open else _outside_session(update, at)
+
+
+def _outside_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
+    """Return a row of a contract that does not trade now.
+
+    What a new request opened with meanwhile is a price from before: its time is not known.
+    """
+    if update.value_source is not ValueOrigin.TICK:
+        return update
+
+    def true_at(moment: datetime | None) -> datetime | None:
+        return moment if moment is not None and at.in_session(moment) else None
+
+    return replace(
+        update,
+        value_time=true_at(update.value_time),
+        greeks_time=true_at(update.greeks_time),
+        note=OUTSIDE_SESSION if update.note is None else f"{OUTSIDE_SESSION}; {update.note}",
+    )
 
 
 def priced_time(update: PositionUpdate, quote: valuation.Quote | None) -> datetime | None:
@@ -221,35 +327,6 @@ def priced_time(update: PositionUpdate, quote: valuation.Quote | None) -> dateti
     if update.price_kind is PriceKind.MARK:
         return quote.mark_time
     return quote.greeks_time if update.price_kind is PriceKind.MODEL else quote.quote_time
-
-
-def compared(
-    update: PositionUpdate,
-    holding: BrokerPosition,
-    quote: valuation.Quote | None,
-    priced_at: datetime | None,
-    *,
-    price_magnifier: int | None,
-    band: float,
-) -> Agreement:
-    """Compare the value of a line with the broker's, where that is newer than the price.
-
-    Args:
-        update: The row, valued by the quote.
-        holding: What the broker last reported.
-        quote: What counts of the newest market data.
-        priced_at: When the price of the row arrived; None without one.
-        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
-        band: By what part of the value the two may differ.
-    """
-    own, broker = update.market_value, holding.market_value
-    if own is None or broker is None or price_magnifier is None:
-        return Agreement.SILENT
-    if quote is None or priced_at is None or _valued_at(holding) <= priced_at:
-        return Agreement.SILENT
-    unit = abs(holding.position) * holding.instrument.multiplier / price_magnifier
-    within = abs(own - broker) <= allowed_difference(own, quote, unit=unit, band=band)
-    return Agreement.AGREES if within else Agreement.DIFFERS
 
 
 def allowed_difference(own: float, quote: valuation.Quote, *, unit: float, band: float) -> float:
@@ -288,7 +365,9 @@ def confirmed_time(
 ) -> datetime | None:
     """Return the newest time at which its source is known to have confirmed a row's value.
 
-    A row of market data is as old as it says. A row of the account feed may have been written long
+    A row of market data is as old as it says. One that was written outside the session of its
+    contract is repeated rarely, and the broker's confirmations of the holding show meanwhile that
+    the owner of the login sees the broker. A row of the account feed may have been written long
     after the broker sent its value, and is not written again while the value stays the same: the
     time of the value counts, and each later time at which the broker confirmed the holding while
     it had the same value. Where neither is known, the value is at least as old as the row. A row
@@ -302,7 +381,11 @@ def confirmed_time(
     """
     times: list[datetime | None] = []
     no_value = row.value_source is ValueOrigin.NONE and row.market_value is None
-    if row.position and (no_value or row.value_source in BROKER):
+    if row.position and is_outside_session(row):
+        times = [row.timestamp]
+        if holding is not None and holding.position == row.position:
+            times.append(holding.confirmed_at)
+    elif row.position and (no_value or row.value_source in BROKER):
         times = [row.timestamp if no_value else row.value_time]
         if holding is not None and _agree(row, holding):
             times += [holding.confirmed_at, holding.value_time]
@@ -311,6 +394,12 @@ def confirmed_time(
     known = [at for at in times if at is not None and at <= now + SKEW]
     at = max(known, default=row.timestamp)
     return at if at <= now + SKEW else None
+
+
+def is_outside_session(row: PositionUpdate) -> bool:
+    """Return whether a row has the price of a line whose contract did not trade."""
+    by_line = row.value_source is ValueOrigin.TICK
+    return by_line and row.note is not None and row.note.startswith(OUTSIDE_SESSION)
 
 
 def _agree(row: PositionUpdate, holding: BrokerPosition) -> bool:

@@ -248,6 +248,11 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
     return None
 
 
+def has_two_sides(quote: Quote) -> bool:
+    """Return whether a quote shows a price at which the contract can be traded now."""
+    return _sides(quote) is not None and not quote.halted
+
+
 def _sides(quote: Quote) -> tuple[float, float] | None:
     """Return bid and ask of an uncrossed two-sided quote."""
     if quote.bid is None or quote.ask is None or quote.bid > quote.ask:

@@ -7,7 +7,7 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.streamed_holding import BROKER
+from position_sync_dagster.domain.streamed_holding import BROKER, OUTSIDE_SESSION
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
@@ -60,8 +60,16 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
         pl.when(by_pnl).then("_received_at"),
     ]
     known = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
-    counts = (pl.col("position") != 0) & (no_value | of_broker)
-    at = pl.coalesce(pl.when(counts).then(known), "timestamp")
+    is_open = pl.col("position") != 0
+    same_quantity = pl.col("position").eq_missing(pl.col("_position"))
+    outside = (source == ValueOrigin.TICK.value) & pl.col("note").str.starts_with(OUTSIDE_SESSION)
+    confirmed = pl.when(same_quantity, pl.col("_confirmed_at") <= latest).then("_confirmed_at")
+    written = pl.when(pl.col("timestamp") <= latest).then("timestamp")
+    at = pl.coalesce(
+        pl.when(is_open, no_value | of_broker).then(known),
+        pl.when(is_open, outside).then(pl.max_horizontal(confirmed, written)),
+        "timestamp",
+    )
     return joined.with_columns(pl.when(at <= latest).then(at).alias(CONFIRMED)).select(
         *rows.columns, CONFIRMED
     )

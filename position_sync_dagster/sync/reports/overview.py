@@ -133,18 +133,17 @@ def read_book(
         for session in sessions
         if session is not None and session.is_alive(now) and session.state == SessionState.LIVE
     }
-    since = current_since(settings, now)
+    since, ages = current_since(settings, now), money.Ages.of(rows, holdings, now)
     streamed = frozenset(
         row.conid
         for row in rows
         if row.position
         and row.source is Source.STREAM
-        and row.timestamp >= since
+        and max(row.timestamp, ages.confirmed[row.account, row.conid] or row.timestamp) >= since
         and row.gateway_id in live
     )
     if details is None:
         details = lake.contracts.sync.get({leg.conid for leg in legs})
-    ages = money.Ages.of(rows, holdings, now)
     return Book(
         latest=tuple(rows),
         holdings=tuple(holdings),

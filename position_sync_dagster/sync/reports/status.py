@@ -188,8 +188,6 @@ def read_status(
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
     held = _held(lake, settings).get_column("conid").to_list()
-    # Before `_streamed`: this reads a longer span, after which that reads nothing again.
-    legs_queued = _count_queued(lake, settings, now, latest)
     return Status(
         at=now,
         lake=settings.lake,
@@ -210,7 +208,7 @@ def read_status(
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
         legs_streamed=len(_streamed(lake, settings, now, latest)),
-        legs_queued=legs_queued,
+        legs_queued=_count_queued(lake, settings, now, latest),
         last_drained_at=overview.last_success_at,
         trading_mode=lake.sessions.sync.mode(),
         accounts=tuple(lake.account_values.sync.latest_summaries()),
@@ -269,9 +267,7 @@ def _streamed(
     """Return the holdings whose newest row the stream wrote recently."""
     a_row_each = timedelta(seconds=2 * settings.row_interval_s)
     since = min(current_since(settings, now), now - a_row_each)
-    rows = _newest_since(since, lake, settings, now, latest).filter(
-        pl.col("source") == Source.STREAM.value
-    )
+    rows = _confirmed_since(since, Source.STREAM, lake, settings, now, latest)
     return set(rows.select("account", "conid").iter_rows())
 
 
@@ -279,13 +275,26 @@ def _count_queued(
     lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
 ) -> int:
     """Count the current holdings whose newest row the queue wrote."""
-    current = current_since(settings, now)
-    since = current - timedelta(seconds=settings.monitored_row_interval_s)
-    rows = _newest_since(since, lake, settings, now, latest)
-    found = rows.filter(pl.col("source") == Source.QUEUE.value)
-    holdings = all_broker_rows(lake, settings)
+    since = current_since(settings, now)
+    return _confirmed_since(since, Source.QUEUE, lake, settings, now, latest).height
+
+
+def _confirmed_since(
+    since: datetime,
+    source: Source,
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    latest: pl.DataFrame | None,
+) -> pl.DataFrame:
+    """Return the newest rows of open holdings that were written or confirmed since a time."""
+    earliest = since - timedelta(seconds=settings.monitored_row_interval_s)
+    found = _newest_since(earliest, lake, settings, now, latest).filter(
+        pl.col("source") == source.value
+    )
     last = pl.max_horizontal("timestamp", CONFIRMED)
-    return with_confirmed(found, holdings, now).filter(last >= moment(current)).height
+    holdings = all_broker_rows(lake, settings)
+    return with_confirmed(found, holdings, now).filter(last >= moment(since))
 
 
 def _plain(value: Any) -> Any:

@@ -145,9 +145,16 @@ class ContractCache:
         details = self._known.get(conid)
         return details.price_magnifier if details else None
 
+    def hours(self, conid: int) -> TradingHours | None:
+        """Return when a contract trades; None if unknown."""
+        details = self._known.get(conid)
+        if details is None:
+            return None
+        return parse_trading_hours(details.trading_hours, details.time_zone)
+
     def session_open(self, conid: int) -> bool:
         """Return whether a trading session of the contract is open; True if unknown."""
-        hours = self._hours(conid)
+        hours = self.hours(conid)
         return hours is None or hours.is_open(self._clock()) is not False
 
     def missing(self, conids: Iterable[int]) -> set[int]:
@@ -344,13 +351,7 @@ class ContractCache:
         if self._doubts.pop(conid, None) is not None:
             logger.info("the details of contract %d agree with its legs and rows again", conid)
 
-    def _hours(self, conid: int) -> TradingHours | None:
-        details = self._known.get(conid)
-        if details is None:
-            return None
-        return parse_trading_hours(details.trading_hours, details.time_zone)
-
     def _hours_are_over(self, conid: int, now: datetime) -> bool:
-        hours, asked_at = self._hours(conid), self._hours_at.get(conid)
+        hours, asked_at = self.hours(conid), self._hours_at.get(conid)
         over = hours is not None and hours.ends <= now
         return over and (asked_at is None or now - asked_at >= HOURS_AGAIN)

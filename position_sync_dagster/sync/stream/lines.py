@@ -1,4 +1,4 @@
-"""The market data lines of the stream: apply the decisions of `domain.line`."""
+"""The market data lines of the stream: apply the decisions of `domain.login_lines`."""
 
 import logging
 import time
@@ -8,8 +8,8 @@ from functools import partial
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line import LoginLines
 from position_sync_dagster.domain.line_allocation import LineLimit, demands, rank, reason
+from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -20,8 +20,8 @@ from position_sync_dagster.sync.stream.contract_cache import ContractCache
 logger = logging.getLogger(__name__)
 
 RETRY_WAITS: dict[int, Backoff] = {
-    codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=60.0),
-    codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=30.0),
+    codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
+    codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
     codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
@@ -30,7 +30,8 @@ UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
 
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 """Delays before a refused line is requested again. A competing session (10197) and a farm outage
-(10182) may end at any moment; a missing subscription is seldom bought."""
+(10182) may end at any moment, and one line is requested for all; a missing subscription is seldom
+bought."""
 
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 """Delays before more lines are tried than the limit that was learned from code 101."""
@@ -196,8 +197,8 @@ class LineManager:
     def problems(self) -> list[str]:
         """Return the problems of legs and lines, the first few of each kind."""
         now = self._monotonic()
-        denials = {c: self.login.denied(c, now) for c in self.login.wanted}
-        found = [(conid, denial) for conid, denial in denials.items() if denial is not None]
+        denials = self.login.denials(now)
+        found = [(conid, denial) for conid, denial in denials.items() if conid in self.login.wanted]
         texts = self._contracts.mismatches
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             has = "streams delayed data" if denial.delayed else "has no market data"
@@ -240,8 +241,11 @@ class LineManager:
 
     def _deny(self, conid: int, code: int, reason: str, *, delayed: bool = False) -> None:
         usual = OTHER_RETRY_WAIT if code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
-        wait = RETRY_WAITS.get(code, usual)
-        denial = self.login.line(conid).deny(self._monotonic(), reason, wait, delayed=delayed)
+        wait, of_login = RETRY_WAITS.get(code, usual), code in codes.REFUSES_LOGIN
+        denial = self.login.line(conid).deny(
+            self._monotonic(), reason, wait, delayed=delayed, of_login=of_login
+        )
+        self.login.share_refusals()
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"
         level = logging.WARNING if denial.times == 1 else logging.INFO
         logger.log(level, "conid %d %s: %s", conid, has, reason)

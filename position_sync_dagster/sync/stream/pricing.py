@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.line import LoginLines
+from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.domain.valuation import Provenance
@@ -44,7 +44,7 @@ class StreamPricer:
 
     Args:
         lines: The records of the lines.
-        contracts: The price magnifiers.
+        contracts: The price magnifiers and the trading hours.
         monotonic: The clock of every interval, in seconds.
     """
 
@@ -63,6 +63,7 @@ class StreamPricer:
             max_last_age=timedelta(seconds=settings.max_last_age_s),
             band=settings.value_band,
             heartbeat_s=settings.row_interval_s,
+            closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
         )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._suspects = OutageLog(logger)
@@ -124,9 +125,9 @@ class StreamPricer:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        at = Moment(now=now, now_s=self._monotonic())
+        now_s = self._monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
-        self._lines.ticked(quotes, connection.lines.quote, now, at.now_s)
+        self._lines.ticked(quotes, connection.lines.quote, now, now_s)
         for key in valued:
             if (state := self._holdings.get(key)) is not None:
                 state.due = True
@@ -135,7 +136,7 @@ class StreamPricer:
             conid = key[1]
             if conid in ticked:
                 state.ticked(ticked[conid])
-            if not state.is_due(at.now_s):
+            if not state.is_due(now_s):
                 continue
             holding = connection.feed.get(key)
             if holding is not None and not connection.feed.is_known(holding):
@@ -147,7 +148,7 @@ class StreamPricer:
                 update = state.row(
                     holding,
                     quotes[conid],
-                    at,
+                    Moment(now=now, now_s=now_s, hours=self._contracts.hours(conid)),
                     price_magnifier=self._contracts.magnifier(conid),
                     rules=self._rules,
                     by=provenance,

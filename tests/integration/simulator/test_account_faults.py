@@ -338,3 +338,17 @@ async def test_another_login_manages_other_accounts_at_the_same_port(
     await eventually(lambda: 321 in codes)
     with pytest.raises(ActionError, match="no account 'DU1'"):
         sim.log_in_as(["DU1"])
+
+
+async def test_the_broker_may_value_a_contract_by_another_price_than_its_mark(
+    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
+) -> None:
+    sim, post = await controlled(pnl_interval_s=0.05)
+    ib = await connect_ib(sim)
+    pnl = ib.reqPnLSingle(FIRST, "", CALL)
+    sim.pin_quote(CALL, bid=9.9, ask=10.1, mark=10.0)
+    await eventually(lambda: abs(pnl.value) == pytest.approx(abs(pnl.position) * 1000))
+    await post("broker_price", conid=CALL, factor=1.05)
+    await eventually(lambda: abs(pnl.value) == pytest.approx(abs(pnl.position) * 1050))
+    with pytest.raises(ActionError, match="factor"):
+        sim.broker_price(CALL, -1.0)

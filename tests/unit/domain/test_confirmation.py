@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.streamed_holding import confirmed_time
+from position_sync_dagster.domain.streamed_holding import OUTSIDE_SESSION, confirmed_time
 from position_sync_dagster.domain.update import Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from tests.support.holdings import make_holding
@@ -68,6 +68,14 @@ def test_a_subscription_for_one_position_confirms_by_each_message():
 )
 def test_other_rows_are_as_old_as_they_say(row):
     assert confirmed_time(row, None, NOW) == ago(1)
+
+
+def test_a_price_outside_the_session_is_as_new_as_the_confirmation_of_its_holding():
+    row = replace(ROW, value_source=ValueOrigin.TICK, note=OUTSIDE_SESSION, timestamp=ago(50))
+    assert confirmed_time(row, replace(HELD, confirmed_at=ago(2)), NOW) == ago(2)
+    assert confirmed_time(row, replace(HELD, position=3.0, confirmed_at=ago(2)), NOW) == ago(50)
+    assert confirmed_time(replace(row, note="why"), HELD, NOW) == ago(50)
+    assert confirmed_time(row, None, NOW) == ago(50)
 
 
 def test_a_time_in_the_future_makes_nothing_fresh():

@@ -14,6 +14,10 @@ from position_sync_dagster.domain.valuation import Quote
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
 
+def second(number):
+    return START + timedelta(seconds=number)
+
+
 @pytest.fixture
 def line():
     line = Line(silence_s=30.0)
@@ -46,8 +50,7 @@ def test_after_an_interruption_only_a_tick_brings_the_trust_back(line, ticks_aft
     line.ticked()
     line.interrupted(START, 100.0, "a farm broke")
     assert (line.trusted, line.reason) == (False, "a farm broke")
-    assert not line.elapsed(1000.0)  # the farm is still broken
-    line.restored(1000.0)
+    line.restored(1000.0)  # no time passed while connectivity was lost
     assert (line.trusted, line.elapsed(1029.0)) == (False, False)
     if ticks_after_s:
         line.ticked()
@@ -55,6 +58,38 @@ def test_after_an_interruption_only_a_tick_brings_the_trust_back(line, ticks_aft
     else:
         assert line.elapsed(1030.0)
         assert line.is_due_for_renewal(1030.0)
+
+
+def test_a_line_that_stays_silent_while_a_farm_is_broken_is_requested_again(line):
+    line.ticked()
+    line.interrupted(START, 100.0, "a farm broke")
+    assert not line.elapsed(129.0)
+    assert not line.elapsed(129.0, session_open=False)
+    assert line.elapsed(159.0)
+    assert line.is_due_for_renewal(159.0)
+    assert line.reason == "a farm broke"
+
+
+def test_a_line_whose_model_comes_back_later_than_its_price_is_not_requested_again(line):
+    parts = dict.fromkeys(("quote_time", "greeks_time"), second(1))
+    line.heard(Quote(conid=1, received_at=second(1), **parts), second(1))
+    line.interrupted(second(2), 2.0, "a farm broke")
+    line.restored(3.0)
+    price = Quote(conid=1, received_at=second(4), **parts | {"quote_time": second(4)})
+    assert line.heard(price, second(4))
+    assert line.is_awaited
+    assert not line.heard(replace(price, received_at=second(5), greeks_time=second(5)), second(5))
+    assert not line.elapsed(1e9)
+
+
+def test_the_model_of_a_line_says_nothing_about_prices_that_are_awaited_after_a_restore(line):
+    parts = dict.fromkeys(("quote_time", "greeks_time"), second(1))
+    line.heard(Quote(conid=1, received_at=second(1), **parts), second(1))
+    line.restored(2.0)
+    line.heard(
+        Quote(conid=1, received_at=second(3), **parts | {"greeks_time": second(3)}), second(3)
+    )
+    assert line.elapsed(32.0)
 
 
 def test_a_farm_that_returns_again_and_again_does_not_put_off_the_renewal(line):
@@ -175,10 +210,6 @@ def test_the_wait_after_a_denial_grows_and_a_refusal_of_delayed_data_is_the_same
     assert line.denied(61.0) is None
     assert line.deny(61.0, "354", wait, delayed=False).times == 2
     assert line.denied(180.9).until_s == 181.0
-
-
-def second(number):
-    return START + timedelta(seconds=number)
 
 
 def test_the_model_shows_nothing_about_the_prices_of_a_line(line):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.line import LOGIN_SILENT, LoginLines
 from position_sync_dagster.domain.line_allocation import LineLimit
+from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LoginLines
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Quote
 

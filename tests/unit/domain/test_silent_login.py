@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.domain.line import MANY_TICKS, SilentLogin, missed
+from position_sync_dagster.domain.login_lines import MANY_TICKS, SilentLogin, missed
 from position_sync_dagster.domain.valuation import Quote
 
 

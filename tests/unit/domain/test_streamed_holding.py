@@ -16,11 +16,14 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.line import Line, Trust
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
+from position_sync_dagster.domain.trading_hours import parse_trading_hours
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-RULES = StreamRules(max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0)
+RULES = StreamRules(
+    max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0, closed_heartbeat_s=3600.0
+)
 KEY = ("A", 7)
 INSTANT_S = 0.001
 OPTION = Instrument(conid=7, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0)
@@ -40,6 +43,7 @@ class World:
             received_at=START, position_time=START, snapshot_id="s",
         )  # fmt: skip
         self.rows = []
+        self.hours = None
 
     @property
     def now(self):
@@ -80,12 +84,32 @@ class World:
         )  # fmt: skip
         self.state.due = True
 
+    def renew(self, **values):
+        """Request the line again, which opens with these prices."""
+        assert self.line.is_due_for_renewal(self.now_s)
+        self.line.renewed(self.now_s)
+        self.quote = Quote(conid=7)
+        self.tick(**values)
+
+    def differ(self, price):
+        """Let the broker say another value, until the line is suspect."""
+        for _ in range(8):
+            self.wait(1)
+            self.broker(price)
+            self.flush()
+
+    def flush_at_once(self):
+        """Flush although nothing happened; return the row that was written last."""
+        self.state.due = True
+        self.flush()
+        return self.rows[-1]
+
     def flush(self):
         self.line.elapsed(self.now_s)
         if not self.state.is_due(self.now_s):
             return None
         row = self.state.row(
-            self.holding, self.quote, Moment(now=self.now, now_s=self.now_s),
+            self.holding, self.quote, Moment(now=self.now, now_s=self.now_s, hours=self.hours),
             price_magnifier=1, rules=RULES, by=Provenance(),
         )  # fmt: skip
         if row is not None:
@@ -135,6 +159,111 @@ def test_a_line_that_has_missed_a_move_is_suspect_and_the_row_says_why(world):
     row = world.flush()
     assert row.market_value == pytest.approx(-402.0)
     assert (row.price_kind, row.note) == (PriceKind.MARK, None)
+
+
+QUOTED = {"bid": 0.99, "ask": 1.01, "mark": 1.0}
+MARK_ALONE = {"mark": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("opening", "source", "note"),
+    [
+        (QUOTED, "TICK", "the broker's value differs: -210.00 USD; a new request confirmed"),
+        (MARK_ALONE, "PNL_SINGLE", "the value by the line differs: -200.00 USD; no quote with two"),
+    ],
+)
+def test_a_difference_that_a_new_request_confirms_settles_on_one_source(
+    world, opening, source, note
+):
+    world.tick(**opening)
+    world.differ(1.05)
+    assert world.line.suspect
+    world.renew(**opening)
+    world.differ(1.05)
+    world.rows.clear()
+    for _ in range(60):
+        world.wait(60)
+        world.broker(1.05)
+        world.flush()
+        assert world.line.trusted
+    assert {row.value_source for row in world.rows} == {source}
+    assert len({row.note for row in world.rows}) == 1
+    assert world.rows[0].note.startswith(note)
+
+
+@pytest.mark.parametrize("price", [1.2, 1.0])
+def test_a_settled_difference_is_asked_again_or_over_when_the_broker_moves(world, price):
+    world.tick(**QUOTED)
+    world.differ(1.05)
+    world.renew(**QUOTED)
+    world.differ(1.05)
+    assert "confirmed" in world.flush_at_once().note
+    world.wait(600)
+    world.differ(price)
+    if price == 1.0:
+        assert world.flush_at_once().note is None
+    else:
+        assert world.line.suspect
+        assert world.flush_at_once().value_source is ValueOrigin.PNL_SINGLE
+
+
+def test_a_settled_difference_is_over_when_the_line_moves_to_the_brokers_value(world):
+    world.tick(**QUOTED)
+    world.differ(1.05)
+    world.renew(**QUOTED)
+    world.differ(1.05)
+    world.tick(bid=1.04, ask=1.06, mark=1.05)
+    row = world.flush_at_once()
+    assert (row.market_price, row.note) == (1.05, None)
+
+
+def test_a_line_that_opens_with_another_price_has_its_difference_asked_anew(world):
+    world.tick(**QUOTED)
+    world.differ(2.0)
+    world.renew(bid=1.79, ask=1.81, mark=1.8)  # it had missed a move, and still differs
+    world.differ(2.0)
+    assert world.rows[-1].note == "the broker's newer value differs from that of the line"
+    world.wait(30)
+    world.differ(2.0)
+    assert world.line.suspect
+
+
+NIGHT = parse_trading_hours("20260304:0930-20260304:1600", "US/Eastern")
+
+
+def test_outside_the_session_an_unchanged_holding_has_a_row_an_hour_and_says_so(world):
+    world.hours = NIGHT
+    world.tick(**QUOTED)
+    arrived = world.now
+    world.flush()
+    world.now_s = 6 * 3600.0  # 21:30 UTC: closed since 21:00
+    for _ in range(180):
+        world.flush()
+        world.wait(60)
+    closed = [row for row in world.rows if row.note]
+    assert {row.note for row in closed} == {"outside the trading session"}
+    assert {row.value_time for row in closed} == {arrived}
+    assert len(closed) == 3
+
+
+def test_a_price_that_a_request_opens_with_outside_the_session_has_no_time(world):
+    world.hours = NIGHT
+    world.now_s = 6 * 3600.0
+    world.tick(delta=0.5, greeks_time=world.now, **QUOTED)
+    row = world.flush()
+    assert (row.market_price, row.value_time, row.greeks_time) == (1.0, None, None)
+
+
+def test_a_row_a_minute_follows_soon_after_the_session_opens(world):
+    world.hours = NIGHT
+    world.now_s = -3600.0  # an hour before half past ten in New York, the beginning of these tests
+    world.hours = parse_trading_hours("20260304:1030-20260304:1600", "US/Eastern")
+    world.tick(**QUOTED)
+    for _ in range(75):
+        world.flush()
+        world.wait(60)
+    opened = [row for row in world.rows if row.note is None]
+    assert len(opened) >= 10
 
 
 @pytest.mark.parametrize("price", [1.12, 1.28, 0.92])
@@ -362,7 +491,7 @@ class Histories(RuleBasedStateMachine):
             assert self.counts
             assert row.market_value == pytest.approx(row.position * row.market_price * 100)
             assert row.market_price == pytest.approx(world.quote.mark, abs=0.01)
-            assert row.note is None
+            assert row.note is None or "differs" in row.note
         else:
             assert not world.line.trusted
             assert row.note is not None or world.line.state is Trust.WAITING

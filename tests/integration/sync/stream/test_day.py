@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from ib_gateway_simulator import load_book
-from position_sync_dagster.domain import line, streamed_holding
+from position_sync_dagster.domain import line, login_lines, streamed_holding
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
@@ -85,7 +85,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=1))
     monkeypatch.setattr(line, "GRACE_S", 1.0)
     monkeypatch.setattr(login, "MAX_REQUESTS", 100)  # a second of the day is two minutes
-    monkeypatch.setattr(line, "RENEWAL", Backoff(first_s=0.5, longest_s=1.0))
+    for module in (line, login_lines):
+        monkeypatch.setattr(module, "RENEWAL", Backoff(first_s=0.5, longest_s=1.0))
 
 
 @pytest.mark.usefixtures("quick")

@@ -177,7 +177,7 @@ async def test_more_lines_than_the_learned_limit_are_tried_more_and_more_rarely_
 
 @pytest.mark.parametrize(
     ("code", "first_s", "second_s"),
-    [(354, 1800, 3600), (10089, 1800, 3600), (10168, 1800, 3600), (10197, 60, 60)],
+    [(354, 1800, 3600), (10089, 1800, 3600), (10168, 1800, 3600), (10197, 60, 120)],
 )
 async def test_the_line_of_a_leg_without_permission_is_requested_again_after_growing_waits(
     manage_lines, eventually, code, first_s, second_s

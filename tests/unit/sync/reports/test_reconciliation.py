@@ -13,7 +13,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import Pair, Scope, compare, compare_pairs
-from position_sync_dagster.domain.streamed_holding import confirmed_time
+from position_sync_dagster.domain.streamed_holding import OUTSIDE_SESSION, confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema.codec import update_rows, updates_of
@@ -57,6 +57,7 @@ def books(draw):
             position=draw(quantities | st.just(holding.position)),
             market_value=draw(prices | st.just(holding.market_value)),
             value_source=draw(origins), value_time=draw(maybe_times),
+            note=draw(st.sampled_from([None, "why", OUTSIDE_SESSION, f"{OUTSIDE_SESSION}; why"])),
         )  # fmt: skip
         held += [holding] * draw(st.integers(0, 1))
         rows += [row] * draw(st.integers(0, 1))

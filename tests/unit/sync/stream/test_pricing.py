@@ -9,8 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line import RENEWALS_AT_ONCE, LoginLines
 from position_sync_dagster.domain.line_allocation import LineLimit
+from position_sync_dagster.domain.login_lines import (
+    RENEWALS_AT_ONCE,
+    SAMPLE,
+    SAMPLE_S,
+    UNANSWERED,
+    LoginLines,
+    missed,
+)
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.settings import Settings
@@ -36,8 +43,8 @@ class PricerWithLines:
             min_hold_s=5.0,
         )  # fmt: skip
         self.pricer = StreamPricer(
-            self.lines, SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS,
-            monotonic=lambda: self.second,
+            self.lines, SimpleNamespace(magnifier=lambda _conid: 1, hours=lambda _conid: None),
+            settings=SETTINGS, monotonic=lambda: self.second,
         )  # fmt: skip
         self.ticks = {}
         self.bid = 1.0
@@ -53,7 +60,7 @@ class PricerWithLines:
     def flush(self, after_s, *ticked, valued=()):
         self.second = after_s
         for conid in ticked:
-            self.ticks[conid] = self.now
+            self.ticks[conid] = (self.now, self.bid)
         for conid, value in dict(valued).items():
             self.values[conid] = (value, self.now)
         connection = SimpleNamespace(
@@ -76,12 +83,20 @@ class PricerWithLines:
     def interrupt(self, reason):
         self.lines.interrupted(self.now, self.second, reason)
 
+    def renew_all(self):
+        """Request again what is due, each second; the lines answer at once."""
+        batches = []
+        while batch := self.due_for_renewal():
+            batches.append(batch)
+            self.flush(self.second + 1, *batch)
+        return batches
+
     def due_for_renewal(self):
         return self.lines.take_due_for_renewal(self.second)
 
     def _quote(self, conid):
-        at = self.ticks.get(conid)
-        return Quote(conid=conid, bid=self.bid, ask=1.2, received_at=at, quote_time=at)
+        at, bid = self.ticks.get(conid, (None, self.bid))
+        return Quote(conid=conid, bid=bid, ask=1.2, received_at=at, quote_time=at)
 
     def _holding(self, key):
         instrument = Instrument(
@@ -109,11 +124,15 @@ def two_lines():
 
 def test_the_unchanged_quote_of_a_quiet_option_counts_however_long_nothing_ticks(two_lines):
     for after_s in range(60, 1200, 60):
-        assert two_lines.source(after_s) == "TICK"
+        assert two_lines.source(after_s, *two_lines.due_for_renewal()) == "TICK"
 
 
 def test_an_unchanged_holding_has_a_row_a_minute(two_lines):
-    rows = [second for second in range(1, 301) if QUIET in two_lines.flush(second)]
+    rows = [
+        second
+        for second in range(1, 301)
+        if QUIET in two_lines.flush(second, *two_lines.due_for_renewal())
+    ]
     assert rows == [60, 120, 180, 240, 300]
 
 
@@ -188,13 +207,30 @@ def test_every_line_of_a_login_that_is_dead_after_a_restore_is_requested_again_s
     lines.second = 20
     lines.lines.restored(lines.second)
     lines.flush(25, 3)
-    lines.flush(49.9)
+    lines.flush(39.9)
     assert lines.due_for_renewal() == []
-    lines.flush(50)
-    batches = [lines.due_for_renewal() for _ in range(4)]
-    assert [len(batch) for batch in batches] == [RENEWALS_AT_ONCE, RENEWALS_AT_ONCE, 4, 0]
-    assert {c for batch in batches for c in batch} == set(conids) - {3}
+    lines.flush(40)
     assert "and 21 more" in lines.lines.problems()[0]
+    batches = lines.renew_all()
+    assert [len(batch) for batch in batches] == [UNANSWERED, RENEWALS_AT_ONCE, 9]
+    assert {c for batch in batches for c in batch} == set(conids) - {3}
+
+
+def test_lines_that_do_not_answer_are_not_all_requested_again():
+    conids = range(1, 26)
+    lines = PricerWithLines(*conids)
+    lines.flush(0, *conids)
+    lines.interrupt("a data farm broke")
+    lines.flush(30)
+    assert len(lines.due_for_renewal()) == UNANSWERED
+    requested = []
+    for second in range(31, 600):
+        lines.flush(second)
+        requested += [(second, conid) for conid in lines.due_for_renewal()]
+    assert [second for second, _ in requested] == [60, 120, 240, 480]
+    assert len({conid for _, conid in requested}) == 4  # each trial is another line
+    lines.flush(600, requested[-1][1])
+    assert len(lines.due_for_renewal()) == RENEWALS_AT_ONCE
 
 
 def test_one_warning_is_logged_for_an_outage_of_all_lines(caplog):
@@ -253,9 +289,42 @@ def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_req
     (probed,) = lines.due_for_renewal()
     lines.bid = 1.1  # it moved meanwhile: ticks were missed
     lines.flush(61, probed)
-    batches = [lines.due_for_renewal() for _ in range(4)]
-    assert [len(batch) for batch in batches] == [RENEWALS_AT_ONCE, RENEWALS_AT_ONCE, 4, 0]
+    sample = lines.due_for_renewal()
+    assert len(sample) == SAMPLE
+    lines.flush(62, *sample)
     assert "no line of the login has ticked" in lines.lines.problems()[0]
+    batches = lines.renew_all()
+    assert [len(batch) for batch in batches] == [UNANSWERED, RENEWALS_AT_ONCE, 6]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_probe_that_had_moved_alone_is_a_false_alarm_unless_the_sample_is_silent(answers):
+    conids = range(1, 26)
+    lines = PricerWithLines(*conids)
+    lines.flush(0, *conids)
+    lines.flush(60)
+    (probed,) = lines.due_for_renewal()
+    lines.bid = 1.1
+    lines.flush(61, probed)
+    lines.bid = 1.0
+    sample = lines.due_for_renewal()
+    if answers:
+        lines.flush(62, *sample)
+    lines.flush(61 + SAMPLE_S)
+    trusted = [conid for conid in conids if lines.lines.line(conid).trusted]
+    assert len(trusted) == (25 if answers else 1)
+    if answers:  # the wait for the next probe has doubled
+        lines.flush(179)
+        assert lines.due_for_renewal() == []
+        lines.flush(180)
+        assert len(lines.due_for_renewal()) == 1
+
+
+def test_marks_that_differ_by_less_than_the_smallest_change_show_no_missed_ticks():
+    before = Quote(conid=1, bid=1.0, mark=1.02, min_tick=0.05)
+    assert missed(before, replace(before, mark=1.0204)) is False
+    assert missed(before, replace(before, mark=1.07)) is True
+    assert missed(replace(before, mark=0.3), replace(before, mark=0.25)) is True
 
 
 def test_a_quiet_book_is_probed_less_and_less_often_and_its_rows_stay_the_same(two_lines):

@@ -1,0 +1,539 @@
+"""All market data lines of a login: which are held, requested again, or probed; pure.
+
+All lines together show which are to be held, and whether they died without a notice. Times are
+seconds of one monotonic clock that the caller reads, unless they are called a moment.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from position_sync_dagster.domain.line import LONGEST_S, RENEWAL, Denial, Line
+from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.valuation import Quote
+
+MANY_TICKS = 100
+"""After this many ticks a login counts as busy again, and its next silence is probed soon."""
+
+
+@dataclass(slots=True)
+class SilentLogin:
+    """Decides when one line of a login is requested again because none has ticked for a while.
+
+    Market data may stop on all lines at once while the gateway reports nothing. A line that is
+    requested anew opens with its present quote, also in a quiet market. A quote that differs from
+    the last one of the old request shows that ticks were missed. The same quote only shows a quiet
+    book, and the next probe waits twice as long.
+
+    Attributes:
+        silence_s: The length of the silence before the first probe.
+
+    >>> login = SilentLogin(silence_s=60.0)
+    >>> login.heard(3, 0.0)
+    >>> login.is_due(59.0), login.is_due(60.0)
+    (False, True)
+    >>> login.probed(60.0)
+    >>> login.is_due(179.0), login.is_due(180.0)
+    (False, True)
+    """
+
+    silence_s: float
+    _heard_at_s: float = math.inf
+    _ticks: int = 0
+    _probes: int = 0
+    _wait: Backoff = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the waits."""
+        self._wait = Backoff(first_s=self.silence_s, longest_s=max(LONGEST_S, self.silence_s))
+
+    def heard(self, lines: int, now_s: float) -> None:
+        """Record that this number of lines ticked by themselves, not in answer to a probe."""
+        if lines:
+            self._heard_at_s = now_s
+            self._ticks += lines
+            if self._ticks >= MANY_TICKS:
+                self._probes = 0
+
+    def is_due(self, now_s: float) -> bool:
+        """Return whether a line should be probed now; never before the first tick."""
+        return now_s >= self._heard_at_s + self._wait.delay_s(self._probes + 1)
+
+    def rested(self, now_s: float) -> None:
+        """Record that no line could tick until now: every contract is outside its session."""
+        self._heard_at_s, self._probes = now_s, 0
+
+    def probed(self, now_s: float) -> None:
+        """Record that a line is requested again; the next probe waits twice as long."""
+        self._heard_at_s, self._ticks = now_s, 0
+        self._probes += 1
+
+    def found_dead(self) -> None:
+        """Record that a probe showed missed ticks: the next silence is probed soon."""
+        self._probes = 0
+
+
+def missed(before: Quote, opened: Quote | None) -> bool | None:
+    """Return whether a new request's quote differs from the last one of the old request.
+
+    A difference below the smallest change of a price is none: a gateway calculates marks anew for
+    each request, and the fourth decimal of a mark may differ.
+
+    Returns:
+        None while the new one lacks a price that the old one had.
+
+    >>> missed(Quote(conid=1, bid=1.0), Quote(conid=1, bid=1.1, ask=1.2))
+    True
+    >>> missed(Quote(conid=1, mark=1.02, min_tick=0.05), Quote(conid=1, mark=1.04))
+    False
+    >>> missed(Quote(conid=1, bid=1.0, mark=1.0), Quote(conid=1, bid=1.0)) is None
+    True
+    """
+    pairs = [
+        (getattr(before, name), getattr(opened, name, None)) for name in ("bid", "ask", "mark")
+    ]
+    known = [(old, new) for old, new in pairs if old is not None]
+    least = (before.min_tick or 0.0) * (1 - TICK_ROUNDING)
+    if any(new is not None and new != old and abs(new - old) >= least for old, new in known):
+        return True
+    return None if opened is None or any(new is None for _, new in known) else False
+
+
+TICK_ROUNDING = 1e-6
+"""The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05."""
+
+SAMPLE = 3
+"""The number of lines that are requested again after a probe that had moved, before every line is
+suspect. A false alarm costs these requests alone."""
+
+SAMPLE_S = 10.0
+"""The lines of the sample have this long to open; otherwise every line is suspect."""
+
+
+@dataclass(slots=True)
+class Probe:
+    """Lines that are requested again although they may only be quiet, and what they open with.
+
+    Attributes:
+        before: The last quote of each line that has not opened yet.
+        opened: The lines that have opened.
+        is_sample: It follows a probe that had moved.
+        judge_at_s: What has not opened by then may be dead.
+    """
+
+    before: dict[int, Quote]
+    judge_at_s: float
+    is_sample: bool = False
+    opened: set[int] = field(default_factory=set)
+
+    def shows_missed_ticks(self, quotes: Mapping[int, Quote | None], now_s: float) -> bool:
+        """Return whether a line opened with another price, or did not open in time.
+
+        Args:
+            quotes: conid → quote of the lines that ticked.
+            now_s: The time.
+        """
+        has_moved = False
+        for conid in self.before.keys() & quotes.keys():
+            differs = missed(self.before[conid], quotes[conid])
+            if differs is not None:
+                del self.before[conid]
+                self.opened.add(conid)
+            has_moved |= bool(differs)
+        return has_moved or (bool(self.before) and now_s >= self.judge_at_s)
+
+
+RENEWALS_AT_ONCE = 10
+"""The number of suspect lines requested again in one step: each takes two of the 50 messages that a
+gateway takes in a second, and account requests need some of them too."""
+
+UNANSWERED = 5
+"""When this many lines that were requested again have not answered, one is tried at a time."""
+
+
+@dataclass(slots=True)
+class RenewalPace:
+    """How many suspect lines are requested again now.
+
+    When several did not answer, the login or a farm is dead. One line at a time is tried then, less
+    and less often, and the others follow when it answers.
+
+    >>> pace = RenewalPace()
+    >>> pace.allowed(0.0)
+    5
+    >>> pace.requested([1, 2, 3, 4, 5], 0.0)
+    >>> pace.allowed(29.0), pace.allowed(30.0)
+    (0, 1)
+    >>> pace.answered([5])
+    >>> pace.allowed(29.0)
+    10
+    """
+
+    _unanswered: set[int] = field(default_factory=set)
+    _at_once: int = UNANSWERED
+    _trials: int = 0
+    _trial_at_s: float = -math.inf
+
+    def allowed(self, now_s: float) -> int:
+        """Return how many lines may be requested again now."""
+        if len(self._unanswered) < UNANSWERED:
+            return self._at_once - len(self._unanswered)
+        return int(now_s >= self._trial_at_s)
+
+    def requested(self, conids: Sequence[int], now_s: float) -> None:
+        """Record that these lines are requested again."""
+        self._unanswered.update(conids)
+        if conids and len(self._unanswered) >= UNANSWERED:
+            self._trials += 1
+            self._trial_at_s = now_s + RENEWAL.delay_s(self._trials)
+
+    def answered(self, conids: Sequence[int]) -> None:
+        """Record that these lines sent a price."""
+        if not self._unanswered.isdisjoint(conids):
+            self._begin_anew(RENEWALS_AT_ONCE)
+
+    def interrupted(self) -> None:
+        """Record that lines may have died or returned: what did not answer before says nothing."""
+        self._begin_anew(UNANSWERED)
+
+    def _begin_anew(self, at_once: int) -> None:
+        self._unanswered, self._at_once = set(), at_once
+        self._trials, self._trial_at_s = 0, -math.inf
+
+
+LOGIN_SILENT = "no line of the login has ticked"
+
+NAMED = 3
+"""The number of suspect lines that the session's detail and the log name."""
+
+
+class LoginLines:
+    """Every line that one stream has on its connection: events come in, decisions come out.
+
+    Silence says something only while a line's contract trades. Other streams of the process may
+    share the connection, and the lines of one contract.
+
+    Args:
+        silence_s: A line is suspect when it should tick and has not for this long.
+        session_open: Whether a contract trades now, by conid; true where that is not known.
+        limit: The number of lines of the login.
+        min_hold_s: How long a line is kept at least.
+
+    Attributes:
+        limit: The number of lines, as configured or learned.
+        wanted: conid → its demand.
+
+    >>> from datetime import UTC
+    >>> lines = LoginLines(
+    ...     silence_s=30.0, session_open=lambda conid: conid != 2, min_hold_s=5.0,
+    ...     limit=LineLimit(configured=100, reserve=5, wait=RENEWAL),
+    ... )
+    >>> for conid in (1, 2):
+    ...     lines.line(conid).requested(0.0)
+    >>> lines.ticked({}, lambda conid: None, datetime.now(UTC), 31.0)
+    >>> lines.take_due_for_renewal(31.0)
+    [1]
+    """
+
+    def __init__(
+        self,
+        *,
+        silence_s: float,
+        session_open: Callable[[int], bool],
+        limit: LineLimit,
+        min_hold_s: float,
+    ) -> None:
+        self._silence_s = silence_s
+        self._session_open = session_open
+        self._min_hold_s = min_hold_s
+        self.limit = limit
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every line: they ended with their connection. The limit stays."""
+        self._lines: dict[int, Line] = {}
+        self.wanted: dict[int, Demand] = {}
+        self._begin_anew()
+
+    def reopened(self, now_s: float) -> None:
+        """Record that the connection opens again: every line has to tick before it counts."""
+        for line in self._held_lines():
+            line.reopened(now_s)
+        self._begin_anew()
+
+    def line(self, conid: int) -> Line:
+        """Return the record of a contract's line, which is a new one where it is not known."""
+        line = self._lines.get(conid)
+        if line is None:
+            line = self._lines[conid] = Line(silence_s=self._silence_s)
+        return line
+
+    @property
+    def held(self) -> dict[int, float]:
+        """The conids that hold a line, and since when."""
+        return {
+            conid: line.held_since_s
+            for conid, line in self._lines.items()
+            if line.held_since_s is not None
+        }
+
+    def chosen(self, in_use: int, now_s: float) -> frozenset[int]:
+        """Return the conids that are to hold a line now.
+
+        Args:
+            in_use: The lines of the connection, those of other streams too.
+            now_s: The time.
+        """
+        held = self.held
+        others = max(0, in_use - len(held))
+        denied = {c for c, denial in self.denials(now_s).items() if not denial.delayed}
+        return allocate_lines(
+            (demand for conid, demand in self.wanted.items() if conid not in denied),
+            held,
+            limit=self.limit.lines - others,
+            reserve=self.limit.reserve,
+            now=now_s,
+            min_hold_s=self._min_hold_s,
+        )
+
+    def denials(self, now_s: float) -> dict[int, Denial]:
+        """Return the contracts that may not have live data now, each with the reason."""
+        waiting = self._waiting_for_trial(now_s)
+        return {
+            conid: line.denial
+            for conid, line in self._lines.items()
+            if line.denial is not None and (line.denied(now_s) is not None or conid in waiting)
+        }
+
+    def denied(self, conid: int, now_s: float) -> Denial | None:
+        """Return why a contract has no live data now; None if it may have it."""
+        return self.denials(now_s).get(conid)
+
+    def share_refusals(self) -> None:
+        """Set the same wait for every contract that was refused for a cause of the login."""
+        refused = self._refused_by_login()
+        latest = max((one.denial for one in refused.values()), key=_until_s, default=None)
+        for line in refused.values():
+            if line.denial is not None and latest is not None:
+                line.denial = replace(line.denial, until_s=latest.until_s, times=latest.times)
+
+    def _refused_by_login(self) -> dict[int, Line]:
+        """Return the wanted lines that were refused for a cause of the login, by conid."""
+        return {
+            conid: line
+            for conid in self.wanted
+            if (line := self._lines.get(conid)) is not None
+            and line.denial is not None
+            and line.denial.of_login
+            and not line.live
+        }
+
+    def _waiting_for_trial(self, now_s: float) -> set[int]:
+        """Return the contracts that wait until another one is granted, after a refusal of all.
+
+        The trial is granted when it has sent a price, or was not refused for as long as a line has
+        to tick.
+        """
+        refused = self._refused_by_login()
+        if not refused:
+            return set()
+        since_s = max(_until_s(line.denial) for line in refused.values())
+        trials = [
+            line
+            for line in self._lines.values()
+            if line.live and line.denial is not None and line.denial.of_login
+            if line.held_since_s is not None and line.held_since_s >= since_s
+        ]
+        if any(t.trusted or now_s >= (t.held_since_s or 0.0) + self._silence_s for t in trials):
+            return set()
+        if not trials and now_s >= since_s:
+            held = self.held
+            del refused[min(refused, key=lambda conid: rank(self.wanted[conid], held))]
+        return set(refused)
+
+    def due_for_live(self, now_s: float) -> list[int]:
+        """Return the lines with delayed data for which live data may be requested again."""
+        delayed = [conid for conid, line in self._lines.items() if line.held and line.delayed]
+        denials = self.denials(now_s) if delayed else {}
+        return sorted(conid for conid in delayed if conid not in denials)
+
+    def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
+        """Record that a farm broke or that connectivity was lost.
+
+        Args:
+            at: The moment; what came before it does not count any more.
+            now_s: The same in seconds.
+            reason: The cause, for people.
+        """
+        self._pace.interrupted()
+        for line in self._held_lines():
+            line.interrupted(at, now_s, reason)
+
+    def restored(self, now_s: float) -> None:
+        """Record that the data of all lines should flow again."""
+        self._pace.interrupted()
+        for line in self._held_lines():
+            line.restored(now_s)
+
+    def ticked(
+        self,
+        quotes: Mapping[int, Quote | None],
+        quote: Callable[[int], Quote | None],
+        now: datetime,
+        now_s: float,
+    ) -> None:
+        """Record which lines ticked since the last call, and that time passed.
+
+        A line is probed when none ticks. If it had moved, a few others are requested again too, and
+        if one of them had moved as well, every line is suspect. Only lines whose session is open
+        are probed: the quote of another one stands still anyway.
+
+        Args:
+            quotes: conid → quote of the lines that ticked.
+            quote: Returns the present quote of a line.
+            now: The moment.
+            now_s: The same in seconds.
+        """
+        for line in self._lines.values():
+            line.since = min(line.since, now)  # a later one is from before the clock was set back
+        priced = [
+            conid
+            for conid, its_quote in quotes.items()
+            if its_quote is not None
+            and conid in self._lines
+            and self._lines[conid].heard(its_quote, now)
+        ]
+        self._pace.answered(priced)
+        self._look_for_silence(quotes, priced, quote, now_s)
+        for conid, line in self._lines.items():
+            if line.is_awaited:
+                line.elapsed(now_s, session_open=self._session_open(conid))
+
+    def take_due_for_renewal(self, now_s: float) -> list[int]:
+        """Return the lines to request again now, a few at once; they count as requested then.
+
+        A line that the broker's value contradicts and a probe are requested once in any case, the
+        others at a pace that depends on the answers.
+        """
+        due = [
+            conid
+            for conid, line in self._lines.items()
+            if line.suspect
+            and line.is_due_for_renewal(now_s, session_open=self._session_open(conid))
+        ]
+        due.sort(key=lambda conid: self._lines[conid].renew_at_s)
+        sure = [conid for conid in due if self._is_sure(conid)][:RENEWALS_AT_ONCE]
+        allowed = min(self._pace.allowed(now_s), RENEWALS_AT_ONCE - len(sure))
+        paced = [conid for conid in due if not self._is_sure(conid)][:allowed]
+        self._pace.requested(paced, now_s)
+        for conid in sure + paced:
+            self._lines[conid].renewed(now_s)
+        return sure + paced
+
+    def _is_sure(self, conid: int) -> bool:
+        line = self._lines[conid]
+        probed = self._probe is not None and conid in self._probe.before
+        return probed or (line.disagreed and not line.renewals)
+
+    def problems(self) -> list[str]:
+        """Return which lines are suspect and why, a few of them by name."""
+        reasons: dict[str, list[int]] = {}
+        for conid in sorted(c for c, line in self._lines.items() if line.suspect):
+            reasons.setdefault(self._lines[conid].reason or "", []).append(conid)
+        return [f"{_named(conids)}: {reason}" for reason, conids in reasons.items()]
+
+    def suspect_reasons(self) -> list[str]:
+        """Return why lines are suspect, in order."""
+        return sorted({line.reason or "" for line in self._lines.values() if line.suspect})
+
+    def _begin_anew(self) -> None:
+        self._login = SilentLogin(silence_s=2 * self._silence_s)
+        self._probe: Probe | None = None
+        self._newest_tick: int | None = None
+        self._pace = RenewalPace()
+
+    def _held_lines(self) -> list[Line]:
+        return [line for line in self._lines.values() if line.held]
+
+    def _look_for_silence(
+        self,
+        quotes: Mapping[int, Quote | None],
+        priced: Sequence[int],
+        quote: Callable[[int], Quote | None],
+        now_s: float,
+    ) -> None:
+        probe = self._probe
+        others = [conid for conid in priced if probe is None or conid not in probe.before]
+        if probe is not None and probe.shows_missed_ticks(quotes, now_s):
+            alive = probe.opened | set(priced)
+            sample = [] if probe.is_sample else self._to_probe(now_s, except_for=alive)[:SAMPLE]
+            self._probe = None
+            if sample:
+                self._probe = self._probing(sample, quote, now_s, opened=probe.opened)
+            else:
+                self._suspect_all(except_for=alive, now_s=now_s)
+        elif probe is not None and not probe.before:
+            self._probe = None
+        self._login.heard(len(others), now_s)
+        self._newest_tick = others[-1] if others else self._newest_tick
+        if self._login.is_due(now_s) and self._probe is None:
+            self._probe_one(quote, now_s)
+
+    def _suspect_all(self, *, except_for: set[int], now_s: float) -> None:
+        self._login.found_dead()
+        self._pace.interrupted()
+        for conid in self._lines.keys() - except_for:
+            self._lines[conid].doubted(now_s, LOGIN_SILENT)
+
+    def _probe_one(self, quote: Callable[[int], Quote | None], now_s: float) -> None:
+        """Doubt the line that ticked last, or another one if that does not trade now."""
+        if not any(line.held and self._session_open(c) for c, line in self._lines.items()):
+            self._login.rested(now_s)
+            return
+        found = self._to_probe(now_s, except_for=set())
+        chosen = [conid for conid in found if conid == self._newest_tick] or found[:1]
+        if chosen:
+            self._login.probed(now_s)
+            self._probe = self._probing(chosen, quote, now_s)
+
+    def _to_probe(self, now_s: float, *, except_for: set[int]) -> list[int]:
+        """Return the lines that a new request may show to be dead, the one that ticked last first.
+
+        They are trusted, their session is open, and they were not requested again lately.
+        """
+        found = [
+            conid
+            for conid, line in self._lines.items()
+            if line.trusted and now_s >= line.renew_at_s
+            if conid not in except_for and self._session_open(conid)
+        ]
+        return sorted(found, key=lambda conid: self._lines[conid].priced_at, reverse=True)
+
+    def _probing(
+        self,
+        conids: Sequence[int],
+        quote: Callable[[int], Quote | None],
+        now_s: float,
+        *,
+        opened: set[int] | None = None,
+    ) -> Probe:
+        """Request lines again: the first one, or a sample after a probe that `opened`."""
+        before = {conid: quote(conid) or Quote(conid=conid) for conid in conids}
+        for conid in conids:
+            self._lines[conid].doubted(now_s, LOGIN_SILENT)
+        if opened is None:
+            answer_s = max(self._silence_s, SAMPLE_S)
+            return Probe(before=before, judge_at_s=now_s + answer_s)
+        return Probe(before=before, judge_at_s=now_s + SAMPLE_S, is_sample=True, opened=opened)
+
+
+def _named(conids: list[int]) -> str:
+    names = ", ".join(map(str, conids[:NAMED]))
+    more = f" and {len(conids) - NAMED} more" if len(conids) > NAMED else ""
+    return f"requested again: {names}{more}"
+
+
+def _until_s(denial: Denial | None) -> float:
+    return -math.inf if denial is None else denial.until_s

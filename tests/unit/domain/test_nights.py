@@ -1,0 +1,238 @@
+"""Requests and rows of steady nights: 95 lines for four hours, on a clock that the test moves."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.line_allocation import Demand, LineLimit
+from position_sync_dagster.domain.login_lines import LoginLines
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
+from position_sync_dagster.domain.trading_hours import parse_trading_hours
+from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain.valuation import Provenance, Quote
+
+LINES = 95
+HOUR_S = 3600
+GOAL = 20
+"""The largest number of requests in an hour of a steady night."""
+
+START = datetime(2026, 3, 4, 3, 0, tzinfo=UTC)
+RULES = StreamRules(
+    max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0, closed_heartbeat_s=3600.0
+)
+LIMIT = LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
+REFUSED = Backoff(first_s=60.0, longest_s=600.0)
+CLOSED = parse_trading_hours("20260304:CLOSED", "UTC")
+BY = Provenance()
+
+
+class Night:
+    """A login with 95 lines that all ticked once, and a gateway whose book does not move.
+
+    Args:
+        broker: The broker's value, as a multiple of the mark; None: it sends none.
+        wobble: By how much the mark that a request opens with may differ.
+        quoted: Whether there are a bid and an ask.
+        hours: When the contracts trade; None: at any time.
+        pause_s: The step of the clock while nothing happens.
+    """
+
+    def __init__(self, *, broker=None, wobble=0.0, quoted=True, hours=None, pause_s=300):
+        self.broker, self.wobble, self.quoted, self.hours = broker, wobble, quoted, hours
+        self.pause_s = pause_s
+        self.refuses = self.dead = False
+        self.now_s = 0.0
+        self.requests, self.rows = 0, []
+        self.lines = LoginLines(
+            silence_s=30.0, session_open=lambda conid: hours is None, limit=LIMIT, min_hold_s=5.0
+        )
+        conids = range(1, LINES + 1)
+        self.lines.wanted = {
+            conid: Demand(conid=conid, priority=1, since=START, strategy="s") for conid in conids
+        }
+        self.quotes, self.opening = {}, {}
+        self.holdings = {conid: holding(conid) for conid in conids}
+        self.states = {
+            conid: StreamedHolding(key=("A", conid), line=self.lines.line(conid))
+            for conid in conids
+        }
+        self.request_wanted()
+        self.pass_for(6)
+        self.requests, self.rows = 0, []
+
+    @property
+    def now(self):
+        return START + timedelta(seconds=self.now_s)
+
+    def request(self, conid):
+        self.requests += 1
+        self.quotes[conid] = Quote(conid=conid)
+        if self.refuses:
+            self.refuse(conid)
+        elif not self.dead:
+            sides = {"bid": 0.99, "ask": 1.01} if self.quoted else {}
+            mark = 1.0 + self.wobble * (self.requests % 7)
+            self.opening[conid] = Quote(conid=conid, mark=mark, min_tick=0.01, **sides)
+
+    def request_wanted(self):
+        for conid in sorted(self.lines.chosen(0, self.now_s) - self.lines.held.keys()):
+            self.lines.line(conid).requested(self.now_s)
+            self.request(conid)
+
+    def refuse(self, conid):
+        line = self.lines.line(conid)
+        line.ended(self.now_s, "10197")
+        line.deny(self.now_s, "10197", REFUSED, delayed=False, of_login=True)
+        self.lines.share_refusals()
+
+    def step(self, seconds):
+        """Let time pass, then do what the stream does in each second."""
+        self.now_s += seconds
+        parts = ("received_at", "quote_time", "moved_at", "mark_time")
+        ticked = {
+            conid: replace(quote, **dict.fromkeys(parts, self.now))
+            for conid, quote in self.opening.items()
+        }
+        self.opening = {}
+        self.quotes |= ticked
+        self.lines.ticked(ticked, self.quotes.get, self.now, self.now_s)
+        for conid, state in self.states.items():
+            if conid in ticked:
+                state.ticked(self.now_s)
+            self.value(conid, state)
+        for conid in self.lines.take_due_for_renewal(self.now_s):
+            self.request(conid)
+        self.request_wanted()
+
+    def value(self, conid, state):
+        if self.broker is not None:
+            self.holdings[conid] = replace(
+                self.holdings[conid], market_value=200.0 * self.broker, received_at=self.now,
+                value_source=ValueOrigin.PNL_SINGLE,
+            )  # fmt: skip
+            state.due = True
+        if not state.is_due(self.now_s):
+            return
+        row = state.row(
+            self.holdings[conid], self.quotes[conid],
+            Moment(now=self.now, now_s=self.now_s, hours=self.hours),
+            price_magnifier=1, rules=RULES, by=BY,
+        )  # fmt: skip
+        if row is not None:
+            self.rows.append(row)
+
+    def pass_for(self, seconds):
+        """Let time pass, in small steps after each request."""
+        end_s, busy_until_s = self.now_s + seconds, self.now_s + 60
+        while self.now_s < end_s:
+            before = self.requests
+            step_s = 3 if self.now_s < busy_until_s else self.pause_s
+            self.step(min(step_s, end_s - self.now_s))
+            if self.requests > before:
+                busy_until_s = self.now_s + 12
+
+    def hours_of_requests(self):
+        """Return the requests of each of four hours."""
+        counts = []
+        for _ in range(4):
+            before = self.requests
+            self.pass_for(HOUR_S)
+            counts.append(self.requests - before)
+        return counts
+
+
+def holding(conid):
+    option = Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0)
+    return BrokerPosition(
+        gateway_id="g", account="A", instrument=option, position=2.0, average_cost=100.0,
+        received_at=START, position_time=START, snapshot_id="s",
+    )  # fmt: skip
+
+
+def competing():
+    """The same user logs in elsewhere, which ends all lines, and stays."""
+    night = Night()
+    night.refuses = True
+    for conid in night.lines.wanted:
+        night.refuse(conid)
+    return night
+
+
+def dead(*events):
+    """The gateway sends no market data any more, whatever is requested."""
+    night = Night()
+    night.dead = True
+    for event in events:
+        event(night)
+    return night
+
+
+def broken(night):
+    night.lines.interrupted(night.now, night.now_s, "a data farm broke")
+
+
+def restored(night):
+    night.lines.restored(night.now_s)
+
+
+NIGHTS = {
+    "calm": Night,
+    "marks that differ in the fourth decimal": lambda: Night(wobble=0.0001),
+    "a competing session": competing,
+    "a dead login": dead,
+    "a dead login after a restore": lambda: dead(broken, restored),
+    "a farm that stays broken": lambda: dead(broken),
+    "outside the session": lambda: Night(broker=1.0, hours=CLOSED),
+}
+
+
+@pytest.mark.parametrize("name", NIGHTS)
+def test_a_steady_night_needs_few_requests(name):
+    assert max(NIGHTS[name]().hours_of_requests()) <= GOAL
+
+
+@pytest.mark.parametrize(("quoted", "source"), [(True, "TICK"), (False, "PNL_SINGLE")])
+def test_a_steady_gap_is_confirmed_once_for_each_line_and_settles_on_one_source(quoted, source):
+    night = Night(broker=1.05, quoted=quoted)
+    first, *later = night.hours_of_requests()
+    assert first <= LINES + GOAL
+    assert max(later) <= GOAL
+    night.rows = []
+    night.pass_for(HOUR_S)
+    assert {row.value_source for row in night.rows} == {source}
+    assert {row.conid for row in night.rows} == set(range(1, LINES + 1))
+    assert all("differs" in row.note for row in night.rows)
+
+
+def test_when_the_competing_session_ends_one_line_is_granted_and_the_others_follow():
+    night = competing()
+    night.pass_for(HOUR_S)
+    night.refuses = False
+    before = night.requests
+    while not night.lines.held:
+        night.step(30)
+    assert night.requests - before == 1
+    night.pass_for(60)
+    assert len(night.lines.held) == LINES
+    assert night.requests - before == LINES
+
+
+def test_when_a_dead_login_is_back_all_lines_are_trusted_soon_after_the_next_trial():
+    night = dead(broken, restored)
+    night.pass_for(HOUR_S)
+    night.dead = False
+    night.pass_for(1300)
+    trusted = [conid for conid in night.lines.wanted if night.lines.line(conid).trusted]
+    assert len(trusted) >= LINES - 1  # one may be probed, since the book is quiet
+
+
+@pytest.mark.parametrize(("hours", "rows"), [(None, 60 * LINES), (CLOSED, LINES)])
+def test_an_unchanged_holding_has_a_row_a_minute_but_outside_its_session_one_an_hour(hours, rows):
+    night = Night(broker=1.0, hours=hours, pause_s=60)
+    night.pass_for(HOUR_S)
+    assert rows * 0.9 < len(night.rows) <= rows
+    assert {row.value_time is None for row in night.rows} == {hours is not None}
