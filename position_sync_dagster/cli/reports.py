@@ -1,15 +1,17 @@
 """The commands that show what the tables hold: `status`, `exposure` and `positions`."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.sync.reports.money import Money, total_by_currency
+from position_sync_dagster.sync.reports.confirmations import feed_of
+from position_sync_dagster.sync.reports.money import Ages, Money, total_by_currency
 from position_sync_dagster.sync.reports.overview import read_book
 from position_sync_dagster.sync.reports.position_list import PositionList, read_positions
 from position_sync_dagster.sync.reports.status import read_status
@@ -38,10 +40,10 @@ def exposure(
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Show value, profit, greeks and the oldest value of each strategy; never adds currencies.
+    """Show value, profit, greeks and the oldest price of each strategy; never adds currencies.
 
-    The age is the time since the source of the oldest value confirmed it. An unknown value is a
-    dash and is left out of the sums; `no value` counts the held legs without a value.
+    The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
+    and is left out of the sums; `no value` counts the held legs without a value.
     """
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
@@ -79,8 +81,9 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
-    A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the source
-    of a value confirmed it. An unknown value is a dash and is left out of the totals.
+    A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the price
+    arrived or was confirmed by the broker; `greeks` is the age of the greeks where it differs. An
+    unknown value is a dash and is left out of the totals.
     """
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
@@ -105,12 +108,17 @@ def positions(
 
     if json:
         found = look()
-        confirmed = found.ages.confirmed
-        print_json(
-            [
-                asdict(row) | {"confirmed_at": confirmed.get((row.account, row.conid))}
-                for row in found.rows
-            ]
-        )
+        print_json([_as_values(row, found.ages) for row in found.rows])
         return
     print_or_watch(render, watch=watch)
+
+
+def _as_values(row: PositionUpdate, ages: Ages) -> dict[str, Any]:
+    """Return a row with the ages of its price and its greeks."""
+    key = (row.account, row.conid)
+    return asdict(row) | {
+        "confirmed_at": ages.priced.get(key),
+        "age_s": ages.age_s(key),
+        "greeks_age_s": ages.greeks_age_s(key),
+        "feed": feed_of(row) or "live" if row.value_source is ValueOrigin.TICK else None,
+    }

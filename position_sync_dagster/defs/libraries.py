@@ -15,6 +15,7 @@ __all__ = [
     "derived",
     "inspection",
     "lifecycle_partitions",
+    "money",
     "overview",
     "pl",
     "profit_curve",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
         confirmations,
+        money,
         overview,
         profit_curve,
         reconciliation,
@@ -70,6 +72,7 @@ else:
     statements = LazyModule("position_sync_dagster.sync.statements")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
+    money = LazyModule("position_sync_dagster.sync.reports.money")
     overview = LazyModule("position_sync_dagster.sync.reports.overview")
     reconciliation = LazyModule("position_sync_dagster.sync.reports.reconciliation")
     profit_curve = LazyModule("position_sync_dagster.sync.reports.profit_curve")

@@ -18,6 +18,7 @@ from position_sync_dagster.demo.simulator_process import SimulatorPorts, Simulat
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
@@ -205,13 +206,13 @@ class Observer:
     def coverage(self) -> tuple[acceptance.Expectation, acceptance.CurrentLegs]:
         """Compare the positions held with the rows of this run."""
         legs = self._lake.registry.sync.get_all_active()
-        latest = self._lake.updates.sync.latest_updates()
+        latest = self._lake.updates.sync.latest()
         now = utc_now()
         expectation = acceptance.expect_paths(simulator_process.held(self._control_port), legs)
-        holdings = self._lake.broker_positions.sync.read(self._settings.gateway_id)
-        confirmed = Ages.of(latest, holdings, now).confirmed
+        holdings = self._lake.broker_positions.sync.rows(self._settings.gateway_id)
+        ages = Ages.of(latest, holdings, now, band=self._settings.value_band)
         coverage = acceptance.count_coverage(
-            expectation, latest, since=self._since, confirmed=confirmed
+            expectation, updates_of(latest), since=self._since, confirmed=ages.confirmed
         )
         if self.complete_after_s is None and acceptance.is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()

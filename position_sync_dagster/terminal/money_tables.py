@@ -12,9 +12,17 @@ from rich.text import Text
 
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.exposure import add
 from position_sync_dagster.sync.reports.money import Ages, Money
-from position_sync_dagster.terminal.text import amount, duration, number, printable, quantity
+from position_sync_dagster.terminal.text import (
+    amount,
+    duration,
+    greeks_age,
+    number,
+    printable,
+    quantity,
+)
 
 WIDE = 110
 """Characters; in a terminal of this width or more, two spaces separate the columns."""
@@ -146,8 +154,12 @@ def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", wid
             ],
             rank=3,
         ),
-        FittedColumn(heading="oldest", cells=[duration(row.oldest_age_s) for row in rows]),
+        FittedColumn(
+            heading="oldest",
+            cells=[_price_age(r.oldest_age_s, "delayed" if r.delayed else None) for r in rows],
+        ),
     ]
+    columns += _greeks_column([greeks_age(r.oldest_greeks_s, r.oldest_age_s) for r in rows])
     if any(row.unvalued for row in rows):
         columns.append(
             FittedColumn(heading="no value", cells=[str(row.unvalued) for row in rows], rank=4)
@@ -215,11 +227,22 @@ def positions_table(
 
     legs = [leg_name(row.symbol, row.right, row.strike, row.expiry) for row in rows]
     values = [row.market_value for row in rows]
-    oldest = [
-        duration(ages.oldest_s(k for k, r in zip(keys, rows, strict=True)
-                               if r.currency == c and r.position))
+    open_keys = [
+        [k for k, r in zip(keys, rows, strict=True) if r.currency == c and r.position]
         for c in currencies
-    ]  # fmt: skip
+    ]
+    feeds = {key: feed_of(row) for key, row in zip(keys, rows, strict=True)}
+    price_ages = [
+        *(_price_age(ages.age_s(key), feeds[key]) for key in keys),
+        *(
+            _price_age(ages.oldest_s(one), next(filter(None, (feeds[k] for k in one)), None))
+            for one in open_keys
+        ),
+    ]
+    greeks_ages = [
+        *(greeks_age(ages.greeks_age_s(key), ages.age_s(key)) for key in keys),
+        *(greeks_age(ages.oldest_greeks_s(one), ages.oldest_s(one)) for one in open_keys),
+    ]
     columns = [
         plain("account", [row.account for row in rows], 1 if several else 6, left=True),
         plain("conid", [str(row.conid) for row in rows], 5),
@@ -246,12 +269,29 @@ def positions_table(
             most=12,
         ),
         plain("by", [str(row.source) for row in rows], 4, left=True),
-        plain("from", [str(row.value_source) for row in rows], 10, left=True),
-        FittedColumn(
-            heading="age", cells=[*(duration(ages.age_s(key)) for key in keys), *oldest]
-        ),
+        plain("source", [_source(row) for row in rows], 10, left=True),
+        FittedColumn(heading="age", cells=price_ages),
+        *_greeks_column(greeks_ages),
     ]  # fmt: skip
     return fitted_table(columns, width, totals=len(currencies))
+
+
+def _price_age(age_s: float | None, feed: str | None) -> str:
+    """Return the age of a price, and whether it is of delayed or frozen data."""
+    if feed is None:
+        return duration(age_s)
+    return feed if age_s is None else f"{duration(age_s)} {feed}"
+
+
+def _greeks_column(cells: Sequence[str]) -> list[FittedColumn]:
+    """Return the column of the ages of greeks, if any of them differs from that of its price."""
+    return [FittedColumn(heading="greeks", cells=cells)] if any(cells) else []
+
+
+def _source(row: PositionUpdate) -> str:
+    """Return which price valued a row, such as MARK, or the source of a value without a price."""
+    words = (row.price_kind or row.value_source, feed_of(row))
+    return " ".join(str(word) for word in words if word)
 
 
 def _sum(value: float | None, *, partial: bool) -> str:

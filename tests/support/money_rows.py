@@ -5,6 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.sync.reports.confirmations import holdings_frame
+from position_sync_dagster.sync.reports.money import Ages
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -31,3 +34,8 @@ def row(conid: int, **values: object) -> PositionUpdate:
         underlying_price=600.0,
     )
     return replace(plain, **values)  # type: ignore[arg-type]
+
+
+def ages_of(rows: list[PositionUpdate]) -> Ages:
+    """Return the ages of rows that the broker confirms nothing of."""
+    return Ages.of(update_rows(rows), holdings_frame([]), NOW, band=0.03)

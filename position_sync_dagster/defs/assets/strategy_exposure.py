@@ -18,13 +18,20 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
-from position_sync_dagster.defs.libraries import codec, overview, pl, profit_curve, tables
+from position_sync_dagster.defs.libraries import (
+    codec,
+    confirmations,
+    money,
+    overview,
+    pl,
+    profit_curve,
+    tables,
+)
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.money import Money, total_by_currency
 
 PICTURE = "picture"
 DRAWN_AT = "picture_drawn_at"
@@ -56,7 +63,9 @@ _STRATEGIES = dg.TableSchema(
         dg.TableColumn("gamma", "float", "Sum of gamma × quantity × multiplier."),
         dg.TableColumn("theta", "float", "A day."),
         dg.TableColumn("vega", "float"),
-        dg.TableColumn("oldest value (s)", "float", "Since its source confirmed it."),
+        dg.TableColumn("oldest price (s)", "float", "Since it arrived or the broker confirmed it."),
+        dg.TableColumn("oldest greeks (s)", "float", "Since they arrived."),
+        dg.TableColumn("delayed", "int", "Holdings priced by delayed or frozen data."),
         dg.TableColumn("lines", "int", "Market data lines that its legs use."),
         dg.TableColumn("without value", "int", "Held legs that the sums leave out."),
     ]
@@ -64,7 +73,7 @@ _STRATEGIES = dg.TableSchema(
 
 
 def strategies_metadata(
-    strategies: "Sequence[Money]", totals: "Iterable[Money]"
+    strategies: "Sequence[money.Money]", totals: "Iterable[money.Money]"
 ) -> dict[str, dg.MetadataValue]:
     """Return the table of strategies, and the totals of each currency as numbers."""
     records = [
@@ -81,7 +90,9 @@ def strategies_metadata(
                     "gamma": one.gamma,
                     "theta": one.theta,
                     "vega": one.vega,
-                    "oldest value (s)": one.oldest_age_s,
+                    "oldest price (s)": one.oldest_age_s,
+                    "oldest greeks (s)": one.oldest_greeks_s,
+                    "delayed": one.delayed,
                     "lines": one.lines,
                     "without value": one.unvalued,
                 }
@@ -155,22 +166,40 @@ _POSITIONS = [
     "unrealized_pnl",
     "daily_pnl",
     "currency",
-    "timestamp",
+    "price of",
+    "price age (s)",
+    "greeks age (s)",
 ]
 
 
-def positions_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
+def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
     """Return the largest positions by value and by loss, for each currency.
 
     The value of a future is notional and is not compared with that of options and stocks.
+
+    Args:
+        rows: Rows of the table `latest_positions`.
+        now: The time at which the ages end.
     """
-    held = rows.filter(pl.col("position") != 0)
+    feed = pl.col("market_data_type").replace_strict(confirmations.FEEDS, default=None)
+    is_tick = pl.col("value_source") == "TICK"
+    of = [pl.coalesce("price_kind", "value_source"), pl.when(is_tick).then(feed)]
+    has_greeks = pl.col("delta").is_not_null()
+    held = rows.filter(pl.col("position") != 0).with_columns(
+        pl.concat_str(of, separator=" ", ignore_nulls=True).alias("price of"),
+        _age_s(pl.col("confirmed_at"), now).alias("price age (s)"),
+        _age_s(pl.when(has_greeks).then("greeks_time"), now).alias("greeks age (s)"),
+    )
     valued = held.filter(pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null())
     losing = held.filter(pl.col("unrealized_pnl") < 0)
     return {
         "largest_by_value": _listed(valued, pl.col("market_value").abs(), descending=True),
         "largest_by_loss": _listed(losing, pl.col("unrealized_pnl"), descending=False),
     }
+
+
+def _age_s(at: "pl.Expr", now: datetime) -> "pl.Expr":
+    return ((codec.moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
 
 
 def _listed(rows: "pl.DataFrame", by: "pl.Expr", *, descending: bool) -> dg.MetadataValue:
@@ -282,7 +311,7 @@ def strategy_exposure(
     times = [e.oldest_value_at for e in found if e.oldest_value_at is not None]
     strategies = book.strategies
     metadata = (
-        strategies_metadata(strategies, total_by_currency(strategies))
+        strategies_metadata(strategies, money.total_by_currency(strategies))
         | picture(context, lake, book, now)
         | replacement_metadata(table, result)
         | column_lineage(LINEAGE)

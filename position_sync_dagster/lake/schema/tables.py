@@ -304,8 +304,8 @@ LATEST_POSITIONS = TableSpec.of(
     _VALUES
     | {
         "confirmed_at": moment_column(
-            "When the source of the value is known to have confirmed it last. A row is not written "
-            "again while its value stays the same: the age of the value counts from here."
+            "When the price of the value arrived, or when the broker last confirmed the value, "
+            "whichever is later: its age counts from here. Null where neither is known."
         )
     },
     version=4,
@@ -333,7 +333,10 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "theta": number_column("Sum of theta × quantity × multiplier. Unit: `currency`."),
         "legs_without_value": count_column("Legs that are missing in the sums of money."),
         "legs_without_greeks": count_column("Legs that are missing in the sums of greeks."),
-        "oldest_value_at": moment_column("Time of the oldest value in the sums."),
+        "oldest_value_at": moment_column(
+            "When the oldest price in the sums arrived or was confirmed; null if that is not known "
+            "of one of them."
+        ),
         "dollar_delta": number_column(
             "Sum of delta × quantity × multiplier × price of the underlying; of a stock or a "
             "future its value. Unit: `currency`."
@@ -343,8 +346,7 @@ STRATEGY_EXPOSURE = TableSpec.of(
         ),
         "daily_pnl": number_column("Sum of the profit and loss of the day. Unit: `currency`."),
         "worst_value_age_s": number_column(
-            "Age of the oldest value when this row was made, at least so much where its source "
-            "gave no time. Unit: seconds."
+            "Age of the oldest price when this row was made, as oldest_value_at. Unit: seconds."
         ),
         "legs_without_value_time": count_column("Held legs whose value has no time of its source."),
         "legs_expiring": count_column("Held legs that expire within 5 days, or have expired."),

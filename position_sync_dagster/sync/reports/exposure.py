@@ -145,13 +145,13 @@ class Exposure:
         delta, gamma, vega, theta: For the whole position: per unit × quantity × multiplier.
         legs_without_value, legs_without_greeks: Legs that the sums leave out: held legs without the
             value, and legs whose description does not match the contract of their conid.
-        oldest_value_at: When the oldest value in the sums was last confirmed by its source.
+        oldest_value_at: When the oldest price in the sums arrived or was confirmed; None if that is
+            unknown for one of them.
         dollar_delta: In `currency`: delta × quantity × multiplier × price of the underlying, which
             may be added over underlyings. For a stock or a future it is the value.
         by_underlying: JSON: symbol → delta, gamma, vega, theta and dollar_delta of its legs.
         daily_pnl: In `currency`; None if it is unknown for every leg.
-        worst_value_age_s: Age of the oldest value in seconds. A value without a time of its source
-            is at least as old as its row.
+        worst_value_age_s: Age of the oldest price in seconds, as `oldest_value_at`.
         legs_without_value_time: Held legs with a value whose source gave no time.
         legs_expiring: Held legs that expire within 5 days, or have expired.
         short_legs_in_money: Short options in the money, by the price of their underlying.
@@ -192,7 +192,7 @@ def exposures(
     *,
     now: datetime | None = None,
     details: Mapping[int, ContractDetails] | None = None,
-    confirmed: Mapping[Key, datetime | None] | None = None,
+    priced: Mapping[Key, datetime | None] | None = None,
 ) -> list[Exposure]:
     """Sum the latest rows over the legs of each strategy.
 
@@ -206,7 +206,8 @@ def exposures(
         now: The reference time of ages and days to expiry; None for the time of the newest row.
         details: The known contract details, by conid. Without them, the price magnifier of a
             contract is derived from its value.
-        confirmed: When the source of a row last confirmed its value, if known.
+        priced: When the age of each price begins (`with_priced`). By default it is the time of the
+            value, or of its row.
     """
     latest = list(latest)
     now = now or max((row.timestamp for row in latest), default=None)
@@ -241,7 +242,7 @@ def exposures(
         else:
             group.legs.append(shares)
     return [
-        _exposure(key, groups[key], now, confirmed or {})
+        _exposure(key, groups[key], now, priced)
         for key in sorted(groups, key=lambda k: (k[0], k[1] or "", k[2]))
     ]
 
@@ -263,7 +264,7 @@ def _exposure(
     key: tuple[str, str | None, AssetClass],
     group: _Group,
     now: datetime | None,
-    confirmed: Mapping[Key, datetime | None],
+    priced: Mapping[Key, datetime | None] | None,
 ) -> Exposure:
     strategy_id, currency, kind = key
     legs, mismatched = group.legs, len(group.mismatches)
@@ -271,9 +272,13 @@ def _exposure(
     values = [s.of(s.row.market_value) for s in shares]
     greeks = _greeks(shares)
     times = [
-        confirmed.get((s.row.account, s.row.conid)) or s.row.value_time or s.row.timestamp
+        priced.get((s.row.account, s.row.conid))
+        if priced is not None
+        else s.row.value_time or s.row.timestamp
         for s in shares
     ]
+    known = [at for at in times if at is not None]
+    oldest = min(known) if known and len(known) == len(times) else None
     return Exposure(
         strategy_id=strategy_id,
         currency=currency,
@@ -287,11 +292,11 @@ def _exposure(
         legs_without_value=mismatched
         + sum(any(s.row.market_value is None for s in leg) for leg in legs),
         legs_without_greeks=mismatched + sum(any(s.row.delta is None for s in leg) for leg in legs),
-        oldest_value_at=min(times, default=None),
+        oldest_value_at=oldest,
         dollar_delta=add(s.dollar_delta for s in shares),
         by_underlying=_by_underlying(shares),
         daily_pnl=add(s.of(s.row.daily_pnl) for s in shares),
-        worst_value_age_s=(now - min(times)).total_seconds() if now and times else None,
+        worst_value_age_s=(now - oldest).total_seconds() if now and oldest else None,
         legs_without_value_time=sum(
             any(s.row.market_value is not None and s.row.value_time is None for s in leg)
             for leg in legs

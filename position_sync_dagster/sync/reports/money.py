@@ -9,10 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.confirmations import (
+    CONFIRMED,
+    PRICED,
+    feed_of,
+    with_priced,
+)
 from position_sync_dagster.sync.reports.exposure import Exposure, add
 
 
@@ -26,8 +33,9 @@ class Money:
         legs, legs_held: The number of active legs, and of those with a holding.
         value: The value of options, stocks and the like, without the notional value of futures.
         gamma: For the whole position; a sum over several underlyings has no meaning.
-        oldest_age_s: How long ago the source confirmed the oldest of the values; None without a
-            value, or if a wrong clock wrote one.
+        oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
+        oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
+        delayed: The number of holdings with a price of delayed or frozen market data.
         lines: Market data lines that the legs use; None while no owner is connected, and in a
             total, because strategies share lines.
         unvalued: The number of held legs without a value, which the sums leave out.
@@ -46,6 +54,8 @@ class Money:
     theta: float | None
     vega: float | None
     oldest_age_s: float | None
+    oldest_greeks_s: float | None
+    delayed: int
     lines: int | None
     unvalued: int
     partial: tuple[str, ...] = ()
@@ -66,45 +76,68 @@ GREEKS = {"gamma", "theta", "vega"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ages:
-    """When the source of each newest row last confirmed its value.
+    """How old the newest rows are, by (account, conid).
 
     Attributes:
-        confirmed: None if only a wrong clock gave a time.
+        confirmed: When the source of each row last confirmed it; None if only a wrong clock gave a
+            time.
+        priced: When the age of its price begins (`with_priced`); None if that is unknown.
+        greeks: When its greeks arrived; only of rows with greeks.
     """
 
     now: datetime
     confirmed: Mapping[Key, datetime | None]
+    priced: Mapping[Key, datetime | None]
+    greeks: Mapping[Key, datetime | None]
 
     @classmethod
     def of(
-        cls,
-        latest: Iterable[PositionUpdate],
-        holdings: Iterable[BrokerPosition],
-        now: datetime,
+        cls, latest: pl.DataFrame, holdings: pl.DataFrame, now: datetime, *, band: float
     ) -> "Ages":
-        """Return the times of the newest rows, from what the broker reports of each holding."""
-        known = {holding.key: holding for holding in holdings}
-        return cls(
-            now=now,
-            confirmed={
-                (row.account, row.conid): confirmed_time(
-                    row, known.get((row.account, row.conid)), now
-                )
-                for row in latest
-                if row.position
-            },
-        )
+        """Return the times of the newest rows that are open.
+
+        Args:
+            latest: Rows of `position_updates`.
+            holdings: Rows of `broker_positions`.
+            now: The current time.
+            band: The part of a value by which the broker's may differ, to confirm it.
+        """
+        rows = with_priced(latest.filter(pl.col("position") != 0), holdings, now, band=band)
+        arrived = pl.when(pl.col("delta").is_not_null()).then("greeks_time")
+        times = rows.select("account", "conid", CONFIRMED, PRICED, arrived, "delta")
+        found: tuple[dict[Key, datetime | None], ...] = ({}, {}, {})
+        for account, conid, confirmed, priced, greeks, delta in times.iter_rows():
+            key = (account, conid)
+            found[0][key], found[1][key] = confirmed, priced
+            if delta is not None:
+                found[2][key] = greeks
+        return cls(now=now, confirmed=found[0], priced=found[1], greeks=found[2])
 
     def age_s(self, key: Key) -> float | None:
-        """Return the age of the value of a holding, in seconds; None if unknown."""
-        at = self.confirmed.get(key)
-        return None if at is None else max((self.now - at).total_seconds(), 0.0)
+        """Return the age of the price of a holding, in seconds; None if unknown."""
+        return self._since_s(self.priced.get(key))
+
+    def greeks_age_s(self, key: Key) -> float | None:
+        """Return the age of the greeks of a holding, in seconds; None if unknown."""
+        return self._since_s(self.greeks.get(key))
 
     def oldest_s(self, keys: Iterable[Key]) -> float | None:
-        """Return the greatest age in seconds; None if one is unknown, or without keys."""
-        ages = [self.age_s(key) for key in keys]
-        known = [age for age in ages if age is not None]
-        return max(known) if known and len(known) == len(ages) else None
+        """Return the greatest age of a price in seconds; None if one is unknown, or without any."""
+        return _oldest(self.age_s(key) for key in keys)
+
+    def oldest_greeks_s(self, keys: Iterable[Key]) -> float | None:
+        """Return the greatest age of greeks, as `oldest_s`; keys without greeks are left out."""
+        return _oldest(self.greeks_age_s(key) for key in keys if key in self.greeks)
+
+    def _since_s(self, at: datetime | None) -> float | None:
+        return None if at is None else max((self.now - at).total_seconds(), 0.0)
+
+
+def _oldest(ages: Iterable[float | None]) -> float | None:
+    """Return the greatest age; None if one is unknown, or without any."""
+    listed = list(ages)
+    known = [age for age in listed if age is not None]
+    return max(known) if known and len(known) == len(listed) else None
 
 
 def money_by_strategy(
@@ -144,6 +177,8 @@ def money_by_strategy(
                 gamma=add(e.gamma for e in group),
                 **_sums(group),
                 oldest_age_s=ages.oldest_s(keys),
+                oldest_greeks_s=ages.oldest_greeks_s(keys),
+                delayed=sum(feed_of(row) is not None for row in keys.values()),
                 lines=None
                 if streamed is None
                 else len({conid for _, conid in keys}.intersection(streamed)),
@@ -181,15 +216,16 @@ def total_by_currency(parts: Iterable[Money], name: str = "total") -> list[Money
 
 
 def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
-    valued = [part for part in parts if part.legs_held]
-    ages = [part.oldest_age_s for part in valued if part.oldest_age_s is not None]
+    greeks = [p.oldest_greeks_s for p in parts if p.oldest_greeks_s is not None]
     return Money(
         name=name,
         currency=currency,
         value=add(part.value for part in parts),
         gamma=None,
         **_sums(parts),
-        oldest_age_s=max(ages) if ages and len(ages) == len(valued) else None,
+        oldest_age_s=_oldest(part.oldest_age_s for part in parts if part.legs_held),
+        oldest_greeks_s=max(greeks, default=None),
+        delayed=sum(part.delayed for part in parts),
         lines=None,  # strategies share lines
         unvalued=sum(part.unvalued for part in parts),
         partial=tuple(sorted({name for part in parts for name in part.partial})),

@@ -68,7 +68,7 @@ class Book:
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
-        """The name of each active leg that is held, and the age of its value in seconds."""
+        """The name of each active leg that is held, and the age of its price in seconds."""
         active = {leg.conid for leg in self.matching}
         return [
             (
@@ -120,13 +120,14 @@ def read_book(
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
+    held = all_broker_rows(lake, settings)
     if of_strategies:
         is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
-        rows = updates_of(latest.filter(is_of_leg))
-        holdings = broker_positions_of(all_broker_rows(lake, settings).filter(is_of_leg))
+        latest, held = latest.filter(is_of_leg), held.filter(is_of_leg)
+        holdings = broker_positions_of(held)
     else:
-        rows = updates_of(latest)
         holdings = all_broker_holdings(lake, settings)
+    rows = updates_of(latest)
     sessions = (lake.sessions.sync.current(login.gateway_id) for login in settings.logins)
     live = {
         session.gateway_id
@@ -144,14 +145,14 @@ def read_book(
     )
     if details is None:
         details = lake.contracts.sync.get({leg.conid for leg in legs})
-    ages = money.Ages.of(rows, holdings, now)
+    ages = money.Ages.of(latest, held, now, band=settings.value_band)
     return Book(
         latest=tuple(rows),
         holdings=tuple(holdings),
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         ages=ages,
-        exposures=tuple(exposures(legs, rows, now=now, details=details, confirmed=ages.confirmed)),
+        exposures=tuple(exposures(legs, rows, now=now, details=details, priced=ages.priced)),
         streamed=streamed if live else None,
     )
 

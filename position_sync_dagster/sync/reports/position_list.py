@@ -14,7 +14,6 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.money import Ages
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
@@ -27,7 +26,7 @@ class PositionList:
 
     Attributes:
         rows: The newest row of each position, in the order of account and contract.
-        ages: When the sources of these rows last confirmed their values.
+        ages: How old their prices and greeks are.
         strategies_of: The strategies of each holding that is in one.
         total: The number of all positions, shown or not.
     """
@@ -72,12 +71,9 @@ def read_positions(
     rows = tuple(updates_of(shown))
     conids = {row.conid for row in rows}
     matching = _matching(lake, [leg for leg in legs if leg.conid in conids])
-    held = shown.filter(pl.col("position") != 0)
-    confirmed = with_confirmed(held, all_broker_rows(lake, settings), now)
-    times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
     return PositionList(
         rows=rows,
-        ages=Ages(now=now, confirmed={(account, conid): at for account, conid, at in times}),
+        ages=Ages.of(shown, all_broker_rows(lake, settings), now, band=settings.value_band),
         strategies_of=strategies_by_holding(rows, matching),
         total=ordered.height,
     )

@@ -173,6 +173,30 @@ def test_the_age_of_a_position_is_that_of_its_value_and_unknown_by_a_wrong_clock
     assert lines[str(STREAMED)].rstrip().endswith("–")
 
 
+def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused(lake):
+    now = utc_now()
+    ticked = replace(
+        row(STREAMED, Source.STREAM, ago_s=0.1),
+        value_source=ValueOrigin.TICK,
+        value_time=now - timedelta(seconds=50),
+        delta=0.5,
+        greeks_time=now - timedelta(seconds=0.1),
+    )
+    delayed = replace(ticked, conid=QUEUED, value_time=None, market_data_type=3)
+    lake.updates.sync.append([ticked, delayed])
+    lake.registry.sync.add_many([leg(STREAMED, "iron")])
+    found = {one["conid"]: one for one in json.loads(run("positions", "--json"))}
+    assert 50 <= found[STREAMED]["age_s"] < 110
+    assert found[STREAMED]["greeks_age_s"] < 50
+    assert (found[STREAMED]["feed"], found[STALE]["feed"]) == ("live", None)
+    assert (found[QUEUED]["age_s"], found[QUEUED]["feed"]) == (None, "delayed")
+    (iron,) = json.loads(run("exposure", "--json"))["strategies"]
+    assert 50 <= iron["oldest_age_s"] < 110
+    assert iron["oldest_greeks_s"] < 50
+    (line,) = [line for line in run("positions").splitlines() if f" {QUEUED} " in line]
+    assert "delayed" in line
+
+
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
     every = json.loads(run("positions", "--json"))
     some = json.loads(run("positions", "--json", "--limit", "2"))

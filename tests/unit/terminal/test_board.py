@@ -12,7 +12,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.sync.reports.money import Ages, total_by_currency
+from position_sync_dagster.sync.reports.money import total_by_currency
 from position_sync_dagster.sync.reports.overview import Book, Overview, count_current
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
@@ -24,7 +24,7 @@ from position_sync_dagster.terminal.board import (
 )
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, row
+from tests.support.money_rows import NOW, ages_of, row
 
 LIVE = Status(
     at=NOW, lake="lake", gateway_id="127.0.0.1:7497", session_state="LIVE", session_owner="STREAM",
@@ -49,9 +49,9 @@ def holding(conid: int, position: float = -2.0) -> BrokerPosition:
 
 
 def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overview:
-    rows = [row(1, value_source=ValueOrigin.TICK), row(2, value_source=ValueOrigin.TICK)]
+    rows = [row(n, value_source=ValueOrigin.TICK, value_time=NOW) for n in (1, 2)]
     active = [leg(1 + n % 2, f"strategy-{n}") for n in range(legs)]
-    ages = Ages.of(rows, [], NOW)
+    ages = ages_of(rows)
     book = Book(
         latest=tuple(rows),
         holdings=(holding(1), holding(2)),

@@ -1,28 +1,27 @@
 """The money on a terminal: what fits into 80 columns, and what a wide one shows besides."""
 
 import io
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from rich.console import Console
 
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.sync.reports.money import (
-    Ages,
     Money,
     money_by_strategy,
     total_by_currency,
 )
 from position_sync_dagster.terminal.money_tables import positions_table, strategy_table
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, row
+from tests.support.money_rows import NOW, ages_of, row
 
 
 def money(rows: list[PositionUpdate], legs: list[ActiveContract]) -> list[Money]:
     found = exposures(legs, rows, now=NOW)
-    return money_by_strategy(found, legs, rows, Ages.of(rows, [], NOW), frozenset({1}))
+    return money_by_strategy(found, legs, rows, ages_of(rows), frozenset({1}))
 
 
 def shown(table: object, width: int) -> list[str]:
@@ -58,7 +57,7 @@ def test_a_leg_that_is_not_held_has_dashes_and_no_zeros():
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_positions_fit_with_greeks_strategy_age_and_totals(width):
-    ages = Ages.of(ROWS, [], NOW)
+    ages = ages_of(ROWS)
     strategies = {("DUSIM0001", 1): ["iron-condor-1", "calendar-1"]}
     lines = shown(positions_table(ROWS, ages, strategies, width), width)
     assert max(map(len, lines)) <= width
@@ -75,7 +74,7 @@ def test_positions_fit_with_greeks_strategy_age_and_totals(width):
 
 def test_a_total_that_leaves_something_out_has_a_star():
     rows = [row(1), row(2, daily_pnl=None)]
-    lines = shown(positions_table(rows, Ages.of(rows, [], NOW), {}, 200), 200)
+    lines = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
     assert "-1,234*" in lines[-1]
     assert "-24,690*" not in lines[-1]
     strategies = money(rows, [leg(1, "a"), leg(2, "a")])
@@ -88,9 +87,47 @@ def test_an_age_that_is_not_known_makes_the_oldest_unknown():
     assert one.oldest_age_s is None
 
 
+LINE = {"value_source": ValueOrigin.TICK, "price_kind": PriceKind.MARK}
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def test_the_age_is_that_of_the_price_with_that_of_greeks_beside_it_where_it_differs():
+    both = [
+        row(1, **LINE, timestamp=ago(1), value_time=ago(50), greeks_time=ago(1)),
+        row(2, **LINE, timestamp=ago(1), value_time=ago(1), greeks_time=ago(3)),
+    ]
+    for width in (80, 200):
+        heading, first, second, total = shown(
+            positions_table(both, ages_of(both), {}, width), width
+        )
+        assert heading.endswith("greeks")
+        assert first.split()[-4:] == ["50", "s", "1.0", "s"]
+        assert second.endswith(" 1.0 s")
+        assert total.split()[-4:] == ["50", "s", "3.0", "s"]
+    heading, second, _ = shown(positions_table(both[1:], ages_of(both[1:]), {}, 200), 200)
+    assert "greeks" not in heading
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_price_of_delayed_data_says_so_in_each_table(width):
+    rows = [row(1, **LINE, market_data_type=3, value_time=None), row(2, **LINE, value_time=ago(1))]
+    lines = shown(positions_table(rows, ages_of(rows), {}, width), width)
+    assert lines[1].endswith("delayed")
+    assert lines[2].endswith("1.0 s")
+    assert lines[3].endswith("delayed")
+    strategies = money(rows, [leg(1, "a"), leg(2, "b")])
+    lines = shown(strategy_table(strategies, total_by_currency(strategies), width), width)
+    assert lines[1].endswith("delayed")
+    assert lines[2].endswith("1.0 s")
+    assert lines[3].endswith("delayed")
+
+
 def test_the_value_of_a_future_is_notional_and_in_no_total():
     rows = [row(1), row(2, sec_type="FUT", right=None, strike=None, market_value=9e6)]
-    heading, *lines = shown(positions_table(rows, Ages.of(rows, [], NOW), {}, 200), 200)
+    heading, *lines = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
     assert "notional" in heading
     assert "-246,900" in lines[-1]
     assert "9,000,000" in lines[-1]

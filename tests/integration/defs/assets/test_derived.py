@@ -230,7 +230,7 @@ def test_the_exposure_page_shows_each_strategy_and_never_adds_currencies(
     assert (first["strategy"], first["legs held / of"], first["value"]) == ("a", "2 / 2", 150.0)
     assert (first["daily P&L"], first["theta"], first["without value"]) == (7.0, None, 1)
     assert (second["strategy"], second["currency"], second["daily P&L"]) == ("b", "EUR", -3.0)
-    assert 59 < first["oldest value (s)"] < 90
+    assert 59 < first["oldest price (s)"] < 90
     totals = {k: v.value for k, v in found.metadata.items() if k.startswith("total/")}
     assert totals == {
         "total/USD/daily_pnl": 7.0,
