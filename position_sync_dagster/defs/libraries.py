@@ -13,6 +13,7 @@ __all__ = [
     "codec",
     "confirmations",
     "derived",
+    "exposure",
     "inspection",
     "lifecycle_partitions",
     "money",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
         confirmations,
+        exposure,
         money,
         overview,
         profit_curve,
@@ -72,6 +74,7 @@ else:
     statements = LazyModule("position_sync_dagster.sync.statements")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
+    exposure = LazyModule("position_sync_dagster.sync.reports.exposure")
     money = LazyModule("position_sync_dagster.sync.reports.money")
     overview = LazyModule("position_sync_dagster.sync.reports.overview")
     reconciliation = LazyModule("position_sync_dagster.sync.reports.reconciliation")

@@ -315,10 +315,15 @@ LATEST_POSITIONS = TableSpec.of(
 STRATEGY_EXPOSURE = TableSpec.of(
     "strategy_exposure",
     {
-        "strategy_id": text_column("The strategy."),
+        "strategy_id": text_column(
+            "The strategy; UNATTRIBUTED for what no strategy has of the account."
+        ),
         "currency": text_column("Currency of the sums; null for legs that were never valued."),
         "asset_class": text_column("OPTION, STOCK, FUTURE, OTHER, or UNKNOWN without a holding."),
-        "legs": count_column("Active legs of the strategy in this currency and class."),
+        "legs": count_column(
+            "Active legs of the strategy in this account, currency and class; of UNATTRIBUTED its "
+            "holdings."
+        ),
         "legs_held": count_column("Legs of these with a holding."),
         "market_value": number_column(
             "Sum of the market values; null for futures. Unit: `currency`."
@@ -342,7 +347,8 @@ STRATEGY_EXPOSURE = TableSpec.of(
             "future its value. Unit: `currency`."
         ),
         "by_underlying": text_column(
-            "JSON: for each underlying the sums of delta, gamma, vega, theta and dollar_delta."
+            "JSON: for each underlying the sums of delta, gamma, vega, theta, dollar_delta and "
+            "gamma_1pct."
         ),
         "daily_pnl": number_column("Sum of the profit and loss of the day. Unit: `currency`."),
         "worst_value_age_s": number_column(
@@ -357,9 +363,24 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "mismatches": text_column(
             "Legs that name another contract than their conid, with the difference; in no sum."
         ),
+        "account": text_column(
+            "IB account of the holdings; null for legs that are not held and name none."
+        ),
+        "gamma_1pct": number_column(
+            "By how much dollar_delta changes when the underlyings move by 1 %. Unit: `currency`."
+        ),
+        "options": count_column("Held options."),
+        "options_with_greeks": count_column(
+            "Those of them whose greeks are known: the sums of greeks leave out the others."
+        ),
+        "nearest_expiry": day_column("First day on which a holding expires."),
+        "differences": text_column(
+            "Legs that have less than the quantity they claim, and holdings of which strategies "
+            "have only a part, with the quantities."
+        ),
     },
     indexed=("strategy_id",),
-    version=3,
+    version=4,
 )
 
 DAILY_POSITIONS = TableSpec.of(

@@ -1,26 +1,18 @@
-"""Sums of money and greeks by strategy and currency, for the terminal; pure.
+"""Sums of money and greeks by strategy, account, underlying and currency; pure.
 
 Different currencies are never added: each sum has one currency.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.sync.reports.confirmations import (
-    CONFIRMED,
-    PRICED,
-    feed_of,
-    with_priced,
-)
-from position_sync_dagster.sync.reports.exposure import Exposure, add
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports.exposure import UNATTRIBUTED, Split, summed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,21 +20,30 @@ class Money:
     """Sums in one currency over the known values; None if all are unknown.
 
     Attributes:
-        name: The strategy, or the name of the total.
+        name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
+        account: Of UNATTRIBUTED and of the total of an account; None for all accounts.
         currency: None for legs that are not held and have never been valued.
-        legs, legs_held: The number of active legs, and of those with a holding.
+        legs, legs_held: The number of active legs, and of those with a holding; each holding that
+            is in no strategy counts as one. Of an underlying and of a total the second is the
+            number of holdings, each counted once.
         value: The value of options, stocks and the like, without the notional value of futures.
-        gamma: For the whole position; a sum over several underlyings has no meaning.
+        gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %.
+        theta, vega: A day, and a point of volatility.
         oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
         oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
         delayed: The number of holdings with a price of delayed or frozen market data.
-        lines: Market data lines that the legs use; None while no owner is connected, and in a
-            total, because strategies share lines.
+        lines: Market data lines that the holdings use; None while no owner is connected.
         unvalued: The number of held legs without a value, which the sums leave out.
-        partial: The names of the sums that leave out a held leg.
+        options, options_with_greeks: Held options, and those of them whose greeks are known.
+        nearest_expiry: The first day on which a holding expires.
+        short_in_money, short_unknown: Short options in the money, and those of which the price of
+            the underlying is not known.
+        differences: Where strategies claim another quantity than is held.
+        partial: The names of the sums that leave out a holding.
     """
 
     name: str
+    account: str | None
     currency: str | None
     legs: int
     legs_held: int
@@ -50,7 +51,7 @@ class Money:
     unrealized_pnl: float | None
     daily_pnl: float | None
     dollar_delta: float | None
-    gamma: float | None
+    gamma_1pct: float | None
     theta: float | None
     vega: float | None
     oldest_age_s: float | None
@@ -58,20 +59,27 @@ class Money:
     delayed: int
     lines: int | None
     unvalued: int
+    options: int
+    options_with_greeks: int
+    nearest_expiry: date | None
+    short_in_money: int
+    short_unknown: int
+    differences: str | None
     partial: tuple[str, ...] = ()
 
 
-SUMS = {
+_SUMS = {
     "value": "market_value",
     "unrealized_pnl": "unrealized_pnl",
     "daily_pnl": "daily_pnl",
-    "gamma": "gamma",
+    "dollar_delta": "dollar_delta",
+    "gamma_1pct": "gamma_1pct",
     "theta": "theta",
     "vega": "vega",
 }
-"""Each sum, and the column of a row that it adds."""
+"""Each sum of money, and its name among the sums of parts."""
 
-GREEKS = {"gamma", "theta", "vega"}
+_COUNTS = ("delayed", "options", "options_with_greeks", "nearest_expiry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,24 +99,14 @@ class Ages:
     greeks: Mapping[Key, datetime | None]
 
     @classmethod
-    def of(
-        cls, latest: pl.DataFrame, holdings: pl.DataFrame, now: datetime, *, band: float
-    ) -> "Ages":
-        """Return the times of the newest rows that are open.
-
-        Args:
-            latest: Rows of `position_updates`.
-            holdings: Rows of `broker_positions`.
-            now: The current time.
-            band: The part of a value by which the broker's may differ, to confirm it.
-        """
-        rows = with_priced(latest.filter(pl.col("position") != 0), holdings, now, band=band)
-        arrived = pl.when(pl.col("delta").is_not_null()).then("greeks_time")
-        times = rows.select("account", "conid", CONFIRMED, PRICED, arrived, "delta")
+    def of(cls, priced: pl.DataFrame, now: datetime) -> "Ages":
+        """Return the times of the rows of `with_priced` whose holdings are open."""
+        names = ("account", "conid", CONFIRMED, PRICED, "greeks_time", "delta")
+        times = priced.filter(pl.col("position") != 0).select(names)
         found: tuple[dict[Key, datetime | None], ...] = ({}, {}, {})
-        for account, conid, confirmed, priced, greeks, delta in times.iter_rows():
+        for account, conid, confirmed, at, greeks, delta in times.iter_rows():
             key = (account, conid)
-            found[0][key], found[1][key] = confirmed, priced
+            found[0][key], found[1][key] = confirmed, at
             if delta is not None:
                 found[2][key] = greeks
         return cls(now=now, confirmed=found[0], priced=found[1], greeks=found[2])
@@ -140,101 +138,79 @@ def _oldest(ages: Iterable[float | None]) -> float | None:
     return max(known) if known and len(known) == len(listed) else None
 
 
-def money_by_strategy(
-    exposures: Iterable[Exposure],
-    legs: Iterable[ActiveContract],
-    latest: Iterable[PositionUpdate],
-    ages: Ages,
-    streamed: frozenset[int] | None,
-) -> list[Money]:
-    """Sum the exposures of each strategy over the classes of asset, by currency.
+TOTAL = "total"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookMoney:
+    """The money of the holdings, by strategy, in total and by underlying.
+
+    Attributes:
+        strategies: Each strategy by currency.
+        rest: What no strategy has, by account and currency (UNATTRIBUTED).
+        totals: All of both: by account and currency if there are several accounts, then by
+            currency.
+        underlyings: The same by underlying and currency.
+    """
+
+    strategies: tuple[Money, ...]
+    rest: tuple[Money, ...]
+    totals: tuple[Money, ...]
+    underlyings: tuple[Money, ...]
+
+
+def money_of(
+    found: Split, now: datetime, *, streamed: frozenset[int] | None, strategy: str | None = None
+) -> BookMoney:
+    """Return the money of the holdings; of one strategy alone if it is named.
 
     Args:
-        exposures: Rows of the table strategy_exposure, from `exposures`.
-        latest: The newest rows.
+        found: The parts of the holdings.
+        now: The time at which ages end.
         streamed: The conids that use a line; None while no owner is connected.
+        strategy: The only strategy of interest.
     """
-    held: dict[int, list[PositionUpdate]] = defaultdict(list)
-    for row in latest:
-        if row.position:
-            held[row.conid].append(row)
-    rows_of: dict[tuple[str, str], dict[Key, PositionUpdate]] = defaultdict(dict)
-    for leg in legs:
-        for row in held[leg.conid]:
-            if leg.removed_at is None and leg.account in (None, row.account):
-                rows_of[leg.strategy_id, row.currency][row.account, row.conid] = row
-    groups: dict[tuple[str, str | None], list[Exposure]] = defaultdict(list)
-    for exposure in exposures:
-        groups[exposure.strategy_id, exposure.currency].append(exposure)
-    found = []
-    for (name, currency), group in groups.items():
-        keys = rows_of.get((name, currency or ""), {})
-        found.append(
-            Money(
-                name=name,
-                currency=currency,
-                value=add(e.market_value for e in group),
-                gamma=add(e.gamma for e in group),
-                **_sums(group),
-                oldest_age_s=ages.oldest_s(keys),
-                oldest_greeks_s=ages.oldest_greeks_s(keys),
-                delayed=sum(feed_of(row) is not None for row in keys.values()),
-                lines=None
-                if streamed is None
-                else len({conid for _, conid in keys}.intersection(streamed)),
-                unvalued=sum(e.legs_without_value for e in group),
-                partial=incomplete(keys.values()),
-            )
-        )
-    return found
+    if strategy is not None:
+        of = pl.col("strategy_id") == strategy
+        found = Split(found.parts.filter(of), found.legs.filter(of))
+    is_rest = pl.col("strategy_id") == UNATTRIBUTED
+    of_strategies = Split(found.parts.filter(~is_rest), found.legs.filter(~is_rest))
+    rest = Split(found.parts.filter(is_rest), found.legs.filter(is_rest))
+    accounts = found.parts.get_column("account").n_unique()
 
+    def by(one: Split, *names: str) -> list[Money]:
+        rows = summed(one, names, now).iter_rows(named=True)
+        return [_money(row, now, streamed) for row in rows]
 
-def incomplete(rows: Iterable[PositionUpdate]) -> tuple[str, ...]:
-    """Return the names of the sums that leave out some of the rows.
-
-    A stock or a future has no greeks: their sums do not leave it out.
-    """
-    found = {
-        name
-        for row in rows
-        for name, column in SUMS.items()
-        if getattr(row, column) is None and (name not in GREEKS or row.right is not None)
-    }
-    return tuple(sorted(found | ({"dollar_delta"} if found & GREEKS else set())))
-
-
-def total_by_currency(parts: Iterable[Money], name: str = "total") -> list[Money]:
-    """Add the parts of each currency; a part without a currency is left out.
-
-    A leg that two strategies claim as a whole counts in both, and twice in the total.
-    """
-    groups: dict[str, list[Money]] = defaultdict(list)
-    for part in parts:
-        if part.currency is not None:
-            groups[part.currency].append(part)
-    return [_total(name, currency, groups[currency]) for currency in sorted(groups)]
-
-
-def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
-    greeks = [p.oldest_greeks_s for p in parts if p.oldest_greeks_s is not None]
-    return Money(
-        name=name,
-        currency=currency,
-        value=add(part.value for part in parts),
-        gamma=None,
-        **_sums(parts),
-        oldest_age_s=_oldest(part.oldest_age_s for part in parts if part.legs_held),
-        oldest_greeks_s=max(greeks, default=None),
-        delayed=sum(part.delayed for part in parts),
-        lines=None,  # strategies share lines
-        unvalued=sum(part.unvalued for part in parts),
-        partial=tuple(sorted({name for part in parts for name in part.partial})),
+    totals = by(found, "account", "currency") if accounts > 1 else []
+    return BookMoney(
+        strategies=tuple(by(of_strategies, "strategy_id", "currency")),
+        rest=tuple(by(rest, "strategy_id", "account", "currency")),
+        totals=tuple(m for m in (*totals, *by(found, "currency")) if m.currency is not None),
+        underlyings=tuple(by(found, "symbol", "currency")),
     )
 
 
-ADDED = ("legs", "legs_held", "unrealized_pnl", "daily_pnl", "dollar_delta", "theta", "vega")
-"""Fields that are added: exposures to the sums of a strategy, strategies to the total."""
+def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:
+    def age_s(at: datetime | None) -> float | None:
+        return None if at is None else max((now - at).total_seconds(), 0.0)
 
-
-def _sums(parts: Sequence[Exposure | Money]) -> dict[str, Any]:
-    return {name: add(getattr(part, name) for part in parts) for name in ADDED}
+    held, name = row["holdings"], row.get("strategy_id") or row.get("symbol")
+    is_total = name is None
+    return Money(
+        name=name or TOTAL,
+        account=row.get("account"),
+        currency=row["currency"],
+        legs=row["legs"] - row["legs_held"] + held if is_total else row.get("legs", held),
+        legs_held=held if is_total else row.get("legs_held", held),
+        **{name: row[of] for name, of in _SUMS.items()},
+        **{name: row[name] for name in _COUNTS},
+        oldest_age_s=age_s(row["priced_at"]),
+        oldest_greeks_s=age_s(row["greeks_at"]),
+        lines=None if streamed is None else len(streamed.intersection(row["conids"] or ())),
+        unvalued=row["legs_without_value"],
+        short_in_money=row["short_legs_in_money"],
+        short_unknown=row["short_legs_unknown"],
+        differences=row.get("differences"),
+        partial=tuple(name for name, of in _SUMS.items() if row[f"without_{of}"]),
+    )

@@ -20,8 +20,9 @@ from position_sync_dagster.lake.lake import (
 )
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import money
-from position_sync_dagster.sync.reports.exposure import Exposure, exposures
+from position_sync_dagster.sync.reports.confirmations import with_priced
+from position_sync_dagster.sync.reports.exposure import Split, split
+from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
 from position_sync_dagster.sync.reports.status import (
     LoginStatus,
@@ -42,6 +43,7 @@ class Book:
         legs: The active legs.
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
+        split: The parts of all holdings, also of those that `of_strategies` leaves out.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
     """
@@ -50,16 +52,13 @@ class Book:
     holdings: tuple[BrokerPosition, ...]
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
-    ages: money.Ages
-    exposures: tuple[Exposure, ...]
+    ages: Ages
+    split: Split
     streamed: frozenset[int] | None
 
-    @property
-    def strategies(self) -> list[money.Money]:
-        """The money of each strategy, by currency."""
-        return money.money_by_strategy(
-            self.exposures, self.matching, self.latest, self.ages, self.streamed
-        )
+    def money(self, strategy: str | None = None) -> BookMoney:
+        """Return the money of all holdings, or of one strategy."""
+        return money_of(self.split, self.ages.now, streamed=self.streamed, strategy=strategy)
 
     @property
     def strategies_of(self) -> dict[Key, list[str]]:
@@ -88,15 +87,14 @@ class Overview:
         held: Holdings that the broker reports.
         current: Those whose value was confirmed within the last two refresh intervals, while their
             gateway is connected; 0 while it is not.
-        strategies, totals: The money by strategy, and its totals, each by currency.
+        money: The money of the holdings: by strategy, in total, by underlying.
     """
 
     status: Status
     book: Book
     held: int
     current: int
-    strategies: tuple[money.Money, ...]
-    totals: tuple[money.Money, ...]
+    money: BookMoney
 
 
 def read_book(
@@ -112,22 +110,23 @@ def read_book(
 
     Args:
         latest: The newest row of each holding of the logins (`rows_of_logins`).
-        of_strategies: Leave out holdings that no leg names; the sums of the strategies are the
-            same.
+        of_strategies: Make values of those rows alone that a leg names; the sums are the same.
         details: The contracts by conid, if the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
-    held = all_broker_rows(lake, settings)
+    reported = all_broker_rows(lake, settings)
+    priced = with_priced(latest, reported, now, band=settings.value_band)
+    ages = Ages.of(priced, now)
     if of_strategies:
         is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
-        latest, held = latest.filter(is_of_leg), held.filter(is_of_leg)
-        holdings = broker_positions_of(held)
+        rows = updates_of(latest.filter(is_of_leg))
+        holdings = broker_positions_of(reported.filter(is_of_leg))
     else:
+        rows = updates_of(latest)
         holdings = all_broker_holdings(lake, settings)
-    rows = updates_of(latest)
     sessions = (lake.sessions.sync.current(login.gateway_id) for login in settings.logins)
     live = {
         session.gateway_id
@@ -145,14 +144,13 @@ def read_book(
     )
     if details is None:
         details = lake.contracts.sync.get({leg.conid for leg in legs})
-    ages = money.Ages.of(latest, held, now, band=settings.value_band)
     return Book(
         latest=tuple(rows),
         holdings=tuple(holdings),
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         ages=ages,
-        exposures=tuple(exposures(legs, rows, now=now, details=details, priced=ages.priced)),
+        split=split(legs, priced, details),
         streamed=streamed if live else None,
     )
 
@@ -182,7 +180,6 @@ class OverviewReader:
         for holding in book.holdings:
             if holding.position:
                 held[holding.gateway_id].add(holding.key)
-        strategies = tuple(book.strategies)
         return Overview(
             status=status,
             book=book,
@@ -191,12 +188,11 @@ class OverviewReader:
                 count_current(held[login.gateway_id], book.ages, login, settings)
                 for login in status.each_login
             ),
-            strategies=strategies,
-            totals=tuple(money.total_by_currency(strategies)),
+            money=book.money(),
         )
 
 
-def count_current(held: set[Key], ages: money.Ages, status: LoginStatus, settings: Settings) -> int:
+def count_current(held: set[Key], ages: Ages, status: LoginStatus, settings: Settings) -> int:
     """Count the holdings whose value is current now; 0 while the gateway is not connected."""
     if status.session_state != SessionState.LIVE or status.session_since is None:
         return 0

@@ -15,7 +15,7 @@ import polars as pl
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
-from position_sync_dagster.sync.reports.exposure import add, exposures
+from position_sync_dagster.sync.reports.exposure import add, claims_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def profit_lines(
 
 
 def lines_of(rows: pl.DataFrame, legs: list[ActiveContract]) -> list[ProfitLine]:
-    """Sum the newest rows at each point, with the shares of strategies as in `exposures`."""
+    """Sum the newest rows at each point, with the shares of strategies as in `claims_of`."""
     found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
     newest: dict[tuple[str, int], PositionUpdate] = {}
     for part in rows.partition_by("slot", maintain_order=True):
@@ -58,10 +58,12 @@ def lines_of(rows: pl.DataFrame, legs: list[ActiveContract]) -> list[ProfitLine]
         newest |= {
             (row["account"], row["conid"]): _update(row) for row in part.iter_rows(named=True)
         }
+        held = {key: row.position for key, row in newest.items()}
         sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-        for one in exposures(legs, newest.values()):
-            if one.currency is not None:
-                sums[one.strategy_id, one.currency].append(one.daily_pnl)
+        for n, holding, share in claims_of(legs, held):
+            row = newest[holding]
+            profit = None if row.daily_pnl is None else row.daily_pnl * share
+            sums[legs[n].strategy_id, row.currency].append(profit)
         for key, values in sums.items():
             found[key].append((slot, add(values)))
     return [

@@ -10,9 +10,9 @@ from rich.console import Console
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
+from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.sync.reports.money import total_by_currency
+from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.overview import Book, Overview, count_current
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
@@ -58,19 +58,17 @@ def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overv
         legs=tuple(active),
         matching=tuple(active),
         ages=ages,
-        exposures=tuple(exposures(active, rows, now=NOW)),
+        split=split(active, update_rows(rows)),
         streamed=frozenset({1, 2}),
     )
     book = replace(book, **values)  # type: ignore[arg-type]
-    strategies = tuple(book.strategies)
     held = {one.key for one in book.holdings}
     return Overview(
         status=status,
         book=book,
         held=len(held),
         current=count_current(held, ages, status, Settings()),
-        strategies=strategies,
-        totals=tuple(total_by_currency(strategies)),
+        money=book.money(),
     )
 
 

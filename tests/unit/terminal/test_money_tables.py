@@ -1,27 +1,21 @@
 """The money on a terminal: what fits into 80 columns, and what a wide one shows besides."""
 
 import io
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
-from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.sync.reports.money import (
-    Money,
-    money_by_strategy,
-    total_by_currency,
+from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.sync.reports.money import BookMoney
+from position_sync_dagster.terminal.money_tables import (
+    money_notes,
+    positions_table,
+    strategy_table,
+    underlying_table,
 )
-from position_sync_dagster.terminal.money_tables import positions_table, strategy_table
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, ages_of, row
-
-
-def money(rows: list[PositionUpdate], legs: list[ActiveContract]) -> list[Money]:
-    found = exposures(legs, rows, now=NOW)
-    return money_by_strategy(found, legs, rows, ages_of(rows), frozenset({1}))
+from tests.support.money_rows import NOW, ages_of, money, row
 
 
 def shown(table: object, width: int) -> list[str]:
@@ -30,27 +24,57 @@ def shown(table: object, width: int) -> list[str]:
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
+def strategies_shown(found: BookMoney, width: int) -> list[str]:
+    return shown(strategy_table(found.strategies, [*found.rest, *found.totals], width), width)
+
+
 LEGS = [leg(1, "iron-condor-with-a-very-long-name"), leg(2, "b"), leg(3, "c")]
 ROWS = [row(1), row(2, currency="EUR", daily_pnl=None), row(4)]
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_strategies_fit_and_no_currency_is_added_to_another(width):
-    strategies = money(ROWS, LEGS)
-    lines = shown(strategy_table(strategies, total_by_currency(strategies), width), width)
+    lines = strategies_shown(money(ROWS, LEGS), width)
     assert max(map(len, lines)) <= width
-    heading, first, second, _, *totals = lines
+    heading, first, second, _, rest, *totals = lines
     for wanted in ("strategy", "legs", "value", "unreal", "daily", "$delta", "theta", "oldest"):
         assert wanted in heading.split()
     assert "-246,900" in next(line for line in lines if line.startswith("iron-condor"))
     assert [line.split()[:2] for line in totals] == [["total", "EUR"], ["total", "USD"]]
+    assert rest.split()[:3] == ["UNATTRIBUTED", "USD", "1/1"]
     assert ("lines" in heading) == (width > 80)
     assert {"7.0", "s"} <= set(first.split() + second.split())
 
 
+def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
+    rows = [row(1), row(2, delta=None, gamma=None, vega=None, theta=None, daily_pnl=None)]
+    found = money(rows, [leg(1, "a", quantity=-3.0), leg(2, "b", quantity=-1.0)])
+    assert [one.plain for one in money_notes(found, 140)] == [
+        "total USD: greeks of 1 of 2 options",
+        "a: SPY 575P 15Dec28: claims -3, has -2",
+        "UNATTRIBUTED: SPY 575P 15Dec28: -1 of -2 in no strategy",
+    ]
+    *_, total = strategies_shown(found, 140)
+    assert {"60,000*", "20.0*", "-1,234*", "-493,800"} <= set(total.split())
+
+
+def test_underlyings_have_dollar_greeks_the_nearest_expiry_and_short_options_in_the_money():
+    rows = [
+        row(1, underlying_price=500.0),
+        row(2, symbol="SPX", expiry=date(2026, 4, 17), underlying_price=None),
+    ]
+    heading, *lines = shown(underlying_table(money(rows, []).underlyings, 160), 160)
+    for wanted in ("$delta", "$gamma 1%", "theta", "vega", "expiry", "short ITM", "with greeks"):
+        assert wanted in heading
+    spx, spy = lines
+    # 2 short puts: delta 0.5 × 2 × 100 × 500; gamma −0.01 × 2 × 100 × 500² × 1 %
+    assert {"SPY", "50,000", "-5,000", "15Dec28", "1"} <= set(spy.split())
+    assert {"SPX", "17Apr26"} <= set(spx.split())
+    assert "0 + 1?" in spx
+
+
 def test_a_leg_that_is_not_held_has_dashes_and_no_zeros():
-    (one,) = money([], [leg(3, "c")])
-    (line,) = shown(strategy_table([one], [], 140), 140)[1:]
+    (line,) = strategies_shown(money([], [leg(3, "c")]), 140)[1:]
     assert line.split()[:3] == ["c", "–", "0/1"]
     assert "0.0" not in line
 
@@ -67,7 +91,7 @@ def test_positions_fit_with_greeks_strategy_age_and_totals(width):
     assert "SPY 575P 15Dec28" in first
     assert "iron-condor" in first
     assert first.endswith("7.0 s")
-    assert ("daily" in heading) == (width == 140)
+    assert ("source" in heading) == (width == 140)
     assert "total EUR" in lines[-2]
     assert "total USD" in lines[-1]
 
@@ -77,13 +101,12 @@ def test_a_total_that_leaves_something_out_has_a_star():
     lines = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
     assert "-1,234*" in lines[-1]
     assert "-24,690*" not in lines[-1]
-    strategies = money(rows, [leg(1, "a"), leg(2, "a")])
-    assert "-1,234*" in shown(strategy_table(strategies, [], 140), 140)[1]
+    assert "-1,234*" in strategies_shown(money(rows, [leg(1, "a"), leg(2, "a")]), 140)[1]
 
 
 def test_an_age_that_is_not_known_makes_the_oldest_unknown():
     rows = [row(1), row(2, timestamp=NOW + timedelta(days=1))]
-    (one,) = money(rows, [leg(1, "a"), leg(2, "a")])
+    (one,) = money(rows, [leg(1, "a"), leg(2, "a")]).strategies
     assert one.oldest_age_s is None
 
 
@@ -118,8 +141,7 @@ def test_a_price_of_delayed_data_says_so_in_each_table(width):
     assert lines[1].endswith("delayed")
     assert lines[2].endswith("1.0 s")
     assert lines[3].endswith("delayed")
-    strategies = money(rows, [leg(1, "a"), leg(2, "b")])
-    lines = shown(strategy_table(strategies, total_by_currency(strategies), width), width)
+    lines = strategies_shown(money(rows, [leg(1, "a"), leg(2, "b")]), width)
     assert lines[1].endswith("delayed")
     assert lines[2].endswith("1.0 s")
     assert lines[3].endswith("delayed")
