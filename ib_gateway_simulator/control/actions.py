@@ -121,6 +121,11 @@ class AccountPnl(Arguments):
     answer: PnlAnswer = "values"
 
 
+class ExchangeRate(Arguments):
+    currency: str
+    rate: Annotated[float, Field(ge=0)]
+
+
 class EndOfDownload(Arguments):
     account: str
     delay_s: Annotated[float, Field(ge=0)] | None = 0.0
@@ -200,6 +205,7 @@ ACTIONS: dict[str, Action] = {
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
+    "exchange_rate": Action(arguments=ExchangeRate, method="exchange_rate"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
     "empty_lists": Action(arguments=EmptyLists, method="empty_lists"),

@@ -23,6 +23,7 @@ from position_sync_dagster.sync.reports.position_list import (
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 from position_sync_dagster.terminal.money_tables import (
+    describe_totals,
     money_notes,
     positions_table,
     strategy_table,
@@ -36,15 +37,17 @@ MOST_DIGITS = 4
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
-    """Show the owner of the gateway, the lines, the queue and the newest rows."""
+    """Show the owner of the gateway, the lines, the queue, the newest rows and their totals."""
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
-    found = read_status(lake, settings, utc_now())
+    latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
+    found = read_status(lake, settings, now, latest=latest)
+    money = read_book(lake, settings, now, latest=latest, of_strategies=True).money()
     if json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
         return
 
-    for label, value in describe(found):
+    for label, value in [*describe(found), *describe_totals(money)]:
         typer.echo(f"{label:<18} {value}")
 
 
@@ -79,7 +82,7 @@ def exposure(
         if found.underlyings:
             below = ["", underlying_table(found.underlyings, width)]
         return Group(
-            strategy_table(found.strategies, [*found.rest, *found.totals], width),
+            strategy_table(found.strategies, [*found.rest, *found.totals, *found.in_base], width),
             *money_notes(found, width),
             *below,
         )

@@ -193,12 +193,17 @@ def _account(summary: AccountSummary, at: datetime) -> str:
         ("daily P&L", summary.daily_pnl, summary.pnl_received_at),
     )
     currency = f" {printable(summary.currency)}" if summary.currency else ""
-    return ", ".join(
+    known = ", ".join(
         f"{label} –"
         if amount is None
         else f"{label} {number(amount)}{currency} ({age(received, at)} ago)"
         for label, amount, received in figures
     )
+    others = {unit: rate for unit, rate in summary.rates.items() if unit != summary.currency}
+    rates = "".join(
+        f", 1 {printable(unit)} = {rate:.6g}{currency}" for unit, rate in others.items()
+    )
+    return known + (f"{rates} ({age(summary.rates_received_at, at)} ago)" if rates else "")
 
 
 def _gateway(login: LoginStatus, status: Status) -> str:
@@ -256,7 +261,10 @@ def board(
     room -= 2 + len(gateways) + len(figures)
     money = overview.money
     if money.strategies or money.rest:
-        ends, notes_below = [*money.rest, *money.totals], money_notes(money, width)[:MOST_NOTES]
+        ends, notes_below = (
+            [*money.rest, *money.totals, *money.in_base],
+            money_notes(money, width)[:MOST_NOTES],
+        )
         room -= len(gap) + 1 + len(ends) + len(notes_below)
         kept = min(len(changes), LEAST_CHANGES) + len(gap)
         shown = money.strategies

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.money import Ages, BookMoney, Money
+from position_sync_dagster.sync.reports.money import BASE_TOTAL, Ages, BookMoney, Money
 from position_sync_dagster.terminal.text import (
     amount,
     duration,
@@ -185,6 +185,7 @@ def money_notes(money: "BookMoney", width: int) -> list[Text]:
         for one in money.totals
         if one.options
     ]
+    lines += [_rates_note(one) for one in money.in_base]
     lines += [
         f"{one.name}: {text}"
         for one in (*money.strategies, *money.rest)
@@ -195,6 +196,44 @@ def money_notes(money: "BookMoney", width: int) -> list[Text]:
     for line in found:
         line.truncate(width, overflow="ellipsis")
     return found
+
+
+def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
+    """Return the label and the value of each total."""
+    found = []
+    for one in (*money.totals, *money.in_base):
+        is_base = one.name == BASE_TOTAL
+        rest = sum(
+            r.legs
+            for r in money.rest
+            if one.account in (None, r.account) and (is_base or r.currency == one.currency)
+        )
+        figures = [
+            f"{label} {_sum(getattr(one, name), partial=name in one.partial)}"
+            for label, name in (
+                ("value", "value"),
+                ("unrealised", "unrealized_pnl"),
+                ("daily", "daily_pnl"),
+                ("dollar delta", "dollar_delta"),
+            )
+        ]
+        figures += [
+            f"greeks of {one.options_with_greeks} of {one.options} options",
+            f"{rest} of {one.legs_held} holdings in no strategy",
+            f"oldest price {_price_age(one.oldest_age_s, 'delayed' if one.delayed else None)}",
+        ]
+        if is_base:
+            figures.append(f"rates {duration(one.rates_age_s)}")
+        account = f" {one.account}" if one.account else ""
+        found.append((printable(f"total{account} {one.currency}"), ", ".join(figures)))
+    return found
+
+
+def _rates_note(one: Money) -> str:
+    name = f"{one.name} {one.account} {one.currency}"
+    if one.without_rate:
+        return f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
+    return f"{name}: by the broker's exchange rates, {duration(one.rates_age_s)} old"
 
 
 def _money_columns(rows: "Sequence[Money]", skip: int = 0) -> list[FittedColumn]:

@@ -1,8 +1,10 @@
 """Rows and legs with every number that a person sees."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
@@ -44,8 +46,10 @@ def ages_of(rows: list[PositionUpdate]) -> Ages:
 
 
 def money(
-    rows: list[PositionUpdate], legs: list[ActiveContract], strategy: str | None = None
+    rows: list[PositionUpdate],
+    legs: list[ActiveContract],
+    accounts: Sequence[AccountSummary] = (),
 ) -> BookMoney:
     """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
     priced = with_priced(update_rows(rows), holdings_frame([]), NOW, band=0.03)
-    return money_of(split(legs, priced), NOW, streamed=frozenset({1}), strategy=strategy)
+    return money_of(split(legs, priced), NOW, streamed=frozenset({1}), accounts=accounts)

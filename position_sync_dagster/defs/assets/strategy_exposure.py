@@ -76,7 +76,7 @@ _SUMS = [
 def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     """Return the tables of strategies and underlyings, and the totals of each currency."""
     named = [dg.TableColumn("strategy", "string"), dg.TableColumn("account", "string")]
-    rows = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals]
+    rows = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
     tables: dict[str, dg.MetadataValue] = {
         "strategies_table": dg.MetadataValue.table(
             [_record(one, strategy=one.name, account=one.account) for one in rows],
@@ -95,6 +95,12 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
                 f"total/{one.currency}/{name}": getattr(one, name)
                 for name in ("value", "daily_pnl", "unrealized_pnl", "dollar_delta", "theta")
             }
+    for one in found.in_base:
+        numbers |= {
+            f"total_in_base/{one.account}/{one.currency}/value": one.value,
+            f"total_in_base/{one.account}/{one.currency}/daily_pnl": one.daily_pnl,
+            f"total_in_base/{one.account}/rates_age_s": one.rates_age_s,
+        }
     ages = [one.oldest_age_s for one in found.strategies if one.oldest_age_s is not None]
     numbers["worst_age_s"] = max(ages, default=None)
     return tables | plotted(numbers)

@@ -264,7 +264,7 @@ ACCOUNT_VALUES = TableSpec.of(
         ),
         "committed_at": COMMIT_COLUMNS["committed_at"],
     },
-    version=2,
+    version=3,
     partition_by=("date",),
     indexed=("row_id", "timestamp", "ledger_version"),
     order="ledger_version",

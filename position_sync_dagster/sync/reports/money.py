@@ -3,16 +3,17 @@
 Different currencies are never added: each sum has one currency.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
-from position_sync_dagster.sync.reports.exposure import UNATTRIBUTED, Split, summed
+from position_sync_dagster.sync.reports.exposure import UNATTRIBUTED, Split, add, summed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,9 @@ class Money:
             the underlying is not known.
         differences: Where strategies claim another quantity than is held.
         partial: The names of the sums that leave out a holding.
+        rates_age_s: Of a total in the base currency: the age of the oldest exchange rate used.
+        without_rate: Of a total in the base currency: the currencies whose rate is not known. The
+            sums are unknown then.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Money:
     short_unknown: int
     differences: str | None
     partial: tuple[str, ...] = ()
+    rates_age_s: float | None = None
+    without_rate: tuple[str, ...] = ()
 
 
 _SUMS = {
@@ -139,6 +145,7 @@ def _oldest(ages: Iterable[float | None]) -> float | None:
 
 
 TOTAL = "total"
+BASE_TOTAL = "total in base"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,17 +157,25 @@ class BookMoney:
         rest: What no strategy has, by account and currency (UNATTRIBUTED).
         totals: All of both: by account and currency if there are several accounts, then by
             currency.
-        underlyings: The same by underlying and currency.
+        in_base: The totals of each account in its base currency, by the broker's exchange rates;
+            only if a holding has another currency.
+        underlyings: All holdings by underlying and currency.
     """
 
     strategies: tuple[Money, ...]
     rest: tuple[Money, ...]
     totals: tuple[Money, ...]
+    in_base: tuple[Money, ...]
     underlyings: tuple[Money, ...]
 
 
 def money_of(
-    found: Split, now: datetime, *, streamed: frozenset[int] | None, strategy: str | None = None
+    found: Split,
+    now: datetime,
+    *,
+    streamed: frozenset[int] | None,
+    accounts: Iterable[AccountSummary] = (),
+    strategy: str | None = None,
 ) -> BookMoney:
     """Return the money of the holdings; of one strategy alone if it is named.
 
@@ -168,6 +183,7 @@ def money_of(
         found: The parts of the holdings.
         now: The time at which ages end.
         streamed: The conids that use a line; None while no owner is connected.
+        accounts: The newest values of the accounts, with their exchange rates.
         strategy: The only strategy of interest.
     """
     if strategy is not None:
@@ -176,17 +192,19 @@ def money_of(
     is_rest = pl.col("strategy_id") == UNATTRIBUTED
     of_strategies = Split(found.parts.filter(~is_rest), found.legs.filter(~is_rest))
     rest = Split(found.parts.filter(is_rest), found.legs.filter(is_rest))
-    accounts = found.parts.get_column("account").n_unique()
 
     def by(one: Split, *names: str) -> list[Money]:
         rows = summed(one, names, now).iter_rows(named=True)
         return [_money(row, now, streamed) for row in rows]
 
-    totals = by(found, "account", "currency") if accounts > 1 else []
+    by_account = [one for one in by(found, "account", "currency") if one.currency is not None]
+    several = len({one.account for one in by_account}) > 1
+    totals = [*(by_account if several else ()), *by(found, "currency")]
     return BookMoney(
         strategies=tuple(by(of_strategies, "strategy_id", "currency")),
         rest=tuple(by(rest, "strategy_id", "account", "currency")),
-        totals=tuple(m for m in (*totals, *by(found, "currency")) if m.currency is not None),
+        totals=tuple(one for one in totals if one.currency is not None),
+        in_base=tuple(_in_base(by_account, accounts, now)),
         underlyings=tuple(by(found, "symbol", "currency")),
     )
 
@@ -214,3 +232,54 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         differences=row.get("differences"),
         partial=tuple(name for name, of in _SUMS.items() if row[f"without_{of}"]),
     )
+
+
+def _in_base(
+    totals: Sequence[Money], accounts: Iterable[AccountSummary], now: datetime
+) -> Iterator[Money]:
+    """Yield the total of each account with other currencies, in its base currency."""
+    for account in accounts:
+        parts = [one for one in totals if one.account == account.account]
+        currencies = {one.currency for one in parts}
+        if account.currency is None or currencies <= {account.currency}:
+            continue
+        rates, at = account.rates, account.rates_received_at
+        without = tuple(sorted(one for one in currencies if one and one not in rates))
+        sums: dict[str, Any] = {
+            name: None if without else add(_converted(one, name, rates) for one in parts)
+            for name in _SUMS
+        }
+        counts: dict[str, Any] = {name: sum(getattr(p, name) for p in parts) for name in _ADDED}
+        yield replace(
+            parts[0],
+            name=BASE_TOTAL,
+            currency=account.currency,
+            **sums,
+            **counts,
+            oldest_age_s=_oldest(one.oldest_age_s for one in parts),
+            oldest_greeks_s=max((a for p in parts if (a := p.oldest_greeks_s)), default=None),
+            nearest_expiry=min((d for p in parts if (d := p.nearest_expiry)), default=None),
+            lines=None,  # of each currency they are in its own total
+            differences=None,
+            partial=tuple(name for name in _SUMS if any(name in one.partial for one in parts)),
+            rates_age_s=None if at is None else max((now - at).total_seconds(), 0.0),
+            without_rate=without,
+        )
+
+
+def _converted(one: Money, name: str, rates: Mapping[str, float]) -> float | None:
+    value: float | None = getattr(one, name)
+    return None if value is None or one.currency is None else value * rates[one.currency]
+
+
+_ADDED = (
+    "legs",
+    "legs_held",
+    "delayed",
+    "unvalued",
+    "options",
+    "options_with_greeks",
+    "short_in_money",
+    "short_unknown",
+)
+"""Counts that are added over the currencies of an account."""

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
@@ -46,6 +47,7 @@ class Book:
         split: The parts of all holdings, also of those that `of_strategies` leaves out.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
+        accounts: The newest values of the accounts, with their exchange rates.
     """
 
     latest: tuple[PositionUpdate, ...]
@@ -55,10 +57,17 @@ class Book:
     ages: Ages
     split: Split
     streamed: frozenset[int] | None
+    accounts: tuple[AccountSummary, ...] = ()
 
     def money(self, strategy: str | None = None) -> BookMoney:
         """Return the money of all holdings, or of one strategy."""
-        return money_of(self.split, self.ages.now, streamed=self.streamed, strategy=strategy)
+        return money_of(
+            self.split,
+            self.ages.now,
+            streamed=self.streamed,
+            accounts=self.accounts,
+            strategy=strategy,
+        )
 
     @property
     def strategies_of(self) -> dict[Key, list[str]]:
@@ -152,6 +161,7 @@ def read_book(
         ages=ages,
         split=split(legs, priced, details),
         streamed=streamed if live else None,
+        accounts=tuple(lake.account_values.sync.latest_summaries()),
     )
 
 

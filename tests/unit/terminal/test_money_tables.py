@@ -1,11 +1,13 @@
 """The money on a terminal: what fits into 80 columns, and what a wide one shows besides."""
 
 import io
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import (
@@ -25,7 +27,9 @@ def shown(table: object, width: int) -> list[str]:
 
 
 def strategies_shown(found: BookMoney, width: int) -> list[str]:
-    return shown(strategy_table(found.strategies, [*found.rest, *found.totals], width), width)
+    return shown(
+        strategy_table(found.strategies, [*found.rest, *found.totals, *found.in_base], width), width
+    )
 
 
 LEGS = [leg(1, "iron-condor-with-a-very-long-name"), leg(2, "b"), leg(3, "c")]
@@ -56,6 +60,45 @@ def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
     ]
     *_, total = strategies_shown(found, 140)
     assert {"60,000*", "20.0*", "-1,234*", "-493,800"} <= set(total.split())
+
+
+IN_EURO = AccountSummary(
+    account="DUSIM0001",
+    currency="EUR",
+    timestamp=NOW,
+    exchange_rates='{"USD": 0.8}',
+    rates_received_at=NOW - timedelta(seconds=12),
+)
+
+
+def test_the_total_in_the_base_currency_is_by_the_rates_of_the_broker_and_says_their_age():
+    rows = [row(1), row(2, currency="EUR", unrealized_pnl=None)]
+    found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
+    (total,) = found.in_base
+    assert (total.currency, total.value) == ("EUR", -246_900 * 1.8)
+    assert total.unrealized_pnl == -12_345 * 0.8
+    assert "unrealized_pnl" in total.partial
+    assert (total.legs_held, total.options) == (2, 2)
+    line = next(ln for ln in strategies_shown(found, 140) if ln.startswith("total in base"))
+    assert {"EUR", "-444,420", "-9,876*"} <= set(line.split())
+    notes = [one.plain for one in money_notes(found, 140)]
+    assert "total in base DUSIM0001 EUR: by the broker's exchange rates, 12 s old" in notes
+
+
+def test_without_the_rate_of_a_currency_the_total_in_the_base_currency_is_unknown():
+    rows = [row(1), row(2, currency="JPY"), row(3, currency="EUR")]
+    found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
+    (total,) = found.in_base
+    assert (total.value, total.theta, total.without_rate) == (None, None, ("JPY",))
+    notes = [one.plain for one in money_notes(found, 140)]
+    assert "total in base DUSIM0001 EUR: unknown, no exchange rate of JPY" in notes
+
+
+def test_an_account_with_its_base_currency_alone_has_no_second_total():
+    in_dollars = replace(IN_EURO, currency="USD")
+    assert money([row(1)], [leg(1, "a")], accounts=[in_dollars]).in_base == ()
+    unknown = replace(IN_EURO, currency=None)
+    assert money([row(1)], [leg(1, "a")], accounts=[unknown]).in_base == ()
 
 
 def test_underlyings_have_dollar_greeks_the_nearest_expiry_and_short_options_in_the_money():
