@@ -54,6 +54,7 @@ MOST_STRATEGIES = 200
 _SUMS = [
     dg.TableColumn("currency", "string", "Of the money columns. Currencies are never added."),
     dg.TableColumn("legs held / of", "string"),
+    dg.TableColumn("oldest price (s)", "float", "Since it arrived or the broker confirmed it."),
     dg.TableColumn("value", "float", "Without the notional value of futures."),
     dg.TableColumn("unrealised P&L", "float"),
     dg.TableColumn("daily P&L", "float", "Of the day, as the broker reports it."),
@@ -61,11 +62,11 @@ _SUMS = [
     dg.TableColumn("gamma 1 %", "float", "Change of dollar delta when the price moves by 1 %."),
     dg.TableColumn("theta", "float", "A day."),
     dg.TableColumn("vega", "float", "A point of volatility."),
+    dg.TableColumn("not of all", "string", "Sums that leave out a holding."),
     dg.TableColumn("greeks of / options", "string", "The sums of greeks leave out the others."),
     dg.TableColumn("nearest expiry", "string"),
     dg.TableColumn("short in the money", "int", "Of those whose underlying has a known price."),
     dg.TableColumn("short, not known", "int", "Short options of other underlyings."),
-    dg.TableColumn("oldest price (s)", "float", "Since it arrived or the broker confirmed it."),
     dg.TableColumn("oldest greeks (s)", "float", "Since they arrived."),
     dg.TableColumn("delayed", "int", "Holdings priced by delayed or frozen data."),
     dg.TableColumn("lines", "int", "Market data lines that its legs use."),
@@ -77,6 +78,11 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     """Return the tables of strategies and underlyings, and the totals of each currency."""
     named = [dg.TableColumn("strategy", "string"), dg.TableColumn("account", "string")]
     rows = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
+    texts: dict[str, dg.MetadataValue] = {
+        f"total/{one.currency}/not_of_all": dg.MetadataValue.text(", ".join(one.partial))
+        for one in found.totals
+        if one.account is None and one.partial
+    }
     tables: dict[str, dg.MetadataValue] = {
         "strategies_table": dg.MetadataValue.table(
             [_record(one, strategy=one.name, account=one.account) for one in rows],
@@ -103,13 +109,14 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
         }
     ages = [one.oldest_age_s for one in found.strategies if one.oldest_age_s is not None]
     numbers["worst_age_s"] = max(ages, default=None)
-    return tables | plotted(numbers)
+    return tables | texts | plotted(numbers)
 
 
 def _record(one: "money.Money", **named: str | None) -> dg.TableRecord:
     sums: dict[str, object] = {
         "currency": one.currency,
         "legs held / of": f"{one.legs_held} / {one.legs}",
+        "oldest price (s)": one.oldest_age_s,
         "value": one.value,
         "unrealised P&L": one.unrealized_pnl,
         "daily P&L": one.daily_pnl,
@@ -117,11 +124,11 @@ def _record(one: "money.Money", **named: str | None) -> dg.TableRecord:
         "gamma 1 %": one.gamma_1pct,
         "theta": one.theta,
         "vega": one.vega,
+        "not of all": ", ".join(one.partial) or None,
         "greeks of / options": f"{one.options_with_greeks} / {one.options}",
         "nearest expiry": one.nearest_expiry,
         "short in the money": one.short_in_money,
         "short, not known": one.short_unknown,
-        "oldest price (s)": one.oldest_age_s,
         "oldest greeks (s)": one.oldest_greeks_s,
         "delayed": one.delayed,
         "lines": one.lines,

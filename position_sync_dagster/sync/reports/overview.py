@@ -128,14 +128,15 @@ def read_book(
     legs = lake.registry.sync.get_all_active()
     reported = all_broker_rows(lake, settings)
     priced = with_priced(latest, reported, now, band=settings.value_band)
-    ages = Ages.of(priced, now)
     if of_strategies:
         is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
         rows = updates_of(latest.filter(is_of_leg))
         holdings = broker_positions_of(reported.filter(is_of_leg))
+        ages = Ages.of(priced.filter(is_of_leg), now)
     else:
         rows = updates_of(latest)
         holdings = all_broker_holdings(lake, settings)
+        ages = Ages.of(priced, now)
     sessions = (lake.sessions.sync.current(login.gateway_id) for login in settings.logins)
     live = {
         session.gateway_id

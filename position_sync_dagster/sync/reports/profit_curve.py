@@ -112,7 +112,7 @@ def draw_day(
     Args:
         lines: The profit and loss of each strategy. Only the MOST_LINES with the largest amounts
             are drawn.
-        ages: The name of each leg with the age of its value in seconds; None if unknown. The
+        ages: The name of each leg with the age of its price in seconds; None if unknown. The
             MOST_BARS oldest are drawn.
     """
     from matplotlib.figure import Figure
@@ -173,5 +173,5 @@ def _draw_ages(axes: "Axes", ages: Sequence[tuple[str, float | None]]) -> None:
     axes.tick_params(axis="y", labelsize=7)
     unknown = sum(age is None for _, age in ages)
     more = f"; {unknown} unknown" if unknown else ""
-    axes.set_title(f"Age of the value of each leg, seconds{more}", fontsize=9)
+    axes.set_title(f"Age of the price of each leg, seconds{more}", fontsize=9)
     axes.set_ylim(bottom=0)

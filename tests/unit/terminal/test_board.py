@@ -95,6 +95,15 @@ def test_the_board_fits_into_the_terminal(width, height, legs):
     assert "Ctrl-C" in text
 
 
+def test_the_board_has_what_no_strategy_has_the_total_and_underlyings_where_they_fit():
+    seen = overview(legs=1)  # of two holdings
+    small, large = "\n".join(screen(seen, 80)), "\n".join(screen(seen, 140, 50))
+    for text in (small, large):
+        assert "UNATTRIBUTED" in text
+        assert "total USD: greeks of 2 of 2 options" in text
+    assert "underlying" in large
+
+
 def test_before_the_tables_exist_the_addresses_are_there():
     assert any("http://127.0.0.1:3000" in line for line in screen(None, 80))
 
