@@ -21,7 +21,7 @@ from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor
 from position_sync_dagster.sync.drain.broker_view import LakeValues
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.drain.worker import QueueWorker
-from position_sync_dagster.sync.reports.position_list import read_positions
+from position_sync_dagster.sync.reports.position_list import PositionQuery, read_positions
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 
@@ -180,7 +180,7 @@ def _looks(lake: Lake, settings: Settings, state: str) -> list[Line]:
         "latest()": (lambda fresh: fresh.updates.sync.latest(), 300.0),
         "status": (lambda fresh: read_status(fresh, settings, now), 1_000.0),
         "positions --limit 20": (
-            lambda fresh: read_positions(fresh, settings, now, limit=20),
+            lambda fresh: read_positions(fresh, settings, now, PositionQuery(limit=20)),
             1_000.0,
         ),
     }

@@ -30,21 +30,24 @@ def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tup
     """Yield tag, value and currency of one account: a small, true part of what a gateway sends.
 
     Values of the account come in its base currency, those of the ledger once for each currency
-    and once as `BASE`, the sum of all. The simulator converts nothing: each currency counts 1.
+    and once as `BASE`, the sum of all. A currency without a rate of its own counts 1.
     """
     base = ledger.accounts[account].currency
+    rates = ledger.exchange_rates
     total, by_currency = _Ledger(), {base: _Ledger()}
     gross = 0.0
     for holding in ledger.holdings(account):
         contract = holding.contract
         worth = ledger.value(holding, market.close_price(contract.conid))
         kind = "OPT" if contract.is_option else contract.sec_type.value
-        for sums in (total, by_currency.setdefault(contract.currency, _Ledger())):
-            sums.options += worth.value if kind == "OPT" else 0.0
-            sums.stocks += worth.value if kind == "STK" else 0.0
-            sums.unrealized += worth.unrealized
-            sums.realized += holding.realized or 0.0
-        gross += abs(worth.value) if kind in ("OPT", "STK") else 0.0
+        rate = rates.get(contract.currency, 1.0)
+        own = by_currency.setdefault(contract.currency, _Ledger())
+        for sums, by in ((total, rate), (own, 1.0)):
+            sums.options += worth.value * by if kind == "OPT" else 0.0
+            sums.stocks += worth.value * by if kind == "STK" else 0.0
+            sums.unrealized += worth.unrealized * by
+            sums.realized += (holding.realized or 0.0) * by
+        gross += abs(worth.value) * rate if kind in ("OPT", "STK") else 0.0
     total.cash = by_currency[base].cash = ledger.cash[account]
     net = total.cash + total.stocks + total.options
     margin = MARGIN_RATE * gross
@@ -65,9 +68,9 @@ def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tup
         yield tag, f"{amount:.2f}", base
     for currency, sums in {BASE: total, **by_currency}.items():
         yield "Currency", currency, currency
+        yield "ExchangeRate", f"{rates.get(currency, 1.0):.7f}", currency
         for tag, amount in (
             ("CashBalance", sums.cash),
-            ("ExchangeRate", 1.0),
             ("NetLiquidationByCurrency", sums.cash + sums.stocks + sums.options),
             ("OptionMarketValue", sums.options),
             ("RealizedPnL", sums.realized),

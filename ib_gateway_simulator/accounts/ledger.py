@@ -50,6 +50,8 @@ class Ledger:
         self.accounts: dict[str, Account] = dict(self._known)
         """The accounts that the login manages."""
         self.cash: dict[str, float] = {account.name: account.cash for account in book.accounts}
+        self.exchange_rates: dict[str, float] = {}
+        """What a unit of a currency is worth in the base currency of the accounts; by default 1."""
         self._holdings: dict[tuple[str, int], Holding] = {}
         for opening in book.openings:
             contract = book.contracts[opening.conid]

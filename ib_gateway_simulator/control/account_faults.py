@@ -61,6 +61,14 @@ class AccountFaults(Readings):
         self._gateway.profits.set_answer(account, answer)
         self._gateway.flush()
 
+    def exchange_rate(self, currency: str, rate: float) -> None:
+        """Set what a unit of a currency is worth in the base currency of the accounts.
+
+        It comes with the next values of each account; 0 is a rate that the gateway does not know.
+        Source of the tag ExchangeRate: IB, "Account Value Keys".
+        """
+        self._gateway.ledger.exchange_rates[currency] = rate
+
     def positions_end(self, delay_s: float | None = 0.0, late_rows: int = 0) -> None:
         """Set when the end of the next position lists comes: `delay_s` after the first rows.
 

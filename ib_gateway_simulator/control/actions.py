@@ -141,6 +141,11 @@ class BrokerPrice(Arguments):
     factor: Annotated[float, Field(ge=0)] = 1.0
 
 
+class ExchangeRate(Arguments):
+    currency: str
+    rate: Annotated[float, Field(ge=0)]
+
+
 class EndOfDownload(Arguments):
     account: str
     delay_s: Annotated[float, Field(ge=0)] | None = 0.0
@@ -228,6 +233,7 @@ ACTIONS: dict[str, Action] = {
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
     "broker_price": Action(arguments=BrokerPrice, method="broker_price"),
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
+    "exchange_rate": Action(arguments=ExchangeRate, method="exchange_rate"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
     "positions_late": Action(arguments=LatePositions, method="positions_late"),

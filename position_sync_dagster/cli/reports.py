@@ -1,34 +1,53 @@
 """The commands that show what the tables hold: `status`, `exposure` and `positions`."""
 
 from dataclasses import asdict
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.sync.reports.money import Money, total_by_currency
+from position_sync_dagster.sync.reports.confirmations import feed_of
+from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.overview import read_book
-from position_sync_dagster.sync.reports.position_list import PositionList, read_positions
+from position_sync_dagster.sync.reports.position_list import (
+    SORTED_BY,
+    PositionList,
+    PositionQuery,
+    read_positions,
+)
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
-from position_sync_dagster.terminal.money_tables import positions_table, strategy_table
+from position_sync_dagster.terminal.money_tables import (
+    describe_totals,
+    money_notes,
+    positions_table,
+    strategy_table,
+    underlying_table,
+)
 from position_sync_dagster.terminal.output import print_json, print_or_watch
 from position_sync_dagster.terminal.text import as_typed
 
+MOST_DIGITS = 4
+"""Of a number of days."""
+
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
-    """Show the owner of the gateway, the lines, the queue and the newest rows."""
+    """Show the owner of the gateway, the lines, the queue, the newest rows and their totals."""
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
-    found = read_status(lake, settings, utc_now())
+    latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
+    found = read_status(lake, settings, now, latest=latest)
+    money = read_book(lake, settings, now, latest=latest, of_strategies=True).money()
     if json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
         return
 
-    for label, value in describe(found):
+    for label, value in [*describe(found), *describe_totals(money)]:
         typer.echo(f"{label:<18} {value}")
 
 
@@ -38,37 +57,79 @@ def exposure(
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Show value, profit, greeks and the oldest value of each strategy; never adds currencies.
+    """Show value, profit, greeks and the oldest price of each strategy, account and underlying.
 
-    The age is the time since the source of the oldest value confirmed it. An unknown value is a
-    dash and is left out of the sums; `no value` counts the held legs without a value.
+    UNATTRIBUTED is what no strategy has; with it the strategies are all holdings. Currencies are
+    never added. A star marks a sum that leaves out a holding.
+
+    The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
+    and is left out of the sums; `no value` counts the held legs without a value.
     """
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
 
-    def look() -> tuple[list[Money], list[Money]]:
+    def look() -> BookMoney:
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
         options.known_strategy(strategy, book.legs)
-        found = [one for one in book.strategies if strategy in (None, one.name)]
-        return found, total_by_currency(found)
+        return book.money(strategy)
 
     def render(width: int) -> RenderableType:
-        found, totals = look()
-        if not found:
+        found = look()
+        if not found.strategies and not found.rest:
             return as_typed("No leg is active. Add one with `position-sync strategies add`.")
-        return strategy_table(found, totals, width)
+        below: list[RenderableType] = []
+        if found.underlyings:
+            below = ["", underlying_table(found.underlyings, width)]
+        return Group(
+            strategy_table(found.strategies, [*found.rest, *found.totals, *found.in_base], width),
+            *money_notes(found, width),
+            *below,
+        )
 
     if json:
-        found, totals = look()
-        print_json({"strategies": found, "totals": totals})
+        print_json(look())
         return
     print_or_watch(render, watch=watch)
+
+
+def _days(text: str) -> timedelta:
+    """Read a number of days, such as "7d", or weeks, such as "2w"."""
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in ("d", "w") else (text, "d")
+    if not number.isdigit() or len(number) > MOST_DIGITS:
+        raise typer.BadParameter(f"{text!r} is no number of days. Write it as 7d, or as 2w.")
+    return timedelta(days=int(number) * (7 if unit == "w" else 1))
+
+
+def _sortable(name: str | None) -> str | None:
+    """Return the name of a column by which positions can be sorted."""
+    if name is not None and name.removeprefix("-") not in SORTED_BY:
+        raise typer.BadParameter(
+            f"There is no column {name!r} to sort by. Choose one of: {', '.join(SORTED_BY)}."
+        )
+    return name
 
 
 def positions(
     strategy: options.Strategy = None,
     closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
+    underlying: Annotated[
+        str | None, typer.Option(metavar="SYMBOL", help="Only contracts on this symbol.")
+    ] = None,
+    expiring: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_days, metavar="DAYS", help="Only what expires within these days, such as 7d."
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            callback=_sortable,
+            help="Sort by a column, such as daily; -daily: the greatest first.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, max=1_000_000, help="Show at most this many positions."),
@@ -79,21 +140,27 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
-    A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the source
-    of a value confirmed it. An unknown value is a dash and is left out of the totals.
+    A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the price
+    arrived or was confirmed by the broker; `greeks` is the age of the greeks where it differs. An
+    unknown value is a dash and is left out of the totals.
     """
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
 
+    query = PositionQuery(
+        strategy=strategy, underlying=underlying, expiring=expiring, closed=closed, sort=sort,
+        limit=limit,
+    )  # fmt: skip
+
     def look() -> PositionList:
-        found = read_positions(
-            lake, settings, utc_now(), strategy=strategy, closed=closed, limit=limit
-        )
+        found = read_positions(lake, settings, utc_now(), query)
         options.known_strategy(strategy, lake.registry.legs)
         return found
 
     def render(width: int) -> RenderableType:
         found = look()
+        if not found.rows and (underlying or expiring):
+            return "No position has this underlying and expires in this time."
         if not found.rows:
             return f"No leg of {strategy} is held." if strategy else "No position has a row yet."
         table = positions_table(found.rows, found.ages, found.strategies_of, width)
@@ -105,12 +172,17 @@ def positions(
 
     if json:
         found = look()
-        confirmed = found.ages.confirmed
-        print_json(
-            [
-                asdict(row) | {"confirmed_at": confirmed.get((row.account, row.conid))}
-                for row in found.rows
-            ]
-        )
+        print_json([_as_values(row, found.ages) for row in found.rows])
         return
     print_or_watch(render, watch=watch)
+
+
+def _as_values(row: PositionUpdate, ages: Ages) -> dict[str, Any]:
+    """Return a row with the ages of its price and its greeks."""
+    key = (row.account, row.conid)
+    return asdict(row) | {
+        "confirmed_at": ages.priced.get(key),
+        "age_s": ages.age_s(key),
+        "greeks_age_s": ages.greeks_age_s(key),
+        "feed": feed_of(row) or "live" if row.value_source is ValueOrigin.TICK else None,
+    }

@@ -13,8 +13,10 @@ __all__ = [
     "codec",
     "confirmations",
     "derived",
+    "exposure",
     "inspection",
     "lifecycle_partitions",
+    "money",
     "overview",
     "pl",
     "profit_curve",
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
         confirmations,
+        exposure,
+        money,
         overview,
         profit_curve,
         reconciliation,
@@ -70,6 +74,8 @@ else:
     statements = LazyModule("position_sync_dagster.sync.statements")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
+    exposure = LazyModule("position_sync_dagster.sync.reports.exposure")
+    money = LazyModule("position_sync_dagster.sync.reports.money")
     overview = LazyModule("position_sync_dagster.sync.reports.overview")
     reconciliation = LazyModule("position_sync_dagster.sync.reports.reconciliation")
     profit_curve = LazyModule("position_sync_dagster.sync.reports.profit_curve")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import polars as pl
+
 from position_sync_dagster.demo import acceptance, programs, simulator_process
 from position_sync_dagster.demo.display import Display, Look, choose_display
 from position_sync_dagster.demo.programs import DemoRun
@@ -18,11 +20,12 @@ from position_sync_dagster.demo.simulator_process import SimulatorPorts, Simulat
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.money import Ages
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes, Lines, figures_of
 from position_sync_dagster.terminal.text import printable, program_as_typed
@@ -205,13 +208,17 @@ class Observer:
     def coverage(self) -> tuple[acceptance.Expectation, acceptance.CurrentLegs]:
         """Compare the positions held with the rows of this run."""
         legs = self._lake.registry.sync.get_all_active()
-        latest = self._lake.updates.sync.latest_updates()
+        latest = self._lake.updates.sync.latest()
         now = utc_now()
         expectation = acceptance.expect_paths(simulator_process.held(self._control_port), legs)
-        holdings = self._lake.broker_positions.sync.read(self._settings.gateway_id)
-        confirmed = Ages.of(latest, holdings, now).confirmed
+        holdings = self._lake.broker_positions.sync.rows(self._settings.gateway_id)
+        confirmed = with_confirmed(latest.filter(pl.col("position") != 0), holdings, now)
+        times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
         coverage = acceptance.count_coverage(
-            expectation, latest, since=self._since, confirmed=confirmed
+            expectation,
+            updates_of(latest),
+            since=self._since,
+            confirmed={(account, conid): at for account, conid, at in times},
         )
         if self.complete_after_s is None and acceptance.is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()

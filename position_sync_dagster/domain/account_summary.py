@@ -1,5 +1,6 @@
 """The net liquidation, cash and P&L of an account: one row of the table `account_values`."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -77,6 +78,17 @@ class AccountSummary:
         datetime | None,
         Column("When the profits and losses were received: their age counts from here (UTC)."),
     ] = None
+    exchange_rates: Annotated[
+        str | None,
+        Column(
+            "JSON: currency → what one unit of it is worth in the base currency (tag "
+            "ExchangeRate); null until the broker sent one. Unit: `currency`."
+        ),
+    ] = None
+    rates_received_at: Annotated[
+        datetime | None,
+        Column("When the oldest of exchange_rates was received: their age counts from here (UTC)."),
+    ] = None
     source: Annotated[
         AccountSource, Column("GATEWAY, or FLEX for a row of one of the broker's statements.")
     ] = AccountSource.GATEWAY
@@ -94,15 +106,16 @@ class AccountSummary:
 
     @property
     def amounts(self) -> tuple[str | float | None, ...]:
-        """Return the currency and the amounts in whole cents; a row is due only when they change.
+        """Return currency, rates and amounts in whole cents; a row is due only when they change.
 
         >>> from datetime import UTC
         >>> at = datetime(2027, 1, 4, tzinfo=UTC)
-        >>> AccountSummary(account="U1", cash=1.001, timestamp=at).amounts[2]
+        >>> AccountSummary(account="U1", cash=1.001, timestamp=at).amounts[3]
         1.0
         """
         return (
             self.currency,
+            self.exchange_rates,
             *(
                 None if amount is None else round(amount, 2)
                 for amount in (
@@ -118,6 +131,23 @@ class AccountSummary:
         )
 
     @property
+    def rates(self) -> dict[str, float]:
+        """Return what a unit of each currency is worth in the base currency; empty if unknown.
+
+        >>> from datetime import UTC
+        >>> at = datetime(2027, 1, 4, tzinfo=UTC)
+        >>> values = AccountSummary(
+        ...     account="U1", timestamp=at, currency="EUR", exchange_rates='{"USD": 0.8}'
+        ... )
+        >>> values.rates
+        {'USD': 0.8, 'EUR': 1.0}
+        """
+        if self.currency is None:
+            return {}
+        sent: dict[str, float] = json.loads(self.exchange_rates or "{}")
+        return sent | {self.currency: 1.0}
+
+    @property
     def is_known(self) -> bool:
         """Return whether the broker has sent any of the amounts."""
-        return any(amount is not None for amount in self.amounts[1:])
+        return any(amount is not None for amount in self.amounts[2:])

@@ -18,7 +18,11 @@ from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.last_work import SAYS
 from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
-from position_sync_dagster.terminal.money_tables import strategy_table
+from position_sync_dagster.terminal.money_tables import (
+    money_notes,
+    strategy_table,
+    underlying_table,
+)
 from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 MOST_OF_A_KIND = 2
@@ -189,12 +193,17 @@ def _account(summary: AccountSummary, at: datetime) -> str:
         ("daily P&L", summary.daily_pnl, summary.pnl_received_at),
     )
     currency = f" {printable(summary.currency)}" if summary.currency else ""
-    return ", ".join(
+    known = ", ".join(
         f"{label} –"
         if amount is None
         else f"{label} {number(amount)}{currency} ({age(received, at)} ago)"
         for label, amount, received in figures
     )
+    others = {unit: rate for unit, rate in summary.rates.items() if unit != summary.currency}
+    rates = "".join(
+        f", 1 {printable(unit)} = {rate:.6g}{currency}" for unit, rate in others.items()
+    )
+    return known + (f"{rates} ({age(summary.rates_received_at, at)} ago)" if rates else "")
 
 
 def _gateway(login: LoginStatus, status: Status) -> str:
@@ -219,6 +228,7 @@ ROOMY = 30
 """In a terminal of this many rows or more, empty lines separate the parts."""
 
 LEAST_CHANGES = 2
+MOST_NOTES = 3
 MOST_BAR = 40
 
 
@@ -249,17 +259,26 @@ def board(
         gateways = _worst(overview.status, gateways, max(room // 4, 1))
     head += [_shown_lines(gateways, width), _gauges(overview, width), _shown_lines(figures, width)]
     room -= 2 + len(gateways) + len(figures)
-    if overview.strategies:
-        room -= len(gap) + 1 + len(overview.totals)
+    money = overview.money
+    if money.strategies or money.rest:
+        ends, notes_below = (
+            [*money.rest, *money.totals, *money.in_base],
+            money_notes(money, width)[:MOST_NOTES],
+        )
+        room -= len(gap) + 1 + len(ends) + len(notes_below)
         kept = min(len(changes), LEAST_CHANGES) + len(gap)
-        shown = overview.strategies
+        shown = money.strategies
         if len(shown) > room - kept:
             shown = shown[: max(room - kept - 1, 1)]
-        head += [*gap, strategy_table(shown, overview.totals, width)]
+        head += [*gap, strategy_table(shown, ends, width)]
         room -= len(shown)
-        if len(shown) < len(overview.strategies):
-            head.append(Text(f"… and {len(overview.strategies) - len(shown)} more"))
+        if len(shown) < len(money.strategies):
+            head.append(Text(f"… and {len(money.strategies) - len(shown)} more"))
             room -= 1
+        head += notes_below
+        if len(money.underlyings) + 1 + len(gap) <= room - kept:
+            head += [*gap, underlying_table(money.underlyings, width)]
+            room -= len(money.underlyings) + 1 + len(gap)
     listed = [_change(change, width) for change in changes[: max(room - len(gap), 0)]]
     return Group(*head, *(gap if listed else []), *listed, *foot)
 

@@ -12,9 +12,17 @@ from rich.text import Text
 
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.money import Ages, Money
-from position_sync_dagster.terminal.text import amount, duration, number, printable, quantity
+from position_sync_dagster.sync.reports.money import BASE_TOTAL, Ages, BookMoney, Money
+from position_sync_dagster.terminal.text import (
+    amount,
+    duration,
+    greeks_age,
+    number,
+    printable,
+    quantity,
+)
 
 WIDE = 110
 """Characters; in a terminal of this width or more, two spaces separate the columns."""
@@ -110,49 +118,150 @@ def _colour(column: FittedColumn, row: int) -> str:
     return "red" if text.startswith("-") else "green"
 
 
-def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", width: int) -> Group:
-    """Return the strategies, with a total for each currency."""
-    rows = [*strategies, *totals]
-
-    def column(heading: str, name: str, rank: int = 0) -> FittedColumn:
-        return FittedColumn(
-            heading=heading,
-            cells=[_sum(getattr(row, name), partial=name in row.partial) for row in rows],
-            rank=rank,
-            signed=name.endswith("_pnl"),
-        )
-
+def strategy_table(strategies: "Sequence[Money]", ends: "Sequence[Money]", width: int) -> Group:
+    """Return the strategies, and below them what belongs to none and the totals."""
+    rows = [*strategies, *ends]
+    accounts = len({row.account for row in ends if row.account})
+    names = [
+        row.name if row.account is None or accounts == 1 else f"{row.name} {row.account}"
+        for row in rows
+    ]
     columns = [
-        FittedColumn(
-            heading="strategy",
-            cells=[printable(row.name) for row in rows],
-            justify="left",
-            most=18,
-        ),
+        FittedColumn(heading="strategy", cells=[*map(printable, names)], justify="left", most=18),
         FittedColumn(heading="", cells=[row.currency or "–" for row in rows], justify="left"),
         FittedColumn(heading="legs", cells=[f"{row.legs_held}/{row.legs}" for row in rows]),
-        column("value", "value"),
-        column("unreal", "unrealized_pnl"),
-        column("daily", "daily_pnl"),
-        column("$delta", "dollar_delta"),
-        column("gamma", "gamma", rank=2),
-        column("theta", "theta"),
-        column("vega", "vega", rank=1),
+        *_money_columns(rows),
         FittedColumn(
             heading="lines",
-            cells=[
-                *("–" if row.lines is None else str(row.lines) for row in strategies),
-                *("" for _ in totals),
-            ],
-            rank=3,
+            cells=["–" if row.lines is None else str(row.lines) for row in rows],
+            rank=4,
         ),
-        FittedColumn(heading="oldest", cells=[duration(row.oldest_age_s) for row in rows]),
+        *_age_columns(rows),
     ]
     if any(row.unvalued for row in rows):
         columns.append(
-            FittedColumn(heading="no value", cells=[str(row.unvalued) for row in rows], rank=4)
+            FittedColumn(heading="no value", cells=[str(row.unvalued) for row in rows], rank=5)
         )
-    return fitted_table(columns, width, totals=len(totals))
+    return fitted_table(columns, width, totals=len(ends))
+
+
+def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
+    """Return the sums of each underlying, with its nearest expiry and its short options."""
+    rows = underlyings
+    short = [
+        f"{row.short_in_money}{f' + {row.short_unknown}?' if row.short_unknown else ''}"
+        for row in rows
+    ]
+    return fitted_table(
+        [
+            FittedColumn(
+                heading="underlying", cells=[printable(row.name) for row in rows], justify="left"
+            ),
+            FittedColumn(heading="", cells=[row.currency or "–" for row in rows], justify="left"),
+            FittedColumn(heading="legs", cells=[str(row.legs) for row in rows]),
+            FittedColumn(
+                heading="with greeks",
+                cells=[f"{row.options_with_greeks}/{row.options}" for row in rows],
+            ),
+            *_money_columns(rows, skip=3),
+            FittedColumn(
+                heading="expiry",
+                cells=[
+                    f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows
+                ],
+            ),
+            FittedColumn(heading="short ITM", cells=short),
+            *_age_columns(rows),
+        ],
+        width,
+    )
+
+
+def money_notes(money: "BookMoney", width: int) -> list[Text]:
+    """Return what the tables of the money leave open, one line each."""
+    lines = [
+        f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
+        f"{one.options_with_greeks} of {one.options} options"
+        for one in money.totals
+        if one.options
+    ]
+    lines += [_rates_note(one) for one in money.in_base]
+    lines += [
+        f"{one.name}: {text}"
+        for one in (*money.strategies, *money.rest)
+        for text in (one.differences or "").split("; ")
+        if text
+    ]
+    found = [Text(printable(line), style="dim") for line in lines]
+    for line in found:
+        line.truncate(width, overflow="ellipsis")
+    return found
+
+
+def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
+    """Return the label and the value of each total."""
+    found = []
+    for one in (*money.totals, *money.in_base):
+        is_base = one.name == BASE_TOTAL
+        rest = sum(
+            r.legs
+            for r in money.rest
+            if one.account in (None, r.account) and (is_base or r.currency == one.currency)
+        )
+        figures = [
+            f"{label} {_sum(getattr(one, name), partial=name in one.partial)}"
+            for label, name in (
+                ("value", "value"),
+                ("unrealised", "unrealized_pnl"),
+                ("daily", "daily_pnl"),
+                ("dollar delta", "dollar_delta"),
+            )
+        ]
+        figures += [
+            f"greeks of {one.options_with_greeks} of {one.options} options",
+            f"{rest} of {one.legs_held} holdings in no strategy",
+            f"oldest price {_price_age(one.oldest_age_s, 'delayed' if one.delayed else None)}",
+        ]
+        if is_base:
+            figures.append(f"rates {duration(one.rates_age_s)}")
+        account = f" {one.account}" if one.account else ""
+        found.append((printable(f"total{account} {one.currency}"), ", ".join(figures)))
+    return found
+
+
+def _rates_note(one: Money) -> str:
+    name = f"{one.name} {one.account} {one.currency}"
+    if one.without_rate:
+        return f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
+    return f"{name}: by the broker's exchange rates, {duration(one.rates_age_s)} old"
+
+
+def _money_columns(rows: "Sequence[Money]", skip: int = 0) -> list[FittedColumn]:
+    """Return the columns of sums; the first of them are shown if they fit, or always."""
+    columns = [
+        ("value", "value", 3),
+        ("unreal", "unrealized_pnl", 2),
+        ("daily", "daily_pnl", 1),
+        ("$delta", "dollar_delta", 0),
+        ("$gamma 1%", "gamma_1pct", 2),
+        ("theta", "theta", 0),
+        ("vega", "vega", 1),
+    ]
+    return [
+        FittedColumn(
+            heading=heading,
+            cells=[_sum(getattr(row, name), partial=name in row.partial) for row in rows],
+            rank=0 if place < 3 and not skip else rank,
+            signed=name.endswith("_pnl"),
+        )
+        for place, (heading, name, rank) in enumerate(columns)
+    ]
+
+
+def _age_columns(rows: "Sequence[Money]") -> list[FittedColumn]:
+    ages = [_price_age(row.oldest_age_s, "delayed" if row.delayed else None) for row in rows]
+    greeks = [greeks_age(row.oldest_greeks_s, row.oldest_age_s) for row in rows]
+    return [FittedColumn(heading="oldest", cells=ages), *_greeks_column(greeks)]
 
 
 def positions_table(
@@ -215,14 +324,25 @@ def positions_table(
 
     legs = [leg_name(row.symbol, row.right, row.strike, row.expiry) for row in rows]
     values = [row.market_value for row in rows]
-    oldest = [
-        duration(ages.oldest_s(k for k, r in zip(keys, rows, strict=True)
-                               if r.currency == c and r.position))
+    open_keys = [
+        [k for k, r in zip(keys, rows, strict=True) if r.currency == c and r.position]
         for c in currencies
-    ]  # fmt: skip
+    ]
+    feeds = {key: feed_of(row) for key, row in zip(keys, rows, strict=True)}
+    price_ages = [
+        *(_price_age(ages.age_s(key), feeds[key]) for key in keys),
+        *(
+            _price_age(ages.oldest_s(one), next(filter(None, (feeds[k] for k in one)), None))
+            for one in open_keys
+        ),
+    ]
+    greeks_ages = [
+        *(greeks_age(ages.greeks_age_s(key), ages.age_s(key)) for key in keys),
+        *(greeks_age(ages.oldest_greeks_s(one), ages.oldest_s(one)) for one in open_keys),
+    ]
     columns = [
-        plain("account", [row.account for row in rows], 1 if several else 6, left=True),
-        plain("conid", [str(row.conid) for row in rows], 5),
+        plain("account", [row.account for row in rows], 3 if several else 8, left=True),
+        plain("conid", [str(row.conid) for row in rows], 6),
         FittedColumn(
             heading="leg",
             cells=[*map(printable, legs), *(f"total {c}" for c in currencies)],
@@ -231,27 +351,48 @@ def positions_table(
         plain("qty", [quantity(row.position) for row in rows]),
         plain("price", [number(row.market_price) for row in rows]),
         money("value", values, of=others),
-        *([money("notional", values, 2, of=futures)] if any(futures) else []),
+        *([money("notional", values, 3, of=futures)] if any(futures) else []),
         money("unreal", [row.unrealized_pnl for row in rows]),
-        money("daily", [row.daily_pnl for row in rows], 3),
+        money("daily", [row.daily_pnl for row in rows], 1),
         greek("delta"),
-        greek("gamma", 8),
+        greek("gamma", 9),
         greek("theta", summed=True),
         greek("vega", 7, summed=True),
-        plain("currency", [row.currency for row in rows], 2 if several else 9, left=True),
+        plain("currency", [row.currency for row in rows], 4 if several else 10, left=True),
         plain(
             "strategy",
             [printable(",".join(strategies_of.get(key, ()))) for key in keys],
             left=True,
             most=12,
         ),
-        plain("by", [str(row.source) for row in rows], 4, left=True),
-        plain("from", [str(row.value_source) for row in rows], 10, left=True),
-        FittedColumn(
-            heading="age", cells=[*(duration(ages.age_s(key)) for key in keys), *oldest]
-        ),
+        plain("by", [str(row.source) for row in rows], 5, left=True),
+        plain("source", [_source(row) for row in rows], 2, left=True),
+        FittedColumn(heading="age", cells=price_ages),
+        *_greeks_column(greeks_ages),
     ]  # fmt: skip
-    return fitted_table(columns, width, totals=len(currencies))
+    table = fitted_table(columns, width, totals=len(currencies))
+    known = [row.delta is not None for row in rows if row.right and row.position]
+    if all(known):
+        return table
+    return Group(table, Text(f"greeks of {sum(known)} of {len(known)} options", style="dim"))
+
+
+def _price_age(age_s: float | None, feed: str | None) -> str:
+    """Return the age of a price, and whether it is of delayed or frozen data."""
+    if feed is None:
+        return duration(age_s)
+    return feed if age_s is None else f"{duration(age_s)} {feed}"
+
+
+def _greeks_column(cells: Sequence[str]) -> list[FittedColumn]:
+    """Return the column of the ages of greeks, if any of them differs from that of its price."""
+    return [FittedColumn(heading="greeks", cells=cells)] if any(cells) else []
+
+
+def _source(row: PositionUpdate) -> str:
+    """Return which price valued a row, such as MARK, or the source of a value without a price."""
+    words = (row.price_kind or row.value_source, feed_of(row))
+    return " ".join(str(word) for word in words if word)
 
 
 def _sum(value: float | None, *, partial: bool) -> str:

@@ -78,6 +78,21 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min"
 
 
+NEAR_S = 5.0
+"""Greeks whose age differs by less than this from that of the price are not shown apart."""
+
+
+def greeks_age(greeks_s: float | None, price_s: float | None) -> str:
+    """Return the age of greeks where it differs from that of the price, else nothing.
+
+    >>> greeks_age(71.0, 0.8), greeks_age(1.5, 0.8), greeks_age(71.0, None), greeks_age(None, 0.8)
+    ('71 s', '', '71 s', '')
+    """
+    if greeks_s is None or (price_s is not None and abs(greeks_s - price_s) < NEAR_S):
+        return ""
+    return duration(greeks_s)
+
+
 NAME = "position-sync"
 _MENTION = re.compile(r"(?<=`)position-sync(?= )")
 

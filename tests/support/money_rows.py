@@ -1,10 +1,17 @@
 """Rows and legs with every number that a person sees."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.sync.reports.confirmations import holdings_frame, with_priced
+from position_sync_dagster.sync.reports.exposure import split
+from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -31,3 +38,18 @@ def row(conid: int, **values: object) -> PositionUpdate:
         underlying_price=600.0,
     )
     return replace(plain, **values)  # type: ignore[arg-type]
+
+
+def ages_of(rows: list[PositionUpdate]) -> Ages:
+    """Return the ages of rows that the broker confirms nothing of."""
+    return Ages.of(with_priced(update_rows(rows), holdings_frame([]), NOW, band=0.03), NOW)
+
+
+def money(
+    rows: list[PositionUpdate],
+    legs: list[ActiveContract],
+    accounts: Sequence[AccountSummary] = (),
+) -> BookMoney:
+    """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
+    priced = with_priced(update_rows(rows), holdings_frame([]), NOW, band=0.03)
+    return money_of(split(legs, priced), NOW, streamed=frozenset({1}), accounts=accounts)

@@ -12,13 +12,17 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
-from position_sync_dagster.defs.libraries import confirmations, tables
+from position_sync_dagster.defs.libraries import confirmations, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 
 LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
-    "confirmed_at": [("broker_positions", "confirmed_at"), ("position_updates", "timestamp")]
+    "confirmed_at": [
+        ("broker_positions", "confirmed_at"),
+        ("position_updates", "value_time"),
+        ("position_updates", "timestamp"),
+    ]
 }
 
 
@@ -34,8 +38,8 @@ The newest row of every holding: a small table for readers without code.
 - **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
   the stream has materialized the ledger; the table is replaced whole.
 - **How to read it:** one row per account and contract, with the columns of `position_updates`, and
-  when the source last confirmed its value. `PositionUpdatesTable.latest()` returns the rows as
-  they are now.
+  when its price arrived or the broker last confirmed it. `PositionUpdatesTable.latest()` returns
+  the rows as they are now.
 """,
 )
 @dagster_failures
@@ -47,12 +51,13 @@ def latest_positions(
     lake, now = position_sync.lake, datetime.now(UTC)
     found = lake.updates.sync.latest()
     holdings = tables.all_broker_rows(lake, position_sync.settings)
-    rows = confirmations.with_confirmed(found, holdings, now).rename(
-        {confirmations.CONFIRMED: "confirmed_at"}
+    band = position_sync.settings.value_band
+    rows = confirmations.with_priced(found, holdings, now, band=band).select(
+        *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
     )
     result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
-        metadata=positions_metadata(rows)
+        metadata=positions_metadata(rows, now)
         | replacement_metadata(table, result)
         | column_lineage(LINEAGE)
         | {

@@ -5,7 +5,7 @@ because different currencies are never added.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
@@ -18,13 +18,20 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
-from position_sync_dagster.defs.libraries import codec, overview, pl, profit_curve, tables
+from position_sync_dagster.defs.libraries import (
+    codec,
+    confirmations,
+    exposure,
+    money,
+    overview,
+    pl,
+    profit_curve,
+    tables,
+)
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.money import Money, total_by_currency
 
 PICTURE = "picture"
 DRAWN_AT = "picture_drawn_at"
@@ -36,7 +43,7 @@ LARGEST = 10
 """Maximum length of each list of `latest_positions`."""
 
 MONEY = {
-    *("value", "unrealised P&L", "daily P&L", "dollar delta", "theta", "vega"),
+    *("value", "unrealised P&L", "daily P&L", "dollar delta", "gamma 1 %", "theta", "vega"),
     *("market_value", "unrealized_pnl", "daily_pnl"),
 }
 """Columns of the tables that are rounded to cents."""
@@ -44,65 +51,90 @@ MONEY = {
 MOST_CURRENCIES = 5
 MOST_STRATEGIES = 200
 
-_STRATEGIES = dg.TableSchema(
-    columns=[
-        dg.TableColumn("strategy", "string"),
-        dg.TableColumn("currency", "string", "Of the money columns. Currencies are never added."),
-        dg.TableColumn("legs held / of", "string"),
-        dg.TableColumn("value", "float", "Without the notional value of futures."),
-        dg.TableColumn("unrealised P&L", "float"),
-        dg.TableColumn("daily P&L", "float", "Of the day, as the broker reports it."),
-        dg.TableColumn("dollar delta", "float"),
-        dg.TableColumn("gamma", "float", "Sum of gamma × quantity × multiplier."),
-        dg.TableColumn("theta", "float", "A day."),
-        dg.TableColumn("vega", "float"),
-        dg.TableColumn("oldest value (s)", "float", "Since its source confirmed it."),
-        dg.TableColumn("lines", "int", "Market data lines that its legs use."),
-        dg.TableColumn("without value", "int", "Held legs that the sums leave out."),
-    ]
-)
+_SUMS = [
+    dg.TableColumn("currency", "string", "Of the money columns. Currencies are never added."),
+    dg.TableColumn("legs held / of", "string"),
+    dg.TableColumn("oldest price (s)", "float", "Since it arrived or the broker confirmed it."),
+    dg.TableColumn("value", "float", "Without the notional value of futures."),
+    dg.TableColumn("unrealised P&L", "float"),
+    dg.TableColumn("daily P&L", "float", "Of the day, as the broker reports it."),
+    dg.TableColumn("dollar delta", "float"),
+    dg.TableColumn("gamma 1 %", "float", "Change of dollar delta when the price moves by 1 %."),
+    dg.TableColumn("theta", "float", "A day."),
+    dg.TableColumn("vega", "float", "A point of volatility."),
+    dg.TableColumn("not of all", "string", "Sums that leave out a holding."),
+    dg.TableColumn("greeks of / options", "string", "The sums of greeks leave out the others."),
+    dg.TableColumn("nearest expiry", "string"),
+    dg.TableColumn("short in the money", "int", "Of those whose underlying has a known price."),
+    dg.TableColumn("short, not known", "int", "Short options of other underlyings."),
+    dg.TableColumn("oldest greeks (s)", "float", "Since they arrived."),
+    dg.TableColumn("delayed", "int", "Holdings priced by delayed or frozen data."),
+    dg.TableColumn("lines", "int", "Market data lines that its legs use."),
+    dg.TableColumn("without value", "int", "Held legs that the sums leave out."),
+]
 
 
-def strategies_metadata(
-    strategies: "Sequence[Money]", totals: "Iterable[Money]"
-) -> dict[str, dg.MetadataValue]:
-    """Return the table of strategies, and the totals of each currency as numbers."""
-    records = [
-        dg.TableRecord(
-            _texts(
-                {
-                    "strategy": one.name,
-                    "currency": one.currency,
-                    "legs held / of": f"{one.legs_held} / {one.legs}",
-                    "value": one.value,
-                    "unrealised P&L": one.unrealized_pnl,
-                    "daily P&L": one.daily_pnl,
-                    "dollar delta": one.dollar_delta,
-                    "gamma": one.gamma,
-                    "theta": one.theta,
-                    "vega": one.vega,
-                    "oldest value (s)": one.oldest_age_s,
-                    "lines": one.lines,
-                    "without value": one.unvalued,
-                }
-            )
-        )
-        for one in strategies[:MOST_STRATEGIES]
-    ]
-    found: dict[str, dg.MetadataValue] = {
-        "strategies_table": dg.MetadataValue.table(records, schema=_STRATEGIES)
+def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
+    """Return the tables of strategies and underlyings, and the totals of each currency."""
+    named = [dg.TableColumn("strategy", "string"), dg.TableColumn("account", "string")]
+    rows = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
+    texts: dict[str, dg.MetadataValue] = {
+        f"total/{one.currency}/not_of_all": dg.MetadataValue.text(", ".join(one.partial))
+        for one in found.totals
+        if one.account is None and one.partial
     }
+    tables: dict[str, dg.MetadataValue] = {
+        "strategies_table": dg.MetadataValue.table(
+            [_record(one, strategy=one.name, account=one.account) for one in rows],
+            schema=dg.TableSchema(columns=[*named, *_SUMS]),
+        )
+    }
+    if found.underlyings:
+        tables["underlyings_table"] = dg.MetadataValue.table(
+            [_record(one, underlying=one.name) for one in found.underlyings[:MOST_STRATEGIES]],
+            schema=dg.TableSchema(columns=[dg.TableColumn("underlying", "string"), *_SUMS]),
+        )
     numbers: dict[str, float | None] = {}
-    for one in totals:
+    for one in found.totals:
+        if one.account is None:
+            numbers |= {
+                f"total/{one.currency}/{name}": getattr(one, name)
+                for name in ("value", "daily_pnl", "unrealized_pnl", "dollar_delta", "theta")
+            }
+    for one in found.in_base:
         numbers |= {
-            f"total/{one.currency}/daily_pnl": one.daily_pnl,
-            f"total/{one.currency}/unrealized_pnl": one.unrealized_pnl,
-            f"total/{one.currency}/dollar_delta": one.dollar_delta,
-            f"total/{one.currency}/theta": one.theta,
+            f"total_in_base/{one.account}/{one.currency}/value": one.value,
+            f"total_in_base/{one.account}/{one.currency}/daily_pnl": one.daily_pnl,
+            f"total_in_base/{one.account}/rates_age_s": one.rates_age_s,
         }
-    ages = [one.oldest_age_s for one in strategies if one.oldest_age_s is not None]
+    ages = [one.oldest_age_s for one in found.strategies if one.oldest_age_s is not None]
     numbers["worst_age_s"] = max(ages, default=None)
-    return found | plotted(numbers)
+    return tables | texts | plotted(numbers)
+
+
+def _record(one: "money.Money", **named: str | None) -> dg.TableRecord:
+    sums: dict[str, object] = {
+        "currency": one.currency,
+        "legs held / of": f"{one.legs_held} / {one.legs}",
+        "oldest price (s)": one.oldest_age_s,
+        "value": one.value,
+        "unrealised P&L": one.unrealized_pnl,
+        "daily P&L": one.daily_pnl,
+        "dollar delta": one.dollar_delta,
+        "gamma 1 %": one.gamma_1pct,
+        "theta": one.theta,
+        "vega": one.vega,
+        "not of all": ", ".join(one.partial) or None,
+        "greeks of / options": f"{one.options_with_greeks} / {one.options}",
+        "nearest expiry": one.nearest_expiry,
+        "short in the money": one.short_in_money,
+        "short, not known": one.short_unknown,
+        "oldest greeks (s)": one.oldest_greeks_s,
+        "delayed": one.delayed,
+        "lines": one.lines,
+        "without value": one.unvalued,
+    }
+    return dg.TableRecord(_texts({**named, **sums}))
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
@@ -155,22 +187,40 @@ _POSITIONS = [
     "unrealized_pnl",
     "daily_pnl",
     "currency",
-    "timestamp",
+    "price of",
+    "price age (s)",
+    "greeks age (s)",
 ]
 
 
-def positions_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
+def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
     """Return the largest positions by value and by loss, for each currency.
 
     The value of a future is notional and is not compared with that of options and stocks.
+
+    Args:
+        rows: Rows of the table `latest_positions`.
+        now: The time at which the ages end.
     """
-    held = rows.filter(pl.col("position") != 0)
+    feed = pl.col("market_data_type").replace_strict(confirmations.FEEDS, default=None)
+    is_tick = pl.col("value_source") == "TICK"
+    of = [pl.coalesce("price_kind", "value_source"), pl.when(is_tick).then(feed)]
+    has_greeks = pl.col("delta").is_not_null()
+    held = rows.filter(pl.col("position") != 0).with_columns(
+        pl.concat_str(of, separator=" ", ignore_nulls=True).alias("price of"),
+        _age_s(pl.col("confirmed_at"), now).alias("price age (s)"),
+        _age_s(pl.when(has_greeks).then("greeks_time"), now).alias("greeks age (s)"),
+    )
     valued = held.filter(pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null())
     losing = held.filter(pl.col("unrealized_pnl") < 0)
     return {
         "largest_by_value": _listed(valued, pl.col("market_value").abs(), descending=True),
         "largest_by_loss": _listed(losing, pl.col("unrealized_pnl"), descending=False),
     }
+
+
+def _age_s(at: "pl.Expr", now: datetime) -> "pl.Expr":
+    return ((codec.moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
 
 
 def _listed(rows: "pl.DataFrame", by: "pl.Expr", *, descending: bool) -> dg.MetadataValue:
@@ -198,7 +248,8 @@ def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
     numbers: dict[str, float | None] = {}
     for (currency,), part in rows.group_by("currency", maintain_order=True):
         for name in ("daily_pnl", "unrealized_pnl"):
-            numbers[f"{name}/{currency}"] = add(part.get_column(name).to_list())
+            known = part.get_column(name).drop_nulls()
+            numbers[f"{name}/{currency}"] = sum(known) if known.len() else None
     missing = seldom(without_daily_pnl=held.get_column("daily_pnl").null_count())
     return plotted(numbers) | {n: dg.MetadataValue.int(count) for n, count in missing.items()}
 
@@ -249,6 +300,12 @@ LINEAGE = {
     "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
     "short_legs_unknown": [_UNDERLYING, *_HELD],
     "mismatches": [("contracts", "conid"), *_LEGS],
+    "account": [("position_updates", "account"), ("active_strategies", "account")],
+    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
+    "options": [("position_updates", "right"), *_HELD],
+    "options_with_greeks": [("position_updates", "delta"), *_HELD],
+    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
+    "differences": _SHARE,
 }
 
 
@@ -263,8 +320,10 @@ The holdings of each strategy, and their value.
 
 - **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
   the stream has materialized the ledger; the table is replaced whole.
-- **How to read it:** one row per strategy, currency and class of asset. Sums are over known values;
-  the number of legs left out is beside them. Futures count as notional, never as value.
+- **How to read it:** one row per strategy, account, currency and class of asset, and one with the
+  strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings. Sums
+  are over known values; the number of legs left out is beside them, and how many options have
+  greeks. Futures count as notional, never as value.
 """,
 )
 @dagster_failures
@@ -275,28 +334,30 @@ def strategy_exposure(
     lake, now = position_sync.lake, datetime.now(UTC)
     latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
     book = overview.read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
-    found = book.exposures
+    found = exposure.exposures(book.split, now)
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
-    frame = codec.frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
+    frame = codec.frame_of(STRATEGY_EXPOSURE, (asdict(one) for one in found))
     result = table.replace(frame, run_id=context.run.run_id)
-    times = [e.oldest_value_at for e in found if e.oldest_value_at is not None]
-    strategies = book.strategies
+    of_strategies = [e for e in found if e.strategy_id != exposure.UNATTRIBUTED]
+    times = [e.oldest_value_at for e in of_strategies if e.oldest_value_at is not None]
     metadata = (
-        strategies_metadata(strategies, total_by_currency(strategies))
+        money_metadata(book.money())
         | picture(context, lake, book, now)
         | replacement_metadata(table, result)
         | column_lineage(LINEAGE)
         | {
             "dagster/row_count": result.rows,
-            "strategies": len({e.strategy_id for e in found}),
-            "legs": sum(e.legs for e in found),
-            "legs_held": sum(e.legs_held for e in found),
+            "strategies": len({e.strategy_id for e in of_strategies}),
+            "legs": sum(e.legs for e in of_strategies),
+            "legs_held": sum(e.legs_held for e in of_strategies),
+            "unattributed": sum(e.legs for e in found) - sum(e.legs for e in of_strategies),
         }
         | seldom(
-            legs_without_value=sum(e.legs_without_value for e in found),
-            legs_without_greeks=sum(e.legs_without_greeks for e in found),
+            legs_without_value=sum(e.legs_without_value for e in of_strategies),
+            legs_without_greeks=sum(e.legs_without_greeks for e in of_strategies),
         )
         | {f"mismatches/{e.strategy_id}": e.mismatches for e in found if e.mismatches}
+        | {f"quantities/{e.strategy_id}": e.differences for e in found if e.differences}
     )
     if times:
         metadata["oldest_value_age_s"] = (now - min(times)).total_seconds()

@@ -3,6 +3,7 @@
 The profit and loss needs one subscription for each account, retried while it is refused.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -128,10 +129,14 @@ NET_LIQUIDATION = "NetLiquidation"
 
 CASH, AVAILABLE, MARGIN = "TotalCashValue", "AvailableFunds", "MaintMarginReq"
 
+EXCHANGE_RATE = "ExchangeRate"
+"""It comes once for each currency of the ledger, and is in the base currency. [D: "Account Value
+Keys"]"""
+
 TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN})
 """The tags of message 6 that are kept. They come in the base currency of the account only. The
-tags of the ledger come by currency and as `BASE`, the sum; none of them is read. [D: "Account
-Value Keys"]"""
+tags of the ledger come by currency and as `BASE`, the sum; of them the rate alone is read. [D:
+"Account Value Keys"]"""
 
 
 @dataclass(slots=True)
@@ -140,11 +145,13 @@ class _Account:
 
     Attributes:
         values: Amount and currency, by tag.
+        rates: The exchange rate of each currency, and when it was received.
         is_answered: Whether the request for the profit and loss was answered or refused.
     """
 
     values: dict[str, tuple[float | None, str]] = field(default_factory=dict)
     values_at: datetime | None = None
+    rates: dict[str, tuple[float, datetime]] = field(default_factory=dict)
     pnl: tuple[float | None, float | None, float | None] = (None, None, None)
     pnl_at: datetime | None = None
     is_answered: bool = False
@@ -213,6 +220,7 @@ class AccountSummaries:
         _, currency = one.values.get(NET_LIQUIDATION, (None, None))
         amounts = {tag: amount for tag, (amount, unit) in one.values.items() if unit == currency}
         daily, unrealized, realized = one.pnl
+        rates = {unit: rate for unit, (rate, _at) in one.rates.items()}
         return AccountSummary(
             account=account,
             currency=currency,
@@ -224,6 +232,8 @@ class AccountSummaries:
             unrealized_pnl=unrealized,
             realized_pnl=realized,
             timestamp=utc_now(),
+            exchange_rates=json.dumps(rates, sort_keys=True) if rates else None,
+            rates_received_at=min((at for _rate, at in one.rates.values()), default=None),
             values_received_at=one.values_at if currency is not None else None,
             pnl_received_at=one.pnl_at,
             gateway_id=self._gateway_id,
@@ -231,9 +241,17 @@ class AccountSummaries:
 
     def _on_value(self, value: AccountValue) -> None:
         one = self._accounts.get(value.account)
-        if one is None or value.tag not in TAGS or value.modelCode or not self._connectivity.has_ib:
+        if one is None or value.modelCode or not self._connectivity.has_ib:
             return
         if value.currency in ("", "BASE"):
+            return
+        if value.tag == EXCHANGE_RATE:
+            rate = number_of(value.value)
+            if rate is not None and rate > 0:
+                one.rates[value.currency] = rate, utc_now()
+            else:
+                one.rates.pop(value.currency, None)
+        if value.tag not in TAGS:
             return
         one.values[value.tag] = (number_of(value.value), value.currency)
         one.values_at = utc_now()

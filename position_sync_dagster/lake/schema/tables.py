@@ -264,7 +264,7 @@ ACCOUNT_VALUES = TableSpec.of(
         ),
         "committed_at": COMMIT_COLUMNS["committed_at"],
     },
-    version=2,
+    version=3,
     partition_by=("date",),
     indexed=("row_id", "timestamp", "ledger_version"),
     order="ledger_version",
@@ -304,8 +304,8 @@ LATEST_POSITIONS = TableSpec.of(
     _VALUES
     | {
         "confirmed_at": moment_column(
-            "When the source of the value is known to have confirmed it last. A row is not written "
-            "again while its value stays the same: the age of the value counts from here."
+            "When the price of the value arrived, or when the broker last confirmed the value, "
+            "whichever is later: its age counts from here. Null where neither is known."
         )
     },
     version=4,
@@ -315,10 +315,15 @@ LATEST_POSITIONS = TableSpec.of(
 STRATEGY_EXPOSURE = TableSpec.of(
     "strategy_exposure",
     {
-        "strategy_id": text_column("The strategy."),
+        "strategy_id": text_column(
+            "The strategy; UNATTRIBUTED for what no strategy has of the account."
+        ),
         "currency": text_column("Currency of the sums; null for legs that were never valued."),
         "asset_class": text_column("OPTION, STOCK, FUTURE, OTHER, or UNKNOWN without a holding."),
-        "legs": count_column("Active legs of the strategy in this currency and class."),
+        "legs": count_column(
+            "Active legs of the strategy in this account, currency and class; of UNATTRIBUTED its "
+            "holdings."
+        ),
         "legs_held": count_column("Legs of these with a holding."),
         "market_value": number_column(
             "Sum of the market values; null for futures. Unit: `currency`."
@@ -333,18 +338,21 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "theta": number_column("Sum of theta × quantity × multiplier. Unit: `currency`."),
         "legs_without_value": count_column("Legs that are missing in the sums of money."),
         "legs_without_greeks": count_column("Legs that are missing in the sums of greeks."),
-        "oldest_value_at": moment_column("Time of the oldest value in the sums."),
+        "oldest_value_at": moment_column(
+            "When the oldest price in the sums arrived or was confirmed; null if that is not known "
+            "of one of them."
+        ),
         "dollar_delta": number_column(
             "Sum of delta × quantity × multiplier × price of the underlying; of a stock or a "
             "future its value. Unit: `currency`."
         ),
         "by_underlying": text_column(
-            "JSON: for each underlying the sums of delta, gamma, vega, theta and dollar_delta."
+            "JSON: for each underlying the sums of delta, gamma, vega, theta, dollar_delta and "
+            "gamma_1pct."
         ),
         "daily_pnl": number_column("Sum of the profit and loss of the day. Unit: `currency`."),
         "worst_value_age_s": number_column(
-            "Age of the oldest value when this row was made, at least so much where its source "
-            "gave no time. Unit: seconds."
+            "Age of the oldest price when this row was made, as oldest_value_at. Unit: seconds."
         ),
         "legs_without_value_time": count_column("Held legs whose value has no time of its source."),
         "legs_expiring": count_column("Held legs that expire within 5 days, or have expired."),
@@ -355,9 +363,24 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "mismatches": text_column(
             "Legs that name another contract than their conid, with the difference; in no sum."
         ),
+        "account": text_column(
+            "IB account of the holdings; null for legs that are not held and name none."
+        ),
+        "gamma_1pct": number_column(
+            "By how much dollar_delta changes when the underlyings move by 1 %. Unit: `currency`."
+        ),
+        "options": count_column("Held options."),
+        "options_with_greeks": count_column(
+            "Those of them whose greeks are known: the sums of greeks leave out the others."
+        ),
+        "nearest_expiry": day_column("First day on which a holding expires."),
+        "differences": text_column(
+            "Legs that have less than the quantity they claim, and holdings of which strategies "
+            "have only a part, with the quantities."
+        ),
     },
     indexed=("strategy_id",),
-    version=3,
+    version=4,
 )
 
 DAILY_POSITIONS = TableSpec.of(

@@ -1,4 +1,4 @@
-"""When the source of each newest row last confirmed its value."""
+"""When the source of each newest row last confirmed its value, and how old its price is."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,13 +7,21 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.streamed_holding import BROKER, OUTSIDE_SESSION
-from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain.streamed_holding import (
+    BROKER,
+    BROKER_CADENCE,
+    OUTSIDE_SESSION,
+    ROUNDING,
+)
+from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 
 CONFIRMED = "confirmed_until"
 """The column that `with_confirmed` adds."""
+
+PRICED = "priced_at"
+"""The column that `with_priced` adds."""
 
 _KEY = ("account", "conid")
 _CONFIRMING = (
@@ -73,6 +81,64 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
     return joined.with_columns(pl.when(at <= latest).then(at).alias(CONFIRMED)).select(
         *rows.columns, CONFIRMED
     )
+
+
+def with_priced(
+    rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime, *, band: float
+) -> pl.DataFrame:
+    """Add to rows the time from which the age of each price counts; null where it is unknown.
+
+    A price of market data counts from its arrival (`value_time`). A newer value of the broker
+    confirms it: one for the same quantity, calculated after that arrival, which differs by no more
+    than the stream allows (`allowed_difference`). Ticks of other parts and the writing of the row
+    confirm nothing. Delayed and frozen prices arrive long after they were true: without a time of
+    their own, only the broker confirms them. Every other value is the broker's (`with_confirmed`).
+
+    Args:
+        rows: Rows of `position_updates`.
+        holdings: Rows of `broker_positions`; at most one for each account and conid.
+        now: The current time.
+        band: The part of a value by which the broker's may differ.
+    """
+    joined = with_confirmed(rows, holdings, now).join(
+        holdings.select(*_KEY, pl.col(_CONFIRMING).name.prefix("_")),
+        on=_KEY,
+        how="left",
+        maintain_order="left",
+    )
+    own, arrived = pl.col("market_value"), pl.col("value_time")
+    width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
+    unit = pl.when(pl.col("market_price") != 0).then(own / pl.col("market_price")).abs()
+    allowed = pl.max_horizontal(own.abs() * band, width * unit, pl.lit(ROUNDING))
+    calculated = (
+        pl.when(pl.col("_value_source") == ValueOrigin.PORTFOLIO.value)
+        .then(pl.coalesce("_value_time", pl.col("_received_at") - BROKER_CADENCE))
+        .otherwise("_received_at")
+    )
+    confirmed = (
+        pl.col("_value_source").is_in([origin.value for origin in BROKER])
+        & (pl.col("position") == pl.col("_position"))
+        & ((own - pl.col("_market_value")).abs() <= allowed)
+        & (arrived.is_null() | (calculated > arrived))
+    )
+    times = [arrived, *(pl.when(confirmed).then(at) for at in (calculated, "_confirmed_at"))]
+    latest = moment(now + SKEW)
+    of_line = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
+    is_tick = pl.col("value_source") == ValueOrigin.TICK.value
+    return joined.with_columns(
+        pl.when(is_tick).then(of_line).otherwise(CONFIRMED).alias(PRICED)
+    ).select(*rows.columns, CONFIRMED, PRICED)
+
+
+FEEDS = {2: "frozen", 3: "delayed", 4: "delayed"}
+"""IB's types of market data that are not live, in words."""
+
+
+def feed_of(row: PositionUpdate) -> str | None:
+    """Return "delayed" or "frozen" for a price of such market data; None for any other value."""
+    if row.value_source is not ValueOrigin.TICK or row.market_data_type is None:
+        return None
+    return FEEDS.get(row.market_data_type)
 
 
 def holdings_frame(holdings: Iterable[BrokerPosition]) -> pl.DataFrame:

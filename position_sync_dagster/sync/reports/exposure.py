@@ -1,115 +1,93 @@
-"""The exposure of each strategy by currency and class of asset, from shares of holdings; pure."""
+"""The exposure of strategies, accounts and underlyings, from the parts of holdings; pure.
+
+Each holding is split once: a strategy has the part that its legs claim, and the rest belongs to no
+strategy (UNATTRIBUTED). All sums are sums of these parts, so that the strategies and the rest
+together are all holdings.
+"""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 
 Number = TypeVar("Number", int, float)
 
 FACTOR_TOLERANCE = 0.02
 """Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier."""
 
+UNATTRIBUTED = "UNATTRIBUTED"
+"""The name, in place of a strategy, of what no strategy has of the holdings of an account."""
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A part of a holding, from 0 to 1, by its newest row.
+NEGLIGIBLE = 1e-9
+"""A rest smaller than this part of a holding is the rounding of its parts, and none."""
+
+
+class Claim(NamedTuple):
+    """What a leg has of one holding.
 
     Attributes:
-        price_magnifier: The contract's; None if unknown.
+        leg: The place of the leg among those that were given.
+        share: The part of the holding, above 0 and at most 1.
     """
 
-    row: PositionUpdate
+    leg: int
+    key: Key
     share: float
-    price_magnifier: int | None
-
-    def of(self, value: float | None) -> float | None:
-        """Return this share of a value of the whole holding."""
-        return None if value is None else value * self.share
-
-    def greek(self, value: float | None) -> float | None:
-        """Return the greek of this part: per unit × quantity × multiplier."""
-        if value is None:
-            return None
-        return value * self.row.position * self.share * self.row.multiplier
-
-    @property
-    def dollar_delta(self) -> float | None:
-        """The delta of this part × the price of the underlying; the value of a stock or future."""
-        if self.row.sec_type in ("STK", "FUT"):
-            return self.of(self.row.market_value)
-        delta, price = self.greek(self.row.delta), self.row.underlying_price
-        if delta is None or price is None or self.price_magnifier is None:
-            return None
-        return delta * price / self.price_magnifier
-
-    @property
-    def in_money(self) -> bool | None:
-        """Whether the option is in the money; None if unknown."""
-        price, strike = self.row.underlying_price, self.row.strike
-        if price is None or strike is None:
-            return None
-        return price > strike if self.row.right is Right.CALL else price < strike
 
 
-def shares_of(
-    leg: ActiveContract,
-    known: Sequence[PositionUpdate],
-    rivals: Sequence[ActiveContract],
-    magnifier: int | None,
-) -> list[Share]:
-    """Return the parts of the holdings that belong to a leg; see `exposures`.
+def claims_of(legs: Sequence[ActiveContract], held: Mapping[Key, float]) -> list[Claim]:
+    """Return what each leg has of the holdings; no part of a holding belongs to two legs.
+
+    Legs with an account and a quantity come first, then those with a quantity of any account, which
+    take from each account in proportion to what is left. Legs that claim more than there is share
+    it by their quantities, and one of the opposite sign has nothing. What is left belongs to the
+    legs without a quantity, in equal parts if there are several.
 
     Args:
-        leg: The leg.
-        known: The newest rows of its contract, in its account or in all.
-        rivals: All legs of the same contract, in any strategy.
-        magnifier: The price magnifier; None if the contract details are unknown.
+        legs: Active legs that match the contract of their conid.
+        held: The quantity of each holding.
     """
-    rows = [row for row in known if row.position != 0]
-    total = sum(row.position for row in rows)
-    if not rows or total == 0:
-        return []
-    if leg.quantity is not None:
-        part = _part(leg.quantity, total)
-    else:
-        others = (r for r in rivals if r is not leg and r.quantity is not None)
-        claimed = sum(r.quantity or 0.0 for r in others if r.account in (None, leg.account))
-        part = 1.0 - _part(claimed, total)
-    if not part:
-        return []
-    return [Share(row, part, magnifier or _magnifier_of(row)) for row in rows]
-
-
-def _magnifier_of(row: PositionUpdate) -> int | None:
-    """Return the price magnifier by which a row was valued; None if it cannot be derived.
-
-    The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
-    """
-    if not row.market_price or not row.market_value:
-        return None
-    quoted = row.position * row.market_price * row.multiplier
-    for magnifier in (1, 100):
-        expected = quoted / magnifier
-        if abs(row.market_value - expected) <= FACTOR_TOLERANCE * abs(expected):
-            return magnifier
-    return None
-
-
-def _part(quantity: float, total: float) -> float:
-    """Return a leg's quantity as a share of the holding, from 0 to 1.
-
-    A greater quantity counts as the whole holding, and one of the opposite sign as 0.
-    """
-    return min(max(quantity / total, 0.0), 1.0)
+    of_conid: dict[int, list[int]] = defaultdict(list)
+    for place, leg in enumerate(legs):
+        of_conid[leg.conid].append(place)
+    free_of: dict[int, dict[Key, float]] = defaultdict(dict)
+    for key, quantity in held.items():
+        if quantity and key[1] in of_conid:
+            free_of[key[1]][key] = quantity
+    taken: dict[tuple[int, Key], float] = defaultdict(float)
+    for conid, free in free_of.items():
+        places = of_conid[conid]
+        claims = {n: q for n in places if (q := legs[n].quantity) is not None}
+        for account in (*sorted({key[0] for key in free}), None):
+            pool = [key for key in free if account in (None, key[0])]
+            of_account = {n: q for n, q in claims.items() if legs[n].account == account}
+            for sign in (1.0, -1.0):
+                same = [key for key in pool if free[key] * sign > 0]
+                claimed = {n: q for n, q in of_account.items() if q * sign > 0}
+                there = sum(free[key] for key in same)
+                if not claimed or not there:
+                    continue
+                part = min(1.0, there / sum(claimed.values()))
+                for key in same:
+                    for n, quantity in claimed.items():
+                        taken[n, key] += quantity * part * free[key] / there
+                    free[key] -= sum(claimed.values()) * part * free[key] / there
+        for key, rest in free.items():
+            whole = [n for n in places if n not in claims and legs[n].account in (None, key[0])]
+            if abs(rest) > NEGLIGIBLE * abs(held[key]):
+                for n in whole:
+                    taken[n, key] += rest / len(whole)
+    return [Claim(n, key, amount / held[key]) for (n, key), amount in taken.items() if amount]
 
 
 class AssetClass(StrEnum):
@@ -133,34 +111,360 @@ EXPIRES_SOON = timedelta(days=5)
 """A leg that expires within this time is counted in `legs_expiring`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exposure:
-    """One strategy in one currency and class; the sums leave out unknown values.
+@dataclass(frozen=True, slots=True)
+class Split:
+    """All holdings, split between the strategies and the rest.
 
     Attributes:
+        parts: A row for each part of a holding: to whom it belongs (`strategy_id`, `leg`), and its
+            part of each value and greek. `leg` is negative for what no strategy has.
+        legs: A row for each active leg in each account in which it has a part, and for each part
+            that no strategy has; legs without a part have one row.
+    """
+
+    parts: pl.DataFrame
+    legs: pl.DataFrame
+
+
+def split(
+    legs: Iterable[ActiveContract],
+    latest: pl.DataFrame,
+    details: Mapping[int, ContractDetails] | None = None,
+) -> Split:
+    """Split the holdings between the strategies and the rest.
+
+    A leg whose description does not match the contract of its conid has no part.
+
+    Args:
+        legs: The active legs.
+        latest: The newest row of each holding, with or without the column of `with_priced`.
+        details: The known contract details, by conid. Without them, the price magnifier of a
+            contract is derived from its value.
+    """
+    active = [leg for leg in legs if leg.removed_at is None]
+    contracts = details or {}
+    wrong = {
+        n: difference
+        for n, leg in enumerate(active)
+        if (contract := contracts.get(leg.conid)) is not None
+        and (difference := contract_mismatch(leg, contract)) is not None
+    }
+    named = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
+    of_conid: dict[int, list[_Known]] = defaultdict(list)
+    for row in map(_Known._make, named.select(_Known._fields).iter_rows()):
+        of_conid[row.conid].append(row)
+    held = {(r.account, r.conid): r.position for rows in of_conid.values() for r in rows}
+    right = [n for n in range(len(active)) if n not in wrong]
+    claims = [
+        Claim(right[n], key, share) for n, key, share in claims_of([active[n] for n in right], held)
+    ]
+    parts = _parts(latest, claims, active, contracts)
+    rest = parts.filter(pl.col("leg") < 0)
+    return Split(parts, pl.concat([_legs(active, wrong, of_conid, claims), _rest(rest, held)]))
+
+
+class _Known(NamedTuple):
+    """What the newest row of a holding says of it."""
+
+    account: str
+    conid: int
+    position: float
+    currency: str
+    sec_type: str
+
+
+_MONEY = ("unrealized_pnl", "daily_pnl")
+_GREEKS = ("delta", "gamma", "vega", "theta")
+SUMS = ("market_value", "notional", *_MONEY, *_GREEKS, "dollar_delta", "gamma_1pct")
+"""The sums of parts. `gamma_1pct` is by how much dollar delta changes when the underlying moves by
+1 %; like dollar delta it may be added over underlyings."""
+
+
+def _parts(
+    latest: pl.DataFrame,
+    claims: Sequence[Claim],
+    legs: Sequence[ActiveContract],
+    contracts: Mapping[int, ContractDetails],
+) -> pl.DataFrame:
+    rows = latest.filter(pl.col("position") != 0)
+    if PRICED not in rows.columns:
+        rows = rows.with_columns(pl.coalesce("value_time", "timestamp").alias(PRICED))
+    claimed = pl.DataFrame(
+        {
+            "account": [claim.key[0] for claim in claims],
+            "conid": [claim.key[1] for claim in claims],
+            "leg": [claim.leg for claim in claims],
+            "strategy_id": [legs[claim.leg].strategy_id for claim in claims],
+            "share": [claim.share for claim in claims],
+        },
+        schema={
+            "account": pl.String, "conid": pl.Int64, "leg": pl.Int64, "strategy_id": pl.String,
+            "share": pl.Float64,
+        },
+    )  # fmt: skip
+    key = ["account", "conid"]
+    rest = (
+        rows.join(claimed.group_by(key).agg(pl.col("share").sum()), on=key, how="left")
+        .with_columns(share=1.0 - pl.col("share").fill_null(0.0))
+        .filter(pl.col("share") > NEGLIGIBLE)
+        .with_row_index("leg", offset=1)
+        .with_columns(
+            leg=-pl.col("leg").cast(pl.Int64), strategy_id=pl.lit(UNATTRIBUTED, pl.String)
+        )
+    )
+    found = pl.concat([rows.join(claimed, on=key, how="inner"), rest], how="diagonal").with_columns(
+        _class().alias("asset_class"), _magnifier(contracts).alias("magnifier")
+    )
+    is_option, share = pl.col("right").is_not_null(), pl.col("share")
+    is_future = pl.col("asset_class") == AssetClass.FUTURE.value
+    size = pl.col("position") * pl.col("multiplier") * share
+    value, price = pl.col("market_value") * share, pl.col("underlying_price")
+    is_short = is_option & (pl.col("position") < 0)
+    is_call, strike = pl.col("right") == "CALL", pl.col("strike")
+    in_money = pl.when(is_call).then(price > strike).otherwise(price < strike)
+    return found.with_columns(
+        market_value=pl.when(~is_future).then(value),
+        notional=pl.when(is_future).then(value),
+        **{name: pl.col(name) * share for name in _MONEY},
+        **{name: pl.col(name) * size for name in _GREEKS},
+        dollar_delta=pl.when(pl.col("sec_type").is_in(["STK", "FUT"]))
+        .then(value)
+        .otherwise(pl.col("delta") * size * price / pl.col("magnifier")),
+        gamma_1pct=pl.col("gamma") * size * price**2 / 100 / pl.col("magnifier"),
+        valueless=pl.col("market_value").is_null(),
+        undated=pl.col("market_value").is_not_null() & pl.col("value_time").is_null(),
+        is_option=is_option,
+        has_greeks=is_option & pl.col("delta").is_not_null(),
+        greekless=pl.col("delta").is_null(),
+        short_in_money=is_short & in_money.fill_null(value=False),
+        short_unknown=is_short & in_money.is_null(),
+        delayed=(pl.col("value_source") == "TICK") & pl.col("market_data_type").is_in(list(FEEDS)),
+    )
+
+
+def _class() -> pl.Expr:
+    names = {kind: of.value for kind, of in _CLASSES.items()}
+    return pl.col("sec_type").replace_strict(names, default=AssetClass.OTHER.value)
+
+
+def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
+    """Return the price magnifier of each row: of its contract, else the one that valued it.
+
+    The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
+    """
+    known = {conid: one.price_magnifier for conid, one in contracts.items() if one.price_magnifier}
+    quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
+    tried = [
+        pl.when(
+            (quoted != 0)
+            & (pl.col("market_value") != 0)
+            & (
+                (pl.col("market_value") - quoted / by).abs()
+                <= FACTOR_TOLERANCE * (quoted / by).abs()
+            )
+        ).then(by)
+        for by in (1, 100)
+    ]
+    named = pl.col("conid").replace_strict(known, default=None, return_dtype=pl.Int64)
+    return pl.coalesce(named, *tried)
+
+
+_LEG_COLUMNS = {
+    "leg": pl.Int64,
+    "strategy_id": pl.String,
+    "account": pl.String,
+    "currency": pl.String,
+    "asset_class": pl.String,
+    "is_held": pl.Boolean,
+    "mismatch": pl.String,
+    "difference": pl.String,
+}
+
+
+def _legs(
+    legs: Sequence[ActiveContract],
+    wrong: Mapping[int, str],
+    of_conid: Mapping[int, Sequence[_Known]],
+    claims: Iterable[Claim],
+) -> pl.DataFrame:
+    """Return the rows of legs: where each has a part, and what is wrong with it."""
+    has: dict[int, dict[str, float]] = defaultdict(dict)
+    positions = {(r.account, r.conid): r.position for rows in of_conid.values() for r in rows}
+    for n, key, share in claims:
+        has[n][key[0]] = share * positions[key]
+    whole: dict[int, list[ActiveContract]] = defaultdict(list)
+    for n, leg in enumerate(legs):
+        if leg.quantity is None and has[n]:
+            whole[leg.conid].append(leg)
+    found: list[tuple[Any, ...]] = []
+    for n, leg in enumerate(legs):
+        known = [r for r in of_conid.get(leg.conid, ()) if leg.account in (None, r.account)]
+        held = [row for row in known if row.position]
+        first = next(iter(held or known), None)
+        kind = _CLASSES.get(first.sec_type, AssetClass.OTHER) if first else AssetClass.UNKNOWN
+        currency = first.currency if first else None
+        account = first.account if first else leg.account
+        mismatch = f"{leg.conid}: {wrong[n]}" if n in wrong else None
+        is_held = bool(has[n]) or (n in wrong and bool(held))
+        difference = None
+        if held and n not in wrong:
+            difference = _difference(leg, has[n], whole[leg.conid])
+        found.extend(
+            (n, leg.strategy_id, place, currency, kind.value, is_held, mismatch, difference)
+            for place in has[n] or (account,)
+        )
+    return pl.DataFrame(found, schema=_LEG_COLUMNS, orient="row")
+
+
+def _difference(
+    leg: ActiveContract, has: Mapping[str, float], whole: Iterable[ActiveContract]
+) -> str | None:
+    """Return how a leg has less than it claims: too little is held, or others have it as well.
+
+    Args:
+        leg: The leg.
+        has: What it has in each account.
+        whole: The legs of its contract without a quantity that have something.
+    """
+    name = leg_name(leg.symbol, leg.right, leg.strike, leg.expiry)
+    if leg.quantity is not None:
+        quantity = sum(has.values())
+        if abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):
+            return None
+        return f"{name}: claims {leg.quantity:g}, has {quantity:g}"
+    also = {
+        other.strategy_id
+        for other in whole
+        if other is not leg and (leg.account is None or other.account in (None, leg.account))
+    }
+    return f"{name}: in equal parts with {', '.join(sorted(also))}" if has and also else None
+
+
+def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
+    """Return the rows of what no strategy has, and what of it strategies have the other part of."""
+    names = ("leg", "account", "conid", "symbol", "right", "strike", "expiry", "position", "share")
+    surplus = {
+        leg: f"{leg_name(symbol, right, strike, expiry)}: {position * share:g} of {position:g} "
+        "in no strategy"
+        for leg, account, conid, symbol, right, strike, expiry, position, share in rest.filter(
+            pl.col("conid").is_in([conid for _account, conid in of_legs])
+        )
+        .select(names)
+        .iter_rows()
+    }
+    return rest.select(
+        "leg",
+        "strategy_id",
+        "account",
+        "currency",
+        "asset_class",
+        pl.lit(value=True).alias("is_held"),
+        pl.lit(None, pl.String).alias("mismatch"),
+        pl.col("leg")
+        .replace_strict(surplus, default=None, return_dtype=pl.String)
+        .alias("difference"),
+    )
+
+
+def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
+    """Return the sums and counts of each group, in order; a sum without a known value is null.
+
+    Args:
+        found: The parts.
+        by: The columns that make a group: some of account, strategy_id, currency, asset_class and,
+            for parts alone, symbol.
+        now: The reference time of days to expiry.
+    """
+    parts = found.parts
+    soon = pl.col("expiry") <= (now + EXPIRES_SOON).date()
+
+    def legs_with(condition: pl.Expr) -> pl.Expr:
+        return pl.col("leg").filter(condition).n_unique()
+
+    def oldest(name: str, of: pl.Expr) -> pl.Expr:
+        column = pl.col(name).filter(of)
+        return pl.when(column.null_count() == 0).then(column.min())
+
+    of_option = {name: pl.col("is_option") for name in (*_GREEKS, "dollar_delta", "gamma_1pct")}
+    every = pl.lit(value=True)
+    sums = parts.group_by(by).agg(
+        *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in SUMS),
+        *(
+            (pl.col(name).is_null() & of_option.get(name, every)).sum().alias(f"without_{name}")
+            for name in SUMS
+        ),
+        holdings=pl.struct("account", "conid").n_unique(),
+        options=pl.struct("account", "conid").filter("is_option").n_unique(),
+        options_with_greeks=pl.struct("account", "conid").filter("has_greeks").n_unique(),
+        delayed=pl.struct("account", "conid").filter("delayed").n_unique(),
+        priced_at=oldest(PRICED, every),
+        greeks_at=oldest("greeks_time", pl.col("has_greeks")),
+        nearest_expiry=pl.col("expiry").min(),
+        conids=pl.col("conid").unique(),
+        legs_without_value=legs_with(pl.col("valueless")),
+        legs_without_greeks=legs_with(pl.col("greekless")),
+        legs_without_value_time=legs_with(pl.col("undated")),
+        legs_expiring=legs_with(soon),
+        short_legs_in_money=legs_with(pl.col("short_in_money")),
+        short_legs_unknown=legs_with(pl.col("short_unknown")),
+    )
+    if "symbol" in by:
+        return sums.sort(by, nulls_last=False)
+    counts = found.legs.group_by(by).agg(
+        legs=pl.col("leg").n_unique(),
+        legs_held=pl.col("leg").filter("is_held").n_unique(),
+        mismatched=pl.col("leg").filter(pl.col("mismatch").is_not_null()).n_unique(),
+        mismatches=pl.col("mismatch").drop_nulls().unique().sort().str.join("; "),
+        differences=pl.col("difference").drop_nulls().unique().sort().str.join("; "),
+    )
+    left = ("legs_without_value", "legs_without_greeks")
+    numbers = [name for name, kind in sums.schema.items() if kind.is_integer() and name not in by]
+    return (
+        counts.join(sums, on=by, how="left", nulls_equal=True)
+        .with_columns(pl.col(name).fill_null(0) for name in numbers)
+        .with_columns(pl.col(name) + pl.col("mismatched") for name in left)
+        .with_columns(pl.col(n).replace("", None) for n in ("mismatches", "differences"))
+        .sort(by, nulls_last=False)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """One strategy in one account, currency and class; the sums leave out unknown values.
+
+    Attributes:
+        strategy_id: UNATTRIBUTED for what no strategy has.
+        account: None for legs that are not held and name none.
         currency: None for legs that are not held and have never been valued.
-        legs, legs_held: The number of active legs, and of those with a holding.
+        legs, legs_held: The number of active legs, and of those with a holding; of UNATTRIBUTED the
+            number of holdings.
         market_value, unrealized_pnl: In `currency`; None if they are unknown for every leg.
         notional: The market value of futures, which is never added to that of other classes.
         delta, gamma, vega, theta: For the whole position: per unit × quantity × multiplier.
         legs_without_value, legs_without_greeks: Legs that the sums leave out: held legs without the
             value, and legs whose description does not match the contract of their conid.
-        oldest_value_at: When the oldest value in the sums was last confirmed by its source.
+        oldest_value_at: When the oldest price in the sums arrived or was confirmed; None if that is
+            unknown for one of them.
         dollar_delta: In `currency`: delta × quantity × multiplier × price of the underlying, which
             may be added over underlyings. For a stock or a future it is the value.
-        by_underlying: JSON: symbol → delta, gamma, vega, theta and dollar_delta of its legs.
+        by_underlying: JSON: symbol → the sums of its legs.
         daily_pnl: In `currency`; None if it is unknown for every leg.
-        worst_value_age_s: Age of the oldest value in seconds. A value without a time of its source
-            is at least as old as its row.
+        worst_value_age_s: Age of the oldest price in seconds, as `oldest_value_at`.
         legs_without_value_time: Held legs with a value whose source gave no time.
         legs_expiring: Held legs that expire within 5 days, or have expired.
         short_legs_in_money: Short options in the money, by the price of their underlying.
         short_legs_unknown: Short options for which that price is not known.
         mismatches: Legs whose description does not match the contract of their conid, each with the
             difference. The holding of that conid may not be the intended one.
+        gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %.
+        options, options_with_greeks: Held options, and those of them whose greeks are known.
+        nearest_expiry: The first day on which a holding expires.
+        differences: Legs that have less than they claim, and holdings of which strategies have only
+            a part, each with the quantities.
     """
 
     strategy_id: str
+    account: str | None
     currency: str | None
     asset_class: AssetClass
     legs: int
@@ -184,151 +488,47 @@ class Exposure:
     short_legs_in_money: int
     short_legs_unknown: int
     mismatches: str | None
+    gamma_1pct: float | None
+    options: int
+    options_with_greeks: int
+    nearest_expiry: date | None
+    differences: str | None
 
 
-def exposures(
-    legs: Iterable[ActiveContract],
-    latest: Iterable[PositionUpdate],
-    *,
-    now: datetime | None = None,
-    details: Mapping[int, ContractDetails] | None = None,
-    confirmed: Mapping[Key, datetime | None] | None = None,
-) -> list[Exposure]:
-    """Sum the latest rows over the legs of each strategy.
+_GROUP = ("strategy_id", "account", "currency", "asset_class")
+_AS_THEY_ARE = tuple(
+    name
+    for name in Exposure.__dataclass_fields__
+    if name not in ("asset_class", "oldest_value_at", "worst_value_age_s", "by_underlying")
+)
+_OF_UNDERLYING = (*_GREEKS, "dollar_delta", "gamma_1pct")
 
-    A leg with a quantity has that share of the holding. A leg without one has the rest, which no
-    other strategy claims. A leg without an account has its share of the holdings of all accounts
-    together. A leg whose description does not match the contract of its conid has no share.
+
+def exposures(found: Split, now: datetime) -> list[Exposure]:
+    """Return the exposure of each strategy, and of the rest, by account, currency and class.
 
     Args:
-        legs: The active legs.
-        latest: The newest row per (account, conid).
-        now: The reference time of ages and days to expiry; None for the time of the newest row.
-        details: The known contract details, by conid. Without them, the price magnifier of a
-            contract is derived from its value.
-        confirmed: When the source of a row last confirmed its value, if known.
+        found: The parts.
+        now: The reference time of ages and days to expiry.
     """
-    latest = list(latest)
-    now = now or max((row.timestamp for row in latest), default=None)
-    held: dict[int, list[PositionUpdate]] = defaultdict(list)
-    for row in latest:
-        held[row.conid].append(row)
-    active = [leg for leg in legs if leg.removed_at is None]
-    contracts = details or {}
-    mismatches = {
-        leg.key: difference
-        for leg in active
-        if (contract := contracts.get(leg.conid)) is not None
-        and (difference := contract_mismatch(leg, contract)) is not None
-    }
-    rivals: dict[int, list[ActiveContract]] = defaultdict(list)
-    for leg in active:
-        if leg.key not in mismatches:
-            rivals[leg.conid].append(leg)
-
-    groups: dict[tuple[str, str | None, AssetClass], _Group] = defaultdict(_Group)
-    for leg in active:
-        known = _in_account(leg, held.get(leg.conid, ()))
-        contract = contracts.get(leg.conid)
-        magnifier = contract.price_magnifier if contract else None
-        shares = shares_of(leg, known, rivals[leg.conid], magnifier)
-        currency = known[0].currency if known else None
-        kind = _CLASSES.get(known[0].sec_type, AssetClass.OTHER) if known else AssetClass.UNKNOWN
-        group = groups[leg.strategy_id, currency, kind]
-        group.legs_held += bool(shares)
-        if leg.key in mismatches:
-            group.mismatches.append(f"{leg.conid}: {mismatches[leg.key]}")
-        else:
-            group.legs.append(shares)
-    return [
-        _exposure(key, groups[key], now, confirmed or {})
-        for key in sorted(groups, key=lambda k: (k[0], k[1] or "", k[2]))
-    ]
-
-
-@dataclass(slots=True)
-class _Group:
-    """The legs of one strategy, currency and class: their shares, and the mismatches."""
-
-    legs: list[list[Share]] = field(default_factory=list)
-    legs_held: int = 0
-    mismatches: list[str] = field(default_factory=list)
-
-
-def _in_account(leg: ActiveContract, rows: Sequence[PositionUpdate]) -> list[PositionUpdate]:
-    return [row for row in rows if leg.account in (None, row.account)]
-
-
-def _exposure(
-    key: tuple[str, str | None, AssetClass],
-    group: _Group,
-    now: datetime | None,
-    confirmed: Mapping[Key, datetime | None],
-) -> Exposure:
-    strategy_id, currency, kind = key
-    legs, mismatched = group.legs, len(group.mismatches)
-    shares = [share for leg in legs for share in leg]
-    values = [s.of(s.row.market_value) for s in shares]
-    greeks = _greeks(shares)
-    times = [
-        confirmed.get((s.row.account, s.row.conid)) or s.row.value_time or s.row.timestamp
-        for s in shares
-    ]
-    return Exposure(
-        strategy_id=strategy_id,
-        currency=currency,
-        asset_class=kind,
-        legs=len(legs) + mismatched,
-        legs_held=group.legs_held,
-        market_value=None if kind is AssetClass.FUTURE else add(values),
-        notional=add(values) if kind is AssetClass.FUTURE else None,
-        unrealized_pnl=add(s.of(s.row.unrealized_pnl) for s in shares),
-        **greeks,
-        legs_without_value=mismatched
-        + sum(any(s.row.market_value is None for s in leg) for leg in legs),
-        legs_without_greeks=mismatched + sum(any(s.row.delta is None for s in leg) for leg in legs),
-        oldest_value_at=min(times, default=None),
-        dollar_delta=add(s.dollar_delta for s in shares),
-        by_underlying=_by_underlying(shares),
-        daily_pnl=add(s.of(s.row.daily_pnl) for s in shares),
-        worst_value_age_s=(now - min(times)).total_seconds() if now and times else None,
-        legs_without_value_time=sum(
-            any(s.row.market_value is not None and s.row.value_time is None for s in leg)
-            for leg in legs
-        ),
-        legs_expiring=sum(any(_expires_soon(s.row, now) for s in leg) for leg in legs),
-        short_legs_in_money=sum(any(s.in_money for s in _short(leg)) for leg in legs),
-        short_legs_unknown=sum(any(s.in_money is None for s in _short(leg)) for leg in legs),
-        mismatches="; ".join(sorted(group.mismatches)) or None,
-    )
-
-
-def _by_underlying(shares: Sequence[Share]) -> str | None:
-    """Return the sums of each underlying as JSON; greeks of different underlyings are not added."""
-    groups: dict[str, list[Share]] = defaultdict(list)
-    for share in shares:
-        groups[share.row.symbol].append(share)
-    sums = {
-        symbol: {**_greeks(group), "dollar_delta": add(s.dollar_delta for s in group)}
-        for symbol, group in sorted(groups.items())
-    }
-    return json.dumps(sums) if sums else None
-
-
-def _expires_soon(row: PositionUpdate, now: datetime | None) -> bool:
-    return row.expiry is not None and now is not None and row.expiry <= (now + EXPIRES_SOON).date()
-
-
-def _short(leg: Sequence[Share]) -> list[Share]:
-    """Return the parts of a leg that are short options."""
-    return [s for s in leg if s.row.right is not None and s.row.position < 0]
-
-
-def _greeks(shares: Sequence[Share]) -> Mapping[str, float | None]:
-    return {
-        name: add(share.greek(getattr(share.row, name)) for share in shares)
-        for name in ("delta", "gamma", "vega", "theta")
-    }
+    underlyings: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
+    for row in summed(found, (*_GROUP, "symbol"), now).iter_rows(named=True):
+        group = tuple(row[name] for name in _GROUP)
+        underlyings[group][row["symbol"]] = {name: row[name] for name in _OF_UNDERLYING}
+    result = []
+    for row in summed(found, _GROUP, now).iter_rows(named=True):
+        sums = underlyings.get(tuple(row[name] for name in _GROUP))
+        at = row["priced_at"]
+        result.append(
+            Exposure(
+                **{name: row[name] for name in _AS_THEY_ARE},
+                asset_class=AssetClass(row["asset_class"]),
+                oldest_value_at=at,
+                worst_value_age_s=(now - at).total_seconds() if at else None,
+                by_underlying=json.dumps(sums) if sums else None,
+            )
+        )
+    return result
 
 
 def add(values: Iterable[Number | None]) -> Number | None:

@@ -1,19 +1,19 @@
-"""Sums of money and greeks by strategy and currency, for the terminal; pure.
+"""Sums of money and greeks by strategy, account, underlying and currency; pure.
 
 Different currencies are never added: each sum has one currency.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from typing import Any
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.streamed_holding import confirmed_time
-from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.sync.reports.exposure import Exposure, add
+import polars as pl
+
+from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports.exposure import UNATTRIBUTED, Split, add, summed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,20 +21,33 @@ class Money:
     """Sums in one currency over the known values; None if all are unknown.
 
     Attributes:
-        name: The strategy, or the name of the total.
+        name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
+        account: Of UNATTRIBUTED and of the total of an account; None for all accounts.
         currency: None for legs that are not held and have never been valued.
-        legs, legs_held: The number of active legs, and of those with a holding.
+        legs, legs_held: The number of active legs, and of those with a holding; each holding that
+            is in no strategy counts as one. Of an underlying and of a total the second is the
+            number of holdings, each counted once.
         value: The value of options, stocks and the like, without the notional value of futures.
-        gamma: For the whole position; a sum over several underlyings has no meaning.
-        oldest_age_s: How long ago the source confirmed the oldest of the values; None without a
-            value, or if a wrong clock wrote one.
-        lines: Market data lines that the legs use; None while no owner is connected, and in a
-            total, because strategies share lines.
+        gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %.
+        theta, vega: A day, and a point of volatility.
+        oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
+        oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
+        delayed: The number of holdings with a price of delayed or frozen market data.
+        lines: Market data lines that the holdings use; None while no owner is connected.
         unvalued: The number of held legs without a value, which the sums leave out.
-        partial: The names of the sums that leave out a held leg.
+        options, options_with_greeks: Held options, and those of them whose greeks are known.
+        nearest_expiry: The first day on which a holding expires.
+        short_in_money, short_unknown: Short options in the money, and those of which the price of
+            the underlying is not known.
+        differences: Where strategies claim another quantity than is held.
+        partial: The names of the sums that leave out a holding.
+        rates_age_s: Of a total in the base currency: the age of the oldest exchange rate used.
+        without_rate: Of a total in the base currency: the currencies whose rate is not known. The
+            sums are unknown then.
     """
 
     name: str
+    account: str | None
     currency: str | None
     legs: int
     legs_held: int
@@ -42,163 +55,231 @@ class Money:
     unrealized_pnl: float | None
     daily_pnl: float | None
     dollar_delta: float | None
-    gamma: float | None
+    gamma_1pct: float | None
     theta: float | None
     vega: float | None
     oldest_age_s: float | None
+    oldest_greeks_s: float | None
+    delayed: int
     lines: int | None
     unvalued: int
+    options: int
+    options_with_greeks: int
+    nearest_expiry: date | None
+    short_in_money: int
+    short_unknown: int
+    differences: str | None
     partial: tuple[str, ...] = ()
+    rates_age_s: float | None = None
+    without_rate: tuple[str, ...] = ()
 
 
-SUMS = {
+_SUMS = {
     "value": "market_value",
     "unrealized_pnl": "unrealized_pnl",
     "daily_pnl": "daily_pnl",
-    "gamma": "gamma",
+    "dollar_delta": "dollar_delta",
+    "gamma_1pct": "gamma_1pct",
     "theta": "theta",
     "vega": "vega",
 }
-"""Each sum, and the column of a row that it adds."""
+"""Each sum of money, and its name among the sums of parts."""
 
-GREEKS = {"gamma", "theta", "vega"}
+_COUNTS = ("delayed", "options", "options_with_greeks", "nearest_expiry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ages:
-    """When the source of each newest row last confirmed its value.
+    """How old the newest rows are, by (account, conid).
 
     Attributes:
-        confirmed: None if only a wrong clock gave a time.
+        confirmed: When the source of each row last confirmed it; None if only a wrong clock gave a
+            time.
+        priced: When the age of its price begins (`with_priced`); None if that is unknown.
+        greeks: When its greeks arrived; only of rows with greeks.
     """
 
     now: datetime
     confirmed: Mapping[Key, datetime | None]
+    priced: Mapping[Key, datetime | None]
+    greeks: Mapping[Key, datetime | None]
 
     @classmethod
-    def of(
-        cls,
-        latest: Iterable[PositionUpdate],
-        holdings: Iterable[BrokerPosition],
-        now: datetime,
-    ) -> "Ages":
-        """Return the times of the newest rows, from what the broker reports of each holding."""
-        known = {holding.key: holding for holding in holdings}
-        return cls(
-            now=now,
-            confirmed={
-                (row.account, row.conid): confirmed_time(
-                    row, known.get((row.account, row.conid)), now
-                )
-                for row in latest
-                if row.position
-            },
-        )
+    def of(cls, priced: pl.DataFrame, now: datetime) -> "Ages":
+        """Return the times of the rows of `with_priced` whose holdings are open."""
+        names = ("account", "conid", CONFIRMED, PRICED, "greeks_time", "delta")
+        times = priced.filter(pl.col("position") != 0).select(names)
+        found: tuple[dict[Key, datetime | None], ...] = ({}, {}, {})
+        for account, conid, confirmed, at, greeks, delta in times.iter_rows():
+            key = (account, conid)
+            found[0][key], found[1][key] = confirmed, at
+            if delta is not None:
+                found[2][key] = greeks
+        return cls(now=now, confirmed=found[0], priced=found[1], greeks=found[2])
 
     def age_s(self, key: Key) -> float | None:
-        """Return the age of the value of a holding, in seconds; None if unknown."""
-        at = self.confirmed.get(key)
-        return None if at is None else max((self.now - at).total_seconds(), 0.0)
+        """Return the age of the price of a holding, in seconds; None if unknown."""
+        return self._since_s(self.priced.get(key))
+
+    def greeks_age_s(self, key: Key) -> float | None:
+        """Return the age of the greeks of a holding, in seconds; None if unknown."""
+        return self._since_s(self.greeks.get(key))
 
     def oldest_s(self, keys: Iterable[Key]) -> float | None:
-        """Return the greatest age in seconds; None if one is unknown, or without keys."""
-        ages = [self.age_s(key) for key in keys]
-        known = [age for age in ages if age is not None]
-        return max(known) if known and len(known) == len(ages) else None
+        """Return the greatest age of a price in seconds; None if one is unknown, or without any."""
+        return _oldest(self.age_s(key) for key in keys)
+
+    def oldest_greeks_s(self, keys: Iterable[Key]) -> float | None:
+        """Return the greatest age of greeks, as `oldest_s`; keys without greeks are left out."""
+        return _oldest(self.greeks_age_s(key) for key in keys if key in self.greeks)
+
+    def _since_s(self, at: datetime | None) -> float | None:
+        return None if at is None else max((self.now - at).total_seconds(), 0.0)
 
 
-def money_by_strategy(
-    exposures: Iterable[Exposure],
-    legs: Iterable[ActiveContract],
-    latest: Iterable[PositionUpdate],
-    ages: Ages,
+def _oldest(ages: Iterable[float | None]) -> float | None:
+    """Return the greatest age; None if one is unknown, or without any."""
+    listed = list(ages)
+    known = [age for age in listed if age is not None]
+    return max(known) if known and len(known) == len(listed) else None
+
+
+TOTAL = "total"
+BASE_TOTAL = "total in base"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookMoney:
+    """The money of the holdings, by strategy, in total and by underlying.
+
+    Attributes:
+        strategies: Each strategy by currency.
+        rest: What no strategy has, by account and currency (UNATTRIBUTED).
+        totals: All of both: by account and currency if there are several accounts, then by
+            currency.
+        in_base: The totals of each account in its base currency, by the broker's exchange rates;
+            only if a holding has another currency.
+        underlyings: All holdings by underlying and currency.
+    """
+
+    strategies: tuple[Money, ...]
+    rest: tuple[Money, ...]
+    totals: tuple[Money, ...]
+    in_base: tuple[Money, ...]
+    underlyings: tuple[Money, ...]
+
+
+def money_of(
+    found: Split,
+    now: datetime,
+    *,
     streamed: frozenset[int] | None,
-) -> list[Money]:
-    """Sum the exposures of each strategy over the classes of asset, by currency.
+    accounts: Iterable[AccountSummary] = (),
+    strategy: str | None = None,
+) -> BookMoney:
+    """Return the money of the holdings; of one strategy alone if it is named.
 
     Args:
-        exposures: Rows of the table strategy_exposure, from `exposures`.
-        latest: The newest rows.
+        found: The parts of the holdings.
+        now: The time at which ages end.
         streamed: The conids that use a line; None while no owner is connected.
+        accounts: The newest values of the accounts, with their exchange rates.
+        strategy: The only strategy of interest.
     """
-    held: dict[int, list[PositionUpdate]] = defaultdict(list)
-    for row in latest:
-        if row.position:
-            held[row.conid].append(row)
-    rows_of: dict[tuple[str, str], dict[Key, PositionUpdate]] = defaultdict(dict)
-    for leg in legs:
-        for row in held[leg.conid]:
-            if leg.removed_at is None and leg.account in (None, row.account):
-                rows_of[leg.strategy_id, row.currency][row.account, row.conid] = row
-    groups: dict[tuple[str, str | None], list[Exposure]] = defaultdict(list)
-    for exposure in exposures:
-        groups[exposure.strategy_id, exposure.currency].append(exposure)
-    found = []
-    for (name, currency), group in groups.items():
-        keys = rows_of.get((name, currency or ""), {})
-        found.append(
-            Money(
-                name=name,
-                currency=currency,
-                value=add(e.market_value for e in group),
-                gamma=add(e.gamma for e in group),
-                **_sums(group),
-                oldest_age_s=ages.oldest_s(keys),
-                lines=None
-                if streamed is None
-                else len({conid for _, conid in keys}.intersection(streamed)),
-                unvalued=sum(e.legs_without_value for e in group),
-                partial=incomplete(keys.values()),
-            )
-        )
-    return found
+    if strategy is not None:
+        of = pl.col("strategy_id") == strategy
+        found = Split(found.parts.filter(of), found.legs.filter(of))
+    is_rest = pl.col("strategy_id") == UNATTRIBUTED
+    of_strategies = Split(found.parts.filter(~is_rest), found.legs.filter(~is_rest))
+    rest = Split(found.parts.filter(is_rest), found.legs.filter(is_rest))
 
+    def by(one: Split, *names: str) -> list[Money]:
+        rows = summed(one, names, now).iter_rows(named=True)
+        return [_money(row, now, streamed) for row in rows]
 
-def incomplete(rows: Iterable[PositionUpdate]) -> tuple[str, ...]:
-    """Return the names of the sums that leave out some of the rows.
-
-    A stock or a future has no greeks: their sums do not leave it out.
-    """
-    found = {
-        name
-        for row in rows
-        for name, column in SUMS.items()
-        if getattr(row, column) is None and (name not in GREEKS or row.right is not None)
-    }
-    return tuple(sorted(found | ({"dollar_delta"} if found & GREEKS else set())))
-
-
-def total_by_currency(parts: Iterable[Money], name: str = "total") -> list[Money]:
-    """Add the parts of each currency; a part without a currency is left out.
-
-    A leg that two strategies claim as a whole counts in both, and twice in the total.
-    """
-    groups: dict[str, list[Money]] = defaultdict(list)
-    for part in parts:
-        if part.currency is not None:
-            groups[part.currency].append(part)
-    return [_total(name, currency, groups[currency]) for currency in sorted(groups)]
-
-
-def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
-    valued = [part for part in parts if part.legs_held]
-    ages = [part.oldest_age_s for part in valued if part.oldest_age_s is not None]
-    return Money(
-        name=name,
-        currency=currency,
-        value=add(part.value for part in parts),
-        gamma=None,
-        **_sums(parts),
-        oldest_age_s=max(ages) if ages and len(ages) == len(valued) else None,
-        lines=None,  # strategies share lines
-        unvalued=sum(part.unvalued for part in parts),
-        partial=tuple(sorted({name for part in parts for name in part.partial})),
+    by_account = [one for one in by(found, "account", "currency") if one.currency is not None]
+    several = len({one.account for one in by_account}) > 1
+    totals = [*(by_account if several else ()), *by(found, "currency")]
+    return BookMoney(
+        strategies=tuple(by(of_strategies, "strategy_id", "currency")),
+        rest=tuple(by(rest, "strategy_id", "account", "currency")),
+        totals=tuple(one for one in totals if one.currency is not None),
+        in_base=tuple(_in_base(by_account, accounts, now)),
+        underlyings=tuple(by(found, "symbol", "currency")),
     )
 
 
-ADDED = ("legs", "legs_held", "unrealized_pnl", "daily_pnl", "dollar_delta", "theta", "vega")
-"""Fields that are added: exposures to the sums of a strategy, strategies to the total."""
+def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:
+    def age_s(at: datetime | None) -> float | None:
+        return None if at is None else max((now - at).total_seconds(), 0.0)
+
+    held, name = row["holdings"], row.get("strategy_id") or row.get("symbol")
+    is_total = name is None
+    return Money(
+        name=name or TOTAL,
+        account=row.get("account"),
+        currency=row["currency"],
+        legs=row["legs"] - row["legs_held"] + held if is_total else row.get("legs", held),
+        legs_held=held if is_total else row.get("legs_held", held),
+        **{name: row[of] for name, of in _SUMS.items()},
+        **{name: row[name] for name in _COUNTS},
+        oldest_age_s=age_s(row["priced_at"]),
+        oldest_greeks_s=age_s(row["greeks_at"]),
+        lines=None if streamed is None else len(streamed.intersection(row["conids"] or ())),
+        unvalued=row["legs_without_value"],
+        short_in_money=row["short_legs_in_money"],
+        short_unknown=row["short_legs_unknown"],
+        differences=row.get("differences"),
+        partial=tuple(name for name, of in _SUMS.items() if row[f"without_{of}"]),
+    )
 
 
-def _sums(parts: Sequence[Exposure | Money]) -> dict[str, Any]:
-    return {name: add(getattr(part, name) for part in parts) for name in ADDED}
+def _in_base(
+    totals: Sequence[Money], accounts: Iterable[AccountSummary], now: datetime
+) -> Iterator[Money]:
+    """Yield the total of each account with other currencies, in its base currency."""
+    for account in accounts:
+        parts = [one for one in totals if one.account == account.account]
+        currencies = {one.currency for one in parts}
+        if account.currency is None or currencies <= {account.currency}:
+            continue
+        rates, at = account.rates, account.rates_received_at
+        without = tuple(sorted(one for one in currencies if one and one not in rates))
+        sums: dict[str, Any] = {
+            name: None if without else add(_converted(one, name, rates) for one in parts)
+            for name in _SUMS
+        }
+        counts: dict[str, Any] = {name: sum(getattr(p, name) for p in parts) for name in _ADDED}
+        yield replace(
+            parts[0],
+            name=BASE_TOTAL,
+            currency=account.currency,
+            **sums,
+            **counts,
+            oldest_age_s=_oldest(one.oldest_age_s for one in parts),
+            oldest_greeks_s=max((a for p in parts if (a := p.oldest_greeks_s)), default=None),
+            nearest_expiry=min((d for p in parts if (d := p.nearest_expiry)), default=None),
+            lines=None,  # of each currency they are in its own total
+            differences=None,
+            partial=tuple(name for name in _SUMS if any(name in one.partial for one in parts)),
+            rates_age_s=None if at is None else max((now - at).total_seconds(), 0.0),
+            without_rate=without,
+        )
+
+
+def _converted(one: Money, name: str, rates: Mapping[str, float]) -> float | None:
+    value: float | None = getattr(one, name)
+    return None if value is None or one.currency is None else value * rates[one.currency]
+
+
+_ADDED = (
+    "legs",
+    "legs_held",
+    "delayed",
+    "unvalued",
+    "options",
+    "options_with_greeks",
+    "short_in_money",
+    "short_unknown",
+)
+"""Counts that are added over the currencies of an account."""

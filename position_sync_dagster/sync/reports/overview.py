@@ -7,6 +7,7 @@ from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
@@ -20,8 +21,9 @@ from position_sync_dagster.lake.lake import (
 )
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import money
-from position_sync_dagster.sync.reports.exposure import Exposure, exposures
+from position_sync_dagster.sync.reports.confirmations import with_priced
+from position_sync_dagster.sync.reports.exposure import Split, split
+from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
 from position_sync_dagster.sync.reports.status import (
     LoginStatus,
@@ -42,23 +44,29 @@ class Book:
         legs: The active legs.
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
+        split: The parts of all holdings, also of those that `of_strategies` leaves out.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
+        accounts: The newest values of the accounts, with their exchange rates.
     """
 
     latest: tuple[PositionUpdate, ...]
     holdings: tuple[BrokerPosition, ...]
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
-    ages: money.Ages
-    exposures: tuple[Exposure, ...]
+    ages: Ages
+    split: Split
     streamed: frozenset[int] | None
+    accounts: tuple[AccountSummary, ...] = ()
 
-    @property
-    def strategies(self) -> list[money.Money]:
-        """The money of each strategy, by currency."""
-        return money.money_by_strategy(
-            self.exposures, self.matching, self.latest, self.ages, self.streamed
+    def money(self, strategy: str | None = None) -> BookMoney:
+        """Return the money of all holdings, or of one strategy."""
+        return money_of(
+            self.split,
+            self.ages.now,
+            streamed=self.streamed,
+            accounts=self.accounts,
+            strategy=strategy,
         )
 
     @property
@@ -68,7 +76,7 @@ class Book:
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
-        """The name of each active leg that is held, and the age of its value in seconds."""
+        """The name of each active leg that is held, and the age of its price in seconds."""
         active = {leg.conid for leg in self.matching}
         return [
             (
@@ -88,15 +96,14 @@ class Overview:
         held: Holdings that the broker reports.
         current: Those whose value was confirmed within the last two refresh intervals, while their
             gateway is connected; 0 while it is not.
-        strategies, totals: The money by strategy, and its totals, each by currency.
+        money: The money of the holdings: by strategy, in total, by underlying.
     """
 
     status: Status
     book: Book
     held: int
     current: int
-    strategies: tuple[money.Money, ...]
-    totals: tuple[money.Money, ...]
+    money: BookMoney
 
 
 def read_book(
@@ -112,28 +119,31 @@ def read_book(
 
     Args:
         latest: The newest row of each holding of the logins (`rows_of_logins`).
-        of_strategies: Leave out holdings that no leg names; the sums of the strategies are the
-            same.
+        of_strategies: Make values of those rows alone that a leg names; the sums are the same.
         details: The contracts by conid, if the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
+    reported = all_broker_rows(lake, settings)
+    priced = with_priced(latest, reported, now, band=settings.value_band)
     if of_strategies:
         is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
         rows = updates_of(latest.filter(is_of_leg))
-        holdings = broker_positions_of(all_broker_rows(lake, settings).filter(is_of_leg))
+        holdings = broker_positions_of(reported.filter(is_of_leg))
+        ages = Ages.of(priced.filter(is_of_leg), now)
     else:
         rows = updates_of(latest)
         holdings = all_broker_holdings(lake, settings)
+        ages = Ages.of(priced, now)
     sessions = (lake.sessions.sync.current(login.gateway_id) for login in settings.logins)
     live = {
         session.gateway_id
         for session in sessions
         if session is not None and session.is_alive(now) and session.state == SessionState.LIVE
     }
-    since, ages = current_since(settings, now), money.Ages.of(rows, holdings, now)
+    since = current_since(settings, now)
     streamed = frozenset(
         row.conid
         for row in rows
@@ -150,8 +160,9 @@ def read_book(
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         ages=ages,
-        exposures=tuple(exposures(legs, rows, now=now, details=details, confirmed=ages.confirmed)),
+        split=split(legs, priced, details),
         streamed=streamed if live else None,
+        accounts=tuple(lake.account_values.sync.latest_summaries()),
     )
 
 
@@ -180,7 +191,6 @@ class OverviewReader:
         for holding in book.holdings:
             if holding.position:
                 held[holding.gateway_id].add(holding.key)
-        strategies = tuple(book.strategies)
         return Overview(
             status=status,
             book=book,
@@ -189,12 +199,11 @@ class OverviewReader:
                 count_current(held[login.gateway_id], book.ages, login, settings)
                 for login in status.each_login
             ),
-            strategies=strategies,
-            totals=tuple(money.total_by_currency(strategies)),
+            money=book.money(),
         )
 
 
-def count_current(held: set[Key], ages: money.Ages, status: LoginStatus, settings: Settings) -> int:
+def count_current(held: set[Key], ages: Ages, status: LoginStatus, settings: Settings) -> int:
     """Count the holdings whose value is current now; 0 while the gateway is not connected."""
     if status.session_state != SessionState.LIVE or status.session_since is None:
         return 0

@@ -15,7 +15,7 @@ import polars as pl
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
-from position_sync_dagster.sync.reports.exposure import add, exposures
+from position_sync_dagster.sync.reports.exposure import add, claims_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def profit_lines(
 
 
 def lines_of(rows: pl.DataFrame, legs: list[ActiveContract]) -> list[ProfitLine]:
-    """Sum the newest rows at each point, with the shares of strategies as in `exposures`."""
+    """Sum the newest rows at each point, with the shares of strategies as in `claims_of`."""
     found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
     newest: dict[tuple[str, int], PositionUpdate] = {}
     for part in rows.partition_by("slot", maintain_order=True):
@@ -58,10 +58,12 @@ def lines_of(rows: pl.DataFrame, legs: list[ActiveContract]) -> list[ProfitLine]
         newest |= {
             (row["account"], row["conid"]): _update(row) for row in part.iter_rows(named=True)
         }
+        held = {key: row.position for key, row in newest.items()}
         sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-        for one in exposures(legs, newest.values()):
-            if one.currency is not None:
-                sums[one.strategy_id, one.currency].append(one.daily_pnl)
+        for n, holding, share in claims_of(legs, held):
+            row = newest[holding]
+            profit = None if row.daily_pnl is None else row.daily_pnl * share
+            sums[legs[n].strategy_id, row.currency].append(profit)
         for key, values in sums.items():
             found[key].append((slot, add(values)))
     return [
@@ -110,7 +112,7 @@ def draw_day(
     Args:
         lines: The profit and loss of each strategy. Only the MOST_LINES with the largest amounts
             are drawn.
-        ages: The name of each leg with the age of its value in seconds; None if unknown. The
+        ages: The name of each leg with the age of its price in seconds; None if unknown. The
             MOST_BARS oldest are drawn.
     """
     from matplotlib.figure import Figure
@@ -171,5 +173,5 @@ def _draw_ages(axes: "Axes", ages: Sequence[tuple[str, float | None]]) -> None:
     axes.tick_params(axis="y", labelsize=7)
     unknown = sum(age is None for _, age in ages)
     more = f"; {unknown} unknown" if unknown else ""
-    axes.set_title(f"Age of the value of each leg, seconds{more}", fontsize=9)
+    axes.set_title(f"Age of the price of each leg, seconds{more}", fontsize=9)
     axes.set_ylim(bottom=0)

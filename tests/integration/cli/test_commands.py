@@ -13,8 +13,10 @@ from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.reports.position_list import SORTED_BY
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support import legs
 from tests.support.holdings import make_holding
@@ -33,6 +35,10 @@ def row(conid, source, *, account=A, ago_s=1.0):
     return PositionUpdate(
         conid, "SPY", None, 1.0, 1.5, 150.0, 120.0, 30.0, at, account, source=source
     )
+
+
+def in_days(days):
+    return (utc_now() + timedelta(days=days)).date()
 
 
 leg = partial(legs.leg, quantity=1.0)
@@ -173,6 +179,59 @@ def test_the_age_of_a_position_is_that_of_its_value_and_unknown_by_a_wrong_clock
     assert lines[str(STREAMED)].rstrip().endswith("–")
 
 
+def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused(lake):
+    now = utc_now()
+    ticked = replace(
+        row(STREAMED, Source.STREAM, ago_s=0.1),
+        right=Right.CALL,
+        value_source=ValueOrigin.TICK,
+        value_time=now - timedelta(seconds=50),
+        delta=0.5,
+        greeks_time=now - timedelta(seconds=0.1),
+    )
+    delayed = replace(ticked, conid=QUEUED, value_time=None, market_data_type=3)
+    lake.updates.sync.append([ticked, delayed])
+    lake.registry.sync.add_many([leg(STREAMED, "iron")])
+    found = {one["conid"]: one for one in json.loads(run("positions", "--json"))}
+    assert 50 <= found[STREAMED]["age_s"] < 110
+    assert found[STREAMED]["greeks_age_s"] < 50
+    assert (found[STREAMED]["feed"], found[STALE]["feed"]) == ("live", None)
+    assert (found[QUEUED]["age_s"], found[QUEUED]["feed"]) == (None, "delayed")
+    (iron,) = json.loads(run("exposure", "--json"))["strategies"]
+    assert 50 <= iron["oldest_age_s"] < 110
+    assert iron["oldest_greeks_s"] < 50
+    (line,) = [line for line in run("positions").splitlines() if f" {QUEUED} " in line]
+    assert "delayed" in line
+
+
+def test_positions_are_sorted_by_a_shown_column_and_filtered(lake):
+    lake.updates.sync.append(
+        [
+            replace(row(STREAMED, Source.STREAM, ago_s=0.2), daily_pnl=-5.0, symbol="SPX"),
+            replace(row(QUEUED, Source.STREAM, ago_s=0.2), daily_pnl=3.0, expiry=in_days(6)),
+            replace(row(STALE, Source.STREAM, ago_s=0.2), daily_pnl=-9.0, expiry=in_days(8)),
+        ]
+    )
+    lake.registry.sync.add_many([leg(QUEUED, "iron")])
+
+    def conids(*arguments):
+        return [one["conid"] for one in json.loads(run("positions", "--json", *arguments))]
+
+    assert conids("--sort", "daily") == [STALE, STREAMED, QUEUED, SHARED]  # unknown comes last
+    assert conids("--sort", "-daily", "--limit", "2") == [QUEUED, STREAMED]
+    assert conids("--sort", "strategy")[0] == QUEUED
+    assert conids("--underlying", "spx") == [STREAMED]
+    assert conids("--expiring", "7d") == [QUEUED]
+    assert sorted(conids("--expiring", "2w")) == [QUEUED, STALE]
+    for column in SORTED_BY:
+        assert len(conids("--sort", column)) == 4
+        assert column in ("greeks", *run("positions").splitlines()[0].split())
+    for wrong in (["--sort", "pnl"], ["--expiring", "soon"]):
+        result = CliRunner().invoke(app, ["positions", *wrong])
+        assert result.exit_code == 2
+        assert wrong[1] in result.output
+
+
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
     every = json.loads(run("positions", "--json"))
     some = json.loads(run("positions", "--json", "--limit", "2"))
@@ -215,9 +274,16 @@ def test_an_unknown_strategy_is_an_error_that_names_it_and_those_that_are(
 def test_the_exposure_of_a_strategy_and_its_total(lake):
     lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(UNHELD, "iron"), leg(QUEUED, "calm")])
     lines = run("exposure").splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["calm", "iron", "iron", "total"]
-    (total,) = json.loads(run("exposure", "--json"))["totals"]
-    assert (total["currency"], total["legs_held"], total["theta"]) == ("USD", 2, None)
+    names = [line.split()[0] for line in lines[1:] if line]
+    rest = ["UNATTRIBUTED", "UNATTRIBUTED", "total", "total", "total"]
+    assert names[:8] == ["calm", "iron", "iron", *rest]
+    (line,) = [one for one in run("status").splitlines() if one.startswith("total USD")]
+    assert "value 600, unrealised 120" in line
+    assert "2 of 4 holdings in no strategy" in line
+    assert json.loads(run("status", "--json"))["totals"][2]["value"] == 600.0
+    totals = json.loads(run("exposure", "--json"))["totals"]
+    assert [(one["account"], one["legs_held"]) for one in totals] == [(A, 3), (B, 1), (None, 4)]
+    assert totals[2]["theta"] is None
     printed = json.loads(run("exposure", "--json", "--strategy", "iron"))
     assert {one["name"] for one in printed["strategies"]} == {"iron"}
 

@@ -7,9 +7,13 @@ import pytest
 
 from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
-from position_sync_dagster.lake.storage.frames import data_files
+from position_sync_dagster.lake.schema.codec import account_rows
+from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
+from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import Table
 
 A, B = "DUSIM0001", "DUSIM0002"
 LOGIN = "127.0.0.1:7497"
@@ -39,6 +43,24 @@ async def test_unknown_amounts_are_null_and_come_back_as_none(lake, row, clock):
     assert read == replace(values, row_id=read.row_id, trading_mode="SIMULATED")
     frame = await lake.account_values.latest()
     assert frame.select("net_liquidation", "cash", "currency").row(0) == (None, None, None)
+
+
+async def test_a_table_of_the_version_before_is_read_and_takes_exchange_rates(tmp_path, row):
+    new = ("exchange_rates", "rates_received_at")
+    columns = {name: kind for name, kind in ACCOUNT_VALUES.columns.items() if name not in new}
+    path = tmp_path / "account_values"
+    before = AccountValuesTable(path)
+    before.sync.table = Table(path, replace(ACCOUNT_VALUES, version=2, columns=columns))
+    await before.initialize()
+    old = account_rows([row(row_id="1")]).drop(new)
+    before.sync.table.transact(lambda handle: append(handle, old, {}, []))
+    later = AccountValuesTable(path)
+    [read] = await later.latest_summaries()
+    assert (read.net_liquidation, read.rates) == (1000.0, {"USD": 1.0})
+    await later.initialize()
+    await later.append([row(net=2.0, exchange_rates='{"EUR": 1.08}')])
+    [read] = await later.latest_summaries()
+    assert read.rates == {"EUR": 1.08, "USD": 1.0}
 
 
 @pytest.mark.in_store

@@ -10,9 +10,9 @@ from rich.console import Console
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
+from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.sync.reports.money import Ages, total_by_currency
+from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.overview import Book, Overview, count_current
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
@@ -24,7 +24,7 @@ from position_sync_dagster.terminal.board import (
 )
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, row
+from tests.support.money_rows import NOW, ages_of, row
 
 LIVE = Status(
     at=NOW, lake="lake", gateway_id="127.0.0.1:7497", session_state="LIVE", session_owner="STREAM",
@@ -49,28 +49,26 @@ def holding(conid: int, position: float = -2.0) -> BrokerPosition:
 
 
 def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overview:
-    rows = [row(1, value_source=ValueOrigin.TICK), row(2, value_source=ValueOrigin.TICK)]
+    rows = [row(n, value_source=ValueOrigin.TICK, value_time=NOW) for n in (1, 2)]
     active = [leg(1 + n % 2, f"strategy-{n}") for n in range(legs)]
-    ages = Ages.of(rows, [], NOW)
+    ages = ages_of(rows)
     book = Book(
         latest=tuple(rows),
         holdings=(holding(1), holding(2)),
         legs=tuple(active),
         matching=tuple(active),
         ages=ages,
-        exposures=tuple(exposures(active, rows, now=NOW)),
+        split=split(active, update_rows(rows)),
         streamed=frozenset({1, 2}),
     )
     book = replace(book, **values)  # type: ignore[arg-type]
-    strategies = tuple(book.strategies)
     held = {one.key for one in book.holdings}
     return Overview(
         status=status,
         book=book,
         held=len(held),
         current=count_current(held, ages, status, Settings()),
-        strategies=strategies,
-        totals=tuple(total_by_currency(strategies)),
+        money=book.money(),
     )
 
 
@@ -95,6 +93,15 @@ def test_the_board_fits_into_the_terminal(width, height, legs):
     assert "fill: SPY 575P" in text
     assert "total" in text
     assert "Ctrl-C" in text
+
+
+def test_the_board_has_what_no_strategy_has_the_total_and_underlyings_where_they_fit():
+    seen = overview(legs=1)  # of two holdings
+    small, large = "\n".join(screen(seen, 80)), "\n".join(screen(seen, 140, 50))
+    for text in (small, large):
+        assert "UNATTRIBUTED" in text
+        assert "total USD: greeks of 2 of 2 options" in text
+    assert "underlying" in large
 
 
 def test_before_the_tables_exist_the_addresses_are_there():

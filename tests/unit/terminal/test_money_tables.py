@@ -1,28 +1,23 @@
 """The money on a terminal: what fits into 80 columns, and what a wide one shows besides."""
 
 import io
-from datetime import timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.sync.reports.money import (
-    Ages,
-    Money,
-    money_by_strategy,
-    total_by_currency,
+from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.sync.reports.money import BookMoney
+from position_sync_dagster.terminal.money_tables import (
+    money_notes,
+    positions_table,
+    strategy_table,
+    underlying_table,
 )
-from position_sync_dagster.terminal.money_tables import positions_table, strategy_table
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, row
-
-
-def money(rows: list[PositionUpdate], legs: list[ActiveContract]) -> list[Money]:
-    found = exposures(legs, rows, now=NOW)
-    return money_by_strategy(found, legs, rows, Ages.of(rows, [], NOW), frozenset({1}))
+from tests.support.money_rows import NOW, ages_of, money, row
 
 
 def shown(table: object, width: int) -> list[str]:
@@ -31,34 +26,105 @@ def shown(table: object, width: int) -> list[str]:
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
+def strategies_shown(found: BookMoney, width: int) -> list[str]:
+    return shown(
+        strategy_table(found.strategies, [*found.rest, *found.totals, *found.in_base], width), width
+    )
+
+
 LEGS = [leg(1, "iron-condor-with-a-very-long-name"), leg(2, "b"), leg(3, "c")]
 ROWS = [row(1), row(2, currency="EUR", daily_pnl=None), row(4)]
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_strategies_fit_and_no_currency_is_added_to_another(width):
-    strategies = money(ROWS, LEGS)
-    lines = shown(strategy_table(strategies, total_by_currency(strategies), width), width)
+    lines = strategies_shown(money(ROWS, LEGS), width)
     assert max(map(len, lines)) <= width
-    heading, first, second, _, *totals = lines
+    heading, first, second, _, rest, *totals = lines
     for wanted in ("strategy", "legs", "value", "unreal", "daily", "$delta", "theta", "oldest"):
         assert wanted in heading.split()
     assert "-246,900" in next(line for line in lines if line.startswith("iron-condor"))
     assert [line.split()[:2] for line in totals] == [["total", "EUR"], ["total", "USD"]]
+    assert rest.split()[:3] == ["UNATTRIBUTED", "USD", "1/1"]
     assert ("lines" in heading) == (width > 80)
     assert {"7.0", "s"} <= set(first.split() + second.split())
 
 
+def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
+    rows = [row(1), row(2, delta=None, gamma=None, vega=None, theta=None, daily_pnl=None)]
+    found = money(rows, [leg(1, "a", quantity=-3.0), leg(2, "b", quantity=-1.0)])
+    assert [one.plain for one in money_notes(found, 140)] == [
+        "total USD: greeks of 1 of 2 options",
+        "a: SPY 575P 15Dec28: claims -3, has -2",
+        "UNATTRIBUTED: SPY 575P 15Dec28: -1 of -2 in no strategy",
+    ]
+    *_, total = strategies_shown(found, 140)
+    assert {"60,000*", "20.0*", "-1,234*", "-493,800"} <= set(total.split())
+
+
+IN_EURO = AccountSummary(
+    account="DUSIM0001",
+    currency="EUR",
+    timestamp=NOW,
+    exchange_rates='{"USD": 0.8}',
+    rates_received_at=NOW - timedelta(seconds=12),
+)
+
+
+def test_the_total_in_the_base_currency_is_by_the_rates_of_the_broker_and_says_their_age():
+    rows = [row(1), row(2, currency="EUR", unrealized_pnl=None)]
+    found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
+    (total,) = found.in_base
+    assert (total.currency, total.value) == ("EUR", -246_900 * 1.8)
+    assert total.unrealized_pnl == -12_345 * 0.8
+    assert "unrealized_pnl" in total.partial
+    assert (total.legs_held, total.options) == (2, 2)
+    line = next(ln for ln in strategies_shown(found, 140) if ln.startswith("total in base"))
+    assert {"EUR", "-444,420", "-9,876*"} <= set(line.split())
+    notes = [one.plain for one in money_notes(found, 140)]
+    assert "total in base DUSIM0001 EUR: by the broker's exchange rates, 12 s old" in notes
+
+
+def test_without_the_rate_of_a_currency_the_total_in_the_base_currency_is_unknown():
+    rows = [row(1), row(2, currency="JPY"), row(3, currency="EUR")]
+    found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
+    (total,) = found.in_base
+    assert (total.value, total.theta, total.without_rate) == (None, None, ("JPY",))
+    notes = [one.plain for one in money_notes(found, 140)]
+    assert "total in base DUSIM0001 EUR: unknown, no exchange rate of JPY" in notes
+
+
+def test_an_account_with_its_base_currency_alone_has_no_second_total():
+    in_dollars = replace(IN_EURO, currency="USD")
+    assert money([row(1)], [leg(1, "a")], accounts=[in_dollars]).in_base == ()
+    unknown = replace(IN_EURO, currency=None)
+    assert money([row(1)], [leg(1, "a")], accounts=[unknown]).in_base == ()
+
+
+def test_underlyings_have_dollar_greeks_the_nearest_expiry_and_short_options_in_the_money():
+    rows = [
+        row(1, underlying_price=500.0),
+        row(2, symbol="SPX", expiry=date(2026, 4, 17), underlying_price=None),
+    ]
+    heading, *lines = shown(underlying_table(money(rows, []).underlyings, 160), 160)
+    for wanted in ("$delta", "$gamma 1%", "theta", "vega", "expiry", "short ITM", "with greeks"):
+        assert wanted in heading
+    spx, spy = lines
+    # 2 short puts: delta 0.5 × 2 × 100 × 500; gamma −0.01 × 2 × 100 × 500² × 1 %
+    assert {"SPY", "50,000", "-5,000", "15Dec28", "1"} <= set(spy.split())
+    assert {"SPX", "17Apr26"} <= set(spx.split())
+    assert "0 + 1?" in spx
+
+
 def test_a_leg_that_is_not_held_has_dashes_and_no_zeros():
-    (one,) = money([], [leg(3, "c")])
-    (line,) = shown(strategy_table([one], [], 140), 140)[1:]
+    (line,) = strategies_shown(money([], [leg(3, "c")]), 140)[1:]
     assert line.split()[:3] == ["c", "–", "0/1"]
     assert "0.0" not in line
 
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_positions_fit_with_greeks_strategy_age_and_totals(width):
-    ages = Ages.of(ROWS, [], NOW)
+    ages = ages_of(ROWS)
     strategies = {("DUSIM0001", 1): ["iron-condor-1", "calendar-1"]}
     lines = shown(positions_table(ROWS, ages, strategies, width), width)
     assert max(map(len, lines)) <= width
@@ -68,29 +134,65 @@ def test_positions_fit_with_greeks_strategy_age_and_totals(width):
     assert "SPY 575P 15Dec28" in first
     assert "iron-condor" in first
     assert first.endswith("7.0 s")
-    assert ("daily" in heading) == (width == 140)
+    assert ("source" in heading) == (width == 140)
     assert "total EUR" in lines[-2]
     assert "total USD" in lines[-1]
 
 
 def test_a_total_that_leaves_something_out_has_a_star():
     rows = [row(1), row(2, daily_pnl=None)]
-    lines = shown(positions_table(rows, Ages.of(rows, [], NOW), {}, 200), 200)
+    lines = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
     assert "-1,234*" in lines[-1]
     assert "-24,690*" not in lines[-1]
-    strategies = money(rows, [leg(1, "a"), leg(2, "a")])
-    assert "-1,234*" in shown(strategy_table(strategies, [], 140), 140)[1]
+    assert "-1,234*" in strategies_shown(money(rows, [leg(1, "a"), leg(2, "a")]), 140)[1]
 
 
 def test_an_age_that_is_not_known_makes_the_oldest_unknown():
     rows = [row(1), row(2, timestamp=NOW + timedelta(days=1))]
-    (one,) = money(rows, [leg(1, "a"), leg(2, "a")])
+    (one,) = money(rows, [leg(1, "a"), leg(2, "a")]).strategies
     assert one.oldest_age_s is None
+
+
+LINE = {"value_source": ValueOrigin.TICK, "price_kind": PriceKind.MARK}
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def test_the_age_is_that_of_the_price_with_that_of_greeks_beside_it_where_it_differs():
+    both = [
+        row(1, **LINE, timestamp=ago(1), value_time=ago(50), greeks_time=ago(1)),
+        row(2, **LINE, timestamp=ago(1), value_time=ago(1), greeks_time=ago(3)),
+    ]
+    for width in (80, 200):
+        heading, first, second, total = shown(
+            positions_table(both, ages_of(both), {}, width), width
+        )
+        assert heading.endswith("greeks")
+        assert first.split()[-4:] == ["50", "s", "1.0", "s"]
+        assert second.endswith(" 1.0 s")
+        assert total.split()[-4:] == ["50", "s", "3.0", "s"]
+    heading, second, _ = shown(positions_table(both[1:], ages_of(both[1:]), {}, 200), 200)
+    assert "greeks" not in heading
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_price_of_delayed_data_says_so_in_each_table(width):
+    rows = [row(1, **LINE, market_data_type=3, value_time=None), row(2, **LINE, value_time=ago(1))]
+    lines = shown(positions_table(rows, ages_of(rows), {}, width), width)
+    assert lines[1].endswith("delayed")
+    assert lines[2].endswith("1.0 s")
+    assert lines[3].endswith("delayed")
+    lines = strategies_shown(money(rows, [leg(1, "a"), leg(2, "b")]), width)
+    assert lines[1].endswith("delayed")
+    assert lines[2].endswith("1.0 s")
+    assert lines[3].endswith("delayed")
 
 
 def test_the_value_of_a_future_is_notional_and_in_no_total():
     rows = [row(1), row(2, sec_type="FUT", right=None, strike=None, market_value=9e6)]
-    heading, *lines = shown(positions_table(rows, Ages.of(rows, [], NOW), {}, 200), 200)
+    heading, *lines = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
     assert "notional" in heading
     assert "-246,900" in lines[-1]
     assert "9,000,000" in lines[-1]

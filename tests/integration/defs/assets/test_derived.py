@@ -122,8 +122,8 @@ def test_rows_that_no_strategy_names_become_no_objects(
     latest, now = lake.updates.sync.latest(), seconds_ago(0)
     whole = overview.read_book(lake, settings, now, latest=latest)
     alone = overview.read_book(lake, settings, now, latest=latest, of_strategies=True)
-    assert alone.strategies == whole.strategies
-    assert alone.exposures == whole.exposures
+    assert alone.money() == whole.money()
+    assert alone.split.parts.equals(whole.split.parts)
     assert [row.conid for row in alone.latest] == [3]
     made = []
 
@@ -152,7 +152,8 @@ def test_a_leg_that_is_another_contract_than_its_conid_is_named_and_not_summed(
     append_row(1, seconds_ago(60), market_value=150.0)
     append_row(2, seconds_ago(60), market_value=50.0)
     result = materialize(strategy_exposure)
-    (found,) = rows(settings, STRATEGY_EXPOSURE).iter_rows(named=True)
+    rest, found = rows(settings, STRATEGY_EXPOSURE).sort("strategy_id").iter_rows(named=True)
+    assert (rest["strategy_id"], rest["market_value"]) == ("UNATTRIBUTED", 50.0)
     assert (found["legs"], found["market_value"]) == (2, 150.0)
     assert found["mismatches"] == "2: its strike is 5000, not 5100"
     assert number(result, "strategy_exposure", "legs_without_value") == 1
@@ -161,8 +162,8 @@ def test_a_leg_that_is_another_contract_than_its_conid_is_named_and_not_summed(
 def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
     materialize, settings, lake, append_row, seconds_ago
 ) -> None:
-    new = list(STRATEGY_EXPOSURE.columns)[-9:]
-    assert new[0] == "dollar_delta"
+    names = list(STRATEGY_EXPOSURE.columns)
+    new = names[names.index("dollar_delta") :]
     columns = {name: kind for name, kind in STRATEGY_EXPOSURE.columns.items() if name not in new}
     before = replace(STRATEGY_EXPOSURE, version=1, columns=columns)
     DerivedTable(settings.table(before.name), before).replace(pl.DataFrame(schema=before.polars))
@@ -226,18 +227,44 @@ def test_the_exposure_page_shows_each_strategy_and_never_adds_currencies(
     materialize(strategy_exposure)
     stored = instance.get_latest_materialization_event(dg.AssetKey("strategy_exposure"))
     found = stored.asset_materialization
-    first, second = records(found, "strategies_table")
+    first, second, *totals = records(found, "strategies_table")
     assert (first["strategy"], first["legs held / of"], first["value"]) == ("a", "2 / 2", 150.0)
     assert (first["daily P&L"], first["theta"], first["without value"]) == (7.0, None, 1)
     assert (second["strategy"], second["currency"], second["daily P&L"]) == ("b", "EUR", -3.0)
-    assert 59 < first["oldest value (s)"] < 90
-    totals = {k: v.value for k, v in found.metadata.items() if k.startswith("total/")}
+    assert 59 < first["oldest price (s)"] < 90
+    totals = {
+        name: value.value
+        for name, value in found.metadata.items()
+        if name.startswith("total/") and not name.endswith("not_of_all")
+    }
     assert totals == {
+        "total/EUR/value": 70.0,
+        "total/USD/value": 150.0,
         "total/USD/daily_pnl": 7.0,
         "total/USD/unrealized_pnl": -20.0,
         "total/EUR/daily_pnl": -3.0,
         "total/EUR/unrealized_pnl": 50.0,
     }
+
+
+@pytest.mark.usefixtures("two_strategies")
+def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_holdings(
+    materialize, settings, append_row, seconds_ago
+) -> None:
+    append_row(9, seconds_ago(5), market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
+    found = event(materialize(strategy_exposure), "strategy_exposure")
+    listed = {(row["strategy"], row["currency"]): row for row in records(found, "strategies_table")}
+    assert listed["UNATTRIBUTED", "USD"]["value"] == 1000.0
+    assert listed["total", "USD"]["value"] == 1150.0
+    assert listed["total", "USD"]["daily P&L"] == 6.0
+    assert listed["total", "USD"]["greeks of / options"] == "0 / 1"
+    assert "theta" in listed["total", "USD"]["not of all"]
+    assert "theta" in found.metadata["total/USD/not_of_all"].value
+    assert found.metadata["unattributed"].value == 1
+    table = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
+    assert table["market_value"].sum() == 1150.0
+    (underlying, _) = records(found, "underlyings_table")
+    assert underlying["underlying"] == "SPY"
 
 
 @pytest.mark.usefixtures("two_strategies")

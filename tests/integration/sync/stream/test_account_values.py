@@ -97,6 +97,25 @@ async def test_the_first_row_of_each_account_is_whole_and_agrees_with_its_book(
     assert first["maintenance_margin"] > 0
 
 
+async def test_the_exchange_rates_of_an_account_are_recorded_and_an_unknown_one_is_left_out(
+    recording, arrives, one_account
+):
+    in_euro = replace(one_account.accounts[0], currency="EUR")
+    book = replace(one_account, accounts=(in_euro,))
+
+    def prepare(sim):
+        sim.exchange_rate("USD", 0.9218736)
+
+    async with recording(book, prepare=prepare) as (sim, _):
+        row = await arrives(lambda row: row.exchange_rates is not None)
+        assert row.rates == {"EUR": 1.0, "USD": 0.9218736}
+        assert row.rates_received_at <= row.timestamp
+        sim.exchange_rate("USD", 0.0)
+        sim.silence_account(A)  # it is downloaded again
+        row = await arrives(lambda row: "USD" not in row.rates)
+        assert row.net_liquidation is not None
+
+
 async def test_a_change_is_a_row_and_silence_is_none(recording, lake, arrives, one_account):
     still = {"autostep": True, "tick_interval_s": 3600.0}
     async with recording(one_account, **still) as (sim, _):

@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain import streamed_holding
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.sync.reports.position_list import PositionQuery, read_positions
 
 A = "DUSIM0001"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
@@ -204,6 +206,24 @@ async def test_a_model_that_ticks_keeps_no_dead_quote_alive(
         )
         assert (row.value_source, row.bid) == (ValueOrigin.PNL_SINGLE, None)
         assert "differs" in row.note or "farm broke" in row.note
+
+
+async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
+    stream_legs, eventually, lake, settings_for
+):
+    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
+        await eventually(lambda: (row := received.newest(A, PUT)) and row.price_kind == "MARK")
+        sim.ticking(PUT, ["model"])
+        settings = settings_for(sim)
+
+        def price_is_older_than_greeks():
+            found = read_positions(lake, settings, utc_now(), PositionQuery())
+            kinds = {row.conid: row.price_kind for row in found.rows}
+            price_s = found.ages.age_s((A, PUT))
+            greeks_s = found.ages.greeks_age_s((A, PUT))
+            return kinds.get(PUT) == "MARK" and greeks_s is not None and price_s > greeks_s + 1.0
+
+        await eventually(price_is_older_than_greeks)
 
 
 async def test_greeks_that_end_while_the_quote_goes_on_are_unknown(stream_legs, eventually):

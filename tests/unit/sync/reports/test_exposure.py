@@ -4,11 +4,22 @@ import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.sync.reports.exposure import AssetClass, Exposure, exposures
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.sync.reports import exposure
+from position_sync_dagster.sync.reports.exposure import (
+    UNATTRIBUTED,
+    AssetClass,
+    Exposure,
+    claims_of,
+)
 from tests.support.contracts import contract_details
 from tests.support.legs import leg
 
@@ -34,6 +45,28 @@ def row(conid: int, position: float = 4.0, **values: object) -> PositionUpdate:
         theta=-0.1,
     )
     return replace(plain, **values)  # type: ignore[arg-type]
+
+
+def exposures(
+    legs: list[ActiveContract],
+    rows: list[PositionUpdate],
+    *,
+    now: datetime = NOW,
+    details: dict[int, ContractDetails] | None = None,
+) -> list[Exposure]:
+    """Return the exposure of strategies; `every_part` has what belongs to none as well."""
+    found = every_part(legs, rows, now=now, details=details)
+    return [one for one in found if one.strategy_id != UNATTRIBUTED]
+
+
+def every_part(
+    legs: list[ActiveContract],
+    rows: list[PositionUpdate],
+    *,
+    now: datetime = NOW,
+    details: dict[int, ContractDetails] | None = None,
+) -> list[Exposure]:
+    return exposure.exposures(exposure.split(legs, update_rows(rows), details), now)
 
 
 def only(found: list[Exposure]) -> Exposure:
@@ -65,7 +98,8 @@ def test_a_claim_on_the_other_side_holds_nothing() -> None:
 
 def test_a_leg_in_any_account_takes_its_part_of_all_of_them() -> None:
     rows = [row(1, 3.0), row(1, 1.0, account="DUSIM2")]
-    assert only(exposures([leg(1, quantity=2.0)], rows)).market_value == pytest.approx(300.0)
+    found = exposures([leg(1, quantity=2.0)], rows)
+    assert [(one.account, one.market_value) for one in found] == [("DUSIM1", 225), ("DUSIM2", 75)]
     assert only(exposures([leg(1, account="DUSIM2")], rows)).market_value == pytest.approx(150.0)
 
 
@@ -198,3 +232,103 @@ def test_a_mismatched_leg_alone_has_no_value_even_where_nothing_is_held() -> Non
         assert (found.market_value, found.delta, found.oldest_value_at) == (None, None, None)
         assert (found.legs, found.legs_held, found.legs_without_value) == (1, len(held), 1)
         assert "its symbol is SPX, not SPY" in found.mismatches
+
+
+def test_legs_that_claim_more_than_is_held_share_it_by_their_quantities_and_are_named() -> None:
+    found = every_part([leg(1, "a", quantity=3.0), leg(1, "b", quantity=1.0)], [row(1, 2.0)])
+    assert [(one.strategy_id, one.market_value) for one in found] == [("a", 225.0), ("b", 75.0)]
+    assert found[0].differences == "SPY 575P 15Dec28: claims 3, has 1.5"
+
+
+def test_what_no_strategy_has_of_a_leg_is_unattributed_and_named() -> None:
+    rest, strategy = every_part([leg(1, "a", quantity=1.0)], [row(1, 4.0), row(2, 2.0)])
+    assert (rest.strategy_id, rest.account, rest.legs) == (UNATTRIBUTED, "DUSIM1", 2)
+    assert (rest.market_value, strategy.market_value) == (450.0 + 300.0, 150.0)
+    assert rest.differences == "SPY: 3 of 4 in no strategy"
+    assert strategy.differences is None
+
+
+def test_strategies_without_a_quantity_share_a_leg_in_equal_parts() -> None:
+    found = every_part([leg(1, "a"), leg(1, "b")], [row(1, 4.0)])
+    assert [(one.strategy_id, one.market_value) for one in found] == [("a", 300.0), ("b", 300.0)]
+    assert found[0].differences == "SPY 575P 15Dec28: in equal parts with b"
+
+
+def test_gamma_is_the_change_of_dollar_delta_when_the_underlying_moves_by_one_percent() -> None:
+    held = row(1, 4.0, underlying_price=500.0)
+    found = only(exposures([leg(1)], [held]))
+    moved = replace(held, delta=0.5 + 0.01 * 5.0)  # the underlying rises from 500 to 505
+    assert found.gamma_1pct == pytest.approx(0.01 * 4 * 100 * 5.0 * 500.0)
+    change = only(exposures([leg(1)], [moved])).dollar_delta - found.dollar_delta
+    assert found.gamma_1pct == pytest.approx(change)
+
+
+def test_the_sums_say_how_many_options_have_greeks() -> None:
+    rows = [row(1), row(2, delta=None), row(3, sec_type="STK", right=None, delta=None)]
+    rest = every_part([], rows)
+    counts = {one.asset_class: (one.options_with_greeks, one.options) for one in rest}
+    assert counts == {AssetClass.OPTION: (1, 2), AssetClass.STOCK: (0, 0)}
+
+
+ACCOUNTS = ("DUSIM1", "DUSIM2", "DUSIM3")
+numbers = st.none() | st.integers(-50, 50).map(float)
+
+
+@st.composite
+def books(draw: st.DrawFn) -> tuple[list[ActiveContract], list[PositionUpdate]]:
+    rows = [
+        row(
+            conid,
+            draw(st.sampled_from([-5.0, -2.0, 0.0, 1.0, 3.0, 4.0])),
+            account=account,
+            currency=("USD", "EUR", "USD")[conid - 1],
+            symbol=("SPY", "ESTX50", "SPX")[conid - 1],
+            **{name: draw(numbers) for name in ("market_value", "unrealized_pnl", "daily_pnl")},
+            **{name: draw(numbers) for name in ("delta", "gamma", "vega", "theta")},
+            underlying_price=draw(st.none() | st.just(100.0)),
+        )
+        for account in ACCOUNTS
+        for conid in (1, 2, 3)
+        if draw(st.booleans())
+    ]
+    terms = st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from([None, *ACCOUNTS]),
+        st.integers(1, 4),  # the fourth is not held
+        st.none() | st.sampled_from([-3.0, -1.0, 1.0, 2.0, 6.0]),
+    )
+    keys = draw(st.lists(terms, max_size=8, unique_by=lambda one: one[:3]))
+    return [leg(c, s, account=a, quantity=q) for s, a, c, q in keys], rows
+
+
+@given(book=books(), wrong=st.sets(st.integers(1, 3), max_size=1))
+@hypothesis.settings(max_examples=150, deadline=None)
+def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_missing(
+    book: tuple[list[ActiveContract], list[PositionUpdate]], wrong: set[int]
+) -> None:
+    legs, rows = book
+    details = {conid: contract_details(conid) for conid in wrong}  # another contract than the leg
+    found = every_part(legs, rows, details=details)
+    whole = every_part([], rows, details=details)
+    assert {one.strategy_id for one in whole} <= {UNATTRIBUTED}
+    names = ("market_value", "unrealized_pnl", "daily_pnl", "dollar_delta", "gamma_1pct")
+    for one in whole:
+        parts = [
+            e for e in found if (e.account, e.currency) == (one.account, one.currency) and e.options
+        ]
+        for name in (*names, "delta", "gamma", "vega", "theta"):
+            expected, values = getattr(one, name), [getattr(e, name) for e in parts]
+            known = [value for value in values if value is not None]
+            assert (sum(known) if known else None) == pytest.approx(expected, abs=1e-6)
+    held = {(r.account, r.conid): r.position for r in rows}
+    claims = claims_of(legs, held)
+    for key, position in held.items():
+        shares = [claim.share for claim in claims if claim.key == key]
+        assert all(share > 0 for share in shares)
+        assert sum(shares) <= 1 + 1e-9
+        assert not shares or position
+    for n, one_leg in enumerate(legs):
+        has = sum(claim.share * held[claim.key] for claim in claims if claim.leg == n)
+        if one_leg.quantity is not None:
+            assert has * one_leg.quantity >= 0
+            assert abs(has) <= abs(one_leg.quantity) + 1e-9
