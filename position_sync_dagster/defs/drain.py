@@ -133,7 +133,7 @@ def _logins(
         name = login.gateway_id
         partition = None if settings.gateways_file is None else name
         streams = recent_runs(instance, STREAM_JOB, limit=1, login=partition)
-        session = lake.sessions.sync.current(name)
+        session = lake.sessions.current(name)
         sees = session is not None and session.is_alive(now) and session.state is SessionState.LIVE
         state = LoginState(
             name=name,
@@ -143,7 +143,7 @@ def _logins(
             unavailable=None
             if sees
             else unavailable_reason(
-                session, lake.broker_positions.sync.newest_confirmation(name, now), login, now
+                session, lake.broker_positions.newest_confirmation(name, now), login, now
             ),
         )
         found.append((state, login.accounts or ()))

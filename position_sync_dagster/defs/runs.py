@@ -279,7 +279,7 @@ def _recorder(
         return
 
     recorder = RunRecorder(
-        position_sync.lake.runs.sync,
+        position_sync.lake.runs,
         run_id=context.run.run_id,
         job=context.run.job_name,
         step=step,

@@ -208,7 +208,7 @@ class Observer:
         latest = self._lake.updates.sync.latest_updates()
         now = utc_now()
         expectation = acceptance.expect_paths(simulator_process.held(self._control_port), legs)
-        holdings = self._lake.broker_positions.sync.read(self._settings.gateway_id)
+        holdings = self._lake.broker_positions.read(self._settings.gateway_id)
         confirmed = Ages.of(latest, holdings, now).confirmed
         coverage = acceptance.count_coverage(
             expectation, latest, since=self._since, confirmed=confirmed

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from typing import Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -23,8 +21,7 @@ from position_sync_dagster.lake.storage.fencing import (
 )
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
 
@@ -37,17 +34,19 @@ LOOK_BACK = timedelta(days=14)
 the history."""
 
 
-class SyncAccountValues:
-    """The table with blocking calls; see `AccountValuesTable`."""
+class AccountValuesTable:
+    """The table `account_values`: what each account was worth, one row per change.
+
+    Args:
+        clock: Returns the current time, which each commit records.
+
+    >>> lake.account_values.latest().select("account", "net_liquidation")  # doctest: +SKIP
+    """
 
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
         self._files = LedgerFiles(table)
-
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self.table.initialize()
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -140,43 +139,6 @@ class SyncAccountValues:
             lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
         )
         return rows.sort("timestamp", "row_id")
-
-    def version(self) -> int:
-        """Return the table's newest version."""
-        return self.table.version()
-
-
-class AccountValuesTable:
-    """The table `account_values`: what each account was worth, one row per change.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-        clock: Returns the current time, which each commit records.
-
-    Attributes:
-        sync: The same table with blocking calls.
-
-    >>> values = AccountValuesTable("data/lake/account_values")             # doctest: +SKIP
-    >>> (await values.latest()).select("account", "net_liquidation")        # doctest: +SKIP
-    """
-
-    def __init__(
-        self,
-        delta_lake_path: str | Path = "data/lake/account_values",
-        *,
-        clock: Clock = utc_now,
-        **options: Unpack[TableOptions],
-    ) -> None:
-        self.table = Table(delta_lake_path, ACCOUNT_VALUES, **options)
-        self.sync = SyncAccountValues(self.table, clock)
-
-    initialize = offloaded(SyncAccountValues.initialize)
-    append = offloaded(SyncAccountValues.append)
-    fence = offloaded(SyncAccountValues.fence)
-    latest = offloaded(SyncAccountValues.latest)
-    latest_summaries = offloaded(SyncAccountValues.latest_summaries)
-    between = offloaded(SyncAccountValues.between)
-    version = offloaded(SyncAccountValues.version)
 
 
 def _identified(summary: AccountSummary) -> AccountSummary:

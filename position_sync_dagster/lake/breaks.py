@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Unpack
 
 import polars as pl
 
@@ -16,8 +14,7 @@ from position_sync_dagster.lake.schema.codec import frame_of, moment
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import Table
 
 CLOSED = "closed"
 """The bucket of breaks that are gone."""
@@ -114,18 +111,14 @@ def next_breaks(
     return still_open, gone
 
 
-class SyncBreaks:
-    """The breaks with blocking calls; see `ReconciliationBreaks`."""
+class ReconciliationBreaks:
+    """The table `reconciliation_breaks`: one row per discrepancy, from its opening to its end."""
 
-    def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now, new_ids: NewIds = new_ids) -> None:
         self.table = table
         self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
         self._new_ids = new_ids
-
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self._lifecycle.initialize()
 
     def record(
         self,
@@ -219,34 +212,6 @@ class SyncBreaks:
         """Return the breaks that are gone, newest first."""
         rows = self._lifecycle.finished(lifecycle_partitions.in_bucket(CLOSED))
         return breaks_of(rows.sort("resolved_at", descending=True).head(limit))
-
-
-class ReconciliationBreaks:
-    """The table `reconciliation_breaks`: one row per discrepancy, from its opening to its end.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-
-    Attributes:
-        sync: The same table with blocking calls.
-    """
-
-    def __init__(
-        self,
-        delta_lake_path: str | Path = "data/lake/reconciliation_breaks",
-        *,
-        clock: Clock = utc_now,
-        new_ids: NewIds = new_ids,
-        **options: Unpack[TableOptions],
-    ) -> None:
-        self.table = Table(delta_lake_path, RECONCILIATION_BREAKS, **options)
-        self.sync = SyncBreaks(self.table, clock, new_ids)
-
-    initialize = offloaded(SyncBreaks.initialize)
-    record = offloaded(SyncBreaks.record)
-    accept = offloaded(SyncBreaks.accept)
-    open_breaks = offloaded(SyncBreaks.open_breaks)
-    closed_breaks = offloaded(SyncBreaks.closed_breaks)
 
 
 def breaks_of(frame: pl.DataFrame) -> list[Break]:

@@ -56,7 +56,7 @@ def verify(
     """
     # Records before rows: a run that ends in between seems to lack its record, but is within the
     # grace period.
-    stored = lake.runs.sync.since(since - MARGIN)
+    stored = lake.runs.since(since - MARGIN)
     written = rows_by_run(lake, since - MARGIN)
     earlier = {one.run_id for one in stored if one.started_at.date() < since}
     earlier |= {one.run_id for one in written if one.commits[0].at.date() < since}
@@ -74,7 +74,7 @@ def verify(
             runs=events.runs,
             kept_since=events.kept_since,
         )
-    sessions = lake.sessions.sync.history(SESSIONS_SEARCHED)
+    sessions = lake.sessions.history(SESSIONS_SEARCHED)
     alive = {s.run_id for s in sessions if s.run_id is not None and s.is_alive(now)}
     return Verification(
         since=since,
@@ -94,7 +94,7 @@ def repair_records(lake: Lake, findings: Iterable[AuditFinding]) -> list[RunReco
         LakeError: The table `runs` cannot be used; nothing was written.
     """
     records = [one.record for one in findings if one.record is not None]
-    lake.runs.sync.record(records)
+    lake.runs.record(records)
     return records
 
 

@@ -127,7 +127,7 @@ def read_book(
     else:
         rows = updates_of(latest)
         holdings = all_broker_holdings(lake, settings)
-    sessions = (lake.sessions.sync.current(login.gateway_id) for login in settings.logins)
+    sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live = {
         session.gateway_id
         for session in sessions
@@ -143,7 +143,7 @@ def read_book(
         and row.gateway_id in live
     )
     if details is None:
-        details = lake.contracts.sync.get({leg.conid for leg in legs})
+        details = lake.contracts.get({leg.conid for leg in legs})
     ages = money.Ages.of(rows, holdings, now)
     return Book(
         latest=tuple(rows),
@@ -175,7 +175,7 @@ class OverviewReader:
         status = read_status(lake, settings, now, latest=frame)
         unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
         if unknown:  # read once: a contract keeps its description, only its trading hours change
-            self._details |= lake.contracts.sync.get(unknown)
+            self._details |= lake.contracts.get(unknown)
         book = read_book(lake, settings, now, latest=frame, details=self._details)
         held: dict[str, set[Key]] = defaultdict(set)
         for holding in book.holdings:

@@ -14,6 +14,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import Coverage, LakeValues, ValueSource
 from position_sync_dagster.sync.reports.confirmations import (
@@ -132,7 +133,7 @@ class ReconciliationService:
             legs,
             reconciliation.Scope(
                 complete=coverage.complete,
-                details=await self._lake.contracts.get(conids),
+                details=await offload(self._lake.contracts.get, conids),
                 now=now,
                 stale_after=self._stale_after,
                 covers=coverage.covers,
@@ -142,7 +143,8 @@ class ReconciliationService:
         )
         for gateway_id, found in _by_login(result.discrepancies, logins).items():
             ids = holdings.filter(pl.col("gateway_id") == gateway_id).get_column("snapshot_id")
-            await self._lake.breaks.record(
+            await offload(
+                self._lake.breaks.record,
                 gateway_id,
                 found,
                 at=result.at,

@@ -76,7 +76,7 @@ async def test_what_runs_outlives_an_outage_of_the_store(
         ids = await lake.queue.insert_many(
             QueueRequest(conid, "SPY", account=ACCOUNT) for conid in MANY
         )
-        before = await lake.sessions.current(settings.gateway_id)
+        before = lake.sessions.current(settings.gateway_id)
 
         store.proxy.fail(Rule(fault))
         with pytest.raises(error):
@@ -108,7 +108,7 @@ async def test_what_runs_outlives_an_outage_of_the_store(
 
 
 async def _lives(lake: Lake, settings) -> bool:
-    session = await lake.sessions.current(settings.gateway_id)
+    session = lake.sessions.current(settings.gateway_id)
     return session is not None and session.is_alive(utc_now()) and session.state == "LIVE"
 
 
