@@ -20,7 +20,7 @@ from position_sync_dagster.defs.assets.table_asset import (
 )
 from position_sync_dagster.defs.libraries import codec, overview, pl, profit_curve, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
+from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.exposure import add
@@ -267,7 +267,6 @@ The holdings of each strategy, and their value.
   the number of legs left out is beside them. Futures count as notional, never as value.
 """,
 )
-@dagster_failures
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
