@@ -12,11 +12,9 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 
 Number = TypeVar("Number", int, float)
-
-FACTOR_TOLERANCE = 0.02
-"""Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier."""
 
 
 @dataclass(frozen=True, slots=True)
