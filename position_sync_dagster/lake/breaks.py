@@ -11,7 +11,7 @@ from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy,
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import lifecycle_partitions
 from position_sync_dagster.lake.schema.codec import frame_of, moment
-from position_sync_dagster.lake.schema.ids import NewIds, new_ids
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table
@@ -114,11 +114,10 @@ def next_breaks(
 class ReconciliationBreaks:
     """The table `reconciliation_breaks`: one row per discrepancy, from its opening to its end."""
 
-    def __init__(self, table: Table, clock: Clock = utc_now, new_ids: NewIds = new_ids) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
-        self._new_ids = new_ids
 
     def record(
         self,
@@ -148,7 +147,7 @@ class ReconciliationBreaks:
             new = found.join(known, on=_KEY, how="anti", maintain_order="left")
             opened = new.with_columns(
                 *lifecycle_partitions.LIVE_COLUMNS,
-                break_id=pl.Series(self._new_ids(at, new.height), dtype=pl.String),
+                break_id=pl.Series(new_ids(at, new.height), dtype=pl.String),
                 gateway_id=pl.lit(gateway_id),
                 state=pl.lit(BreakState.OPENED.value),
                 opened_at=moment(at),

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
-from position_sync_dagster.lake.schema.ids import NewIds, new_ids
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.lifecycle_partitions import (
     bucket_column,
     in_bucket,
@@ -37,11 +37,10 @@ PAST = "past"
 class GatewaySessions:
     """The table `gateway_sessions`: leases by which one process at a time owns a login."""
 
-    def __init__(self, table: Table, clock: Clock = utc_now, new_ids: NewIds = new_ids) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
-        self._new_ids = new_ids
 
     def acquire(
         self,
@@ -74,7 +73,7 @@ class GatewaySessions:
             session = GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
-                session_id=self._new_ids(now, 1)[0],
+                session_id=new_ids(now, 1)[0],
                 run_id=run_id,
                 host=host,
                 pid=pid,
