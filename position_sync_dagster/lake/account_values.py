@@ -13,12 +13,7 @@ from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.schema.codec import account_rows, account_summaries_of, moment
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.fencing import (
-    check_mode,
-    fence,
-    newest_token,
-    refuse_stale_owner,
-)
+from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
@@ -70,8 +65,12 @@ class AccountValuesTable:
 
         def step(handle: DeltaTable) -> AppendResult:
             for gateway_id, token in owners:
-                refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
-            check_mode(handle, (trading_mode_of(row.account) for row in rows), self.table.path)
+                fencing.refuse_stale_owner(
+                    token, fencing.newest_token(handle, gateway_id), gateway_id
+                )
+            fencing.check_mode(
+                handle, (trading_mode_of(row.account) for row in rows), self.table.path
+            )
             present = data_files(handle)
             stored = self._files.stored_ids(present, "row_id", frame.get_column("row_id"))
             new = frame.filter(~pl.col("row_id").is_in(list(stored)))
@@ -96,7 +95,7 @@ class AccountValuesTable:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: fence(handle, gateway_id, token))
+        self.table.transact(lambda handle: fencing.fence(handle, gateway_id, token))
 
     def latest(self, source: AccountSource = AccountSource.GATEWAY) -> pl.DataFrame:
         """Return the newest row of each account, in the order of accounts.

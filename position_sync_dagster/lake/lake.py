@@ -18,18 +18,8 @@ from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.runs import RunsTable
+from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import (
-    ACCOUNT_VALUES,
-    BROKER_POSITIONS,
-    CONTRACTS,
-    DERIVED,
-    EXECUTIONS,
-    GATEWAY_SESSIONS,
-    LATEST_POSITIONS,
-    RECONCILIATION_BREAKS,
-    RUNS,
-)
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -103,19 +93,19 @@ class Lake:
         return PositionUpdatesTable(
             self.table_path("position_updates"),
             clock=self._clock,
-            known=self._table(LATEST_POSITIONS),
+            known=self._table(specs.LATEST_POSITIONS),
             **self._options,
         )
 
     @cached_property
     def broker_positions(self) -> BrokerPositionsTable:
         """The table broker_positions."""
-        return BrokerPositionsTable(self._table(BROKER_POSITIONS))
+        return BrokerPositionsTable(self._table(specs.BROKER_POSITIONS))
 
     @cached_property
     def contracts(self) -> ContractsTable:
         """The table contracts."""
-        return ContractsTable(self._table(CONTRACTS))
+        return ContractsTable(self._table(specs.CONTRACTS))
 
     @cached_property
     def sessions(self) -> GatewaySessions:
@@ -128,27 +118,27 @@ class Lake:
         It has a lock of its own, so that the renewal of a lease does not wait for other uses of
         the table in this process.
         """
-        return GatewaySessions(self._table(GATEWAY_SESSIONS), self._clock)
+        return GatewaySessions(self._table(specs.GATEWAY_SESSIONS), self._clock)
 
     @cached_property
     def breaks(self) -> ReconciliationBreaks:
         """The table reconciliation_breaks."""
-        return ReconciliationBreaks(self._table(RECONCILIATION_BREAKS), self._clock)
+        return ReconciliationBreaks(self._table(specs.RECONCILIATION_BREAKS), self._clock)
 
     @cached_property
     def executions(self) -> ExecutionsTable:
         """The table executions."""
-        return ExecutionsTable(self._table(EXECUTIONS))
+        return ExecutionsTable(self._table(specs.EXECUTIONS))
 
     @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
-        return AccountValuesTable(self._table(ACCOUNT_VALUES), self._clock)
+        return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
 
     @cached_property
     def runs(self) -> RunsTable:
         """The table runs."""
-        return RunsTable(self._table(RUNS))
+        return RunsTable(self._table(specs.RUNS))
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -169,7 +159,7 @@ class Lake:
     @property
     def derived_tables(self) -> tuple[Table, ...]:
         """Return the tables that are computed from the others; their first rows create them."""
-        return tuple(map(self._table, DERIVED))
+        return tuple(map(self._table, specs.DERIVED))
 
     @property
     def all_tables(self) -> tuple[Table, ...]:

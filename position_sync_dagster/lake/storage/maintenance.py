@@ -22,14 +22,8 @@ from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE, in_parts
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
+from position_sync_dagster.lake.storage import frames
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.frames import (
-    data_files,
-    files_in,
-    overwrite,
-    rows_between,
-    scan,
-)
 from position_sync_dagster.lake.storage.table import Table
 
 PART = PARTITION_COLUMNS[1]
@@ -82,7 +76,7 @@ def _find(handle: DeltaTable, spec: TableSpec) -> DoubledRows:
     key = list(spec.key) or _compared(spec)
     surplus, examples = 0, list[str]()
     for predicate in _overlaps(handle, spec):
-        rows = scan(handle, spec, predicate, key)
+        rows = frames.scan(handle, spec, predicate, key)
         doubled = rows.group_by(key, maintain_order=True).len().filter(pl.col("len") > 1)
         surplus += int((doubled.get_column("len") - 1).sum())
         named = (row for row in doubled.select(key[:4]).head(3).iter_rows(named=True))
@@ -91,10 +85,10 @@ def _find(handle: DeltaTable, spec: TableSpec) -> DoubledRows:
 
 
 def _remove(spec: TableSpec, where: str, handle: DeltaTable) -> int:
-    rows = scan(handle, spec, where)
+    rows = frames.scan(handle, spec, where)
     single = rows.unique(_compared(spec), keep="first", maintain_order=True)
     if single.height < rows.height:
-        overwrite(handle, single, where, {"action": "remove doubled rows"})
+        frames.overwrite(handle, single, where, {"action": "remove doubled rows"})
     return rows.height - single.height
 
 
@@ -104,7 +98,7 @@ def _compared(spec: TableSpec) -> list[str]:
 
 def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
     """Return a predicate for each range along `order` in which files of a partition overlap."""
-    files = data_files(handle)
+    files = frames.data_files(handle)
     statistics = [f"{name}.{spec.order}" for name in ("min", "max", "null_count")]
     if spec.order is None or not set(statistics) <= set(files.columns):
         return
@@ -120,10 +114,10 @@ def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
             without[tuple(values)] += 1
     for key, some in ranges.items():
         for first, last in _shared(sorted(some)):
-            yield rows_between(spec, dict(zip(names, key, strict=True)), first, last)
+            yield frames.rows_between(spec, dict(zip(names, key, strict=True)), first, last)
     for key, count in without.items():
         if count > 1:
-            yield rows_between(spec, dict(zip(names, key, strict=True)), None, None)
+            yield frames.rows_between(spec, dict(zip(names, key, strict=True)), None, None)
 
 
 def _shared(ranges: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -206,7 +200,9 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     deleted = table.snapshot(lambda handle: _clean(table, handle, clean_now=clean_now))
     if full:  # the deleted files may have made room
         compacted = compact(table, SMALL_BYTES)
-    files, version = table.snapshot(lambda handle: (data_files(handle).height, handle.version()))
+    files, version = table.snapshot(
+        lambda handle: (frames.data_files(handle).height, handle.version())
+    )
     return MaintenanceResult(
         table=table.spec.name,
         compacted=compacted,
@@ -251,7 +247,7 @@ def compact(table: Table, small_bytes: int) -> int:
 
 
 def _buckets(table: Table) -> list[str]:
-    files = table.snapshot(data_files)
+    files = table.snapshot(frames.data_files)
     if files.is_empty():
         return []
     return sorted(set(files.get_column("partition.bucket")) - {LIVE})
@@ -259,7 +255,7 @@ def _buckets(table: Table) -> list[str]:
 
 def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     def step(handle: DeltaTable) -> int:
-        files = files_in(handle, bucket=bucket)
+        files = frames.files_in(handle, bucket=bucket)
         sizes = files.group_by("partition.part").agg(
             pl.col("size_bytes").sum(), pl.len().alias("files")
         )
@@ -269,9 +265,9 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
             return 0
         part = new_part(datetime.now(UTC))
         names = chosen.get_column("partition.part").to_list()
-        rows = scan(handle, table.spec, in_parts(bucket, names))
+        rows = frames.scan(handle, table.spec, in_parts(bucket, names))
         ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-        overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
+        frames.overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
         return int(chosen.get_column("files").sum())
 
     return table.transact(step)
@@ -279,7 +275,7 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
 
 def _merge_in_order(handle: DeltaTable, spec: TableSpec, small_bytes: int) -> int:
     """Merge the small files of one partition that follow each other; return how many."""
-    files = data_files(handle)
+    files = frames.data_files(handle)
     first, last = f"min.{spec.order}", f"max.{spec.order}"
     if not {first, last} <= set(files.columns):
         return 0
@@ -300,9 +296,9 @@ def _merge_in_order(handle: DeltaTable, spec: TableSpec, small_bytes: int) -> in
         return 0
     run = runs.row(0, named=True)
     partition = {name: run[f"partition.{name}"] for name in spec.partition_by}
-    predicate = rows_between(spec, partition, run[first], run[last])
-    rows = scan(handle, spec, predicate).sort(str(spec.order))
-    overwrite(handle, rows, predicate, {"action": "compact"})
+    predicate = frames.rows_between(spec, partition, run[first], run[last])
+    rows = frames.scan(handle, spec, predicate).sort(str(spec.order))
+    frames.overwrite(handle, rows, predicate, {"action": "compact"})
     return int(run["files"])
 
 

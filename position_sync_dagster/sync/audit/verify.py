@@ -273,11 +273,15 @@ def _record_findings(record: RunRecord | None, rebuilt: RunRecord) -> Iterator[A
 def _event_findings(commits: pl.DataFrame, events: Events) -> Iterator[AuditFinding]:
     version = pl.col("ledger_version")
     named = events.named.with_row_index("event")
-    covered = commits.select("run_id", "ledger_version", "rows").join_where(
-        named.select("event", "version_from", "version_to", named_run="run_id"),
-        version > pl.col("version_from"),
-        version <= pl.col("version_to"),
-    ).filter(pl.col("run_id") == pl.col("named_run"))
+    covered = (
+        commits.select("run_id", "ledger_version", "rows")
+        .join_where(
+            named.select("event", "version_from", "version_to", named_run="run_id"),
+            version > pl.col("version_from"),
+            version <= pl.col("version_to"),
+        )
+        .filter(pl.col("run_id") == pl.col("named_run"))
+    )
     held = covered.group_by("event").agg(held=pl.col("rows").sum())
     held = named.join(held, on="event", how="left").with_columns(pl.col("held").fill_null(0))
     for event in held.filter(pl.col("rows") > pl.col("held")).iter_rows(named=True):

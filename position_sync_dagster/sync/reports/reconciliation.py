@@ -17,11 +17,7 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import Coverage, LakeValues, ValueSource
-from position_sync_dagster.sync.reports.confirmations import (
-    CONFIRMED,
-    holdings_frame,
-    with_confirmed,
-)
+from position_sync_dagster.sync.reports import confirmations
 
 _KEY = ("account", "conid")
 OF_STRATEGIES = "(strategies)"
@@ -158,7 +154,7 @@ class ReconciliationService:
         if self._values is None:
             return await self._published.rows()
         view = await self._values.view()
-        return holdings_frame(view.holdings.values()), view
+        return confirmations.holdings_frame(view.holdings.values()), view
 
 
 def _by_login(
@@ -190,8 +186,8 @@ def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.
         now: The current time.
     """
     quantity = pl.col("position").fill_null(math.nan)
-    ours = with_confirmed(latest, holdings, now).select(
-        *_KEY, _symbol="symbol", ours=quantity, confirmed_at=CONFIRMED
+    ours = confirmations.with_confirmed(latest, holdings, now).select(
+        *_KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
     )
     return (
         holdings.select(*_KEY, "symbol", held=quantity)
