@@ -22,8 +22,14 @@ from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE, in_parts
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
-from position_sync_dagster.lake.storage import frames
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.frames import (
+    data_files,
+    files_in,
+    overwrite,
+    rows_between,
+    scan,
+)
 from position_sync_dagster.lake.storage.table import Table
 
 PART = PARTITION_COLUMNS[1]
@@ -76,7 +82,7 @@ def _find(handle: DeltaTable, spec: TableSpec) -> DoubledRows:
     key = list(spec.key) or _compared(spec)
     surplus, examples = 0, list[str]()
     for predicate in _overlaps(handle, spec):
-        rows = frames.scan(handle, spec, predicate, key)
+        rows = scan(handle, spec, predicate, key)
         doubled = rows.group_by(key, maintain_order=True).len().filter(pl.col("len") > 1)
         surplus += int((doubled.get_column("len") - 1).sum())
         named = (row for row in doubled.select(key[:4]).head(3).iter_rows(named=True))
@@ -85,10 +91,10 @@ def _find(handle: DeltaTable, spec: TableSpec) -> DoubledRows:
 
 
 def _remove(spec: TableSpec, where: str, handle: DeltaTable) -> int:
-    rows = frames.scan(handle, spec, where)
+    rows = scan(handle, spec, where)
     single = rows.unique(_compared(spec), keep="first", maintain_order=True)
     if single.height < rows.height:
-        frames.overwrite(handle, single, where, {"action": "remove doubled rows"})
+        overwrite(handle, single, where, {"action": "remove doubled rows"})
     return rows.height - single.height
 
 
@@ -98,7 +104,7 @@ def _compared(spec: TableSpec) -> list[str]:
 
 def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
     """Return a predicate for each range along `order` in which files of a partition overlap."""
-    files = frames.data_files(handle)
+    files = data_files(handle)
     statistics = [f"{name}.{spec.order}" for name in ("min", "max", "null_count")]
     if spec.order is None or not set(statistics) <= set(files.columns):
         return
@@ -114,10 +120,10 @@ def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
             without[tuple(values)] += 1
     for key, some in ranges.items():
         for first, last in _shared(sorted(some)):
-            yield frames.rows_between(spec, dict(zip(names, key, strict=True)), first, last)
+            yield rows_between(spec, dict(zip(names, key, strict=True)), first, last)
     for key, count in without.items():
         if count > 1:
-            yield frames.rows_between(spec, dict(zip(names, key, strict=True)), None, None)
+            yield rows_between(spec, dict(zip(names, key, strict=True)), None, None)
 
 
 def _shared(ranges: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -200,9 +206,7 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     deleted = table.snapshot(lambda handle: _clean(table, handle, clean_now=clean_now))
     if full:  # the deleted files may have made room
         compacted = compact(table, SMALL_BYTES)
-    files, version = table.snapshot(
-        lambda handle: (frames.data_files(handle).height, handle.version())
-    )
+    files, version = table.snapshot(lambda handle: (data_files(handle).height, handle.version()))
     return MaintenanceResult(
         table=table.spec.name,
         compacted=compacted,
@@ -247,7 +251,7 @@ def compact(table: Table, small_bytes: int) -> int:
 
 
 def _buckets(table: Table) -> list[str]:
-    files = table.snapshot(frames.data_files)
+    files = table.snapshot(data_files)
     if files.is_empty():
         return []
     return sorted(set(files.get_column("partition.bucket")) - {LIVE})
@@ -255,7 +259,7 @@ def _buckets(table: Table) -> list[str]:
 
 def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     def step(handle: DeltaTable) -> int:
-        files = frames.files_in(handle, bucket=bucket)
+        files = files_in(handle, bucket=bucket)
         sizes = files.group_by("partition.part").agg(
             pl.col("size_bytes").sum(), pl.len().alias("files")
         )
@@ -265,9 +269,9 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
             return 0
         part = new_part(datetime.now(UTC))
         names = chosen.get_column("partition.part").to_list()
-        rows = frames.scan(handle, table.spec, in_parts(bucket, names))
+        rows = scan(handle, table.spec, in_parts(bucket, names))
         ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-        frames.overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
+        overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
         return int(chosen.get_column("files").sum())
 
     return table.transact(step)
@@ -275,7 +279,7 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
 
 def _merge_in_order(handle: DeltaTable, spec: TableSpec, small_bytes: int) -> int:
     """Merge the small files of one partition that follow each other; return how many."""
-    files = frames.data_files(handle)
+    files = data_files(handle)
     first, last = f"min.{spec.order}", f"max.{spec.order}"
     if not {first, last} <= set(files.columns):
         return 0
@@ -296,9 +300,9 @@ def _merge_in_order(handle: DeltaTable, spec: TableSpec, small_bytes: int) -> in
         return 0
     run = runs.row(0, named=True)
     partition = {name: run[f"partition.{name}"] for name in spec.partition_by}
-    predicate = frames.rows_between(spec, partition, run[first], run[last])
-    rows = frames.scan(handle, spec, predicate).sort(str(spec.order))
-    frames.overwrite(handle, rows, predicate, {"action": "compact"})
+    predicate = rows_between(spec, partition, run[first], run[last])
+    rows = scan(handle, spec, predicate).sort(str(spec.order))
+    overwrite(handle, rows, predicate, {"action": "compact"})
     return int(run["files"])
 
 
