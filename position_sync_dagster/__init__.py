@@ -30,75 +30,55 @@ _HOMES = {
 _EXPORTS = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
-    from position_sync_dagster.domain.leg import ActiveContract, LegState
+    from position_sync_dagster.domain.broker_position import BrokerPosition as BrokerPosition
+    from position_sync_dagster.domain.broker_position import Completeness as Completeness
+    from position_sync_dagster.domain.leg import ActiveContract as ActiveContract
+    from position_sync_dagster.domain.leg import LegState as LegState
+    from position_sync_dagster.domain.reconciliation import Discrepancy as Discrepancy
+    from position_sync_dagster.domain.reconciliation import DiscrepancyType as DiscrepancyType
     from position_sync_dagster.domain.reconciliation import (
-        Discrepancy,
-        DiscrepancyType,
-        ReconciliationResult,
+        ReconciliationResult as ReconciliationResult,
     )
-    from position_sync_dagster.domain.request import (
-        QueuedPosition,
-        QueueRequest,
-        QueueStatus,
-        Reason,
+    from position_sync_dagster.domain.request import QueuedPosition as QueuedPosition
+    from position_sync_dagster.domain.request import QueueRequest as QueueRequest
+    from position_sync_dagster.domain.request import QueueStatus as QueueStatus
+    from position_sync_dagster.domain.request import Reason as Reason
+    from position_sync_dagster.domain.retry import RetryPolicy as RetryPolicy
+    from position_sync_dagster.domain.update import PositionUpdate as PositionUpdate
+    from position_sync_dagster.domain.update import PositionUpdateHandler as PositionUpdateHandler
+    from position_sync_dagster.errors import PositionSyncError as PositionSyncError
+    from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
+    from position_sync_dagster.gateway.shared_connection import (
+        IBConnectionManager as IBConnectionManager,
     )
-    from position_sync_dagster.domain.retry import RetryPolicy
-    from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
-    from position_sync_dagster.errors import PositionSyncError
-    from position_sync_dagster.gateway.connection import GatewayConnection
-    from position_sync_dagster.gateway.shared_connection import IBConnectionManager
-    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.lake.lake import Lake as Lake
     from position_sync_dagster.lake.queue.position_queue import (
-        InMemoryPositionQueue,
-        PositionQueue,
+        InMemoryPositionQueue as InMemoryPositionQueue,
     )
-    from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+    from position_sync_dagster.lake.queue.position_queue import PositionQueue as PositionQueue
+    from position_sync_dagster.lake.registry.strategy_registry import (
+        StrategyRegistry as StrategyRegistry,
+    )
     from position_sync_dagster.lake.updates.position_updates import (
-        DeltaLakePositionWriter,
-        PositionUpdatesTable,
+        DeltaLakePositionWriter as DeltaLakePositionWriter,
     )
-    from position_sync_dagster.settings import Settings, load_settings
-    from position_sync_dagster.sync.drain.worker import QueueWorker, WorkerStats
+    from position_sync_dagster.lake.updates.position_updates import (
+        PositionUpdatesTable as PositionUpdatesTable,
+    )
+    from position_sync_dagster.settings import Settings as Settings
+    from position_sync_dagster.settings import load_settings as load_settings
+    from position_sync_dagster.sync.drain.worker import QueueWorker as QueueWorker
+    from position_sync_dagster.sync.drain.worker import WorkerStats as WorkerStats
     from position_sync_dagster.sync.reports.reconciliation import (
-        PositionReconciler,
-        ReconciliationService,
+        PositionReconciler as PositionReconciler,
     )
-    from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
+    from position_sync_dagster.sync.reports.reconciliation import (
+        ReconciliationService as ReconciliationService,
+    )
+    from position_sync_dagster.sync.stream.streamer import IBPositionStreamer as IBPositionStreamer
+    from position_sync_dagster.sync.stream.streamer import StreamTables as StreamTables
 
-__all__ = [
-    "ActiveContract",
-    "BrokerPosition",
-    "Completeness",
-    "DeltaLakePositionWriter",
-    "Discrepancy",
-    "DiscrepancyType",
-    "GatewayConnection",
-    "IBConnectionManager",
-    "IBPositionStreamer",
-    "InMemoryPositionQueue",
-    "Lake",
-    "LegState",
-    "PositionQueue",
-    "PositionReconciler",
-    "PositionSyncError",
-    "PositionUpdate",
-    "PositionUpdateHandler",
-    "PositionUpdatesTable",
-    "QueueRequest",
-    "QueueStatus",
-    "QueueWorker",
-    "QueuedPosition",
-    "Reason",
-    "ReconciliationResult",
-    "ReconciliationService",
-    "RetryPolicy",
-    "Settings",
-    "StrategyRegistry",
-    "StreamTables",
-    "WorkerStats",
-    "load_settings",
-]
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> object:

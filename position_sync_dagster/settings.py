@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from position_sync_dagster.domain.request import LEASE_S
 from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import (
     DAY_S,
@@ -134,7 +135,7 @@ class Settings(GatewaySettings):
         description="A holding without any change has a row this often while it is monitored, or "
         "while its contract does not trade.",
     )
-    lease_s: Seconds = Field(45.0, description="Lease of a claimed request.")
+    lease_s: Seconds = Field(LEASE_S, description="Lease of a claimed request.")
     max_attempts: int = Field(5, ge=1, le=1000, description="Failures until a request is FAILED.")
     retry_delay_s: Seconds = Field(
         5.0, description="Delay after the first failure of a request; it doubles with each."

@@ -113,11 +113,11 @@ class RunningBook(SeenFromOutside):
         queue = pl.scan_delta(str(self.home.lake / "position_queue"))
         drains = [
             step.started_at
-            for step in self.lake.runs.sync.since(self._began_at.date())
+            for step in self.lake.runs.since(self._began_at.date())
             if step.step == "position_updates"
         ]
         at = {
-            "login owned": self.lake.sessions.sync.history(100)[-1].started_at,
+            "login owned": self.lake.sessions.history(100)[-1].started_at,
             "first request": queue.select(pl.col("created_at").min()).collect().item(),
             "first drain": min(drains, default=None),
         }
@@ -149,7 +149,7 @@ class RunningBook(SeenFromOutside):
 
     def stream_process(self) -> psutil.Process:
         """Find the stream's process."""
-        (session,) = self.lake.sessions.sync.history(1)
+        (session,) = self.lake.sessions.history(1)
         return psutil.Process(session.pid)
 
     def command(self, *words: str) -> float:

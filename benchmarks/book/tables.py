@@ -96,7 +96,7 @@ def wait(lake: Lake, legs: int) -> None:
 
 def confirm(lake: Lake, settings: Settings, legs: int) -> None:
     """Write the broker's view, with a new value of each holding."""
-    lake.broker_positions.sync.replace(settings.gateway_id, _positions(settings, legs))
+    lake.broker_positions.replace(settings.gateway_id, _positions(settings, legs))
 
 
 def batches_of(lake: Lake, settings: Settings) -> tuple[LakeValues, BatchProcessor]:
@@ -201,7 +201,7 @@ def _reconciled(lake: Lake, settings: Settings, state: str) -> list[Line]:
         _other_quantity(holding)
         for holding in _positions(settings, lake.updates.sync.latest().height)
     ]
-    lake.broker_positions.sync.replace(settings.gateway_id, holdings)
+    lake.broker_positions.replace(settings.gateway_id, holdings)
     service = ReconciliationService(lake, settings)
     ours = _seconds(lambda: asyncio.run(service.run()))
     join = _seconds(lambda: _outer_join(lake))

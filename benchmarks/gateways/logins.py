@@ -49,7 +49,7 @@ class Login:
         self._session = self._own()
 
     def _own(self) -> GatewaySession:
-        sessions = self._lake.sessions.sync
+        sessions = self._lake.sessions
         session = sessions.acquire(
             name_of(self._number),
             Owner.STREAM,
@@ -63,7 +63,7 @@ class Login:
 
     def prepare(self) -> None:
         """Publish all holdings, write a row of each streamed leg, and queue the others."""
-        self._lake.broker_positions.sync.replace(
+        self._lake.broker_positions.replace(
             self._session.gateway_id,
             [self._holding(conid) for conid in self._conids],
             session=self._session,
@@ -122,12 +122,12 @@ class Login:
 
     def _renew(self) -> None:
         began = time.monotonic()
-        self._session = self._lake.sessions.sync.renew(self._session, lease_s=self._work.lease_s)
+        self._session = self._lake.sessions.renew(self._session, lease_s=self._work.lease_s)
         self.measured.renewals.append(time.monotonic() - began)
 
     def _publish(self) -> None:
         began, now = time.monotonic(), datetime.now(UTC)
-        positions = self._lake.broker_positions.sync
+        positions = self._lake.broker_positions
         changed = [self._holding(conid) for conid in self._conids[:PUBLISHED]]
         confirmed = {account_of(self._number): now}
         written = positions.update(

@@ -135,7 +135,7 @@ class Deployment:
 
     def session(self, login: Login) -> GatewaySession | None:
         """Return the newest session of a login."""
-        return self.lake.sessions.sync.current(login.name)
+        return self.lake.sessions.current(login.name)
 
     def streams(self, login: Login, *, after: GatewaySession | None = None) -> bool:
         """Return whether a login has all its lines, in another session than that before."""

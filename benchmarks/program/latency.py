@@ -150,7 +150,7 @@ def _ticks_of(running: Asked, sensor: str) -> list[dict[str, Any]]:
 
 
 def _kills(running: Running, rounds: int) -> list[float]:
-    sessions = Lake(running.home / "lake").sessions.sync
+    sessions = Lake(running.home / "lake").sessions
     took = []
     for _ in range(rounds):
         running.until(lambda: sessions.history(1)[0].lines_in_use == running.lines())

@@ -69,14 +69,14 @@ async def _refreshes(
     took = []
     await lake.initialize()
     began = clock()
-    session = await lake.sessions.acquire(
+    session = lake.sessions.acquire(
         settings.gateway_id, Owner.REFRESH, lease_s=1.0, run_id=None, host="h", pid=1
     )
     for number in range(int(hours * 3600 / settings.refresh_interval_s)):
         clock.set(began + timedelta(seconds=number * settings.refresh_interval_s))
         now = clock()
         holdings = [_holding(settings, FIRST_CONID + leg, began, now) for leg in range(legs)]
-        await lake.broker_positions.replace(settings.gateway_id, holdings, session=session)
+        lake.broker_positions.replace(settings.gateway_id, holdings, session=session)
         await lake.queue.insert_many(
             QueueRequest(h.instrument.conid, "SPY", account=ACCOUNT, reason=Reason.REFRESH)
             for h in holdings

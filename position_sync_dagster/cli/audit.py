@@ -1,7 +1,8 @@
 """The commands of the audit trail: `trace`, `history` and `audit verify`."""
 
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from contextlib import nullcontext
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -154,7 +155,7 @@ def verify(
         bool,
         typer.Option(
             "--repair",
-            help="Write missing records into `runs`, and observations for missing events.",
+            help="Rebuild records in `runs` from the rows, and log events that are missing.",
         ),
     ] = False,
     days: Annotated[
@@ -175,8 +176,8 @@ def verify(
     """Compare rows, Dagster's events and the table `runs`, in all directions.
 
     A run that was killed between its commit and its event has rows that no event names. --repair
-    adds missing records and events; rows are never changed. The exit code is 1 if a difference is
-    left.
+    rebuilds records and events from the rows, which are never changed. The exit code is 1 if a
+    difference is left.
     """
     from position_sync_dagster.defs import audit_events
     from position_sync_dagster.sync.audit import verify as audit_trail
@@ -191,24 +192,21 @@ def verify(
     def compared() -> "Verification":
         now = utc_now()
         since = (now - timedelta(days=days)).date()
-        start = datetime.fromisoformat(f"{since}T00:00:00+00:00") - audit_trail.MARGIN
         events = None
         if instance is not None:
+            start = datetime(since.year, since.month, since.day, tzinfo=UTC)
             keep = settings.keep_runs_days
             events = audit_events.read_events(instance, since=start, now=now, keep_days=keep)
         within = timedelta(seconds=grace)
         return audit_trail.verify(lake, events, since=since, now=now, grace=within)
 
-    try:
+    with instance or nullcontext():
         found = left = compared()
-        if repair and any(one.repairable for one in found.findings):
-            audit_trail.repair_records(lake, found.findings)
+        if repair:
+            lake.runs.record(one.record for one in found.findings if one.record is not None)
             if instance is not None:
                 audit_events.log_missing_events(instance, found.findings)
             left = compared()
-    finally:
-        if instance is not None:
-            instance.dispose()
     if json:
         doubled = left.doubled.surplus
         print_json({"found": found, "left": left.findings, "doubled": doubled, "repaired": repair})
@@ -236,7 +234,7 @@ def verification_lines(
     if repair:
         yield f"left      {len(left.findings):,}"
     elif any(finding.repairable for finding in found.findings):
-        yield "`position-sync audit verify --repair` adds missing records and events."
+        yield "`position-sync audit verify --repair` rebuilds records and events from the rows."
     if left.doubled.surplus:
         yield f"{left.doubled}: `position-sync doctor --repair` removes them."
     if any(not finding.repairable for finding in left.findings):

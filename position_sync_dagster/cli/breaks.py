@@ -13,7 +13,7 @@ from position_sync_dagster.cli.options import (
     settings_for,
 )
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.breaks import Break, SyncBreaks
+from position_sync_dagster.lake.breaks import Break, ReconciliationBreaks
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import age, printable, quantity
@@ -43,13 +43,13 @@ Person = Annotated[
 ]
 
 
-def open_table(home: HomeFolder) -> SyncBreaks:
+def open_table(home: HomeFolder) -> ReconciliationBreaks:
     """Return the breaks of the lake in the settings, without creating tables.
 
     Raises:
         LakeError: There are no tables.
     """
-    return existing(Lake.of(settings_for(home))).breaks.sync
+    return existing(Lake.of(settings_for(home))).breaks
 
 
 @app.command("list")

@@ -256,7 +256,7 @@ def session_states(settings: Settings) -> dict[str, str]:
     """
     found = {}
     try:
-        sessions = Lake.of(settings).sessions.sync
+        sessions = Lake.of(settings).sessions
         for login in settings.logins:
             session = sessions.current(login.gateway_id)
             if session is not None:

@@ -60,7 +60,7 @@ def doctor(
         raise typer.Exit(look_at_everything(ui_port, home, json=json))
 
     lake = Lake.of(settings_for(home))
-    results = check_up(lake.all_tables, lake.sessions.sync, utc_now(), mend=repair)
+    results = check_up(lake.all_tables, lake.sessions, utc_now(), mend=repair)
     if json:
         print_json(as_data(results))
     else:

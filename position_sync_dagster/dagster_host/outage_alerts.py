@@ -14,15 +14,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.alerts import (
-    AlertCursor,
-    CheckState,
-    after_delivery,
-    deliver,
-    due,
-    follow,
-    together,
-)
+from position_sync_dagster.sync import alerts
 
 LOOK_S = 1.0
 LAST_S = 15.0
@@ -45,7 +37,7 @@ class OutageAlerts:
         self.states: Mapping[str, str] = {}
         self._reason = ""
         self._ended = threading.Event()
-        self._cursor = AlertCursor()
+        self._cursor = alerts.AlertCursor()
         self._log = OutageLog(logging.getLogger("position_sync_dagster.supervisor"))
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
 
@@ -77,7 +69,7 @@ class OutageAlerts:
             self._log.report(f"No message can be sent: {error.what}")
             return
         now = utc_now()
-        self._cursor = follow(
+        self._cursor = alerts.follow(
             self._cursor,
             states,
             now=now,
@@ -85,15 +77,17 @@ class OutageAlerts:
             severities=settings.alert_severities,
             receivers=len(settings.alert_urls),
         )
-        for place, messages in due(self._cursor, now).items():
-            title, body = together(messages)
-            ok = deliver(settings.alert_urls[place], place, title=title, body=body)
-            self._cursor = after_delivery(self._cursor, place, messages, ok=ok, now=utc_now())
+        for place, messages in alerts.due(self._cursor, now).items():
+            title, body = alerts.together(messages)
+            ok = alerts.deliver(settings.alert_urls[place], place, title=title, body=body)
+            self._cursor = alerts.after_delivery(
+                self._cursor, place, messages, ok=ok, now=utc_now()
+            )
 
-    def _checks(self) -> Iterator[CheckState]:
+    def _checks(self) -> Iterator[alerts.CheckState]:
         now = utc_now()
         if self._reason:
-            yield CheckState(
+            yield alerts.CheckState(
                 name="Dagster",
                 at=now,
                 passed=False,
@@ -108,7 +102,7 @@ class OutageAlerts:
                 late = f"The last sensor tick was at {work.at:%H:%M:%S} UTC: nothing is drained."
                 troubles[work.program] = late if work.late else ""
         for program, trouble in troubles.items():
-            yield CheckState(
+            yield alerts.CheckState(
                 name=f"Dagster's {program}",
                 at=now,
                 passed=not trouble,

@@ -11,15 +11,7 @@ from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
-from position_sync_dagster.sync.alerts import (
-    AlertCursor,
-    CheckState,
-    after_delivery,
-    deliver,
-    due,
-    follow,
-    together,
-)
+from position_sync_dagster.sync import alerts
 
 WATCHED = (
     *KEYS,
@@ -53,8 +45,8 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     if not urls:
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = datetime.now(UTC)
-    cursor = follow(
-        AlertCursor.from_text(context.cursor),
+    cursor = alerts.follow(
+        alerts.AlertCursor.from_text(context.cursor),
         check_states(cached_instance(context), settings.ui_url),
         now=now,
         after=timedelta(seconds=settings.alert_after_s),
@@ -62,13 +54,13 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         receivers=len(urls),
     )
     sent = 0
-    for place, messages in due(cursor, now).items():
+    for place, messages in alerts.due(cursor, now).items():
         if datetime.now(UTC) - now > BUDGET:
             break
 
-        title, body = together(messages)
-        ok = deliver(urls[place], place, title=title, body=body)
-        cursor = after_delivery(cursor, place, messages, ok=ok, now=datetime.now(UTC))
+        title, body = alerts.together(messages)
+        ok = alerts.deliver(urls[place], place, title=title, body=body)
+        cursor = alerts.after_delivery(cursor, place, messages, ok=ok, now=datetime.now(UTC))
         sent += ok
     waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
     return dg.SensorResult(
@@ -79,7 +71,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
 
 def check_states(
     instance: dg.DagsterInstance, ui_url: str, keys: Sequence[dg.AssetCheckKey] = WATCHED
-) -> Iterator[CheckState]:
+) -> Iterator[alerts.CheckState]:
     """Return the newest result of each check that has one.
 
     A check that is planned in an unfinished run has no new result.
@@ -95,7 +87,7 @@ def _state_of(
     key: dg.AssetCheckKey,
     record: Any,
     ui_url: str,
-) -> CheckState:
+) -> alerts.CheckState:
     asset = key.asset_key.to_user_string()
     name = f"{asset}: {key.name}"
     link = f"{ui_url.rstrip('/')}/assets/{asset}?view=checks&checkDetail={key.name}"
@@ -103,7 +95,7 @@ def _state_of(
     if planned or record.evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
         failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
-        return CheckState(
+        return alerts.CheckState(
             name=name,
             at=datetime.fromtimestamp(record.create_timestamp, UTC),
             passed=False if failed else None,
@@ -113,7 +105,7 @@ def _state_of(
         )
     evaluation = record.evaluation
     to_do = evaluation.metadata.get(WHAT_TO_DO)
-    return CheckState(
+    return alerts.CheckState(
         name=name,
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
         passed=None if UNKNOWN in evaluation.metadata else evaluation.passed,

@@ -4,22 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.runs import (
-    DERIVE_JOB,
-    DRAIN_JOB,
-    REASON,
-    SHORTEST_INTERVAL_S,
-    cached_instance,
-    fails_once,
-    recent_runs,
-)
-from position_sync_dagster.sync.drain_plan import (
-    LONGEST_AGE,
-    SOURCES,
-    TARGETS,
-    plan_derivation,
-)
+from position_sync_dagster.sync import drain_plan
 from position_sync_dagster.sync.supervision import IN_PROGRESS
 
 BEING_EVALUATED = timedelta(seconds=20)
@@ -27,30 +14,30 @@ BEING_EVALUATED = timedelta(seconds=20)
 evaluates it, and Dagster hides the result of a planned check until it runs."""
 
 derive_positions = dg.define_asset_job(
-    DERIVE_JOB,
-    selection=dg.AssetSelection.assets(*TARGETS) | dg.AssetSelection.checks(*KEYS),
+    runs.DERIVE_JOB,
+    selection=dg.AssetSelection.assets(*drain_plan.TARGETS) | dg.AssetSelection.checks(*KEYS),
     executor_def=dg.in_process_executor,
     description="Derive the newest rows and the exposure, and evaluate the checks of the tables.",
 )
 
 
 @dg.sensor(
-    job_name=DERIVE_JOB,
-    minimum_interval_seconds=SHORTEST_INTERVAL_S,
+    job_name=runs.DERIVE_JOB,
+    minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Derive again when the stream or the registry was materialized after the derived "
     "tables, and at least each quarter of an hour. A drain derives in its own run. The ledger "
     "itself changes every second: read it for live values.",
 )
-@fails_once
+@runs.fails_once
 def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request one run if a derived table is older than its sources."""
-    instance = cached_instance(context)
+    instance = runs.cached_instance(context)
     now = datetime.now(UTC)
-    drains = recent_runs(instance, DRAIN_JOB, limit=1)
-    derives = recent_runs(instance, DERIVE_JOB, limit=1)
-    plan = plan_derivation(
-        materialized_at(instance, (*SOURCES, *TARGETS)),
+    drains = runs.recent_runs(instance, runs.DRAIN_JOB, limit=1)
+    derives = runs.recent_runs(instance, runs.DERIVE_JOB, limit=1)
+    plan = drain_plan.plan_derivation(
+        materialized_at(instance, (*drain_plan.SOURCES, *drain_plan.TARGETS)),
         now=now,
         in_progress=next((r for r in (*derives, *drains) if r.state in IN_PROGRESS), None),
         last_run=derives[0] if derives else None,
@@ -58,9 +45,9 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     if not plan.start:
         return dg.SkipReason(plan.reason)
     return dg.RunRequest(
-        asset_selection=[dg.AssetKey(name) for name in TARGETS],
+        asset_selection=[dg.AssetKey(name) for name in drain_plan.TARGETS],
         asset_check_keys=due_checks(instance, now),
-        tags={REASON: plan.reason},
+        tags={runs.REASON: plan.reason},
     )
 
 
@@ -73,7 +60,7 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
     """
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(KEYS)
     newest = materialized_at(instance, tuple({key.asset_key.to_user_string() for key in KEYS}))
-    oldest = now - LONGEST_AGE
+    oldest = now - drain_plan.LONGEST_AGE
 
     def stands(key: dg.AssetCheckKey) -> bool:
         materialized = newest.get(key.asset_key.to_user_string(), oldest)

@@ -23,14 +23,8 @@ from position_sync_dagster.defs.runs import (
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import drain_plan
 from position_sync_dagster.sync.availability import unavailable_reason
-from position_sync_dagster.sync.drain_plan import (
-    DrainCursor,
-    LoginState,
-    Step,
-    Workload,
-    plan_drain,
-)
 from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
 
 MAX_RUNTIME_S = 90
@@ -40,7 +34,7 @@ RUNS_SEEN = 8
 
 drain_positions = dg.define_asset_job(
     DRAIN_JOB,
-    selection=dg.AssetSelection.assets(*(step.value for step in Step)).without_checks(),
+    selection=dg.AssetSelection.assets(*(step.value for step in drain_plan.Step)).without_checks(),
     executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_S), "dagster/max_retries": "0"},
     description="Update the registry, the queue, the values of positions without a line, and the "
@@ -63,9 +57,9 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     settings = POSITION_SYNC.read_settings()
     lake = cached_lake(settings)
-    plan = plan_drain(
+    plan = drain_plan.plan_drain(
         observe(cached_instance(context), lake, settings, now=datetime.now(UTC)),
-        DrainCursor.from_text(context.cursor),
+        drain_plan.DrainCursor.from_text(context.cursor),
         refresh_interval_s=settings.refresh_interval_s,
     )
     requests = []
@@ -73,7 +67,9 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         requests.append(_request(plan.steps, plan.reason))
     if plan.refreshes:
         names = " ".join(plan.refreshes)
-        requests.append(_request([Step.REFRESH], f"a refresh is due: {names}", {REFRESHED: names}))
+        requests.append(
+            _request([drain_plan.Step.REFRESH], f"a refresh is due: {names}", {REFRESHED: names})
+        )
     last_work.note(last_work.SENSORS)
     return dg.SensorResult(
         run_requests=requests,
@@ -83,7 +79,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _request(
-    steps: Sequence[Step], reason: str, tags: Mapping[str, str] | None = None
+    steps: Sequence[drain_plan.Step], reason: str, tags: Mapping[str, str] | None = None
 ) -> dg.RunRequest:
     return dg.RunRequest(
         asset_selection=[dg.AssetKey(step.value) for step in steps],
@@ -94,7 +90,7 @@ def _request(
 
 def observe(
     instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, *, now: datetime
-) -> Workload:
+) -> drain_plan.Workload:
     """Read the inputs of the decision; changes nothing."""
     runs = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
     drains = [run for run in runs if run.refreshed is None]
@@ -105,7 +101,7 @@ def observe(
     backlog = lake.queue.sync.overview(
         [name for state, names in logins if several and state.unavailable for name in names]
     )
-    return Workload(
+    return drain_plan.Workload(
         now=now,
         pending=backlog.counts[QueueStatus.PENDING],
         claimable=backlog.claimable + backlog.expired,
@@ -126,16 +122,16 @@ def observe(
 
 def _logins(
     instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, now: datetime
-) -> list[tuple[LoginState, Sequence[str]]]:
+) -> list[tuple[drain_plan.LoginState, Sequence[str]]]:
     """Return the state of each login, and its accounts if a file names them."""
-    found: list[tuple[LoginState, Sequence[str]]] = []
+    found: list[tuple[drain_plan.LoginState, Sequence[str]]] = []
     for login in settings.logins:
         name = login.gateway_id
         partition = None if settings.gateways_file is None else name
         streams = recent_runs(instance, STREAM_JOB, limit=1, login=partition)
-        session = lake.sessions.sync.current(name)
+        session = lake.sessions.current(name)
         sees = session is not None and session.is_alive(now) and session.state is SessionState.LIVE
-        state = LoginState(
+        state = drain_plan.LoginState(
             name=name,
             session=session,
             stream_in_progress=any(run.state in IN_PROGRESS for run in streams),
@@ -143,7 +139,7 @@ def _logins(
             unavailable=None
             if sees
             else unavailable_reason(
-                session, lake.broker_positions.sync.newest_confirmation(name, now), login, now
+                session, lake.broker_positions.newest_confirmation(name, now), login, now
             ),
         )
         found.append((state, login.accounts or ()))

@@ -27,6 +27,7 @@ __all__ = [
     "strategies_file",
     "stream_service",
     "tables",
+    "verify",
 ]
 
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.registry import strategies_file
     from position_sync_dagster.lake.schema import codec, lifecycle_partitions
     from position_sync_dagster.sync import closing, statements
+    from position_sync_dagster.sync.audit import verify
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
         confirmations,
@@ -72,6 +74,7 @@ else:
     lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
     closing = LazyModule("position_sync_dagster.sync.closing")
     statements = LazyModule("position_sync_dagster.sync.statements")
+    verify = LazyModule("position_sync_dagster.sync.audit.verify")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
     exposure = LazyModule("position_sync_dagster.sync.reports.exposure")

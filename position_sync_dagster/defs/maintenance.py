@@ -14,15 +14,9 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.libraries import sql
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import (
-    DERIVE_JOB,
-    DRAIN_JOB,
-    STREAM_JOB,
-    dagster_failures,
-    recorded,
-)
 
 CHUNK = 200
 """Rows per transaction: SQLite has one writer at a time, and the others wait for it."""
@@ -38,7 +32,7 @@ NEWEST = 10
 
 MAINTENANCE_JOB = "maintain_lake"
 
-PRUNED_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, DERIVE_JOB)
+PRUNED_JOBS = (runs.DRAIN_JOB, runs.STREAM_JOB, MAINTENANCE_JOB, runs.DERIVE_JOB)
 """Jobs with many runs. Runs of `close_day` are kept: they record which days are filled."""
 
 LONGEST = timedelta(minutes=45)
@@ -216,8 +210,8 @@ def deleted_through(instance: dg.DagsterInstance) -> datetime:
 
 
 @dg.op(tags={"domain": "upkeep"})
-@dagster_failures
-@recorded("maintain_tables")
+@runs.dagster_failures
+@runs.recorded("maintain_tables")
 def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Compact files, write checkpoints and clean the log of every table.
 
@@ -237,8 +231,8 @@ def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncR
 
 
 @dg.op(tags={"domain": "upkeep"})
-@dagster_failures
-@recorded("forget_old_runs")
+@runs.dagster_failures
+@runs.recorded("forget_old_runs")
 def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Delete old runs with their events and logs, and old events without a run; rows are kept."""
     settings, began = position_sync.settings, datetime.now(UTC)

@@ -6,9 +6,9 @@ tick. Opening the tables takes another 30 ms. Both can be kept open and shared b
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from inspect import isgeneratorfunction
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar, cast
@@ -112,34 +112,51 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+Note = Callable[[object], None]
+Block = Callable[[Sequence[Any], Mapping[str, Any]], AbstractContextManager[Note]]
+
+
+def _within(block: Block, function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function, or one that yields events, that runs within a block.
+
+    Args:
+        block: Called with the arguments; its note is called with the result, or with each event.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with block(args, kwargs) as note:
+            result = function(*args, **kwargs)
+            note(result)
+            return result
+
+    @wraps(function)
+    def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
+        with block(args, kwargs) as note:
+            for event in cast("Iterator[object]", function(*args, **kwargs)):
+                note(event)
+                yield event
+
+    return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
+
+
 def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
     """Convert an error of the package to a Dagster failure with its cause and remedy.
 
     Such an error is expected, not a bug: a traceback would only hide its message.
 
     Example:
-        @dg.asset
+        @dg.op
         @dagster_failures
-        def position_updates(position_sync: PositionSyncResource) -> None: ...
+        def maintain_tables(position_sync: PositionSyncResource) -> None: ...
     """
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _translated():
-            return function(*args, **kwargs)
-
-    @wraps(function)
-    def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
-        with _translated():
-            yield from cast("Iterator[object]", function(*args, **kwargs))
-
-    return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
+    return _within(_translated, function)
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(_args: Sequence[Any], _kwargs: Mapping[str, Any]) -> Iterator[Note]:
     try:
-        yield
+        yield lambda event: None
     except PositionSyncError as error:
         raise dg.Failure(
             description=str(error),
@@ -241,36 +258,18 @@ def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], 
         table: The table that the step writes.
 
     Example:
-        @dg.asset
+        @dg.op
         @dagster_failures
-        @recorded("latest_positions", "latest_positions")
-        def latest_positions(context, position_sync: PositionSyncResource) -> dg.MaterializeResult:
+        @recorded("maintain_tables")
+        def maintain_tables(context, position_sync: PositionSyncResource) -> None: ...
     """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            with _recorder(step, table, args, kwargs) as note:
-                result = function(*args, **kwargs)
-                note(result)
-            return result
-
-        @wraps(function)
-        def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
-            with _recorder(step, table, args, kwargs) as note:
-                for event in cast("Iterator[object]", function(*args, **kwargs)):
-                    note(event)
-                    yield event
-
-        return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
-
-    return decorate
+    return partial(_within, partial(_recorder, step, table))
 
 
 @contextmanager
 def _recorder(
     step: str, table: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Iterator[Callable[[object], None]]:
+) -> Iterator[Note]:
     """Record the block; yield a function that takes the events of the step."""
     position_sync = kwargs.get("position_sync")
     context = next((one for one in args if hasattr(one, "run")), None)
@@ -279,7 +278,7 @@ def _recorder(
         return
 
     recorder = RunRecorder(
-        position_sync.lake.runs.sync,
+        position_sync.lake.runs,
         run_id=context.run.run_id,
         job=context.run.job_name,
         step=step,

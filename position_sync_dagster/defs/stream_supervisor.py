@@ -114,7 +114,7 @@ class _Supervisor:
         return False
 
     def _decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
-        session = self._lake.sessions.sync.current(name)
+        session = self._lake.sessions.current(name)
         last = self._heartbeats.get(name)
         decision = supervise(
             recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=partition),
@@ -143,7 +143,7 @@ class _Supervisor:
             )
             self._instance.report_runless_asset_event(evaluation)
         if decision.paused and session is not None:
-            self._lake.sessions.sync.annotate(session, decision.reason)  # for `status`
+            self._lake.sessions.annotate(session, decision.reason)  # for `status`
         return decision
 
 

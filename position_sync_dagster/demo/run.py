@@ -211,7 +211,7 @@ class Observer:
         latest = self._lake.updates.sync.latest()
         now = utc_now()
         expectation = acceptance.expect_paths(simulator_process.held(self._control_port), legs)
-        holdings = self._lake.broker_positions.sync.rows(self._settings.gateway_id)
+        holdings = self._lake.broker_positions.rows(self._settings.gateway_id)
         confirmed = with_confirmed(latest.filter(pl.col("position") != 0), holdings, now)
         times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
         coverage = acceptance.count_coverage(

@@ -38,6 +38,9 @@ ACTIVE_PRIORITY = 1
 MONITORING_PRIORITY = 2
 """The priority of all other positions (monitoring)."""
 
+LEASE_S = 45.0
+"""The length of a lease, unless the settings or a caller choose another, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueRequest:

@@ -384,9 +384,11 @@ CLOSED = Worth(market_value=0.0, unrealized_pnl=0.0, value_source=ValueOrigin.NO
 """What a holding is worth that is no longer held."""
 
 
-def factor_agrees(
-    holding: BrokerPosition, *, price_magnifier: int, tolerance: float = 0.02
-) -> bool | None:
+FACTOR_TOLERANCE = 0.02
+"""Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier."""
+
+
+def factor_agrees(holding: BrokerPosition, *, price_magnifier: int) -> bool | None:
     """Check multiplier / price_magnifier against the broker's own value of the holding.
 
     The portfolio row has position, price and value, so the broker's factor is known. Its price may
@@ -401,7 +403,7 @@ def factor_agrees(
         return None
     quoted = holding.position * holding.market_price * holding.instrument.multiplier
     return any(
-        abs(holding.market_value - expected) <= tolerance * abs(expected) + ROUNDING
+        abs(holding.market_value - expected) <= FACTOR_TOLERANCE * abs(expected) + ROUNDING
         for expected in (quoted / price_magnifier, quoted)
     )
 

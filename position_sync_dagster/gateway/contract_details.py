@@ -7,7 +7,7 @@ from datetime import datetime
 from ib_async import IB, Contract
 from ib_async import ContractDetails as IBContractDetails
 
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.gateway.codes import ALGO_VENUE, GatewayCode
@@ -18,7 +18,7 @@ CONCURRENT_REQUESTS = 20
 
 
 async def fetch_details(
-    ib: IB, conids: Iterable[int], *, timeout_s: float, clock: Clock = utc_now
+    ib: IB, conids: Iterable[int], *, timeout_s: float
 ) -> dict[int, ContractDetails]:
     """Request the details of each conid; one that the gateway does not know is left out.
 
@@ -30,7 +30,6 @@ async def fetch_details(
         ib: The connection.
         conids: The contracts.
         timeout_s: Bound of one answer; a conid without one is left out.
-        clock: The time of receipt.
     """
     gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
@@ -42,14 +41,14 @@ async def fetch_details(
                 )
             except (TimeoutError, ConnectionError):
                 return None
-        return _readable(found, clock()) if found else None
+        return _readable(found, utc_now()) if found else None
 
     answers = await asyncio.gather(*(request(conid) for conid in conids))
     return {details.conid: details for details in answers if details is not None}
 
 
 async def fetch_candidates(
-    ib: IB, leg: UnresolvedLeg, *, timeout_s: float, like: bool = False, clock: Clock = utc_now
+    ib: IB, leg: UnresolvedLeg, *, timeout_s: float, like: bool = False
 ) -> list[ContractDetails] | None:
     """Request the contracts that a leg describes: each conid once, in the gateway's order.
 
@@ -64,7 +63,6 @@ async def fetch_candidates(
         leg: What is described.
         timeout_s: Bound of the answer.
         like: Request similar contracts: of the same underlying and right, at any strike.
-        clock: The time of receipt.
 
     Returns:
         The contracts; an empty list if the gateway knows none (code 200); None if it did not
@@ -90,7 +88,7 @@ async def fetch_candidates(
     for details in found:
         if details.contract is not None:
             by_conid.setdefault(details.contract.conId, []).append(details)
-    candidates = [_readable(each, clock()) for each in by_conid.values()]
+    candidates = [_readable(each, utc_now()) for each in by_conid.values()]
     # A contract that cannot be read may be the one that the leg describes.
     return None if None in candidates else [each for each in candidates if each is not None]
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from typing import Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -15,16 +13,10 @@ from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.schema.codec import account_rows, account_summaries_of, moment
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.fencing import (
-    check_mode,
-    fence,
-    newest_token,
-    refuse_stale_owner,
-)
+from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
 
@@ -37,17 +29,19 @@ LOOK_BACK = timedelta(days=14)
 the history."""
 
 
-class SyncAccountValues:
-    """The table with blocking calls; see `AccountValuesTable`."""
+class AccountValuesTable:
+    """The table `account_values`: what each account was worth, one row per change.
+
+    Args:
+        clock: Returns the current time, which each commit records.
+
+    >>> lake.account_values.latest().select("account", "net_liquidation")  # doctest: +SKIP
+    """
 
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
         self._files = LedgerFiles(table)
-
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self.table.initialize()
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -71,8 +65,12 @@ class SyncAccountValues:
 
         def step(handle: DeltaTable) -> AppendResult:
             for gateway_id, token in owners:
-                refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
-            check_mode(handle, (trading_mode_of(row.account) for row in rows), self.table.path)
+                fencing.refuse_stale_owner(
+                    token, fencing.newest_token(handle, gateway_id), gateway_id
+                )
+            fencing.check_mode(
+                handle, (trading_mode_of(row.account) for row in rows), self.table.path
+            )
             present = data_files(handle)
             stored = self._files.stored_ids(present, "row_id", frame.get_column("row_id"))
             new = frame.filter(~pl.col("row_id").is_in(list(stored)))
@@ -97,7 +95,7 @@ class SyncAccountValues:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: fence(handle, gateway_id, token))
+        self.table.transact(lambda handle: fencing.fence(handle, gateway_id, token))
 
     def latest(self, source: AccountSource = AccountSource.GATEWAY) -> pl.DataFrame:
         """Return the newest row of each account, in the order of accounts.
@@ -140,43 +138,6 @@ class SyncAccountValues:
             lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
         )
         return rows.sort("timestamp", "row_id")
-
-    def version(self) -> int:
-        """Return the table's newest version."""
-        return self.table.version()
-
-
-class AccountValuesTable:
-    """The table `account_values`: what each account was worth, one row per change.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-        clock: Returns the current time, which each commit records.
-
-    Attributes:
-        sync: The same table with blocking calls.
-
-    >>> values = AccountValuesTable("data/lake/account_values")             # doctest: +SKIP
-    >>> (await values.latest()).select("account", "net_liquidation")        # doctest: +SKIP
-    """
-
-    def __init__(
-        self,
-        delta_lake_path: str | Path = "data/lake/account_values",
-        *,
-        clock: Clock = utc_now,
-        **options: Unpack[TableOptions],
-    ) -> None:
-        self.table = Table(delta_lake_path, ACCOUNT_VALUES, **options)
-        self.sync = SyncAccountValues(self.table, clock)
-
-    initialize = offloaded(SyncAccountValues.initialize)
-    append = offloaded(SyncAccountValues.append)
-    fence = offloaded(SyncAccountValues.fence)
-    latest = offloaded(SyncAccountValues.latest)
-    latest_summaries = offloaded(SyncAccountValues.latest_summaries)
-    between = offloaded(SyncAccountValues.between)
-    version = offloaded(SyncAccountValues.version)
 
 
 def _identified(summary: AccountSummary) -> AccountSummary:

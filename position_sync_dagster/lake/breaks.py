@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Unpack
 
 import polars as pl
 
@@ -13,11 +11,10 @@ from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy,
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import lifecycle_partitions
 from position_sync_dagster.lake.schema.codec import frame_of, moment
-from position_sync_dagster.lake.schema.ids import NewIds, new_ids
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import Table
 
 CLOSED = "closed"
 """The bucket of breaks that are gone."""
@@ -127,18 +124,13 @@ def next_breaks(
     return still_open, gone
 
 
-class SyncBreaks:
-    """The breaks with blocking calls; see `ReconciliationBreaks`."""
+class ReconciliationBreaks:
+    """The table `reconciliation_breaks`: one row per discrepancy, from its opening to its end."""
 
-    def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
-        self._new_ids = new_ids
-
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self._lifecycle.initialize()
 
     def record(
         self,
@@ -168,7 +160,7 @@ class SyncBreaks:
             new = found.join(known, on=_KEY, how="anti", maintain_order="left")
             opened = new.with_columns(
                 *lifecycle_partitions.LIVE_COLUMNS,
-                break_id=pl.Series(self._new_ids(at, new.height), dtype=pl.String),
+                break_id=pl.Series(new_ids(at, new.height), dtype=pl.String),
                 gateway_id=pl.lit(gateway_id),
                 state=pl.lit(BreakState.OPENED.value),
                 opened_at=moment(at),
@@ -263,35 +255,6 @@ class SyncBreaks:
         """Return the breaks that are gone, newest first."""
         rows = self._lifecycle.finished(lifecycle_partitions.in_bucket(CLOSED))
         return breaks_of(rows.sort("resolved_at", descending=True).head(limit))
-
-
-class ReconciliationBreaks:
-    """The table `reconciliation_breaks`: one row per discrepancy, from its opening to its end.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-
-    Attributes:
-        sync: The same table with blocking calls.
-    """
-
-    def __init__(
-        self,
-        delta_lake_path: str | Path = "data/lake/reconciliation_breaks",
-        *,
-        clock: Clock = utc_now,
-        new_ids: NewIds = new_ids,
-        **options: Unpack[TableOptions],
-    ) -> None:
-        self.table = Table(delta_lake_path, RECONCILIATION_BREAKS, **options)
-        self.sync = SyncBreaks(self.table, clock, new_ids)
-
-    initialize = offloaded(SyncBreaks.initialize)
-    record = offloaded(SyncBreaks.record)
-    accept = offloaded(SyncBreaks.accept)
-    reopen = offloaded(SyncBreaks.reopen)
-    open_breaks = offloaded(SyncBreaks.open_breaks)
-    closed_breaks = offloaded(SyncBreaks.closed_breaks)
 
 
 def breaks_of(frame: pl.DataFrame) -> list[Break]:

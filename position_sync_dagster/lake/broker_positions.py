@@ -5,8 +5,7 @@ A holding may have several rows in `broker_positions`; the one that was added la
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import NamedTuple
 
 import polars as pl
 from deltalake import DeltaTable
@@ -20,8 +19,7 @@ from position_sync_dagster.lake.schema.ids import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.frames import append, files_in, overwrite, scan
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import Table
 
 FOLD_FILES = 24
 """Number of data files from which all rows are rewritten into one: each file takes time to read."""
@@ -151,18 +149,14 @@ def read_rows(files: frozenset[str], found: pl.DataFrame, before: CachedRows | N
     return CachedRows(files, frame, with_account_facts(frame))
 
 
-class SyncBrokerPositions:
-    """The table with blocking calls; see `BrokerPositionsTable`."""
+class BrokerPositionsTable:
+    """The table `broker_positions`: the newest row of each (gateway_id, account, conid) counts."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self._replaced: dict[str, tuple[int, int | None]] = {}
         self._cached: dict[str, tuple[tuple[int, int], CachedRows]] = {}
         self._values: dict[str, tuple[pl.DataFrame, list[BrokerPosition]]] = {}
-
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self.table.initialize()
 
     def replace(
         self,
@@ -296,40 +290,10 @@ class SyncBrokerPositions:
         """
         return last_time(self.rows(gateway_id).get_column("confirmed_at"), now)
 
-    def version(self) -> int:
-        """Return the table's newest version."""
-        return self.table.version()
-
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
         """Return a key of the table and the session; `update` needs the key of `replace`."""
         generation, _version = self.table.cache_key(handle)
         return (generation, session.fencing_token if session else None)
-
-
-class BrokerPositionsTable:
-    """The table `broker_positions`: the newest row of each (gateway_id, account, conid) counts.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-
-    Attributes:
-        sync: The same table with blocking calls.
-    """
-
-    def __init__(
-        self,
-        delta_lake_path: str | Path = "data/lake/broker_positions",
-        **options: Unpack[TableOptions],
-    ) -> None:
-        self.table = Table(delta_lake_path, BROKER_POSITIONS, **options)
-        self.sync = SyncBrokerPositions(self.table)
-
-    initialize = offloaded(SyncBrokerPositions.initialize)
-    replace = offloaded(SyncBrokerPositions.replace)
-    update = offloaded(SyncBrokerPositions.update)
-    read = offloaded(SyncBrokerPositions.read)
-    rows = offloaded(SyncBrokerPositions.rows)
-    version = offloaded(SyncBrokerPositions.version)
 
 
 def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:

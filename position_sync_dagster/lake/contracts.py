@@ -1,8 +1,6 @@
 """The newest details of each contract that was seen."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -13,23 +11,18 @@ from position_sync_dagster.lake.schema.lifecycle_partitions import MOST_TERMS
 from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.frames import append, overwrite, scan
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import Table
 
 WRITER = "contracts"
 """The application id in the Delta transaction of every commit. Concurrent commits with equal ids
 conflict, so that each one sees what the other stored."""
 
 
-class SyncContracts:
-    """The table with blocking calls; see `ContractsTable`."""
+class ContractsTable:
+    """The table `contracts`: one row per conid."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
-
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self.table.initialize()
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
@@ -64,30 +57,6 @@ class SyncContracts:
             return {}
         found = self.table.rows(_among(wanted)).filter(pl.col("conid").is_in(wanted))
         return {one.conid: one for one in contracts_of(found)}
-
-
-class ContractsTable:
-    """The table `contracts`: one row per conid.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-
-    Attributes:
-        sync: The same table with blocking calls.
-    """
-
-    def __init__(
-        self,
-        delta_lake_path: str | Path = "data/lake/contracts",
-        **options: Unpack[TableOptions],
-    ) -> None:
-        self.table = Table(delta_lake_path, CONTRACTS, **options)
-        self.sync = SyncContracts(self.table)
-
-    initialize = offloaded(SyncContracts.initialize)
-    put = offloaded(SyncContracts.put)
-    complete = offloaded(SyncContracts.complete)
-    get = offloaded(SyncContracts.get)
 
 
 def _among(conids: Sequence[int]) -> str:

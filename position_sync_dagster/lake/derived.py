@@ -47,11 +47,9 @@ class Replaced:
 class DerivedTable:
     """A table whose rows are computed from other tables; the same rows again change nothing."""
 
-    def __init__(
-        self, path: str | Path, spec: TableSpec, *, storage_options: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, spec: TableSpec) -> None:
         self.spec = spec
-        self._table = Table(path, spec, storage_options=storage_options)
+        self._table = Table(path, spec)
 
     @property
     def path(self) -> str:

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
-from pathlib import Path
-from typing import Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -12,7 +10,7 @@ from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import EXECUTIONS
 from position_sync_dagster.lake.storage.frames import append, scan
-from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.table import Table
 
 WRITER = "executions"
 """The application id in the Delta transaction of every append. Concurrent appends with equal ids
@@ -22,14 +20,10 @@ _FIELDS = tuple(field.name for field in fields(Execution))
 
 
 class ExecutionsTable:
-    """The table `executions`: one row per execution; its methods block.
+    """The table `executions`: one row per execution."""
 
-    Args:
-        path: Folder or `s3://` URI of the table.
-    """
-
-    def __init__(self, path: str | Path, **options: Unpack[TableOptions]) -> None:
-        self.table = Table(path, EXECUTIONS, **options)
+    def __init__(self, table: Table) -> None:
+        self.table = table
 
     def add(self, executions: Iterable[Execution], run_id: str | None = None) -> int:
         """Store the executions that are not known yet, in one commit; return how many were new."""

@@ -18,8 +18,8 @@ from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.runs import RunsTable
+from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -93,19 +93,19 @@ class Lake:
         return PositionUpdatesTable(
             self.table_path("position_updates"),
             clock=self._clock,
-            known=self._derived(LATEST_POSITIONS),
+            known=self._table(specs.LATEST_POSITIONS),
             **self._options,
         )
 
     @cached_property
     def broker_positions(self) -> BrokerPositionsTable:
         """The table broker_positions."""
-        return BrokerPositionsTable(self.table_path("broker_positions"), **self._options)
+        return BrokerPositionsTable(self._table(specs.BROKER_POSITIONS))
 
     @cached_property
     def contracts(self) -> ContractsTable:
         """The table contracts."""
-        return ContractsTable(self.table_path("contracts"), **self._options)
+        return ContractsTable(self._table(specs.CONTRACTS))
 
     @cached_property
     def sessions(self) -> GatewaySessions:
@@ -118,33 +118,27 @@ class Lake:
         It has a lock of its own, so that the renewal of a lease does not wait for other uses of
         the table in this process.
         """
-        return GatewaySessions(
-            self.table_path("gateway_sessions"), clock=self._clock, **self._options
-        )
+        return GatewaySessions(self._table(specs.GATEWAY_SESSIONS), self._clock)
 
     @cached_property
     def breaks(self) -> ReconciliationBreaks:
         """The table reconciliation_breaks."""
-        return ReconciliationBreaks(
-            self.table_path("reconciliation_breaks"), clock=self._clock, **self._options
-        )
+        return ReconciliationBreaks(self._table(specs.RECONCILIATION_BREAKS), self._clock)
 
     @cached_property
     def executions(self) -> ExecutionsTable:
         """The table executions."""
-        return ExecutionsTable(self.table_path("executions"), **self._options)
+        return ExecutionsTable(self._table(specs.EXECUTIONS))
 
     @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
-        return AccountValuesTable(
-            self.table_path("account_values"), clock=self._clock, **self._options
-        )
+        return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
 
     @cached_property
     def runs(self) -> RunsTable:
         """The table runs."""
-        return RunsTable(self.table_path("runs"), **self._options)
+        return RunsTable(self._table(specs.RUNS))
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -165,14 +159,14 @@ class Lake:
     @property
     def derived_tables(self) -> tuple[Table, ...]:
         """Return the tables that are computed from the others; their first rows create them."""
-        return tuple(map(self._derived, DERIVED))
+        return tuple(map(self._table, specs.DERIVED))
 
     @property
     def all_tables(self) -> tuple[Table, ...]:
         """Return every table that the program writes."""
         return (*self.tables, *self.derived_tables)
 
-    def _derived(self, spec: TableSpec) -> Table:
+    def _table(self, spec: TableSpec) -> Table:
         return Table(self.table_path(spec.name), spec, **self._options)
 
     def table_path(self, name: str) -> str:
@@ -204,7 +198,7 @@ def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
     The table keeps the rows of an account that moved to another login until the old login connects
     again.
     """
-    rows = lake.broker_positions.sync.rows(login.gateway_id)
+    rows = lake.broker_positions.rows(login.gateway_id)
     return rows if login.accounts is None else rows.filter(pl.col("account").is_in(login.accounts))
 
 
@@ -229,6 +223,6 @@ def all_broker_holdings(lake: Lake, settings: Settings) -> list[BrokerPosition]:
     return [
         holding
         for login in settings.logins
-        for holding in lake.broker_positions.sync.read(login.gateway_id)
+        for holding in lake.broker_positions.read(login.gateway_id)
         if login.accounts is None or holding.account in login.accounts
     ]

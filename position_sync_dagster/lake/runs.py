@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import date
-from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import polars as pl
 
@@ -13,21 +12,20 @@ from position_sync_dagster.lake.schema.ids import id_literals, is_id
 from position_sync_dagster.lake.schema.tables import RUNS
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import Table
 
 _FIELDS = tuple(RunRecord.__dataclass_fields__)
 
 
-class SyncRuns:
-    """The records with blocking calls; see `RunsTable`."""
+class RunsTable:
+    """The table `runs`: one row per record of a step of a run; the newest record counts.
+
+    Records are only appended, so no run waits for the commit of another. A run that is killed
+    leaves the records that it wrote, and a repair adds its own.
+    """
 
     def __init__(self, table: Table) -> None:
         self.table = table
-
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self.table.initialize()
 
     def record(self, records: Iterable[RunRecord]) -> None:
         """Append records in one commit, which conflicts with no other commit.
@@ -58,31 +56,6 @@ class SyncRuns:
     def since(self, first: date) -> list[RunRecord]:
         """Return the newest record of each step that began on this UTC date or later."""
         return _newest(self.table.rows(f"date >= '{first.isoformat()}'"))
-
-
-class RunsTable:
-    """The table `runs`: one row per record of a step of a run; the newest record counts.
-
-    Records are only appended, so no run waits for the commit of another. A run that is killed
-    leaves the records that it wrote, and a repair adds its own.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-
-    Attributes:
-        sync: The same table with blocking calls.
-    """
-
-    def __init__(
-        self, delta_lake_path: str | Path = "data/lake/runs", **options: Unpack[TableOptions]
-    ) -> None:
-        self.table = Table(delta_lake_path, RUNS, **options)
-        self.sync = SyncRuns(self.table)
-
-    initialize = offloaded(SyncRuns.initialize)
-    record = offloaded(SyncRuns.record)
-    get = offloaded(SyncRuns.get)
-    since = offloaded(SyncRuns.since)
 
 
 def _rows(records: Iterable[RunRecord]) -> pl.DataFrame:

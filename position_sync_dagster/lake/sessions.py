@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
@@ -14,13 +13,12 @@ from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
-from position_sync_dagster.lake.schema.ids import NewIds, new_ids
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.lifecycle_partitions import (
     bucket_column,
     in_bucket,
     part_named,
 )
-from position_sync_dagster.lake.schema.tables import GATEWAY_SESSIONS
 from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
@@ -28,8 +26,7 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
     Snapshot,
     Step,
 )
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")
 
@@ -37,18 +34,13 @@ PAST = "past"
 """The bucket of sessions that a newer session has followed."""
 
 
-class SyncSessions:
-    """The sessions with blocking calls; see `GatewaySessions`."""
+class GatewaySessions:
+    """The table `gateway_sessions`: leases by which one process at a time owns a login."""
 
-    def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
-        self._new_ids = new_ids
-
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self._lifecycle.initialize()
 
     def acquire(
         self,
@@ -81,7 +73,7 @@ class SyncSessions:
             session = GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
-                session_id=self._new_ids(now, 1)[0],
+                session_id=new_ids(now, 1)[0],
                 run_id=run_id,
                 host=host,
                 pid=pid,
@@ -239,37 +231,6 @@ class SyncSessions:
         """Change the session of a login; a new login, which has no part yet, changes them all."""
         done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
-
-
-class GatewaySessions:
-    """The table `gateway_sessions`: leases by which one process at a time owns a login.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-
-    Attributes:
-        sync: The same table with blocking calls.
-    """
-
-    def __init__(
-        self,
-        delta_lake_path: str | Path = "data/lake/gateway_sessions",
-        *,
-        clock: Clock = utc_now,
-        new_ids: NewIds = new_ids,
-        **options: Unpack[TableOptions],
-    ) -> None:
-        self.table = Table(delta_lake_path, GATEWAY_SESSIONS, **options)
-        self.sync = SyncSessions(self.table, clock, new_ids)
-
-    initialize = offloaded(SyncSessions.initialize)
-    acquire = offloaded(SyncSessions.acquire)
-    claim_mode = offloaded(SyncSessions.claim_mode)
-    renew = offloaded(SyncSessions.renew)
-    end = offloaded(SyncSessions.end)
-    annotate = offloaded(SyncSessions.annotate)
-    current = offloaded(SyncSessions.current)
-    history = offloaded(SyncSessions.history)
 
 
 def _newest_of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:

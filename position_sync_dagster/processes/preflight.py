@@ -136,7 +136,7 @@ def _read(
     settings = logins[0]
     try:
         for login in logins if lake.exists else ():
-            session = lake.sessions.sync.current(login.gateway_id)
+            session = lake.sessions.current(login.gateway_id)
             if session is not None and session.is_alive(utc_now()):
                 sessions[login.gateway_id] = session
         if settings.strategies_file is not None:

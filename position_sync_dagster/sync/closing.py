@@ -130,7 +130,7 @@ class ClosingService:
 
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> int:
         """Open, confirm and resolve the breaks of days; return how many differences there are."""
-        breaks = self._lake.breaks.sync
+        breaks = self._lake.breaks
         known = {one.gateway_id for one in breaks.open_breaks()}
         for day, found in days.items():
             name = f"{STATEMENT_BREAKS}{day}"

@@ -196,13 +196,7 @@ class _Survey:
         else:
             found.append(good("accounts", text))
         remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
-        found.append(
-            warning(
-                "read-only",
-                UNKNOWN_READ_ONLY,
-                remedy,
-            )
-        )
+        found.append(warning("read-only", UNKNOWN_READ_ONLY, remedy))
 
     async def _clock(self, connection: GatewayConnection) -> None:
         ahead_s = await survey.clock_difference_s(connection, timeout_s=ANSWER_S)
@@ -409,12 +403,8 @@ def check_settings(
 def check_time_zone(now: datetime) -> list[Finding]:
     """Return the time zone of this process; nothing depends on it."""
     local = now.astimezone()
-    offset = f"{local:%z}"
-    return [
-        good("time zone", f"{local.tzname()} (UTC{offset}); all times in the tables are in UTC")
-        if time.tzname
-        else warning("time zone", "unknown", "Set TZ.")
-    ]
+    text = f"{local.tzname()} (UTC{local:%z}); all times in the tables are in UTC"
+    return [good("time zone", text)]
 
 
 def check_strategies_file(settings: Settings) -> list[Finding]:

@@ -15,7 +15,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.storage.threads import offload
 
 if TYPE_CHECKING:
-    from position_sync_dagster.lake.runs import SyncRuns
+    from position_sync_dagster.lake.runs import RunsTable
     from position_sync_dagster.lake.updates.position_updates import AppendResult
 
 
@@ -257,14 +257,14 @@ class RunRecorder:
         run_id: None outside Dagster: then nothing is written.
 
     Example:
-        recorder = RunRecorder(lake.runs.sync, run_id=run_id, job="drain_positions", step="drain")
+        recorder = RunRecorder(lake.runs, run_id=run_id, job="drain_positions", step="drain")
         with recorder:
             recorder.note(rows=12)
     """
 
     def __init__(
         self,
-        runs: "SyncRuns",
+        runs: "RunsTable",
         *,
         run_id: str | None,
         job: str | None,

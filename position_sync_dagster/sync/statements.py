@@ -27,7 +27,7 @@ def known_accounts(lake: Lake) -> set[str]:
     """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
     held = lake.broker_positions.table.rows(columns=["account"])
     own = lake.updates.sync.latest().select("account")
-    valued = lake.account_values.sync.latest().select("account")
+    valued = lake.account_values.latest().select("account")
     return set(pl.concat([held, own, valued]).get_column("account").unique()) - {""}
 
 
@@ -269,7 +269,7 @@ class StatementService:
         """Store net liquidation and cash of all statements; return how many rows were new."""
         found = self.read().found
         rows = (summary_of(cash, run_id) for one in found for cash in one.cash)
-        return self._lake.account_values.sync.append(rows).rows
+        return self._lake.account_values.append(rows).rows
 
     def _refuse_foreign(self, statements: list[Statement]) -> None:
         refuse_foreign(statements, known_accounts(self._lake), self._settings.trading_mode)

@@ -102,7 +102,7 @@ def test_the_exposure_page_shows_the_money_of_each_strategy_and_a_picture(demo, 
 def test_the_stream_is_terminated_and_resumed(demo, page):
     lake = Lake(str(demo.lake))
     wait_for("all lines are in use", lambda: demo.lines() == STREAMED)
-    (before,) = lake.sessions.sync.history(1)
+    (before,) = lake.sessions.history(1)
     page.open(f"/runs/{before.run_id}")
     page.open_dialog(BUTTON.format(label="Terminate"), "Terminate 1 run")
     page.button("Terminate 1 run")

@@ -69,7 +69,7 @@ class Deployment:
         ).raise_for_status()
 
     def session(self) -> GatewaySession | None:
-        return next(iter(self.lake.sessions.sync.history(1)), None)
+        return next(iter(self.lake.sessions.history(1)), None)
 
     def streaming(self, *, after: GatewaySession | None = None) -> GatewaySession:
         """Wait for a stream with all its lines, which is another than the one before."""

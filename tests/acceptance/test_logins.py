@@ -76,7 +76,7 @@ class SeveralLogins:
         """Wait for a stream of a login that has all its lines."""
 
         def streams() -> GatewaySession | None:
-            found = self.lake.sessions.sync.current(login.name)
+            found = self.lake.sessions.current(login.name)
             if found is None or not found.is_alive(utc_now()):
                 return None
             lives = found.state is SessionState.LIVE and found.lines_in_use == login.wanted_lines
@@ -176,7 +176,7 @@ def test_one_that_is_down_delays_no_row_of_the_other_and_comes_back(several):
     several.fill(up, up.book.monitored[0])
     meanwhile = {down.name: 0, up.name: LEGS}
     wait_for("the other is current", lambda: several.current() == meanwhile, poll_s=0.5)
-    assert several.lake.sessions.sync.current(down.name).state is SessionState.BLIND
+    assert several.lake.sessions.current(down.name).state is SessionState.BLIND
     down.post("restart", down_s=0.0)
     wait_for("all legs are current again", several.all_current, poll_s=0.5)
     assert several.session(down).session_id == before.session_id
@@ -195,7 +195,7 @@ def test_a_login_that_is_added_to_the_file_comes_up_and_one_that_is_removed_ends
     several.name(first, second)
 
     def ended() -> bool:
-        found = several.lake.sessions.sync.current(third.name)
+        found = several.lake.sessions.current(third.name)
         return found.state is SessionState.ENDED
 
     wait_for("the stream of the removed login ends", ended)

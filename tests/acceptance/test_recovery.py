@@ -51,7 +51,7 @@ def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
 
     def lives() -> GatewaySession | None:
         demo.check()
-        found = lake.sessions.sync.history(1) if (demo.lake / "gateway_sessions").exists() else []
+        found = lake.sessions.history(1) if (demo.lake / "gateway_sessions").exists() else []
         if not found or (after is not None and found[0].session_id == after.session_id):
             return None
         session = found[0]

@@ -389,7 +389,7 @@ def status(demo: Demo) -> dict[str, Any]:
 
 def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo):
     lake = Lake(str(demo.lake))
-    (before,) = lake.sessions.sync.history(1)
+    (before,) = lake.sessions.history(1)
     told = demo.graphql(
         "mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=before.run_id
     )
@@ -404,7 +404,7 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
             poll_s=0.5,
         )
     assert demo.lines() == 0
-    newest_stream = next(s for s in lake.sessions.sync.history(5) if s.owner == "STREAM")
+    newest_stream = next(s for s in lake.sessions.history(5) if s.owner == "STREAM")
     assert newest_stream.session_id == before.session_id
 
     demo.graphql(

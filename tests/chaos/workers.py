@@ -131,9 +131,7 @@ def maintain(lake: Lake, random: Random, records: Path) -> None:
 def doctor(lake: Lake, random: Random, records: Path) -> None:
     """Repair what is torn, as `position-sync doctor --repair` does; record the rows put back."""
     with records.open("ab", buffering=0) as out:
-        found = check_up(
-            lake.all_tables, lake.sessions.sync, datetime.now(UTC), mend=True, pause_s=0.0
-        )
+        found = check_up(lake.all_tables, lake.sessions, datetime.now(UTC), mend=True, pause_s=0.0)
         out.write("".join(f"{one.repair.saved}\n" for one in found if one.repair).encode())
     for one in found:
         if not one.healthy:

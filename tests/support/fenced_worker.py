@@ -25,7 +25,7 @@ def main(path: str, clock_s: float = 0.0, lease_s: float = LEASE_S) -> None:
         return datetime.now(UTC) + timedelta(seconds=clock_s)
 
     lake = Lake(path, clock=clock)
-    session = lake.sessions.sync.acquire(
+    session = lake.sessions.acquire(
         "g", Owner.STREAM, lease_s=lease_s, run_id=None, host="here", pid=os.getpid()
     )
     lake.updates.sync.fence("g", session.fencing_token)

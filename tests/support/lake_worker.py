@@ -141,7 +141,7 @@ def create(lake: Lake) -> list[int]:
 def own(lake: Lake) -> int | None:
     """Try once to own a login; return the token, or None if another one owns it."""
     try:
-        session = lake.sessions.sync.acquire(
+        session = lake.sessions.acquire(
             "127.0.0.1:7497", Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=os.getpid()
         )
     except LoginOwnedError:

@@ -8,7 +8,7 @@ from position_sync_dagster.defs.assets.table_asset import data_version, table_as
 from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, evaluated
 from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION, dagster_failures
+from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 
 
@@ -24,7 +24,6 @@ The legs of active strategies: these are valued by market data lines.
   `removed_at`, which is null while the leg is active. A leg without an account is held in any.
 """,
 )
-@dagster_failures
 def active_strategies(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:

@@ -14,7 +14,7 @@ from position_sync_dagster.defs.assets.table_asset import (
 )
 from position_sync_dagster.defs.libraries import confirmations, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
+from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 
 LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
@@ -42,7 +42,6 @@ The newest row of every holding: a small table for readers without code.
   the rows as they are now.
 """,
 )
-@dagster_failures
 def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:

@@ -13,7 +13,7 @@ from position_sync_dagster.defs.assets.table_asset import (
 )
 from position_sync_dagster.defs.libraries import refresh
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import REFRESHED, STREAM_JOB, dagster_failures
+from position_sync_dagster.defs.runs import REFRESHED, STREAM_JOB
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.schema.tables import (
     BROKER_POSITIONS,
@@ -42,7 +42,6 @@ Requests to value a position without a market data line.
   when its state changes and each quarter of an hour.
 """,
 )
-@dagster_failures
 def position_queue(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:

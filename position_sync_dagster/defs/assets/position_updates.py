@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.strategy_exposure import seldom
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
@@ -15,13 +16,6 @@ from position_sync_dagster.defs.assets.table_asset import (
 from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.libraries import refresh
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import (
-    DRAIN_JOB,
-    DRAINED,
-    RELEASED,
-    STREAM_JOB,
-    dagster_failures,
-)
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, RECONCILIATION_BREAKS
 from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
@@ -32,7 +26,7 @@ MAX_BATCHES = 50
 @table_asset(
     POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
-    job=STREAM_JOB,
+    job=runs.STREAM_JOB,
     freshness_policy=QUARTER_HOURLY,
     description="""
 The ledger: every value of every position, streamed or drained. The reports are derived from it.
@@ -47,7 +41,6 @@ The ledger: every value of every position, streamed or drained. The reports are 
   hour; each drain materializes.
 """,
 )
-@dagster_failures
 def position_updates(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
@@ -64,13 +57,13 @@ def position_updates(
     if report.reason:
         context.log.warning(report.reason)
     if report.released:
-        context.instance.add_run_tags(context.run.run_id, {RELEASED: str(report.released)})
-    if context.job_name == DRAIN_JOB:
-        context.instance.add_run_tags(context.run.run_id, {DRAINED: "true"})
+        context.instance.add_run_tags(context.run.run_id, {runs.RELEASED: str(report.released)})
+    if context.job_name == runs.DRAIN_JOB:
+        context.instance.add_run_tags(context.run.run_id, {runs.DRAINED: "true"})
     yield dg.MaterializeResult(
         metadata=drain_metadata(report, version), data_version=data_version(version)
     )
-    if context.job_name == DRAIN_JOB:
+    if context.job_name == runs.DRAIN_JOB:
         run_id = context.run.run_id
         for event in evaluated(
             lake,

@@ -29,7 +29,7 @@ from position_sync_dagster.defs.libraries import (
     tables,
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
+from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 
@@ -326,7 +326,6 @@ The holdings of each strategy, and their value.
   greeks. Futures count as notional, never as value.
 """,
 )
-@dagster_failures
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:

@@ -51,7 +51,7 @@ def watched_now(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
 
 
 def _session_of(lake: "tables.Lake", login: Settings) -> GatewaySession | None:
-    sessions, gateway_id = lake.sessions.sync, login.gateway_id
+    sessions, gateway_id = lake.sessions, login.gateway_id
     session = sessions.current(gateway_id)
     if session is not None and session.owner is not Owner.STREAM:
         streams = (s for s in sessions.history(SESSIONS_SEEN) if s.owner is Owner.STREAM)
@@ -96,7 +96,7 @@ _MORE = re.compile(r" and (\d+) more$")
 
 def evaluate_holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    sessions, now = lake.sessions.sync, datetime.now(UTC)
+    sessions, now = lake.sessions, datetime.now(UTC)
     return of_each_login(
         settings, lambda login: judge_detail(sessions.current(login.gateway_id), now)
     )
@@ -152,7 +152,7 @@ def evaluate_lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetC
     return of_each_login(
         settings,
         lambda login: judge_lines(
-            lake.sessions.sync.current(login.gateway_id),
+            lake.sessions.current(login.gateway_id),
             inspection.held_at_the_broker(lake, login),
             inspection.newest_values(lake, login),
             active=active,
@@ -234,10 +234,10 @@ lines_suffice = table_check(
 
 def evaluate_account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    values = lake.account_values.sync.latest()
+    values = lake.account_values.latest()
 
     def of_login(login: Settings) -> dg.AssetCheckResult:
-        session = lake.sessions.sync.current(login.gateway_id)
+        session = lake.sessions.current(login.gateway_id)
         return judge_accounts(
             inspection.held_at_the_broker(lake, login),
             values,

@@ -19,6 +19,7 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.request import (
     ACTIVE_PRIORITY,
+    LEASE_S,
     MONITORING_PRIORITY,
     Answer,
     QueuedPosition,
@@ -29,17 +30,6 @@ from position_sync_dagster.domain.request import (
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.errors import InvalidRequestError, shown
 from position_sync_dagster.lake.queue import lookup, transitions
-from position_sync_dagster.lake.queue.transitions import (
-    IS_REQUEST,
-    PENDING,
-    SUCCESS,
-    Action,
-    check_leases,
-    has_id,
-    is_claimable,
-    lease_has_expired,
-    lease_lost,
-)
 from position_sync_dagster.lake.schema.codec import requests_of
 from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
@@ -109,23 +99,23 @@ def overview_of(
         now: The time.
         except_accounts: Requests of these accounts count as neither claimable nor expired.
     """
-    live = counted.snapshot.live.filter(IS_REQUEST)
+    live = counted.snapshot.live.filter(transitions.IS_REQUEST)
     counts = dict.fromkeys(QueueStatus, 0)
     for status, number in live.group_by("status").len().iter_rows():
         counts[QueueStatus(status)] += number
     for bucket, number in counted.finished.items():
         if bucket in counts:
             counts[QueueStatus(bucket)] += number
-    pending = live.filter(pl.col("status") == PENDING)
+    pending = live.filter(pl.col("status") == transitions.PENDING)
     oldest = pending.get_column("created_at").min()
     return QueueOverview(
         counts=counts,
-        claimable=live.filter(is_claimable(now, except_accounts)).height,
+        claimable=live.filter(transitions.is_claimable(now, except_accounts)).height,
         oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
         by_priority=dict(pending.group_by("priority").len().sort("priority").iter_rows()),
-        expired=live.filter(lease_has_expired(now, except_accounts)).height,
+        expired=live.filter(transitions.lease_has_expired(now, except_accounts)).height,
         version=counted.snapshot.version,
-        last_success_at=counted.newest.get(SUCCESS),
+        last_success_at=counted.newest.get(transitions.SUCCESS),
     )
 
 
@@ -223,9 +213,6 @@ def storable(text: str) -> str:
 
 
 T = TypeVar("T")
-
-LEASE_S = 60.0
-"""The length of a lease if the caller does not choose one, in seconds."""
 
 PROMOTE_AFTER_S = 60.0
 """A pending request older than this is claimed as if it had priority 1."""
@@ -394,7 +381,7 @@ class SyncQueue:
         def step(done: pl.DataFrame, now: datetime) -> Change[None]:
             return transitions.succeed(done, answers=answers or {}, now=now, new_ids=self._new_ids)
 
-        self._change_claimed(ids, Action.MARK, lease_token, step, {"action": "success"})
+        self._change_claimed(ids, transitions.Action.MARK, lease_token, step, {"action": "success"})
         self._tokens.forget(ids)
 
     def mark_failed(
@@ -442,7 +429,9 @@ class SyncQueue:
                 new_ids=self._new_ids,
             )
 
-        self._change_claimed(list(failures), Action.MARK, lease_token, step, {"action": "failure"})
+        self._change_claimed(
+            list(failures), transitions.Action.MARK, lease_token, step, {"action": "failure"}
+        )
         self._tokens.forget(failures)
 
     def release(
@@ -464,7 +453,7 @@ class SyncQueue:
             return transitions.release(claimed, now=now)
 
         info = {"action": "release", "reason": storable(reason)[:200]}
-        self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
+        self._change_claimed(ids, transitions.Action.RELEASE, lease_token, step, info)
         self._tokens.forget(ids)
 
     def renew(
@@ -487,7 +476,7 @@ class SyncQueue:
         def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
             return transitions.renew(claimed, now=now, lease_s=lease_s)
 
-        self._change_claimed(ids, Action.RENEW, lease_token, step, {"action": "renew"})
+        self._change_claimed(ids, transitions.Action.RENEW, lease_token, step, {"action": "renew"})
 
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
@@ -558,7 +547,7 @@ class SyncQueue:
     def _change_claimed(
         self,
         ids: Sequence[str],
-        action: Action,
+        action: transitions.Action,
         lease_token: str | None,
         step: Callable[[pl.DataFrame, datetime], Change[T]],
         commit_info: Mapping[str, str],
@@ -567,13 +556,13 @@ class SyncQueue:
         now = self._clock()
 
         def checked(snapshot: Snapshot) -> Change[T]:
-            named = has_id(snapshot.live, ids)
+            named = transitions.has_id(snapshot.live, ids)
             rows = snapshot.live.filter(named)
             tokens = self._tokens.of(ids, lease_token)
-            missing = check_leases(rows, ids, tokens, action=action, now=now)
+            missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)
             lost = [request_id for request_id in missing if request_id in tokens]
             if lost:
-                raise lease_lost(lost[0])
+                raise transitions.lease_lost(lost[0])
             if missing:
                 raise lookup.wrong_state(
                     lookup.statuses_of(snapshot, missing), "the step needs a live request"

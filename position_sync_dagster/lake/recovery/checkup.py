@@ -9,7 +9,7 @@ from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.recovery.diagnosis import PAUSE_S, Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import Repair, repair
 from position_sync_dagster.lake.schema.tables import DERIVED
-from position_sync_dagster.lake.sessions import SyncSessions
+from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import remove_doubled
 from position_sync_dagster.lake.storage.table import Table
 
@@ -38,7 +38,7 @@ class Checkup:
 
 def check_up(
     tables: Sequence[Table],
-    sessions: SyncSessions,
+    sessions: GatewaySessions,
     now: datetime,
     *,
     mend: bool,
@@ -91,7 +91,7 @@ def _checked(
     return replace(checkup, repair=done, removed=removed, healthy=after.healthy, failure=failure)
 
 
-def _owner(sessions: SyncSessions, now: datetime) -> str | None:
+def _owner(sessions: GatewaySessions, now: datetime) -> str | None:
     """Return who holds the lease on a login, if that can be read."""
     try:
         alive = [one for one in sessions.history() if one.is_alive(now)]

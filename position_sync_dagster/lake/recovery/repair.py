@@ -22,7 +22,7 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.errors import BrokenTableError, CommitContentionError
-from position_sync_dagster.lake.account_values import SyncAccountValues
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.queue.transitions import as_pending
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose, undone_rows
 from position_sync_dagster.lake.schema.codec import account_summaries_of, updates_of
@@ -76,7 +76,7 @@ def _put_back_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
 
 
 def _put_back_account_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
-    return SyncAccountValues(table).append(account_summaries_of(rows)).rows
+    return AccountValuesTable(table).append(account_summaries_of(rows)).rows
 
 
 def _put_back_records(table: Table, rows: pl.DataFrame, _: datetime) -> int:

@@ -98,7 +98,7 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
     found: set[tuple[IdKind, str]] = set()
     if text:
         store = lake.queue.sync.store
-        found |= {(IdKind.RUN, r.run_id) for r in lake.runs.sync.beginning_with(text)}
+        found |= {(IdKind.RUN, r.run_id) for r in lake.runs.beginning_with(text)}
         found |= {(IdKind.BATCH, i) for i in ledger.ids_beginning_with("batch_id", text)}
         found |= {(IdKind.UPDATE, i) for i in ledger.ids_beginning_with("update_id", text)}
         found |= {(IdKind.REQUEST, r.request_id) for r in beginning_with(store, text)}
@@ -123,7 +123,7 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
 
 
 def _of_run(lake: Lake, ledger: LedgerProvenance, run_id: str, limit: int) -> Trace:
-    records = tuple(lake.runs.sync.get(run_id))
+    records = tuple(lake.runs.get(run_id))
     first, last = _dates(records)
     written = ledger.of_run(run_id, first=first, last=last, limit=limit)
     named = written.rows.get_column("session_id").drop_nulls()
@@ -177,7 +177,7 @@ def _of_rows(
         kind=kind,
         id=found,
         run_ids=run_ids,
-        runs=tuple(record for one in run_ids for record in lake.runs.sync.get(one)),
+        runs=tuple(record for one in run_ids for record in lake.runs.get(one)),
         sessions=_sessions(lake, set(shown.get_column("session_id").drop_nulls()), set()),
         requests=requests,
         batches=_plain(batches.tail(limit)),
@@ -201,7 +201,7 @@ def _dates(records: tuple[RunRecord, ...]) -> tuple[date | None, date | None]:
 def _sessions(lake: Lake, ids: set[str], run_ids: set[str]) -> tuple[GatewaySession, ...]:
     if not ids and not run_ids:
         return ()
-    sessions = lake.sessions.sync.history(SESSIONS_SEARCHED)
+    sessions = lake.sessions.history(SESSIONS_SEARCHED)
     return tuple(s for s in sessions if s.session_id in ids or s.run_id in run_ids)
 
 
@@ -271,8 +271,8 @@ def history(
     breaks = [
         one
         for one in (
-            *lake.breaks.sync.open_breaks(),
-            *lake.breaks.sync.closed_breaks(BREAKS_SEARCHED),
+            *lake.breaks.open_breaks(),
+            *lake.breaks.closed_breaks(BREAKS_SEARCHED),
         )
         if (one.account, one.conid) == (account, conid)
     ]

@@ -13,6 +13,7 @@ from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, last_time
 from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.availability import unavailable_reason, unconfirmed
 
@@ -148,8 +149,8 @@ class LakeValues:
 
     async def _rows_of(self, login: Settings) -> pl.DataFrame:
         gateway_id, now = login.gateway_id, self._clock()
-        session = await self._sessions.current(gateway_id)
-        rows = await self._positions.rows(gateway_id)
+        session = await offload(self._sessions.current, gateway_id)
+        rows = await offload(self._positions.rows, gateway_id)
         if login.accounts is not None:
             # Rows of accounts that moved to another login stay here until this login connects
             # again.

@@ -20,6 +20,7 @@ from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import is_remote
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import LARGEST
 from position_sync_dagster.sync.drain.broker_view import LakeValues
@@ -51,7 +52,7 @@ async def refresh(
     """
     started = clock()
     await lake.registry.refresh()
-    before = await lake.sessions.current(settings.gateway_id)
+    before = await offload(lake.sessions.current, settings.gateway_id)
     try:
         async with Ownership(
             lake.sessions, settings, owner=Owner.REFRESH, run_id=run_id, clock=clock
@@ -162,7 +163,9 @@ async def _download_and_enqueue(
         connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         connection.require_online()
-        resolver = LegResolver(lake.registry, lake.contracts.put, check=own.check)
+        resolver = LegResolver(
+            lake.registry, lambda found: offload(lake.contracts.put, found), check=own.check
+        )
         await resolver.resolve(connection, lake.registry.unresolved)
     finally:
         await manager.close()

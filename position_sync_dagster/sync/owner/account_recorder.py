@@ -12,6 +12,7 @@ from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 
@@ -85,10 +86,10 @@ class AccountRecorder:
             self._outage.report(f"account_values: {error}")
 
     async def _restore(self, table: AccountValuesTable) -> None:
-        self._written = {row.account: row for row in await table.latest_summaries()}
+        self._written = {row.account: row for row in await offload(table.latest_summaries)}
 
     async def _write(self, table: AccountValuesTable, rows: list[AccountSummary]) -> None:
-        await table.append(rows)
+        await offload(table.append, rows)
         written = self._written or {}
         self._written = written | {row.account: row for row in rows}
 

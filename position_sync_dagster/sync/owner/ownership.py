@@ -161,14 +161,15 @@ class Ownership:
         Raises:
             TradingModeError: The lake holds data of another mode.
         """
-        await self._sessions.claim_mode(mode)
+        await offload(self._sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
         await offload(self._sessions.table.prove_store)
         deadline = asyncio.get_running_loop().time() + self._wait_s
         while self._session is None:
             try:
-                session = await self._sessions.acquire(
+                session = await offload(
+                    self._sessions.acquire,
                     self._settings.gateway_id,
                     self._owner,
                     lease_s=self._settings.session_lease_s,
@@ -198,7 +199,7 @@ class Ownership:
         if not self.lost.is_set():
             detail = self.final_detail if kind is None else f"{kind.__name__}: {error}"
             with suppress(errors.LakeError):
-                await self._sessions.end(self.session, detail=detail)
+                await offload(self._sessions.end, self.session, detail=detail)
 
     async def _heartbeat(self) -> None:
         while True:
@@ -210,7 +211,7 @@ class Ownership:
                 status = self._status()
                 # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
-                    self._sessions.sync.renew,
+                    self._sessions.renew,
                     session,
                     lease_s=self._settings.session_lease_s,
                     state=status.state,

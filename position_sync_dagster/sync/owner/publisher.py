@@ -23,6 +23,7 @@ from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
@@ -171,9 +172,10 @@ class Publisher:
         if self._positions is None:
             return []
         accounts = self._settings.accounts
+        stored = await offload(self._positions.read, self._settings.gateway_id)
         recent = [
             holding
-            for holding in self._recent(await self._positions.read(self._settings.gateway_id))
+            for holding in self._recent(stored)
             if accounts is None or holding.account in accounts
         ]
         await self._announced.restore(recent, since=self._kept_since())
@@ -204,7 +206,8 @@ class Publisher:
         captured_at, reported = self._clock(), feed.book.reported()
         accounts = _accounts_of(feed)
         if self._positions is not None:
-            await self._positions.replace(
+            await offload(
+                self._positions.replace,
                 self._settings.gateway_id,
                 self._recent(reported.values()),
                 session=session,
@@ -229,7 +232,8 @@ class Publisher:
             if (key := feed.book.one_of(account)) is not None:
                 changed |= feed.book.reported([key])
         if changed and self._positions is not None:
-            version = await self._positions.update(
+            version = await offload(
+                self._positions.update,
                 self._settings.gateway_id,
                 changed.values(),
                 session=session,

@@ -18,12 +18,10 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
+from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 
 Number = TypeVar("Number", int, float)
-
-FACTOR_TOLERANCE = 0.02
-"""Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier."""
 
 UNATTRIBUTED = "UNATTRIBUTED"
 """The name, in place of a strategy, of what no strategy has of the holdings of an account."""

@@ -137,7 +137,7 @@ def read_book(
         rows = updates_of(latest)
         holdings = all_broker_holdings(lake, settings)
         ages = Ages.of(priced, now)
-    sessions = (lake.sessions.sync.current(login.gateway_id) for login in settings.logins)
+    sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live = {
         session.gateway_id
         for session in sessions
@@ -153,7 +153,7 @@ def read_book(
         and row.gateway_id in live
     )
     if details is None:
-        details = lake.contracts.sync.get({leg.conid for leg in legs})
+        details = lake.contracts.get({leg.conid for leg in legs})
     return Book(
         latest=tuple(rows),
         holdings=tuple(holdings),
@@ -162,7 +162,7 @@ def read_book(
         ages=ages,
         split=split(legs, priced, details),
         streamed=streamed if live else None,
-        accounts=tuple(lake.account_values.sync.latest_summaries()),
+        accounts=tuple(lake.account_values.latest_summaries()),
     )
 
 
@@ -185,7 +185,7 @@ class OverviewReader:
         status = read_status(lake, settings, now, latest=frame)
         unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
         if unknown:  # read once: a contract keeps its description, only its trading hours change
-            self._details |= lake.contracts.sync.get(unknown)
+            self._details |= lake.contracts.get(unknown)
         book = read_book(lake, settings, now, latest=frame, details=self._details)
         held: dict[str, set[Key]] = defaultdict(set)
         for holding in book.holdings:

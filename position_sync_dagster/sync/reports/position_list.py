@@ -148,7 +148,7 @@ def matching_legs(
 
 
 def _matching(lake: Lake, legs: Collection[ActiveContract]) -> list[ActiveContract]:
-    return matching_legs(legs, lake.contracts.sync.get({leg.conid for leg in legs}))
+    return matching_legs(legs, lake.contracts.get({leg.conid for leg in legs}))
 
 
 def strategies_by_holding(

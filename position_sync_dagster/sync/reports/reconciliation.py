@@ -15,13 +15,10 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import Coverage, LakeValues, ValueSource
-from position_sync_dagster.sync.reports.confirmations import (
-    CONFIRMED,
-    holdings_frame,
-    with_confirmed,
-)
+from position_sync_dagster.sync.reports import confirmations
 
 _KEY = ("account", "conid")
 OF_STRATEGIES = "(strategies)"
@@ -135,7 +132,7 @@ class ReconciliationService:
             legs,
             reconciliation.Scope(
                 complete=coverage.complete,
-                details=await self._lake.contracts.get(conids),
+                details=await offload(self._lake.contracts.get, conids),
                 now=now,
                 stale_after=self._stale_after,
                 covers=coverage.covers,
@@ -145,7 +142,8 @@ class ReconciliationService:
         )
         for gateway_id, found in _by_login(result.discrepancies, logins).items():
             ids = holdings.filter(pl.col("gateway_id") == gateway_id).get_column("snapshot_id")
-            await self._lake.breaks.record(
+            await offload(
+                self._lake.breaks.record,
                 gateway_id,
                 found,
                 at=result.at,
@@ -159,7 +157,7 @@ class ReconciliationService:
     ) -> reconciliation.ReconciliationResult:
         accepted = {
             (one.type, one.account, one.conid)
-            for one in self._lake.breaks.sync.open_breaks()
+            for one in self._lake.breaks.open_breaks()
             if one.state is reconciliation.BreakState.ACCEPTED
         }
         left = tuple(
@@ -174,7 +172,7 @@ class ReconciliationService:
         if self._values is None:
             return await self._published.rows()
         view = await self._values.view()
-        return holdings_frame(view.holdings.values()), view
+        return confirmations.holdings_frame(view.holdings.values()), view
 
 
 def _by_login(
@@ -206,8 +204,8 @@ def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.
         now: The current time.
     """
     quantity = pl.col("position").fill_null(math.nan)
-    ours = with_confirmed(latest, holdings, now).select(
-        *_KEY, _symbol="symbol", ours=quantity, confirmed_at=CONFIRMED
+    ours = confirmations.with_confirmed(latest, holdings, now).select(
+        *_KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
     )
     return (
         holdings.select(*_KEY, "symbol", held=quantity)

@@ -179,7 +179,7 @@ def read_status(
         LakeError: A table cannot be used.
     """
     logins = tuple(
-        _login_status(login.gateway_id, lake.sessions.sync.current(login.gateway_id), now)
+        _login_status(login.gateway_id, lake.sessions.current(login.gateway_id), now)
         for login in settings.logins
     )
     programs = last_work.read()
@@ -210,8 +210,8 @@ def read_status(
         legs_streamed=len(_streamed(lake, settings, now, latest)),
         legs_queued=_count_queued(lake, settings, now, latest),
         last_drained_at=overview.last_success_at,
-        trading_mode=lake.sessions.sync.mode(),
-        accounts=tuple(lake.account_values.sync.latest_summaries()),
+        trading_mode=lake.sessions.mode(),
+        accounts=tuple(lake.account_values.latest_summaries()),
         attention=(
             *programs.problems,
             *attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),

@@ -15,6 +15,7 @@ from position_sync_dagster.domain.trading_hours import TradingHours, parse_tradi
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.storage.threads import offload
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class ContractCache:
             LakeError: The table cannot be read.
         """
         if self._table is not None:
-            self._complete |= await self._table.complete()
+            self._complete |= await offload(self._table.complete)
         await self._read_legs(legs)
 
     async def read_legs(self, legs: Iterable[ActiveContract]) -> None:
@@ -227,7 +228,7 @@ class ContractCache:
         """Store fetched details in place of older ones."""
         found = {one.conid: one for one in details}
         if self._table is not None:
-            await self._table.put(list(found.values()))
+            await offload(self._table.put, list(found.values()))
         self._unstored = {c: one for c, one in self._unstored.items() if c not in found}
         self._keep(found)
 
@@ -279,7 +280,7 @@ class ContractCache:
         self._keep({conid: self._unstored[conid] for conid in unstored})
         if absent > unstored and self._table is not None:
             stored = (absent - unstored) & self._complete
-            found = await self._table.get(absent - unstored)
+            found = await offload(self._table.get, absent - unstored)
             # Rows may be missing after a restore of the table: fetch them again.
             self._complete -= stored - found.keys()
             self._keep(found)
@@ -313,7 +314,7 @@ class ContractCache:
         if self._table is None or self._clock() < self._again_at:
             return
         try:
-            await self._table.put(list(details.values()))
+            await offload(self._table.put, list(details.values()))
         except LakeError as error:
             self._again_at = self._clock() + AGAIN
             logger.warning("contract details could not be stored, they are due again: %s", error)

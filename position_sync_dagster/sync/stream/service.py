@@ -138,7 +138,7 @@ async def stream(
     """
     await lake.initialize()
     recorder = RunRecorder(
-        lake.runs.sync,
+        lake.runs,
         run_id=run_id,
         job=run_recorder.STREAM_JOB,
         step=run_recorder.STREAM_STEP,
@@ -159,7 +159,7 @@ async def stream(
     ):
         recorder.note(session_id=own.session.session_id)
         await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
-        await lake.account_values.fence(settings.gateway_id, own.session.fencing_token)
+        await offload(lake.account_values.fence, settings.gateway_id, own.session.fencing_token)
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,

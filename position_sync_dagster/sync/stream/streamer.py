@@ -19,6 +19,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -234,15 +235,12 @@ class IBPositionStreamer:
     async def _initialize(self) -> None:
         written = self._tables
         if written.ownership is None:
-            for table in (
-                self.registry,
-                self._queue,
-                written.broker_positions,
-                written.contracts,
-                written.account_values,
-            ):
-                if table is not None:
-                    await table.initialize()
+            await self.registry.initialize()
+            if self._queue is not None:
+                await self._queue.initialize()
+            for one in (written.broker_positions, written.contracts, written.account_values):
+                if one is not None:
+                    await offload(one.table.initialize)
         await self.registry.refresh()
         await self._contracts.load(self.registry.legs)
 

@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.breaks import SyncBreaks
+from position_sync_dagster.lake.breaks import ReconciliationBreaks
 
 AT = datetime(2026, 1, 2, 15, tzinfo=UTC)
 
 
 @pytest.fixture
-def breaks(lake) -> SyncBreaks:
-    table = lake.breaks.sync
+def breaks(lake) -> ReconciliationBreaks:
+    table = lake.breaks
     found = Discrepancy(
         type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY\x1b[2J",
         expected=None, actual=2.0, detail="not held at the broker",

@@ -47,7 +47,7 @@ leg = partial(legs.leg, quantity=1.0)
 
 @pytest.fixture
 def lake(lake):
-    lake.broker_positions.sync.replace(
+    lake.broker_positions.replace(
         GATEWAY,
         [held(STREAMED), held(QUEUED), held(STALE), held(CLOSED, position=0.0), held(SHARED, B)],
     )
@@ -137,7 +137,7 @@ def test_lines_are_unknown_while_nobody_owns_the_login(lake):
     assert [line.split() for line in run("status").splitlines() if line.startswith("lines")] == [
         ["lines", "–"]
     ]
-    lake.sessions.sync.acquire(GATEWAY, Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1)
+    lake.sessions.acquire(GATEWAY, Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1)
     printed = json.loads(run("status", "--json"))
     assert (printed["lines_in_use"], printed["line_limit"]) == (0, 0)
 

@@ -127,7 +127,7 @@ def test_a_repair_that_was_interrupted_is_reported_and_finished(tmp_path, call_d
 def test_a_repair_is_neither_advised_nor_made_while_a_stream_owns_the_login(tmp_path, call_doctor):
     lake = Lake(tmp_path / "lake", fsync=False)
     lake.initialize_sync()
-    session = lake.sessions.sync.acquire(
+    session = lake.sessions.acquire(
         "127.0.0.1:7497", Owner.STREAM, lease_s=600, run_id=None, host="desk", pid=4321
     )
     lake.queue.sync.insert_many([QueueRequest(1, "SPY")])
@@ -141,7 +141,7 @@ def test_a_repair_is_neither_advised_nor_made_while_a_stream_owns_the_login(tmp_
     assert code == 1
     assert "is not repaired while the stream (process 4321 on desk) writes to it" in text
     assert torn.exists()
-    lake.sessions.sync.end(session)
+    lake.sessions.end(session)
     assert call_doctor("--repair")[0] == 0
 
 

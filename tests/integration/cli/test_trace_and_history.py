@@ -40,7 +40,7 @@ ROW = PositionUpdate(
 def drained(lake):
     """Write what a drain of one request leaves; return the ids of request, row and batch."""
     (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
-    session = lake.sessions.sync.acquire(
+    session = lake.sessions.acquire(
         "127.0.0.1:7497", Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1
     )
     (batch_id,) = new_ids(NOW, 1)
@@ -54,7 +54,7 @@ def drained(lake):
     done = lake.updates.sync.append([row], batch_id=batch_id)
     lake.queue.sync.mark_success([request_id])
     with RunRecorder(
-        lake.runs.sync, run_id=RUN, job="drain_positions", step="position_updates"
+        lake.runs, run_id=RUN, job="drain_positions", step="position_updates"
     ) as recorder:
         recorder.note(rows=1, claimed=1, table_name="position_updates", version_to=done.version)
     return {"REQUEST": request_id, "UPDATE": row.update_id, "BATCH": batch_id, "RUN": RUN}
@@ -169,7 +169,7 @@ def test_a_history_shows_each_value_with_what_held_then(lake, drained):
         actual=-1.0,
         detail="differs",
     )
-    lake.breaks.sync.record("127.0.0.1:7497", [found], at=NOW + timedelta(minutes=1))
+    lake.breaks.record("127.0.0.1:7497", [found], at=NOW + timedelta(minutes=1))
     lake.updates.sync.append([replace(ROW, timestamp=later, source=Source.STREAM)])
     first, second = json.loads(run("history", f"{ACCOUNT}:7", "--json"))["values"]
     assert (first["row"]["run_id"], first["row"]["request_id"]) == (RUN, drained["REQUEST"])
@@ -205,9 +205,9 @@ def test_a_holding_without_rows_is_an_error_that_names_it(drained, monkeypatch, 
 
 
 def test_a_record_of_a_failure_is_shown_with_its_reason(lake):
-    recorder = RunRecorder(lake.runs.sync, run_id="failed-run", job="job", step="step")
+    recorder = RunRecorder(lake.runs, run_id="failed-run", job="job", step="step")
     with pytest.raises(ValueError, match="why"), recorder:
         raise ValueError("this is why")
-    (record,) = lake.runs.sync.get("failed-run")
+    (record,) = lake.runs.get("failed-run")
     assert record.result is RunResult.FAILED
     assert "this is why" in run("trace", "failed-run")

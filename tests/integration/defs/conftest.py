@@ -85,7 +85,7 @@ def own_login(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
         run_id: str | None = None,
         lease_s: float = 60.0,
     ) -> GatewaySession:
-        sessions = lake.sessions.sync
+        sessions = lake.sessions
         session = sessions.acquire(
             settings.gateway_id,
             owner,
@@ -122,7 +122,7 @@ def write_holdings(lake: Lake, settings: Settings) -> Callable[..., None]:
             )
             for conid in conids
         ]
-        lake.broker_positions.sync.replace(settings.gateway_id, rows, session=session)
+        lake.broker_positions.replace(settings.gateway_id, rows, session=session)
 
     return write
 

@@ -126,7 +126,7 @@ def test_a_stream_run_that_is_starting_comes_before_a_refresh(
 def test_a_refresh_that_just_was_is_not_repeated(
     tick, settings, own_login, lake: Lake, seconds_ago
 ) -> None:
-    lake.sessions.sync.end(own_login(owner=Owner.REFRESH))
+    lake.sessions.end(own_login(owner=Owner.REFRESH))
     since = {settings.gateway_id: seconds_ago(60)}
     assert "next refresh in" in tick(unowned_since=since).skip_reason.skip_message
 

@@ -81,7 +81,7 @@ def test_a_drain_killed_between_commit_and_event_is_found_and_mended(
     assert len(mended["found"]["findings"]) == len(found)
     assert verify()["found"]["findings"] == []
 
-    (record,) = lake.runs.sync.get(run_id)
+    (record,) = lake.runs.get(run_id)
     assert (record.rows, record.commits, record.table_name) == (3, 1, "position_updates")
     assert record.recorded_by is RecordedBy.AUDIT
     assert record.result is RunResult.LOST
@@ -104,20 +104,20 @@ async def test_a_killed_stream_is_found_when_its_lease_is_over_and_mended(
         worker.begin()
         try:
             await eventually(lambda: streamed(lake) >= 3)
-            session = lake.sessions.sync.current(load_settings().gateway_id)
+            session = lake.sessions.current(load_settings().gateway_id)
             assert session is not None
             run_id = session.run_id
             assert run_id is not None
             assert verify()["left"] == [], "a stream that lives is in progress"
         finally:
             worker.kill()
-    (before,) = lake.runs.sync.get(run_id)
+    (before,) = lake.runs.get(run_id)
     assert before.result is RunResult.RUNNING, "it was recorded when it owned the login"
     await eventually(lambda: verify()["left"])
     kinds = {one["kind"] for one in verify()["left"]}
     assert kinds == {"EVENT_MISSING", "RECORD_BEHIND"}
     assert verify("--repair")["left"] == []
-    (record,) = lake.runs.sync.get(run_id)
+    (record,) = lake.runs.get(run_id)
     assert (record.result, record.recorded_by) == (RunResult.LOST, RecordedBy.AUDIT)
     assert (record.rows, record.ended_at) == (streamed(lake), None)
     assert record.session_id == session.session_id

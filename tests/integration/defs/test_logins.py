@@ -77,7 +77,7 @@ def own(lake: Lake) -> Callable[..., GatewaySession]:
         state: SessionState = SessionState.LIVE,
         completeness: Completeness = Completeness.COMPLETE,
     ) -> GatewaySession:
-        sessions = lake.sessions.sync
+        sessions = lake.sessions
         session = sessions.acquire(
             name, Owner.STREAM, lease_s=60, run_id=run_id, host="here", pid=os.getpid()
         )
@@ -101,7 +101,7 @@ def own(lake: Lake) -> Callable[..., GatewaySession]:
             replace(holding, instrument=replace(holding.instrument, conid=conid))
             for conid in conids
         ]
-        lake.broker_positions.sync.replace(name, rows, session=session)
+        lake.broker_positions.replace(name, rows, session=session)
         return sessions.renew(session, lease_s=60, state=state)
 
     return take
@@ -167,12 +167,12 @@ def test_a_pause_and_a_dead_lease_concern_their_login_alone(supervise, instance,
     runs = {name: begin(instance, name) for name in ACCOUNTS}
     sessions = {name: own(name, run_id=run_id) for name, run_id in runs.items()}
     supervise()
-    lake.sessions.sync.end(sessions["east"])
+    lake.sessions.end(sessions["east"])
     instance.report_run_canceled(instance.get_run_by_id(runs["east"]))
     found = supervise()
     assert started(found) == []
     assert "east: paused by a person" in found.skip_reason.skip_message
-    lake.sessions.sync.renew(sessions["west"], lease_s=0.001)
+    lake.sessions.renew(sessions["west"], lease_s=0.001)
     assert started(supervise()) == ["west"]
     assert instance.get_run_by_id(runs["west"]).status is dg.DagsterRunStatus.FAILURE
 
@@ -187,7 +187,7 @@ def test_a_new_login_waits_until_the_stream_of_a_removed_one_has_ended(
     write_file(file, "east", "new")
     assert started(supervise()) == ["east"]
     assert set(instance.get_dynamic_partitions(LOGINS.name)) == {"east", "west"}
-    lake.sessions.sync.end(session)
+    lake.sessions.end(session)
     instance.report_run_failed(instance.get_run_by_id(run_id))
     assert started(supervise()) == ["east", "new"]
     assert set(instance.get_dynamic_partitions(LOGINS.name)) == {"east", "new"}
@@ -331,8 +331,8 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
     assert materialize(position_updates).success
     assert ledger.compared_now(lake, settings, run_id="r").passed
     assert broker.watched_now(lake, settings).passed
-    session = lake.sessions.sync.current("west")
-    lake.sessions.sync.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
+    session = lake.sessions.current("west")
+    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
     found = broker.watched_now(lake, settings)
     assert not found.passed
     assert found.description.startswith("west: The stream has not seen the gateway since")
@@ -353,10 +353,10 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, ma
     assert materialize(position_updates).success
     found = ledger.compared_now(lake, settings, run_id="r")
     assert not found.passed
-    breaks = lake.breaks.sync
+    breaks = lake.breaks
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
-    session = lake.sessions.sync.current("west")
-    lake.sessions.sync.renew(session, lease_s=60, state=SessionState.BLIND)
+    session = lake.sessions.current("west")
+    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
     ledger.compared_now(lake, settings, run_id="r")
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []

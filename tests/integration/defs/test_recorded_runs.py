@@ -25,7 +25,7 @@ def test_a_drain_is_recorded_in_one_commit_with_the_counts_of_its_event(
     before = lake.runs.table.version()
     result = materialize(position_updates)
     assert lake.runs.table.version() == before + 1
-    (record,) = lake.runs.sync.get(result.run_id)
+    (record,) = lake.runs.get(result.run_id)
     (event,) = result.asset_materializations_for_node("position_updates")
     assert (record.step, record.result) == ("position_updates", RunResult.SUCCESS)
     assert (record.rows, record.commits) == (2, 1)
@@ -42,7 +42,7 @@ def test_a_drain_is_recorded_in_one_commit_with_the_counts_of_its_event(
 def test_a_failed_run_is_recorded_with_its_reason(lake: Lake, materialize) -> None:
     result = materialize(position_queue)  # nothing listens at the port
     assert not result.success
-    (record,) = lake.runs.sync.get(result.run_id)
+    (record,) = lake.runs.get(result.run_id)
     assert (record.step, record.result) == ("position_queue", RunResult.FAILED)
     assert "127.0.0.1:1" in record.reason
 
@@ -52,7 +52,7 @@ def test_a_derived_table_is_recorded_with_its_rows_and_version(
 ) -> None:
     append_row(1, seconds_ago(1))
     first, second = materialize(latest_positions), materialize(latest_positions)
-    records = [lake.runs.sync.get(one.run_id)[0] for one in (first, second)]
+    records = [lake.runs.get(one.run_id)[0] for one in (first, second)]
     assert [(r.table_name, r.rows, r.commits) for r in records] == [
         ("latest_positions", 1, 1),
         ("latest_positions", 1, 0),
@@ -63,7 +63,7 @@ def test_maintenance_is_recorded_step_by_step(lake: Lake, instance) -> None:
     result = maintain_lake.execute_in_process(
         instance=instance, resources={"position_sync": POSITION_SYNC}
     )
-    records = lake.runs.sync.get(result.run_id)
+    records = lake.runs.get(result.run_id)
     assert {(r.job, r.step, r.result) for r in records} == {
         ("maintain_lake", "maintain_tables", RunResult.SUCCESS),
         ("maintain_lake", "forget_old_runs", RunResult.SUCCESS),
@@ -111,14 +111,14 @@ def test_the_newest_record_of_a_step_counts_and_ids_are_found_by_their_beginning
     now = datetime.now(UTC)
     times = iter(now + timedelta(seconds=n) for n in range(9))
     recorder = run_recorder.RunRecorder(
-        lake.runs.sync, run_id="abc-1", job="job", step="step", clock=lambda: next(times)
+        lake.runs, run_id="abc-1", job="job", step="step", clock=lambda: next(times)
     )
     recorder.write()
     with recorder:
         recorder.note(rows=3)
-    (found,) = lake.runs.sync.beginning_with("abc")
+    (found,) = lake.runs.beginning_with("abc")
     assert (found.result, found.rows) == (RunResult.SUCCESS, 3)
-    assert lake.runs.sync.since(now.date()) == [found]
-    assert lake.runs.sync.since(now.date() + timedelta(days=2)) == []
-    assert lake.runs.sync.get("abc") == lake.runs.sync.get("a' OR '1'='1") == []
-    assert lake.runs.sync.beginning_with("a' OR '1'='1") == []
+    assert lake.runs.since(now.date()) == [found]
+    assert lake.runs.since(now.date() + timedelta(days=2)) == []
+    assert lake.runs.get("abc") == lake.runs.get("a' OR '1'='1") == []
+    assert lake.runs.beginning_with("a' OR '1'='1") == []

@@ -231,7 +231,7 @@ def test_the_check_follows_the_stream_at_once(play, run, own_login, lake, instan
     async def stream(lake, settings, *, run_id, stop, report):
         session = own_login(run_id=run_id)
         for state in (SessionState.LIVE, SessionState.BLIND, SessionState.LIVE):
-            session = lake.sessions.sync.renew(session, lease_s=60.0, state=state)
+            session = lake.sessions.renew(session, lease_s=60.0, state=state)
             report(replace(REPORT, state=state))
             wanted = state is SessionState.LIVE
             while passed(instance) is not wanted:
@@ -248,7 +248,7 @@ def test_a_stream_that_fails_leaves_the_check_yellow(play, run, own_login, lake,
     async def stream(lake, settings, *, run_id, stop, report):
         session = own_login(run_id=run_id)
         report(REPORT)
-        lake.sessions.sync.end(session)
+        lake.sessions.end(session)
         raise LeaseLostError("The lease is over.", remedy="Wait.")
 
     play(stream)

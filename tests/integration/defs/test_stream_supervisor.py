@@ -86,7 +86,7 @@ def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
     tick: Tick, instance, own_login, lake, settings
 ) -> None:
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
-    lake.sessions.sync.end(own_login(run_id=run_id))
+    lake.sessions.end(own_login(run_id=run_id))
     instance.report_run_canceled(instance.get_run_by_id(run_id))
     assert "paused by a person" in tick().skip_message
     status = read_status(lake, settings, utc_now())
@@ -105,8 +105,8 @@ def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_o
     session = own_login(run_id=run_id, lease_s=3600.0)
     instance.report_run_canceled(instance.get_run_by_id(run_id))
     assert "paused by a person" in tick().skip_message
-    assert lake.sessions.sync.current(settings.gateway_id).detail is None
-    lake.sessions.sync.renew(session, lease_s=0.001)
+    assert lake.sessions.current(settings.gateway_id).detail is None
+    lake.sessions.renew(session, lease_s=0.001)
     assert "paused by a person" in tick().skip_message
     status = read_status(lake, settings, utc_now())
     assert status.session_state == "LOST"
@@ -119,7 +119,7 @@ def test_a_lease_from_the_future_is_looked_at_twice_and_then_followed(
     def clock() -> datetime:
         return utc_now() + timedelta(hours=3)
 
-    ahead = GatewaySessions(lake.table_path("gateway_sessions"), clock=clock).sync
+    ahead = GatewaySessions(lake.sessions.table, clock)
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
     owner = {"lease_s": 15.0, "run_id": run_id, "host": "here", "pid": 1}
     session = ahead.acquire(settings.gateway_id, Owner.STREAM, **owner)

@@ -31,17 +31,15 @@ def row(clock):
 
 
 async def net_of(lake, **more):
-    return {
-        r.account: r.net_liquidation for r in await lake.account_values.latest_summaries(**more)
-    }
+    return {r.account: r.net_liquidation for r in lake.account_values.latest_summaries(**more)}
 
 
 async def test_unknown_amounts_are_null_and_come_back_as_none(lake, row, clock):
     values = row(net=None, currency=None, daily_pnl=-1.5, pnl_received_at=clock.now)
-    assert (await lake.account_values.append([values])).rows == 1
-    [read] = await lake.account_values.latest_summaries()
+    assert lake.account_values.append([values]).rows == 1
+    [read] = lake.account_values.latest_summaries()
     assert read == replace(values, row_id=read.row_id, trading_mode="SIMULATED")
-    frame = await lake.account_values.latest()
+    frame = lake.account_values.latest()
     assert frame.select("net_liquidation", "cash", "currency").row(0) == (None, None, None)
 
 
@@ -65,8 +63,8 @@ async def test_a_table_of_the_version_before_is_read_and_takes_exchange_rates(tm
 
 @pytest.mark.in_store
 async def test_the_same_row_is_written_once(lake, row):
-    assert (await lake.account_values.append([row(), row(B)])).rows == 2
-    again = await lake.account_values.append([row(), row(B), row(B, net=5.0)])
+    assert (lake.account_values.append([row(), row(B)])).rows == 2
+    again = lake.account_values.append([row(), row(B), row(B, net=5.0)])
     assert again.rows == 1
     assert await net_of(lake) == {A: 1000.0, B: 5.0}
 
@@ -74,43 +72,43 @@ async def test_the_same_row_is_written_once(lake, row):
 async def test_a_range_has_every_row_in_order_of_time(lake, row, clock):
     start = clock.now
     for hours in range(60):
-        await lake.account_values.append([row(net=hours, timestamp=start + timedelta(hours=hours))])
+        lake.account_values.append([row(net=hours, timestamp=start + timedelta(hours=hours))])
     first, last = start + timedelta(hours=20), start + timedelta(hours=50)
-    found = await lake.account_values.between(first, last)
+    found = lake.account_values.between(first, last)
     assert found.get_column("net_liquidation").to_list() == list(range(20, 51))
 
 
 async def test_a_row_from_a_clock_that_ran_ahead_hides_nothing(lake, row, clock):
-    await lake.account_values.append([row(net=1.0, timestamp=clock.now + timedelta(days=400))])
-    await lake.account_values.append([row(net=2.0), row(B)])
+    lake.account_values.append([row(net=1.0, timestamp=clock.now + timedelta(days=400))])
+    lake.account_values.append([row(net=2.0), row(B)])
     assert await net_of(lake) == {A: 2.0, B: 1000.0}
 
 
 async def test_rows_of_statements_stand_apart_and_the_newest_day_counts(lake, row, clock):
     flex = {"source": AccountSource.FLEX, "gateway_id": None, "fencing_token": None}
-    await lake.account_values.append([row(net=3.0)])
+    lake.account_values.append([row(net=3.0)])
     for days in (1, 5):
         at = clock.now - timedelta(days=days)
-        await lake.account_values.append([row(net=days, timestamp=at, **flex)])
+        lake.account_values.append([row(net=days, timestamp=at, **flex)])
     assert await net_of(lake) == {A: 3.0}
     assert await net_of(lake, source=AccountSource.FLEX) == {A: 1.0}
 
 
 @pytest.mark.in_store
 async def test_an_owner_that_was_followed_by_another_writes_nothing_more(lake, row):
-    await lake.account_values.fence(LOGIN, 2)
+    lake.account_values.fence(LOGIN, 2)
     with pytest.raises(LeaseLostError, match="newer owner"):
-        await lake.account_values.append([row()])
-    await lake.account_values.append([row(fencing_token=2, net=7.0)])
+        lake.account_values.append([row()])
+    lake.account_values.append([row(fencing_token=2, net=7.0)])
     with pytest.raises(LeaseLostError, match="newer owner"):
-        await lake.account_values.fence(LOGIN, 1)
+        lake.account_values.fence(LOGIN, 1)
     assert await net_of(lake) == {A: 7.0}
 
 
 async def test_accounts_of_another_trading_mode_are_refused(lake, row):
-    await lake.account_values.append([row()])
+    lake.account_values.append([row()])
     with pytest.raises(TradingModeError):
-        await lake.account_values.append([row("U1234567")])
+        lake.account_values.append([row("U1234567")])
 
 
 async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clock):
@@ -118,13 +116,13 @@ async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clo
     for day in range(40):
         clock.now = start + timedelta(days=day)
         for net in range(8):
-            await lake.account_values.append([row(net=net + day)])
+            lake.account_values.append([row(net=net + day)])
     table = lake.account_values.table
     files = table.snapshot(data_files).height
     read = []
-    scan = lake.account_values.sync._files.scan
-    lake.account_values.sync._files.scan = lambda found: read.append(found.height) or scan(found)
-    await lake.account_values.append([row(net=-1.0)])
+    scan = lake.account_values._files.scan
+    lake.account_values._files.scan = lambda found: read.append(found.height) or scan(found)
+    lake.account_values.append([row(net=-1.0)])
     assert read == [], "an append of a new row reads no older rows"
     assert await net_of(lake) == {A: -1.0}
     # Fifteen days of eight rows, however long the table has grown, and the row of this test.
@@ -134,7 +132,7 @@ async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clo
 @pytest.mark.in_store
 async def test_maintenance_merges_its_files_and_the_doctor_finds_it_sound(lake, row, clock):
     for net in range(40):
-        await lake.account_values.append([row(net=net)])
+        lake.account_values.append([row(net=net)])
     result = maintain(lake.account_values.table)
     assert (result.table, result.skipped) == ("account_values", None)
     assert (result.compacted, result.files) == (40, 1)

@@ -29,81 +29,81 @@ def missing(conid=1, expected=2.0):
 
 @pytest.mark.in_store
 async def test_a_break_is_opened_confirmed_and_resolved(lake):
-    opened = await lake.breaks.record(LOGIN, [missing()], AT, "download-1", "run-1")
+    opened = lake.breaks.record(LOGIN, [missing()], AT, "download-1", "run-1")
     assert opened == BreakCounts(opened=1)
-    [one] = await lake.breaks.open_breaks()
+    [one] = lake.breaks.open_breaks()
     assert (one.state, one.opened_at, one.snapshot_id) == (BreakState.OPENED, AT, "download-1")
     later = AT + timedelta(minutes=5)
-    assert await lake.breaks.record(LOGIN, [missing()], later) == BreakCounts(confirmed=1)
-    [one] = await lake.breaks.open_breaks()
+    assert lake.breaks.record(LOGIN, [missing()], later) == BreakCounts(confirmed=1)
+    [one] = lake.breaks.open_breaks()
     assert (one.state, one.confirmed_at) == (BreakState.CONFIRMED, later)
-    assert await lake.breaks.record(LOGIN, [], later) == BreakCounts(resolved=1)
-    assert await lake.breaks.open_breaks() == []
-    [gone] = await lake.breaks.closed_breaks()
+    assert lake.breaks.record(LOGIN, [], later) == BreakCounts(resolved=1)
+    assert lake.breaks.open_breaks() == []
+    [gone] = lake.breaks.closed_breaks()
     assert (gone.break_id, gone.state) == (one.break_id, BreakState.RESOLVED)
     assert gone.resolved_at == later
 
 
 async def test_a_reconciliation_that_changes_nothing_commits_nothing(lake):
-    await lake.breaks.record(LOGIN, [], AT)
+    lake.breaks.record(LOGIN, [], AT)
     assert lake.breaks.table.version() == 0
     for _ in range(2):
-        await lake.breaks.record(LOGIN, [missing()], AT)
+        lake.breaks.record(LOGIN, [missing()], AT)
     version = lake.breaks.table.version()
-    assert await lake.breaks.record(LOGIN, [missing()], AT) == BreakCounts()
+    assert lake.breaks.record(LOGIN, [missing()], AT) == BreakCounts()
     assert lake.breaks.table.version() == version
 
 
 async def test_a_break_whose_quantities_change_remains_the_same_break(lake):
     for expected in (2.0, 3.0, 4.0):
-        await lake.breaks.record(LOGIN, [missing(expected=expected)], AT)
-    [one] = await lake.breaks.open_breaks()
+        lake.breaks.record(LOGIN, [missing(expected=expected)], AT)
+    [one] = lake.breaks.open_breaks()
     assert (one.expected, one.state, one.opened_at) == (4.0, BreakState.CONFIRMED, AT)
 
 
 async def test_an_accepted_break_remains_accepted_until_it_is_gone(lake, clock):
-    await lake.breaks.record(LOGIN, [missing()], AT)
-    [one] = await lake.breaks.open_breaks()
-    accepted = await lake.breaks.accept(one.break_id, by="eva", note="assigned over night")
+    lake.breaks.record(LOGIN, [missing()], AT)
+    [one] = lake.breaks.open_breaks()
+    accepted = lake.breaks.accept(one.break_id, by="eva", note="assigned over night")
     assert (accepted.accepted_by, accepted.accepted_at) == ("eva", clock.now)
-    assert await lake.breaks.record(LOGIN, [missing()], AT) == BreakCounts()
-    assert [b.state for b in await lake.breaks.open_breaks()] == [BreakState.ACCEPTED]
-    await lake.breaks.record(LOGIN, [], AT)
-    [gone] = await lake.breaks.closed_breaks()
+    assert lake.breaks.record(LOGIN, [missing()], AT) == BreakCounts()
+    assert [b.state for b in lake.breaks.open_breaks()] == [BreakState.ACCEPTED]
+    lake.breaks.record(LOGIN, [], AT)
+    [gone] = lake.breaks.closed_breaks()
     assert (gone.state, gone.resolved_at) == (BreakState.ACCEPTED, AT)
     with pytest.raises(UnknownRequestError):
-        await lake.breaks.accept(one.break_id, by="eva")
+        lake.breaks.accept(one.break_id, by="eva")
 
 
 async def test_an_acceptance_ends_when_the_quantities_change(lake):
-    await lake.breaks.record(LOGIN, [missing(), missing(conid=2)], AT)
-    first = (await lake.breaks.open_breaks())[0]
-    await lake.breaks.accept(first.break_id, by="eva", note="assigned")
+    lake.breaks.record(LOGIN, [missing(), missing(conid=2)], AT)
+    first = lake.breaks.open_breaks()[0]
+    lake.breaks.accept(first.break_id, by="eva", note="assigned")
     later = AT + timedelta(minutes=5)
     changed = [missing(first.conid, expected=3.0), missing(3 - first.conid)]
-    await lake.breaks.record(LOGIN, changed, later)
-    now = {one.conid: one for one in await lake.breaks.open_breaks()}[first.conid]
+    lake.breaks.record(LOGIN, changed, later)
+    now = {one.conid: one for one in lake.breaks.open_breaks()}[first.conid]
     assert (now.state, now.confirmed_at, now.expected) == (BreakState.CONFIRMED, later, 3.0)
     assert (now.accepted_by, now.accepted_at) == (None, None)
     assert now.note == "eva accepted 2.0 against ? (assigned); that has changed"
 
 
 async def test_an_acceptance_can_be_taken_back_by_the_beginning_of_its_id(lake):
-    await lake.breaks.record(LOGIN, [missing(), missing(conid=2)], AT)
-    first, second = await lake.breaks.open_breaks()
+    lake.breaks.record(LOGIN, [missing(), missing(conid=2)], AT)
+    first, second = lake.breaks.open_breaks()
     with pytest.raises(UnknownRequestError, match="2 open breaks"):
-        await lake.breaks.accept(first.break_id[:8], by="eva")
-    await lake.breaks.accept(first.break_id, by="eva", note="assigned")
+        lake.breaks.accept(first.break_id[:8], by="eva")
+    lake.breaks.accept(first.break_id, by="eva", note="assigned")
     with pytest.raises(UnknownRequestError, match="No open breaks that one can reopen"):
-        await lake.breaks.reopen(second.break_id, by="max")
-    again = await lake.breaks.reopen(first.break_id, by="max")
+        lake.breaks.reopen(second.break_id, by="max")
+    again = lake.breaks.reopen(first.break_id, by="max")
     assert (again.state, again.accepted_by) == (BreakState.CONFIRMED, None)
     assert again.note == "max reopened it"
 
 
 async def test_the_breaks_of_one_gateway_do_not_end_those_of_another(lake):
-    await lake.breaks.record(LOGIN, [missing()], AT)
-    await lake.breaks.record("b:1", [replace(missing(), conid=2)], AT)
-    await lake.breaks.record("b:1", [], AT)
-    assert [b.gateway_id for b in await lake.breaks.open_breaks()] == [LOGIN]
-    assert await lake.breaks.open_breaks("b:1") == []
+    lake.breaks.record(LOGIN, [missing()], AT)
+    lake.breaks.record("b:1", [replace(missing(), conid=2)], AT)
+    lake.breaks.record("b:1", [], AT)
+    assert [b.gateway_id for b in lake.breaks.open_breaks()] == [LOGIN]
+    assert lake.breaks.open_breaks("b:1") == []

@@ -55,54 +55,54 @@ async def test_broker_positions_are_read_as_they_were_written(lake, clock):
         holding(clock, 2, position=0.0),
         holding(clock, 1, account="DUSIM2"),
     ]
-    await lake.broker_positions.replace(LOGIN, positions)
-    assert await lake.broker_positions.read(LOGIN) == positions
-    assert await lake.broker_positions.read("elsewhere") == []
+    lake.broker_positions.replace(LOGIN, positions)
+    assert lake.broker_positions.read(LOGIN) == positions
+    assert lake.broker_positions.read("elsewhere") == []
 
 
 async def test_a_replacement_affects_its_gateway_alone(lake, clock):
     other = [holding(clock, 9, gateway_id="b:1")]
-    await lake.broker_positions.replace("b:1", other)
-    await lake.broker_positions.replace(LOGIN, [holding(clock, c) for c in (1, 2)])
-    version = await lake.broker_positions.version()
+    lake.broker_positions.replace("b:1", other)
+    lake.broker_positions.replace(LOGIN, [holding(clock, c) for c in (1, 2)])
+    version = lake.broker_positions.table.version()
     replaced = [holding(clock, 2), holding(clock, 3, position=0.0), holding(clock, 4)]
-    await lake.broker_positions.replace(LOGIN, replaced)
-    assert await lake.broker_positions.version() == version + 1
-    read = await lake.broker_positions.read(LOGIN)
+    lake.broker_positions.replace(LOGIN, replaced)
+    assert lake.broker_positions.table.version() == version + 1
+    read = lake.broker_positions.read(LOGIN)
     assert [(p.instrument.conid, p.position) for p in read] == [(2, 2.0), (3, 0.0), (4, 2.0)]
-    assert await lake.broker_positions.read("b:1") == other
+    assert lake.broker_positions.read("b:1") == other
 
 
 @pytest.mark.parametrize("gateway_id", ["it's:1", "a' OR '1'='1", "x\0y", "%41=/é🙂"])
 async def test_any_gateway_is_kept_apart_from_the_others(lake, clock, gateway_id):
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
-    await lake.broker_positions.replace(gateway_id, [holding(clock, 2, gateway_id=gateway_id)])
-    await lake.broker_positions.replace(gateway_id, [holding(clock, 3, gateway_id=gateway_id)])
-    read = await lake.broker_positions.read(gateway_id)
+    lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
+    lake.broker_positions.replace(gateway_id, [holding(clock, 2, gateway_id=gateway_id)])
+    lake.broker_positions.replace(gateway_id, [holding(clock, 3, gateway_id=gateway_id)])
+    read = lake.broker_positions.read(gateway_id)
     assert [p.instrument.conid for p in read] == [3]
-    assert [p.instrument.conid for p in await lake.broker_positions.read(LOGIN)] == [1]
+    assert [p.instrument.conid for p in lake.broker_positions.read(LOGIN)] == [1]
 
 
 @pytest.mark.parametrize("rows", [1, 0], ids=["with rows", "with no rows"])
 @pytest.mark.in_store
 async def test_an_owner_that_was_followed_writes_nothing(lake, clock, rows):
-    first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
-    await lake.sessions.end(first)
-    second = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 2)] * rows, second)
-    before = await lake.broker_positions.read(LOGIN)
+    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
+    lake.sessions.end(first)
+    second = lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
+    lake.broker_positions.replace(LOGIN, [holding(clock, 2)] * rows, second)
+    before = lake.broker_positions.read(LOGIN)
     with pytest.raises(LeaseLostError, match="newer owner"):
-        await lake.broker_positions.replace(LOGIN, [holding(clock, 3)], first)
-    assert await lake.broker_positions.read(LOGIN) == before
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 4)], second)
+        lake.broker_positions.replace(LOGIN, [holding(clock, 3)], first)
+    assert lake.broker_positions.read(LOGIN) == before
+    lake.broker_positions.replace(LOGIN, [holding(clock, 4)], second)
 
 
 async def test_accounts_of_another_trading_mode_do_not_mix(lake, clock):
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
+    lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
     with pytest.raises(TradingModeError):
-        await lake.broker_positions.replace(LOGIN, [holding(clock, 1, account="U1234567")])
-    assert len(await lake.broker_positions.read(LOGIN)) == 1
+        lake.broker_positions.replace(LOGIN, [holding(clock, 1, account="U1234567")])
+    assert len(lake.broker_positions.read(LOGIN)) == 1
 
 
 CHANGES = {"accounts_confirmed_at": {}}
@@ -111,16 +111,16 @@ CHANGES = {"accounts_confirmed_at": {}}
 @pytest.mark.in_store
 async def test_changes_take_the_place_of_the_rows_before_them_and_leave_the_others(lake, clock):
     table = lake.broker_positions
-    await table.replace(LOGIN, [holding(clock, conid) for conid in (1, 2, 3)])
+    table.replace(LOGIN, [holding(clock, conid) for conid in (1, 2, 3)])
     clock.advance(seconds=1)
     changed = [holding(clock, 2, 5.0), holding(clock, 3, 0.0), holding(clock, 4)]
     written = table.table.rows().height
-    await table.update(LOGIN, changed, captured_at=clock.now, **CHANGES)
+    table.update(LOGIN, changed, captured_at=clock.now, **CHANGES)
     assert table.table.rows().height == written + 3  # what did not change was not written
-    rows = await table.rows(LOGIN)
+    rows = table.rows(LOGIN)
     assert dict(rows.select("conid", "position").iter_rows()) == {1: 2.0, 2: 5.0, 3: 0.0, 4: 2.0}
     assert rows.sort("published_version")["captured_at"][-1] == clock.now
-    assert_frame_equal(rows, await Lake(lake.path).broker_positions.rows(LOGIN))
+    assert_frame_equal(rows, Lake(lake.path).broker_positions.rows(LOGIN))
 
 
 async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake, clock):
@@ -130,51 +130,51 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
         holding(clock, 2, completeness=Completeness.PARTIAL, confirmed_at=earlier),
         holding(clock, 1, account="DUSIM2", completeness=Completeness.PARTIAL),
     ]
-    await table.replace(LOGIN, rows)
-    assert (await table.read(LOGIN)) == rows
+    table.replace(LOGIN, rows)
+    assert table.read(LOGIN) == rows
     clock.advance(seconds=60)
     confirmed = {"DUSIM1": clock.now, "DUSIM2": None}
-    await table.update(LOGIN, [holding(clock, 1)], accounts_confirmed_at=confirmed)
+    table.update(LOGIN, [holding(clock, 1)], accounts_confirmed_at=confirmed)
     for reader in (table, Lake(lake.path).broker_positions):
-        found = {row.key: (row.completeness, row.confirmed_at) for row in await reader.read(LOGIN)}
+        found = {row.key: (row.completeness, row.confirmed_at) for row in reader.read(LOGIN)}
         assert found == {
             ("DUSIM1", 1): (Completeness.COMPLETE, clock.now),
             ("DUSIM1", 2): (Completeness.COMPLETE, clock.now),
             ("DUSIM2", 1): (Completeness.PARTIAL, None),
         }
-    assert table.sync.newest_confirmation(LOGIN, clock.now) == clock.now
+    assert table.newest_confirmation(LOGIN, clock.now) == clock.now
     # What is known of the account now replaces what was known of it before.
     partial = holding(clock, 2, completeness=Completeness.PARTIAL)
-    await table.update(LOGIN, [partial], accounts_confirmed_at=confirmed)
-    assert {r.completeness for r in await table.read(LOGIN)} == {Completeness.PARTIAL}
+    table.update(LOGIN, [partial], accounts_confirmed_at=confirmed)
+    assert {r.completeness for r in table.read(LOGIN)} == {Completeness.PARTIAL}
 
 
 async def test_all_rows_of_a_replacement_are_confirmed_with_their_account(lake, clock):
     rows = [holding(clock, 1), holding(clock, 1, account="DUSIM2")]
     confirmed = {"DUSIM1": clock.now, "DUSIM2": None}
-    await lake.broker_positions.replace(LOGIN, rows, accounts_confirmed_at=confirmed)
-    read = await lake.broker_positions.read(LOGIN)
+    lake.broker_positions.replace(LOGIN, rows, accounts_confirmed_at=confirmed)
+    read = lake.broker_positions.read(LOGIN)
     assert [row.confirmed_at for row in read] == [clock.now, None]
 
 
 async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
     table, size = lake.broker_positions, 40
-    await table.replace(LOGIN, [holding(clock, conid) for conid in range(size)])
+    table.replace(LOGIN, [holding(clock, conid) for conid in range(size)])
     expected = dict.fromkeys(range(size), 2.0)
     for number in range(3 * FOLD_FILES):
         expected[number % 7] = float(number)
         changed = [holding(clock, number % 7, float(number))]
-        await table.update(LOGIN, changed, accounts_confirmed_at={"DUSIM1": clock.now})
+        table.update(LOGIN, changed, accounts_confirmed_at={"DUSIM1": clock.now})
         assert table.table.rows().height <= size + FOLD_FILES
-        read = {row.instrument.conid: row.position for row in await table.read(LOGIN)}
+        read = {row.instrument.conid: row.position for row in table.read(LOGIN)}
         assert read == expected
     assert len(table.table.snapshot(data_files)) <= FOLD_FILES
 
 
 async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeypatch):
-    await lake.broker_positions.replace(LOGIN, [holding(clock, conid) for conid in range(100)])
+    lake.broker_positions.replace(LOGIN, [holding(clock, conid) for conid in range(100)])
     reader = Lake(lake.path).broker_positions
-    await reader.read(LOGIN)
+    reader.read(LOGIN)
     seen = []
 
     def counted(*args):
@@ -183,8 +183,8 @@ async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeyp
         return found
 
     monkeypatch.setattr(module, "scan", counted)
-    await lake.broker_positions.update(LOGIN, [holding(clock, 7, 9.0)], **CHANGES)
-    read = await reader.read(LOGIN)
+    lake.broker_positions.update(LOGIN, [holding(clock, 7, 9.0)], **CHANGES)
+    read = reader.read(LOGIN)
     assert [row.position for row in read if row.instrument.conid == 7] == [9.0]
     assert (len(read), seen) == (100, [1])
 
@@ -192,19 +192,17 @@ async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeyp
 async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again(
     lake, clock, monkeypatch
 ):
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 1, confirmed_at=clock.now)])
-    reader, read = Lake(lake.path).broker_positions.sync, []
+    lake.broker_positions.replace(LOGIN, [holding(clock, 1, confirmed_at=clock.now)])
+    reader, read = Lake(lake.path).broker_positions, []
     monkeypatch.setattr(module, "scan", lambda *args: read.append(args) or scan(*args))
     for port in (1, 2):
-        await lake.broker_positions.replace(
-            f"b:{port}", [holding(clock, 1, gateway_id=f"b:{port}")]
-        )
+        lake.broker_positions.replace(f"b:{port}", [holding(clock, 1, gateway_id=f"b:{port}")])
         assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
     assert len(read) == 1
     before = clock.now
     clock.advance(600)
     added, later = [holding(clock, 1, account="DUSIM2")], {"DUSIM1": None, "DUSIM2": clock.now}
-    await lake.broker_positions.update(LOGIN, added, accounts_confirmed_at=later)
+    lake.broker_positions.update(LOGIN, added, accounts_confirmed_at=later)
     assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
     assert len(read) == 2
     # A time from before the clock was set back counts only where there is no other.
@@ -214,28 +212,28 @@ async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again
 
 async def test_changes_without_rows_of_the_same_session_are_refused(lake, clock):
     table = lake.broker_positions
-    assert await table.update(LOGIN, [holding(clock, 1)], **CHANGES) is None
-    first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    await table.replace(LOGIN, [holding(clock, 1)], first)
-    await table.update(LOGIN, [holding(clock, 1, 3.0)], first, **CHANGES)
-    await lake.sessions.end(first)
-    second = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    assert await table.update(LOGIN, [holding(clock, 1, 4.0)], second, **CHANGES) is None
-    await table.replace(LOGIN, [holding(clock, 1, 5.0)], second)
+    assert table.update(LOGIN, [holding(clock, 1)], **CHANGES) is None
+    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    table.replace(LOGIN, [holding(clock, 1)], first)
+    table.update(LOGIN, [holding(clock, 1, 3.0)], first, **CHANGES)
+    lake.sessions.end(first)
+    second = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    assert table.update(LOGIN, [holding(clock, 1, 4.0)], second, **CHANGES) is None
+    table.replace(LOGIN, [holding(clock, 1, 5.0)], second)
     with pytest.raises(LeaseLostError, match="newer owner"):
-        await table.update(LOGIN, [holding(clock, 1, 6.0)], first, **CHANGES)
-    assert [row.position for row in await table.read(LOGIN)] == [5.0]
+        table.update(LOGIN, [holding(clock, 1, 6.0)], first, **CHANGES)
+    assert [row.position for row in table.read(LOGIN)] == [5.0]
 
 
 @pytest.mark.on_disk  # it undoes its environment
 async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
     lake, clock, monkeypatch
 ):
-    first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
-    await lake.sessions.end(first)
-    second = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    other = Lake(lake.path).broker_positions.sync
+    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
+    lake.sessions.end(first)
+    second = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    other = Lake(lake.path).broker_positions
 
     def overtaken(*args):
         monkeypatch.undo()
@@ -246,38 +244,38 @@ async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
     monkeypatch.setattr(module, "append", overtaken)
     monkeypatch.setattr(other.table._writer_lock, "fair", nullcontext)
     with pytest.raises(LeaseLostError, match="newer owner"):
-        await lake.broker_positions.update(LOGIN, [holding(clock, 1, 9.0)], first, **CHANGES)
+        lake.broker_positions.update(LOGIN, [holding(clock, 1, 9.0)], first, **CHANGES)
     assert [row.position for row in other.read(LOGIN)] == [5.0]
 
 
 @pytest.mark.on_disk  # it deletes a folder
 async def test_after_a_table_was_deleted_the_next_rows_are_all_of_them(lake, clock):
     table = lake.broker_positions
-    await table.replace(LOGIN, [holding(clock, 1), holding(clock, 2)])
+    table.replace(LOGIN, [holding(clock, 1), holding(clock, 2)])
     shutil.rmtree(table.table.path)
-    await Lake(lake.path).broker_positions.initialize()
-    assert await table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES) is None
-    assert await table.read(LOGIN) == []
+    Lake(lake.path).broker_positions.table.initialize()
+    assert table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES) is None
+    assert table.read(LOGIN) == []
 
 
 async def test_changes_of_another_trading_mode_are_refused(lake, clock):
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
+    lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
     other = [holding(clock, 1, account="U1234567")]
     with pytest.raises(TradingModeError):
-        await lake.broker_positions.update(LOGIN, other, **CHANGES)
+        lake.broker_positions.update(LOGIN, other, **CHANGES)
 
 
 async def test_a_merge_keeps_the_newest_row_of_each_holding(lake, clock, monkeypatch):
     monkeypatch.setattr(maintenance, "COMPACT_FROM", 8)
     table = lake.broker_positions
-    await table.replace(LOGIN, [holding(clock, conid) for conid in range(60)])
+    table.replace(LOGIN, [holding(clock, conid) for conid in range(60)])
     for number in range(20):
-        await table.update(LOGIN, [holding(clock, 1, float(number))], **CHANGES)
+        table.update(LOGIN, [holding(clock, 1, float(number))], **CHANGES)
     assert maintain(table.table, clean_now=True).compacted >= 8
-    found = {r.instrument.conid: r.position for r in await table.read(LOGIN)}
+    found = {r.instrument.conid: r.position for r in table.read(LOGIN)}
     assert found == dict.fromkeys(range(60), 2.0) | {1: 19.0}
-    await table.update(LOGIN, [holding(clock, 1, 77.0)], **CHANGES)
-    assert {r.position for r in await table.read(LOGIN)} == {2.0, 77.0}
+    table.update(LOGIN, [holding(clock, 1, 77.0)], **CHANGES)
+    assert {r.position for r in table.read(LOGIN)} == {2.0, 77.0}
 
 
 async def test_rows_of_an_older_release_are_read_and_changed(tmp_path, clock):
@@ -293,10 +291,10 @@ async def test_rows_of_an_older_release_are_read_and_changed(tmp_path, clock):
     before.initialize()
     rows = broker_rows([holding(clock, 1), holding(clock, 2)], None).drop(added)
     before.transact(lambda handle: append(handle, rows, {}))
-    table = BrokerPositionsTable(tmp_path / "broker_positions")
-    await table.initialize()
-    assert await table.read(LOGIN) == [holding(clock, 1), holding(clock, 2)]
-    assert await table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES) is None
-    await table.replace(LOGIN, [holding(clock, 1), holding(clock, 2)])
-    await table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES)
-    assert [row.position for row in await table.read(LOGIN)] == [3.0, 2.0]
+    table = BrokerPositionsTable(Table(tmp_path / "broker_positions", BROKER_POSITIONS))
+    table.table.initialize()
+    assert table.read(LOGIN) == [holding(clock, 1), holding(clock, 2)]
+    assert table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES) is None
+    table.replace(LOGIN, [holding(clock, 1), holding(clock, 2)])
+    table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES)
+    assert [row.position for row in table.read(LOGIN)] == [3.0, 2.0]

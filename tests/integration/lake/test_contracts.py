@@ -26,31 +26,31 @@ async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_
     before.initialize()
     row = contract_rows([details(clock, 1)]).select(list(columns))
     before.transact(lambda handle: append(handle, row, {}))
-    table = ContractsTable(tmp_path / "contracts")
-    await table.initialize()
+    table = ContractsTable(Table(tmp_path / "contracts", CONTRACTS))
+    table.table.initialize()
     known = replace(details(clock, 1), valid_exchanges=None, expires_on=None)
-    assert await table.get() == {1: known}
-    await table.put([details(clock, 1), details(clock, 2)])
-    assert await table.get() == {n: details(clock, n) for n in (1, 2)}
+    assert table.get() == {1: known}
+    table.put([details(clock, 1), details(clock, 2)])
+    assert table.get() == {n: details(clock, n) for n in (1, 2)}
 
 
 @pytest.mark.in_store
 async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
     first = details(clock, 1)
-    await lake.contracts.put([first, first, details(clock, 2)])
+    lake.contracts.put([first, first, details(clock, 2)])
     clock.advance(60)
-    await lake.contracts.put([details(clock, 1), details(clock, 3)])
-    found = await lake.contracts.get([1, 3, 99])
+    lake.contracts.put([details(clock, 1), details(clock, 3)])
+    found = lake.contracts.get([1, 3, 99])
     assert found == {1: details(clock, 1), 3: details(clock, 3)}
-    assert (await lake.contracts.get([2]))[2].seen_at == first.seen_at
-    assert await lake.contracts.get([]) == {}
-    assert len(await lake.contracts.get()) == 3
+    assert lake.contracts.get([2])[2].seen_at == first.seen_at
+    assert lake.contracts.get([]) == {}
+    assert len(lake.contracts.get()) == 3
 
 
 async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(
     lake, clock, monkeypatch
 ):
-    await lake.contracts.put([details(clock, conid) for conid in range(1, 501)])
+    lake.contracts.put([details(clock, conid) for conid in range(1, 501)])
     heights, scan = [], contracts.scan
 
     def counted(*arguments, **more):
@@ -59,14 +59,14 @@ async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(
         return frame
 
     monkeypatch.setattr(contracts, "scan", counted)
-    await lake.contracts.put([details(clock, conid) for conid in range(501, 521)])
+    lake.contracts.put([details(clock, conid) for conid in range(501, 521)])
     assert sum(heights) == 0
     clock.advance(60)
-    await lake.contracts.put([details(clock, conid) for conid in (400, *range(600, 700))])
-    found = await lake.contracts.get(range(1, 1_000))
+    lake.contracts.put([details(clock, conid) for conid in (400, *range(600, 700))])
+    found = lake.contracts.get(range(1, 1_000))
     assert len(found) == 620
     assert {conid for conid, one in found.items() if one.seen_at == clock.now} == {
         400,
         *range(600, 700),
     }
-    assert await lake.contracts.get([450, 9_999]) == {450: found[450]}
+    assert lake.contracts.get([450, 9_999]) == {450: found[450]}

@@ -235,11 +235,9 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(lake, cloc
 
 
 def test_a_successor_whose_clock_is_a_minute_behind_waits_and_one_ahead_fences(store, lake):
-    first = lake.sessions.sync.acquire("g", Owner.STREAM, lease_s=30, run_id=None, host="h", pid=1)
+    first = lake.sessions.acquire("g", Owner.STREAM, lease_s=30, run_id=None, host="h", pid=1)
     ahead = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
-    second = ahead.sessions.sync.acquire(
-        "g", Owner.STREAM, lease_s=30, run_id=None, host="i", pid=2
-    )
+    second = ahead.sessions.acquire("g", Owner.STREAM, lease_s=30, run_id=None, host="i", pid=2)
     assert second.fencing_token > first.fencing_token
     lake.updates.sync.fence("g", second.fencing_token)
     with pytest.raises(LeaseLostError):
@@ -262,7 +260,7 @@ def _taken_over(lake):
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         with suppress(LoginOwnedError):
-            return lake.sessions.sync.acquire(
+            return lake.sessions.acquire(
                 "g", Owner.STREAM, lease_s=60, run_id=None, host="other", pid=os.getpid()
             )
         time.sleep(0.1)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -30,74 +31,74 @@ WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
 
 @pytest.mark.in_store
 async def test_a_login_has_one_owner_who_is_named_to_the_others(lake):
-    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert (session.state, session.fencing_token) == (SessionState.STARTING, 1)
     with pytest.raises(LoginOwnedError, match=r"STREAM \(process 42 on box, .* until"):
-        await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
-    assert await lake.sessions.current(LOGIN) == session
-    other = await lake.sessions.acquire("127.0.0.1:4001", Owner.REFRESH, **WHO)
+        lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
+    assert lake.sessions.current(LOGIN) == session
+    other = lake.sessions.acquire("127.0.0.1:4001", Owner.REFRESH, **WHO)
     assert other.fencing_token == 1
 
 
 @pytest.mark.in_store
 async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(lake, clock):
-    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(10)
-    live = await lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE, lines=(20, 95))
+    live = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE, lines=(20, 95))
     clock.advance(4)
-    again = await lake.sessions.renew(session, lease_s=15)
+    again = lake.sessions.renew(session, lease_s=15)
     assert (again.state, again.lines_in_use, again.line_limit) == (SessionState.LIVE, 20, 95)
     assert again.state_since == live.state_since == live.heartbeat_at
     assert (again.expires_at - clock.now).total_seconds() == 15
-    blind = await lake.sessions.renew(
+    blind = lake.sessions.renew(
         session, lease_s=15, state=SessionState.BLIND, detail="1100 connectivity lost"
     )
     assert (blind.state_since, blind.detail) == (clock.now, "1100 connectivity lost")
-    back = await lake.sessions.renew(blind, lease_s=15, state=SessionState.LIVE)
+    back = lake.sessions.renew(blind, lease_s=15, state=SessionState.LIVE)
     assert back.detail is None
-    assert await lake.sessions.current(LOGIN) == back
+    assert lake.sessions.current(LOGIN) == back
     assert back.is_alive(clock.now)
 
 
 async def test_a_late_heartbeat_records_since_when_the_owner_sees_the_gateway(lake, clock):
-    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     seen = clock.now + timedelta(seconds=2)
     clock.advance(9)
     live = {"lease_s": 15.0, "state": SessionState.LIVE}
-    first = await lake.sessions.renew(session, live_since=seen, **live)
+    first = lake.sessions.renew(session, live_since=seen, **live)
     assert first.state_since == seen
     clock.advance(4)
-    assert (await lake.sessions.renew(session, live_since=seen, **live)).state_since == seen
+    assert lake.sessions.renew(session, live_since=seen, **live).state_since == seen
     back = clock.now + timedelta(seconds=1)  # an outage between two heartbeats
     clock.advance(4)
-    assert (await lake.sessions.renew(session, live_since=back, **live)).state_since == back
-    blind = await lake.sessions.renew(session, lease_s=15, state=SessionState.BLIND)
+    assert lake.sessions.renew(session, live_since=back, **live).state_since == back
+    blind = lake.sessions.renew(session, lease_s=15, state=SessionState.BLIND)
     clock.advance(1)
-    again = await lake.sessions.renew(session, live_since=seen, **live)
+    again = lake.sessions.renew(session, live_since=seen, **live)
     assert again.state_since == blind.state_since  # never before the outage
     clock.advance(-2)
     ahead = clock.now + timedelta(seconds=5)
-    assert (await lake.sessions.renew(session, live_since=ahead, **live)).state_since == clock.now
+    assert lake.sessions.renew(session, live_since=ahead, **live).state_since == clock.now
 
 
 @pytest.mark.in_store
 async def test_an_owner_loses_a_session_whose_lease_has_expired(lake, clock):
-    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(15)
-    assert not (await lake.sessions.current(LOGIN)).is_alive(clock.now)
+    assert not lake.sessions.current(LOGIN).is_alive(clock.now)
     with pytest.raises(LeaseLostError, match="its lease has expired"):
-        await lake.sessions.renew(session, lease_s=15)
+        lake.sessions.renew(session, lease_s=15)
 
 
 async def test_a_dead_owner_is_followed_by_one_with_a_higher_token(lake, clock):
-    first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(15)
-    second = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
+    second = lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
     assert second.fencing_token == first.fencing_token + 1
-    for call in (lake.sessions.renew(first, lease_s=15), lake.sessions.end(first)):
+    for call in (partial(lake.sessions.renew, lease_s=15), lake.sessions.end):
         with pytest.raises(LeaseLostError, match="a newer session has followed"):
-            await call
-    newest, lost = await lake.sessions.history()
+            call(first)
+    newest, lost = lake.sessions.history()
     assert newest == second
     assert (lost.session_id, lost.state) == (first.session_id, SessionState.LOST)
 
@@ -109,47 +110,47 @@ async def test_the_time_when_the_gateway_was_last_seen_is_kept_across_sessions(
     async def follow(session):
         clock.advance(7)
         if cleanly:
-            await lake.sessions.end(session)
+            lake.sessions.end(session)
         clock.advance(60)
-        return await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+        return lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
 
-    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert session.state_since == clock.now
     clock.advance(5)
-    session = await lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    session = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
     assert session.state_since == clock.now
     clock.advance(10)
-    session = await lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    session = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
     last_seen = clock.now + timedelta(seconds=7 if cleanly else 0)
     session = await follow(session)
     assert (session.state, session.state_since) == (SessionState.STARTING, last_seen)
     session = await follow(session)
     assert session.state_since == last_seen
-    session = await lake.sessions.renew(session, lease_s=15, state=SessionState.BLIND)
+    session = lake.sessions.renew(session, lease_s=15, state=SessionState.BLIND)
     assert session.state_since == last_seen
     session = await follow(session)
     assert session.state_since == last_seen
-    session = await lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    session = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
     assert session.state_since == clock.now
-    assert all(s.state_since <= last_seen for s in (await lake.sessions.history())[1:])
+    assert all(s.state_since <= last_seen for s in lake.sessions.history()[1:])
 
 
 async def test_a_lease_from_the_future_holds_for_minutes_and_not_for_hours(lake, clock):
     real = clock.now
     for ahead_s, fails in ((240, True), (4 * 3600, False)):
         clock.advance(ahead_s)
-        dead = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+        dead = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
         clock.now = real
         if fails:
             with pytest.raises(LoginOwnedError):
-                await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-            await lake.sessions.end(dead)
-    assert not (await lake.sessions.current(LOGIN)).is_alive(clock.now)
-    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+                lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+            lake.sessions.end(dead)
+    assert not lake.sessions.current(LOGIN).is_alive(clock.now)
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert session.fencing_token == dead.fencing_token + 1
     assert session.state_since <= real
     with pytest.raises(LeaseLostError):
-        await lake.sessions.renew(dead, lease_s=15)
+        lake.sessions.renew(dead, lease_s=15)
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more
         raise RuntimeError("a fault that nobody thought of")
 
     own, _seconds = owning
-    monkeypatch.setattr(lake.sessions.sync, "renew", fail)
+    monkeypatch.setattr(lake.sessions, "renew", fail)
     own.renew_now()
     await asyncio.wait_for(own.lost.wait(), 30)
     with pytest.raises(LeaseLostError):
@@ -232,15 +233,15 @@ async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more
 
 
 async def test_an_ended_session_leaves_the_login_free_at_once(lake, clock):
-    first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    ended = await lake.sessions.end(first, detail="rotation")
-    assert await lake.sessions.current(LOGIN) == ended
+    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    ended = lake.sessions.end(first, detail="rotation")
+    assert lake.sessions.current(LOGIN) == ended
     assert not ended.is_alive(clock.now)
     with pytest.raises(LeaseLostError, match="ENDED"):
-        await lake.sessions.renew(first, lease_s=15)
-    second = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+        lake.sessions.renew(first, lease_s=15)
+    second = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert second.fencing_token == 2
-    assert [s.state for s in await lake.sessions.history()] == [
+    assert [s.state for s in lake.sessions.history()] == [
         SessionState.STARTING,
         SessionState.ENDED,
     ]
@@ -249,17 +250,17 @@ async def test_an_ended_session_leaves_the_login_free_at_once(lake, clock):
 async def test_a_lease_of_no_time_is_refused(lake):
     for lease_s in (0, -1, float("nan")):
         with pytest.raises(InvalidRequestError):
-            await lake.sessions.acquire(LOGIN, Owner.STREAM, **(WHO | {"lease_s": lease_s}))
-    assert await lake.sessions.current(LOGIN) is None
+            lake.sessions.acquire(LOGIN, Owner.STREAM, **(WHO | {"lease_s": lease_s}))
+    assert lake.sessions.current(LOGIN) is None
 
 
 @pytest.mark.in_store
 async def test_a_login_of_another_trading_mode_is_refused(lake):
     for _ in range(2):
-        await lake.sessions.claim_mode(TradingMode.PAPER)
+        lake.sessions.claim_mode(TradingMode.PAPER)
     with pytest.raises(TradingModeError, match="PAPER"):
-        await lake.sessions.claim_mode(TradingMode.LIVE)
-    assert lake.sessions.sync.mode() is TradingMode.PAPER
+        lake.sessions.claim_mode(TradingMode.LIVE)
+    assert lake.sessions.mode() is TradingMode.PAPER
 
 
 def overtaken_by(other, monkeypatch):
@@ -279,11 +280,11 @@ def overtaken_by(other, monkeypatch):
 
 def unlocked(lake, monkeypatch):
     monkeypatch.setattr(lake.sessions.table._writer_lock, "fair", nullcontext)
-    return lake.sessions.sync
+    return lake.sessions
 
 
 async def test_a_renewal_does_not_wait_for_those_of_other_logins(lake, clock, monkeypatch):
-    one, two = [await lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
+    one, two = [lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
     here, there = (unlocked(Lake(lake.path, clock=clock), monkeypatch) for _ in range(2))
     live = {"lease_s": 15.0, "state": SessionState.LIVE}
     there.renew(two, **live)
@@ -292,13 +293,13 @@ async def test_a_renewal_does_not_wait_for_those_of_other_logins(lake, clock, mo
     here.renew(one, **live)
     assert len(commits) == 2  # one each
     for login, lines in (("g:1", 0), ("g:2", 7)):
-        for reader in (here, there, lake.sessions.sync):
+        for reader in (here, there, lake.sessions):
             session = reader.current(login)
             assert (session.heartbeat_at, session.lines_in_use) == (clock.now, lines)
 
 
 async def test_of_two_that_follow_a_dead_owner_at_once_one_is_refused(lake, clock, monkeypatch):
-    dead = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    dead = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(20)
     here, there = (unlocked(Lake(lake.path, clock=clock), monkeypatch) for _ in range(2))
     won = []
@@ -313,10 +314,10 @@ async def test_of_two_that_follow_a_dead_owner_at_once_one_is_refused(lake, cloc
 
 @pytest.mark.parametrize("first", ["renew", "acquire"])
 async def test_the_sessions_of_an_older_table_go_on(lake, clock, monkeypatch, first):
-    sessions = [await lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
+    sessions = [lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
     rows = lake.sessions.table.rows(IS_LIVE).with_columns(*LIVE_COLUMNS)
     lake.sessions.table.transact(lambda handle: overwrite(handle, rows, IS_LIVE, {}))
-    later = Lake(lake.path, clock=clock).sessions.sync
+    later = Lake(lake.path, clock=clock).sessions
     if first == "acquire":
         sessions.append(later.acquire("g:3", Owner.STREAM, **WHO))
     clock.advance(3)
@@ -333,14 +334,14 @@ async def test_the_sessions_of_an_older_table_go_on(lake, clock, monkeypatch, fi
 
 @pytest.mark.on_disk  # in a store, its writers merge files earlier
 async def test_weeks_of_heartbeats_leave_a_handful_of_files(lake, clock):
-    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     for _ in range(30):
         clock.advance(4)
-        session = await lake.sessions.renew(session, lease_s=15)
+        session = lake.sessions.renew(session, lease_s=15)
     for _ in range(40):
-        await lake.sessions.end(session)
-        session = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
+        lake.sessions.end(session)
+        session = lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
     result = maintain(lake.sessions.table, clean_now=True)
     assert result.files == 2  # the live session and the past ones
-    assert len(await lake.sessions.history(100)) == 41
-    assert await lake.sessions.current(LOGIN) == session
+    assert len(lake.sessions.history(100)) == 41
+    assert lake.sessions.current(LOGIN) == session

@@ -116,13 +116,13 @@ def finish(lake: Lake, number: int, *, well: bool = True) -> None:
 
 
 def own(lake: Lake, login: str) -> None:
-    lake.sessions.sync.acquire(login, Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=1)
+    lake.sessions.acquire(login, Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=1)
 
 
 def end_session(lake: Lake, login: str) -> None:
-    session = lake.sessions.sync.current(login)
+    session = lake.sessions.current(login)
     assert session is not None
-    lake.sessions.sync.end(session)
+    lake.sessions.end(session)
 
 
 def derive(lake: Lake, number: int) -> None:
@@ -138,16 +138,16 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
     "position_queue": finish,
     "position_updates": lambda lake, n: lake.updates.sync.append([update(n)]),
     "broker_positions": lambda lake, n: (
-        lake.broker_positions.sync.replace(f"login{n}", [holding(n)])
+        lake.broker_positions.replace(f"login{n}", [holding(n)])
     ),
-    "contracts": lambda lake, n: lake.contracts.sync.put([details(n)]),
+    "contracts": lambda lake, n: lake.contracts.put([details(n)]),
     "gateway_sessions": lambda lake, n: (own(lake, f"login{n}"), end_session(lake, f"login{n}")),
     "reconciliation_breaks": lambda lake, n: [
-        lake.breaks.sync.record(f"login{n}", found, at(n)) for found in ([discrepancy(n)], [])
+        lake.breaks.record(f"login{n}", found, at(n)) for found in ([discrepancy(n)], [])
     ],
     "executions": lambda lake, n: lake.executions.add([execution(n)]),
-    "account_values": lambda lake, n: lake.account_values.sync.append([summary(n)]),
-    "runs": lambda lake, n: lake.runs.sync.record([run(n)]),
+    "account_values": lambda lake, n: lake.account_values.append([summary(n)]),
+    "runs": lambda lake, n: lake.runs.record([run(n)]),
     "latest_positions": derive,
 }  # fmt: skip
 
@@ -174,12 +174,12 @@ CHANGES: dict[str, dict[str, Work]] = {
         "remove doubled rows": lambda lake: remove_doubled(lake.updates.table),
     },
     "broker_positions": {
-        "replace": lambda lake: lake.broker_positions.sync.replace("login1", [holding(70)]),
-        "replace another": lambda lake: lake.broker_positions.sync.replace("login2", [holding(71)]),
+        "replace": lambda lake: lake.broker_positions.replace("login1", [holding(70)]),
+        "replace another": lambda lake: lake.broker_positions.replace("login2", [holding(71)]),
     },
     "contracts": {
-        "put new": lambda lake: lake.contracts.sync.put([details(50)]),
-        "put known": lambda lake: lake.contracts.sync.put([details(1), details(50)]),
+        "put new": lambda lake: lake.contracts.put([details(50)]),
+        "put known": lambda lake: lake.contracts.put([details(1), details(50)]),
     },
     "gateway_sessions": {
         "acquire": lambda lake: own(lake, "login1"),
@@ -187,20 +187,20 @@ CHANGES: dict[str, dict[str, Work]] = {
         "end": lambda lake: end_session(lake, "held"),
     },
     "reconciliation_breaks": {
-        "open": lambda lake: lake.breaks.sync.record("login1", [discrepancy(50)], at(99)),
-        "resolve": lambda lake: lake.breaks.sync.record("held", [], at(99)),
+        "open": lambda lake: lake.breaks.record("login1", [discrepancy(50)], at(99)),
+        "resolve": lambda lake: lake.breaks.record("held", [], at(99)),
     },
     "executions": {
         "add": lambda lake: lake.executions.add([execution(50)]),
         "add two": lambda lake: lake.executions.add([execution(50), execution(51)]),
     },
     "account_values": {
-        "append": lambda lake: lake.account_values.sync.append([summary(50)]),
-        "append two": lambda lake: lake.account_values.sync.append([summary(50), summary(51)]),
-        "fence": lambda lake: lake.account_values.sync.fence(LOGIN, 7),
+        "append": lambda lake: lake.account_values.append([summary(50)]),
+        "append two": lambda lake: lake.account_values.append([summary(50), summary(51)]),
+        "fence": lambda lake: lake.account_values.fence(LOGIN, 7),
     },
     "runs": {
-        "record": lambda lake: lake.runs.sync.record([run(next(NUMBERS))]),
+        "record": lambda lake: lake.runs.record([run(next(NUMBERS))]),
     },
     "latest_positions": {
         "derive": lambda lake: derive(lake, 50),
@@ -247,7 +247,7 @@ def template(path: Path, name: str) -> Path:
     elif name == "gateway_sessions":
         own(lake, "held")
     elif name == "reconciliation_breaks":
-        lake.breaks.sync.record("held", [discrepancy(9)], at(9))
+        lake.breaks.record("held", [discrepancy(9)], at(9))
     return path
 
 

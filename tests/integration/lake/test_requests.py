@@ -37,13 +37,11 @@ def test_an_append_of_an_owner_takes_as_few_requests_after_many_commits(store, m
 
 def test_an_owner_publishes_with_as_few_requests_after_many_commits(store, clock):
     lake = Lake(store.lake())
-    lake.sessions.sync.initialize()
-    session = lake.sessions.sync.acquire(
-        "g", Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1
-    )
-    session = lake.sessions.sync.renew(session, lease_s=600, state=SessionState.LIVE)
-    positions = lake.broker_positions.sync
-    positions.initialize()
+    lake.sessions.table.initialize()
+    session = lake.sessions.acquire("g", Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1)
+    session = lake.sessions.renew(session, lease_s=600, state=SessionState.LIVE)
+    positions = lake.broker_positions
+    positions.table.initialize()
     positions.replace("g", [make_holding(conid, clock.now) for conid in range(1, 100)], session)
     taken = []
     for number in range(COMMITS):
@@ -58,8 +56,8 @@ def test_an_owner_publishes_with_as_few_requests_after_many_commits(store, clock
 def test_an_open_table_is_verified_with_one_request(store):
     """A check does so for all tables of the lake, in each stream and each drain."""
     lake = Lake(store.lake())
-    table = lake.sessions.sync.table
-    lake.sessions.sync.initialize()
+    table = lake.sessions.table
+    lake.sessions.table.initialize()
     table.version()
     store.proxy.change()
     table.verify()
@@ -70,9 +68,9 @@ def test_owners_that_commit_in_turns_look_once_for_what_the_others_did(store):
     """Each commit reads that of the other: list, and read it for its facts and for its files."""
     uri = store.lake()
     lakes = [Lake(uri), Lake(uri)]
-    lakes[0].sessions.sync.initialize()
+    lakes[0].sessions.table.initialize()
     who = {"lease_s": 600, "run_id": None, "host": "here", "pid": 1}
-    sessions = [lake.sessions.sync for lake in lakes]
+    sessions = [lake.sessions for lake in lakes]
     own = [s.acquire(f"g:{n}", Owner.STREAM, **who) for n, s in enumerate(sessions)]
     taken = []
     for number in range(COMMITS):

@@ -72,7 +72,7 @@ def test_a_batch_appends_its_rows_and_reads_those_of_the_batch_before(
 @pytest.mark.on_disk  # it reads the log's files
 @pytest.mark.parametrize("book", BOOKS)
 def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_that_alone(lake, clock, read, book):
-    table = lake.broker_positions.sync
+    table = lake.broker_positions
     held = [
         BrokerPosition(
             gateway_id=LOGIN, account=ACCOUNT, position=1.0, received_at=clock.now,

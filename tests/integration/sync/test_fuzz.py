@@ -296,7 +296,7 @@ class Session:
 
     async def check_tables(self, allowed, published):
         """Check that the tables hold what was told until they were written, and nothing else."""
-        stored = await self.lake.broker_positions.read(self.settings.gateway_id)
+        stored = self.lake.broker_positions.read(self.settings.gateway_id)
         found = {row.key: row.position for row in stored}
         if not published:
             assert found == self.published, "published although nothing was refreshed"
@@ -365,7 +365,7 @@ class Session:
 
     async def finish(self, ending, truth):
         """Refresh the tables from the truth: alone, beside an owner, or overtaken by one."""
-        sessions, gateway_id = self.lake.sessions.sync, self.settings.gateway_id
+        sessions, gateway_id = self.lake.sessions, self.settings.gateway_id
         lease = {"lease_s": 60.0, "run_id": None, "host": "other", "pid": 1}
         if ending == "owned":
             other, lists = sessions.acquire(gateway_id, Owner.STREAM, **lease), self.gateway.lists
@@ -374,18 +374,18 @@ class Session:
             sessions.end(other)
         elif ending == "overtaken":
             later = Lake(self.lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
-            rows = await self.lake.broker_positions.read(gateway_id)
+            rows = self.lake.broker_positions.read(gateway_id)
 
             def overtake():
                 self.gateway.on_list = lambda: None
-                other = later.sessions.sync.acquire(gateway_id, Owner.STREAM, **lease)
-                later.broker_positions.sync.replace(gateway_id, rows, other)
+                other = later.sessions.acquire(gateway_id, Owner.STREAM, **lease)
+                later.broker_positions.replace(gateway_id, rows, other)
 
             self.gateway.on_list = overtake
             self.say_truth(truth)
             with pytest.raises(LeaseLostError):
                 await refresh(self.lake, self.settings)
-            assert await self.lake.broker_positions.read(gateway_id) == rows, "a stale write"
+            assert self.lake.broker_positions.read(gateway_id) == rows, "a stale write"
             self.played["overtaken"] += 1
             return
         await self.publish(truth)
@@ -399,7 +399,7 @@ class Session:
             self.say_truth(truth)
         assert report.incomplete_accounts == ()
         await drain(self.lake, self.settings)
-        stored = await self.lake.broker_positions.read(self.settings.gateway_id)
+        stored = self.lake.broker_positions.read(self.settings.gateway_id)
         assert self.open_in(stored) == truth
         assert self.open_in(await self.lake.updates.latest_updates()) == truth
 

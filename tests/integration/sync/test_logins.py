@@ -161,7 +161,7 @@ async def holds(lake, name, conid, quantity):
 
 
 async def is_blind(sessions):
-    found = await sessions.current("mid")
+    found = sessions.current("mid")
     return found is not None and found.state == "BLIND"
 
 

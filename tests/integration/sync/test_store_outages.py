@@ -80,7 +80,7 @@ async def test_what_runs_outlives_outages_of_the_store(
             ids += await lake.queue.insert_many(
                 QueueRequest(conid, "SPY", account=ACCOUNT) for conid in MANY
             )
-            before = await lake.sessions.current(settings.gateway_id)
+            before = lake.sessions.current(settings.gateway_id)
 
             store.proxy.fail(Rule(fault))
             with pytest.raises(error):
@@ -117,7 +117,7 @@ def assert_says_each_thing_once(name: str, text: str) -> None:
 
 
 async def _lives(lake: Lake, settings) -> bool:
-    session = await lake.sessions.current(settings.gateway_id)
+    session = lake.sessions.current(settings.gateway_id)
     return session is not None and session.is_alive(utc_now()) and session.state == "LIVE"
 
 

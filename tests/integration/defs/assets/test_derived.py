@@ -146,7 +146,7 @@ def test_a_leg_that_is_another_contract_than_its_conid_is_named_and_not_summed(
     materialize, settings, lake, append_row, seconds_ago
 ) -> None:
     terms = {"symbol": "SPX", "right": "C", "expiry": date(2026, 2, 20)}
-    lake.contracts.sync.put([contract_details(1), contract_details(2)])
+    lake.contracts.put([contract_details(1), contract_details(2)])
     lake.registry.sync.add_active(conid=1, strike=5000, strategy_id="a", **terms)
     lake.registry.sync.add_active(conid=2, strike=5100, strategy_id="a", **terms)
     append_row(1, seconds_ago(60), market_value=150.0)

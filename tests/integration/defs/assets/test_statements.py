@@ -99,14 +99,14 @@ def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(
     assert fill().success
     assert rows()["source"].to_list() == ["STREAM"] * 3
     assert rows()["market_value"].to_list() == [150.0] * 3
-    found = lake.breaks.sync.open_breaks()
+    found = lake.breaks.open_breaks()
     assert {(one.conid, one.type.value, one.gateway_id) for one in found} == {
         (2, "STATEMENT", "statement:2026-03-05"),
         (3, "STATEMENT", "statement:2026-03-05"),
     }
     (folder / "a.xml").write_bytes(statement(position(1), position(2), position(3)))
     assert fill().success
-    assert lake.breaks.sync.open_breaks() == []
+    assert lake.breaks.open_breaks() == []
 
 
 def test_a_holding_that_only_one_side_knows_is_a_break(
@@ -116,7 +116,7 @@ def test_a_holding_that_only_one_side_knows_is_a_break(
     (folder / "a.xml").write_bytes(statement(position(2)))
     assert fill().success
     assert rows().select("conid", "source").rows() == [(1, "STREAM"), (2, "FLEX")]
-    found = {one.conid: (one.expected, one.actual) for one in lake.breaks.sync.open_breaks()}
+    found = {one.conid: (one.expected, one.actual) for one in lake.breaks.open_breaks()}
     assert found == {1: (None, 1.0), 2: (1.0, None)}
 
 
@@ -128,7 +128,7 @@ def test_a_row_of_another_day_gives_way_to_the_statement(
     (folder / "a.xml").write_bytes(statement(position(1)))
     assert fill().success
     assert rows().select("conid", "source", "market_value").rows() == [(1, "FLEX", 150.0)]
-    assert lake.breaks.sync.open_breaks() == []
+    assert lake.breaks.open_breaks() == []
 
 
 def test_of_two_statements_for_a_day_the_later_one_counts(fill, folder, rows) -> None:

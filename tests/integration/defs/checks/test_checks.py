@@ -56,8 +56,8 @@ def test_a_difference_that_a_person_accepted_passes_until_it_changes(
     write_holdings(own_login(), 1)
     append_row(1, seconds_ago(5), position=3.0)
     assert not check(agrees_with_the_broker).passed
-    [one] = lake.breaks.sync.open_breaks()
-    lake.breaks.sync.accept(one.break_id, by="eva", note="assigned")
+    [one] = lake.breaks.open_breaks()
+    lake.breaks.accept(one.break_id, by="eva", note="assigned")
     found = check(agrees_with_the_broker)
     assert found.passed
     assert found.metadata["accepted"].value == 1
@@ -117,9 +117,9 @@ def test_a_stream_without_connection_is_a_warning_with_the_time_since_when(
 
 
 def test_a_refresh_that_owns_the_login_is_no_stream(check, own_login, lake) -> None:
-    lake.sessions.sync.end(own_login(owner=Owner.REFRESH))
+    lake.sessions.end(own_login(owner=Owner.REFRESH))
     assert "No stream has run yet" in (check(a_stream_watches).description or "")
-    ended = lake.sessions.sync.end(own_login())
+    ended = lake.sessions.end(own_login())
     own_login(owner=Owner.REFRESH)
     said = f"No stream has seen the gateway since {ended.state_since:%Y-%m-%d %H:%M:%S} UTC."
     found = check(a_stream_watches)
@@ -134,7 +134,7 @@ def test_blind_since_does_not_move_when_the_next_session_is_blind_too(
     blind = own_again(lake, settings, SessionState.BLIND)
     since = f"{blind.state_since:%H:%M:%S}"
     for state in (SessionState.STARTING, SessionState.BLIND):
-        lake.sessions.sync.end(lake.sessions.sync.current(settings.gateway_id))
+        lake.sessions.end(lake.sessions.current(settings.gateway_id))
         later = own_login(state=state)
         assert later.state_since == blind.state_since
         status = read_status(lake, settings, datetime.now(UTC) + timedelta(seconds=1))
@@ -144,8 +144,8 @@ def test_blind_since_does_not_move_when_the_next_session_is_blind_too(
 
 def own_again(lake, settings, state):
     """Renew the session that owns the login."""
-    session = lake.sessions.sync.current(settings.gateway_id)
-    return lake.sessions.sync.renew(session, lease_s=60.0, state=state)
+    session = lake.sessions.current(settings.gateway_id)
+    return lake.sessions.renew(session, lease_s=60.0, state=state)
 
 
 def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(own_login) -> None:

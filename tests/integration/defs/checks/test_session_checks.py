@@ -26,8 +26,8 @@ def live(own_login, lake):
     """Own the login with a detail and lines."""
 
     def renew(**values):
-        session = lake.sessions.sync.current("127.0.0.1:1") or own_login()
-        return lake.sessions.sync.renew(session, lease_s=60.0, state=SessionState.LIVE, **values)
+        session = lake.sessions.current("127.0.0.1:1") or own_login()
+        return lake.sessions.renew(session, lease_s=60.0, state=SessionState.LIVE, **values)
 
     return renew
 
@@ -68,7 +68,7 @@ def test_a_gateway_without_odd_holdings_passes(check, live) -> None:
 
 
 def test_without_an_owner_nothing_is_known_of_odd_holdings(check, own_login, lake) -> None:
-    lake.sessions.sync.end(own_login())
+    lake.sessions.end(own_login())
     found = check(holdings_are_usable)
     assert (found.passed, found.metadata["unknown"].value) == (False, True)
 

@@ -101,7 +101,7 @@ def test_a_row_that_was_merged_twice_long_ago_is_an_error(
 
 
 def account_row(lake, at) -> None:
-    lake.account_values.sync.append([AccountSummary(account=ACCOUNT, cash=1.0, timestamp=at)])
+    lake.account_values.append([AccountSummary(account=ACCOUNT, cash=1.0, timestamp=at)])
 
 
 def test_an_account_follows_its_holdings_and_not_the_clock(
@@ -117,7 +117,7 @@ def test_an_account_follows_its_holdings_and_not_the_clock(
     assert check(account_values_follow).passed
     # Nothing changes in the night: the row stays right, however old it is.
     held = inspection.held_at_the_broker(lake, settings)
-    values = lake.account_values.sync.latest()
+    values = lake.account_values.latest()
     night = timedelta(hours=12)
     older = [
         frame.with_columns(column - night)
@@ -136,7 +136,7 @@ def test_an_account_that_never_has_a_row_is_named(
     held = inspection.held_at_the_broker(lake, settings)
     result = judge_accounts(
         held,
-        lake.account_values.sync.latest(),
+        lake.account_values.latest(),
         since=seconds_ago(3600),
         patience=timedelta(minutes=10),
     )

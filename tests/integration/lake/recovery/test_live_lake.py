@@ -27,9 +27,7 @@ CALLS = 60
 
 
 def checked(lake: Lake, *, mend: bool, pause_s: float) -> list[Checkup]:
-    return check_up(
-        lake.all_tables, lake.sessions.sync, datetime.now(UTC), mend=mend, pause_s=pause_s
-    )
+    return check_up(lake.all_tables, lake.sessions, datetime.now(UTC), mend=mend, pause_s=pause_s)
 
 
 def test_a_lake_that_is_being_written_is_healthy_at_each_of_many_examinations(tmp_path):

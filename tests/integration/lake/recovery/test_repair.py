@@ -20,7 +20,7 @@ from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.schema.table_spec import TableSpec, day_column, text_column
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, POSITION_UPDATES
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
@@ -197,14 +197,14 @@ def test_many_thousand_requests_are_put_back(before):
 
 
 def test_account_values_of_a_torn_commit_are_written_once_again(tmp_path):
-    table = AccountValuesTable(tmp_path / "a", fsync=False)
+    table = AccountValuesTable(Table(tmp_path / "a", ACCOUNT_VALUES, fsync=False))
     for amount in (1.0, 2.0, 3.0):
         at = NOW + timedelta(seconds=amount)
-        table.sync.append([AccountSummary(account="DUSIM1", timestamp=at, cash=amount)])
+        table.append([AccountSummary(account="DUSIM1", timestamp=at, cash=amount)])
     newest_entry(tmp_path / "a").write_bytes(b"")
-    again = AccountValuesTable(tmp_path / "a", fsync=False)
+    again = AccountValuesTable(Table(tmp_path / "a", ACCOUNT_VALUES, fsync=False))
     assert repair(again.table, NOW).saved == 1
-    assert again.sync.latest().get_column("cash").to_list() == [3.0]
+    assert again.latest().get_column("cash").to_list() == [3.0]
     assert again.table.rows().height == 3
 
 

@@ -36,12 +36,12 @@ def add_row(lake: Lake, table: str, number: int) -> None:
         case "position_queue":
             lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(number, "SPY")]))
         case "account_values":
-            lake.account_values.sync.append([AccountSummary(account="DU1", timestamp=at, cash=1.0)])
+            lake.account_values.append([AccountSummary(account="DU1", timestamp=at, cash=1.0)])
         case "runs":
             at = NOW + timedelta(seconds=number // 2)  # of a run, two records
             run = {"run_id": f"run-{number // 2}", "step": "x", "job": None, "started_at": at}
             result = RunResult.RUNNING if number % 2 else RunResult.SUCCESS
-            lake.runs.sync.record([RunRecord(**run, result=result, recorded_at=at)])
+            lake.runs.record([RunRecord(**run, result=result, recorded_at=at)])
 
 
 TABLES = ("position_updates", "position_queue", "account_values", "runs")
@@ -132,9 +132,9 @@ def test_rows_that_are_there_twice_are_found_and_one_of_each_is_kept(tmp_path, n
     result = maintain(table_of(lake, name))
     assert result.doubled.surplus == count
     assert len(result.doubled.examples) == 3
-    [found] = check_up([table_of(lake, name)], lake.sessions.sync, NOW, mend=False, pause_s=0.0)
+    [found] = check_up([table_of(lake, name)], lake.sessions, NOW, mend=False, pause_s=0.0)
     assert (found.healthy, found.found.doubled.surplus) == (False, count)
-    [done] = check_up([table_of(lake, name)], lake.sessions.sync, NOW, mend=True, pause_s=0.0)
+    [done] = check_up([table_of(lake, name)], lake.sessions, NOW, mend=True, pause_s=0.0)
     assert (done.healthy, done.removed) == (True, count)
     assert rows_of(Lake(tmp_path), name).equals(before)
 
@@ -145,7 +145,7 @@ def test_rows_of_one_id_that_differ_are_left_to_a_person(tmp_path):
     changed = table.rows().with_columns(market_value=pl.lit(7.0))
     write_deltalake(DeltaTable(table.path), changed, mode="append")
     assert remove_doubled(table) == 0
-    [found] = check_up([table], lake.sessions.sync, NOW, mend=True, pause_s=0.0)
+    [found] = check_up([table], lake.sessions, NOW, mend=True, pause_s=0.0)
     assert not found.healthy
     assert found.failure is not None
     assert found.failure.endswith("differ: compare them, and correct what wrote them")

@@ -38,7 +38,7 @@ async def test_a_refresh_without_a_stream_is_one_short_connection(
         assert report.enqueued == 9
         assert report.incomplete_accounts == ()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
-        session = await lake.sessions.current(settings.gateway_id)
+        session = lake.sessions.current(settings.gateway_id)
         assert (session.state, session.owner, session.run_id) == (
             SessionState.ENDED, "DRAIN", "run-1",
         )  # fmt: skip
@@ -142,7 +142,7 @@ async def test_a_refresh_refuses_what_a_gateway_without_ib_has_cached(simulate, 
         sim.connectivity("lost", "cached")
         with pytest.raises(BrokerUnavailableError, match="broken"):
             await refresh(lake, settings)
-        assert await lake.broker_positions.read(settings.gateway_id) == []
+        assert lake.broker_positions.read(settings.gateway_id) == []
         assert sum((await lake.queue.counts()).values()) == 0
         sim.connectivity("restored_data_kept")
         assert (await refresh(lake, settings)).enqueued == 9
@@ -199,7 +199,7 @@ async def test_a_refresh_closes_an_emptied_account_only_if_the_one_before_saw_th
         for after_s in (10, 30):  # the second list comes too early
             report, zero = await refreshed(lake, settings, after_s)
             assert (report.positions, report.incomplete_accounts, zero) == (9, (A,), set())
-            session = await lake.sessions.current(settings.gateway_id)
+            session = lake.sessions.current(settings.gateway_id)
             assert session.detail.startswith(f"account {A} has none of its holdings in the list")
             assert session.detail in read_status(lake, settings, utc_now()).session_detail
         report, zero = await refreshed(lake, settings, 90)
@@ -218,7 +218,7 @@ async def test_a_refresh_between_two_empty_lists_that_names_the_holdings_takes_t
             sim.empty_lists(A, empty=empty)
             report, zero = await refreshed(lake, settings, after_s)
             assert (report.incomplete_accounts, zero) == ((A,) if empty else (), set())
-        held = await lake.broker_positions.read(settings.gateway_id)
+        held = lake.broker_positions.read(settings.gateway_id)
         assert sum(row.position != 0 for row in held) == 9
 
 
@@ -233,7 +233,7 @@ async def test_what_a_stream_saw_before_is_no_first_list_of_a_refresh(
         streaming = asyncio.create_task(stream(lake, settings, stop=stop, report=lambda _: None))
 
         async def is_named():
-            session = await lake.sessions.current(settings.gateway_id)
+            session = lake.sessions.current(settings.gateway_id)
             return f"account {A} has none" in (session.detail or "")
 
         await eventually(is_named)
@@ -256,11 +256,11 @@ async def test_accounts_of_another_login_are_kept_by_a_refresh_until_a_file_leav
         for _ in range(2):
             report, zero = await refreshed(lake, settings)
             assert (report.accounts, report.positions, zero) == (1, 4, set())
-            session = await lake.sessions.current(settings.gateway_id)
+            session = lake.sessions.current(settings.gateway_id)
             assert session.detail == (
                 f"account {A} is not managed by this login now: its 5 holdings are unknown"
             )
-            held = await lake.broker_positions.read(settings.gateway_id)
+            held = lake.broker_positions.read(settings.gateway_id)
             assert sum(row.account == A and row.position != 0 for row in held) == 5
             rated = {row.completeness for row in held if row.account == A}
             assert rated == {Completeness.UNKNOWN}
@@ -273,9 +273,9 @@ async def test_accounts_of_another_login_are_kept_by_a_refresh_until_a_file_leav
         assert login.gateway_id == settings.gateway_id
         report, zero = await refreshed(lake, login)
         assert (report.incomplete_accounts, zero) == ((), set())
-        held = await lake.broker_positions.read(settings.gateway_id)
+        held = lake.broker_positions.read(settings.gateway_id)
         assert {row.account for row in held} == {B}
-        session = await lake.sessions.current(settings.gateway_id)
+        session = lake.sessions.current(settings.gateway_id)
         assert session.detail is None
         whole = settings_for(sim, gateways_file=file)
         assert read_status(lake, whole, utc_now()).positions == 4

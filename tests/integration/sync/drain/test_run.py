@@ -19,10 +19,10 @@ WAITING = 120
 async def test_a_store_has_all_that_waits_in_one_batch_and_a_disk_a_few_at_a_time(place):
     lake, settings, now = Lake(place), Settings(batch_size=40), utc_now()
     put_tables(place)
-    session = await lake.sessions.acquire(
+    session = lake.sessions.acquire(
         settings.gateway_id, Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1
     )
-    session = await lake.sessions.renew(session, lease_s=600, state=SessionState.LIVE)
+    session = lake.sessions.renew(session, lease_s=600, state=SessionState.LIVE)
     held = [
         make_holding(
             conid, now, gateway_id=settings.gateway_id, completeness=Completeness.COMPLETE,
@@ -30,7 +30,7 @@ async def test_a_store_has_all_that_waits_in_one_batch_and_a_disk_a_few_at_a_tim
         )
         for conid in range(1, WAITING + 1)
     ]  # fmt: skip
-    await lake.broker_positions.replace(settings.gateway_id, held, session=session)
+    lake.broker_positions.replace(settings.gateway_id, held, session=session)
     await lake.queue.insert_many(
         [
             QueueRequest(

@@ -24,13 +24,13 @@ async def test_a_view_has_the_contracts_that_are_asked_for_and_covers_all(lake):
     settings, clock = Settings(), HandClock()
     values = LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock)
     first = [held(settings, clock, conid) for conid in (1, 2)]
-    await lake.broker_positions.replace(settings.gateway_id, first)
+    lake.broker_positions.replace(settings.gateway_id, first)
     view = await values.view()
     assert set(view.holdings.values()) == set(first)
     assert view.complete
     assert set((await values.view([2, 9])).holdings.values()) == set(first[1:])
     second = [*first, replace(held(settings, clock, 3), completeness=Completeness.PARTIAL)]
-    await lake.broker_positions.replace(settings.gateway_id, second)
+    lake.broker_positions.replace(settings.gateway_id, second)
     assert set((await values.view()).holdings.values()) == set(second)
     assert not (await values.view([1])).complete
 
@@ -44,7 +44,7 @@ async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
     )
     old = held(settings, clock, 1, confirmed_at=clock.now - span + timedelta(seconds=10))
     new = held(settings, clock, 2)
-    await lake.broker_positions.replace(settings.gateway_id, [old, new])
+    lake.broker_positions.replace(settings.gateway_id, [old, new])
     assert (await values.view()).unconfirmed == frozenset()
     clock.now += timedelta(seconds=20)
     assert (await values.view()).unconfirmed == {old.key}

@@ -10,7 +10,7 @@ from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
-from position_sync_dagster.lake.account_values import SyncAccountValues
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.service import stream
 from position_sync_dagster.terminal.board import describe
@@ -49,7 +49,7 @@ def newest(lake):
     """Return the newest row of an account, or None."""
 
     async def read(account=A):
-        rows = {row.account: row for row in await lake.account_values.latest_summaries()}
+        rows = {row.account: row for row in lake.account_values.latest_summaries()}
         return rows.get(account)
 
     return read
@@ -91,7 +91,7 @@ async def test_the_first_row_of_each_account_is_whole_and_agrees_with_its_book(
             assert row.unrealized_pnl != 0
         assert sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1}
         assert sim.stats()["lines_in_use"] == 0
-    rows = await lake.account_values.latest()
+    rows = lake.account_values.latest()
     first = rows.filter(rows["account"] == A).row(0, named=True)
     assert first["net_liquidation"] > first["available_funds"] > 0
     assert first["maintenance_margin"] > 0
@@ -120,9 +120,9 @@ async def test_a_change_is_a_row_and_silence_is_none(recording, lake, arrives, o
     still = {"autostep": True, "tick_interval_s": 3600.0}
     async with recording(one_account, **still) as (sim, _):
         before = await arrives(is_whole)
-        version = await lake.account_values.version()
+        version = lake.account_values.table.version()
         await messages(10)
-        assert await lake.account_values.version() == version
+        assert lake.account_values.table.version() == version
         sim.fill(A, STOCK, -100, 250.0)
         after = await arrives(lambda row: row.cash == before.cash + 25_000)
         # The profit comes by another message, maybe in another row.
@@ -140,7 +140,7 @@ async def test_profits_that_move_with_the_market_have_at_most_one_row_in_an_inte
         steps = sim.stats()["steps"]
         await messages(20)
         assert sim.stats()["steps"] > steps
-        rows = await lake.account_values.between(first[A].timestamp, utc_now())
+        rows = lake.account_values.between(first[A].timestamp, utc_now())
         assert rows.filter(rows["account"] == A).height == 1
 
 
@@ -218,7 +218,7 @@ async def test_a_new_connection_subscribes_again_and_writes_no_row_without_its_v
         await eventually(lambda: streamer.metrics.counts.reconnects == 1)
         await arrives(lambda row: row.timestamp > before.timestamp)
         await arrives(lambda row: row.values_received_at > before.timestamp)
-        rows = await lake.account_values.between(before.timestamp, utc_now())
+        rows = lake.account_values.between(before.timestamp, utc_now())
         assert rows.get_column("net_liquidation").null_count() == 0
         assert rows.get_column("daily_pnl").null_count() == 0
         assert sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1}
@@ -230,10 +230,10 @@ async def test_a_new_stream_writes_no_row_for_what_the_last_one_wrote(
     still = {"autostep": True, "tick_interval_s": 3600.0}
     async with recording(one_account, **still):
         await arrives(is_whole)
-    version = await lake.account_values.version()
+    version = lake.account_values.table.version()
     async with recording(one_account, **still) as (sim, _):
         await messages(20)
-        assert await lake.account_values.version() == version
+        assert lake.account_values.table.version() == version
         sim.fill(A, STOCK, -100, 250.0)
         await arrives(lambda row: row.cash == 125_000.0)
 
@@ -242,14 +242,14 @@ async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_cha
     recording, lake, arrives, eventually, monkeypatch
 ):
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
-    append = SyncAccountValues.append
+    append = AccountValuesTable.append
 
     def full(table, rows):
         for error in failures:
             raise error
         return append(table, rows)
 
-    monkeypatch.setattr(SyncAccountValues, "append", full)
+    monkeypatch.setattr(AccountValuesTable, "append", full)
     async with recording() as (_sim, streamer):
         await arrives(is_whole)
         assert streamer.state is SessionState.LIVE
@@ -266,7 +266,7 @@ async def test_a_stream_as_a_service_fences_its_rows_and_status_shows_them(
             stream(lake, settings, run_id="run-1", stop=stop, report=lambda _report: None)
         )
         row = await arrives(is_whole)
-        session = await lake.sessions.current(settings.gateway_id)
+        session = lake.sessions.current(settings.gateway_id)
         assert (row.session_id, row.run_id) == (session.session_id, "run-1")
         assert row.fencing_token == session.fencing_token
         await arrives(is_whole, B)

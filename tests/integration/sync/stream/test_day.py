@@ -212,7 +212,7 @@ class Day:
 
     async def check_times(self):
         """Check that no time of the broker is off by the zone of the gateway."""
-        rows = await self.lake.broker_positions.read(self.streamer.settings.gateway_id)
+        rows = self.lake.broker_positions.read(self.streamer.settings.gateway_id)
         times = [row.value_time for row in rows if row.value_time is not None]
         assert [at for at in times if abs(datetime.now(UTC) - at) > timedelta(minutes=10)] == []
 

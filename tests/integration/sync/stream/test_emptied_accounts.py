@@ -37,7 +37,7 @@ def open_keys(sim, account):
 
 async def published(lake, settings):
     """Return the completeness of each account, and the open holdings of each."""
-    rows = await lake.broker_positions.read(settings.gateway_id)
+    rows = lake.broker_positions.read(settings.gateway_id)
     rated, held = {}, {}
     for row in rows:
         rated.setdefault(row.account, set()).add(row.completeness)

@@ -60,7 +60,7 @@ async def waiting(lake):
 
 
 async def positions(lake, streamer):
-    rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+    rows = lake.broker_positions.read(streamer.settings.gateway_id)
     return {row.instrument.conid: row.position for row in rows}
 
 
@@ -105,7 +105,7 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
         await eventually(lambda: received.newest(A, FIRST) and _enough(lake, HOLDINGS - 1))
         batch = await lake.queue.claim_batch(2 * HOLDINGS)
         await lake.queue.mark_success([request.request_id for request in batch])
-        before = await lake.broker_positions.version()
+        before = lake.broker_positions.table.version()
         queued_before = (await lake.queue.overview()).version
         # As a gateway that restarts over night, with everything expired meanwhile.
         sim.disconnect(busy_s=0.2)
@@ -120,7 +120,7 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
         await eventually(lambda: received.closes(FIRST) or _enough(lake, HOLDINGS))
         assert len(await positions(lake, streamer)) == HOLDINGS
-        assert await lake.broker_positions.version() - before <= 6
+        assert lake.broker_positions.table.version() - before <= 6
         assert (await lake.queue.overview()).version - queued_before <= 6
 
 

@@ -31,7 +31,7 @@ async def test_a_leg_that_nobody_holds_is_compared_too(stream_legs, lake, leg, e
         await lake.registry.add_active(**leg(UNHELD, right="P"))
         await eventually(lambda: streamer.detail)
         assert "its right is CALL, not PUT" in streamer.detail
-        assert UNHELD in await lake.contracts.get([UNHELD])
+        assert UNHELD in lake.contracts.get([UNHELD])
 
 
 async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):
@@ -50,13 +50,13 @@ async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_detail
         [details] = (await connection.details([PUT])).values()
         await connection.close()
         old = replace(details, symbol="OLD", trading_class="OLD")
-        await lake.contracts.put([replace(old, seen_at=details.seen_at - timedelta(days=9))])
+        lake.contracts.put([replace(old, seen_at=details.seen_at - timedelta(days=9))])
         await lake.registry.add_active(**leg(PUT))
         async with streaming(sim) as (streamer, received):
             await eventually(lambda: received.newest(A, PUT))
             assert streamer.routes[(A, PUT)] is LegState.STREAMED
             assert streamer.detail is None
-        assert (await lake.contracts.get([PUT]))[PUT].symbol == details.symbol
+        assert lake.contracts.get([PUT])[PUT].symbol == details.symbol
     assert f"the details of contract {PUT} are fetched again: strategy s differs" in caplog.text
 
 
@@ -68,13 +68,13 @@ async def test_details_that_the_brokers_row_contradicts_are_fetched_again(
         [details] = (await connection.details([PUT])).values()
         await connection.close()
         old = replace(details, local_symbol="OLD", seen_at=details.seen_at - timedelta(days=9))
-        await lake.contracts.put([old])
+        lake.contracts.put([old])
         await lake.registry.add_active(**leg(PUT))
         async with streaming(sim) as (_streamer, received):
             await eventually(lambda: received.newest(A, PUT))
 
             async def are_renewed():
-                return (await lake.contracts.get([PUT]))[PUT].local_symbol == details.local_symbol
+                return lake.contracts.get([PUT])[PUT].local_symbol == details.local_symbol
 
             await eventually(are_renewed)
     assert "the broker's row says that its local symbol is" in caplog.text

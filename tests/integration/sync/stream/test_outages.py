@@ -117,10 +117,10 @@ async def test_a_lake_that_fails_while_it_connects_is_tried_again(
     replace = lake.broker_positions.replace
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
 
-    async def full(*args, **more):
+    def full(*args, **more):
         for error in failures:
             raise error
-        return await replace(*args, **more)
+        return replace(*args, **more)
 
     monkeypatch.setattr(lake.broker_positions, "replace", full)
     async with simulate() as sim:
@@ -282,9 +282,9 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lak
             await values.view()
         await values.close()
         await asyncio.sleep(0.5)  # until what was under way is written
-        count, version = len(received.updates), await lake.broker_positions.version()
+        count, version = len(received.updates), lake.broker_positions.table.version()
         await asyncio.sleep(0.5)
         assert len(received.updates) == count
-        assert await lake.broker_positions.version() == version
+        assert lake.broker_positions.table.version() == version
         sim.connectivity("restored_data_kept")
         await eventually(lambda: len(received.updates) > count)

@@ -102,7 +102,7 @@ async def test_an_account_without_an_end_is_in_the_detail_and_is_downloaded_agai
         )
 
         async def published():
-            rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+            rows = lake.broker_positions.read(streamer.settings.gateway_id)
             return {row.account: row.completeness for row in rows}
 
         partial = {A: Completeness.COMPLETE, B: Completeness.PARTIAL}

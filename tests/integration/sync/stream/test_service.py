@@ -19,7 +19,7 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.sessions import SyncSessions
+from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.owner.ownership import Ownership
@@ -64,13 +64,13 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(
         running(settings)
 
         async def published():
-            rows = await lake.broker_positions.read(settings.gateway_id)
+            rows = lake.broker_positions.read(settings.gateway_id)
             return len(rows) == 9 and all(row.confirmed_at for row in rows)
 
         await eventually(published)
         await eventually(lambda: _is_live(lake, settings))
-        session = await lake.sessions.current(settings.gateway_id)
-        rows = await lake.broker_positions.read(settings.gateway_id)
+        session = lake.sessions.current(settings.gateway_id)
+        rows = lake.broker_positions.read(settings.gateway_id)
         assert session.started_at <= session.state_since
         assert session.state_since <= min(row.confirmed_at for row in rows)
         assert (await drain(lake, settings)).succeeded == 9
@@ -86,7 +86,7 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         settings = settings_for(sim)
         task, stop, reports = running(settings)
         await eventually(lambda: sum(r.rows for r in reports) > 3)
-        session = await lake.sessions.current(settings.gateway_id)
+        session = lake.sessions.current(settings.gateway_id)
         assert (session.state, session.owner, session.run_id) == ("LIVE", "STREAM", "run-1")
         await eventually(lambda: _lines(lake, settings))
         status = read_status(lake, settings, utc_now())
@@ -107,18 +107,18 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         assert {(r.session_id, r.fencing_token, r.run_id) for r in streamed} == {
             (session.session_id, session.fencing_token, "run-1")
         }
-        ended = await lake.sessions.current(settings.gateway_id)
+        ended = lake.sessions.current(settings.gateway_id)
         assert ended.state is SessionState.ENDED
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["lines_in_use"] == 0
 
 
 async def _is_live(lake, settings):
-    return (await lake.sessions.current(settings.gateway_id)).state is SessionState.LIVE
+    return lake.sessions.current(settings.gateway_id).state is SessionState.LIVE
 
 
 async def _lines(lake, settings):
-    return (await lake.sessions.current(settings.gateway_id)).lines_in_use
+    return lake.sessions.current(settings.gateway_id).lines_in_use
 
 
 async def test_a_run_initializes_each_table_once(
@@ -158,7 +158,7 @@ async def test_two_streams_of_one_login_never_both_run(
 
 
 async def _alive(lake, settings):
-    session = await lake.sessions.current(settings.gateway_id)
+    session = lake.sessions.current(settings.gateway_id)
     return session is not None and session.state is SessionState.LIVE
 
 
@@ -172,12 +172,12 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
         await eventually(lambda: reports)
         over = threading.Event()
         with monkeypatch.context() as patched:
-            patched.setattr(SyncSessions, "renew", lambda *_args, **_more: over.wait(60))
+            patched.setattr(GatewaySessions, "renew", lambda *_args, **_more: over.wait(60))
             with pytest.raises(LeaseLostError):
                 await task
         over.set()
         newest = max(r.timestamp for r in await lake.updates.latest_updates())
-        session = await lake.sessions.current(settings.gateway_id)
+        session = lake.sessions.current(settings.gateway_id)
         assert newest <= session.expires_at
         assert sum(r.rows for r in reports) == await lake.updates.count()
         assert not session.is_alive(utc_now())
@@ -200,7 +200,7 @@ async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
         others, began = Lake(lake.path).sessions, utc_now()
 
         async def renewed():
-            return (await others.current(settings.gateway_id)).heartbeat_at > began
+            return others.current(settings.gateway_id).heartbeat_at > began
 
         try:
             await eventually(renewed)
@@ -254,7 +254,7 @@ async def test_a_new_state_is_reported_at_once_when_the_session_shows_it(
 
 
 async def _state(lake, settings, state):
-    session = await lake.sessions.current(settings.gateway_id)
+    session = lake.sessions.current(settings.gateway_id)
     return session is not None and session.state is state
 
 
@@ -267,7 +267,7 @@ async def test_a_stream_ends_by_itself_when_its_time_is_up(simulate, lake, setti
 
 async def test_a_lake_of_another_trading_mode_is_refused(simulate, lake, settings_for, running):
     async with simulate() as sim:
-        await lake.sessions.claim_mode(TradingMode.PAPER)
+        lake.sessions.claim_mode(TradingMode.PAPER)
         task, _stop, _ = running(settings_for(sim))
         with pytest.raises(TradingModeError, match="PAPER"):
             await asyncio.wait_for(task, 30)
@@ -293,7 +293,7 @@ async def test_reconciliation_finds_what_differs_and_nothing_once_all_agrees(
         assert {(d.conid, d.type) for d in moved.discrepancies} == {
             (CALL, "QUANTITY"), (PUT, "SURPLUS"),
         }  # fmt: skip
-        assert len(lake.breaks.sync.open_breaks()) == 2
+        assert len(lake.breaks.open_breaks()) == 2
 
 
 async def test_an_owner_with_a_successor_adds_no_row_even_if_it_never_checked_its_lease(
@@ -367,8 +367,8 @@ async def test_a_leg_with_the_conid_of_another_contract_opens_a_break_until_it_i
         (found,) = await eventually(mismatches)
         assert (found.account, found.conid) == ("", PUT)
         assert found.detail == "strategy s: its strike is 220, not 230"
-        assert "LEG_MISMATCH" in {b.type.value for b in lake.breaks.sync.open_breaks()}
+        assert "LEG_MISMATCH" in {b.type.value for b in lake.breaks.open_breaks()}
         await lake.registry.add_active(**leg(PUT))
         assert await mismatches() == []
-        assert "LEG_MISMATCH" not in {b.type.value for b in lake.breaks.sync.open_breaks()}
+        assert "LEG_MISMATCH" not in {b.type.value for b in lake.breaks.open_breaks()}
         stop.set()

@@ -79,12 +79,12 @@ async def test_outside_the_session_a_line_that_the_broker_contradicts_is_request
 async def test_hours_of_days_that_are_over_are_fetched_again(stream_legs, lake, eventually):
     async with stream_legs(CALL) as (_sim, streamer, received):
         await eventually(lambda: received.newest(A, CALL))
-        fresh = (await lake.contracts.get([CALL]))[CALL]
+        fresh = lake.contracts.get([CALL])[CALL]
         over = replace(fresh, trading_hours="20260105:0930-20260105:1600")
         await streamer._contracts.remember([over])
 
         async def known():
-            return (await lake.contracts.get([CALL]))[CALL].trading_hours == fresh.trading_hours
+            return lake.contracts.get([CALL])[CALL].trading_hours == fresh.trading_hours
 
         await eventually(known)
 
@@ -97,24 +97,24 @@ async def test_contracts_that_an_older_release_stored_are_fetched_again_once(
         held = {h.instrument.conid for h in streamer._link.connection.feed.holdings}
 
         async def known():
-            return held <= (await lake.contracts.get()).keys()
+            return held <= lake.contracts.get().keys()
 
         async def listed():
-            found = await lake.contracts.get([CALL, STOCK])
+            found = lake.contracts.get([CALL, STOCK])
             return all(one.valid_exchanges for one in found.values())
 
         await eventually(known)
         await streamer.stop()
         asked = sim.stats()["requests"]["17"]["reqContractDetails"]
-        fresh = await lake.contracts.get()
+        fresh = lake.contracts.get()
         old = {"valid_exchanges": None, "expires_on": None, "trading_hours": None}
-        await lake.contracts.put([replace(fresh[conid], **old) for conid in (CALL, STOCK)])
+        lake.contracts.put([replace(fresh[conid], **old) for conid in (CALL, STOCK)])
         for _start in range(2):
             async with streaming(sim) as (again, rows):
                 await eventually(listed)
                 await updates_continue(again, rows)
                 assert sim.stats()["requests"]["17"]["reqContractDetails"] == asked + 2
-        found = await lake.contracts.get()
+        found = lake.contracts.get()
         seen = {conid: replace(one, seen_at=fresh[conid].seen_at) for conid, one in found.items()}
         assert seen == fresh
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import shutil
+import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from position_sync_dagster.gateway import market_data_lines
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.messages import frame
@@ -60,7 +63,7 @@ async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lak
         assert streamer.lines_in_use == sim.stats()["lines_in_use"] == 1
         assert len(requests) == 8
         assert (A, PUT) not in requests
-        rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+        rows = lake.broker_positions.read(streamer.settings.gateway_id)
         assert len(rows) == 9
 
 
@@ -89,7 +92,7 @@ async def test_a_streamed_row_agrees_with_the_brokers_own_value(
                 assert row.market_value == pytest.approx(row.position * row.market_price * factor)
 
                 async def valued(conid=conid):
-                    rows = await lake.broker_positions.read(f"127.0.0.1:{sim.port}")
+                    rows = lake.broker_positions.read(f"127.0.0.1:{sim.port}")
                     return [r for r in rows if r.key == (A, conid) and r.market_value]
 
                 (broker,) = await eventually(valued)
@@ -247,12 +250,12 @@ async def test_fills_without_end_cause_at_most_one_early_step_per_interval(
     async with stream_legs(PUT, flush_interval_s=1.0) as (sim, _streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         await eventually(lambda: queued(lake))  # the accounts are downloaded
-        before = await lake.broker_positions.version()
+        before = lake.broker_positions.table.version()
         began = time.monotonic()
         for _ in range(30):
             sim.fill(A, CALL, 1)
             await asyncio.sleep(0.1)
-        steps = await lake.broker_positions.version() - before
+        steps = lake.broker_positions.table.version() - before
         assert steps <= 2 * (time.monotonic() - began + 1)
 
 
@@ -291,7 +294,7 @@ async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(
         assert {r.reason for r in requests.values()} == {"CHANGED"}
 
         async def positions():
-            rows = await lake.broker_positions.read(f"127.0.0.1:{sim.port}")
+            rows = lake.broker_positions.read(f"127.0.0.1:{sim.port}")
             return {r.key: r.position for r in rows if r.key in requests}
 
         expected = {(A, CALL): 7.0, (A, PUT): 0.0}
@@ -339,16 +342,16 @@ async def test_a_gateway_with_fewer_lines_than_configured_sets_the_limit(
 async def test_a_slow_table_delays_no_other(stream_legs, lake, eventually, monkeypatch):
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, _streamer, received):
         await eventually(lambda: received.newest(A, PUT))
-        waits, freed = asyncio.Event(), asyncio.Event()
+        waits, freed = threading.Event(), threading.Event()
 
-        async def stuck(*_args, **_more):
+        def stuck(*_args, **_more):
             waits.set()
-            await freed.wait()
+            freed.wait(60)
 
         monkeypatch.setattr(lake.broker_positions, "replace", stuck)
-        monkeypatch.setattr(lake.queue, "insert_many", stuck)
+        monkeypatch.setattr(lake.queue, "insert_many", partial(offload, stuck))
         sim.fill(A, CALL, 1)
-        await asyncio.wait_for(waits.wait(), 30)
+        assert await asyncio.to_thread(waits.wait, 30)
         count = len(received.updates)
         await eventually(lambda: len(received.updates) >= count + 5)
         monkeypatch.undo()
@@ -444,7 +447,7 @@ async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
 
 
 async def _row(lake, sim, key, value_source):
-    rows = {r.key: r for r in await lake.broker_positions.read(f"127.0.0.1:{sim.port}")}
+    rows = {r.key: r for r in lake.broker_positions.read(f"127.0.0.1:{sim.port}")}
     row = rows.get(key)
     return row if row is not None and row.value_source == value_source else None
 
@@ -510,9 +513,9 @@ async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(
             await eventually(lambda: queued(lake))
         # The process died after broker_positions and before the row of the close.
         sim.close_position(A, PUT)
-        rows = {row.key: row for row in await lake.broker_positions.read(gateway_id)}
+        rows = {row.key: row for row in lake.broker_positions.read(gateway_id)}
         gone = replace(rows[(A, PUT)], position=0.0, position_time=utc_now())
-        await lake.broker_positions.replace(gateway_id, [*rows.values(), gone])
+        lake.broker_positions.replace(gateway_id, [*rows.values(), gone])
         batch = await lake.queue.claim_batch(100)
         await lake.queue.mark_success([request.request_id for request in batch])
         async with streaming(sim, updates=lake.updates):

@@ -7,6 +7,7 @@ import pytest
 from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.reports.status import leg_states, read_status
 from tests.integration.sync.conftest import CALL, PUT, A
@@ -49,7 +50,7 @@ async def test_a_leg_without_a_conid_is_found_stored_and_streamed(
         assert (found.conid, found.added_at) == (CALL, leg.added_at)
         assert found.resolved_at >= leg.added_at
         assert lake.registry.unresolved == ()
-        assert CALL in await lake.contracts.get([CALL])
+        assert CALL in lake.contracts.get([CALL])
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
         assert streamer.detail is None
 
@@ -131,7 +132,7 @@ async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settin
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
     async with simulate() as sim:
         connection = await connect(settings_for(sim, gateway_timeout_s=0.5))
-        resolver = LegResolver(lake.registry, lake.contracts.put)
+        resolver = LegResolver(lake.registry, lambda found: offload(lake.contracts.put, found))
         sim.pause()
         await resolver.resolve(connection, lake.registry.unresolved)
         assert [leg.problem for leg in lake.registry.unresolved] == [None]

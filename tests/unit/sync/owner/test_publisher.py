@@ -44,12 +44,12 @@ class Positions:
         self.updates = 0
         self.meanwhile = None
 
-    async def replace(self, _gateway_id, rows, **_more):
+    def replace(self, _gateway_id, rows, **_more):
         if self.meanwhile is not None:
             self.meanwhile()
         self.rows = list(rows)
 
-    async def update(self, _gateway_id, changed, **_more):
+    def update(self, _gateway_id, changed, **_more):
         if self.meanwhile is not None:
             self.meanwhile()
         self.rows = list({row.key: row for row in [*self.rows, *changed]}.values())

@@ -34,17 +34,17 @@ class Table:
         self.stored = {one.conid: one for one in details}
         self.fails = fails
 
-    async def put(self, details):
+    def put(self, details):
         self._may_fail()
         self.commits.append([one.conid for one in details])
         self.stored |= {one.conid: one for one in details}
 
-    async def get(self, conids):
+    def get(self, conids):
         self._may_fail()
         self.reads.append(set(conids))
         return {conid: self.stored[conid] for conid in conids if conid in self.stored}
 
-    async def complete(self):
+    def complete(self):
         return {conid for conid, one in self.stored.items() if one.valid_exchanges is not None}
 
     def _may_fail(self):
@@ -63,8 +63,8 @@ def steps(clock):
     async def take(cache, gateway, number):
         for _step in range(number):
             cache.fetch_in_background(gateway, streamed=())
-            for _turn in range(10):
-                await asyncio.sleep(0)
+            if cache._task is not None:
+                await asyncio.wait({cache._task})
 
     return take
 

@@ -3,33 +3,33 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 
 from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
-from position_sync_dagster.sync.audit.comparison import (
-    Commit,
-    Events,
-    FindingKind,
-    RunEvent,
-    RunRows,
-    compare,
-)
+from position_sync_dagster.sync.audit.verify import EVENT_COLUMNS, Events, FindingKind, compare
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 AT = NOW - timedelta(hours=1)
 GRACE = timedelta(minutes=2)
 RUN = "run-1"
 
-ROWS = RunRows(
-    run_id=RUN,
-    step="stream_legs",
-    gateway_id="host:1",
-    session_id="session-1",
-    commits=(
-        Commit(batch_id="b1", version=11, rows=2, at=AT),
-        Commit(batch_id="b2", version=13, rows=3, at=AT),
-    ),
-)
+COMMIT = {
+    "run_id": RUN,
+    "ledger_version": 11,
+    "batch_id": "b1",
+    "rows": 2,
+    "committed_at": AT,
+    "gateway_id": "host:1",
+    "session_id": "session-1",
+    "source": "STREAM",
+}
+COMMITS = (COMMIT, COMMIT | {"ledger_version": 13, "batch_id": "b2", "rows": 3})
+COLUMNS = {
+    "ledger_version": pl.Int64,
+    "rows": pl.Int64,
+    "committed_at": pl.Datetime("us", "UTC"),
+}
 RECORD = RunRecord(
     run_id=RUN,
     step="stream_legs",
@@ -41,14 +41,17 @@ RECORD = RunRecord(
     table_name="position_updates",
     rows=5,
 )
-EVENT = RunEvent(run_id=RUN, rows=5, version_from=10, version_to=13, at=AT)
+EVENT = {"run_id": RUN, "rows": 5, "version_from": 10, "version_to": 13, "at": AT}
 
 
-def found(rows=(ROWS,), records=(RECORD,), events=(EVENT,), *, runs=None, alive=(), **more):
+def found(commits=COMMITS, records=(RECORD,), events=(EVENT,), *, runs=None, alive=(), **more):
     known = None
     if events is not None:
         kept_since = more.pop("kept_since", NOW - timedelta(days=14))
-        known = Events(events=tuple(events), runs=runs or {}, kept_since=kept_since)
+        named = pl.DataFrame(list(events), EVENT_COLUMNS)
+        known = Events(named=named, runs=runs or {}, kept_since=kept_since)
+    schema = dict.fromkeys(COMMIT, pl.String) | COLUMNS
+    rows = pl.DataFrame(list(commits), schema)
     return compare(rows, records, known, now=NOW, grace=GRACE, alive=alive, **more)
 
 
@@ -90,26 +93,32 @@ def test_a_record_that_still_says_running_after_the_end_is_lost():
 
 
 def test_rows_that_no_event_names_are_found_with_their_versions():
-    (one,) = found(events=[replace(EVENT, rows=2, version_to=12)])
+    (one,) = found(events=[EVENT | {"rows": 2, "version_to": 12}])
     assert (one.kind, one.rows) == (FindingKind.EVENT_MISSING, 3)
-    assert (one.event.version_from, one.event.version_to) == (12, 13)
+    assert (one.version_from, one.version_to) == (12, 13)
 
 
 def test_events_that_overlap_name_each_row_once():
-    assert found(events=[EVENT, replace(EVENT, rows=2, version_to=11)]) == []
+    assert found(events=[EVENT, EVENT | {"rows": 2, "version_to": 11}]) == []
 
 
-@pytest.mark.parametrize("rows", [(), (replace(ROWS, commits=ROWS.commits[:1]),)])
-def test_rows_that_a_record_and_an_event_name_and_the_ledger_lacks_cannot_be_mended(rows):
-    lost = 5 if not rows else 3
-    assert kinds(rows) == [(FindingKind.ROWS_MISSING, lost)] * 2
-    assert not any(one.repairable for one in found(rows))
+@pytest.mark.parametrize("commits", [(), COMMITS[:1]])
+def test_rows_that_a_record_and_an_event_name_and_the_ledger_lacks_cannot_be_mended(commits):
+    lost = 5 if not commits else 3
+    assert kinds(commits) == [(FindingKind.ROWS_MISSING, lost)] * 2
+    assert not any(one.repairable for one in found(commits))
 
 
-def test_an_event_without_rows_of_a_run_without_a_record_has_its_record_rebuilt():
-    empty = replace(EVENT, rows=0, version_from=None)
-    (one,) = found(rows=(), records=(), events=[empty])
-    assert (one.kind, one.record.rows) == (FindingKind.RECORD_MISSING, 0)
+def test_an_event_without_rows_of_a_run_without_a_record_is_no_finding():
+    assert found(commits=(), records=(), events=[EVENT | {"rows": 0, "version_from": None}]) == []
+
+
+def test_rows_of_another_run_are_in_no_event_of_this_one():
+    other = replace(RECORD, run_id="run-2", rows=0)
+    assert kinds(records=[RECORD, other], events=[EVENT | {"run_id": "run-2"}]) == [
+        (FindingKind.EVENT_MISSING, 5),
+        (FindingKind.ROWS_MISSING, 5),
+    ]
 
 
 def test_events_that_were_deleted_by_their_age_are_not_missing():
@@ -130,22 +139,20 @@ def test_without_events_rows_and_records_are_compared():
 
 def test_a_run_in_progress_is_not_judged():
     assert found(records=(), events=(), alive={RUN}) == []
-    recent = replace(ROWS, commits=(replace(ROWS.commits[0], at=NOW - GRACE / 2),))
-    assert found([recent], (), ()) == []
+    assert found([COMMIT | {"committed_at": NOW - GRACE / 2}], (), ()) == []
 
 
 def test_a_record_of_another_table_says_nothing_about_the_ledger():
     derived = replace(RECORD, table_name="latest_positions", rows=200)
-    assert found(rows=(), records=[derived], events=()) == []
+    assert found(commits=(), records=[derived], events=()) == []
 
 
 def test_what_a_repair_wrote_is_no_finding_and_no_sign_of_life():
     (one,) = found(records=())
     assert found(records=[one.record]) == []
     (missing,) = found(events=())
-    assert found(events=[missing.event]) == []
+    assert found(events=[{name: getattr(missing, name, AT) for name in EVENT}]) == []
 
 
 def test_rows_of_older_releases_without_a_version_are_in_no_range_and_not_missing():
-    old = replace(ROWS, commits=(Commit(batch_id="b1", version=None, rows=5, at=AT),))
-    assert found([old], events=()) == []
+    assert found([COMMIT | {"ledger_version": None, "rows": 5}], events=()) == []
