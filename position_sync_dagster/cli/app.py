@@ -36,7 +36,7 @@ COMMANDS = {
     ),
     "status": (
         f"{CLI}.reports:status",
-        "Show the owner of the gateway, the lines, the queue and the newest rows.",
+        "Show the owner of the gateway, the lines, the queue, the newest rows and their totals.",
     ),
     "positions": (
         f"{CLI}.reports:positions",
@@ -57,7 +57,7 @@ COMMANDS = {
     ),
     "exposure": (
         f"{CLI}.reports:exposure",
-        "Show value, profit, greeks and the oldest value of each strategy; never adds currencies.",
+        "Show value, profit, greeks and the oldest price of each strategy, account and underlying.",
     ),
     "doctor": (
         f"{CLI}.doctor:doctor",
