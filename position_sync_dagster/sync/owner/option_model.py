@@ -5,7 +5,7 @@ computed is a named reason, never a guess. Nothing of this model is used for a p
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
@@ -26,6 +26,12 @@ the rounding of the broker's value would decide it."""
 ROUNDING = 0.005
 """Half a cent: the broker's value may be this much below the intrinsic value, and in the money it
 shows no volatility if it is less than this above."""
+
+FEW_DIVIDENDS = 0.75
+"""Years in which an underlying pays dividends so seldom that a yield is a poor picture of them."""
+
+LARGEST_SHARE = 0.9
+"""More than this share of a price is no forecast of dividends."""
 
 FIRST_GUESS = 0.3
 
@@ -58,6 +64,8 @@ class NoGreeks(StrEnum):
     """Why an option has no modelled greeks."""
 
     NO_UNDERLYING_PRICE = "the underlying has no price"
+    NO_PRICE_THEN = "the underlying had no price when the value was true"
+    UNDERLYING_OLD = "the underlying's price is older than a minute in its session"
     BELOW_INTRINSIC = "its value is below the intrinsic value"
     EXPIRED = "it expired"
     OUT_OF_RANGE = "its volatility is outside 1 to 500 %"
@@ -72,7 +80,8 @@ class OptionTerms:
     Attributes:
         strike: In the major unit of the currency, as every price here.
         rate: The interest rate per year of its currency.
-        dividend_yield: Per year; None: no dividends are known, and none are assumed.
+        dividend_share: The present value of the dividends until expiry, as a share of the price of
+            the underlying; None: no dividends are known, and none are assumed.
     """
 
     right: Right
@@ -80,7 +89,7 @@ class OptionTerms:
     expires_at: datetime
     method: Method
     rate: float
-    dividend_yield: float | None = None
+    dividend_share: float | None = None
 
     def years(self, now: datetime) -> float:
         """Return the time to expiry in years of 365 days."""
@@ -117,17 +126,32 @@ def expiry_moment(day: date, clock: str | None = None, time_zone: str | None = N
     return datetime.combine(day, at, zone)
 
 
-def dividend_yield(pv_dividend: float, underlying_price: float, years: float) -> float | None:
-    """Return the yield per year that pays what the gateway expects (`pvDividend`) until an expiry.
+def dividend_share(known: Sequence[tuple[float, float]], years: float) -> float | None:
+    """Return the dividends until an expiry, as a share of the price of the underlying.
 
-    >>> round(dividend_yield(2.0, 100.0, 2.0), 6)
-    0.010101
-    >>> dividend_yield(2.0, 0.0, 2.0) is None
+    Args:
+        known: For options whose `pvDividend` the gateway sent: years to expiry, and that amount as
+            a share of the price. Between two of them and from now to the first a straight line
+            counts, after the last one it goes on as from now to it.
+        years: The time to the expiry.
+
+    >>> round(dividend_share([(1.0, 0.03), (0.5, 0.01)], 0.75), 6)
+    0.02
+    >>> round(dividend_share([(0.5, 0.01)], 1.0), 6)
+    0.02
+    >>> dividend_share([], 1.0) is None
     True
     """
-    if years <= 0 or not 0 <= pv_dividend < underlying_price:
-        return None
-    return -math.log(1 - pv_dividend / underlying_price) / years
+    before, share_before = 0.0, 0.0
+    for at, share in sorted(one for one in known if one[0] > 0 and 0 <= one[1] < 1):
+        if years <= at:
+            return share_before + (share - share_before) * (years - before) / (at - before)
+        before, share_before = at, share
+    return min(LARGEST_SHARE, share_before * years / before) if before else None
+
+
+def _fast_engine(ql: Any, process: Any) -> Any:
+    return ql.QdFpAmericanEngine(process, ql.QdFpAmericanEngine.fastScheme())
 
 
 class OptionModel:
@@ -136,28 +160,28 @@ class OptionModel:
     A price depends on rate × time, yield × time, volatility × √time and spot / strike alone. So one
     call and one put that expire in a year, with a strike of 100, price all options. One thread at a
     time may use a model.
+
+    Args:
+        engine: Makes QuantLib's engine for American options, of its module and of a process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Callable[[Any, Any], Any] = _fast_engine) -> None:
         ql: Any = import_module("QuantLib")  # 37 MB and 0.2 s; it has no types
         day = ql.Date(1, 1, 2030)
         ql.Settings.instance().evaluationDate = day
-        self._spot, self._rate, self._yield, self._volatility = (
-            ql.SimpleQuote(value) for value in (100.0, 0.0, 0.0, 0.2)
-        )
+        self._set = [100.0, 0.0, 0.0, 0.2]
+        self._quotes = [ql.SimpleQuote(value) for value in self._set]
+        spot, rates, yields, volatilities = (ql.QuoteHandle(quote) for quote in self._quotes)
         calendar = ql.Actual365Fixed()
         rate, dividends = (
-            ql.YieldTermStructureHandle(ql.FlatForward(day, ql.QuoteHandle(quote), calendar))
-            for quote in (self._rate, self._yield)
+            ql.YieldTermStructureHandle(ql.FlatForward(day, quote, calendar))
+            for quote in (rates, yields)
         )
         volatility = ql.BlackVolTermStructureHandle(
-            ql.BlackConstantVol(day, ql.NullCalendar(), ql.QuoteHandle(self._volatility), calendar)
+            ql.BlackConstantVol(day, ql.NullCalendar(), volatilities, calendar)
         )
-        process = ql.GeneralizedBlackScholesProcess(
-            ql.QuoteHandle(self._spot), dividends, rate, volatility
-        )
-        engine = ql.QdFpAmericanEngine
-        american = engine(process, engine.fastScheme())
+        process = ql.GeneralizedBlackScholesProcess(spot, dividends, rate, volatility)
+        american = engine(ql, process)
         european = ql.AnalyticEuropeanEngine(process)
         self._options: dict[tuple[Right, bool], Any] = {}
         for right, kind in ((Right.CALL, ql.Option.Call), (Right.PUT, ql.Option.Put)):
@@ -174,17 +198,18 @@ class OptionModel:
         Raises:
             RuntimeError: QuantLib has no price for these numbers.
         """
-        rate, paid = terms.rate, _paid(terms)
-        self._spot.setValue(100 * spot / terms.strike)
-        self._rate.setValue(rate * years)
-        self._yield.setValue(paid * years)
-        self._volatility.setValue(volatility * math.sqrt(years))
+        rate, (kept, paid) = terms.rate, _dividends(terms, years)
+        scaled = (100 * kept * spot / terms.strike, rate * years, paid * years)
+        for number, value in enumerate((*scaled, volatility * math.sqrt(years))):
+            if value != self._set[number]:  # a third of the time of a price
+                self._quotes[number].setValue(value)
+                self._set[number] = value
         # A call that earns nothing before its expiry, and a put without interest, are kept.
         early = terms.method is not Method.EUROPEAN and (
             paid > 0 if terms.right is Right.CALL else rate > 0
         )
-        value: float = self._options[terms.right, early].NPV()
-        return value * terms.strike / 100
+        price: float = self._options[terms.right, early].NPV()
+        return price * terms.strike / 100
 
     def implied_volatility(
         self,
@@ -258,8 +283,9 @@ class OptionModel:
         except RuntimeError:
             return NoGreeks.NOT_COMPUTED
         delta, gamma = (high - low) / (2 * change), (high - 2 * value + low) / change**2
-        rate, paid = terms.rate, _paid(terms)
-        decay = rate * value - (rate - paid) * spot * delta - (volatility * spot) ** 2 * gamma / 2
+        # Between two dividends the underlying costs interest and pays nothing; a future costs none.
+        growth = 0.0 if terms.method is Method.FUTURE else terms.rate
+        decay = terms.rate * value - growth * spot * delta - (volatility * spot) ** 2 * gamma / 2
         least = _intrinsic(terms, spot, years) + NEGLIGIBLE * terms.strike
         exercised = terms.method is not Method.EUROPEAN and value <= least
         return ModelledGreeks(
@@ -272,16 +298,27 @@ class OptionModel:
         )
 
 
-def _paid(terms: OptionTerms) -> float:
-    """Return the yield per year; that of a future is the rate, since it costs no interest."""
-    return terms.rate if terms.method is Method.FUTURE else terms.dividend_yield or 0.0
+def _dividends(terms: OptionTerms, years: float) -> tuple[float, float]:
+    """Return the share of the spot that is left after dividends, and the yield per year.
+
+    A put waits for the next dividend, and a call is exercised before it. Their dates are not known:
+    a put of some months is priced on what is left after its dividends, and a call or a longer put
+    with a yield that pays the same. A future has a yield of the rate, since it costs no interest.
+    """
+    if terms.method is Method.FUTURE:
+        return 1.0, terms.rate
+    share = terms.dividend_share or 0.0
+    waits = terms.right is Right.PUT and years < FEW_DIVIDENDS
+    if share and terms.method is Method.AMERICAN and not waits:
+        return 1.0, -math.log(1 - share) / years
+    return 1 - share, 0.0
 
 
 def _intrinsic(terms: OptionTerms, spot: float, years: float) -> float:
     """Return the least value of an option: what exercise gives, for a European one at expiry."""
     strike = terms.strike
     if terms.method is Method.EUROPEAN:
-        spot *= math.exp(-_paid(terms) * years)
+        spot *= _dividends(terms, years)[0]
         strike *= math.exp(-terms.rate * years)
     return max(0.0, spot - strike if terms.right is Right.CALL else strike - spot)
 
