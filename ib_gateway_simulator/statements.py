@@ -49,7 +49,8 @@ def write_statements(
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     marks = _marks(book, days, seed)
-    now = _market(book, {name: one.price for name, one in book.underlyings.items()}, 0, seed)
+    spots = {name: one.price for name, one in book.underlyings.items()}
+    now = _market(book, spots, book.as_of or days[-1], seed)
     for account in book.accounts:
         held = {one.conid: one.quantity for one in book.openings if one.account == account.name}
         cost = {conid: _cost(book.contracts[conid], now) for conid in held}
@@ -79,22 +80,26 @@ def _marks(book: Book, days: Sequence[date], seed: int) -> dict[date, dict[int, 
     """Return the prices of all contracts at the close of each day, walking back from today's."""
     noise = {name: random.Random(f"{seed}:{name}:past") for name in book.underlyings}  # noqa: S311
     spots = {name: one.price for name, one in book.underlyings.items()}
+    today = book.as_of or days[-1]
     found: dict[date, dict[int, float]] = {}
     for back, day in enumerate(reversed(days), start=1):
         for name, one in book.underlyings.items():
             shock = noise[name].gauss(0.0, one.volatility / math.sqrt(SESSIONS_PER_YEAR))
             spots[name] *= math.exp(-shock)
-        market = _market(book, spots, back, seed)
+        market = _market(book, spots, date.fromordinal(today.toordinal() - back * 7 // 5), seed)
         found[day] = {conid: round(market.value_price(conid), 4) for conid in book.contracts}
     return found
 
 
-def _market(book: Book, spots: dict[str, float], back: int, seed: int) -> Market:
-    """Return the market some sessions before the book's day."""
+def _market(book: Book, spots: dict[str, float], as_of: date, seed: int) -> Market:
+    """Return the market of one day; its options are priced as European ones.
+
+    American ones would take a second for each day.
+    """
     return Market(
         underlyings={n: replace(one, price=spots[n]) for n, one in book.underlyings.items()},
         contracts=book.contracts,
-        as_of=date.fromordinal(book.as_of.toordinal() - back * 7 // 5),
+        as_of=as_of,
         rate=book.rate,
         seed=seed,
     )

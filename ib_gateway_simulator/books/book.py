@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from ib_gateway_simulator.market.quote import Pin
-from ib_gateway_simulator.market.underlying import Underlying
+from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.contract import Contract
 
@@ -34,11 +34,12 @@ class Opening:
 class Book:
     """Everything that a simulated login knows at the start.
 
-    Prices belong to the day `as_of`; `rate` is the interest rate per year.
+    Prices belong to the day `as_of`, or to the moment of the start; `rate` is the interest rate per
+    year.
     """
 
     name: str
-    as_of: date
+    as_of: date | None
     rate: float
     accounts: tuple[Account, ...]
     underlyings: dict[str, Underlying]
@@ -52,3 +53,5 @@ class Book:
     """When every contract trades, as `0930-1600` in its time zone; empty: around the clock."""
     halted: frozenset[int] = frozenset()
     """Conids whose trading is halted."""
+    option_market: OptionMarket | None = None
+    """How options are priced; None: as European ones, by volatilities that stand still."""

@@ -23,7 +23,7 @@ from ib_gateway_simulator.books.schema import (
 from ib_gateway_simulator.books.yaml_source import Location, Source
 from ib_gateway_simulator.errors import BookError
 from ib_gateway_simulator.market.quote import Pin
-from ib_gateway_simulator.market.underlying import Underlying
+from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import (
     DATED,
     DEFAULT_FARM,
@@ -103,6 +103,9 @@ class _Builder:
             pins=pins,
             hours=self._part.hours,
             halted=frozenset(part.halted),
+            option_market=None
+            if part.option_market is None
+            else OptionMarket(**part.option_market.model_dump()),
         )
 
     def _error(self, location: Location, cause: str, remedy: str = "correct it") -> BookError:
@@ -132,6 +135,8 @@ class _Builder:
             raise self._error((*at, "sec_type"), "an underlying is a STK, an IND or a FUT")
         if part.sec_type is SecType.FUT and part.expiry is None:
             raise self._error(at, "a future needs an expiry", "add expiry: YYYYMMDD")
+        if part.sec_type is SecType.FUT and part.dividend_yield:
+            raise self._error((*at, "dividend_yield"), "a future pays no dividends", "remove it")
         self._underlyings[part.symbol] = Underlying(
             symbol=part.symbol,
             conid=part.conid,
@@ -141,6 +146,7 @@ class _Builder:
             exchange=part.exchange,
             sec_type=part.sec_type,
             name=part.name,
+            dividend_yield=part.dividend_yield,
         )
         future = part.sec_type is SecType.FUT
         self._add(

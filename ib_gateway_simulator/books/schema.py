@@ -106,6 +106,8 @@ class UnderlyingPart(ListedPart):
     exchange: str = "NASDAQ"
     sec_type: SecType = SecType.STK
     name: str = ""
+    dividend_yield: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Dividends per year as a share of the price, paid each quarter; none of a future."""
     price_magnifier: PositiveInt = 1
     min_tick: PositiveFloat = 0.01
     multiplier: PositiveFloat = 1.0
@@ -208,15 +210,25 @@ class NoBidPart(Part):
     last: PositiveFloat | None = None
 
 
+class OptionMarketPart(Part):
+    """American options by volatilities that walk; the fields are those of `OptionMarket`."""
+
+    volatility_walk: NonNegativeFloat = 0.8
+    skew_walk: NonNegativeFloat = 0.3
+    seed: int = 1
+
+
 class BookPart(Part):
     """The whole file.
 
-    `hours` are those of every contract: "0930-1600" on Monday to Friday in its time zone, "CLOSED",
-    or nothing for around the clock.
+    Without `as_of` the prices belong to the moment at which the gateway starts. Without
+    `option_market` options are European, and their volatilities stand still. `hours` are those of
+    every contract: "0930-1600" on Monday to Friday in its time zone, "CLOSED", or nothing for
+    around the clock.
     """
 
     name: str = ""
-    as_of: date
+    as_of: date | None = None
     rate: float = 0.04
     hours: Annotated[str, AfterValidator(checked)] = ""
     accounts: Annotated[list[AccountPart], Field(min_length=1)]
@@ -227,3 +239,4 @@ class BookPart(Part):
     permissions: list[PermissionPart] = []
     no_bid: list[NoBidPart] = []
     halted: list[Conid] = []
+    option_market: OptionMarketPart | None = None

@@ -28,6 +28,9 @@ LOCALHOST = "127.0.0.1"
 """The control port is never open to other machines, even if the gateway is."""
 
 
+READS = ("/stats", "/positions", "/ticks?conid=&recent=", "/greeks?conid=")
+
+
 class _Server(uvicorn.Server):
     """A server that reports when it listens, and leaves signals to the program around it."""
 
@@ -93,6 +96,7 @@ class ControlPort:
             "/stats": self._stats,
             "/positions": self._positions,
             "/ticks": self._ticks,
+            "/greeks": self._greeks,
         }
         routes = [Route(path, read, methods=["GET"]) for path, read in reads.items()]
         routes += [Route(f"/{name}", self._act, methods=["POST"]) for name in ACTIONS]
@@ -105,7 +109,7 @@ class ControlPort:
             )
             for name, action in ACTIONS.items()
         }
-        return JSONResponse({"GET": ["/stats", "/positions", "/ticks?conid=&recent="], **posts})
+        return JSONResponse({"GET": READS, **posts})
 
     async def _stats(self, request: Request) -> JSONResponse:
         return JSONResponse(self._simulator.stats())
@@ -113,12 +117,16 @@ class ControlPort:
     async def _positions(self, request: Request) -> JSONResponse:
         return JSONResponse(self._simulator.positions())
 
+    async def _greeks(self, request: Request) -> JSONResponse:
+        conid = _conid(request)
+        if isinstance(conid, JSONResponse):
+            return conid
+        return JSONResponse(self._simulator.greeks(conid))
+
     async def _ticks(self, request: Request) -> JSONResponse:
-        given = request.query_params.get("conid")
-        try:
-            conid = None if given is None else int(given)
-        except ValueError:
-            return _problem(400, "conid", f"{str(given)[:60]!r} is not a whole number")
+        conid = _conid(request)
+        if isinstance(conid, JSONResponse):
+            return conid
         if request.query_params.get("recent") in ("1", "true"):
             return JSONResponse(self._simulator.recent_ticks(conid))
         if conid is None:
@@ -144,6 +152,15 @@ class ControlPort:
         except PortInUseError as error:
             return _problem(422, "port", str(error))
         return JSONResponse({"ok": True, "result": result})
+
+
+def _conid(request: Request) -> int | JSONResponse | None:
+    """Return the conid of a request, None where it names none, or the answer to a bad one."""
+    given = request.query_params.get("conid")
+    try:
+        return None if given is None else int(given)
+    except ValueError:
+        return _problem(400, "conid", f"{str(given)[:60]!r} is not a whole number")
 
 
 def _problem(status: int, field: str, cause: str) -> JSONResponse:

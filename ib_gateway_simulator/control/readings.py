@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ib_gateway_simulator.accounts.ledger import Holding
@@ -44,6 +45,20 @@ class Readings:
     def positions(self) -> list[dict[str, Any]]:
         """Return all positions, also those that were closed today."""
         return [as_dict(holding) for holding in self._gateway.ledger.holdings()]
+
+    def greeks(self, conid: int | None = None) -> dict[int, dict[str, float]]:
+        """Return the theoretical price and greeks of each option now: the truth of this market.
+
+        All of it is in the major unit of the currency, per unit of the underlying.
+        """
+        found = {}
+        for contract in self._gateway.book.contracts.values():
+            if contract.is_option and conid in (None, contract.conid):
+                quote = self._gateway.market.quote(contract.conid)
+                if quote.greeks is not None:
+                    spot = quote.underlying_price / contract.price_magnifier
+                    found[contract.conid] = asdict(quote.greeks) | {"underlying_price": spot}
+        return found
 
     def ticks(self, conid: int) -> dict[str, dict[str, Any]]:
         """Return the newest price that was sent per field, and when it was sent."""

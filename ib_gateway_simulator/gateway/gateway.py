@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ib_gateway_simulator.accounts.account_data import AccountDataService
 from ib_gateway_simulator.accounts.ledger import Ledger
@@ -75,10 +75,11 @@ class Gateway:
         self.market = Market(
             underlyings=book.underlyings,
             contracts=book.contracts,
-            as_of=book.as_of,
+            as_of=book.as_of or datetime.fromtimestamp(now(), UTC),
             rate=book.rate,
             seed=options.seed,
             pins=book.pins,
+            options=book.option_market,
         )
         self.sessions = Sessions(book.hours)
         self.ledger = Ledger(book, self.market.value_price)

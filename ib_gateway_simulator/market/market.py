@@ -6,9 +6,12 @@ step, independent of what clients request and when.
 
 from __future__ import annotations
 
-from datetime import date
+import math
+from datetime import date, datetime, time
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
+from ib_gateway_simulator.market.early_exercise import EarlyExercise
 from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.market.pricing import (
     DAYS_PER_YEAR,
@@ -19,9 +22,12 @@ from ib_gateway_simulator.market.pricing import (
 )
 from ib_gateway_simulator.market.quote import Pin, Quote
 from ib_gateway_simulator.market.underlying import (
+    DIVIDENDS_PER_YEAR,
     TRADE_EVERY,
+    OptionMarket,
     RandomWalk,
     Underlying,
+    VolatilityWalk,
 )
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 
@@ -30,11 +36,17 @@ STOCK_SPREAD = 0.0002
 """Width of a quote, as a share of the price at the opening."""
 
 
+LAST_TRADE = time(16)
+"""When options expire on their last day, in the time zone of the contract."""
+
+
 class _Terms(NamedTuple):
-    """An option's time to expiry and its volatility; neither changes with the steps."""
+    """What does not change with the steps; `kept` is left of the price after the dividends."""
 
     years: float
-    volatility: float
+    moneyness: float
+    kept: float
+    early: EarlyExercise | None
 
 
 class _Trade(NamedTuple):
@@ -54,10 +66,11 @@ class Market:
     """Quotes every contract of a book at the current step; `step` advances it.
 
     Args:
-        as_of: The day of the prices; times to expiry count from it.
+        as_of: When the prices are true: times to expiry count from it, in whole days from a day.
         rate: The interest rate per year.
-        seed: Decides the random walks.
+        seed: Decides the random walks of the prices.
         pins: Quotes that are held at given values, by conid.
+        options: How options are priced; None: as European ones, by volatilities that stand still.
     """
 
     def __init__(
@@ -69,6 +82,7 @@ class Market:
         rate: float,
         seed: int,
         pins: dict[int, Pin] | None = None,
+        options: OptionMarket | None = None,
     ) -> None:
         self._underlyings = underlyings
         self._contracts = contracts
@@ -78,6 +92,11 @@ class Market:
         self._pins: dict[int, Pin] = dict(pins or {})
         self._models_in_major: set[int] = set()
         self._walks = {symbol: RandomWalk(item, seed) for symbol, item in underlyings.items()}
+        self._american = options is not None
+        self._volatilities = {
+            symbol: VolatilityWalk(item, options) for symbol, item in underlyings.items()
+        }
+        self._early: dict[tuple[str, str, str], EarlyExercise] = {}
         self._quotes: dict[int, Quote] = {}
         self._terms: dict[int, _Terms] = {}
         self._trades: dict[int, _Trade] = {}
@@ -92,6 +111,9 @@ class Market:
         self.steps += 1
         for walk in self._walks.values():
             walk.step()
+        if self._american:
+            for volatility in self._volatilities.values():
+                volatility.step()
         self._quotes.clear()
 
     def pin(self, conid: int, pin: Pin | None) -> None:
@@ -159,31 +181,63 @@ class Market:
         pin = self._pins.get(contract.conid)
         return quote if pin is None else pin.applied_to(quote)
 
-    def _theory(self, contract: Contract, spot: float) -> Greeks | None:
+    def _theory(self, contract: Contract, spot: float, steps_back: int = 0) -> Greeks | None:
         """Return the theoretical price of an option in the major unit; None for other kinds."""
         if not contract.is_option:
             return None
         strike = contract.strike / contract.price_magnifier
         terms = self._terms.get(contract.conid)
         if terms is None:
-            expiry = date.fromisoformat(contract.expiry)
-            underlying = self._underlyings[contract.underlying]
-            terms = self._terms[contract.conid] = _Terms(
-                years=(expiry - self._as_of).days / DAYS_PER_YEAR,
-                volatility=skewed(underlying.volatility, strike, underlying.price),
-            )
-        return black_scholes(
+            terms = self._terms[contract.conid] = self._new_terms(contract, strike)
+        level, tilt = self._volatilities[contract.underlying].level_and_tilt(steps_back)
+        usual = self._underlyings[contract.underlying].volatility
+        european = black_scholes(
             spot=spot,
             strike=strike,
             years=terms.years,
-            volatility=terms.volatility,
+            volatility=skewed(level * usual, terms.moneyness, tilt),
             rate=self._rate,
             call=contract.right == "C",
             on_future=contract.sec_type is SecType.FOP,
+            kept=terms.kept,
+        )
+        if terms.early is None:
+            return european
+        return terms.early.priced(european, spot=spot, strike=strike)
+
+    def _new_terms(self, contract: Contract, strike: float) -> _Terms:
+        underlying = self._underlyings[contract.underlying]
+        expiry = date.fromisoformat(contract.expiry)
+        if isinstance(self._as_of, datetime):
+            end = datetime.combine(expiry, LAST_TRADE, ZoneInfo(contract.time_zone))
+            years = (end - self._as_of).total_seconds() / 86_400 / DAYS_PER_YEAR
+        else:
+            years = (expiry - self._as_of).days / DAYS_PER_YEAR
+        ex_dates = underlying.ex_dates(years)
+        dividend = underlying.dividend_yield / DIVIDENDS_PER_YEAR
+        early = None
+        if self._american and underlying.sec_type is not SecType.IND and years > 0:
+            key = (contract.underlying, contract.expiry, contract.right)
+            early = self._early.get(key)
+            if early is None:
+                on_future = contract.sec_type is SecType.FOP
+                early = self._early[key] = EarlyExercise(
+                    years=years,
+                    rate=self._rate,
+                    carry=0.0 if on_future else self._rate,
+                    call=contract.right == "C",
+                    ex_dates=ex_dates,
+                    dividend=dividend,
+                )
+        return _Terms(
+            years=years,
+            moneyness=math.log(strike / underlying.price),
+            kept=(1 - dividend) ** len(ex_dates),
+            early=early,
         )
 
-    def _fair_price(self, contract: Contract, spot: float) -> float:
-        theory = self._theory(contract, spot)
+    def _fair_price(self, contract: Contract, spot: float, steps_back: int = 0) -> float:
+        theory = self._theory(contract, spot, steps_back)
         return (spot if theory is None else theory.price) * contract.price_magnifier
 
     def _last_trade(self, contract: Contract, walk: RandomWalk, fair: float) -> _Trade:
@@ -191,7 +245,7 @@ class Market:
         step = self.steps - back
         trade = self._trades.get(contract.conid)
         if trade is None or trade.step != step:
-            at = self._fair_price(contract, walk.price(back)) if back else fair
+            at = self._fair_price(contract, walk.price(back), back) if back else fair
             price = max(round_to(at, contract.min_tick, up=False), contract.min_tick)
             trade = self._trades[contract.conid] = _Trade(step, price)
         return trade

@@ -13,7 +13,8 @@ DAYS_PER_YEAR = 365.0
 class Greeks:
     """A theoretical price with its greeks, in IB's units.
 
-    `vega` is per point of volatility (1 %), `theta` per calendar day.
+    `vega` is per point of volatility (1 %), `theta` per calendar day. `pv_dividend` is the present
+    value of the dividends until expiry.
     """
 
     implied_vol: float
@@ -22,6 +23,7 @@ class Greeks:
     gamma: float
     vega: float
     theta: float
+    pv_dividend: float = 0.0
 
     def in_unit(self, per_major: int) -> Greeks:
         """Return them in a unit of which the major unit has so many, as 100 cents."""
@@ -49,10 +51,14 @@ def black_scholes(
     rate: float,
     call: bool,
     on_future: bool = False,
+    kept: float = 1.0,
 ) -> Greeks:
     """Return price and greeks of a European option; `on_future` uses Black's formula (1976).
 
     At or after expiry the price is the intrinsic value and the greeks are 0 (delta 0 or ±1).
+
+    Args:
+        kept: The share of the spot that is left after the dividends until expiry.
     """
     if years <= 0 or volatility <= 0:
         intrinsic = max(0.0, spot - strike if call else strike - spot)
@@ -67,9 +73,9 @@ def black_scholes(
         )
     carry = 0.0 if on_future else rate
     discount = math.exp(-rate * years)
-    growth = math.exp((carry - rate) * years)
+    growth = kept * math.exp((carry - rate) * years)
     root = volatility * math.sqrt(years)
-    d1 = (math.log(spot / strike) + (carry + 0.5 * volatility**2) * years) / root
+    d1 = (math.log(kept * spot / strike) + (carry + 0.5 * volatility**2) * years) / root
     d2 = d1 - root
     density = math.exp(-0.5 * d1 * d1) / _SQRT_2PI
     side = 1.0 if call else -1.0
@@ -87,13 +93,20 @@ def black_scholes(
         gamma=growth * density / (spot * root),
         vega=spot * growth * density * math.sqrt(years) / 100,
         theta=decay / DAYS_PER_YEAR,
+        pv_dividend=spot * (1 - kept),
     )
 
 
-def skewed(volatility: float, strike: float, reference: float) -> float:
-    """Return the volatility of one strike: higher for lower strikes, as in equity options."""
-    moneyness = math.log(strike / reference)
-    return volatility * max(0.4, 1 - 0.25 * moneyness + 0.3 * moneyness * moneyness)
+def skewed(volatility: float, moneyness: float, tilt: float = 0.0) -> float:
+    """Return the volatility of one strike: higher for lower strikes, as in equity options.
+
+    Args:
+        volatility: That of a strike at the reference price.
+        moneyness: The logarithm of strike / reference price.
+        tilt: What is added to the usual slope.
+    """
+    slope = tilt - 0.25
+    return volatility * max(0.4, 1 + slope * moneyness + 0.3 * moneyness * moneyness)
 
 
 def round_to(price: float, tick: float, *, up: bool) -> float:

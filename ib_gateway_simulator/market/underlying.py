@@ -1,4 +1,4 @@
-"""Underlyings, and the random walks of their prices."""
+"""Underlyings, and the random walks of their prices and volatilities."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from collections import deque
 from dataclasses import dataclass
 
+from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.protocol.contract import SecType
 
 SECONDS_PER_STEP = 5.0
@@ -15,6 +16,8 @@ SECONDS_PER_STEP = 5.0
 TRADING_SECONDS_PER_YEAR = 252 * 6.5 * 3600
 PULL = 2e-4
 """How strongly a price returns to its start in a step, so that a demo can run for weeks."""
+
+DIVIDENDS_PER_YEAR = 4
 
 TRADE_EVERY = 4
 """A contract trades every fourth step; which one depends on its conid."""
@@ -32,6 +35,55 @@ class Underlying:
     exchange: str = "NASDAQ"
     sec_type: SecType = SecType.STK
     name: str = ""
+    dividend_yield: float = 0.0
+    """Dividends per year as a share of the price; each quarter pays the same."""
+
+    def ex_dates(self, years: float) -> tuple[float, ...]:
+        """Return when the dividends of this time are deducted from the price, in years from now."""
+        if not self.dividend_yield:
+            return ()
+        quarter = 1 / DIVIDENDS_PER_YEAR
+        first = quarter * (mix(self.conid) % 90 + 1) / 91
+        return tuple(
+            first + n * quarter for n in range(math.ceil(max(0.0, years - first) / quarter))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionMarket:
+    """How options are priced in a market that is honest about them: exercised early, volatile.
+
+    Options on indices are European, all others American. `volatility_walk` is the volatility per
+    year of the level of each underlying's volatilities, and `skew_walk` that of their slope by
+    strike. `seed` decides these walks; those of the prices stay as they are.
+    """
+
+    volatility_walk: float = 0.8
+    skew_walk: float = 0.3
+    seed: int = 1
+
+
+class VolatilityWalk:
+    """The random walk of one underlying's volatilities; without `market` they stand still."""
+
+    def __init__(self, underlying: Underlying, market: OptionMarket | None) -> None:
+        market = market or OptionMarket(volatility_walk=0.0, skew_walk=0.0)
+        self._random = random.Random(f"{market.seed}:{underlying.symbol}:volatility")  # noqa: S311
+        dt = SECONDS_PER_STEP / TRADING_SECONDS_PER_YEAR
+        self._level_scale = market.volatility_walk * math.sqrt(dt)
+        self._tilt_scale = market.skew_walk * math.sqrt(dt)
+        self._recent: deque[tuple[float, float]] = deque([(1.0, 0.0)], maxlen=TRADE_EVERY)
+
+    def step(self) -> None:
+        """Move level and slope by one step; both are pulled back as prices are."""
+        level, tilt = self._recent[-1]
+        shock = self._random.gauss(0.0, 1.0) * self._level_scale
+        turn = self._random.gauss(0.0, 1.0) * self._tilt_scale
+        self._recent.append((level ** (1 - PULL) * math.exp(shock), tilt * (1 - PULL) + turn))
+
+    def level_and_tilt(self, steps_back: int = 0) -> tuple[float, float]:
+        """Return the factor of all volatilities and what is added to their slope by strike."""
+        return self._recent[max(-len(self._recent), -1 - steps_back)]
 
 
 class RandomWalk:

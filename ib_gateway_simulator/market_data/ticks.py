@@ -149,6 +149,7 @@ def changed(
             vega=model.vega,
             theta=model.theta,
             underlying_price=quote.underlying_price,
+            pv_dividend=model.pv_dividend,
         )
 
 

@@ -87,9 +87,10 @@ def option_computation(
     vega: float,
     theta: float,
     underlying_price: float,
+    pv_dividend: float = 0.0,
 ) -> Fields:
     """Return greeks; the 0 after the tick type marks them as based on returns."""
-    greeks = (implied_vol, delta, price, 0.0, gamma, vega, theta, underlying_price)
+    greeks = (implied_vol, delta, price, pv_dividend, gamma, vega, theta, underlying_price)
     return ("21", str(req_id), str(tick_type), "0", *map(number, greeks))
 
 

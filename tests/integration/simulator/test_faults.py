@@ -46,6 +46,10 @@ async def test_counts_positions_and_ticks_can_be_read(small: Book, connect: Conn
         assert rows[0]["conid"] == CALL
         ticks = (await http.get("/ticks", params={"conid": CALL})).json()
         assert ticks["mark"]["sent_at_us"] > 1_700_000_000_000_000
+        theory = (await http.get("/greeks", params={"conid": CALL})).json()
+        assert theory == {str(CALL): sim.greeks(CALL)[CALL]}
+        assert 0 < theory[str(CALL)]["delta"] < 1
+        assert len((await http.get("/greeks")).json()) == len(sim.greeks())
         assert "POST /fill" in (await http.get("/")).json()
 
 
@@ -308,6 +312,7 @@ async def test_broken_json_and_unknown_paths_are_answered(small: Book) -> None:
         assert (answer.status_code, answer.json()["field"]) == (400, "body")
         assert (await http.get("/ticks")).status_code == 400
         assert (await http.get("/ticks", params={"conid": "x"})).status_code == 400
+        assert (await http.get("/greeks", params={"conid": "x"})).status_code == 400
         assert (await http.post("/nonsense", json={})).status_code == 404
         assert (await http.get("/fill")).status_code == 405
 

@@ -116,6 +116,14 @@ def test_a_bad_field_is_named_with_line_and_column(
     assert str(problem).startswith(f"{path}:{line}:{column}: {field}: ")
 
 
+def test_a_future_pays_no_dividends(tmp_path: Path) -> None:
+    future = "  - {symbol: F, conid: 9, price: 4, volatility: 0.2, sec_type: FUT, expiry: 20281215"
+    text = GOOD.replace("underlyings:\n", f"underlyings:\n{future}, dividend_yield: 0.01}}\n")
+    with pytest.raises(BookError) as caught:
+        load_book(write(tmp_path / "bad.yaml", text))
+    assert caught.value.field == "underlyings[0].dividend_yield"
+
+
 def test_a_permission_is_one_of_the_known_codes(tmp_path: Path) -> None:
     permission = "permissions:\n  - {conid: 100, code: 354}\n"
     book = load_book(write(tmp_path / "b.yaml", GOOD + permission))

@@ -1,0 +1,253 @@
+"""The modelled greeks of a login's options: what is computed when, in a budget of processor time.
+
+A value of the broker and the price of the underlying at its time give the volatility. It and the
+price of the underlying now give the greeks. Only what changed is computed again.
+"""
+
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+
+from position_sync_dagster.sync.owner.option_model import (
+    ModelledGreeks,
+    NoGreeks,
+    OptionModel,
+    OptionTerms,
+)
+
+LARGEST = 2000
+"""So many options of the largest value are computed at each pass, the others in turn."""
+
+PASS_S, TURN_S = 5.0, 60.0
+"""Seconds between two computations of one of the largest, and of one of the others."""
+
+OLD = timedelta(minutes=1)
+"""A price of the underlying that is older counts only while its session is closed."""
+
+KEPT = timedelta(minutes=5)
+"""How long prices of an underlying are kept: account rows arrive every three minutes."""
+
+SPACING = timedelta(seconds=1)
+"""One price of an underlying is kept for each such time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelledLeg:
+    """The newest greeks of an option, or why it has none.
+
+    Attributes:
+        greeks: None where there is a reason.
+        value_at: When the value was true from which the volatility follows.
+        underlying_at: When the underlying had the price from which the greeks follow.
+    """
+
+    conid: int
+    terms: OptionTerms
+    greeks: ModelledGreeks | None
+    reason: NoGreeks | None
+    value_at: datetime
+    underlying_at: datetime | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Leg:
+    """An option with what is known of it; `solved_at` is the time of the value it is solved for."""
+
+    conid: int
+    terms: OptionTerms
+    underlying: int
+    size: float = 0.0
+    value: float = 0.0
+    value_at: datetime | None = None
+    spot_then: float | None = None
+    solved_at: datetime | None = None
+    volatility: float | NoGreeks = NoGreeks.NO_PRICE_THEN
+    near: float | None = None
+    used: tuple[object, ...] = ()
+    result: ModelledLeg | None = None
+
+
+class _Prices:
+    """The prices of one underlying in the last minutes."""
+
+    def __init__(self) -> None:
+        self._times: list[datetime] = []
+        self._prices: list[float] = []
+
+    def add(self, price: float, at: datetime) -> None:
+        if self._times and at < self._times[-1]:
+            return
+        # The newest two are always kept; of those before, one in each second.
+        if len(self._times) > 1 and self._times[-1] - self._times[-2] < SPACING:
+            self._times.pop()
+            self._prices.pop()
+        self._times.append(at)
+        self._prices.append(price)
+        if at - self._times[0] > 2 * KEPT:
+            first = bisect_right(self._times, at - KEPT)
+            del self._times[:first], self._prices[:first]
+
+    def at(self, moment: datetime) -> float | None:
+        """Return the price at a moment; None before the first one."""
+        place = bisect_right(self._times, moment)
+        return self._prices[place - 1] if place else None
+
+    @property
+    def newest(self) -> tuple[float, datetime] | None:
+        return (self._prices[-1], self._times[-1]) if self._times else None
+
+
+class AccountGreeks:
+    """Computes the greeks of options when their inputs moved, the largest first.
+
+    Args:
+        model: Prices the options.
+        session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
+        processor: Measures processor time, in seconds.
+
+    Attributes:
+        reasons: How many options have no greeks, by reason.
+    """
+
+    def __init__(
+        self,
+        model: OptionModel,
+        *,
+        session_open: Callable[[int], bool | None],
+        processor: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._model = model
+        self._session_open = session_open
+        self._processor = processor
+        self._legs: dict[int, _Leg] = {}
+        self._prices: dict[int, _Prices] = {}
+        self._due: dict[float, list[tuple[float, float, int]]] = {PASS_S: [], TURN_S: []}
+        self._ranked_at = float("-inf")
+
+    @property
+    def reasons(self) -> Counter[NoGreeks]:
+        """How many options have no greeks, by reason."""
+        results = (leg.result for leg in self._legs.values())
+        return Counter(found.reason for found in results if found and found.reason)
+
+    def add(self, conid: int, terms: OptionTerms, underlying: int) -> None:
+        """Follow an option; new terms of a known one are used from now on."""
+        leg = self._legs.get(conid)
+        if leg is None:
+            self._legs[conid] = _Leg(conid=conid, terms=terms, underlying=underlying)
+            heappush(self._due[PASS_S], (0.0, 0.0, conid))
+        elif (leg.terms, leg.underlying) != (terms, underlying):
+            leg.terms, leg.underlying, leg.solved_at = terms, underlying, None
+
+    def remove(self, conid: int) -> None:
+        """Follow an option no more."""
+        self._legs.pop(conid, None)
+
+    def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
+        """Record the price of an underlying."""
+        self._prices.setdefault(conid, _Prices()).add(price, at)
+
+    def valued(self, conid: int, value: float, at: datetime, size: float) -> None:
+        """Record a value of the broker.
+
+        Args:
+            conid: An option that is followed.
+            value: For one unit of its underlying.
+            at: When it was true. An older one than the last is not used.
+            size: The absolute value of the holding.
+        """
+        leg = self._legs[conid]
+        leg.size = size
+        if leg.value_at is not None and at < leg.value_at:
+            return
+        prices = self._prices.get(leg.underlying)
+        leg.value, leg.value_at = value, at
+        leg.spot_then = prices.at(at) if prices else None
+
+    def compute(self, now: datetime, *, monotonic: float, budget_s: float) -> list[ModelledLeg]:
+        """Compute what is due, for as long as the budget lasts.
+
+        The largest options have half of it, the others what the largest left, and then the largest
+        the rest.
+
+        Args:
+            now: The present moment.
+            monotonic: The same as a number of seconds that no clock sets back.
+            budget_s: Processor time.
+
+        Returns:
+            The results that changed.
+        """
+        began = self._processor()
+        if monotonic - self._ranked_at >= TURN_S:
+            self._rank(monotonic)
+        changed = []
+        for interval_s, share in ((PASS_S, 0.5), (TURN_S, 1.0), (PASS_S, 1.0)):
+            due, ends = self._due[interval_s], began + share * budget_s
+            while due and due[0][0] <= monotonic and self._processor() < ends:
+                leg = self._legs.get(heappop(due)[2])
+                if leg is None:
+                    continue
+                heappush(due, (monotonic + interval_s, -leg.size, leg.conid))
+                before, leg.result = leg.result, self._computed(leg, now)
+                if leg.result is not None and leg.result is not before:
+                    changed.append(leg.result)
+        return changed
+
+    def _rank(self, monotonic: float) -> None:
+        """Choose the options that are computed at each pass, by the size of their holdings."""
+        self._ranked_at = monotonic
+        known = {conid: at for due in self._due.values() for at, _size, conid in due}
+        ranked = sorted(self._legs.values(), key=lambda leg: (-leg.size, leg.conid))
+        for interval_s, legs in ((PASS_S, ranked[:LARGEST]), (TURN_S, ranked[LARGEST:])):
+            latest = monotonic + interval_s
+            self._due[interval_s] = sorted(
+                (min(known.get(leg.conid, 0.0), latest), -leg.size, leg.conid) for leg in legs
+            )
+
+    def _computed(self, leg: _Leg, now: datetime) -> ModelledLeg | None:
+        """Return the result of an option; the last one if nothing moved."""
+        if leg.value_at is None:
+            return None
+        prices = self._prices.get(leg.underlying)
+        spot, spot_at = (prices.newest if prices else None) or (None, None)
+        old = spot_at is not None and now - spot_at > OLD
+        old = old and self._session_open(leg.underlying) is not False
+        used = (leg.terms, leg.value_at, spot, old, leg.terms.expires_at <= now)
+        if leg.result is not None and used == leg.used:
+            return leg.result
+        leg.used = used
+        found: ModelledGreeks | NoGreeks
+        if spot is None:
+            found = NoGreeks.NO_UNDERLYING_PRICE
+        elif old:
+            found = NoGreeks.UNDERLYING_OLD
+        else:
+            found = self._greeks(leg, spot, now)
+        return ModelledLeg(
+            conid=leg.conid,
+            terms=leg.terms,
+            greeks=found if isinstance(found, ModelledGreeks) else None,
+            reason=found if isinstance(found, NoGreeks) else None,
+            value_at=leg.value_at,
+            underlying_at=spot_at,
+        )
+
+    def _greeks(self, leg: _Leg, spot: float, now: datetime) -> ModelledGreeks | NoGreeks:
+        if leg.value_at is not None and leg.solved_at != leg.value_at:
+            leg.solved_at = leg.value_at
+            leg.volatility = (
+                NoGreeks.NO_PRICE_THEN
+                if leg.spot_then is None
+                else self._model.implied_volatility(
+                    leg.terms, value=leg.value, spot=leg.spot_then, at=leg.value_at, near=leg.near
+                )
+            )
+        if isinstance(leg.volatility, NoGreeks):
+            return leg.volatility
+        leg.near = leg.volatility
+        return self._model.greeks(leg.terms, volatility=leg.volatility, spot=spot, now=now)
