@@ -16,7 +16,7 @@ from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
-from position_sync_dagster.gateway.accounts.portfolio_rows import PnlSubscriptions
+from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
 from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details

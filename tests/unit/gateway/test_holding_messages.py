@@ -7,7 +7,7 @@ import pytest
 from ib_async import IB
 
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.gateway.accounts.portfolio_rows import PnlSubscriptions
+from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
 from tests.support.holdings import make_book
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
