@@ -4,7 +4,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.router import NEW_AT_ONCE, OverflowLegs, Routes
+from position_sync_dagster.sync.stream.followed_holdings import NEW_AT_ONCE, OverflowLegs, Routes
 
 KEY = ("DU1", 7)
 
