@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer
+from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer, SingleAnswer
 from ib_gateway_simulator.control.faults import Answers, Connectivity, Faults
 from ib_gateway_simulator.control.market_data_faults import Lines
 from ib_gateway_simulator.errors import ActionError
@@ -121,6 +121,22 @@ class AccountPnl(Arguments):
     answer: PnlAnswer = "values"
 
 
+class PositionPnl(Arguments):
+    account: str
+    conid: int | None = None
+    answer: SingleAnswer = "values"
+
+
+class PositionPnlLimit(Arguments):
+    limit: Annotated[int, Field(ge=0)] | None = None
+    refused: bool = True
+
+
+class PortfolioRowsSent(Arguments):
+    account: str
+    sent: bool = True
+
+
 class EndOfDownload(Arguments):
     account: str
     delay_s: Annotated[float, Field(ge=0)] | None = 0.0
@@ -200,6 +216,9 @@ ACTIONS: dict[str, Action] = {
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
+    "position_pnl": Action(arguments=PositionPnl, method="position_pnl"),
+    "position_pnl_limit": Action(arguments=PositionPnlLimit, method="position_pnl_limit"),
+    "portfolio_rows": Action(arguments=PortfolioRowsSent, method="portfolio_rows"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
     "empty_lists": Action(arguments=EmptyLists, method="empty_lists"),

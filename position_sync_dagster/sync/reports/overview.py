@@ -21,6 +21,7 @@ from position_sync_dagster.lake.lake import (
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import money
+from position_sync_dagster.sync.reports.confirmations import newest_values
 from position_sync_dagster.sync.reports.exposure import Exposure, exposures
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
 from position_sync_dagster.sync.reports.status import (
@@ -120,6 +121,7 @@ def read_book(
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
+    latest = newest_values(latest, all_broker_rows(lake, settings))
     if of_strategies:
         is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
         rows = updates_of(latest.filter(is_of_leg))

@@ -14,7 +14,11 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
+from position_sync_dagster.sync.reports.confirmations import (
+    CONFIRMED,
+    newest_values,
+    with_confirmed,
+)
 from position_sync_dagster.sync.reports.money import Ages
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
@@ -58,7 +62,8 @@ def read_positions(
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
-    found = rows_of_logins(lake.updates.sync.latest(), settings)
+    broker = all_broker_rows(lake, settings)
+    found = newest_values(rows_of_logins(lake.updates.sync.latest(), settings), broker)
     if not closed:
         found = found.filter(pl.col("position") != 0)
     if strategy is not None:
@@ -73,7 +78,7 @@ def read_positions(
     conids = {row.conid for row in rows}
     matching = _matching(lake, [leg for leg in legs if leg.conid in conids])
     held = shown.filter(pl.col("position") != 0)
-    confirmed = with_confirmed(held, all_broker_rows(lake, settings), now)
+    confirmed = with_confirmed(held, broker, now)
     times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
     return PositionList(
         rows=rows,

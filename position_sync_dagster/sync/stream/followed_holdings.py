@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
@@ -91,20 +92,27 @@ class Routes:
         return changes
 
 
-PUBLISH_S = 5.0
-"""Minimum seconds between two publications of the values of legs without a line, while requests
-wait for a drain. It is the interval of the drain's sensor; slow commits make it longer."""
+PUBLISH_S = 4.0
+"""Minimum seconds between two publications of the values of PnLSingle; slow commits make it longer.
+The lease is renewed as often."""
 
-NEW_AT_ONCE = 20
-"""Maximum number of holdings subscribed in one step: the gateway accepts 50 messages a second, and
-positions and market data come first."""
+MOVED_S = 60.0
+"""Minimum seconds between two times at which monitored holdings whose values moved are queued: each
+time, a drain run follows. Readers see the published values in the meantime."""
+
+CHOOSE_S = 60.0
+"""Seconds after which the holdings to follow are chosen again by their values."""
+
+MAX_STREAMED = 250
+"""Maximum number of streamed holdings that are followed."""
 
 
-class OverflowLegs:
-    """Subscribes to the values of legs without a line (PnLSingle), and queues these legs.
+class FollowedHoldings:
+    """Follows holdings by PnLSingle, publishes their values, and queues those that are due.
 
-    The values are about a second old. Streamed holdings are subscribed too, up to a bound: this
-    gives their daily profit, and a second value that shows a dead line.
+    Legs without a line come first, which are queued at each interval; then streamed holdings, for
+    their daily profit and a second value that shows a dead line; then the monitored holdings with
+    the largest values, which are queued when their value moved.
     """
 
     def __init__(
@@ -113,9 +121,10 @@ class OverflowLegs:
         self._publisher = publisher
         self._interval_s = settings.overflow_interval_s
         self._monotonic = monotonic
-        self._max_streamed = settings.pnl_subscriptions
-        self._look_at = self._queue_at = float("-inf")
-        self._chosen_as_of: tuple[int, frozenset[Key]] | None = None
+        self._max_monitored = settings.pnl_subscriptions
+        self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
+        self._chosen_as_of: int | None = None
+        self._monitored: list[Key] = []
 
     async def step(
         self,
@@ -125,39 +134,51 @@ class OverflowLegs:
         *,
         may_queue: bool,
     ) -> None:
-        """Subscribe to the values of the legs; publish and queue the legs when that is due.
+        """Subscribe to the values of holdings; publish and queue them when that is due.
 
         Args:
             publish: Writes `broker_positions`.
-            may_queue: False while a download will queue every holding anyway.
+            may_queue: False while a download runs, which may queue every holding anyway. Until
+                the first one has ended, no monitored holding is followed: their values are unknown.
         """
-        legs = routes.overflow
-        as_of = (routes.version, connection.pnl.keys)
-        if as_of != self._chosen_as_of:
-            self._chosen_as_of = as_of
-            connection.pnl.keep(self, self._chosen(connection.pnl.keys, routes))
-        now = self._monotonic()
+        legs, now = routes.overflow, self._monotonic()
+        self._choose(connection, routes, now, values_known=may_queue)
+        connection.pnl.step()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
-        if queue_now or (legs and now >= self._look_at):
-            wanted = queue_now or await self._publisher.requests_wait()
+        if queue_now or ((legs or self._monitored) and now >= self._publish_at):
+            wanted = queue_now or self._monitored or await self._publisher.requests_wait()
             if wanted and connection.pnl.take_fresh():
                 await publish()
             ended = self._monotonic()
-            self._look_at = max(now + PUBLISH_S, ended + rest_s(ended - now, VALUES_REST))
+            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now, VALUES_REST))
         if queue_now:
             self._queue_at = now + self._interval_s
             await self._publisher.enqueue(routes.states, legs)
+        if may_queue and now >= self._moved_at and self._publisher.moved:
+            self._moved_at = now + MOVED_S
+            await self._publisher.enqueue_moved(routes.states)
 
-    def _chosen(self, subscribed: frozenset[Key], routes: Routes) -> set[Key]:
-        """Return the subscribed holdings that stay, and the next few to subscribe, legs first."""
-        legs = routes.overflow & subscribed
-        streamed = set(sorted(routes.streamed & subscribed)[: self._max_streamed])
-        new = sorted(routes.overflow - legs)[:NEW_AT_ONCE]
-        more = min(NEW_AT_ONCE - len(new), self._max_streamed - len(streamed))
-        if more > 0:
-            new += sorted(routes.streamed - streamed)[:more]
-        return legs | streamed | set(new)
+    def _choose(
+        self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
+    ) -> None:
+        """Choose the holdings to follow, when routes changed or values may have."""
+        due = values_known and now >= self._choose_at
+        if routes.version == self._chosen_as_of and not due:
+            return
+        self._chosen_as_of = routes.version
+        if due:
+            self._choose_at = now + CHOOSE_S
+        monitored = [key for key, state in routes.states.items() if state is LegState.MONITORED]
+        if values_known:
+            values = connection.feed.book.values(monitored)
+            self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
+        else:
+            still = set(monitored)
+            self._monitored = [key for key in self._monitored if key in still]
+        streamed = sorted(routes.streamed)[:MAX_STREAMED]
+        connection.pnl.keep(self, [*sorted(routes.overflow), *streamed, *self._monitored])
 
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""
         connection.pnl.release(self)
+        self._chosen_as_of, self._monitored = None, []

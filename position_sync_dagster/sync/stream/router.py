@@ -29,7 +29,7 @@ from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.run_recorder import StreamCounts
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.followed_holdings import OverflowLegs, Routes
+from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings, Routes
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 
@@ -236,7 +236,7 @@ class Router:
         self._resolver = LegResolver(
             registry, contracts.remember, check=context.lease.check, monotonic=monotonic
         )
-        self._overflow = OverflowLegs(publisher, settings=settings, monotonic=monotonic)
+        self._followed = FollowedHoldings(publisher, settings=settings, monotonic=monotonic)
 
     @property
     def urgent(self) -> asyncio.Event:
@@ -309,7 +309,7 @@ class Router:
     def detach(self, connection: GatewayConnection) -> None:
         """Release the lines and subscriptions on a connection, and remove the routes."""
         self._lines.detach(connection.lines)
-        self._overflow.release(connection)
+        self._followed.release(connection)
         self.routes.clear()
 
     async def _follow(
@@ -344,7 +344,7 @@ class Router:
         if not self._account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
         await self._account_refresh.step(feed, states, publish)
-        await self._overflow.step(
+        await self._followed.step(
             connection, self.routes, publish, may_queue=self._account_refresh.idle
         )
 
@@ -353,7 +353,9 @@ class Router:
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._lease.check()
-        await self._publisher.publish(connection.feed, session=self._lease.session)
+        await self._publisher.publish(
+            connection.feed, session=self._lease.session, exact=self.routes.overflow
+        )
 
     async def _registry_changed(self) -> bool:
         """Read the registry; while it cannot be read, the legs known so far stay active."""

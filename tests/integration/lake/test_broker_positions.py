@@ -2,12 +2,17 @@
 
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import date
 
 import pytest
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import (
+    AccountConfirmation,
+    BrokerPosition,
+    Completeness,
+)
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
@@ -106,7 +111,7 @@ async def test_accounts_of_another_trading_mode_do_not_mix(lake, clock):
     assert len(await lake.broker_positions.read(LOGIN)) == 1
 
 
-CHANGES = {"accounts_confirmed_at": {}}
+CHANGES = {"accounts": {}}
 
 
 @pytest.mark.in_store
@@ -134,8 +139,8 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
     await table.replace(LOGIN, rows)
     assert (await table.read(LOGIN)) == rows
     clock.advance(seconds=60)
-    confirmed = {"DUSIM1": clock.now, "DUSIM2": None}
-    await table.update(LOGIN, [holding(clock, 1)], accounts_confirmed_at=confirmed)
+    confirmed = {"DUSIM1": AccountConfirmation(clock.now), "DUSIM2": AccountConfirmation(None)}
+    await table.update(LOGIN, [holding(clock, 1)], accounts=confirmed)
     for reader in (table, Lake(lake.path).broker_positions):
         found = {row.key: (row.completeness, row.confirmed_at) for row in await reader.read(LOGIN)}
         assert found == {
@@ -146,14 +151,14 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
     assert table.sync.newest_confirmation(LOGIN, clock.now) == clock.now
     # What is known of the account now replaces what was known of it before.
     partial = holding(clock, 2, completeness=Completeness.PARTIAL)
-    await table.update(LOGIN, [partial], accounts_confirmed_at=confirmed)
+    await table.update(LOGIN, [partial], accounts=confirmed)
     assert {r.completeness for r in await table.read(LOGIN)} == {Completeness.PARTIAL}
 
 
 async def test_all_rows_of_a_replacement_are_confirmed_with_their_account(lake, clock):
     rows = [holding(clock, 1), holding(clock, 1, account="DUSIM2")]
-    confirmed = {"DUSIM1": clock.now, "DUSIM2": None}
-    await lake.broker_positions.replace(LOGIN, rows, accounts_confirmed_at=confirmed)
+    confirmed = {"DUSIM1": AccountConfirmation(clock.now), "DUSIM2": AccountConfirmation(None)}
+    await lake.broker_positions.replace(LOGIN, rows, accounts=confirmed)
     read = await lake.broker_positions.read(LOGIN)
     assert [row.confirmed_at for row in read] == [clock.now, None]
 
@@ -165,7 +170,7 @@ async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
     for number in range(3 * FOLD_FILES):
         expected[number % 7] = float(number)
         changed = [holding(clock, number % 7, float(number))]
-        await table.update(LOGIN, changed, accounts_confirmed_at={"DUSIM1": clock.now})
+        await table.update(LOGIN, changed, accounts={"DUSIM1": AccountConfirmation(clock.now)})
         assert table.table.rows().height <= size + FOLD_FILES
         read = {row.instrument.conid: row.position for row in await table.read(LOGIN)}
         assert read == expected
@@ -204,8 +209,8 @@ async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again
     assert len(read) == 1
     before = clock.now
     clock.advance(600)
-    added, later = [holding(clock, 1, account="DUSIM2")], {"DUSIM1": None, "DUSIM2": clock.now}
-    await lake.broker_positions.update(LOGIN, added, accounts_confirmed_at=later)
+    added, later = [holding(clock, 1, account="DUSIM2")], {"DUSIM2": AccountConfirmation(clock.now)}
+    await lake.broker_positions.update(LOGIN, added, accounts=later)
     assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
     assert len(read) == 2
     # A time from before the clock was set back counts only where there is no other.
@@ -282,7 +287,9 @@ async def test_a_merge_keeps_the_newest_row_of_each_holding(lake, clock, monkeyp
 
 
 async def test_rows_of_an_older_release_are_read_and_changed(tmp_path, clock):
-    added = ("published_version", "account_confirmed_at")
+    added = (
+        "published_version", "account_confirmed_at", "followed", "account_followed_until",
+    )  # fmt: skip
     older = TableSpec(
         name=BROKER_POSITIONS.name,
         version=2,
@@ -301,3 +308,20 @@ async def test_rows_of_an_older_release_are_read_and_changed(tmp_path, clock):
     await table.replace(LOGIN, [holding(clock, 1), holding(clock, 2)])
     await table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES)
     assert [row.position for row in await table.read(LOGIN)] == [3.0, 2.0]
+
+
+async def test_followed_holdings_are_as_new_as_their_account_says(lake, clock):
+    table, first = lake.broker_positions, clock.now
+    rows = [replace(holding(clock, conid), followed=conid < 3) for conid in (1, 2, 3)]
+    await table.replace(LOGIN, rows)
+    clock.advance(seconds=4)
+    until = {"DUSIM1": AccountConfirmation(None, clock.now)}
+    await table.update(LOGIN, [rows[0]], accounts=until)
+    found = {row.instrument.conid: row.received_at for row in await table.read(LOGIN)}
+    assert found == {1: clock.now, 2: clock.now, 3: first}
+    await table.update(LOGIN, [replace(rows[1], followed=False)], accounts=until)
+    clock.advance(seconds=4)
+    until = {"DUSIM1": AccountConfirmation(None, clock.now)}
+    await table.update(LOGIN, [rows[2]], accounts=until)
+    found = {row.instrument.conid: row.received_at for row in await table.read(LOGIN)}
+    assert found == {1: clock.now, 2: first, 3: first}

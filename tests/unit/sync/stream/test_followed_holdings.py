@@ -1,10 +1,16 @@
-"""Legs without a line: when their values are published, and when they are queued."""
+"""Followed holdings: when their values are published, and when they are queued."""
 
 import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.followed_holdings import NEW_AT_ONCE, OverflowLegs, Routes
+from position_sync_dagster.sync.stream.followed_holdings import (
+    CHOOSE_S,
+    MAX_STREAMED,
+    MOVED_S,
+    FollowedHoldings,
+    Routes,
+)
 
 KEY = ("DU1", 7)
 
@@ -12,15 +18,21 @@ KEY = ("DU1", 7)
 class Gateway:
     """Sends a new value of each subscribed holding between any two steps."""
 
-    def __init__(self):
-        self.pnl = self
-        self.keys = frozenset()
+    def __init__(self, values=None):
+        self.pnl = self.feed = self.book = self
+        self.keys = []
         self.kept = 0
+        self.known = values or {}
 
     def keep(self, _owner, keys):
         self.kept += 1
-        if keys != self.keys:
-            self.keys = frozenset(keys)
+        self.keys = list(keys)
+
+    def step(self):
+        pass
+
+    def values(self, keys):
+        return {key: self.known.get(key) for key in keys}
 
     def take_fresh(self):
         return bool(self.keys)
@@ -32,12 +44,18 @@ class Day:
     Requests wait from when the legs are queued until they are `drained` so many seconds later.
     """
 
-    def __init__(self, *, drained=6, **settings):
+    def __init__(self, *, drained=6, pnl_subscriptions=0, **settings):
         self.second, self.done = 0, []
         self.wait_until, self._drained = 0, drained
-        self.legs = OverflowLegs(
-            self, settings=Settings(**settings), monotonic=lambda: float(self.second)
+        self.moved = False
+        self.legs = FollowedHoldings(
+            self,
+            settings=Settings(pnl_subscriptions=pnl_subscriptions, **settings),
+            monotonic=lambda: float(self.second),
         )
+
+    async def enqueue_moved(self, _routes):
+        self.done.append(("moved", self.second))
 
     async def publish(self):
         self.done.append(("published", self.second))
@@ -70,7 +88,7 @@ def routes():
 
 @pytest.mark.parametrize(
     ("drained", "published"),
-    [(4, [0, 30]), (6, [0, 5, 30, 35]), (16, [0, 5, 10, 15, 30, 35, 40, 45])],
+    [(4, [0, 30]), (6, [0, 4, 30, 34]), (15, [0, 4, 8, 12, 30, 34, 38, 42])],
 )
 async def test_values_are_published_while_a_drain_is_awaited_however_long(
     drained, published, routes
@@ -79,14 +97,14 @@ async def test_values_are_published_while_a_drain_is_awaited_however_long(
     await day.pass_(60, routes)
     assert day.at("queued") == [0, 30]
     assert day.at("published") == published
-    assert day.at("looked")[:5] == [5, 10, 15, 20, 25]
+    assert day.at("looked")[:5] == [4, 8, 12, 16, 20]
 
 
 async def test_values_are_published_for_a_request_that_somebody_else_made(routes):
-    day = Day(overflow_interval_s=30.0, drained=3)
-    await day.pass_(17, routes)
+    day, gateway = Day(overflow_interval_s=30.0, drained=3), Gateway()
+    await day.pass_(17, routes, gateway=gateway)
     day.wait_until = 22
-    await day.pass_(8, routes)
+    await day.pass_(8, routes, gateway=gateway)
     assert day.at("published") == [0, 20]
 
 
@@ -107,7 +125,7 @@ async def test_nothing_is_queued_while_a_download_will_queue_it(routes):
     day.wait_until = 6
     await day.pass_(14, routes, may_queue=False)
     assert day.at("queued") == []
-    assert day.at("published") == [0, 5]
+    assert day.at("published") == [0, 4]
 
 
 async def test_a_slow_commit_is_followed_by_a_long_rest(routes):
@@ -136,20 +154,46 @@ async def test_without_such_legs_nothing_is_published_or_queued():
     assert day.done == []
 
 
-async def test_subscriptions_are_looked_at_when_routes_or_they_themselves_change():
-    legs = [("DU1", conid) for conid in range(1, 2 * NEW_AT_ONCE + 2)]
-    routes, gateway, day = Routes(), Gateway(), Day()
-    routes.update(dict.fromkeys(legs, LegState.OVERFLOW))
-    steps = []
-    for _step in range(6):
-        await day.pass_(1, routes, gateway=gateway)
-        steps.append((len(gateway.keys), gateway.kept))
-    most = len(legs)
-    assert steps == [(20, 1), (40, 2), (most, 3), (most, 4), (most, 4), (most, 4)]
-    gateway.keys = frozenset()  # the gateway dropped them
+async def test_holdings_are_chosen_when_routes_change_and_when_values_may_have(routes):
+    values = {("DU1", conid): float(conid) for conid in range(10, 15)}
+    routes.update(dict.fromkeys(values, LegState.MONITORED) | {("DU1", 8): LegState.STREAMED})
+    day, gateway = Day(pnl_subscriptions=3), Gateway(values)
+    await day.pass_(10, routes, gateway=gateway)
+    largest = [("DU1", conid) for conid in (14, 13, 12)]
+    assert (gateway.keys, gateway.kept) == ([KEY, ("DU1", 8), *largest], 1)
+    values["DU1", 10] = 14.9  # not a quarter more than the smallest of them
+    values["DU1", 11] = -15.1
+    await day.pass_(int(CHOOSE_S), routes, gateway=gateway)
+    assert (set(gateway.keys[2:]), gateway.kept) == ({*largest[:2], ("DU1", 11)}, 2)
+    routes.update({("DU1", 14): LegState.CLOSED})
     await day.pass_(1, routes, gateway=gateway)
-    assert (len(gateway.keys), gateway.kept) == (20, 5)
-    await day.pass_(4, routes, gateway=gateway)
-    routes.update({legs[0]: LegState.MONITORED})
+    assert ("DU1", 14) not in gateway.keys
+
+
+async def test_no_monitored_holding_is_followed_before_the_values_are_known(routes):
+    routes.update({("DU1", 9): LegState.MONITORED})
+    day, gateway = Day(pnl_subscriptions=3), Gateway()
+    await day.pass_(3, routes, gateway=gateway, may_queue=False)
+    assert gateway.keys == [KEY]
     await day.pass_(1, routes, gateway=gateway)
-    assert gateway.keys == set(legs[1:])
+    assert gateway.keys == [KEY, ("DU1", 9)]
+    await day.pass_(3, routes, gateway=gateway, may_queue=False)
+    assert gateway.keys == [KEY, ("DU1", 9)]
+
+
+async def test_streamed_holdings_are_followed_up_to_a_bound_also_where_no_other_is():
+    streamed, routes = [("DU1", conid) for conid in range(1, MAX_STREAMED + 9)], Routes()
+    routes.update(dict.fromkeys(streamed, LegState.STREAMED))
+    day, gateway = Day(), Gateway()
+    await day.pass_(1, routes, gateway=gateway)
+    assert gateway.keys == streamed[:MAX_STREAMED]
+
+
+async def test_values_that_moved_are_published_steadily_and_queued_together():
+    routes, gateway = Routes(), Gateway()
+    routes.update({KEY: LegState.MONITORED})
+    day = Day(pnl_subscriptions=9)
+    day.moved = True
+    await day.pass_(2 * int(MOVED_S) + 1, routes, gateway=gateway)
+    assert day.at("published")[:3] == [0, 4, 8]
+    assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
