@@ -39,6 +39,7 @@ class Confirmations:
     Attributes:
         completeness: How much of each account the broker has sent.
         doubted: The accounts whose holdings are in doubt: no message confirms all of them.
+        holdings: When the newest message of each single holding arrived.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Confirmations:
         self.doubted: Container[str] = ()
         self._clock = clock
         self._accounts: dict[str, datetime] = {}
-        self._holdings: dict[Key, datetime] = {}
+        self.holdings: dict[Key, datetime] = {}
 
     def confirm(self, account: str, at: datetime | None = None) -> None:
         """Record that the broker confirmed every holding of an account.
@@ -71,13 +72,13 @@ class Confirmations:
     def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
         """Record that a message of a single holding arrived; return the same as `of`."""
         if self._connectivity.has_ib:
-            self._holdings[key] = at
+            self.holdings[key] = at
         return self.of(key)
 
     def clear(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
         self._accounts.clear()
-        self._holdings.clear()
+        self.holdings.clear()
         self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
 
     def completeness_of(self, account: str) -> Completeness:
@@ -91,7 +92,7 @@ class Confirmations:
     def of(self, key: Key) -> datetime | None:
         """Return when the broker last confirmed a holding, by itself or with its account."""
         of_account = self._accounts.get(key[0])
-        of_holding = self._holdings.get(key)
+        of_holding = self.holdings.get(key)
         if of_account is None or of_holding is None:
             return of_account or of_holding
         return max(of_account, of_holding)
@@ -131,6 +132,7 @@ class Profit:
         at: When it was received.
         same_since: Since when its value has been the same.
         value_at_daily: The value with which the daily profit came first.
+        realized: The newest known realized profit: it is unset while the position does not trade.
         stands_still: A portfolio row shows that the value does not follow the market.
     """
 
@@ -138,6 +140,7 @@ class Profit:
     at: datetime
     same_since: datetime
     value_at_daily: float
+    realized: float | None
     stands_still: bool = False
 
     def take(self, sent: PnlValues, at: datetime) -> bool:
@@ -148,8 +151,8 @@ class Profit:
             return False
         if sent.daily != self.sent.daily:
             self.value_at_daily = sent.value
-        if known(sent.realized) is None:
-            sent = sent._replace(realized=self.sent.realized)
+        if sent.realized != self.sent.realized and known(sent.realized) is not None:
+            self.realized = sent.realized
         self.sent, self.at = sent, at
         return True
 
@@ -202,7 +205,6 @@ def with_pnl(
     followed holding every few seconds.
     """
     sent, confirmed_at = profit.sent, holding.confirmed_at
-    realized_pnl = known(sent.realized)
     return BrokerPosition(
         gateway_id=holding.gateway_id,
         account=holding.account,
@@ -214,7 +216,7 @@ def with_pnl(
         market_price=None,
         market_value=known(sent.value),
         unrealized_pnl=known(sent.unrealized),
-        realized_pnl=realized_pnl if realized_pnl is not None else holding.realized_pnl,
+        realized_pnl=holding.realized_pnl if profit.realized is None else profit.realized,
         daily_pnl=daily_pnl,
         value_source=ValueOrigin.PNL_SINGLE,
         value_time=None,
@@ -472,10 +474,16 @@ class HoldingsBook:
             return False
         now, profit = self._clock(), self._profits.get(key)
         if profit is None:
-            self._profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
+            self._profits[key] = Profit(
+                sent,
+                now,
+                same_since=now,
+                value_at_daily=sent.value,
+                realized=known(sent.realized),
+            )
         elif not profit.take(sent, now):
             return False
-        self.confirmed.confirm_holding(key, now)
+        self.confirmed.holdings[key] = now
         return True
 
     def take_missed(self) -> set[Key]:

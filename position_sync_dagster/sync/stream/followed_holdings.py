@@ -92,9 +92,9 @@ class Routes:
         return changes
 
 
-PUBLISH_S = 4.0
-"""Minimum seconds between two publications of the values of PnLSingle; slow commits make it longer.
-The lease is renewed as often."""
+PUBLISH_S = 3.0
+"""Minimum seconds between two publications of the values of PnLSingle; slow commits make it
+longer."""
 
 MOVED_S = 60.0
 """Minimum seconds between two times at which monitored holdings whose values moved are queued: each
