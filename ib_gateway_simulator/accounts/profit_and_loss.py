@@ -122,7 +122,13 @@ class ProfitAndLossService:
         if answer == "closed":
             return (0.0, 0.0, 0.0, 0.0, 0.0)
         worth = self._ledger.value(holding, self._market.close_price(conid))
-        row = (holding.quantity, worth.daily, worth.unrealized, holding.realized, worth.value)
+        row: _Row = (
+            holding.quantity,
+            worth.daily,
+            worth.unrealized,
+            holding.realized,
+            worth.value,
+        )
         before = self._last.setdefault((account, conid), row)
         if answer == "frozen":
             return before

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.memory_and_threads import VALUES_REST, rest_s
+from position_sync_dagster.sync.owner.memory_and_threads import rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 
 
@@ -150,7 +150,7 @@ class FollowedHoldings:
             if wanted and connection.pnl.take_fresh():
                 await publish()
             ended = self._monotonic()
-            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now, VALUES_REST))
+            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now))
         if queue_now:
             self._queue_at = now + self._interval_s
             await self._publisher.enqueue(routes.states, legs)

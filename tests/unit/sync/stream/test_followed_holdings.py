@@ -128,17 +128,17 @@ async def test_nothing_is_queued_while_a_download_will_queue_it(routes):
     assert day.at("published") == [0, 3]
 
 
-async def test_a_slow_commit_is_followed_by_a_long_rest(routes):
+async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(routes):
     day = Day(overflow_interval_s=30.0, drained=29)
     publish = day.publish
 
     async def slowly():
         await publish()
-        day.second += 1
+        day.second += 2
 
     day.publish = slowly
-    await day.pass_(26, routes)
-    assert day.at("published") == [0, 10, 20]
+    await day.pass_(14, routes)
+    assert day.at("published") == [0, 8, 16]
 
 
 async def test_what_has_no_new_value_is_not_published(routes):
