@@ -50,6 +50,7 @@ _TYPES = {
     Kind.NUMBER: "float",
     Kind.MOMENT: "timestamp (UTC)",
     Kind.DAY: "date",
+    Kind.FLAG: "bool",
 }
 
 

@@ -92,7 +92,7 @@ class Routes:
         return changes
 
 
-PUBLISH_S = 3.0
+PUBLISH_S = 4.0
 """Minimum seconds between two publications of the values of PnLSingle; slow commits make it
 longer."""
 

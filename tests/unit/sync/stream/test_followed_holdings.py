@@ -88,7 +88,7 @@ def routes():
 
 @pytest.mark.parametrize(
     ("drained", "published"),
-    [(3, [0, 30]), (5, [0, 3, 30, 33]), (11, [0, 3, 6, 9, 30, 33, 36, 39])],
+    [(4, [0, 30]), (6, [0, 4, 30, 34]), (15, [0, 4, 8, 12, 30, 34, 38, 42])],
 )
 async def test_values_are_published_while_a_drain_is_awaited_however_long(
     drained, published, routes
@@ -97,7 +97,7 @@ async def test_values_are_published_while_a_drain_is_awaited_however_long(
     await day.pass_(60, routes)
     assert day.at("queued") == [0, 30]
     assert day.at("published") == published
-    assert day.at("looked")[:5] == [3, 6, 9, 12, 15]
+    assert day.at("looked")[:5] == [4, 8, 12, 16, 20]
 
 
 async def test_values_are_published_for_a_request_that_somebody_else_made(routes):
@@ -105,7 +105,7 @@ async def test_values_are_published_for_a_request_that_somebody_else_made(routes
     await day.pass_(17, routes, gateway=gateway)
     day.wait_until = 22
     await day.pass_(8, routes, gateway=gateway)
-    assert day.at("published") == [0, 18, 21]
+    assert day.at("published") == [0, 20]
 
 
 async def test_the_newest_values_are_published_before_the_legs_are_queued(routes):
@@ -125,7 +125,7 @@ async def test_nothing_is_queued_while_a_download_will_queue_it(routes):
     day.wait_until = 6
     await day.pass_(14, routes, may_queue=False)
     assert day.at("queued") == []
-    assert day.at("published") == [0, 3]
+    assert day.at("published") == [0, 4]
 
 
 async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(routes):
@@ -195,5 +195,5 @@ async def test_values_that_moved_are_published_steadily_and_queued_together():
     day = Day(pnl_subscriptions=9)
     day.moved = True
     await day.pass_(2 * int(MOVED_S) + 1, routes, gateway=gateway)
-    assert day.at("published")[:3] == [0, 3, 6]
+    assert day.at("published")[:3] == [0, 4, 8]
     assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
