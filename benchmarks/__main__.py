@@ -26,7 +26,7 @@ def parts() -> dict[str, tuple[str, dict[str, Section]]]:
     for module in iter_modules(benchmarks.__path__):
         if module.ispkg:
             part = import_module(f"benchmarks.{module.name}")
-            found[module.name] = (part.TITLE, dict(part.SECTIONS))
+            found[module.name.replace("_", "-")] = (part.TITLE, dict(part.SECTIONS))
     return found
 
 

@@ -85,10 +85,23 @@ class Settings(GatewaySettings):
         description="Fraction by which a line's value may differ from a newer value of the broker.",
     )
     pnl_subscriptions: int = Field(
-        250,
+        2000,
         ge=0,
         le=100_000,
-        description="Number of streamed holdings that get a P&L subscription as well.",
+        description="Number of monitored holdings whose profit is subscribed (PnLSingle); 0: none.",
+    )
+    monitored_move_part: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="A monitored holding is queued when its profit subscription shows a move by "
+        "this part of the value",
+    )
+    monitored_move_amount: float = Field(
+        25.0,
+        ge=0,
+        le=1e9,
+        description="and by this amount of its currency, or another sign of the profit.",
     )
     sec_types: SecTypes = Field(
         ("OPT", "FOP", "STK", "FUT"),

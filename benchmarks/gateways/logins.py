@@ -16,7 +16,11 @@ from datetime import UTC, datetime
 from itertools import count
 
 from benchmarks.gateways.work import Measured, Work, account_of, name_of
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import (
+    AccountConfirmation,
+    BrokerPosition,
+    Completeness,
+)
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest
@@ -129,13 +133,13 @@ class Login:
         began, now = time.monotonic(), datetime.now(UTC)
         positions = self._lake.broker_positions
         changed = [self._holding(conid) for conid in self._conids[:PUBLISHED]]
-        confirmed = {account_of(self._number): now}
+        confirmed = {account_of(self._number): AccountConfirmation(now)}
         written = positions.update(
             self._session.gateway_id,
             changed,
             self._session,
             captured_at=now,
-            accounts_confirmed_at=confirmed,
+            accounts=confirmed,
         )
         if written is None:
             everything = [self._holding(conid) for conid in self._conids]

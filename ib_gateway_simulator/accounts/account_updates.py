@@ -48,6 +48,8 @@ class AccountUpdatesService:
         self._feeds: dict[ClientConnection, str] = {}
         self._feed_versions: dict[ClientConnection, object] = {}
         self.ends = DownloadEnds(call_later)
+        self.without_rows: set[str] = set()
+        """The accounts of which no portfolio row is sent."""
         self._silent_since: float | None = None
 
     def feed(self) -> dict[str, object] | None:
@@ -107,7 +109,7 @@ class AccountUpdatesService:
             client.send(account_messages.account_value(account, tag, value, currency))
         # A gateway sends the time after every single row (ibkr-go, pnl_single).
         clock = self._clock()
-        for row in self._rows.portfolio(account):
+        for row in () if account in self.without_rows else self._rows.portfolio(account):
             client.send(row)
             client.send(clock)
         client.send(clock)
@@ -122,7 +124,7 @@ class AccountUpdatesService:
         """Send a changed holding to every client that is subscribed to its account."""
         clock = self._clock()
         for client, account in self._feeds.items():
-            if self._rows.concerns(row, account):
+            if account not in self.without_rows and self._rows.concerns(row, account):
                 client.send(self._rows.portfolio_row(row))
                 client.send(clock)
 

@@ -18,6 +18,11 @@ from ib_gateway_simulator.protocol.requests import Request
 PnlAnswer = Literal["values", "unset", "silent", "refused"]
 """How reqPnL of an account is answered."""
 
+SingleAnswer = Literal[
+    "values", "unset", "silent", "ended", "refused", "frozen", "yesterday", "closed", "other"
+]
+"""How reqPnLSingle of a position is answered."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Subscription:
@@ -25,6 +30,10 @@ class _Subscription:
 
     account: str
     conid: int
+
+
+_Row = tuple[float, float | None, float | None, float | None, float | None]
+"""Quantity, daily, unrealized and realized profit and value of a position."""
 
 
 class ProfitAndLossService:
@@ -36,6 +45,11 @@ class ProfitAndLossService:
         self._market = market
         self._subscriptions: dict[tuple[ClientConnection, int], _Subscription] = {}
         self._answers: dict[str, PnlAnswer] = {}
+        self._singles: dict[tuple[str, int | None], SingleAnswer] = {}
+        self._last: dict[tuple[str, int], _Row] = {}
+        self._ended: set[tuple[ClientConnection, int]] = set()
+        self.single_limit: int | None = None
+        self.refuse_beyond = True
         self.silent = False
         """Send nothing, as without a connection to IB."""
 
@@ -50,6 +64,15 @@ class ProfitAndLossService:
         if not request.conid and self._answers.get(account) == "refused":
             client.send(_refused(request.req_id, account))
             return
+        running = self._subscriptions.keys() - self._ended
+        singles = sum(bool(self._subscriptions[key].conid) for key in running)
+        beyond = self.single_limit is not None and singles >= self.single_limit
+        answer = self._single_answer(account, request.conid)
+        if request.conid and (answer == "refused" or (beyond and self.refuse_beyond)):
+            client.send(_refused(request.req_id, account))
+            return
+        if request.conid and beyond:
+            self._ended.add((client, request.req_id))
         subscription = _Subscription(account=account, conid=request.conid)
         self._subscriptions[client, request.req_id] = subscription
         if not self.silent:
@@ -57,6 +80,7 @@ class ProfitAndLossService:
 
     def cancel(self, client: ClientConnection, req_id: int) -> None:
         """End one subscription; answer 300 where there is none."""
+        self._ended.discard((client, req_id))
         if self._subscriptions.pop((client, req_id), None) is None:
             client.send(messages.error(req_id, Code.UNKNOWN_REQUEST_ID))
 
@@ -69,12 +93,9 @@ class ProfitAndLossService:
 
     def _send(self, client: ClientConnection, req_id: int, subscription: _Subscription) -> None:
         if subscription.conid:
-            holding = self._ledger.holding(subscription.account, subscription.conid)
-            if holding is None:
-                return
-            worth = self._ledger.value(holding, self._market.close_price(subscription.conid))
-            row = (holding.quantity, worth.daily, worth.unrealized, holding.realized, worth.value)
-            client.send(account_messages.pnl_single(req_id, *row))
+            row = self._single_row(subscription)
+            if row is not None and (client, req_id) not in self._ended:
+                client.send(account_messages.pnl_single(req_id, *row))
             return
         answer = self._answers.get(subscription.account)
         if answer == "silent":
@@ -89,6 +110,52 @@ class ProfitAndLossService:
             unrealized += worth.unrealized
             realized += holding.realized or 0.0
         client.send(account_messages.pnl(req_id, daily, unrealized, realized))
+
+    def _single_row(self, subscription: _Subscription) -> _Row | None:
+        """Return the fields of the next message of a position; None for no message."""
+        account, conid = subscription.account, subscription.conid
+        holding, answer = self._ledger.holding(account, conid), self._single_answer(account, conid)
+        if holding is None or answer == "silent":
+            return None
+        if answer == "unset":
+            return (holding.quantity, None, None, None, None)
+        if answer == "closed":
+            return (0.0, 0.0, 0.0, 0.0, 0.0)
+        worth = self._ledger.value(holding, self._market.close_price(conid))
+        row: _Row = (
+            holding.quantity,
+            worth.daily,
+            worth.unrealized,
+            holding.realized,
+            worth.value,
+        )
+        before = self._last.setdefault((account, conid), row)
+        if answer == "frozen":
+            return before
+        if answer == "yesterday":
+            row = (row[0], before[1], *row[2:])
+        self._last[account, conid] = row
+        return (row[0] + 1, *row[1:]) if answer == "other" else row
+
+    def _single_answer(self, account: str, conid: int) -> SingleAnswer:
+        singles = self._singles
+        return singles.get((account, conid)) or singles.get((account, None)) or "values"
+
+    def set_single_answer(self, account: str, conid: int | None, answer: SingleAnswer) -> None:
+        """Set how reqPnLSingle of a position is answered, or of every position of an account."""
+        running = {
+            key: found
+            for key, found in self._subscriptions.items()
+            if found.account == account and found.conid and conid in (None, found.conid)
+        }
+        if answer == "ended":
+            self._ended.update(running)
+            return
+        self._singles[account, conid] = answer
+        if answer == "refused":
+            for client, req_id in running:
+                del self._subscriptions[client, req_id]
+                client.send(_refused(req_id, account))
 
     def set_answer(self, account: str, answer: PnlAnswer) -> None:
         """Set how reqPnL of an account is answered; `refused` ends its subscriptions as well."""

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from ib_gateway_simulator.accounts.download_ends import DownloadEnd
 from ib_gateway_simulator.accounts.odd_row import OddRow
-from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer
+from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer, SingleAnswer
 from ib_gateway_simulator.control.readings import Readings
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.protocol.contract import Contract
@@ -68,6 +68,47 @@ class AccountFaults(Readings):
         Source of the tag ExchangeRate: IB, "Account Value Keys".
         """
         self._gateway.ledger.exchange_rates[currency] = rate
+
+    def position_pnl(
+        self, account: str, conid: int | None = None, answer: SingleAnswer = "values"
+    ) -> None:
+        """Set how `reqPnLSingle` of a position, or of every position of an account, is answered.
+
+        `unset`: with 1.7976931348623157E308 in each field (ib_insync issues/462). `silent`:
+        granted, and never answered. `ended`: those that run send nothing more, and new requests
+        work, as market data subscriptions after 1102 (nautilus_trader pull/3968). `refused`: with
+        321, also those that run. `frozen`: each message repeats the last values. `yesterday`: the
+        daily profit stays as it was, and the rest moves: TWS resets it by a schedule of its own
+        (IB, "Profit and Loss"). `closed`: quantity and values are 0 while the lists name the
+        position. `other`: another quantity than the lists. All but `unset` were never recorded.
+        """
+        self._check_account(account)
+        if answer not in get_args(SingleAnswer):
+            known = ", ".join(get_args(SingleAnswer))
+            raise ActionError("answer", f"{answer!r} is not one of {known}")
+        self._gateway.profits.set_single_answer(account, conid, answer)
+        self._gateway.flush()
+
+    def position_pnl_limit(self, limit: int | None = None, refused: bool = True) -> None:
+        """Run no more than so many subscriptions of `reqPnLSingle`; None: any number.
+
+        Further requests are refused with 321, or with `refused` false are never answered. No limit
+        is published, and none was recorded.
+        """
+        if limit is not None and limit < 0:
+            raise ActionError("limit", "a number of subscriptions is 0 or more")
+        profits = self._gateway.profits
+        profits.single_limit, profits.refuse_beyond = limit, refused
+
+    def portfolio_rows(self, account: str, sent: bool = True) -> None:
+        """Send no portfolio row of an account; its downloads end all the same.
+
+        Linked accounts may never send any (thetagang pull/646, ib_async issues/72). With `sent`
+        they come again.
+        """
+        self._check_account(account)
+        without = self._gateway.accounts.updates.without_rows
+        (without.discard if sent else without.add)(account)
 
     def positions_end(self, delay_s: float | None = 0.0, late_rows: int = 0) -> None:
         """Set when the end of the next position lists comes: `delay_s` after the first rows.

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer
+from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer, SingleAnswer
 from ib_gateway_simulator.control.faults import Answers, Connectivity, Faults
 from ib_gateway_simulator.control.market_data_faults import Lines, ModelUnit
 from ib_gateway_simulator.errors import ActionError
@@ -146,6 +146,22 @@ class ExchangeRate(Arguments):
     rate: Annotated[float, Field(ge=0)]
 
 
+class PositionPnl(Arguments):
+    account: str
+    conid: int | None = None
+    answer: SingleAnswer = "values"
+
+
+class PositionPnlLimit(Arguments):
+    limit: Annotated[int, Field(ge=0)] | None = None
+    refused: bool = True
+
+
+class PortfolioRowsSent(Arguments):
+    account: str
+    sent: bool = True
+
+
 class EndOfDownload(Arguments):
     account: str
     delay_s: Annotated[float, Field(ge=0)] | None = 0.0
@@ -234,6 +250,9 @@ ACTIONS: dict[str, Action] = {
     "broker_price": Action(arguments=BrokerPrice, method="broker_price"),
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
     "exchange_rate": Action(arguments=ExchangeRate, method="exchange_rate"),
+    "position_pnl": Action(arguments=PositionPnl, method="position_pnl"),
+    "position_pnl_limit": Action(arguments=PositionPnlLimit, method="position_pnl_limit"),
+    "portfolio_rows": Action(arguments=PortfolioRowsSent, method="portfolio_rows"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
     "positions_late": Action(arguments=LatePositions, method="positions_late"),

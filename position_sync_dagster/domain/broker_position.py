@@ -1,8 +1,9 @@
 """A holding as the broker last reported it: one row of `broker_positions`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
@@ -48,13 +49,17 @@ class BrokerPosition:
         value_source: PORTFOLIO, PNL_SINGLE (a subscription per position, about a second old), or
             NONE while the broker has sent no value.
         value_time: The broker's time of the values; None if it sent none or it is uncertain.
-        received_at: When the last change of this row was received.
+        received_at: When the last change of this row was received; of a PNL_SINGLE value, when its
+            newest message was received.
         position_time: When the last change of `position` was received (a closed row keeps its
             closing time).
         completeness: Of the last download of the row's account.
         confirmed_at: When the newest message arrived that confirms the values: the end of a
             download of the account, a row or a time of its open subscription, or a value of this
-            holding. At that moment the values were the broker's present ones.
+            holding. At that moment the values were the broker's present ones. It says nothing of
+            the age of a PNL_SINGLE value, which messages of its own subscription alone confirm.
+        followed: Whether messages of its PnLSingle subscription arrive: the newest was received a
+            few seconds ago at most.
     """
 
     gateway_id: str
@@ -74,8 +79,96 @@ class BrokerPosition:
     value_source: ValueOrigin = ValueOrigin.NONE
     completeness: Completeness = Completeness.UNKNOWN
     confirmed_at: datetime | None = None
+    followed: bool = False
 
     @property
     def key(self) -> Key:
         """The holding's (account, conid)."""
         return key_of(self.account, self.instrument.conid)
+
+
+class AccountConfirmation(NamedTuple):
+    """Until when the broker has confirmed the holdings of an account.
+
+    Attributes:
+        confirmed_at: Of every holding, by the account feed.
+        followed_until: Of every followed holding, by its PnLSingle subscription.
+    """
+
+    confirmed_at: datetime | None
+    followed_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeastMove:
+    """The smallest move of a value that is published: a part of it, and an amount of its currency.
+
+    >>> least = LeastMove(part=0.01, amount=25.0)
+    >>> [least.is_move(by, 5_000.0) for by in (40.0, 60.0)], least.is_move(10.0, 300.0)
+    ([False, True], False)
+    """
+
+    part: float
+    amount: float
+
+    def is_move(self, by: float, value: float) -> bool:
+        """Return whether a change is large for a holding of this value, and large at all."""
+        return abs(by) >= max(self.part * abs(value), self.amount)
+
+
+def settled(before: BrokerPosition, now: BrokerPosition, least: LeastMove) -> BrokerPosition:
+    """Return a followed holding as it is published, with its values of before until they moved.
+
+    They moved when the value or the daily profit made a move, when the sign of the unrealized
+    profit changed by a move of that part, or when one of them became known or unknown. Until then
+    each message confirms them.
+
+    Args:
+        before: The holding as it was published last.
+        now: The holding with its newest values.
+        least: The smallest move.
+
+    Returns:
+        The same object as `before` where nothing is to be published.
+    """
+    if not before.followed or not now.followed or before.position != now.position:
+        return now
+    value = before.market_value
+    if value is None or now.market_value is None:
+        return now
+    by = now.market_value - value
+    daily = (before.daily_pnl, now.daily_pnl)
+    if least.is_move(by, value) or _is_known(before) != _is_known(now):
+        return now
+    if daily[0] is not None and daily[1] is not None and least.is_move(daily[1] - daily[0], value):
+        return now
+    if _is_loss(before) != _is_loss(now) and abs(by) >= least.part * abs(value):
+        return now
+    if _terms(before) == _terms(now):
+        return before
+    return replace(
+        now,
+        market_value=before.market_value,
+        daily_pnl=before.daily_pnl,
+        unrealized_pnl=before.unrealized_pnl,
+    )
+
+
+def _is_known(holding: BrokerPosition) -> tuple[bool, bool]:
+    return (holding.daily_pnl is not None, holding.unrealized_pnl is not None)
+
+
+def _is_loss(holding: BrokerPosition) -> bool:
+    return holding.unrealized_pnl is not None and holding.unrealized_pnl < 0
+
+
+def _terms(holding: BrokerPosition) -> tuple[object, ...]:
+    """Return what a reader needs of a followed holding besides its values and their times."""
+    return (
+        holding.instrument,
+        holding.average_cost,
+        holding.realized_pnl,
+        holding.position_time,
+        holding.snapshot_id,
+        holding.completeness,
+    )

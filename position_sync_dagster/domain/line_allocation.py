@@ -1,4 +1,4 @@
-"""Which holdings are streamed, which conids get a line, and how many lines there are; pure.
+"""Which holdings are streamed or followed, which conids get a line, how many lines there are; pure.
 
 Intervals are in seconds of a monotonic clock, since the wall clock may jump.
 """
@@ -120,9 +120,35 @@ def allocate_lines(
     return frozenset(chosen)
 
 
+STAYS = 1.25
+"""A holding that is followed gives way only to one whose value is greater by this factor."""
+
+
+def largest(values: Mapping[Key, float | None], followed: Collection[Key], limit: int) -> list[Key]:
+    """Return the holdings to follow: those without a value, then those with the largest ones.
+
+    Args:
+        values: The value of each holding; None: unknown.
+        followed: The holdings that are followed now.
+        limit: How many may be followed.
+
+    >>> values = {("A", 1): 100.0, ("A", 2): -120.0, ("A", 3): None, ("A", 4): 200.0}
+    >>> largest(values, {("A", 1)}, 3)
+    [('A', 3), ('A', 4), ('A', 1)]
+    """
+
+    def order(key: Key) -> tuple[float, Key]:
+        value = values[key]
+        return (-inf if value is None else -abs(value) * (STAYS if key in followed else 1.0), key)
+
+    return sorted(values, key=order)[:limit]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineLimit:
     """The line limit of a login: as configured, or as learned from code 101.
+
+    The same rule learns how many holdings PnLSingle follows, for which no limit is published.
 
     A learned limit is probed upwards. The first probe goes above the reserve, so that the gateway
     really gets a request; each probe that it grants doubles the next one. After a probe that it

@@ -370,8 +370,9 @@ def confirmed_time(
     the owner of the login sees the broker. A row of the account feed may have been written long
     after the broker sent its value, and is not written again while the value stays the same: the
     time of the value counts, and each later time at which the broker confirmed the holding while
-    it had the same value. Where neither is known, the value is at least as old as the row. A row
-    that says that there is no value is as old as it says, or confirmed in the same way.
+    it had the same value. A value of PnLSingle is confirmed by its own messages alone. Where
+    neither is known, the value is at least as old as the row. A row that says that there is no
+    value is as old as it says, or confirmed in the same way.
 
     Args:
         holding: What the broker reports of the holding; None where that is not known.
@@ -388,9 +389,10 @@ def confirmed_time(
     elif row.position and (no_value or row.value_source in BROKER):
         times = [row.timestamp if no_value else row.value_time]
         if holding is not None and _agree(row, holding):
-            times += [holding.confirmed_at, holding.value_time]
             if holding.value_source is ValueOrigin.PNL_SINGLE:
                 times.append(holding.received_at)
+            else:
+                times += [holding.confirmed_at, holding.value_time]
     known = [at for at in times if at is not None and at <= now + SKEW]
     at = max(known, default=row.timestamp)
     return at if at <= now + SKEW else None

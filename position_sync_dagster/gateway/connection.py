@@ -16,7 +16,7 @@ from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
-from position_sync_dagster.gateway.accounts.portfolio_rows import PnlSubscriptions
+from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
 from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
@@ -130,7 +130,7 @@ class GatewayConnection:
             give_up=self.drop,
         )
         self.lines = MarketDataLines(ib, settings=settings)
-        self.pnl = PnlSubscriptions(ib, self.feed.book)
+        self.pnl = PnlSubscriptions(ib, self.feed.book, silence_s=settings.line_silence_s)
         self.summaries = AccountSummaries(
             ib, self.connectivity, settings=settings, accounts=self.accounts
         )
@@ -240,6 +240,7 @@ class GatewayConnection:
             self.pnl.dropped()
             self.summaries.dropped()
         elif code == GatewayCode.RESTORED_DATA_KEPT:
+            self.pnl.restored()
             self.summaries.restored()
         elif code == GatewayCode.PORT_CHANGED:
             self.new_port = new_port_of(text)

@@ -51,6 +51,11 @@ def set_pace(ib: IB, *, max_requests: int, interval_s: float) -> None:
     ib.client.RequestsInterval = interval_s  # type: ignore[assignment] # any seconds do
 
 
+def unsent_messages(ib: IB) -> int:
+    """Return how many messages wait for the pace that `set_pace` set."""
+    return len(ib.client._msgQ)
+
+
 # The socket: `IB` reports only connections that became ready, and their end. We must see what
 # happens before that, and wait until the socket is really closed.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import TradingMode
@@ -33,7 +33,7 @@ def rows_to_publish(
     positions: list[BrokerPosition],
     session: GatewaySession | None,
     captured_at: datetime | None,
-    accounts_confirmed_at: Mapping[str, datetime | None],
+    accounts: Mapping[str, AccountConfirmation],
 ) -> pl.DataFrame:
     """Return the holdings of a gateway as rows, with the last confirmation of their accounts.
 
@@ -42,16 +42,18 @@ def rows_to_publish(
         positions: Its holdings; of several with the same account and conid, the last one counts.
         session: The lease of the writer.
         captured_at: When the holdings were taken from the account feed.
-        accounts_confirmed_at: Until when the broker has confirmed each account.
+        accounts: Until when the broker has confirmed each account.
     """
+
+    def of_account(times: Mapping[str, datetime | None]) -> pl.Expr:
+        kind = BROKER_POSITIONS.polars["account_confirmed_at"]
+        return pl.col("account").replace_strict(times, default=None, return_dtype=kind)
+
     rows = broker_rows(positions, session).with_columns(
         gateway_id=pl.lit(gateway_id),
         captured_at=moment(captured_at),
-        account_confirmed_at=pl.col("account").replace_strict(
-            accounts_confirmed_at,
-            default=None,
-            return_dtype=BROKER_POSITIONS.polars["account_confirmed_at"],
-        ),
+        account_confirmed_at=of_account({n: one.confirmed_at for n, one in accounts.items()}),
+        account_followed_until=of_account({n: one.followed_until for n, one in accounts.items()}),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
@@ -68,7 +70,8 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     """Copy completeness and confirmation from the newest row of each account into the older rows.
 
-    A confirmation applies to all holdings of an account and is stored in one row only.
+    A confirmation applies to all holdings of an account and is stored in one row only; that of
+    PnLSingle applies to all that are followed, and is the time of their newest messages.
 
     Args:
         rows: The newest row of each holding of one gateway.
@@ -79,12 +82,16 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
         _version=_ORDER,
         _completeness="completeness",
         _confirmed_at="account_confirmed_at",
+        _followed_until="account_followed_until",
     )
     version, own_version = pl.col("_version"), pl.col(_ORDER).fill_null(-1)
     newest_time = pl.max_horizontal("confirmed_at", "_confirmed_at")
     joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
         completeness=pl.when(version > own_version).then("_completeness").otherwise("completeness"),
         confirmed_at=pl.when(version >= own_version).then(newest_time).otherwise("confirmed_at"),
+        received_at=pl.when(pl.col("followed") & (version >= own_version))
+        .then(pl.max_horizontal("received_at", "_followed_until"))
+        .otherwise("received_at"),
     )
     return joined.select(rows.columns)
 
@@ -165,7 +172,7 @@ class BrokerPositionsTable:
         session: GatewaySession | None = None,
         *,
         captured_at: datetime | None = None,
-        accounts_confirmed_at: Mapping[str, datetime | None] | None = None,
+        accounts: Mapping[str, AccountConfirmation] | None = None,
     ) -> int:
         """Replace all rows of the gateway in one commit, and return the table's version.
 
@@ -176,15 +183,13 @@ class BrokerPositionsTable:
             positions: Its rows.
             session: The lease of the writer.
             captured_at: When the rows were taken from the account feed.
-            accounts_confirmed_at: As in `update`.
+            accounts: As in `update`.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.
             TradingModeError: The table holds accounts of another trading mode.
         """
-        rows = rows_to_publish(
-            gateway_id, list(positions), session, captured_at, accounts_confirmed_at or {}
-        )
+        rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
             fencing.check_mode(handle, _modes_of(rows), self.table.path)
@@ -204,7 +209,7 @@ class BrokerPositionsTable:
         session: GatewaySession | None = None,
         *,
         captured_at: datetime | None = None,
-        accounts_confirmed_at: Mapping[str, datetime | None],
+        accounts: Mapping[str, AccountConfirmation],
     ) -> int | None:
         """Add the rows that changed since the last commit; return the table's version.
 
@@ -215,7 +220,7 @@ class BrokerPositionsTable:
             changed: The rows that changed.
             session: The lease of the writer.
             captured_at: When the rows were taken from the account feed.
-            accounts_confirmed_at: Until when the broker has confirmed each account. Like the
+            accounts: Until when the broker has confirmed each account. Like the
                 completeness of the rows, it applies to all rows of the account.
 
         Returns:
@@ -226,9 +231,7 @@ class BrokerPositionsTable:
             LeaseLostError: An owner with a newer session has written already.
             TradingModeError: The table holds accounts of another trading mode.
         """
-        rows = rows_to_publish(
-            gateway_id, list(changed), session, captured_at, accounts_confirmed_at
-        )
+        rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
             fencing.check_mode(handle, _modes_of(rows), self.table.path)

@@ -29,4 +29,4 @@ def make_book(
     clock: Clock, *, account: str = "A", connectivity: Connectivity | None = None
 ) -> HoldingsBook:
     """Return an empty book of one account, without a connection."""
-    return HoldingsBook("g", [account], connectivity or Connectivity(), clock=clock)
+    return HoldingsBook("g", [account], connectivity or Connectivity(), band=0.03, clock=clock)

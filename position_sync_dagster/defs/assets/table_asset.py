@@ -50,6 +50,7 @@ _TYPES = {
     Kind.NUMBER: "float",
     Kind.MOMENT: "timestamp (UTC)",
     Kind.DAY: "date",
+    Kind.FLAG: "bool",
 }
 
 
@@ -211,7 +212,9 @@ Every holding as the broker last reported it, with the broker's own value.
   `position_queue` while no stream lives.
 - **How to read it:** one row per gateway, account and contract. The later of `confirmed_at` and the
   newest `account_confirmed_at` of its account is when the broker last confirmed the values;
-  `completeness` says how much of the account the last download covered.
+  `completeness` says how much of the account the last download covered. A value of PNL_SINGLE is
+  confirmed until its `received_at`, and while it is `followed`, until the newest
+  `account_followed_until` of its account.
 """,
     )
     contracts = external_table(

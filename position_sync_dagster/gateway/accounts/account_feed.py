@@ -265,7 +265,9 @@ class AccountFeed:
         accounts: tuple[str, ...],
         give_up: Callable[[str], None],
     ) -> None:
-        self.book = HoldingsBook(settings.gateway_id, accounts, connectivity, clock=utc_now)
+        self.book = HoldingsBook(
+            settings.gateway_id, accounts, connectivity, band=settings.value_band, clock=utc_now
+        )
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
         self.downloaded_at: datetime | None = None

@@ -5,8 +5,8 @@ and each holding that is returned contains its newest one.
 """
 
 from collections.abc import Collection, Container, Iterable
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key, key_of
@@ -39,6 +39,7 @@ class Confirmations:
     Attributes:
         completeness: How much of each account the broker has sent.
         doubted: The accounts whose holdings are in doubt: no message confirms all of them.
+        holdings: When the newest message of each single holding arrived.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Confirmations:
         self.doubted: Container[str] = ()
         self._clock = clock
         self._accounts: dict[str, datetime] = {}
-        self._holdings: dict[Key, datetime] = {}
+        self.holdings: dict[Key, datetime] = {}
 
     def confirm(self, account: str, at: datetime | None = None) -> None:
         """Record that the broker confirmed every holding of an account.
@@ -71,13 +72,13 @@ class Confirmations:
     def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
         """Record that a message of a single holding arrived; return the same as `of`."""
         if self._connectivity.has_ib:
-            self._holdings[key] = at
+            self.holdings[key] = at
         return self.of(key)
 
     def clear(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
         self._accounts.clear()
-        self._holdings.clear()
+        self.holdings.clear()
         self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
 
     def completeness_of(self, account: str) -> Completeness:
@@ -91,7 +92,7 @@ class Confirmations:
     def of(self, key: Key) -> datetime | None:
         """Return when the broker last confirmed a holding, by itself or with its account."""
         of_account = self._accounts.get(key[0])
-        of_holding = self._holdings.get(key)
+        of_holding = self.holdings.get(key)
         if of_account is None or of_holding is None:
             return of_account or of_holding
         return max(of_account, of_holding)
@@ -114,20 +115,96 @@ class Confirmations:
         return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
+FOLLOWED = timedelta(seconds=5)
+"""A holding is followed while its newest PnLSingle message is not older: the gateway sends one
+about every second. Source: IB, "Profit and Loss"."""
+
+ROUNDING = 0.01
+"""The broker rounds the values of portfolio rows to cents."""
+
+
+@dataclass(slots=True)
+class Profit:
+    """What PnLSingle sends of a holding, and how far that counts.
+
+    Attributes:
+        sent: The newest message that counts.
+        at: When it was received.
+        same_since: Since when its value has been the same.
+        value_at_daily: The value with which the daily profit came first.
+        realized: The newest known realized profit: it is unset while the position does not trade.
+        stands_still: A portfolio row shows that the value does not follow the market.
+    """
+
+    sent: PnlValues
+    at: datetime
+    same_since: datetime
+    value_at_daily: float
+    realized: float | None
+    stands_still: bool = False
+
+    def take(self, sent: PnlValues, at: datetime) -> bool:
+        """Take a message; return False if its value still stands still."""
+        if sent.value != self.sent.value:
+            self.same_since, self.stands_still = at, False
+        elif self.stands_still:
+            return False
+        if sent.daily != self.sent.daily:
+            self.value_at_daily = sent.value
+        if sent.realized != self.sent.realized and known(sent.realized) is not None:
+            self.realized = sent.realized
+        self.sent, self.at = sent, at
+        return True
+
+    def follows(
+        self, before: BrokerPosition, value: float | None, now: datetime, band: float
+    ) -> bool:
+        """Return whether PnLSingle follows the market, by a portfolio row that arrives now.
+
+        It does not if it is silent while the row has another value, or if it repeats its own
+        while the row moved.
+
+        Args:
+            before: The holding as the portfolio row before left it.
+            value: The value of the new row.
+            now: The present time.
+            band: The part of the value by which the two may differ.
+        """
+        if value is None:
+            return True
+        if now - self.at > FOLLOWED:
+            return not _differ(value, self.sent.value, 0.0)
+        moved = before.market_value is not None and _differ(value, before.market_value, 0.0)
+        if moved and self.same_since <= before.received_at:
+            self.stands_still |= _differ(value, self.sent.value, band)
+        return not self.stands_still
+
+    def counts(self, row: BrokerPosition) -> bool:
+        """Return whether its value is newer than that of the other feeds."""
+        return not self.stands_still and (
+            row.market_value is None or row.received_at - self.at <= FOLLOWED
+        )
+
+    def daily(self, value: float | None, band: float = 0.0) -> float | None:
+        """Return the daily profit, if it belongs to a value: they move together."""
+        if value is None or _differ(value, self.value_at_daily, band):
+            return None
+        return known(self.sent.daily)
+
+
+def _differ(value: float, other: float, band: float) -> bool:
+    return abs(value - other) > max(band * abs(value), ROUNDING)
+
+
 def with_pnl(
-    holding: BrokerPosition,
-    sent: PnlValues,
-    *,
-    received_at: datetime,
-    completeness: Completeness,
-    confirmed_at: datetime | None,
+    holding: BrokerPosition, profit: Profit, *, daily_pnl: float | None, followed: bool
 ) -> BrokerPosition:
     """Return a holding with the values of a PnLSingle message, which has no price and no time.
 
-    It names each field, because `replace` takes half as long again and hundreds of messages come
-    in a second.
+    It names each field, because `replace` takes half as long again and this is done for each
+    followed holding every few seconds.
     """
-    realized_pnl = known(sent.realized)
+    sent, confirmed_at = profit.sent, holding.confirmed_at
     return BrokerPosition(
         gateway_id=holding.gateway_id,
         account=holding.account,
@@ -139,13 +216,14 @@ def with_pnl(
         market_price=None,
         market_value=known(sent.value),
         unrealized_pnl=known(sent.unrealized),
-        realized_pnl=realized_pnl if realized_pnl is not None else holding.realized_pnl,
-        daily_pnl=known(sent.daily),
+        realized_pnl=holding.realized_pnl if profit.realized is None else profit.realized,
+        daily_pnl=daily_pnl,
         value_source=ValueOrigin.PNL_SINGLE,
         value_time=None,
-        received_at=received_at,
-        completeness=completeness,
-        confirmed_at=confirmed_at,
+        received_at=profit.at,
+        completeness=holding.completeness,
+        confirmed_at=max(confirmed_at, profit.at) if confirmed_at is not None else profit.at,
+        followed=followed,
     )
 
 
@@ -175,10 +253,13 @@ class HoldingsBook:
 
     A holding that is closed stays in the book with a position of 0.0.
 
+    A PnLSingle message is merged when its holding is read: hundreds come in a second.
+
     Args:
         gateway_id: "host:port" of the gateway.
         accounts: The accounts of the login.
         connectivity: Whether the gateway has IB.
+        band: By what part values of PnLSingle and of portfolio rows may differ.
         clock: The time of receipt.
 
     Attributes:
@@ -195,11 +276,16 @@ class HoldingsBook:
         accounts: Iterable[str],
         connectivity: Connectivity,
         *,
+        band: float,
         clock: Clock,
     ) -> None:
         self.snapshot_id = ""
         self.confirmed = Confirmations(accounts, connectivity, clock=clock)
         self.moves = 0
+        self._connectivity = connectivity
+        self._band = band
+        self._profits: dict[Key, Profit] = {}
+        self._missed: set[Key] = set()
         self._gateway_id = gateway_id
         self._clock = clock
         self._holdings: dict[Key, BrokerPosition] = {}
@@ -210,18 +296,31 @@ class HoldingsBook:
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
         """Return every holding, closed ones with a position of 0.0."""
-        stated = self.confirmed.stated
-        return tuple(stated(key, holding) for key, holding in self._holdings.items())
+        stated, now = self.confirmed.stated, self._clock()
+        return tuple(
+            stated(key, self._valued(key, holding, now)) for key, holding in self._holdings.items()
+        )
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
         holding = self._holdings.get(key)
-        return None if holding is None else self.confirmed.stated(key, holding)
+        if holding is None:
+            return None
+        return self.confirmed.stated(key, self._valued(key, holding, self._clock()))
 
     def position(self, key: Key) -> float | None:
         """Return the quantity of a holding."""
         holding = self._holdings.get(key)
         return holding.position if holding is not None else None
+
+    def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
+        """Return the newest value of each of these holdings; None: unknown."""
+        found: dict[Key, float | None] = {}
+        for key in keys:
+            profit, holding = self._profits.get(key), self._holdings.get(key)
+            if holding is not None:
+                found[key] = profit.sent.value if profit is not None else holding.market_value
+        return found
 
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings as their last messages left them, with the completeness of their account.
@@ -229,9 +328,9 @@ class HoldingsBook:
         They lack later confirmations of the account. By default all are returned, also those of
         accounts that the login does not manage.
         """
-        stated = self.confirmed.stated
+        stated, now = self.confirmed.stated, self._clock()
         return (self.unmanaged if keys is None else {}) | {
-            key: stated(key, holding, newer=False)
+            key: stated(key, self._valued(key, holding, now), newer=False)
             for key in (self._holdings if keys is None else keys)
             if (holding := self._holdings.get(key)) is not None
         }
@@ -241,8 +340,22 @@ class HoldingsBook:
         return self._changes.watch()
 
     def watch_all(self) -> PendingChanges[Key, None]:
-        """Collect from now on which holdings change in any way, except by `confirm`."""
+        """Collect from now on which holdings change, except by `confirm` and by PnLSingle."""
         return self._all_changes.watch()
+
+    @property
+    def profits(self) -> Iterable[Key]:
+        """Return the keys of the holdings of which PnLSingle has sent a value."""
+        return self._profits.keys()
+
+    def followed_until(self) -> dict[str, datetime]:
+        """Return by account until when PnLSingle has confirmed each holding that is followed."""
+        found: dict[str, datetime] = {}
+        now = self._clock()
+        for (account, _conid), profit in self._profits.items():
+            if now - profit.at <= FOLLOWED and not profit.stands_still:
+                found[account] = min(profit.at, found.get(account, profit.at))
+        return found
 
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""
@@ -262,7 +375,13 @@ class HoldingsBook:
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
         """Add the holdings of an earlier connection, so that closes since then are noticed."""
         for holding in holdings:
-            unknown = replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None)
+            unknown = replace(
+                holding,
+                completeness=Completeness.UNKNOWN,
+                confirmed_at=None,
+                daily_pnl=None,
+                followed=False,
+            )
             if holding.account not in self.confirmed.completeness:
                 self.unmanaged[holding.key] = unknown
             elif holding.key not in self._holdings:
@@ -311,6 +430,14 @@ class HoldingsBook:
         now = self._clock()
         confirmed_at = self.confirmed.confirm_holding(key, now)
         same = before is not None and before.position == position
+        if not same:
+            self._profits.pop(key, None)
+        elif (
+            before is not None
+            and (profit := self._profits.get(key)) is not None
+            and not profit.follows(before, values["market_value"], now, self._band)
+        ):
+            self._missed.add(key)
         self._put(
             key,
             before,
@@ -323,7 +450,6 @@ class HoldingsBook:
                 received_at=now,
                 position_time=before.position_time if before and same else now,
                 snapshot_id=self.snapshot_id,
-                daily_pnl=before.daily_pnl if before else None,
                 value_source=(
                     ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
                 ),
@@ -334,32 +460,58 @@ class HoldingsBook:
         )
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
-        """Merge a PnLSingle message if it has a value for the quantity that is held.
+        """Take a PnLSingle message if it has a value for the quantity that is held.
+
+        Messages that come while the gateway has lost IB are old.
 
         Returns:
-            Whether the message was merged.
+            Whether it counts.
         """
         holding = self._holdings.get(key)
         if holding is None or not holding.position or sent.position != holding.position:
             return False
-        if known(sent.value) is None:
+        if known(sent.value) is None or not self._connectivity.has_ib:
             return False
-        now = self._clock()
-        merged = with_pnl(
-            holding,
-            sent,
-            received_at=now,
-            completeness=self.confirmed.completeness_of(key[0]),
-            confirmed_at=self.confirmed.confirm_holding(key, now),
-        )
-        self._store(key, holding, merged)
+        now, profit = self._clock(), self._profits.get(key)
+        if profit is None:
+            self._profits[key] = Profit(
+                sent,
+                now,
+                same_since=now,
+                value_at_daily=sent.value,
+                realized=known(sent.realized),
+            )
+        elif not profit.take(sent, now):
+            return False
+        self.confirmed.holdings[key] = now
         return True
 
-    def clear_daily_pnl(self, key: Key) -> None:
-        """Remove the daily profit of a holding: its PnLSingle subscription ended."""
-        holding = self._holdings.get(key)
-        if holding is not None and holding.daily_pnl is not None:
-            self._store(key, holding, replace(holding, daily_pnl=None))
+    def take_missed(self) -> set[Key]:
+        """Return the holdings of which PnLSingle missed a move since the last call."""
+        missed, self._missed = self._missed, set()
+        return missed
+
+    def forget_pnl(self, key: Key) -> None:
+        """Keep the value of a holding and remove its daily profit: its subscription ended."""
+        holding, profit = self._holdings.get(key), self._profits.get(key)
+        if holding is not None and profit is not None:
+            kept = replace(
+                self._valued(key, holding, self._clock()), daily_pnl=None, followed=False
+            )
+            del self._profits[key]
+            self._store(key, holding, kept)
+
+    def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
+        """Return a holding with the values of its newest PnLSingle message, if they count."""
+        profit = self._profits.get(key)
+        if profit is None:
+            return holding
+        if profit.counts(holding):
+            daily = profit.daily(profit.sent.value, self._band)
+            followed = now - profit.at <= FOLLOWED
+            return with_pnl(holding, profit, daily_pnl=daily, followed=followed)
+        daily = profit.daily(holding.market_value)
+        return holding if daily is None else replace(holding, daily_pnl=daily)
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
@@ -384,6 +536,8 @@ class HoldingsBook:
 
     def invalidate(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
+        for key in list(self._profits):
+            self.forget_pnl(key)
         self.confirmed.clear()
         for key in self._holdings:
             self._all_changes.note(key, None)
@@ -391,6 +545,7 @@ class HoldingsBook:
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""
         key = holding.key
+        self._profits.pop(key, None)
         self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
 
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
@@ -405,4 +560,6 @@ class HoldingsBook:
         self._all_changes.note(key, None)
 
     def _close(self, holding: BrokerPosition) -> None:
-        self.put(closed(holding, at=self._clock(), snapshot_id=self.snapshot_id))
+        now = self._clock()
+        valued = self._valued(holding.key, holding, now)
+        self.put(closed(valued, at=now, snapshot_id=self.snapshot_id))

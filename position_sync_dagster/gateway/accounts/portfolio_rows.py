@@ -1,10 +1,10 @@
-"""Values of single holdings: portfolio rows, PnLSingle, and rows that cannot be used.
+"""Values of single holdings: portfolio rows, and rows that cannot be used.
 
 An unusable row is set aside by account and conid; the other rows are used.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from ib_async import IB, Contract
@@ -14,8 +14,6 @@ from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals, translate
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
-from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.ib_async_internals import RowFields
 from position_sync_dagster.gateway.translate import PortfolioValues
@@ -123,93 +121,6 @@ class OddRows:
 def key_as_sent(account: str, conid: str) -> Key:
     """Return the key under which a row is set aside; 0 stands for a conid that is no number."""
     return (account, int(translate.number_of(conid) or 0))
-
-
-PNL_VALUE = 6
-"""The place of the value among the fields of a PnLSingle message; it is the last that is read."""
-
-
-class PnlSubscriptions:
-    """Subscribes to the values of some holdings, which come about once a second, without a line.
-
-    The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
-    not know (recorded: ibkr-go pnl_single.txt). ib_async refuses a second subscription of the same
-    key until the first is cancelled: hence the set.
-
-    Args:
-        ib: The connection.
-        book: Gets the values.
-    """
-
-    def __init__(self, ib: IB, book: HoldingsBook) -> None:
-        self._ib = ib
-        self._book = book
-        self._requests: dict[str, Key] = {}
-        self._keys: frozenset[Key] = frozenset()
-        self._wanted: dict[object, frozenset[Key]] = {}
-        self._fresh = False
-        self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
-        ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
-
-    @property
-    def keys(self) -> frozenset[Key]:
-        """Return the (account, conid) that are subscribed: the same object until it changes."""
-        return self._keys
-
-    def keep(self, owner: object, keys: Iterable[Key]) -> None:
-        """Subscribe to exactly these holdings for an owner, besides those of other owners."""
-        self._wanted[owner] = frozenset(keys)
-        wanted = frozenset().union(*self._wanted.values())
-        if wanted == self._keys:
-            return
-        ended = self._keys - wanted
-        if ended:
-            self._requests = {sent: key for sent, key in self._requests.items() if key in wanted}
-        for account, conid in sorted(ended):
-            self._ib.cancelPnLSingle(account, "", conid)
-            self._book.clear_daily_pnl((account, conid))
-        for account, conid in sorted(wanted - self._keys):
-            self._ib.reqPnLSingle(account, "", conid)
-            request = ib_async_internals.pnl_single_request(self._ib, account, conid)
-            self._requests[str(request)] = key_of(account, conid)
-        self._keys = wanted
-
-    def release(self, owner: object) -> None:
-        """Cancel the subscriptions that only this owner wanted."""
-        if self._wanted.pop(owner, None) and self._ib.isConnected():
-            self.keep(self, ())
-
-    def dropped(self) -> None:
-        """Forget all of them: the gateway dropped them (code 1101).
-
-        Sends nothing: positions and lines are requested first, then `keep` subscribes again.
-        """
-        for account, conid in self._keys:
-            ib_async_internals.forget_pnl_single(self._ib, account, conid)
-            self._book.clear_daily_pnl((account, conid))
-        self._keys, self._requests = frozenset(), {}
-
-    def watch(self) -> PendingChanges[Key, None]:
-        """Collect from now on which holdings get a new profit or value."""
-        return self._valued.watch()
-
-    def take_fresh(self) -> bool:
-        """Return whether a message came since the last call."""
-        fresh, self._fresh = self._fresh, False
-        return fresh
-
-    def _read(self, fields: list[str]) -> bool:
-        key = self._requests.get(fields[1]) if len(fields) > PNL_VALUE else None
-        if key is None:
-            return False
-        try:
-            sent = PnlValues(*[float(text or 0) for text in fields[2 : PNL_VALUE + 1]])
-        except ValueError:
-            return False
-        self._fresh = True
-        if self._book.put_pnl(key, sent):
-            self._valued.note(key, None)
-        return True
 
 
 FIELDS = 20

@@ -190,6 +190,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     values = {name: frame.get_column(name).to_list() for name in _BROKER}
     values["completeness"] = [Completeness(text) for text in values["completeness"]]
     values["value_source"] = [ValueOrigin(text) for text in values["value_source"]]
+    values["followed"] = [bool(followed) for followed in values["followed"]]
     return [
         BrokerPosition(
             instrument=Instrument(**dict(zip(_INSTRUMENT, of_contract, strict=True))),

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     NUMBER = "double"
     MOMENT = "timestamp"
     DAY = "date"
+    FLAG = "boolean"
 
 
 _KINDS: Mapping[type, Kind] = {
@@ -76,6 +77,11 @@ def moment_column(description: str) -> StoredColumn:
 def day_column(description: str) -> StoredColumn:
     """Return a column of calendar days."""
     return StoredColumn(kind=Kind.DAY, description=description)
+
+
+def flag_column(description: str) -> StoredColumn:
+    """Return a column of true and false."""
+    return StoredColumn(kind=Kind.FLAG, description=description)
 
 
 def columns_of(record: type) -> dict[str, StoredColumn]:
@@ -195,6 +201,7 @@ class TableSpec:
             Kind.NUMBER: pl.Float64(),
             Kind.MOMENT: pl.Datetime("us", "UTC"),
             Kind.DAY: pl.Date(),
+            Kind.FLAG: pl.Boolean(),
         }
         return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
 

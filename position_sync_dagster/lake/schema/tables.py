@@ -17,6 +17,7 @@ from position_sync_dagster.lake.schema.table_spec import (
     columns_of,
     count_column,
     day_column,
+    flag_column,
     in_order,
     moment_column,
     number_column,
@@ -132,7 +133,9 @@ BROKER_POSITIONS = TableSpec.of(
         "value_time": moment_column(
             "The broker's time of the values; null where it is not certain."
         ),
-        "received_at": moment_column("When this row last changed here."),
+        "received_at": moment_column(
+            "When this row last changed here; of a PNL_SINGLE value, when its newest message came."
+        ),
         "position_time": moment_column(
             "When position last changed here; of a closed row, when it closed."
         ),
@@ -155,8 +158,16 @@ BROKER_POSITIONS = TableSpec.of(
             "Until when the broker is known to have confirmed every holding of the account. With "
             "completeness, it holds for older rows of the account as well."
         ),
+        "followed": flag_column(
+            "Whether messages of the holding's profit subscription (PnLSingle) arrive: each "
+            "confirms the value until it moves."
+        ),
+        "account_followed_until": moment_column(
+            "Until when such messages have confirmed every followed holding of the account. It "
+            "holds for older rows of the account as well."
+        ),
     },
-    version=4,
+    version=5,
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token", "published_version"),
     order="published_version",

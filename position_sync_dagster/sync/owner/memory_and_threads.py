@@ -86,11 +86,8 @@ the time, and the other writers get their turn."""
 
 LONGEST_REST_S = 10.0
 
-VALUES_REST = 9.0
-"""The same for values that a later commit replaces: at most a tenth of the time."""
 
-
-def rest_s(took_s: float, rest: float = REST) -> float:
+def rest_s(took_s: float) -> float:
     """Return the pause of a writer after a commit of this duration, in seconds.
 
     On a local disk a commit takes milliseconds, and the pause is not noticed.
@@ -98,4 +95,4 @@ def rest_s(took_s: float, rest: float = REST) -> float:
     >>> rest_s(0.02), rest_s(0.5), rest_s(60.0)
     (0.06, 1.5, 10.0)
     """
-    return min(rest * took_s, LONGEST_REST_S)
+    return min(REST * took_s, LONGEST_REST_S)

@@ -3,13 +3,19 @@
 `Announcements` remembers which state of a holding was last written as a row or queued.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.broker_position import (
+    AccountConfirmation,
+    BrokerPosition,
+    Completeness,
+    Key,
+    LeastMove,
+    settled,
+)
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import LegState
@@ -19,6 +25,7 @@ from position_sync_dagster.domain.request import (
     QueueRequest,
     Reason,
 )
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
@@ -128,6 +135,9 @@ def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:
 CLOSED_KEPT = timedelta(days=2)
 """How long a closed holding stays in `broker_positions`; by then its zero row is written."""
 
+_Accounts = Mapping[str, tuple[Completeness, AccountConfirmation]]
+"""How much of each account the broker has sent, and until when it has confirmed that."""
+
 QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
 
 
@@ -159,7 +169,11 @@ class Publisher:
         self._published: dict[Key, BrokerPosition] = {}
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: _Accounts = {}
+        self._moved: set[Key] = set()
+        self._least = LeastMove(
+            part=settings.monitored_move_part, amount=settings.monitored_move_amount
+        )
 
     async def restore(self) -> list[BrokerPosition]:
         """Continue where the last owner of the login ended.
@@ -185,66 +199,102 @@ class Publisher:
         """Collect the changes of an account feed from now on; all its holdings are due."""
         self._changes, self._all_due = feed.book.watch_all(), True
 
-    async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
+    async def publish(
+        self,
+        feed: AccountFeed,
+        *,
+        session: GatewaySession | None,
+        exact: Collection[Key] = (),
+    ) -> None:
         """Write the changes of the followed feed to `broker_positions`, in one commit.
 
-        The first time, and when most holdings changed, all rows of the gateway are replaced.
+        The first time, and when most holdings changed, all rows of the gateway are replaced. A
+        value of PnLSingle is written when it moved (`settled`); until then the messages confirm
+        the one that was written.
 
         Requests are made of the published holdings, not of the feed: a drain takes the values from
         the table. Later changes are due in the next step.
+
+        Args:
+            exact: The holdings of which each new value of PnLSingle is written.
         """
-        changes = self._changes.take()
-        self._all_due |= 2 * len(changes) > len(self._published)
+        changes, accounts = self._changes.take(), _accounts_of(feed)
+        keys = None if self._all_due else {*changes, *feed.book.profits}
+        reported = {
+            key: holding
+            if key in exact or (before := self._published.get(key)) is None
+            else settled(before, holding, self._least)
+            for key, holding in feed.book.reported(keys).items()
+        }
+        changed = {
+            key: holding
+            for key, holding in reported.items()
+            if holding is not (before := self._published.get(key)) and holding != before
+        }
+        moved = {key for key, holding in changed.items() if self._is_moved(key, holding)}
+        published = reported if keys is None else self._published | reported
+        self._all_due |= 2 * len(changed) > len(published)
         try:
-            if self._all_due or not await self._update(feed, set(changes), session):
-                await self._replace(feed, session)
+            if self._all_due or not await self._update(feed, changed, accounts, session):
+                await self._replace(published, accounts, session)
         except BaseException:
             self._changes.give_back(changes)
             raise
+        self._published, self._accounts, self._all_due = published, accounts, False
+        self._moved |= moved
 
-    async def _replace(self, feed: AccountFeed, session: GatewaySession | None) -> None:
-        captured_at, reported = self._clock(), feed.book.reported()
-        accounts = _accounts_of(feed)
+    def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
+        """Return whether a value of PnLSingle differs from what was published last."""
+        before = self._published.get(key)
+        return holding.value_source is ValueOrigin.PNL_SINGLE and (
+            before is None or _money_of(before) != _money_of(holding)
+        )
+
+    async def _replace(
+        self,
+        holdings: Mapping[Key, BrokerPosition],
+        accounts: _Accounts,
+        session: GatewaySession | None,
+    ) -> None:
         if self._positions is not None:
             await offload(
                 self._positions.replace,
                 self._settings.gateway_id,
-                self._recent(reported.values()),
+                self._recent(holdings.values()),
                 session=session,
-                captured_at=captured_at,
-                accounts_confirmed_at=_confirmations(accounts),
+                captured_at=self._clock(),
+                accounts=_confirmations(accounts),
             )
-        self._published, self._accounts, self._all_due = reported, accounts, False
 
     async def _update(
-        self, feed: AccountFeed, keys: set[Key], session: GatewaySession | None
+        self,
+        feed: AccountFeed,
+        changed: Mapping[Key, BrokerPosition],
+        accounts: _Accounts,
+        session: GatewaySession | None,
     ) -> bool:
         """Write the changed rows; return False if the table needs all rows instead.
 
         If the confirmation of an account changed, at least one row of it is written to carry that.
         """
-        captured_at, accounts = self._clock(), _accounts_of(feed)
-        reported = feed.book.reported(keys)
-        changed = {k: h for k, h in reported.items() if h != self._published.get(k)}
+        rows = list(changed.values())
         for account in accounts.keys() - {account for account, _conid in changed}:
             if accounts[account] == self._accounts.get(account):
                 continue
-            if (key := feed.book.one_of(account)) is not None:
-                changed |= feed.book.reported([key])
-        if changed and self._positions is not None:
-            version = await offload(
-                self._positions.update,
-                self._settings.gateway_id,
-                changed.values(),
-                session=session,
-                captured_at=captured_at,
-                accounts_confirmed_at=_confirmations(accounts),
-            )
-            if version is None:
-                return False
-        self._published |= changed
-        self._accounts = accounts
-        return True
+            key = feed.book.one_of(account)
+            if key is not None and (holding := self._published.get(key)) is not None:
+                rows.append(holding)
+        if not rows or self._positions is None:
+            return True
+        version = await offload(
+            self._positions.update,
+            self._settings.gateway_id,
+            rows,
+            session=session,
+            captured_at=self._clock(),
+            accounts=_confirmations(accounts),
+        )
+        return version is not None
 
     async def requests_wait(self) -> bool:
         """Return whether the queue has requests that a drain may claim now."""
@@ -286,6 +336,17 @@ class Publisher:
         ]
         await self.enqueue(routes, keys)
 
+    @property
+    def moved(self) -> bool:
+        """Return whether a published value of PnLSingle moved and is not queued yet."""
+        return bool(self._moved)
+
+    async def enqueue_moved(self, routes: Mapping[Key, LegState]) -> None:
+        """Queue the monitored holdings whose value by PnLSingle moved."""
+        keys = [key for key in self._moved if routes.get(key) is LegState.MONITORED]
+        await self.enqueue(routes, keys)
+        self._moved.clear()
+
     async def enqueue(
         self,
         routes: Mapping[Key, LegState],
@@ -309,6 +370,7 @@ class Publisher:
             [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         )
         self._announced.record(holdings.values())
+        self._moved -= holdings.keys()
         version = (await self._queue.overview()).version
         self._metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
         return len(holdings)
@@ -322,20 +384,23 @@ class Publisher:
         return self._clock() - CLOSED_KEPT
 
 
-class _Account(NamedTuple):
-    completeness: Completeness
-    confirmed_at: datetime | None
-
-
-def _accounts_of(feed: AccountFeed) -> dict[str, _Account]:
+def _accounts_of(feed: AccountFeed) -> _Accounts:
+    book, followed_until = feed.book, feed.book.followed_until()
     return {
-        account: _Account(completeness, feed.book.confirmed.of_account(account))
+        account: (
+            completeness,
+            AccountConfirmation(book.confirmed.of_account(account), followed_until.get(account)),
+        )
         for account, completeness in feed.completeness.items()
     }
 
 
-def _confirmations(accounts: Mapping[str, _Account]) -> dict[str, datetime | None]:
-    return {name: account.confirmed_at for name, account in accounts.items()}
+def _confirmations(accounts: _Accounts) -> dict[str, AccountConfirmation]:
+    return {name: confirmation for name, (_, confirmation) in accounts.items()}
+
+
+def _money_of(holding: BrokerPosition) -> tuple[float | None, ...]:
+    return (holding.market_value, holding.unrealized_pnl, holding.daily_pnl)
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:

@@ -1,4 +1,4 @@
-"""When the source of each newest row last confirmed its value, and how old its price is."""
+"""When the source of each row last confirmed it, how old its price is, and newer values."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,7 +13,7 @@ from position_sync_dagster.domain.streamed_holding import (
     OUTSIDE_SESSION,
     ROUNDING,
 )
-from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
+from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 
@@ -39,6 +39,41 @@ _NONE = ValueOrigin.NONE.value
 _ORIGINS = [origin.value for origin in ValueOrigin]
 
 
+_MONEY = ("market_value", "unrealized_pnl", "realized_pnl", "daily_pnl", "value_source")
+_PRICE = ("market_price", "price_kind", "value_time", "note")
+
+
+def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of queued holdings with the values by PnLSingle that were published since.
+
+    The owner of a login publishes such a value a few seconds after it moved, and the drain writes
+    its row later. A row with such a value has no `update_id`: the ledger does not have it yet.
+
+    Args:
+        rows: Rows of `position_updates`: at most one for each account and conid.
+        holdings: Rows of `broker_positions`: at most one for each account and conid.
+    """
+    names = (*_MONEY, "position", "received_at")
+    by_pnl = holdings.filter(pl.col("value_source") == ValueOrigin.PNL_SINGLE.value)
+    found = by_pnl.select(*_KEY, pl.col(names).name.prefix("_"))
+    joined = rows.join(found, on=_KEY, how="left", maintain_order="left")
+    newer = (
+        (pl.col("source") == Source.QUEUE.value)
+        & (pl.col("position") == pl.col("_position"))
+        & (pl.col("_received_at") > pl.col("timestamp"))
+    )
+
+    def replaced(name: str, value: pl.Expr) -> pl.Expr:
+        return pl.when(newer).then(value).otherwise(name).cast(rows.schema[name]).alias(name)
+
+    return joined.with_columns(
+        *(replaced(name, pl.col(f"_{name}")) for name in _MONEY),
+        *(replaced(name, pl.lit(None)) for name in _PRICE),
+        replaced("timestamp", pl.col("_received_at")),
+        replaced("update_id", pl.lit("")),
+    ).select(rows.columns)
+
+
 def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Add to rows when the source of each last confirmed its value, as `confirmed_time` decides.
 
@@ -60,12 +95,12 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
         pl.col(name).eq_missing(pl.col(f"_{name}"))
         for name in ("position", "market_price", "market_value")
     )
-    by_pnl = agree & (pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value)
+    is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
     times = [
         pl.when(no_value).then("timestamp").otherwise("value_time"),
-        pl.when(agree).then("_confirmed_at"),
-        pl.when(agree).then("_value_time"),
-        pl.when(by_pnl).then("_received_at"),
+        pl.when(agree & ~is_pnl).then("_confirmed_at"),
+        pl.when(agree & ~is_pnl).then("_value_time"),
+        pl.when(agree & is_pnl).then("_received_at"),
     ]
     known = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
     is_open = pl.col("position") != 0

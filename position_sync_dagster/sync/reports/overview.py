@@ -21,7 +21,7 @@ from position_sync_dagster.lake.lake import (
 )
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.confirmations import with_priced
+from position_sync_dagster.sync.reports.confirmations import newest_values, with_priced
 from position_sync_dagster.sync.reports.exposure import Split, split
 from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
@@ -127,6 +127,7 @@ def read_book(
     """
     legs = lake.registry.sync.get_all_active()
     reported = all_broker_rows(lake, settings)
+    latest = newest_values(latest, reported)
     priced = with_priced(latest, reported, now, band=settings.value_band)
     if of_strategies:
         is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))

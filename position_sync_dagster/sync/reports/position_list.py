@@ -14,7 +14,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.confirmations import PRICED, with_priced
+from position_sync_dagster.sync.reports.confirmations import PRICED, newest_values, with_priced
 from position_sync_dagster.sync.reports.money import Ages
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
@@ -91,7 +91,8 @@ def read_positions(
     """
     strategy = query.strategy
     legs = lake.registry.sync.get_all_active()
-    found = rows_of_logins(lake.updates.sync.latest(), settings)
+    broker = all_broker_rows(lake, settings)
+    found = newest_values(rows_of_logins(lake.updates.sync.latest(), settings), broker)
     if query.underlying is not None:
         found = found.filter(pl.col("symbol").str.to_uppercase() == query.underlying.upper())
     if query.expiring is not None:
@@ -104,7 +105,7 @@ def read_positions(
         *(pl.col(name).fill_null(0.0) if name == "strike" else name for name in _ORDER),
         nulls_last=True,
     )
-    ordered = with_priced(ordered, all_broker_rows(lake, settings), now, band=settings.value_band)
+    ordered = with_priced(ordered, broker, now, band=settings.value_band)
     if query.sort is not None:
         ordered = _sorted(ordered, query.sort, _matching(lake, legs))
     shown = ordered if query.limit is None else ordered.head(query.limit)

@@ -123,7 +123,8 @@ class BrokerLink:
         if connection is None:
             return []
         farms = [f"data farm {farm} is broken" for farm in sorted(connection.broken_farms)]
-        return farms + connection.feed.problems
+        profits = connection.pnl.problem()
+        return farms + connection.feed.problems + ([profits] if profits else [])
 
     @property
     def fault(self) -> str | None:

@@ -2,12 +2,13 @@
 
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import date
 
 import pytest
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.broker_position import AccountConfirmation, Completeness
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
@@ -105,7 +106,7 @@ async def test_accounts_of_another_trading_mode_do_not_mix(lake, clock):
     assert len(lake.broker_positions.read(LOGIN)) == 1
 
 
-CHANGES = {"accounts_confirmed_at": {}}
+CHANGES = {"accounts": {}}
 
 
 @pytest.mark.in_store
@@ -133,8 +134,8 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
     table.replace(LOGIN, rows)
     assert table.read(LOGIN) == rows
     clock.advance(seconds=60)
-    confirmed = {"DUSIM1": clock.now, "DUSIM2": None}
-    table.update(LOGIN, [holding(clock, 1)], accounts_confirmed_at=confirmed)
+    confirmed = {"DUSIM1": AccountConfirmation(clock.now), "DUSIM2": AccountConfirmation(None)}
+    table.update(LOGIN, [holding(clock, 1)], accounts=confirmed)
     for reader in (table, Lake(lake.path).broker_positions):
         found = {row.key: (row.completeness, row.confirmed_at) for row in reader.read(LOGIN)}
         assert found == {
@@ -145,14 +146,14 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
     assert table.newest_confirmation(LOGIN, clock.now) == clock.now
     # What is known of the account now replaces what was known of it before.
     partial = holding(clock, 2, completeness=Completeness.PARTIAL)
-    table.update(LOGIN, [partial], accounts_confirmed_at=confirmed)
+    table.update(LOGIN, [partial], accounts=confirmed)
     assert {r.completeness for r in table.read(LOGIN)} == {Completeness.PARTIAL}
 
 
 async def test_all_rows_of_a_replacement_are_confirmed_with_their_account(lake, clock):
     rows = [holding(clock, 1), holding(clock, 1, account="DUSIM2")]
-    confirmed = {"DUSIM1": clock.now, "DUSIM2": None}
-    lake.broker_positions.replace(LOGIN, rows, accounts_confirmed_at=confirmed)
+    confirmed = {"DUSIM1": AccountConfirmation(clock.now), "DUSIM2": AccountConfirmation(None)}
+    lake.broker_positions.replace(LOGIN, rows, accounts=confirmed)
     read = lake.broker_positions.read(LOGIN)
     assert [row.confirmed_at for row in read] == [clock.now, None]
 
@@ -164,7 +165,7 @@ async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
     for number in range(3 * FOLD_FILES):
         expected[number % 7] = float(number)
         changed = [holding(clock, number % 7, float(number))]
-        table.update(LOGIN, changed, accounts_confirmed_at={"DUSIM1": clock.now})
+        table.update(LOGIN, changed, accounts={"DUSIM1": AccountConfirmation(clock.now)})
         assert table.table.rows().height <= size + FOLD_FILES
         read = {row.instrument.conid: row.position for row in table.read(LOGIN)}
         assert read == expected
@@ -201,8 +202,8 @@ async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again
     assert len(read) == 1
     before = clock.now
     clock.advance(600)
-    added, later = [holding(clock, 1, account="DUSIM2")], {"DUSIM1": None, "DUSIM2": clock.now}
-    lake.broker_positions.update(LOGIN, added, accounts_confirmed_at=later)
+    added, later = [holding(clock, 1, account="DUSIM2")], {"DUSIM2": AccountConfirmation(clock.now)}
+    lake.broker_positions.update(LOGIN, added, accounts=later)
     assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
     assert len(read) == 2
     # A time from before the clock was set back counts only where there is no other.
@@ -279,7 +280,9 @@ async def test_a_merge_keeps_the_newest_row_of_each_holding(lake, clock, monkeyp
 
 
 async def test_rows_of_an_older_release_are_read_and_changed(tmp_path, clock):
-    added = ("published_version", "account_confirmed_at")
+    added = (
+        "published_version", "account_confirmed_at", "followed", "account_followed_until",
+    )  # fmt: skip
     older = TableSpec(
         name=BROKER_POSITIONS.name,
         version=2,
@@ -298,3 +301,20 @@ async def test_rows_of_an_older_release_are_read_and_changed(tmp_path, clock):
     table.replace(LOGIN, [holding(clock, 1), holding(clock, 2)])
     table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES)
     assert [row.position for row in table.read(LOGIN)] == [3.0, 2.0]
+
+
+async def test_followed_holdings_are_as_new_as_their_account_says(lake, clock):
+    table, first = lake.broker_positions, clock.now
+    rows = [replace(holding(clock, conid), followed=conid < 3) for conid in (1, 2, 3)]
+    table.replace(LOGIN, rows)
+    clock.advance(seconds=4)
+    until = {"DUSIM1": AccountConfirmation(None, clock.now)}
+    table.update(LOGIN, [rows[0]], accounts=until)
+    found = {row.instrument.conid: row.received_at for row in table.read(LOGIN)}
+    assert found == {1: clock.now, 2: clock.now, 3: first}
+    table.update(LOGIN, [replace(rows[1], followed=False)], accounts=until)
+    clock.advance(seconds=4)
+    until = {"DUSIM1": AccountConfirmation(None, clock.now)}
+    table.update(LOGIN, [rows[2]], accounts=until)
+    found = {row.instrument.conid: row.received_at for row in table.read(LOGIN)}
+    assert found == {1: clock.now, 2: first, 3: first}

@@ -47,7 +47,7 @@ def test_an_owner_publishes_with_as_few_requests_after_many_commits(store, clock
     for number in range(COMMITS):
         changed = make_holding(7, clock.now, position=float(number + 1))
         store.proxy.change()
-        version = positions.update("g", [changed], session, accounts_confirmed_at={})
+        version = positions.update("g", [changed], session, accounts={})
         taken.append(len(store.proxy.change()))
         assert version is not None
     assert sorted(taken)[COMMITS // 2] <= REQUESTS, taken

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import (
+    AccountConfirmation,
+    BrokerPosition,
+    Completeness,
+)
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.lake import broker_positions
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
@@ -87,7 +91,7 @@ def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_that_alone(lake, 
         clock.advance(1)
         read.clear()
         fill = replace(held[conid - 1], position=5.0, received_at=clock.now)
-        table.update(LOGIN, [fill], accounts_confirmed_at={ACCOUNT: clock.now})
+        table.update(LOGIN, [fill], accounts={ACCOUNT: AccountConfirmation(clock.now)})
         assert read == []
         assert written(table.table) == 1
         assert table.read(LOGIN)[conid - 1].position == 5.0

@@ -19,6 +19,7 @@ Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
+PUT, STOCK, FUTURE = 921000002, 920000001, 920000002
 UNSET = 1.7976931348623157e308
 
 
@@ -275,6 +276,67 @@ async def test_the_profit_of_an_account_may_be_unset_silent_or_refused(
     await post("account_pnl", status=422, account=FIRST, answer="maybe")
     await post("account_pnl", account=FIRST)
     await eventually(lambda: pnl.dailyPnL != UNSET)
+
+
+async def test_the_profit_of_a_position_may_be_anything_else_than_its_value(
+    connect_ib: ConnectIB,
+    controlled: Controlled,
+    eventually: Eventually,
+) -> None:
+    sim, post = await controlled(pnl_interval_s=0.05)
+    ib = await connect_ib(sim)
+    codes = codes_of(ib)
+    pnl = ib.reqPnLSingle(FIRST, "", PUT)
+    await eventually(lambda: math.isfinite(pnl.value) and pnl.value)
+    said = {"account": FIRST, "conid": PUT}
+    await post("position_pnl", **said, answer="unset")
+    await eventually(lambda: pnl.value == pnl.dailyPnL == pnl.unrealizedPnL == UNSET)
+    await post("position_pnl", **said, answer="other")
+    await eventually(lambda: pnl.position == -2)
+    await post("position_pnl", **said, answer="closed")
+    await eventually(lambda: (pnl.position, pnl.value) == (0, 0))
+    await post("position_pnl", **said, answer="yesterday")
+    await eventually(lambda: pnl.value)
+    daily = pnl.dailyPnL
+    await post("quote", conid=PUT, mark=40.0)
+    await eventually(lambda: pnl.value == -12_000)
+    assert pnl.dailyPnL == daily
+    await post("position_pnl", **said, answer="frozen")
+    await post("quote", conid=PUT, mark=50.0)
+    await post("position_pnl", account=FIRST, answer="ended")
+    ib.cancelPnLSingle(FIRST, "", PUT)
+    pnl = ib.reqPnLSingle(FIRST, "", PUT)
+    await eventually(lambda: pnl.value == -12_000)
+    await post("position_pnl", **said, answer="refused")
+    await eventually(lambda: 321 in codes)
+    assert sim.stats()["pnl_subscriptions"] == 0
+    await post("position_pnl", status=422, **said, answer="maybe")
+
+
+async def test_subscriptions_of_positions_may_be_few_and_portfolio_rows_none(
+    connect_ib: ConnectIB,
+    controlled: Controlled,
+    eventually: Eventually,
+) -> None:
+    sim, post = await controlled(pnl_interval_s=0.05)
+    ib = await connect_ib(sim)
+    codes = codes_of(ib)
+    await post("position_pnl_limit", limit=1)
+    first = ib.reqPnLSingle(FIRST, "", PUT)
+    await eventually(lambda: first.value)
+    ib.reqPnLSingle(FIRST, "", STOCK)
+    await eventually(lambda: 321 in codes)
+    await post("position_pnl_limit", limit=1, refused=False)
+    silent = ib.reqPnLSingle(SECOND, "", FUTURE)
+    await post("portfolio_rows", account=SECOND, sent=False)
+    await download(ib, SECOND)
+    assert not ib.portfolio(SECOND)
+    assert not math.isfinite(silent.value) or not silent.value
+    await post("position_pnl_limit", status=422, limit=-1)
+    await post("portfolio_rows", account=SECOND)
+    ib.client.reqAccountUpdates(False, SECOND)
+    await download(ib, SECOND)
+    await eventually(lambda: ib.portfolio(SECOND))
 
 
 async def test_account_values_come_in_the_base_currency_and_by_currency_with_their_sum(

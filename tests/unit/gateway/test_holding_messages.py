@@ -7,7 +7,7 @@ import pytest
 from ib_async import IB
 
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.gateway.accounts.portfolio_rows import PnlSubscriptions
+from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
 from tests.support.holdings import make_book
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -25,9 +25,11 @@ class Subscribed:
         self.book.put_position("DU1", stock, -2.0, None)
         ib.client.getReqId = lambda: 4
         ib.client.reqPnLSingle = ib.client.cancelPnLSingle = lambda *_request: None
-        self.subscriptions = PnlSubscriptions(ib, self.book)
+        ib.isConnected = lambda: True
+        self.subscriptions = PnlSubscriptions(ib, self.book, silence_s=30.0)
         self.valued = self.subscriptions.watch()
-        self.subscriptions.keep("test", {KEY})
+        self.subscriptions.keep("test", [KEY])
+        self.subscriptions.step()
         self.read = ib.client.decoder.interpret
 
 
@@ -58,14 +60,15 @@ async def test_a_profit_message_is_read_for_the_request_that_it_names(subscribed
     assert subscribed.subscriptions.take_fresh()
 
 
-async def test_a_profit_message_without_a_value_is_fresh_and_values_nothing(subscribed):
+async def test_a_profit_message_without_a_value_is_not_fresh_and_values_nothing(subscribed):
     subscribed.read([*SENT[:6], UNSET])
-    assert subscribed.subscriptions.take_fresh()
+    assert not subscribed.subscriptions.take_fresh()
     assert not subscribed.valued.take()
     assert subscribed.book.get(KEY).market_value is None
 
 
 async def test_a_profit_message_that_comes_after_the_end_of_its_subscription_is_ignored(subscribed):
     subscribed.subscriptions.keep("test", ())
+    subscribed.subscriptions.step()
     subscribed.read(SENT)
     assert subscribed.book.get(KEY).market_value is None

@@ -25,6 +25,7 @@ chains:
      strikes: {start: 400, stop: 899, step: 1}}
 positions: [{account: DUSIM0001, chain: spy, quantities: [1]}]
 """
+TEN_LINES = {"max_lines": 10, "reserved_lines": 0, "pnl_subscriptions": 0}
 PNL_SINGLE, MARKET_DATA, POSITIONS, ACCOUNT = 94, 1, 61, 6
 
 
@@ -73,7 +74,7 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(
 ):
     simulate, streaming, legs = stream_large
     await legs(1)
-    async with simulate(book) as sim, streaming(sim) as (streamer, _received):
+    async with simulate(book) as sim, streaming(sim, pnl_subscriptions=0) as (streamer, _received):
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
         conid, table = FIRST + 1_500, lake.broker_positions.table
         before = set(table.snapshot(data_files)["path"])
@@ -101,7 +102,7 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
     monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     simulate, streaming, legs = stream_large
     await legs(1)
-    async with simulate(book) as sim, streaming(sim) as (streamer, received):
+    async with simulate(book) as sim, streaming(sim, pnl_subscriptions=0) as (streamer, received):
         await eventually(lambda: received.newest(A, FIRST) and _enough(lake, HOLDINGS - 1))
         batch = await lake.queue.claim_batch(2 * HOLDINGS)
         await lake.queue.mark_success([request.request_id for request in batch])
@@ -132,7 +133,7 @@ async def test_a_list_without_an_end_closes_none_of_the_holdings(
     await legs(1)
     async with (
         simulate(book) as sim,
-        streaming(sim, gateway_timeout_s=2.0) as (streamer, received),
+        streaming(sim, gateway_timeout_s=2.0, pnl_subscriptions=0) as (streamer, received),
     ):
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
         asked = sim.stats()["requests"]["17"]["reqPositions"]
@@ -153,7 +154,7 @@ async def test_odd_holdings_are_kept_as_they_were_and_the_others_follow(
     async with simulate(book) as sim:
         for n in range(50):
             sim.holding(A, FIRST + n, "nan")
-        async with streaming(sim) as (streamer, _received):
+        async with streaming(sim, pnl_subscriptions=0) as (streamer, _received):
             await eventually(lambda: _enough(lake, HOLDINGS - 50))
             assert len(await positions(lake, streamer)) == HOLDINGS - 50
             sim.fill(A, FIRST + 700, 2)
@@ -179,7 +180,10 @@ async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
     ]  # fmt: skip
     async with (
         simulate(book) as sim,
-        streaming(sim, max_lines=10, reserved_lines=0) as (streamer, _received),
+        streaming(sim, max_lines=10, reserved_lines=0, pnl_subscriptions=0) as (
+            streamer,
+            _received,
+        ),
     ):
         await eventually(lambda: _enough(lake, HOLDINGS))
         before = (await lake.queue.overview()).version
@@ -205,9 +209,12 @@ async def test_after_1101_positions_and_lines_are_requested_before_profits(
     await legs(ACTIVE)
     async with (
         simulate(book) as sim,
-        streaming(sim, max_lines=10, reserved_lines=0) as (streamer, _received),
+        streaming(sim, max_lines=10, reserved_lines=0, pnl_subscriptions=0) as (
+            streamer,
+            _received,
+        ),
     ):
-        await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE)
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE - 10)
         assert sum(s is LegState.OVERFLOW for s in streamer.routes.values()) == ACTIVE - 10
         sent, send = [], Client.send
 
@@ -220,9 +227,9 @@ async def test_after_1101_positions_and_lines_are_requested_before_profits(
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.connectivity("restored_data_lost")
         await eventually(lambda: streamer.state is SessionState.LIVE)
-        await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE)
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE - 10)
         first = sent.index(PNL_SINGLE)
-        assert sent.count(PNL_SINGLE) == ACTIVE
+        assert sent.count(PNL_SINGLE) == ACTIVE - 10
         assert POSITIONS in sent[:first]
         assert sent[:first].count(MARKET_DATA) == 10
         monkeypatch.undo()

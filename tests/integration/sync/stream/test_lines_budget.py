@@ -333,7 +333,7 @@ async def crowd(tmp_path, lake, settings_for, monkeypatch, eventually):
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,
-            settings=settings_for(sim),
+            settings=settings_for(sim, pnl_subscriptions=0),
             tables=StreamTables(contracts=lake.contracts),
         )
         await streamer.start()

@@ -525,7 +525,7 @@ async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(
 async def test_an_account_without_a_value_is_not_downloaded_again_and_again(
     simulate, streaming, lake, eventually, monkeypatch
 ):
-    async with simulate() as sim, streaming(sim) as (streamer, _received):
+    async with simulate() as sim, streaming(sim, pnl_subscriptions=0) as (streamer, _received):
         await eventually(lambda: queued(lake))
         feed = (await connection_of(streamer)).feed
 
@@ -549,7 +549,7 @@ async def test_two_streamers_share_the_profit_feeds_of_legs_without_a_line(
     async with simulate(pnl_interval_s=0.1) as sim:
         for conid in (PUT, STOCK):
             await lake.registry.add_active(**leg(conid))
-        settings = settings_for(sim, max_lines=2, reserved_lines=1)
+        settings = settings_for(sim, max_lines=2, reserved_lines=1, pnl_subscriptions=0)
         streamers = [
             IBPositionStreamer(lake.registry, manager=IBConnectionManager(settings))
             for _ in range(2)

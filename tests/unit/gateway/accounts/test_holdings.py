@@ -140,8 +140,82 @@ def test_a_profit_message_is_merged_if_it_belongs_to_the_quantity_held(book, pos
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     book.put_pnl(KEY, pnl(6300.0, position=position))
     assert book.get(KEY).daily_pnl == (5.0 if merged else None)
-    book.clear_daily_pnl(KEY)
+    book.forget_pnl(KEY)
     assert book.get(KEY).daily_pnl is None
+
+
+def test_a_portfolio_row_gives_the_value_once_the_profit_messages_have_ended(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=5)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    holding = book.get(KEY)
+    assert (holding.market_value, holding.daily_pnl, holding.followed) == (6300.0, 5.0, True)
+    assert holding.average_cost == 600.0
+    clock.advance(seconds=1)
+    assert (book.get(KEY).market_value, book.get(KEY).followed) == (6300.0, False)
+    assert not book.take_missed()
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    holding = book.get(KEY)
+    assert (holding.market_value, holding.daily_pnl) == (6200.0, None)
+    assert (book.take_missed(), book.take_missed()) == ({KEY}, set())
+
+
+def test_a_daily_profit_stays_while_the_account_feed_gives_the_same_value(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6200.004))
+    clock.advance(hours=1)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    holding = book.get(KEY)
+    assert (holding.value_source, holding.daily_pnl) == (ValueOrigin.PORTFOLIO, 5.0)
+    assert not book.take_missed()
+
+
+def test_a_value_that_stands_still_while_portfolio_rows_move_does_not_count(book, clock):
+    def row(value):
+        clock.advance(minutes=3)
+        assert book.put_pnl(KEY, pnl(6300.0)) or book.get(KEY).market_value != 6300.0
+        book.put_portfolio(KEY, LISTED, 10.0, VALUES | {"market_value": value})
+        return book.get(KEY)
+
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    assert row(6250.0).market_value == 6300.0  # it may have been 6,250 three minutes ago
+    assert row(6250.0).market_value == 6300.0
+    assert row(6290.0).market_value == 6300.0  # within the band
+    holding = row(7000.0)
+    assert (holding.market_value, holding.daily_pnl) == (7000.0, None)
+    assert book.take_missed() == {KEY}
+    assert row(7100.0).market_value == 7100.0
+    assert book.put_pnl(KEY, pnl(7120.0))
+    assert book.get(KEY).market_value == 7120.0
+
+
+def test_a_daily_profit_that_stands_still_while_the_value_moves_does_not_count(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    book.put_pnl(KEY, pnl(6400.0))
+    assert book.get(KEY).daily_pnl == 5.0  # within the band
+    book.put_pnl(KEY, pnl(6600.0))
+    assert (book.get(KEY).market_value, book.get(KEY).daily_pnl) == (6600.0, None)
+    book.put_pnl(KEY, PnlValues(10.0, 305.0, UNSET, UNSET, 6600.0))
+    assert book.get(KEY).daily_pnl == 305.0
+
+
+def test_followed_holdings_are_confirmed_until_the_oldest_of_their_messages(book, clock):
+    other = (ACCOUNT, 8)
+    instrument = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
+    for one in (LISTED, instrument):
+        book.put_position(ACCOUNT, one, 10.0, 600.0)
+    assert book.followed_until() == {}
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=2)
+    book.put_pnl(other, pnl(10.0))
+    assert book.followed_until() == {ACCOUNT: START}
+    clock.advance(seconds=4)
+    assert book.followed_until() == {ACCOUNT: START + timedelta(seconds=2)}
+    clock.advance(seconds=4)
+    assert book.followed_until() == {}
 
 
 def test_a_profit_message_without_a_value_is_left_out(book):
@@ -161,7 +235,7 @@ def test_a_profit_message_is_as_old_as_its_arrival(book, clock):
     arrived = clock.now
     clock.advance(minutes=1)
     book.confirmed.confirm(ACCOUNT)
-    assert list(changes.take()) == [KEY]
+    assert (list(changes.take()), list(book.profits)) == ([], [KEY])
     (listed,), (of_conid,), holding = book.holdings, book.of_conid(7), book.get(KEY)
     assert listed == of_conid == holding
     assert (holding.received_at, holding.confirmed_at) == (arrived, clock.now)
@@ -174,7 +248,7 @@ def test_a_profit_message_is_as_old_as_its_arrival(book, clock):
     [
         lambda book: book.put_position(ACCOUNT, LISTED, 11.0, 600.0),
         lambda book: book.put_position(ACCOUNT, LISTED, 0.0, None),
-        lambda book: book.put_portfolio(KEY, LISTED, 10.0, VALUES),
+        lambda book: book.put_portfolio(KEY, LISTED, 11.0, VALUES),
         lambda book: book.close_absent(set()),
     ],
 )
@@ -247,8 +321,8 @@ def test_a_profit_message_confirms_as_of_its_arrival_while_the_gateway_has_ib(
     book.put_pnl(KEY, pnl(6300.0))
     clock.advance(seconds=5)
     connectivity.take(GatewayCode.CONNECTIVITY_LOST, "lost")
-    book.put_pnl(KEY, pnl(6400.0))
-    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6400.0, START)
+    assert not book.put_pnl(KEY, pnl(6400.0))
+    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6300.0, START)
     connectivity.take(GatewayCode.RESTORED_DATA_KEPT, "restored")
     assert book.get(KEY).confirmed_at == START
 
@@ -261,7 +335,7 @@ def test_a_look_at_a_holding_changes_nothing(book, clock):
     before = book.reported()[KEY]
     changes = book.watch_all()
     assert book.get(KEY) == book.holdings[0] == book.get(KEY)
-    assert (book.reported()[KEY] is before, changes.take()) == (True, {})
+    assert (book.reported()[KEY], changes.take()) == (before, {})
 
 
 def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clock):

@@ -9,7 +9,8 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.stream import router as module
-from position_sync_dagster.sync.stream.router import RouteLog, Routes
+from position_sync_dagster.sync.stream.followed_holdings import Routes
+from position_sync_dagster.sync.stream.router import RouteLog
 from tests.support.holdings import make_book
 
 STREAMED, OVERFLOW, MONITORED, CLOSED = (

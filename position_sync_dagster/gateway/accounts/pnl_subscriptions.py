@@ -1,0 +1,372 @@
+"""Subscriptions to profit and loss, which take no line: of accounts, and of single holdings.
+
+One that is refused, or that brings no message, is requested again.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from math import inf
+from random import Random
+
+from ib_async import IB, PnL
+
+from position_sync_dagster.domain.broker_position import Key, key_of
+from position_sync_dagster.domain.line_allocation import PROBE_STEP, LineLimit
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
+from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
+from position_sync_dagster.gateway.codes import MessageType, is_notice
+from position_sync_dagster.gateway.ib_async_internals import account_pnl_request, forget_account_pnl
+
+logger = logging.getLogger(__name__)
+
+NEW_AT_ONCE = 10
+"""Maximum number of accounts subscribed in one step: the gateway takes 50 messages a second, and
+market data come first."""
+
+LONGEST_S = 900.0
+JITTER = (0.8, 1.2)
+
+
+@dataclass(slots=True)
+class _Subscription:
+    """The state of one account.
+
+    Attributes:
+        due_at: When it is requested, or requested again unless a message comes before.
+        attempts: Requests in a row that brought no value.
+    """
+
+    due_at: float = -inf
+    attempts: int = 0
+
+
+class AccountPnlSubscriptions:
+    """Keeps one `reqPnL` for each account.
+
+    A subscription that is refused, or that brings no message, is requested again after a delay
+    that doubles each time. ib_async refuses a second request of the same account until the first
+    one is cancelled or forgotten.
+
+    Args:
+        on_pnl: Called with each message.
+        on_refused: Called with an account whose subscription ended with an error.
+        silence_s: The first delay, in seconds.
+    """
+
+    def __init__(
+        self,
+        ib: IB,
+        accounts: Iterable[str],
+        *,
+        on_pnl: Callable[[PnL], None],
+        on_refused: Callable[[str], None],
+        silence_s: float,
+    ) -> None:
+        self._ib = ib
+        self._subscriptions = {account: _Subscription() for account in accounts}
+        self._on_pnl = on_pnl
+        self._on_refused = on_refused
+        self._backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
+        self._random = Random()  # noqa: S311 - jitter of a delay
+        ib.pnlEvent += self._on_message
+        ib.errorEvent += self._on_error
+
+    def step(self) -> None:
+        """Request the accounts that are due, the next few of them."""
+        if not self._ib.isConnected():
+            return
+        now = time.monotonic()
+        due = [account for account, one in self._subscriptions.items() if one.due_at <= now]
+        for account in due[:NEW_AT_ONCE]:
+            self._request(account)
+
+    def restored(self) -> None:
+        """Expect a message of each account; an account without one is requested again."""
+        for one in self._subscriptions.values():
+            one.attempts = max(one.attempts, 1)
+            one.due_at = min(one.due_at, time.monotonic() + self._delay_s(one))
+
+    def dropped(self) -> None:
+        """Make all of them due: the gateway dropped them (code 1101)."""
+        for account in self._subscriptions:
+            forget_account_pnl(self._ib, account)
+            self._subscriptions[account] = _Subscription()
+
+    def _request(self, account: str) -> None:
+        if account_pnl_request(self._ib, account) is not None:
+            self._ib.cancelPnL(account)
+        self._ib.reqPnL(account)
+        one = self._subscriptions[account]
+        one.attempts += 1
+        one.due_at = time.monotonic() + self._delay_s(one)
+
+    def _delay_s(self, one: _Subscription) -> float:
+        return self._backoff.delay_s(one.attempts, self._random)
+
+    def _on_message(self, pnl: PnL) -> None:
+        one = self._subscriptions.get(pnl.account)
+        if one is not None and not pnl.modelCode:
+            one.due_at, one.attempts = inf, 0
+            self._on_pnl(pnl)
+
+    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        if request < 0 or is_notice(code):
+            return
+        for account, one in self._subscriptions.items():
+            if account_pnl_request(self._ib, account) == request:
+                # No cancel: the gateway has forgotten the request, and would answer 300.
+                forget_account_pnl(self._ib, account)
+                one.attempts = max(one.attempts, 1)
+                one.due_at = time.monotonic() + self._delay_s(one)
+                self._on_refused(account)
+
+
+PNL_VALUE = 6
+"""The place of the value among the fields of a PnLSingle message; it is the last that is read."""
+
+HOLDINGS_AT_ONCE = 20
+"""Maximum number of holdings requested in one step: half of what the whole process may send in a
+second. None is requested while other messages wait to be sent."""
+
+SIGNS = PROBE_STEP
+"""So many first requests in a row without an answer mean that the gateway follows no more
+holdings."""
+
+MOST = 100_000
+"""More holdings than any login has: no limit is published."""
+
+PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
+"""Delays before more holdings are tried than the gateway was found to follow."""
+
+
+@dataclass(slots=True)
+class _Single(_Subscription):
+    """The state of one holding.
+
+    Attributes:
+        key: The holding.
+        request: The id of its request as sent; None while the gateway has none.
+        number: How many holdings were requested before it.
+        answered: Whether a message has come since the gateway dropped its subscriptions last.
+    """
+
+    key: Key = ("", 0)
+    request: str | None = None
+    number: int = 0
+    answered: bool = False
+
+
+class PnlSubscriptions:
+    """Subscribes to the values of some holdings, which come about once a second, without a line.
+
+    The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
+    not know (recorded: ibkr-go pnl_single.txt). A subscription that is refused or silent, or whose
+    values do not count, is requested again after a delay that doubles each time. ib_async refuses a
+    second request of the same holding until the first one is cancelled or forgotten.
+
+    How many holdings a gateway follows is published nowhere: it is learned when new requests are
+    refused or stay silent.
+
+    Args:
+        ib: The connection.
+        book: Gets the values.
+        silence_s: The first delay, in seconds.
+        monotonic: The clock of every interval, in seconds.
+    """
+
+    def __init__(
+        self,
+        ib: IB,
+        book: HoldingsBook,
+        *,
+        silence_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ib = ib
+        self._book = book
+        self._monotonic = monotonic
+        self._backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
+        self._random = Random()  # noqa: S311 - jitter of a delay
+        self._wanted: dict[object, tuple[Key, ...]] = {}
+        self._singles: dict[Key, _Single] = {}
+        self._by_request: dict[str, _Single] = {}
+        self._numbers = self._last_answered = 0
+        self._fresh = False
+        self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
+        self.limit = LineLimit(configured=MOST, reserve=0, wait=PROBE_WAIT)
+        ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
+        ib.errorEvent += self._on_error
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """Return the (account, conid) that are subscribed or requested."""
+        return frozenset(key for key, one in self._singles.items() if one.request is not None)
+
+    @property
+    def wanted(self) -> list[Key]:
+        """Return the (account, conid) that an owner wants, the most important ones first."""
+        return list(dict.fromkeys(key for keys in self._wanted.values() for key in keys))
+
+    def problem(self) -> str | None:
+        """Return that the gateway follows fewer holdings than it should; None if it does not."""
+        wanted, given = len(self.wanted), self.limit.given
+        if given is None or wanted <= self.limit.lines:
+            return None
+        return (
+            f"the gateway gives the profit (PnLSingle) of {given} holdings of {wanted}; more are "
+            "tried from time to time"
+        )
+
+    def keep(self, owner: object, keys: Iterable[Key]) -> None:
+        """Subscribe to exactly these holdings for an owner, besides those of other owners.
+
+        `step` sends the requests.
+
+        Args:
+            owner: The owner.
+            keys: The holdings, the most important ones first.
+        """
+        self._wanted[owner] = tuple(keys)
+
+    def release(self, owner: object) -> None:
+        """Cancel the subscriptions that only this owner wanted."""
+        if self._wanted.pop(owner, None) and self._ib.isConnected():
+            self._end_all_but(self.wanted)
+
+    def step(self) -> None:
+        """Cancel what nobody wants any more, and request the holdings that are due."""
+        if not self._ib.isConnected():
+            return
+        now = self._monotonic()
+        for key in self._book.take_missed() & self._singles.keys():
+            self._expect(self._singles[key], now)
+        self._learn(now)
+        answered = sum(one.answered for one in self._singles.values())
+        self.limit = self.limit.probed(answered, now)
+        wanted = self.wanted[: self.limit.lines]
+        self._end_all_but(wanted)
+        if ib_async_internals.unsent_messages(self._ib):
+            return
+        for key in wanted:
+            if key not in self._singles:
+                self._singles[key] = _Single(key=key_of(*key))
+        due = (one for one in map(self._singles.__getitem__, wanted) if one.due_at <= now)
+        for one in islice(due, HOLDINGS_AT_ONCE):
+            self._request(one, now)
+
+    def restored(self) -> None:
+        """Expect a message of each holding: one without is requested again (code 1102).
+
+        Until it comes, the daily profit of before the interruption does not count.
+        """
+        now = self._monotonic()
+        for key, one in self._singles.items():
+            self._book.forget_pnl(key)
+            self._expect(one, now)
+
+    def dropped(self) -> None:
+        """Forget all of them: the gateway dropped them (code 1101).
+
+        Sends nothing: positions and lines are requested first, then `step` subscribes again.
+        """
+        for one in self._singles.values():
+            self._forget(one)
+        self._singles.clear()
+
+    def watch(self) -> PendingChanges[Key, None]:
+        """Collect from now on which holdings get a new profit or value."""
+        return self._valued.watch()
+
+    def take_fresh(self) -> bool:
+        """Return whether a message came since the last call."""
+        fresh, self._fresh = self._fresh, False
+        return fresh
+
+    def _learn(self, now: float) -> None:
+        """Learn the limit: the newest first requests, several in a row, brought no answer."""
+        unanswered = [
+            one
+            for one in self._singles.values()
+            if one.number > self._last_answered
+            and not one.answered
+            and one.attempts
+            and (one.request is None or one.attempts > 1 or one.due_at <= now)
+        ]
+        if len(unanswered) >= SIGNS:
+            answered = sum(one.answered for one in self._singles.values())
+            self.limit = self.limit.refused(answered, now)
+            logger.info("the gateway follows %d holdings (PnLSingle), and no more", answered)
+            for one in unanswered:
+                one.attempts, one.due_at = 0, -inf
+
+    def _request(self, one: _Single, now: float) -> None:
+        account, conid = one.key
+        self._cancel(one)
+        if not one.attempts:
+            self._numbers += 1
+            one.number = self._numbers
+        self._ib.reqPnLSingle(account, "", conid)
+        one.request = str(ib_async_internals.pnl_single_request(self._ib, account, conid))
+        self._by_request[one.request] = one
+        one.attempts += 1
+        one.due_at = now + self._delay_s(one)
+
+    def _expect(self, one: _Single, now: float) -> None:
+        """Request a holding again unless a message that counts comes before."""
+        one.attempts = max(one.attempts, 1)
+        one.due_at = min(one.due_at, now + self._delay_s(one))
+
+    def _delay_s(self, one: _Single) -> float:
+        return self._backoff.delay_s(one.attempts, self._random)
+
+    def _end_all_but(self, wanted: Iterable[Key]) -> None:
+        for key in self._singles.keys() - set(wanted):
+            one = self._singles.pop(key)
+            self._cancel(one)
+            self._book.forget_pnl(key)
+
+    def _cancel(self, one: _Single) -> None:
+        if one.request is not None:
+            account, conid = one.key
+            self._ib.cancelPnLSingle(account, "", conid)
+            del self._by_request[one.request]
+            one.request = None
+
+    def _forget(self, one: _Single) -> None:
+        """Forget a request without a message: the gateway has ended it."""
+        account, conid = one.key
+        if one.request is not None:
+            ib_async_internals.forget_pnl_single(self._ib, account, conid)
+            del self._by_request[one.request]
+            one.request = None
+        self._book.forget_pnl(one.key)
+
+    def _read(self, fields: list[str]) -> bool:
+        one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
+        if one is None:
+            return False
+        try:
+            sent = PnlValues(*[float(text or 0) for text in fields[2 : PNL_VALUE + 1]])
+        except ValueError:
+            return False
+        if not one.answered:
+            one.answered = True
+            self._last_answered = max(self._last_answered, one.number)
+        if self._book.put_pnl(one.key, sent):
+            one.due_at, one.attempts = inf, 0
+            self._fresh = True
+            self._valued.note(one.key, None)
+        elif one.due_at == inf:
+            self._expect(one, self._monotonic())
+        return True
+
+    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        one = self._by_request.get(str(request))
+        if one is not None and not is_notice(code):
+            self._forget(one)
+            one.due_at = self._monotonic() + self._delay_s(one)

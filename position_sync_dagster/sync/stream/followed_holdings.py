@@ -1,0 +1,184 @@
+"""The routes of the holdings, and those that are followed by PnLSingle, which takes no line."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.line_allocation import largest
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.memory_and_threads import rest_s
+from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteChanges:
+    """Holdings that enter or leave the route STREAMED.
+
+    Attributes:
+        streamed: Those that are streamed from now on.
+        closed: Those that were streamed and are closed now.
+        left: Those that were streamed and go to the queue now.
+    """
+
+    streamed: list[Key]
+    closed: list[Key]
+    left: list[Key]
+
+
+class Routes:
+    """The route of each holding on the present connection.
+
+    Attributes:
+        states: (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED.
+        streamed, overflow: The holdings with that route.
+        unqueued: Holdings that lost their line, or became active without one, and are not queued
+            yet. While there are any, the next step routes and queues again.
+        version: The number of changes of the routes.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove all routes: the connection is new, or lost its data."""
+        self.version += 1
+        self.states: dict[Key, LegState] = {}
+        self.streamed: set[Key] = set()
+        self.overflow: set[Key] = set()
+        self.unqueued: set[Key] = set()
+
+    def outdated(self, book: HoldingsBook, keys: Iterable[Key]) -> set[Key]:
+        """Return the holdings that are new, or were opened or closed since they were routed."""
+        found = set()
+        for key in keys:
+            position, state = book.position(key), self.states.get(key)
+            if position is None:
+                continue
+            if state is None or (state is LegState.CLOSED) != (position == 0):
+                found.add(key)
+        return found
+
+    def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
+        """Set the routes of these holdings; return those that enter or leave STREAMED."""
+        changes, changed = RouteChanges(streamed=[], closed=[], left=[]), dict[Key, LegState]()
+        for key, state in states.items():
+            before = self.states.get(key)
+            if state is before:
+                continue
+            changed[key] = state
+            if state is LegState.STREAMED:
+                changes.streamed.append(key)
+            elif before is LegState.STREAMED and state is LegState.CLOSED:
+                changes.closed.append(key)
+            elif before is LegState.STREAMED:
+                changes.left.append(key)
+                self.unqueued.add(key)
+            elif before and state is LegState.OVERFLOW:
+                self.unqueued.add(key)
+        if changed:
+            self.states |= changed
+            self.version += 1
+            for found, sought in (
+                (self.streamed, LegState.STREAMED),
+                (self.overflow, LegState.OVERFLOW),
+            ):
+                found.difference_update(changed)
+                found.update(key for key, state in changed.items() if state is sought)
+        self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
+        return changes
+
+
+PUBLISH_S = 4.0
+"""Minimum seconds between two publications of the values of PnLSingle; slow commits make it
+longer."""
+
+MOVED_S = 60.0
+"""Minimum seconds between two times at which monitored holdings whose values moved are queued: each
+time, a drain run follows. Readers see the published values in the meantime."""
+
+CHOOSE_S = 60.0
+"""Seconds after which the holdings to follow are chosen again by their values."""
+
+MAX_STREAMED = 250
+"""Maximum number of streamed holdings that are followed."""
+
+
+class FollowedHoldings:
+    """Follows holdings by PnLSingle, publishes their values, and queues those that are due.
+
+    Legs without a line come first, which are queued at each interval; then streamed holdings, for
+    their daily profit and a second value that shows a dead line; then the monitored holdings with
+    the largest values, which are queued when their value moved.
+    """
+
+    def __init__(
+        self, publisher: Publisher, *, settings: Settings, monotonic: Callable[[], float]
+    ) -> None:
+        self._publisher = publisher
+        self._interval_s = settings.overflow_interval_s
+        self._monotonic = monotonic
+        self._max_monitored = settings.pnl_subscriptions
+        self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
+        self._chosen_as_of: int | None = None
+        self._monitored: list[Key] = []
+
+    async def step(
+        self,
+        connection: GatewayConnection,
+        routes: Routes,
+        publish: Callable[[], Awaitable[None]],
+        *,
+        may_queue: bool,
+    ) -> None:
+        """Subscribe to the values of holdings; publish and queue them when that is due.
+
+        Args:
+            publish: Writes `broker_positions`.
+            may_queue: False while a download runs, which may queue every holding anyway. Until
+                the first one has ended, no monitored holding is followed: their values are unknown.
+        """
+        legs, now = routes.overflow, self._monotonic()
+        self._choose(connection, routes, now, values_known=may_queue)
+        connection.pnl.step()
+        queue_now = bool(legs) and may_queue and now >= self._queue_at
+        if queue_now or ((legs or self._monitored) and now >= self._publish_at):
+            wanted = queue_now or self._monitored or await self._publisher.requests_wait()
+            if wanted and connection.pnl.take_fresh():
+                await publish()
+            ended = self._monotonic()
+            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now))
+        if queue_now:
+            self._queue_at = now + self._interval_s
+            await self._publisher.enqueue(routes.states, legs)
+        if may_queue and now >= self._moved_at and self._publisher.moved:
+            self._moved_at = now + MOVED_S
+            await self._publisher.enqueue_moved(routes.states)
+
+    def _choose(
+        self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
+    ) -> None:
+        """Choose the holdings to follow, when routes changed or values may have."""
+        due = values_known and now >= self._choose_at
+        if routes.version == self._chosen_as_of and not due:
+            return
+        self._chosen_as_of = routes.version
+        if due:
+            self._choose_at = now + CHOOSE_S
+        monitored = [key for key, state in routes.states.items() if state is LegState.MONITORED]
+        if values_known:
+            values = connection.feed.book.values(monitored)
+            self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
+        else:
+            still = set(monitored)
+            self._monitored = [key for key in self._monitored if key in still]
+        streamed = sorted(routes.streamed)[:MAX_STREAMED]
+        connection.pnl.keep(self, [*sorted(routes.overflow), *streamed, *self._monitored])
+
+    def release(self, connection: GatewayConnection) -> None:
+        """End the subscriptions that only this stream needs."""
+        connection.pnl.release(self)
+        self._chosen_as_of, self._monitored = None, []

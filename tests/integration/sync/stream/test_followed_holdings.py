@@ -1,0 +1,280 @@
+"""Holdings without a line that PnLSingle follows: values seconds old, and unkind gateways."""
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.update import Source, ValueOrigin
+from position_sync_dagster.gateway.accounts import holdings, pnl_subscriptions
+from position_sync_dagster.sync.drain.broker_view import BrokerView
+from position_sync_dagster.sync.drain.worker import QueueWorker
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
+from position_sync_dagster.sync.stream import followed_holdings
+
+A, B = "DUSIM0001", "DUSIM0002"
+PUT, ES_PUT, SPX_PUT, FUTURE = 921000002, 921000005, 921000006, 920000002
+OPEN = 9
+STILL = {"autostep": True, "tick_interval_s": 3600.0}
+
+
+@pytest.fixture
+def following(simulate, streaming, monkeypatch):
+    """Stream the small book without an active leg, with short intervals."""
+    monkeypatch.setattr(followed_holdings, "PUBLISH_S", 0.1)
+    monkeypatch.setattr(followed_holdings, "MOVED_S", 0.2)
+    monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
+
+    @asynccontextmanager
+    async def run(prepare=lambda sim: None, *, simulator=None, **settings):
+        async with simulate(**{"pnl_interval_s": 0.05} | (simulator or {})) as sim:
+            prepare(sim)
+            usual = {
+                "line_silence_s": 0.5,
+                "account_quiet_s": 0.5,
+                "refresh_interval_s": 0.5,
+                "monitored_move_amount": 0.01,
+            }
+            async with streaming(sim, **usual | settings) as (streamer, _received):
+                yield sim, streamer
+
+    return run
+
+
+@pytest.fixture
+def published(lake, eventually):
+    """Return what is published of a holding, when it fulfils a condition."""
+
+    async def wait(streamer, key, condition):
+        async def found():
+            rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+            return next((row for row in rows if row.key == key and condition(row)), None)
+
+        return await eventually(found)
+
+    return wait
+
+
+class PublishedValues:
+    """What a drain sees of a stream without a lease."""
+
+    def __init__(self, lake, gateway_id):
+        self._lake, self._gateway_id = lake, gateway_id
+
+    async def view(self, _conids=None):
+        rows = await self._lake.broker_positions.read(self._gateway_id)
+        return BrokerView(holdings={row.key: row for row in rows}, complete=True)
+
+    async def close(self):
+        pass
+
+
+@pytest.fixture
+def drain(lake):
+    """Drain once, and return the newest row of each holding."""
+
+    async def once(streamer):
+        worker = QueueWorker(
+            lake.queue,
+            values=PublishedValues(lake, streamer.settings.gateway_id),
+            updates=lake.updates,
+            settings=streamer.settings,
+        )
+        await worker.drain(10.0)
+        rows = await lake.updates.latest()
+        return {(row["account"], row["conid"]): row for row in rows.iter_rows(named=True)}
+
+    return once
+
+
+def _downloads(sim):
+    return sim.stats()["requests"]["17"]["reqAccountUpdates"]
+
+
+def by_pnl(row):
+    return row.value_source is ValueOrigin.PNL_SINGLE and row.followed and row.daily_pnl is not None
+
+
+def by_portfolio(row):
+    return row.value_source is ValueOrigin.PORTFOLIO and row.market_value is not None
+
+
+async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line(
+    following, published, drain, eventually
+):
+    async with following() as (sim, streamer):
+        row = await published(streamer, (A, PUT), by_pnl)
+        assert row.unrealized_pnl is not None
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
+
+        async def drained():
+            row = (await drain(streamer)).get((A, PUT))
+            return row if row and row["daily_pnl"] is not None else None
+
+        row = await eventually(drained)
+        assert (row["source"], row["value_source"]) == (Source.QUEUE, ValueOrigin.PNL_SINGLE)
+        assert row["unrealized_pnl"] is not None
+        assert sim.stats()["peak_lines"] == 0
+
+
+async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
+    following, published, drain, lake, eventually
+):
+    async with following(simulator=STILL, refresh_interval_s=180.0) as (sim, streamer):
+        await published(streamer, (A, PUT), by_pnl)
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
+
+        async def settled():
+            found = await drain(streamer)
+            return len(found) == OPEN and all(
+                row["value_source"] == ValueOrigin.PNL_SINGLE for row in found.values()
+            )
+
+        await eventually(settled)
+        ledger, table = await lake.updates.version(), lake.broker_positions
+        after = utc_now()
+
+        async def confirmed():
+            rows = await table.rows(streamer.settings.gateway_id)
+            found = with_confirmed(await lake.updates.latest(), rows, utc_now())
+            return (found[CONFIRMED] > after).all()
+
+        await eventually(confirmed)
+        await drain(streamer)
+        assert await lake.updates.version() == ledger
+        newest = (await table.rows(streamer.settings.gateway_id))["published_version"].max()
+        written = table.sync.rows(streamer.settings.gateway_id)["published_version"] == newest
+        assert written.sum() <= 2  # one row of each account carries the confirmation
+
+
+async def test_the_largest_values_are_followed_and_none_where_that_is_off(
+    following, published, eventually
+):
+    async with following(pnl_subscriptions=2) as (sim, streamer):
+        await published(streamer, (B, FUTURE), by_pnl)
+        await published(streamer, (B, ES_PUT), by_pnl)
+        assert sim.stats()["pnl_subscriptions"] == 2
+    async with following(pnl_subscriptions=0) as (sim, streamer):
+        await published(streamer, (A, PUT), by_portfolio)
+        assert sim.stats()["requests"]["17"].get("reqPnLSingle") is None
+
+
+@pytest.mark.parametrize("answer", ["unset", "closed", "other"])
+async def test_a_message_that_cannot_count_changes_nothing_and_is_asked_for_again(
+    following, published, eventually, answer
+):
+    async with following() as (sim, streamer):
+        before = await published(streamer, (A, PUT), by_pnl)
+        asked = sim.stats()["requests"]["17"]["reqPnLSingle"]
+        sim.position_pnl(A, PUT, answer)
+        row = await published(streamer, (A, PUT), by_portfolio)
+        assert (row.position, row.followed) == (before.position, False)
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqPnLSingle"] > asked)
+        sim.position_pnl(A, PUT, "values")
+        await published(streamer, (A, PUT), by_pnl)
+
+
+async def test_a_value_that_stands_still_while_the_market_moves_does_not_count(
+    following, published, eventually
+):
+    async with following() as (sim, streamer):
+        await published(streamer, (A, PUT), by_pnl)
+        sim.position_pnl(A, PUT, "frozen")
+        asked = _downloads(sim)
+        await eventually(lambda: _downloads(sim) > asked + 4)
+        sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
+        row = await published(streamer, (A, PUT), by_portfolio)
+        assert row.daily_pnl is None
+        row = await published(
+            streamer, (A, PUT), lambda row: row.market_value == pytest.approx(-12_000, abs=300)
+        )
+        assert row.value_source is ValueOrigin.PORTFOLIO
+        sim.position_pnl(A, PUT, "values")
+        row = await published(streamer, (A, PUT), by_pnl)
+        assert row.market_value == pytest.approx(-12_000, abs=300)
+
+
+async def test_a_daily_profit_of_yesterday_does_not_count(following, published):
+    async with following() as (sim, streamer):
+        await published(streamer, (A, PUT), by_pnl)
+        sim.position_pnl(A, PUT, "yesterday")
+        sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
+        row = await published(streamer, (A, PUT), lambda row: row.daily_pnl is None)
+        assert (row.value_source, row.followed) == (ValueOrigin.PNL_SINGLE, True)
+        sim.position_pnl(A, PUT, "values")
+        await published(streamer, (A, PUT), by_pnl)
+
+
+async def test_a_silent_subscription_leaves_the_value_to_the_account_feed_and_is_asked_again(
+    following, published, eventually
+):
+    async with following() as (sim, streamer):
+        await published(streamer, (A, PUT), by_pnl)
+        asked = sim.stats()["requests"]["17"]["reqPnLSingle"]
+        sim.position_pnl(A, PUT, "ended")
+        sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
+        row = await published(streamer, (A, PUT), by_portfolio)
+        assert row.daily_pnl is None
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqPnLSingle"] > asked)
+        await published(streamer, (A, PUT), by_pnl)
+
+
+async def test_after_1102_the_daily_profit_of_before_does_not_count_until_it_comes_again(
+    following, published, eventually
+):
+    async with following(line_silence_s=2.0) as (sim, streamer):
+        await published(streamer, (A, PUT), by_pnl)
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.position_pnl(A, None, "ended")
+        sim.connectivity("restored_data_kept")
+        await published(streamer, (A, PUT), lambda row: row.daily_pnl is None)
+        await published(streamer, (A, PUT), by_pnl)
+        assert streamer.detail is None
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_a_gateway_that_follows_few_holdings_is_not_asked_for_more_all_the_time(
+    following, published, eventually, monkeypatch, refused
+):
+    monkeypatch.setattr(pnl_subscriptions, "PROBE_WAIT", Backoff(first_s=2.0, longest_s=2.0))
+    limited = lambda sim: sim.position_pnl_limit(3, refused)  # noqa: E731
+    async with following(limited) as (sim, streamer):
+        await eventually(lambda: "3 holdings of 9" in (streamer.detail or ""))
+        await published(streamer, (B, FUTURE), by_pnl)
+        row = await published(streamer, (A, PUT), by_portfolio)
+        assert not row.followed
+        sim.position_pnl_limit(None)
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
+        await published(streamer, (A, PUT), by_pnl)
+        await eventually(lambda: streamer.detail is None)
+
+
+async def test_one_refused_holding_teaches_no_limit(following, published, eventually):
+    refused = lambda sim: sim.position_pnl(A, PUT, "refused")  # noqa: E731
+    async with following(refused) as (sim, streamer):
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN - 1)
+        await published(streamer, (A, PUT), by_portfolio)
+        assert streamer.detail is None
+        sim.position_pnl(A, PUT, "values")
+        await published(streamer, (A, PUT), by_pnl)
+
+
+async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscriptions(
+    following, published, drain, eventually
+):
+    without = lambda sim: sim.portfolio_rows(B, sent=False)  # noqa: E731
+    async with following(without) as (_sim, streamer):
+        row = await published(streamer, (B, SPX_PUT), by_pnl)
+        assert (row.position, row.market_price) == (1.0, None)
+
+        async def drained():
+            row = (await drain(streamer)).get((B, SPX_PUT))
+            return row if row and row["market_value"] is not None else None
+
+        row = await eventually(drained)
+        assert row["value_source"] == ValueOrigin.PNL_SINGLE
+        assert row["daily_pnl"] is not None

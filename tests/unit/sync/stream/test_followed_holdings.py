@@ -1,0 +1,199 @@
+"""Followed holdings: when their values are published, and when they are queued."""
+
+import pytest
+
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.followed_holdings import (
+    CHOOSE_S,
+    MAX_STREAMED,
+    MOVED_S,
+    FollowedHoldings,
+    Routes,
+)
+
+KEY = ("DU1", 7)
+
+
+class Gateway:
+    """Sends a new value of each subscribed holding between any two steps."""
+
+    def __init__(self, values=None):
+        self.pnl = self.feed = self.book = self
+        self.keys = []
+        self.kept = 0
+        self.known = values or {}
+
+    def keep(self, _owner, keys):
+        self.kept += 1
+        self.keys = list(keys)
+
+    def step(self):
+        pass
+
+    def values(self, keys):
+        return {key: self.known.get(key) for key in keys}
+
+    def take_fresh(self):
+        return bool(self.keys)
+
+
+class Day:
+    """Steps once a second, and keeps in which second what was done.
+
+    Requests wait from when the legs are queued until they are `drained` so many seconds later.
+    """
+
+    def __init__(self, *, drained=6, pnl_subscriptions=0, **settings):
+        self.second, self.done = 0, []
+        self.wait_until, self._drained = 0, drained
+        self.moved = False
+        self.legs = FollowedHoldings(
+            self,
+            settings=Settings(pnl_subscriptions=pnl_subscriptions, **settings),
+            monotonic=lambda: float(self.second),
+        )
+
+    async def enqueue_moved(self, _routes):
+        self.done.append(("moved", self.second))
+
+    async def publish(self):
+        self.done.append(("published", self.second))
+
+    async def enqueue(self, _routes, keys):
+        self.done.append(("queued", self.second))
+        self.wait_until = self.second + self._drained
+        assert KEY in keys
+
+    async def requests_wait(self):
+        self.done.append(("looked", self.second))
+        return self.second < self.wait_until
+
+    async def pass_(self, seconds, routes, *, may_queue=True, gateway=None):
+        gateway = gateway or Gateway()
+        for _ in range(seconds):
+            await self.legs.step(gateway, routes, self.publish, may_queue=may_queue)
+            self.second += 1
+
+    def at(self, what):
+        return [second for done, second in self.done if done == what]
+
+
+@pytest.fixture
+def routes():
+    found = Routes()
+    found.update({KEY: LegState.OVERFLOW})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("drained", "published"),
+    [(4, [0, 30]), (6, [0, 4, 30, 34]), (15, [0, 4, 8, 12, 30, 34, 38, 42])],
+)
+async def test_values_are_published_while_a_drain_is_awaited_however_long(
+    drained, published, routes
+):
+    day = Day(overflow_interval_s=30.0, drained=drained)
+    await day.pass_(60, routes)
+    assert day.at("queued") == [0, 30]
+    assert day.at("published") == published
+    assert day.at("looked")[:5] == [4, 8, 12, 16, 20]
+
+
+async def test_values_are_published_for_a_request_that_somebody_else_made(routes):
+    day, gateway = Day(overflow_interval_s=30.0, drained=3), Gateway()
+    await day.pass_(17, routes, gateway=gateway)
+    day.wait_until = 22
+    await day.pass_(8, routes, gateway=gateway)
+    assert day.at("published") == [0, 20]
+
+
+async def test_the_newest_values_are_published_before_the_legs_are_queued(routes):
+    day = Day(overflow_interval_s=25.0)
+    await day.pass_(26, routes)
+    assert day.done[-2:] == [("published", 25), ("queued", 25)]
+
+
+async def test_legs_that_are_queued_often_are_published_often(routes):
+    day = Day(overflow_interval_s=3.0)
+    await day.pass_(10, routes)
+    assert day.at("published") == [0, 3, 6, 9]
+
+
+async def test_nothing_is_queued_while_a_download_will_queue_it(routes):
+    day = Day(overflow_interval_s=5.0)
+    day.wait_until = 6
+    await day.pass_(14, routes, may_queue=False)
+    assert day.at("queued") == []
+    assert day.at("published") == [0, 4]
+
+
+async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(routes):
+    day = Day(overflow_interval_s=30.0, drained=29)
+    publish = day.publish
+
+    async def slowly():
+        await publish()
+        day.second += 2
+
+    day.publish = slowly
+    await day.pass_(14, routes)
+    assert day.at("published") == [0, 8, 16]
+
+
+async def test_what_has_no_new_value_is_not_published(routes):
+    day, gateway = Day(overflow_interval_s=30.0), Gateway()
+    gateway.take_fresh = lambda: False
+    await day.pass_(35, routes, gateway=gateway)
+    assert (day.at("queued"), day.at("published")) == ([0, 30], [])
+
+
+async def test_without_such_legs_nothing_is_published_or_queued():
+    day = Day()
+    await day.pass_(40, Routes())
+    assert day.done == []
+
+
+async def test_holdings_are_chosen_when_routes_change_and_when_values_may_have(routes):
+    values = {("DU1", conid): float(conid) for conid in range(10, 15)}
+    routes.update(dict.fromkeys(values, LegState.MONITORED) | {("DU1", 8): LegState.STREAMED})
+    day, gateway = Day(pnl_subscriptions=3), Gateway(values)
+    await day.pass_(10, routes, gateway=gateway)
+    largest = [("DU1", conid) for conid in (14, 13, 12)]
+    assert (gateway.keys, gateway.kept) == ([KEY, ("DU1", 8), *largest], 1)
+    values["DU1", 10] = 14.9  # not a quarter more than the smallest of them
+    values["DU1", 11] = -15.1
+    await day.pass_(int(CHOOSE_S), routes, gateway=gateway)
+    assert (set(gateway.keys[2:]), gateway.kept) == ({*largest[:2], ("DU1", 11)}, 2)
+    routes.update({("DU1", 14): LegState.CLOSED})
+    await day.pass_(1, routes, gateway=gateway)
+    assert ("DU1", 14) not in gateway.keys
+
+
+async def test_no_monitored_holding_is_followed_before_the_values_are_known(routes):
+    routes.update({("DU1", 9): LegState.MONITORED})
+    day, gateway = Day(pnl_subscriptions=3), Gateway()
+    await day.pass_(3, routes, gateway=gateway, may_queue=False)
+    assert gateway.keys == [KEY]
+    await day.pass_(1, routes, gateway=gateway)
+    assert gateway.keys == [KEY, ("DU1", 9)]
+    await day.pass_(3, routes, gateway=gateway, may_queue=False)
+    assert gateway.keys == [KEY, ("DU1", 9)]
+
+
+async def test_streamed_holdings_are_followed_up_to_a_bound_also_where_no_other_is():
+    streamed, routes = [("DU1", conid) for conid in range(1, MAX_STREAMED + 9)], Routes()
+    routes.update(dict.fromkeys(streamed, LegState.STREAMED))
+    day, gateway = Day(), Gateway()
+    await day.pass_(1, routes, gateway=gateway)
+    assert gateway.keys == streamed[:MAX_STREAMED]
+
+
+async def test_values_that_moved_are_published_steadily_and_queued_together():
+    routes, gateway = Routes(), Gateway()
+    routes.update({KEY: LegState.MONITORED})
+    day = Day(pnl_subscriptions=9)
+    day.moved = True
+    await day.pass_(2 * int(MOVED_S) + 1, routes, gateway=gateway)
+    assert day.at("published")[:3] == [0, 4, 8]
+    assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
