@@ -67,7 +67,7 @@ def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
 
 STATE = (
     *DECIDING,
-    *("source", "position", "market_price", "market_value", "value_source", "value_time"),
+    *("source", "position", "market_price", "market_value", "value_source", "value_time", "note"),
 )
 """The columns of a holding's state: what is held, its value, and who wrote the row."""
 

@@ -50,7 +50,7 @@ def published(lake, eventually):
 
     async def wait(streamer, key, condition):
         async def found():
-            rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+            rows = lake.broker_positions.read(streamer.settings.gateway_id)
             return next((row for row in rows if row.key == key and condition(row)), None)
 
         return await eventually(found)
@@ -65,7 +65,7 @@ class PublishedValues:
         self._lake, self._gateway_id = lake, gateway_id
 
     async def view(self, _conids=None):
-        rows = await self._lake.broker_positions.read(self._gateway_id)
+        rows = self._lake.broker_positions.read(self._gateway_id)
         return BrokerView(holdings={row.key: row for row in rows}, complete=True)
 
     async def close(self):
