@@ -47,17 +47,16 @@ async def test_a_table_of_the_version_before_is_read_and_takes_exchange_rates(tm
     new = ("exchange_rates", "rates_received_at")
     columns = {name: kind for name, kind in ACCOUNT_VALUES.columns.items() if name not in new}
     path = tmp_path / "account_values"
-    before = AccountValuesTable(path)
-    before.sync.table = Table(path, replace(ACCOUNT_VALUES, version=2, columns=columns))
-    await before.initialize()
+    before = Table(path, replace(ACCOUNT_VALUES, version=2, columns=columns))
+    before.initialize()
     old = account_rows([row(row_id="1")]).drop(new)
-    before.sync.table.transact(lambda handle: append(handle, old, {}, []))
-    later = AccountValuesTable(path)
-    [read] = await later.latest_summaries()
+    before.transact(lambda handle: append(handle, old, {}, []))
+    later = AccountValuesTable(Table(path, ACCOUNT_VALUES))
+    [read] = later.latest_summaries()
     assert (read.net_liquidation, read.rates) == (1000.0, {"USD": 1.0})
-    await later.initialize()
-    await later.append([row(net=2.0, exchange_rates='{"EUR": 1.08}')])
-    [read] = await later.latest_summaries()
+    later.table.initialize()
+    later.append([row(net=2.0, exchange_rates='{"EUR": 1.08}')])
+    [read] = later.latest_summaries()
     assert read.rates == {"EUR": 1.08, "USD": 1.0}
 
 

@@ -138,15 +138,15 @@ async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
         after = utc_now()
 
         async def confirmed():
-            rows = await table.rows(streamer.settings.gateway_id)
+            rows = table.rows(streamer.settings.gateway_id)
             found = with_confirmed(await lake.updates.latest(), rows, utc_now())
             return (found[CONFIRMED] > after).all()
 
         await eventually(confirmed)
         await drain(streamer)
         assert await lake.updates.version() == ledger
-        newest = (await table.rows(streamer.settings.gateway_id))["published_version"].max()
-        written = table.sync.rows(streamer.settings.gateway_id)["published_version"] == newest
+        newest = table.rows(streamer.settings.gateway_id)["published_version"].max()
+        written = table.rows(streamer.settings.gateway_id)["published_version"] == newest
         assert written.sum() <= 2  # one row of each account carries the confirmation
 
 

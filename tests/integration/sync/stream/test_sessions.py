@@ -45,7 +45,9 @@ async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs, 
         await asyncio.sleep(MANY_SILENCES_S)
         assert requested_lines(sim) == 2
         rows = received.updates[before:]
-        assert {(row.value_source, row.note) for row in rows} == {(ValueOrigin.TICK, None)}
+        assert {(row.value_source, row.note) for row in rows} == {
+            (ValueOrigin.TICK, streamed_holding.OUTSIDE_SESSION)
+        }
         for conid in (CALL, PUT):
             sim.silence_line(conid)
             sim.pin_quote(conid, bid=60.0, ask=60.2, mark=60.1)
@@ -72,7 +74,7 @@ async def test_outside_the_session_a_line_that_the_broker_contradicts_is_request
                 and found
             )
         )
-        assert row.note is None
+        assert row.note == streamed_holding.OUTSIDE_SESSION
         assert requested_lines(sim) == 2
 
 
