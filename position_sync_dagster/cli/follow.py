@@ -29,8 +29,8 @@ def follow(
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="Go on behind this token; `now` for what is committed from now on. Without it, "
-            "the newest row of each holding comes first.",
+            help="Go on behind this token; `now` for what is committed from now on, `start` for "
+            "every row. Without it, the newest row of each holding comes first.",
         ),
     ] = None,
     json: Annotated[
