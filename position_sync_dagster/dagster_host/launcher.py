@@ -158,9 +158,17 @@ def process_context() -> ForkServerContext | SpawnContext:
 
 
 def prepare_processes() -> None:
-    """Start the fork server of the runs; its imports take a second."""
+    """Start the fork server of the runs; its imports take a second.
+
+    It ignores interrupts from its first moment: it ends with this process, and an interrupt during
+    its imports would print a traceback. Call this in the main thread.
+    """
     if isinstance(process_context(), ForkServerContext):
-        forkserver.ensure_running()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def since_boot_s(process: psutil.Process) -> float:

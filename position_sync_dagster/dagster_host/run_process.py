@@ -8,6 +8,7 @@ threads do not survive a fork: that excludes Polars, Delta Lake and NumPy.
 
 import gc
 import multiprocessing
+import signal
 from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -46,6 +47,7 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
         origin: The origin of the job, serialized.
         begin: The run begins when this connection receives a message.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
     begin.recv()
     internals = dagster_internals.FORKED_RUNS.load()
     job = internals.recon_job_from_origin(dg.deserialize_value(origin))

@@ -42,6 +42,7 @@ class AccountValuesTable:
         self.table = table
         self._clock = clock
         self._files = LedgerFiles(table)
+        self._latest: dict[AccountSource, tuple[tuple[str, int], pl.DataFrame]] = {}
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -103,7 +104,7 @@ class AccountValuesTable:
         The newest row of the gateway is the one written last, whatever its timestamp, since one
         owner writes at a time. Statements may be written in any order: their newest row is the one
         with the greatest timestamp. An account is left out if its last row is more than two weeks
-        older than the last commit.
+        older than the last commit. The rows are read again only after a commit.
 
         Args:
             source: The source of the rows.
@@ -113,16 +114,22 @@ class AccountValuesTable:
             order = ["timestamp", "ledger_version", "row_id"]
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._files.scan(_recent(data_files(handle)))
-            return (
-                rows.filter(pl.col("source") == source.value)
-                .group_by("account")
-                .agg(pl.all().sort_by(order).last())
-                .select(list(ACCOUNT_VALUES.columns))
-                .collect()
-            )
+            read_as_of = str(handle.metadata().id), handle.version()
+            before, found = self._latest.get(source, (None, None))
+            if found is None or before != read_as_of:
+                rows = self._files.scan(_recent(data_files(handle)))
+                found = (
+                    rows.filter(pl.col("source") == source.value)
+                    .group_by("account")
+                    .agg(pl.all().sort_by(order).last())
+                    .select(list(ACCOUNT_VALUES.columns))
+                    .sort("account")
+                    .collect()
+                )
+                self._latest[source] = read_as_of, found
+            return found
 
-        return self.table.snapshot(step).sort("account")
+        return self.table.snapshot(step)
 
     def latest_summaries(
         self, source: AccountSource = AccountSource.GATEWAY

@@ -15,7 +15,6 @@ import polars as pl
 
 from position_sync_dagster import last_work
 from position_sync_dagster.domain.account_summary import AccountSummary
-from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
@@ -188,6 +187,7 @@ def read_status(
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
     held = _held(lake, settings).get_column("conid").to_list()
+    confirmed = _confirmed(lake, settings, now, latest)
     return Status(
         at=now,
         lake=settings.lake,
@@ -207,8 +207,8 @@ def read_status(
         oldest_pending_age_s=_age_s(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
-        legs_streamed=len(_streamed(lake, settings, now, latest)),
-        legs_queued=_count_queued(lake, settings, now, latest),
+        legs_streamed=_streamed(confirmed, settings, now).height,
+        legs_queued=_queued(confirmed, settings, now).height,
         last_drained_at=overview.last_success_at,
         trading_mode=lake.sessions.mode(),
         accounts=tuple(lake.account_values.latest_summaries()),
@@ -241,7 +241,8 @@ def leg_states(
     held: dict[int, set[str]] = {}
     for account, conid in _held(lake, settings).select("account", "conid").iter_rows():
         held.setdefault(conid, set()).add(account)
-    streamed = _streamed(lake, settings, now)
+    rows = _streamed(_confirmed(lake, settings, now), settings, now)
+    streamed = set(rows.select("account", "conid").iter_rows())
 
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
@@ -261,40 +262,36 @@ def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
     return all_broker_rows(lake, settings).filter(pl.col("position") != 0)
 
 
-def _streamed(
-    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None = None
-) -> set[Key]:
+def _streamed(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return the holdings whose newest row the stream wrote recently."""
-    a_row_each = timedelta(seconds=2 * settings.row_interval_s)
-    since = min(current_since(settings, now), now - a_row_each)
-    rows = _confirmed_since(since, Source.STREAM, lake, settings, now, latest)
-    return set(rows.select("account", "conid").iter_rows())
+    return _by(confirmed, Source.STREAM, _streamed_since(settings, now))
 
 
-def _count_queued(
-    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
-) -> int:
-    """Count the current holdings whose newest row the queue wrote."""
-    since = current_since(settings, now)
-    return _confirmed_since(since, Source.QUEUE, lake, settings, now, latest).height
+def _queued(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
+    """Return the current holdings whose newest row the queue wrote."""
+    return _by(confirmed, Source.QUEUE, current_since(settings, now))
 
 
-def _confirmed_since(
-    since: datetime,
-    source: Source,
-    lake: Lake,
-    settings: Settings,
-    now: datetime,
-    latest: pl.DataFrame | None,
-) -> pl.DataFrame:
-    """Return the newest rows of open holdings that were written or confirmed since a time."""
-    earliest = since - timedelta(seconds=settings.monitored_row_interval_s)
-    found = _newest_since(earliest, lake, settings, now, latest).filter(
-        pl.col("source") == source.value
-    )
+def _by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
     last = pl.max_horizontal("timestamp", CONFIRMED)
-    holdings = all_broker_rows(lake, settings)
-    return with_confirmed(found, holdings, now).filter(last >= moment(since))
+    return confirmed.filter(pl.col("source") == source.value, last >= moment(since))
+
+
+def _streamed_since(settings: Settings, now: datetime) -> datetime:
+    a_row_each = timedelta(seconds=2 * settings.row_interval_s)
+    return min(current_since(settings, now), now - a_row_each)
+
+
+def _confirmed(
+    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """Return the newest row of each open holding, with when its value was last confirmed.
+
+    Rows that are too old to count as streamed or current are left out.
+    """
+    earliest = _streamed_since(settings, now) - timedelta(seconds=settings.monitored_row_interval_s)
+    found = _newest_since(earliest, lake, settings, now, latest)
+    return with_confirmed(found, all_broker_rows(lake, settings), now)
 
 
 def _plain(value: Any) -> Any:
