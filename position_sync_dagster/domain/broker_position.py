@@ -116,41 +116,38 @@ class LeastMove:
         return abs(by) >= max(self.part * abs(value), self.amount)
 
 
-def settled(before: BrokerPosition, now: BrokerPosition, least: LeastMove) -> BrokerPosition:
-    """Return a followed holding as it is published, with its values of before until they moved.
+def has_moved(before: BrokerPosition, now: BrokerPosition, least: LeastMove) -> bool:
+    """Return whether the values of a holding moved so far that it needs a new row.
 
     They moved when the value or the daily profit made a move, when the sign of the unrealized
-    profit changed by a move of that part, or when one of them became known or unknown. Until then
-    each message confirms them.
+    profit changed by a move of that part, or when one of them became known or unknown.
 
     Args:
-        before: The holding as it was published last.
+        before: The holding when its last row was requested.
         now: The holding with its newest values.
         least: The smallest move.
-
-    Returns:
-        The same object as `before` where nothing is to be published.
     """
-    if not before.followed or not now.followed or before.position != now.position:
-        return now
     value = before.market_value
     if value is None or now.market_value is None:
-        return now
+        return value != now.market_value
     by = now.market_value - value
-    daily = (before.daily_pnl, now.daily_pnl)
     if least.is_move(by, value) or _is_known(before) != _is_known(now):
-        return now
+        return True
+    daily = (before.daily_pnl, now.daily_pnl)
     if daily[0] is not None and daily[1] is not None and least.is_move(daily[1] - daily[0], value):
-        return now
-    if _is_loss(before) != _is_loss(now) and abs(by) >= least.part * abs(value):
-        return now
-    if _terms(before) == _terms(now):
-        return before
-    return replace(
+        return True
+    return _is_loss(before) != _is_loss(now) and abs(by) >= least.part * abs(value)
+
+
+def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
+    """Return whether a followed holding says what it said before, at a later time."""
+    if not before.followed or not now.followed:
+        return before == now
+    return before == replace(
         now,
-        market_value=before.market_value,
-        daily_pnl=before.daily_pnl,
-        unrealized_pnl=before.unrealized_pnl,
+        received_at=before.received_at,
+        value_time=before.value_time,
+        confirmed_at=before.confirmed_at,
     )
 
 
@@ -160,15 +157,3 @@ def _is_known(holding: BrokerPosition) -> tuple[bool, bool]:
 
 def _is_loss(holding: BrokerPosition) -> bool:
     return holding.unrealized_pnl is not None and holding.unrealized_pnl < 0
-
-
-def _terms(holding: BrokerPosition) -> tuple[object, ...]:
-    """Return what a reader needs of a followed holding besides its values and their times."""
-    return (
-        holding.instrument,
-        holding.average_cost,
-        holding.realized_pnl,
-        holding.position_time,
-        holding.snapshot_id,
-        holding.completeness,
-    )

@@ -3,7 +3,7 @@
 `Announcements` remembers which state of a holding was last written as a row or queued.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -14,7 +14,8 @@ from position_sync_dagster.domain.broker_position import (
     Completeness,
     Key,
     LeastMove,
-    settled,
+    has_moved,
+    is_repeated,
 )
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -171,6 +172,7 @@ class Publisher:
         self._changes: PendingChanges[Key, None] = PendingChanges()
         self._accounts: _Accounts = {}
         self._moved: set[Key] = set()
+        self._requested: dict[Key, BrokerPosition] = {}
         self._least = LeastMove(
             part=settings.monitored_move_part, amount=settings.monitored_move_amount
         )
@@ -199,40 +201,25 @@ class Publisher:
         """Collect the changes of an account feed from now on; all its holdings are due."""
         self._changes, self._all_due = feed.book.watch_all(), True
 
-    async def publish(
-        self,
-        feed: AccountFeed,
-        *,
-        session: GatewaySession | None,
-        exact: Collection[Key] = (),
-    ) -> None:
+    async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
         """Write the changes of the followed feed to `broker_positions`, in one commit.
 
         The first time, and when most holdings changed, all rows of the gateway are replaced. A
-        value of PnLSingle is written when it moved (`settled`); until then the messages confirm
-        the one that was written.
+        message of PnLSingle that repeats its value confirms the row that was written.
 
         Requests are made of the published holdings, not of the feed: a drain takes the values from
         the table. Later changes are due in the next step.
-
-        Args:
-            exact: The holdings of which each new value of PnLSingle is written.
         """
         changes, accounts = self._changes.take(), _accounts_of(feed)
         keys = None if self._all_due else {*changes, *feed.book.profits}
-        reported = {
-            key: holding
-            if key in exact or (before := self._published.get(key)) is None
-            else settled(before, holding, self._least)
-            for key, holding in feed.book.reported(keys).items()
-        }
+        reported = feed.book.reported(keys)
         changed = {
             key: holding
             for key, holding in reported.items()
-            if holding is not (before := self._published.get(key)) and holding != before
+            if (before := self._published.get(key)) is None or not is_repeated(before, holding)
         }
         moved = {key for key, holding in changed.items() if self._is_moved(key, holding)}
-        published = reported if keys is None else self._published | reported
+        published = reported if keys is None else self._published | changed
         self._all_due |= 2 * len(changed) > len(published)
         try:
             if self._all_due or not await self._update(feed, changed, accounts, session):
@@ -244,10 +231,10 @@ class Publisher:
         self._moved |= moved
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
-        """Return whether a value of PnLSingle differs from what was published last."""
-        before = self._published.get(key)
+        """Return whether a value of PnLSingle moved since the last request of the holding."""
+        before = self._requested.get(key)
         return holding.value_source is ValueOrigin.PNL_SINGLE and (
-            before is None or _money_of(before) != _money_of(holding)
+            before is None or has_moved(before, holding, self._least)
         )
 
     async def _replace(
@@ -371,6 +358,7 @@ class Publisher:
         )
         self._announced.record(holdings.values())
         self._moved -= holdings.keys()
+        self._requested |= holdings
         version = (await self._queue.overview()).version
         self._metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
         return len(holdings)
@@ -397,10 +385,6 @@ def _accounts_of(feed: AccountFeed) -> _Accounts:
 
 def _confirmations(accounts: _Accounts) -> dict[str, AccountConfirmation]:
     return {name: confirmation for name, (_, confirmation) in accounts.items()}
-
-
-def _money_of(holding: BrokerPosition) -> tuple[float | None, ...]:
-    return (holding.market_value, holding.unrealized_pnl, holding.daily_pnl)
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:

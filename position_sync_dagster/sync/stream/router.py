@@ -355,9 +355,7 @@ class Router:
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._lease.check()
-        await self._publisher.publish(
-            connection.feed, session=self._lease.session, exact=self.routes.overflow
-        )
+        await self._publisher.publish(connection.feed, session=self._lease.session)
 
     async def _registry_changed(self) -> bool:
         """Read the registry; while it cannot be read, the legs known so far stay active."""

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.accounts.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
@@ -137,55 +139,71 @@ def profit(value, *, daily=5.0, unrealized=5.0):
     return PnlValues(2.0, UNSET if daily is None else daily, unrealized, 0.0, value)
 
 
-async def test_a_value_is_published_when_it_moved_and_confirmed_in_between():
+@pytest.mark.parametrize(
+    ("sent", "queued"),
+    [
+        (profit(4_039.0), False),
+        (profit(4_040.0), True),
+        (profit(4_001.0, unrealized=-0.5), False),
+        (profit(4_040.0, unrealized=-0.5), True),
+        (profit(4_001.0, daily=60.0), True),
+        (profit(4_001.0, daily=None), True),
+    ],
+)
+async def test_each_value_is_published_and_a_holding_is_queued_when_it_moved(sent, queued):
     others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
     feed, positions, queue = Feed(HELD, *others), Positions(), InMemoryPositionQueue()
     publisher = publisher_of(feed, positions, queue)
     feed.book.put_pnl(KEY, profit(4_000.0))
     await publisher.publish(feed, session=None)
-
-    async def published(sent, **more):
-        feed.book.put_pnl(KEY, sent)
-        await publisher.publish(feed, session=None, **more)
-        return next(row for row in positions.rows if row.key == KEY).market_value
-
     assert publisher.moved
     await publisher.enqueue_moved(MONITORED)
     assert (await drained(queue), publisher.moved) == (1, False)
-    assert await published(profit(4_039.0)) == 4_000.0
-    assert not publisher.moved
-    assert await published(profit(4_039.0), exact={KEY}) == 4_039.0
-    assert await published(profit(4_080.0)) == 4_080.0
-    assert await published(profit(4_081.0, unrealized=-0.5)) == 4_080.0
-    assert await published(profit(4_082.0, daily=60.0)) == 4_082.0
-    assert await published(profit(4_083.0, daily=None)) == 4_083.0
-    assert publisher.moved
+
+    feed.book.put_pnl(KEY, sent)
+    await publisher.publish(feed, session=None)
+    row = next(row for row in positions.rows if row.key == KEY)
+    assert row.market_value == sent.value
+    assert publisher.moved is queued
+
+
+async def test_small_moves_in_one_direction_are_queued_together():
+    feed, queue = Feed(HELD), InMemoryPositionQueue()
+    publisher = publisher_of(feed, Positions(), queue)
+    for value, queued in ((4_000.0, 1), (4_030.0, 0), (4_060.0, 1), (4_080.0, 0)):
+        feed.book.put_pnl(KEY, profit(value))
+        await publisher.publish(feed, session=None)
+        await publisher.enqueue_moved(MONITORED)
+        assert await drained(queue) == queued
+
+
+async def test_a_moved_holding_that_is_streamed_is_not_queued():
+    feed, queue = Feed(HELD), InMemoryPositionQueue()
+    publisher = publisher_of(feed, Positions(), queue)
+    feed.book.put_pnl(KEY, profit(4_000.0))
+    await publisher.publish(feed, session=None)
     await publisher.enqueue_moved({KEY: LegState.STREAMED})
     assert (await drained(queue), publisher.moved) == (0, False)
 
 
-async def test_another_sign_of_the_profit_is_published_with_a_move_of_the_part():
-    others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
-    feed, positions = Feed(HELD, *others), Positions()
-    publisher = publisher_of(feed, positions, None)
-    for value, unrealized, published in (
-        (300.0, 1.0, 300.0), (302.0, -1.0, 300.0), (304.0, 1.0, 300.0), (304.0, -1.0, 304.0),
+async def test_another_sign_of_the_profit_is_a_move_with_a_move_of_the_part():
+    feed, queue = Feed(HELD), InMemoryPositionQueue()
+    publisher = publisher_of(feed, Positions(), queue)
+    for value, unrealized, queued in (
+        (300.0, 1.0, 1), (302.0, -1.0, 0), (304.0, 1.0, 0), (304.0, -1.0, 1),
     ):  # fmt: skip
         feed.book.put_pnl(KEY, profit(value, unrealized=unrealized))
         await publisher.publish(feed, session=None)
-        row = next(row for row in positions.rows if row.key == KEY)
-        assert row.market_value == published
+        await publisher.enqueue_moved(MONITORED)
+        assert await drained(queue) == queued
 
 
-async def test_another_change_of_a_followed_holding_is_published_with_the_value_of_before():
+async def test_a_repeated_value_confirms_the_row_and_writes_none():
     others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
     feed, positions = Feed(HELD, *others), Positions()
     publisher = publisher_of(feed, positions, None)
     feed.book.put_pnl(KEY, profit(4_000.0))
     await publisher.publish(feed, session=None)
-    feed.book.snapshot_id = "next"
-    feed.book.put_position("A", HELD.instrument, 2.0, 7.0)
-    feed.book.put_pnl(KEY, profit(4_001.0))
+    feed.book.put_pnl(KEY, profit(4_000.0))
     await publisher.publish(feed, session=None)
-    row = next(row for row in positions.rows if row.key == KEY)
-    assert (row.market_value, row.average_cost, row.snapshot_id) == (4_000.0, 7.0, "next")
+    assert positions.updates == 0
