@@ -80,7 +80,8 @@ def figures_met(**changes):
         "coverage": count_coverage(EXPECTED, ROWS, since=START),
         "complete_after_s": 20.0,
         "limit_s": 60.0,
-        "peak_lines": 2,
+        "peak_lines": 3,
+        "underlyings": 1,
         "order_messages": 0,
     } | changes
     coverage = arguments.pop("coverage")
