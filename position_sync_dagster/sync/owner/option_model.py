@@ -310,10 +310,11 @@ class OptionModel:
         growth = 0.0 if terms.method is Method.FUTURE else terms.rate
         decay = terms.rate * value - growth * spot * delta - (volatility * spot) ** 2 * gamma / 2
         least = _intrinsic(terms, spot, years) + NEGLIGIBLE * terms.strike
+        lowest = 0.0 if terms.right is Right.CALL else -1.0
         exercised = terms.method is not Method.EUROPEAN and value <= least
         return ModelledGreeks(
             implied_vol=volatility,
-            delta=delta,
+            delta=min(max(delta, lowest), lowest + 1.0),  # the differences are not exact
             gamma=max(0.0, gamma),
             vega=max(0.0, more - value) / higher / 100,
             theta=0.0 if exercised else decay / DAYS_PER_YEAR,

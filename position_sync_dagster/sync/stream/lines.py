@@ -113,7 +113,7 @@ class LineManager:
         return self.login.limit.lines
 
     def want_underlyings(self, conids: Sequence[int]) -> None:
-        """Give lines that no leg needs to these underlyings, the first ones first.
+        """Request lines for these underlyings where no leg needs them, the first ones first.
 
         Args:
             conids: Contracts whose details are in memory: no leg waits for them.

@@ -292,7 +292,7 @@ class ModelGreeks:
         self._known_dividends |= found
 
     def _add(self, conids: Iterable[int], *, sizes: dict[int, float] | None) -> None:
-        """Let these options be computed, if all is known that this needs."""
+        """Follow these options from now on, if all is known that this needs."""
         if self._greeks is None:
             return
         now = self._clock()
