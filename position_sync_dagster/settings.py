@@ -25,6 +25,7 @@ from position_sync_dagster.gateway_settings import (
     FilePath,
     GatewaySettings,
     LakePath,
+    Rates,
     Seconds,
     SecretUrls,
     SecTypes,
@@ -102,6 +103,18 @@ class Settings(GatewaySettings):
         ge=0,
         le=1e9,
         description="and by this amount of its currency, or another sign of the profit.",
+    )
+    underlying_lines: int | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        description="Lines for the underlyings of held options, for computed greeks; unset: those "
+        "that no leg needs, 0: none.",
+    )
+    interest_rates: Rates = Field(
+        {"USD": 0.04, "EUR": 0.02, "GBP": 0.04, "JPY": 0.005, "CHF": 0.0, "CAD": 0.025},
+        description="Interest rates per year for computed greeks, as USD=0.04,EUR=0.02; an option "
+        "in another currency has none.",
     )
     sec_types: SecTypes = Field(
         ("OPT", "FOP", "STK", "FUT"),

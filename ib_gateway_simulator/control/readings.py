@@ -54,10 +54,9 @@ class Readings:
         found = {}
         for contract in self._gateway.book.contracts.values():
             if contract.is_option and conid in (None, contract.conid):
-                quote = self._gateway.market.quote(contract.conid)
-                if quote.greeks is not None:
-                    spot = quote.underlying_price / contract.price_magnifier
-                    found[contract.conid] = asdict(quote.greeks) | {"underlying_price": spot}
+                greeks, spot = self._gateway.market.theory(contract.conid)
+                if greeks is not None:
+                    found[contract.conid] = asdict(greeks) | {"underlying_price": spot}
         return found
 
     def ticks(self, conid: int) -> dict[str, dict[str, Any]]:

@@ -131,6 +131,15 @@ class Market:
             quote = self._quotes[conid] = self._new_quote(self._contracts[conid])
         return quote
 
+    def theory(self, conid: int) -> tuple[Greeks | None, float]:
+        """Return the theoretical greeks of a contract, and the price of its underlying.
+
+        Both are in the major unit of the currency; only options have greeks.
+        """
+        contract = self._contracts[conid]
+        spot = self._walks[contract.underlying].price()
+        return self._theory(contract, spot), spot
+
     def set_model_unit(self, conid: int, *, major: bool) -> None:
         """Compute the option model of a contract in the major unit, or in the quoted one."""
         (self._models_in_major.add if major else self._models_in_major.discard)(conid)

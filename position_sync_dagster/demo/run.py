@@ -228,6 +228,15 @@ class Observer:
             self.complete_after_s = (now - self._since).total_seconds()
         return expectation, coverage
 
+    def _underlyings(self, expectation: acceptance.Expectation) -> int:
+        """Return how many underlyings of the holdings need a line of their own."""
+        most = self._settings.underlying_lines
+        held = {conid for _account, conid in expectation.streamed | expectation.queued}
+        streamed = {conid for _account, conid in expectation.streamed}
+        found = {one.under_conid for one in self._lake.contracts.get(held).values()}
+        needed = len(found - streamed - {None})
+        return needed if most is None else min(most, needed)
+
     def acceptance(self, *, limit_s: float) -> tuple[acceptance.AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
         expectation, coverage = self.coverage()
@@ -238,5 +247,6 @@ class Observer:
             complete_after_s=self.complete_after_s,
             limit_s=limit_s,
             peak_lines=counts["peak_lines"],
+            underlyings=self._underlyings(expectation),
             order_messages=len(counts["orders_received"]),
         )

@@ -1,12 +1,12 @@
 """A holding as the broker last reported it: one row of `broker_positions`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
 
 Key = tuple[str, int]
 """(account, conid): the key of a holding."""
@@ -38,6 +38,33 @@ class Completeness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingGreeks:
+    """The greeks of an option that has none of the gateway: the columns of the same names.
+
+    Amounts are in the major unit of the currency, `underlying_price` as quoted for the option.
+    """
+
+    implied_vol: float
+    delta: float
+    gamma: float
+    vega: float
+    theta: float
+    underlying_price: float
+    greeks_time: datetime
+    greeks_method: str
+    volatility_time: datetime
+    greeks_source: GreeksSource = GreeksSource.MODEL
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The values by the names of their columns."""
+        return {name: getattr(self, name) for name in GREEKS_COLUMNS}
+
+
+GREEKS_COLUMNS = tuple(field.name for field in fields(HoldingGreeks))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerPosition:
     """One holding as the broker last reported it; a position of 0.0 is an explicit close.
 
@@ -60,6 +87,7 @@ class BrokerPosition:
             the age of a PNL_SINGLE value, which messages of its own subscription alone confirm.
         followed: Whether messages of its PnLSingle subscription arrive: the newest was received a
             few seconds ago at most.
+        greeks: Computed from the value; None where it is streamed, is no option, or has none.
     """
 
     gateway_id: str
@@ -80,6 +108,7 @@ class BrokerPosition:
     completeness: Completeness = Completeness.UNKNOWN
     confirmed_at: datetime | None = None
     followed: bool = False
+    greeks: HoldingGreeks | None = None
 
     @property
     def key(self) -> Key:

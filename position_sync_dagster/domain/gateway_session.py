@@ -67,6 +67,17 @@ class GatewaySession:
     detail: Annotated[
         str | None, Column("Why the session is BLIND, or how it ended, for a person.")
     ] = None
+    underlying_lines: Annotated[
+        int | None,
+        Column(
+            "Of the lines in use, those of underlyings of held options; null in rows of older "
+            "releases."
+        ),
+    ] = 0
+    greeks: Annotated[
+        str | None,
+        Column("How many options without a line have computed greeks, and why others have none."),
+    ] = None
 
     def is_alive(self, now: datetime) -> bool:
         """Return whether the lease is valid at `now`."""

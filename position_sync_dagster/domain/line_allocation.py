@@ -5,8 +5,9 @@ Intervals are in seconds of a monotonic clock, since the wall clock may jump.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from math import inf
+from typing import TypeVar
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
@@ -18,18 +19,20 @@ PROBE_STEP = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """A conid that a strategy wants streamed and that an account holds.
+    """A conid that a strategy wants streamed and that an account holds, or an underlying.
 
     Attributes:
         priority: The best (smallest) priority of its legs.
         since: When the oldest of its legs was added.
         strategy: The strategy of the leg with the best priority.
+        of_options: It is no leg, but the underlying of held options, for their greeks.
     """
 
     conid: int
     priority: int
     since: datetime
     strategy: str
+    of_options: bool = False
 
 
 def demands(
@@ -70,17 +73,37 @@ def demands(
     return list(wanted.values())
 
 
-def rank(demand: Demand, held: Collection[int]) -> tuple[int, bool, datetime, int]:
+def underlying_demand(conid: int, place: int) -> Demand:
+    """Return the demand of an underlying of held options.
+
+    Args:
+        conid: The underlying.
+        place: Its place among the underlyings, by the value of their options.
+    """
+    return Demand(conid=conid, priority=place, since=_ALWAYS, strategy="", of_options=True)
+
+
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+def rank(demand: Demand, held: Collection[int]) -> tuple[bool, int, bool, datetime, int]:
     """Return the sort key of a demand: the smaller is served first.
 
-    The smaller priority number comes first; then the conid that has a line already, so that a line
-    does not go back and forth; then the older leg; then the smaller conid.
+    Every leg comes before every underlying. The smaller priority number comes first; then the conid
+    that has a line already, so that a line does not go back and forth; then the older leg; then the
+    smaller conid.
 
     Args:
         demand: The conid.
         held: The conids that have a line.
     """
-    return (demand.priority, demand.conid not in held, demand.since, demand.conid)
+    return (
+        demand.of_options,
+        demand.priority,
+        demand.conid not in held,
+        demand.since,
+        demand.conid,
+    )
 
 
 def allocate_lines(
@@ -94,7 +117,8 @@ def allocate_lines(
 ) -> frozenset[int]:
     """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
 
-    A line younger than `min_hold_s` is kept in any case, and counts. If the limit has fallen below
+    A line younger than `min_hold_s` is kept in any case, and counts; that of an underlying is given
+    up at once for a leg. If the limit has fallen below
     the number of such lines, they are kept and none is added.
 
     Args:
@@ -111,7 +135,11 @@ def allocate_lines(
     >>> sorted(allocate_lines(legs, {}, limit=3, reserve=1, now=0.0, min_hold_s=5.0))
     [1, 2]
     """
-    chosen = {conid for conid, since in held.items() if now - since < min_hold_s}
+    wanted = list(wanted)
+    released = {demand.conid for demand in wanted if demand.of_options}
+    chosen = {
+        conid for conid, since in held.items() if now - since < min_hold_s and conid not in released
+    }
     free = limit - reserve - len(chosen)
     if free > 0:
         others = (demand for demand in wanted if demand.conid not in chosen)
@@ -124,8 +152,13 @@ STAYS = 1.25
 """A holding that is followed gives way only to one whose value is greater by this factor."""
 
 
-def largest(values: Mapping[Key, float | None], followed: Collection[Key], limit: int) -> list[Key]:
-    """Return the holdings to follow: those without a value, then those with the largest ones.
+Named = TypeVar("Named", Key, int)
+
+
+def largest(
+    values: Mapping[Named, float | None], followed: Collection[Named], limit: int
+) -> list[Named]:
+    """Return the holdings or underlyings to follow: those without a value, then the largest.
 
     Args:
         values: The value of each holding; None: unknown.
@@ -137,7 +170,7 @@ def largest(values: Mapping[Key, float | None], followed: Collection[Key], limit
     [('A', 3), ('A', 4), ('A', 1)]
     """
 
-    def order(key: Key) -> tuple[float, Key]:
+    def order(key: Named) -> tuple[float, Named]:
         value = values[key]
         return (-inf if value is None else -abs(value) * (STAYS if key in followed else 1.0), key)
 

@@ -42,6 +42,13 @@ class ValueOrigin(StrEnum):
     NONE = "NONE"
 
 
+class GreeksSource(StrEnum):
+    """Where the greeks came from: the gateway's option model, or the model of this package."""
+
+    GATEWAY = "GATEWAY"
+    MODEL = "MODEL"
+
+
 class TradingMode(StrEnum):
     """The kind of account; a lake holds data of one kind only."""
 
@@ -145,40 +152,41 @@ class PositionUpdate:
     implied_vol: Annotated[
         float | None,
         Column(
-            "Implied volatility of IB's option model; 0.2 is 20 percent.",
+            "Implied volatility of the option model; 0.2 is 20 percent.",
             unit="part of one, a year",
         ),
     ] = None
     delta: Annotated[
         float | None,
         Column(
-            "Delta of one option on one unit of the underlying, from IB's option model.",
+            "Delta of one option on one unit of the underlying; whose model: `greeks_source`.",
             unit="`currency` per `currency` of the underlying",
         ),
     ] = None
     gamma: Annotated[
         float | None,
         Column(
-            "Gamma of one option on one unit of the underlying, from IB's option model.",
+            "Gamma of one option on one unit of the underlying; whose model: `greeks_source`.",
             unit="delta per `currency` of the underlying",
         ),
     ] = None
     vega: Annotated[
         float | None,
         Column(
-            "Vega of one option on one unit of the underlying, from IB's option model.",
+            "Vega of one option on one unit of the underlying; whose model: `greeks_source`.",
             unit="`currency`",
         ),
     ] = None
     theta: Annotated[
         float | None,
         Column(
-            "Theta a day of one option on one unit of the underlying, from IB's option model.",
+            "Theta a day of one option on one unit of the underlying; whose model: "
+            "`greeks_source`.",
             unit="`currency`",
         ),
     ] = None
     underlying_price: Annotated[
-        float | None, Column("Price of the underlying in IB's option model.", unit="as quoted")
+        float | None, Column("Price of the underlying in the option model.", unit="as quoted")
     ] = None
     value_time: Annotated[
         datetime | None,
@@ -224,7 +232,10 @@ class PositionUpdate:
     ] = ""
     greeks_time: Annotated[
         datetime | None,
-        Column("When the implied volatility and the greeks came (UTC); null without them."),
+        Column(
+            "When the greeks of the gateway came, or the price of the underlying from which those "
+            "of MODEL follow (UTC); null without greeks."
+        ),
     ] = None
     trading_class: Annotated[
         str | None,
@@ -240,6 +251,27 @@ class PositionUpdate:
     note: Annotated[
         str | None,
         Column("Why this value is used, where it is not the usual one; null otherwise."),
+    ] = None
+    greeks_source: Annotated[
+        GreeksSource | None,
+        Column(
+            "GATEWAY (IB's option model) or MODEL (computed by this package from the broker's "
+            "value); null without greeks."
+        ),
+    ] = None
+    greeks_method: Annotated[
+        str | None,
+        Column(
+            "How greeks of MODEL were computed: how the option is exercised, the interest rate and "
+            "the share of the price that dividends have; null otherwise."
+        ),
+    ] = None
+    volatility_time: Annotated[
+        datetime | None,
+        Column(
+            "When the broker's value was true from which the volatility of MODEL follows (UTC); "
+            "null otherwise."
+        ),
     ] = None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.update import (
+    GreeksSource,
     PositionUpdate,
     PriceKind,
     Source,
@@ -30,6 +31,7 @@ class Quote:
         halted: Trading is halted (tick 49).
         implied_vol, delta, gamma, vega, theta, underlying_price: From IB's option model.
         model_price: The option price of that model (tick 13).
+        pv_dividend: The present value of the dividends until expiry in that model.
         greeks_time: When the newest values of that model arrived here.
         min_tick: The smallest change of a price (message 81).
     """
@@ -53,6 +55,7 @@ class Quote:
     theta: float | None = None
     underlying_price: float | None = None
     model_price: float | None = None
+    pv_dividend: float | None = None
     greeks_time: datetime | None = None
     min_tick: float | None = None
 
@@ -113,6 +116,7 @@ _MODEL_PART = (
     "theta",
     "underlying_price",
     "model_price",
+    "pv_dividend",
     "greeks_time",
 )
 """The fields of a quote, by the part of a gateway that sends them."""
@@ -138,6 +142,7 @@ VALUES = (
     "underlying_price",
     "market_data_type",
     "note",
+    "greeks_source",
 )
 """The columns whose change makes a row worth writing. Times, sizes and ids are not among them."""
 
@@ -154,6 +159,8 @@ _TERMS = (
     "gateway_id",
 )
 
+_GREEKS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
+
 values_of = attrgetter(*VALUES)
 """Returns what readers see of the value of a row."""
 
@@ -168,6 +175,9 @@ def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
     """
     if row.position and row.source is not known.source:
         return False
+    if row.greeks_source is known.greeks_source is GreeksSource.MODEL:
+        # They follow the underlying all the time; readers see the newest in `broker_positions`.
+        row = replace(row, **{name: getattr(known, name) for name in _GREEKS})
     return bool(_content_of(row) == _content_of(known))
 
 
@@ -316,6 +326,7 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
         quote,
         model_price=converted(quote.model_price, known),
         underlying_price=converted(quote.underlying_price, known),
+        pv_dividend=converted(quote.pv_dividend, known),
         vega=converted(quote.vega, known),
         theta=converted(quote.theta, known),
         gamma=converted(quote.gamma, 1 / known if known else None),
@@ -526,6 +537,12 @@ def _row(
     instrument, note = holding.instrument, writing.note
     if holding.position == 0:
         worth, quote, note = CLOSED, None, None
+    modelled = holding.greeks if holding.position else None
+    if modelled is not None and (quote is None or quote.greeks_time is None):
+        return replace(
+            _row(replace(holding, greeks=None), worth, writing, quote, price_magnifier),
+            **modelled.columns,
+        )
     return PositionUpdate(
         conid=instrument.conid,
         symbol=instrument.symbol,
@@ -566,4 +583,5 @@ def _row(
         note=note,
         trading_class=instrument.trading_class or None,
         local_symbol=instrument.local_symbol or None,
+        greeks_source=GreeksSource.GATEWAY if quote and quote.greeks_time else None,
     )

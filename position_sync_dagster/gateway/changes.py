@@ -24,6 +24,9 @@ class PendingChanges(Generic[K, V]):
         self._noted: dict[K, V] = {}
         self.urgent = asyncio.Event()
 
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
     def take(self) -> dict[K, V]:
         """Return what changed since the last call, and start anew."""
         noted, self._noted = self._noted, {}

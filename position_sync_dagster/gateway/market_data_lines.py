@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,8 @@ class MarketDataLines:
 
     Attributes:
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
-        ticked_at: When the newest tick of any line came, in monotonic seconds.
+        ticked_at: When the newest tick of a line came, in monotonic seconds.
+        unhurried: Contracts whose ticks do not count for `ticked_at`: no flush follows them.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class MarketDataLines:
         self._retired: dict[int, _Retired] = {}
         self._ticked: ChangeNotifier[int, float] = ChangeNotifier()
         self.ticked_at = -math.inf
+        self.unhurried: Collection[int] = ()
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
         ib.errorEvent += self._on_error
@@ -183,7 +185,8 @@ class MarketDataLines:
                 self._cancel_again(ticker)
                 continue
             self._ticked.note(line.contract.conId, packet_time(self._ib))
-            self.ticked_at = self._monotonic()
+            if line.contract.conId not in self.unhurried:
+                self.ticked_at = self._monotonic()
             line.note_arrivals(ticker)
 
     def _cancel_again(self, ticker: Ticker) -> None:

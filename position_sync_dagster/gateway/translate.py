@@ -215,6 +215,7 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         theta=_greek(greeks.theta, -2) if greeks else None,
         underlying_price=_greek(greeks.undPrice, -1) if greeks else None,
         model_price=_greek(greeks.optPrice, -1) if greeks else None,
+        pv_dividend=_greek(greeks.pvDividend, -1) if greeks else None,
         greeks_time=arrivals.model if greeks else None,
         min_tick=known(ticker.minTick) or None,
     )

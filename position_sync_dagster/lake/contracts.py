@@ -48,6 +48,10 @@ class ContractsTable:
         rows = self.table.rows("valid_exchanges IS NOT NULL", ["conid"])
         return set(rows.get_column("conid"))
 
+    def quoted_in_cents(self) -> dict[int, ContractDetails]:
+        """Return the details of the contracts with another price magnifier than 1, by conid."""
+        return {one.conid: one for one in contracts_of(self.table.rows("price_magnifier <> 1"))}
+
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
         if conids is None:

@@ -11,9 +11,15 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import FLEX, StatementPosition
-from position_sync_dagster.domain.update import PriceKind, ValueOrigin, trading_mode_of
+from position_sync_dagster.domain.update import (
+    GreeksSource,
+    PriceKind,
+    ValueOrigin,
+    trading_mode_of,
+)
 from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
@@ -110,6 +116,8 @@ def values_at_close(
 ) -> pl.DataFrame:
     """Return the last row at or before a close of each holding held then or closed that day.
 
+    Greeks that this package computed are left out: a close has values of the broker alone.
+
     Args:
         opened: Local midnight at the start of the trading day.
         closed: The close of the exchange on that day.
@@ -125,6 +133,12 @@ def values_at_close(
         updates.last_before(closed, LOOK_BACK_DAYS)
         .filter(held)
         .join(newest.agg(pl.col("confirmed_at").max()), on="update_id", how="left")
+        .with_columns(
+            pl.when(pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value))
+            .then(name)
+            .alias(name)
+            for name in GREEKS_COLUMNS
+        )
         .with_columns(
             session_date=pl.lit(day),
             closed_at=pl.lit(closed).dt.cast_time_unit("us"),

@@ -97,8 +97,9 @@ class GatewaySessions:
         lease_s: float,
         state: SessionState | None = None,
         live_since: datetime | None = None,
-        lines: tuple[int, int] | None = None,
+        lines: tuple[int, int] | tuple[int, int, int] | None = None,
         detail: str | None = None,
+        greeks: str | None = None,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
@@ -109,7 +110,9 @@ class GatewaySessions:
             lease_s: How long the lease lasts, in seconds.
             state: The state of the owner.
             live_since: Since when a LIVE owner has seen the gateway without an interruption.
-            lines: The market data lines that the owner has in use, and how many it may use.
+            lines: The market data lines that the owner has in use, and how many it may use; and of
+                those in use, how many are of underlyings.
+            greeks: What is known of computed greeks; it is replaced in any case.
             detail: The state in words, for a person.
 
         Raises:
@@ -121,15 +124,21 @@ class GatewaySessions:
             if now >= stored.expires_at:
                 raise _lease_lost(stored, "its lease has expired")
             entered = state is not None and state is not stored.state
-            lines_in_use, line_limit = lines or (stored.lines_in_use, stored.line_limit)
+            in_use, line_limit, *of_underlyings = lines or (
+                stored.lines_in_use,
+                stored.line_limit,
+                stored.underlying_lines or 0,
+            )
             return replace(
                 stored,
                 heartbeat_at=now,
                 expires_at=now + timedelta(seconds=lease_s),
                 state=state or stored.state,
                 state_since=stored.since_after(state, live_since, now),
-                lines_in_use=lines_in_use,
+                lines_in_use=in_use,
                 line_limit=line_limit,
+                underlying_lines=of_underlyings[0] if of_underlyings else 0,
+                greeks=greeks,
                 detail=detail if detail is not None or entered else stored.detail,
             )
 
@@ -155,6 +164,8 @@ class GatewaySessions:
                 state=state,
                 state_since=now if stored.state is SessionState.LIVE else stored.state_since,
                 lines_in_use=0,
+                underlying_lines=0,
+                greeks=None,
                 detail=detail,
             )
 

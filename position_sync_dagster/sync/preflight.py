@@ -29,7 +29,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
-from position_sync_dagster.sync.reports.status import strategies_problem
+from position_sync_dagster.sync.reports.status import lines_text, strategies_problem
 
 
 class Level(StrEnum):
@@ -136,7 +136,8 @@ _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
 def of_session(session: GatewaySession) -> list[Finding]:
     """Return findings from the session of a live owner, instead of a second connection."""
     who = f"the {session.owner.lower()} owns the login, so nothing else was checked"
-    lines = f"{session.lines_in_use} of {session.line_limit} lines in use"
+    lines = lines_text(session.lines_in_use, session.underlying_lines, session.line_limit)
+    lines = f"{lines} lines in use{f'; {session.greeks}' if session.greeks else ''}"
     detail = f"; {session.detail}" if session.detail else ""
     text = f"{session.gateway_id} is {session.state}: {who}; {lines}{detail}"
     if session.state == "LIVE" and not session.detail:

@@ -144,9 +144,7 @@ def describe(status: Status) -> list[tuple[str, str]]:
         *(("attention", printable(text)) for text in status.attention),
         (
             "lines",
-            "–"
-            if status.lines_in_use is None
-            else f"{status.lines_in_use} of {status.line_limit} in use",
+            "–" if status.lines_text is None else f"{status.lines_text} in use",
         ),
         (
             "legs",
@@ -168,6 +166,7 @@ def describe(status: Status) -> list[tuple[str, str]]:
             else f"{age(status.last_drained_at, status.at)} ago",
         ),
         *((printable(one.account), _account(one, status.at)) for one in status.accounts),
+        *(("greeks", one.greeks) for one in status.each_login if one.greeks),
     ]
 
 
@@ -214,7 +213,7 @@ def _gateway(login: LoginStatus, status: Status) -> str:
     owner = f" ({login.session_owner}{mode})" if login.session_owner else ""
     lines = ""
     if login is not status and login.lines_in_use is not None:
-        lines = f", {login.lines_in_use} of {login.line_limit} lines"
+        lines = f", {login.lines_text} lines"
     detail = f" – {printable(login.session_detail)}" if login.session_detail else ""
     return f"{login.gateway_id}: {state}{owner}{lines}{detail}"
 
@@ -349,7 +348,7 @@ def _gauges(overview: Overview, width: int) -> RenderableType:
             complete_style="red" if near else "cyan",
             finished_style="red",
         ),
-        Text("–" if used is None else f"{used} of {limit} in use"),
+        Text("–" if used is None else f"{status.lines_text} in use"),
     )
     return table
 

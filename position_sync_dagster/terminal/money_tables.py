@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from position_sync_dagster.domain.instrument import leg_name
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import GreeksSource, PositionUpdate
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.exposure import add
 from position_sync_dagster.sync.reports.money import BASE_TOTAL, Ages, BookMoney, Money
@@ -161,7 +161,7 @@ def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
             FittedColumn(heading="legs", cells=[str(row.legs) for row in rows]),
             FittedColumn(
                 heading="with greeks",
-                cells=[f"{row.options_with_greeks}/{row.options}" for row in rows],
+                cells=[_greeks_of(row) for row in rows],
             ),
             *_money_columns(rows, skip=3),
             FittedColumn(
@@ -181,7 +181,7 @@ def money_notes(money: "BookMoney", width: int) -> list[Text]:
     """Return what the tables of the money leave open, one line each."""
     lines = [
         f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
-        f"{one.options_with_greeks} of {one.options} options"
+        f"{one.options_with_greeks} of {one.options} options{_computed(one)}"
         for one in money.totals
         if one.options
     ]
@@ -218,7 +218,7 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
             )
         ]
         figures += [
-            f"greeks of {one.options_with_greeks} of {one.options} options",
+            f"greeks of {one.options_with_greeks} of {one.options} options{_computed(one)}",
             f"{rest} of {one.legs_held} holdings in no strategy",
             f"oldest price {_price_age(one.oldest_age_s, 'delayed' if one.delayed else None)}",
         ]
@@ -227,6 +227,21 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
         account = f" {one.account}" if one.account else ""
         found.append((printable(f"total{account} {one.currency}"), ", ".join(figures)))
     return found
+
+
+def _greeks_of(one: Money) -> str:
+    """Return of how many options the greeks are known, and of how many this package computed them.
+
+    The others are the gateway's.
+    """
+    computed = f" ({one.options_modelled} MODEL)" if one.options_modelled else ""
+    return f"{one.options_with_greeks}/{one.options}{computed}"
+
+
+def _computed(one: Money) -> str:
+    if not one.options_modelled:
+        return ""
+    return f", {one.options_modelled / one.options_with_greeks:.0%} of them MODEL"
 
 
 def _rates_note(one: Money) -> str:
@@ -371,10 +386,14 @@ def positions_table(
         *_greeks_column(greeks_ages),
     ]  # fmt: skip
     table = fitted_table(columns, width, totals=len(currencies))
+    sources = [row.greeks_source for row in rows if row.right and row.position]
     known = [row.delta is not None for row in rows if row.right and row.position]
-    if all(known):
+    modelled = sources.count(GreeksSource.MODEL)
+    if all(known) and not modelled:
         return table
-    return Group(table, Text(f"greeks of {sum(known)} of {len(known)} options", style="dim"))
+    share = f", {modelled} of them MODEL" if modelled else ""
+    text = f"greeks of {sum(known)} of {len(known)} options{share}"
+    return Group(table, Text(text, style="dim"))
 
 
 def _price_age(age_s: float | None, feed: str | None) -> str:

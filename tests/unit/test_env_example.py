@@ -12,6 +12,7 @@ NO_DEFAULT = {
     "GATEWAYS_FILE",
     "STRATEGIES_FILE",
     "TRADING_MODE",
+    "UNDERLYING_LINES",
     "DAILY_START",
     "FLEX_TOKEN",
     "FLEX_QUERY_ID",
@@ -39,6 +40,8 @@ def test_the_value_shown_is_the_default(name):
     default = Settings.model_fields[name.lower()].default
     if isinstance(default, tuple):
         assert tuple(text.split(",")) == default
+    elif isinstance(default, dict):
+        assert text == ",".join(f"{key}={value:g}" for key, value in default.items())
     elif isinstance(default, bool):
         assert text == str(default).lower()
     elif isinstance(default, str | Path):

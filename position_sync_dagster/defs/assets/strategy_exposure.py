@@ -64,6 +64,7 @@ _SUMS = [
     dg.TableColumn("vega", "float", "A point of volatility."),
     dg.TableColumn("not of all", "string", "Sums that leave out a holding."),
     dg.TableColumn("greeks of / options", "string", "The sums of greeks leave out the others."),
+    dg.TableColumn("computed", "int", "Of those, options whose greeks this package computed."),
     dg.TableColumn("nearest expiry", "string"),
     dg.TableColumn("short in the money", "int", "Of those whose underlying has a known price."),
     dg.TableColumn("short, not known", "int", "Short options of other underlyings."),
@@ -126,6 +127,7 @@ def _record(one: "money.Money", **named: str | None) -> dg.TableRecord:
         "vega": one.vega,
         "not of all": ", ".join(one.partial) or None,
         "greeks of / options": f"{one.options_with_greeks} / {one.options}",
+        "computed": one.options_modelled,
         "nearest expiry": one.nearest_expiry,
         "short in the money": one.short_in_money,
         "short, not known": one.short_unknown,
@@ -304,6 +306,7 @@ LINEAGE = {
     "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
     "options": [("position_updates", "right"), *_HELD],
     "options_with_greeks": [("position_updates", "delta"), *_HELD],
+    "options_modelled": [("position_updates", "greeks_source"), *_HELD],
     "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "differences": _SHARE,
 }

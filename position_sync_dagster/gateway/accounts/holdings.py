@@ -322,6 +322,25 @@ class HoldingsBook:
                 found[key] = profit.sent.value if profit is not None else holding.market_value
         return found
 
+    def newest_value(self, key: Key) -> tuple[float, datetime] | None:
+        """Return the newest value of a holding for each of its units, and when it was true.
+
+        None without a value, or where that time is not known.
+        """
+        holding, profit = self._holdings.get(key), self._profits.get(key)
+        if holding is None or not holding.position:
+            return None
+        value: float | None
+        at: datetime | None
+        if profit is not None and profit.counts(holding):
+            value, at = profit.sent.value, profit.at
+        else:
+            of_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
+            value, at = holding.market_value, holding.received_at if of_pnl else holding.value_time
+        if value is None or at is None:
+            return None
+        return value / (holding.position * holding.instrument.multiplier), at
+
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings as their last messages left them, with the completeness of their account.
 
@@ -381,6 +400,7 @@ class HoldingsBook:
                 confirmed_at=None,
                 daily_pnl=None,
                 followed=False,
+                greeks=None,
             )
             if holding.account not in self.confirmed.completeness:
                 self.unmanaged[holding.key] = unknown

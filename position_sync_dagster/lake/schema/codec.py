@@ -9,12 +9,18 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import (
+    GREEKS_COLUMNS,
+    BrokerPosition,
+    Completeness,
+    HoldingGreeks,
+)
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
 from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
 from position_sync_dagster.domain.update import (
+    GreeksSource,
     PositionUpdate,
     Source,
     ValueOrigin,
@@ -28,7 +34,7 @@ _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _STATUSES: dict[str, QueueStatus] = {status.value: status for status in QueueStatus}
 _REASONS: dict[str, Reason] = {reason.value: reason for reason in Reason}
-_BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
+_BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
 _UPDATE = tuple(tables.UPDATE_COLUMNS)
 _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
@@ -166,6 +172,7 @@ def broker_rows(
     columns: dict[str, list[Any]] = {
         **{name: [getattr(position, name) for position in listed] for name in _BROKER},
         **{name: [getattr(found, name) for found in instruments] for name in _INSTRUMENT},
+        **{name: [getattr(one.greeks, name, None) for one in listed] for name in GREEKS_COLUMNS},
         "trading_mode": [modes[position.account] for position in listed],
     }
     owner = {
@@ -191,13 +198,21 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     values["completeness"] = [Completeness(text) for text in values["completeness"]]
     values["value_source"] = [ValueOrigin(text) for text in values["value_source"]]
     values["followed"] = [bool(followed) for followed in values["followed"]]
+    greeks = {name: frame.get_column(name).to_list() for name in GREEKS_COLUMNS}
+    greeks["greeks_source"] = _chosen(GreeksSource, greeks["greeks_source"])
     return [
         BrokerPosition(
             instrument=Instrument(**dict(zip(_INSTRUMENT, of_contract, strict=True))),
             **dict(zip(_BROKER, of_holding, strict=True)),
+            greeks=None
+            if None in modelled
+            else HoldingGreeks(**dict(zip(GREEKS_COLUMNS, modelled, strict=True))),
         )
-        for of_contract, of_holding in zip(
-            zip(*terms.values(), strict=True), zip(*values.values(), strict=True), strict=True
+        for of_contract, of_holding, modelled in zip(
+            zip(*terms.values(), strict=True),
+            zip(*values.values(), strict=True),
+            zip(*greeks.values(), strict=True),
+            strict=True,
         )
     ]
 

@@ -5,6 +5,7 @@ table is defined here.
 """
 
 from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.request import QueuedPosition
@@ -86,9 +87,9 @@ POSITION_UPDATES = TableSpec.of(
         daily_pnl implied_vol delta gamma vega theta underlying_price timestamp value_time date
         source value_source market_data_type gateway_id trading_mode request_id session_id
         fencing_token run_id batch_id greeks_time trading_class local_symbol note
-        ledger_version committed_at""",
+        ledger_version committed_at greeks_source greeks_method volatility_time""",
     ),
-    version=4,
+    version=5,
     partition_by=("date",),
     indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
     order="ledger_version",
@@ -166,8 +167,10 @@ BROKER_POSITIONS = TableSpec.of(
             "Until when such messages have confirmed every followed holding of the account. It "
             "holds for older rows of the account as well."
         ),
+        # Of options without a line, computed from their values.
+        **{name: UPDATE_COLUMNS[name] for name in GREEKS_COLUMNS},
     },
-    version=5,
+    version=6,
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token", "published_version"),
     order="published_version",
@@ -211,7 +214,13 @@ CONTRACTS = TableSpec.of(
 
 GATEWAY_SESSIONS = TableSpec.of(
     "gateway_sessions",
-    columns_of(GatewaySession) | _PARTITION,
+    in_order(
+        columns_of(GatewaySession) | _PARTITION,
+        """gateway_id owner session_id run_id host pid fencing_token started_at heartbeat_at
+        expires_at state state_since lines_in_use line_limit detail bucket part underlying_lines
+        greeks""",
+    ),
+    version=2,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
     order="started_at",
@@ -319,7 +328,7 @@ LATEST_POSITIONS = TableSpec.of(
             "whichever is later: its age counts from here. Null where neither is known."
         )
     },
-    version=4,
+    version=5,
     indexed=("account", "conid"),
 )
 
@@ -389,9 +398,12 @@ STRATEGY_EXPOSURE = TableSpec.of(
             "Legs that have less than the quantity they claim, and holdings of which strategies "
             "have only a part, with the quantities."
         ),
+        "options_modelled": count_column(
+            "Those of options_with_greeks whose greeks this package computed."
+        ),
     },
     indexed=("strategy_id",),
-    version=4,
+    version=5,
 )
 
 DAILY_POSITIONS = TableSpec.of(
@@ -409,7 +421,7 @@ DAILY_POSITIONS = TableSpec.of(
         ),
         "value_source": text_column(f"{_VALUES['value_source'].description} Of a statement: FLEX."),
     },
-    version=3,
+    version=4,
     partition_by=("session_date",),
     indexed=("account", "conid"),
 )

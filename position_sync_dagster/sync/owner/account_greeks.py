@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from position_sync_dagster.sync.owner.option_model import (
     ModelledGreeks,
@@ -41,7 +42,7 @@ class ModelledLeg:
 
     Attributes:
         greeks: None where there is a reason.
-        value_at: When the value was true from which the volatility follows.
+        value_at: When the value was true from which the volatility follows; None without one.
         underlying_at: When the underlying had the price from which the greeks follow.
     """
 
@@ -49,7 +50,7 @@ class ModelledLeg:
     terms: OptionTerms
     greeks: ModelledGreeks | None
     reason: NoGreeks | None
-    value_at: datetime
+    value_at: datetime | None
     underlying_at: datetime | None
 
 
@@ -101,11 +102,19 @@ class _Prices:
         return (self._prices[-1], self._times[-1]) if self._times else None
 
 
+class OptionValue(NamedTuple):
+    """The broker's value of an option for one unit of its underlying, and when it was true."""
+
+    value: float
+    at: datetime
+
+
 class AccountGreeks:
     """Computes the greeks of options when their inputs moved, the largest first.
 
     Args:
         model: Prices the options.
+        value_of: Returns the newest value of an option; None: unknown.
         session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
         processor: Measures processor time, in seconds.
 
@@ -117,10 +126,12 @@ class AccountGreeks:
         self,
         model: OptionModel,
         *,
+        value_of: Callable[[int], OptionValue | None],
         session_open: Callable[[int], bool | None],
         processor: Callable[[], float] = time.thread_time,
     ) -> None:
         self._model = model
+        self._value_of = value_of
         self._session_open = session_open
         self._processor = processor
         self._legs: dict[int, _Leg] = {}
@@ -134,14 +145,45 @@ class AccountGreeks:
         results = (leg.result for leg in self._legs.values())
         return Counter(found.reason for found in results if found and found.reason)
 
-    def add(self, conid: int, terms: OptionTerms, underlying: int) -> None:
-        """Follow an option; new terms of a known one are used from now on."""
+    def stale(self, now: datetime) -> list[int]:
+        """Return the underlyings whose price is too old although they trade."""
+        return [
+            conid
+            for conid, prices in self._prices.items()
+            if prices.newest is not None and self._is_old(conid, prices.newest[1], now)
+        ]
+
+    def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
+        return now - at > OLD and self._session_open(underlying) is not False
+
+    def __len__(self) -> int:
+        return len(self._legs)
+
+    @property
+    def without(self) -> dict[int, NoGreeks]:
+        """Why options have no greeks, by conid."""
+        results = ((conid, leg.result) for conid, leg in self._legs.items())
+        return {conid: found.reason for conid, found in results if found and found.reason}
+
+    def add(
+        self, conid: int, terms: OptionTerms, underlying: int, size: float | None = None
+    ) -> None:
+        """Follow an option; new terms of a known one are used from now on.
+
+        Args:
+            conid: The option.
+            terms: Its terms.
+            underlying: The conid of its underlying.
+            size: The absolute value of its holdings: the largest are computed most often. None:
+                as before.
+        """
         leg = self._legs.get(conid)
         if leg is None:
-            self._legs[conid] = _Leg(conid=conid, terms=terms, underlying=underlying)
-            heappush(self._due[PASS_S], (0.0, 0.0, conid))
+            leg = self._legs[conid] = _Leg(conid=conid, terms=terms, underlying=underlying)
+            heappush(self._due[PASS_S], (0.0, -(size or 0.0), conid))
         elif (leg.terms, leg.underlying) != (terms, underlying):
             leg.terms, leg.underlying, leg.solved_at = terms, underlying, None
+        leg.size = leg.size if size is None else size
 
     def remove(self, conid: int) -> None:
         """Follow an option no more."""
@@ -150,23 +192,6 @@ class AccountGreeks:
     def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
         """Record the price of an underlying."""
         self._prices.setdefault(conid, _Prices()).add(price, at)
-
-    def valued(self, conid: int, value: float, at: datetime, size: float) -> None:
-        """Record a value of the broker.
-
-        Args:
-            conid: An option that is followed.
-            value: For one unit of its underlying.
-            at: When it was true. An older one than the last is not used.
-            size: The absolute value of the holding.
-        """
-        leg = self._legs[conid]
-        leg.size = size
-        if leg.value_at is not None and at < leg.value_at:
-            return
-        prices = self._prices.get(leg.underlying)
-        leg.value, leg.value_at = value, at
-        leg.spot_then = prices.at(at) if prices else None
 
     def compute(self, now: datetime, *, monotonic: float, budget_s: float) -> list[ModelledLeg]:
         """Compute what is due, for as long as the budget lasts.
@@ -194,7 +219,7 @@ class AccountGreeks:
                     continue
                 heappush(due, (monotonic + interval_s, -leg.size, leg.conid))
                 before, leg.result = leg.result, self._computed(leg, now)
-                if leg.result is not None and leg.result is not before:
+                if leg.result is not before:
                     changed.append(leg.result)
         return changed
 
@@ -209,20 +234,25 @@ class AccountGreeks:
                 (min(known.get(leg.conid, 0.0), latest), -leg.size, leg.conid) for leg in legs
             )
 
-    def _computed(self, leg: _Leg, now: datetime) -> ModelledLeg | None:
-        """Return the result of an option; the last one if nothing moved."""
-        if leg.value_at is None:
-            return None
-        prices = self._prices.get(leg.underlying)
+    def _computed(self, leg: _Leg, now: datetime) -> ModelledLeg:
+        """Return the result of an option; the last one if nothing moved.
+
+        A value that is older than the last one is not used.
+        """
+        prices, valued = self._prices.get(leg.underlying), self._value_of(leg.conid)
+        if valued is not None and (leg.value_at is None or valued.at > leg.value_at):
+            leg.value, leg.value_at = valued
+            leg.spot_then = prices.at(leg.value_at) if prices else None
         spot, spot_at = (prices.newest if prices else None) or (None, None)
-        old = spot_at is not None and now - spot_at > OLD
-        old = old and self._session_open(leg.underlying) is not False
+        old = spot_at is not None and self._is_old(leg.underlying, spot_at, now)
         used = (leg.terms, leg.value_at, spot, old, leg.terms.expires_at <= now)
         if leg.result is not None and used == leg.used:
             return leg.result
         leg.used = used
         found: ModelledGreeks | NoGreeks
-        if spot is None:
+        if leg.value_at is None:
+            found = NoGreeks.NO_VALUE
+        elif spot is None:
             found = NoGreeks.NO_UNDERLYING_PRICE
         elif old:
             found = NoGreeks.UNDERLYING_OLD

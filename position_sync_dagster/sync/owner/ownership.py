@@ -38,6 +38,8 @@ class OwnerStatus(NamedTuple):
 
     Attributes:
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
+        underlying_lines: Of the lines in use, those of underlyings.
+        greeks: What is known of computed greeks.
     """
 
     state: SessionState
@@ -45,6 +47,8 @@ class OwnerStatus(NamedTuple):
     line_limit: int = 0
     detail: str | None = None
     live_since: datetime | None = None
+    underlying_lines: int = 0
+    greeks: str | None = None
 
 
 class Ownership:
@@ -216,8 +220,9 @@ class Ownership:
                     lease_s=self._settings.session_lease_s,
                     state=status.state,
                     live_since=status.live_since,
-                    lines=(status.lines_in_use, status.line_limit),
+                    lines=(status.lines_in_use, status.line_limit, status.underlying_lines),
                     detail=status.detail,
+                    greeks=status.greeks,
                 )
                 self._take_session(session)
                 self._outage.clear()

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -35,6 +36,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from position_sync_dagster.sync.run_recorder import StreamCounts
 
 
@@ -149,6 +151,7 @@ class Publisher:
         queue: Without it, nothing is queued.
         broker_positions: Without it, nothing is written.
         announced: The announcements so far; requests are added to them.
+        greeks: The computed greeks of options.
     """
 
     def __init__(
@@ -159,8 +162,11 @@ class Publisher:
         *,
         settings: Settings,
         metrics: StreamMetrics,
+        greeks: PublishedGreeks | None = None,
         clock: Clock = utc_now,
     ) -> None:
+        self._greeks = PublishedGreeks() if greeks is None else greeks
+        self._greeks_changes = self._greeks.watch()
         self._queue = queue
         self._positions = broker_positions
         self._announced = announced
@@ -211,8 +217,12 @@ class Publisher:
         the table. Later changes are due in the next step.
         """
         changes, accounts = self._changes.take(), _accounts_of(feed)
-        keys = None if self._all_due else {*changes, *feed.book.profits}
-        reported = feed.book.reported(keys)
+        of_greeks = self._greeks_changes.take()
+        by_greeks = (key for conid in of_greeks for key in feed.book.keys_of(conid))
+        keys = None if self._all_due else {*changes, *feed.book.profits, *by_greeks}
+        reported = {
+            key: self._with_greeks(holding) for key, holding in feed.book.reported(keys).items()
+        }
         changed = {
             key: holding
             for key, holding in reported.items()
@@ -226,9 +236,19 @@ class Publisher:
                 await self._replace(published, accounts, session)
         except BaseException:
             self._changes.give_back(changes)
+            self._greeks_changes.give_back(of_greeks)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
         self._moved |= moved
+
+    @property
+    def greeks_moved(self) -> bool:
+        """Return whether computed greeks changed that are not published yet."""
+        return bool(self._greeks_changes)
+
+    def _with_greeks(self, holding: BrokerPosition) -> BrokerPosition:
+        greeks = self._greeks.of(holding)
+        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.streamed_holding import (
     BROKER,
@@ -44,29 +44,31 @@ _PRICE = ("market_price", "price_kind", "value_time", "note")
 
 
 def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of queued holdings with the values by PnLSingle that were published since.
+    """Return rows of queued holdings with the values and greeks that were published since.
 
-    The owner of a login publishes such a value a few seconds after it moved, and the drain writes
-    its row later. A row with such a value has no `update_id`: the ledger does not have it yet.
+    The owner of a login publishes a value by PnLSingle a few seconds after it moved, and the drain
+    writes its row later. A row with such a value has no `update_id`: the ledger does not have it
+    yet. Computed greeks are those that are published, and none where none are.
 
     Args:
         rows: Rows of `position_updates`: at most one for each account and conid.
         holdings: Rows of `broker_positions`: at most one for each account and conid.
     """
-    names = (*_MONEY, "position", "received_at")
-    by_pnl = holdings.filter(pl.col("value_source") == ValueOrigin.PNL_SINGLE.value)
-    found = by_pnl.select(*_KEY, pl.col(names).name.prefix("_"))
+    names = (*_MONEY, *GREEKS_COLUMNS, "position", "received_at")
+    found = holdings.select(*_KEY, pl.col(names).name.prefix("_"))
     joined = rows.join(found, on=_KEY, how="left", maintain_order="left")
+    same = (pl.col("source") == Source.QUEUE.value) & (pl.col("position") == pl.col("_position"))
     newer = (
-        (pl.col("source") == Source.QUEUE.value)
-        & (pl.col("position") == pl.col("_position"))
+        same
+        & (pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value)
         & (pl.col("_received_at") > pl.col("timestamp"))
     )
 
-    def replaced(name: str, value: pl.Expr) -> pl.Expr:
-        return pl.when(newer).then(value).otherwise(name).cast(rows.schema[name]).alias(name)
+    def replaced(name: str, value: pl.Expr, where: pl.Expr = newer) -> pl.Expr:
+        return pl.when(where).then(value).otherwise(name).cast(rows.schema[name]).alias(name)
 
     return joined.with_columns(
+        *(replaced(name, pl.col(f"_{name}"), same) for name in GREEKS_COLUMNS),
         *(replaced(name, pl.col(f"_{name}")) for name in _MONEY),
         *(replaced(name, pl.lit(None)) for name in _PRICE),
         replaced("timestamp", pl.col("_received_at")),

@@ -18,6 +18,7 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
+from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 
@@ -136,8 +137,8 @@ def split(
     Args:
         legs: The active legs.
         latest: The newest row of each holding, with or without the column of `with_priced`.
-        details: The known contract details, by conid. Without them, the price magnifier of a
-            contract is derived from its value.
+        details: The known contract details, by conid: of legs, and of all contracts that are quoted
+            in cents. Without them, the price magnifier of a contract is derived from its value.
     """
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
@@ -228,11 +229,14 @@ def _parts(
         dollar_delta=pl.when(pl.col("sec_type").is_in(["STK", "FUT"]))
         .then(value)
         .otherwise(pl.col("delta") * size * price / pl.col("magnifier")),
-        gamma_1pct=pl.col("gamma") * size * price**2 / 100 / pl.col("magnifier"),
+        gamma_1pct=pl.col("gamma") * size * (price / pl.col("magnifier")) ** 2 / 100,
         valueless=pl.col("market_value").is_null(),
         undated=pl.col("market_value").is_not_null() & pl.col("value_time").is_null(),
         is_option=is_option,
         has_greeks=is_option & pl.col("delta").is_not_null(),
+        is_modelled=is_option
+        & pl.col("delta").is_not_null()
+        & (pl.col("greeks_source") == GreeksSource.MODEL.value).fill_null(value=False),
         greekless=pl.col("delta").is_null(),
         short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
@@ -264,7 +268,9 @@ def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
         for by in (1, 100)
     ]
     named = pl.col("conid").replace_strict(known, default=None, return_dtype=pl.Int64)
-    return pl.coalesce(named, *tried)
+    # Greeks are computed with the details; `contracts` has those of other magnifiers than 1.
+    modelled = pl.when(pl.col("greeks_source") == GreeksSource.MODEL.value).then(1)
+    return pl.coalesce(named, *tried, modelled)
 
 
 _LEG_COLUMNS = {
@@ -394,6 +400,7 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
         holdings=pl.struct("account", "conid").n_unique(),
         options=pl.struct("account", "conid").filter("is_option").n_unique(),
         options_with_greeks=pl.struct("account", "conid").filter("has_greeks").n_unique(),
+        options_modelled=pl.struct("account", "conid").filter("is_modelled").n_unique(),
         delayed=pl.struct("account", "conid").filter("delayed").n_unique(),
         priced_at=oldest(PRICED, every),
         greeks_at=oldest("greeks_time", pl.col("has_greeks")),
@@ -456,6 +463,7 @@ class Exposure:
             difference. The holding of that conid may not be the intended one.
         gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %.
         options, options_with_greeks: Held options, and those of them whose greeks are known.
+        options_modelled: Those of the latter whose greeks this package computed.
         nearest_expiry: The first day on which a holding expires.
         differences: Legs that have less than they claim, and holdings of which strategies have only
             a part, each with the quantities.
@@ -489,6 +497,7 @@ class Exposure:
     gamma_1pct: float | None
     options: int
     options_with_greeks: int
+    options_modelled: int
     nearest_expiry: date | None
     differences: str | None
 

@@ -36,6 +36,7 @@ class Money:
         lines: Market data lines that the holdings use; None while no owner is connected.
         unvalued: The number of held legs without a value, which the sums leave out.
         options, options_with_greeks: Held options, and those of them whose greeks are known.
+        options_modelled: Those of the latter whose greeks this package computed.
         nearest_expiry: The first day on which a holding expires.
         short_in_money, short_unknown: Short options in the money, and those of which the price of
             the underlying is not known.
@@ -65,6 +66,7 @@ class Money:
     unvalued: int
     options: int
     options_with_greeks: int
+    options_modelled: int
     nearest_expiry: date | None
     short_in_money: int
     short_unknown: int
@@ -85,7 +87,7 @@ _SUMS = {
 }
 """Each sum of money, and its name among the sums of parts."""
 
-_COUNTS = ("delayed", "options", "options_with_greeks", "nearest_expiry")
+_COUNTS = ("delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +281,7 @@ _ADDED = (
     "unvalued",
     "options",
     "options_with_greeks",
+    "options_modelled",
     "short_in_money",
     "short_unknown",
 )

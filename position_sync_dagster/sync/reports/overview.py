@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -154,7 +154,8 @@ def read_book(
         and row.gateway_id in live
     )
     if details is None:
-        details = lake.contracts.get({leg.conid for leg in legs})
+        details = lake.contracts.quoted_in_cents()
+        details |= lake.contracts.get({leg.conid for leg in legs})
     return Book(
         latest=tuple(rows),
         holdings=tuple(holdings),
@@ -167,6 +168,10 @@ def read_book(
     )
 
 
+CENTS_READ = timedelta(minutes=1)
+"""How often the contracts that are quoted in cents are read again."""
+
+
 class OverviewReader:
     """Reads the overview repeatedly, and each time only the new data."""
 
@@ -174,6 +179,7 @@ class OverviewReader:
         self._lake = lake
         self._settings = settings
         self._details: dict[int, ContractDetails] = {}
+        self._cents_read_at: datetime | None = None
 
     def read(self, now: datetime) -> Overview:
         """Read everything that the live status shows; blocks.
@@ -187,6 +193,9 @@ class OverviewReader:
         unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
         if unknown:  # read once: a contract keeps its description, only its trading hours change
             self._details |= lake.contracts.get(unknown)
+        if self._cents_read_at is None or not timedelta() <= now - self._cents_read_at < CENTS_READ:
+            self._cents_read_at = now
+            self._details |= lake.contracts.quoted_in_cents()
         book = read_book(lake, settings, now, latest=frame, details=self._details)
         held: dict[str, set[Key]] = defaultdict(set)
         for holding in book.holdings:

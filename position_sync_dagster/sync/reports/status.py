@@ -85,6 +85,19 @@ def torn_folders(lake: Lake) -> list[str]:
     ]
 
 
+def lines_text(in_use: int | None, of_underlyings: int | None, limit: int | None) -> str | None:
+    """Return how many lines are in use, those of underlyings apart; None where that is unknown.
+
+    >>> lines_text(25, 5, 100), lines_text(20, 0, 100)
+    ('20 legs + 5 underlyings of 100', '20 of 100')
+    """
+    if in_use is None or limit is None:
+        return None
+    if not of_underlyings:
+        return f"{in_use} of {limit}"
+    return f"{in_use - of_underlyings} legs + {of_underlyings} underlyings of {limit}"
+
+
 NOT_LOOKED_UP = "its contract has not been looked up yet"
 
 
@@ -100,6 +113,8 @@ class LoginStatus:
             not connected to the gateway.
         blind_since: Since when no owner has been connected; None while the session is LIVE.
         lines_in_use, line_limit: The lines of the live owner; None without one.
+        underlying_lines: Of the lines in use, those of underlyings.
+        greeks: Of how many options greeks are computed, and why others have none.
     """
 
     gateway_id: str
@@ -111,6 +126,13 @@ class LoginStatus:
     blind_since: datetime | None
     lines_in_use: int | None
     line_limit: int | None
+    underlying_lines: int | None = None
+    greeks: str | None = None
+
+    @property
+    def lines_text(self) -> str | None:
+        """The lines in use, those of underlyings apart; None without an owner."""
+        return lines_text(self.lines_in_use, self.underlying_lines, self.line_limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +217,7 @@ def read_status(
         | {
             "lines_in_use": add(login.lines_in_use for login in logins),
             "line_limit": add(login.line_limit for login in logins),
+            "underlying_lines": add(login.underlying_lines for login in logins),
         },
         active_legs=len(active),
         legs_held=len(active.intersection(held)),
@@ -323,6 +346,8 @@ def _login_status(gateway_id: str, session: GatewaySession | None, now: datetime
         blind_since=blind_since(session, now),
         lines_in_use=session.lines_in_use if session and alive else None,
         line_limit=session.line_limit if session and alive else None,
+        underlying_lines=session.underlying_lines if session and alive else None,
+        greeks=session.greeks if session and alive else None,
     )
 
 

@@ -141,6 +141,10 @@ class ContractCache:
             self._again_at = self._clock() + AGAIN
             logger.warning("contract details could not be read, they are due again: %s", error)
 
+    def known(self, conid: int) -> ContractDetails | None:
+        """Return the details of a contract that are in memory, such as those of each leg."""
+        return self._known.get(conid)
+
     def magnifier(self, conid: int) -> int | None:
         """Return the price magnifier; None while the details are unknown."""
         details = self._known.get(conid)
@@ -191,9 +195,41 @@ class ContractCache:
             }
         return {conid: self._known[conid] for conid in wanted if conid in self._known}
 
-    def want(self, conids: Iterable[int]) -> None:
-        """Add conids whose details are to be fetched in the background, if they are missing."""
-        self._wanted.update((conid, None) for conid in conids if self._is_missing(conid))
+    def want(self, conids: Iterable[int], *, first: bool = False) -> None:
+        """Add conids whose details are to be fetched in the background, if they are missing.
+
+        Args:
+            first: Whether they are fetched before the others.
+        """
+        wanted = dict.fromkeys(filter(self._is_missing, conids))
+        if first:
+            self._wanted = wanted | self._wanted
+        else:
+            self._wanted.update(wanted)
+
+    async def look_up(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+        """Return the details that are known, without a request and without keeping them in memory.
+
+        Raises:
+            LakeError: The table cannot be read.
+        """
+        wanted = set(conids)
+        memory = self._unstored | {c: self._known[c] for c in wanted & self._known.keys()}
+        found = {conid: memory[conid] for conid in wanted & memory.keys()}
+        absent = (wanted - found.keys()) & self._complete
+        if absent and self._table is not None:
+            found |= await offload(self._table.get, absent)
+        return found
+
+    async def keep(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+        """Return the details that are known, and keep them in memory; request nothing.
+
+        Raises:
+            LakeError: The table cannot be read.
+        """
+        wanted = set(conids)
+        await self._read(wanted)
+        return {conid: self._known[conid] for conid in wanted & self._known.keys()}
 
     def fetch_in_background(
         self, connection: GatewayConnection, *, streamed: Collection[int]

@@ -145,9 +145,10 @@ class FollowedHoldings:
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
-        if queue_now or ((legs or self._monitored) and now >= self._publish_at):
-            wanted = queue_now or self._monitored or await self._publisher.requests_wait()
-            if wanted and connection.pnl.take_fresh():
+        read = self._monitored or self._publisher.greeks_moved
+        if queue_now or ((legs or read) and now >= self._publish_at):
+            wanted = queue_now or read or await self._publisher.requests_wait()
+            if wanted and (connection.pnl.take_fresh() or self._publisher.greeks_moved):
                 await publish()
             ended = self._monotonic()
             self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now))

@@ -2,13 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line_allocation import LineLimit, demands, rank, reason
+from position_sync_dagster.domain.line_allocation import (
+    LineLimit,
+    demands,
+    rank,
+    reason,
+    underlying_demand,
+)
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes
@@ -68,7 +74,8 @@ class LineManager:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._wanted_as_of: tuple[int, int] | None = None
+        self._wanted_as_of: tuple[object, ...] | None = None
+        self._underlyings: tuple[int, ...] = ()
         self._on_refusal: Callable[[Refusal], None] | None = None
         self._burst: tuple[float, int, str] | None = None
         self.login = LoginLines(
@@ -86,14 +93,32 @@ class LineManager:
         return frozenset(self.login.held)
 
     @property
+    def of_legs(self) -> frozenset[int]:
+        """The conids that hold a line, without those that hold it as an underlying alone."""
+        return self.legs_in(self.login.held)
+
+    @property
     def in_use(self) -> int:
         """The number of lines held here."""
         return len(self.login.held)
+
+    def legs_in(self, conids: Iterable[int]) -> frozenset[int]:
+        """Return the conids without those that are wanted as underlyings alone."""
+        wanted = self.login.wanted
+        return frozenset(c for c in conids if c not in wanted or not wanted[c].of_options)
 
     @property
     def limit(self) -> int:
         """The number of lines of the login, as configured, or as learned from code 101."""
         return self.login.limit.lines
+
+    def want_underlyings(self, conids: Sequence[int]) -> None:
+        """Request lines for these underlyings where no leg needs them, the first ones first.
+
+        Args:
+            conids: Contracts whose details are in memory: no leg waits for them.
+        """
+        self._underlyings = tuple(conids)
 
     def follow(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
@@ -121,7 +146,7 @@ class LineManager:
         """Subscribe and cancel lines as the allocation chooses.
 
         Returns:
-            The conids that hold a line afterwards.
+            The conids that hold a line of a leg afterwards.
         """
         lines, login = connection.lines, self.login
         requested = self.chosen(connection)
@@ -144,7 +169,7 @@ class LineManager:
             delayed = login.denied(conid, now) is not None
             lines.subscribe(details[conid], market_data_type=_kind(delayed=delayed))
             login.line(conid).requested(now, delayed=delayed)
-        return self.held
+        return self.of_legs
 
     def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
@@ -173,6 +198,7 @@ class LineManager:
             return
         fallback = (
             self._settings.delayed_fallback
+            and not self._is_underlying(refusal.conid)
             and refusal.code in codes.NOT_PERMITTED
             and refusal.market_data_type not in codes.DELAYED_TYPES
         )
@@ -188,7 +214,7 @@ class LineManager:
             conid,
             state,
             wanted=self.login.wanted,
-            lines=self.held,
+            lines=self.of_legs,
             denied=denied,
             limit=self.login.limit,
         )
@@ -203,7 +229,8 @@ class LineManager:
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             has = "streams delayed data" if denial.delayed else "has no market data"
             again = f"{self._clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
-            texts.append(f"{conid} {has}: {denial.reason} (requested again at {again})")
+            name = f"underlying {conid}" if self._is_underlying(conid) else str(conid)
+            texts.append(f"{name} {has}: {denial.reason} (requested again at {again})")
         more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
         return texts[:3] + more + self.login.problems()
 
@@ -233,11 +260,20 @@ class LineManager:
     def _update_wanted(self, connection: GatewayConnection) -> None:
         """Compute the demand for lines again, if holdings opened or closed or a leg changed."""
         book, contracts = connection.feed.book, self._contracts
-        as_of = (book.moves, contracts.version)
+        as_of = (book.moves, contracts.version, self._underlyings)
         if as_of != self._wanted_as_of:
             found = demands(book.of_conid, contracts.matching, sec_types=self._settings.sec_types)
-            self.login.wanted = {demand.conid: demand for demand in found}
+            of_options = {
+                conid: underlying_demand(conid, place)
+                for place, conid in enumerate(self._underlyings)
+            }
+            self.login.wanted = of_options | {demand.conid: demand for demand in found}
             self._wanted_as_of = as_of
+            connection.lines.unhurried = frozenset(filter(self._is_underlying, of_options))
+
+    def _is_underlying(self, conid: int) -> bool:
+        demand = self.login.wanted.get(conid)
+        return demand is not None and demand.of_options
 
     def _deny(self, conid: int, code: int, reason: str, *, delayed: bool = False) -> None:
         usual = OTHER_RETRY_WAIT if code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
@@ -247,6 +283,8 @@ class LineManager:
         )
         self.login.share_refusals()
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"
+        if self._is_underlying(conid):
+            has = "has no market data, so that options on it have no computed greeks"
         level = logging.WARNING if denial.times == 1 else logging.INFO
         logger.log(level, "conid %d %s: %s", conid, has, reason)
 

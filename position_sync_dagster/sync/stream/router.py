@@ -31,6 +31,7 @@ from position_sync_dagster.sync.run_recorder import StreamCounts
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings, Routes
 from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 
 logger = logging.getLogger(__name__)
@@ -215,7 +216,9 @@ class Router:
         contracts: ContractCache,
         lines: LineManager,
         pricer: StreamPricer,
+        greeks: ModelGreeks,
     ) -> None:
+        self._greeks = greeks
         self._registry = registry
         self._publisher = publisher
         self._contracts = contracts
@@ -278,6 +281,7 @@ class Router:
         )
         self._publisher.follow(connection.feed)
         self._lines.attach(connection.lines)
+        self._greeks.attach(connection)
         self._changes = connection.feed.book.watch()
 
     async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
@@ -298,6 +302,7 @@ class Router:
             self._changes.give_back(changed)
             raise
         self._resolver.resolve_in_background(connection)
+        await self._greeks.step(connection, self.routes)
         self._contracts.fetch_in_background(connection, streamed=self._lines.held)
 
     async def close(self) -> None:
@@ -337,7 +342,7 @@ class Router:
         compared = feed.book.reported(None if first else changed).values()
         self._contracts.compare_rows(row.instrument for row in compared if row.position)
         self._lines.follow(connection)
-        stale = self._lines.are_due(connection) or self._lines.held != self._routed_by.lines
+        stale = self._lines.are_due(connection) or self._lines.of_legs != self._routed_by.lines
         stale = stale or self._contracts.version != self._routed_by.version
         moved = self.routes.outdated(feed.book, changed)
         if changed_legs or first or moved or stale or self.routes.unqueued:
@@ -418,7 +423,7 @@ class Router:
         """
         self._contracts.follow(self._registry.legs)
         self._lines.follow(connection)
-        lines = self._lines.chosen(connection)
+        lines = self._lines.legs_in(self._lines.chosen(connection))
         if not self._contracts.missing(lines):
             return False
         feed, legs = connection.feed, self._contracts.matching

@@ -223,6 +223,8 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
         line_limit=streamer.line_limit,
         detail=streamer.detail,
         live_since=streamer.live_since,
+        underlying_lines=streamer.underlying_lines,
+        greeks=streamer.greeks,
     )
 
 

@@ -26,11 +26,13 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned
+from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink
 from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.router import Router
 
@@ -108,12 +110,14 @@ class IBPositionStreamer:
             monotonic=self._monotonic,
         )
         announced = Announcements(tables.updates)
+        greeks = PublishedGreeks()
         publisher = Publisher(
             queue,
             tables.broker_positions,
             announced,
             settings=self.settings,
             metrics=self.metrics,
+            greeks=greeks,
             clock=clock,
         )
         self._contracts = ContractCache(tables.contracts, clock=clock)
@@ -123,6 +127,13 @@ class IBPositionStreamer:
         pricer = StreamPricer(
             self._lines.login, self._contracts, settings=self.settings, monotonic=self._monotonic
         )
+        self._greeks = ModelGreeks(
+            context,
+            self._contracts,
+            self._lines,
+            greeks,
+            most_lines=self._most_underlyings(tables),
+        )
         self._router = Router(
             context,
             registry=self.registry,
@@ -130,6 +141,7 @@ class IBPositionStreamer:
             contracts=self._contracts,
             lines=self._lines,
             pricer=pricer,
+            greeks=self._greeks,
         )
         accounts = AccountRecorder(
             tables.account_values, settings=self.settings, monotonic=self._monotonic
@@ -151,6 +163,13 @@ class IBPositionStreamer:
     def _monotonic() -> float:
         """Return the monotonic time for intervals, in seconds; tests replace it."""
         return time.monotonic()
+
+    def _most_underlyings(self, tables: StreamTables) -> int:
+        """Return the maximum number of lines for underlyings: none for a streamer used alone."""
+        chosen = self.settings.underlying_lines
+        if chosen is None:
+            return self.settings.max_lines if tables.ownership is not None else 0
+        return chosen
 
     @property
     def state(self) -> SessionState:
@@ -174,6 +193,16 @@ class IBPositionStreamer:
     def lines_in_use(self) -> int:
         """The number of market data lines held."""
         return self._lines.in_use
+
+    @property
+    def underlying_lines(self) -> int:
+        """How many of these lines are held for underlyings alone."""
+        return self._lines.in_use - len(self._lines.of_legs)
+
+    @property
+    def greeks(self) -> str | None:
+        """How many options without a line have computed greeks, and why others have none."""
+        return self._greeks.summary()
 
     @property
     def line_limit(self) -> int:
@@ -245,12 +274,16 @@ class IBPositionStreamer:
         await self._contracts.load(self.registry.legs)
 
     async def _run(self) -> None:
-        flushes = asyncio.create_task(self._flusher.run(self._link.live_connection))
+        tasks = [
+            asyncio.create_task(self._flusher.run(self._link.live_connection)),
+            asyncio.create_task(self._greeks.run(self._link.live_connection)),
+        ]
         try:
             while not self._stop.is_set():
                 self._context.lease.check()
-                if flushes.done():
-                    flushes.result()
+                for task in tasks:
+                    if task.done():
+                        task.result()
                 connection = self._link.connection
                 if connection is None:
                     await self._link.reconnect(self._stop)
@@ -262,8 +295,9 @@ class IBPositionStreamer:
                     await self._step(connection)
                 await self._pause()
         finally:
-            flushes.cancel()
-            await asyncio.gather(flushes, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
 
     async def _step(self, connection: GatewayConnection) -> None:

@@ -80,7 +80,8 @@ def figures_met(**changes):
         "coverage": count_coverage(EXPECTED, ROWS, since=START),
         "complete_after_s": 20.0,
         "limit_s": 60.0,
-        "peak_lines": 2,
+        "peak_lines": 3,
+        "underlyings": 1,
         "order_messages": 0,
     } | changes
     coverage = arguments.pop("coverage")
@@ -95,7 +96,7 @@ def test_each_figure_can_be_missed_alone():
     full = count_coverage(EXPECTED, ROWS, since=START)
     assert missed(complete_after_s=61.0) == ["all current after"]
     assert missed(complete_after_s=None) == ["all current after"]
-    assert missed(peak_lines=3) == ["peak of market data lines"]
+    assert missed(peak_lines=4) == ["peak of market data lines"]
     assert missed(order_messages=1) == ["order messages at the broker"]
     assert missed(coverage=replace(full, queued=7)) == ["legs with a current row", "by QUEUE"]
     assert missed(coverage=replace(full, streamed=1, misrouted=1)) == ["by STREAM"]

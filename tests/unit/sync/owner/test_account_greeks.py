@@ -7,7 +7,11 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.sync.owner import account_greeks
-from position_sync_dagster.sync.owner.account_greeks import AccountGreeks, ModelledLeg
+from position_sync_dagster.sync.owner.account_greeks import (
+    AccountGreeks,
+    ModelledLeg,
+    OptionValue,
+)
 from position_sync_dagster.sync.owner.option_model import (
     Method,
     NoGreeks,
@@ -35,13 +39,25 @@ def price(spot: float, seconds: float, volatility: float = 0.3) -> float:
     return MODEL.price(PUT, spot=spot, years=PUT.years(at(seconds)), volatility=volatility)
 
 
-def book(
-    session_open: bool | None = True, processor: Callable[[], float] = lambda: 0.0
-) -> AccountGreeks:
-    return AccountGreeks(MODEL, session_open=lambda _conid: session_open, processor=processor)
+class Book(AccountGreeks):
+    """The greeks of options whose values the test sets."""
+
+    def __init__(
+        self, session_open: bool | None = True, processor: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.values: dict[int, OptionValue] = {}
+        super().__init__(
+            MODEL,
+            value_of=self.values.get,
+            session_open=lambda _conid: session_open,
+            processor=processor,
+        )
+
+    def valued(self, conid: int, value: float, at: datetime) -> None:
+        self.values[conid] = OptionValue(value, at)
 
 
-def compute(greeks: AccountGreeks, seconds: float) -> list[ModelledLeg]:
+def compute(greeks: Book, seconds: float) -> list[ModelledLeg]:
     return greeks.compute(at(seconds), monotonic=seconds, budget_s=1.0)
 
 
@@ -51,11 +67,11 @@ def only(found: list[ModelledLeg]) -> ModelledLeg:
 
 
 def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value() -> None:
-    greeks = book()
+    greeks = Book()
     greeks.add(7, PUT, STOCK)
     for seconds, spot in ((0, 100.0), (2, 95.0), (4, 90.0)):
         greeks.underlying_ticked(STOCK, spot, at(seconds))
-    greeks.valued(7, price(95.0, 3), at(3), size=100.0)
+    greeks.valued(7, price(95.0, 3), at(3))
     leg = only(compute(greeks, 5))
     assert leg.greeks is not None
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
@@ -64,32 +80,34 @@ def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value
 
 
 def test_a_value_from_before_the_first_price_of_the_underlying_gives_no_greeks() -> None:
-    greeks = book()
+    greeks = Book()
     greeks.add(7, PUT, STOCK)
     greeks.underlying_ticked(STOCK, 100.0, at(10))
-    greeks.valued(7, price(100.0, 5), at(5), size=100.0)
+    greeks.valued(7, price(100.0, 5), at(5))
     assert only(compute(greeks, 11)).reason is NoGreeks.NO_PRICE_THEN
-    greeks.valued(7, price(100.0, 12), at(12), size=100.0)
+    greeks.valued(7, price(100.0, 12), at(12))
     assert only(compute(greeks, 17)).greeks is not None
     assert not greeks.reasons
 
 
 def test_an_older_value_than_the_last_is_not_used() -> None:
-    greeks = book()
+    greeks = Book()
     greeks.add(7, PUT, STOCK)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 10), at(10), size=100.0)
-    greeks.valued(7, 50.0, at(5), size=100.0)
-    leg = only(compute(greeks, 11))
+    greeks.valued(7, price(100.0, 10), at(10))
+    compute(greeks, 10)
+    greeks.valued(7, 50.0, at(5))
+    greeks.underlying_ticked(STOCK, 101.0, at(16))
+    leg = only(compute(greeks, 16))
     assert leg.greeks is not None
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
 
 
 def test_only_what_moved_is_computed_again() -> None:
-    greeks = book()
+    greeks = Book()
     greeks.add(7, PUT, STOCK)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), size=100.0)
+    greeks.valued(7, price(100.0, 0), at(0))
     assert len(compute(greeks, 0)) == 1
     assert compute(greeks, 10) == []
     greeks.underlying_ticked(STOCK, 101.0, at(11))
@@ -104,10 +122,10 @@ def test_only_what_moved_is_computed_again() -> None:
 def test_an_old_price_of_the_underlying_counts_only_while_it_does_not_trade(
     session_open: bool | None, reason: NoGreeks | None
 ) -> None:
-    greeks = book(session_open)
+    greeks = Book(session_open)
     greeks.add(7, PUT, STOCK)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), size=100.0)
+    greeks.valued(7, price(100.0, 0), at(0))
     leg = only(compute(greeks, 61))
     assert leg.reason is reason
     assert (leg.greeks is None) is (reason is not None)
@@ -115,10 +133,10 @@ def test_an_old_price_of_the_underlying_counts_only_while_it_does_not_trade(
 
 
 def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
-    greeks = book()
+    greeks = Book()
     greeks.add(7, PUT, STOCK)
-    assert compute(greeks, 0) == []  # no value, nothing to say
-    greeks.valued(7, 5.0, at(5), size=1.0)
+    assert only(compute(greeks, 0)).reason is NoGreeks.NO_VALUE
+    greeks.valued(7, 5.0, at(5))
     assert only(compute(greeks, 5)).reason is NoGreeks.NO_UNDERLYING_PRICE
     assert greeks.reasons == {NoGreeks.NO_UNDERLYING_PRICE: 1}
     greeks.remove(7)
@@ -126,19 +144,19 @@ def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
 
 
 def test_greeks_end_when_the_option_expires() -> None:
-    greeks = book(session_open=False)
+    greeks = Book(session_open=False)
     greeks.add(7, PUT, STOCK)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), size=100.0)
+    greeks.valued(7, price(100.0, 0), at(0))
     assert only(compute(greeks, 0)).greeks is not None
     assert only(compute(greeks, 91 * 86_400)).reason is NoGreeks.EXPIRED
 
 
 def test_changed_terms_are_used_with_the_next_computation() -> None:
-    greeks = book()
+    greeks = Book()
     greeks.add(7, PUT, STOCK)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), size=100.0)
+    greeks.valued(7, price(100.0, 0), at(0))
     before = only(compute(greeks, 0)).greeks
     greeks.add(7, OptionTerms(**{**fields(PUT), "dividend_share": 0.02}), STOCK)
     after = only(compute(greeks, 5)).greeks
@@ -156,11 +174,11 @@ def test_the_largest_come_first_and_the_others_keep_their_half_of_the_budget(
 ) -> None:
     monkeypatch.setattr(account_greeks, "LARGEST", 4)
     spent = iter(range(10_000))  # each look at the clock is a unit of processor time
-    greeks = book(processor=lambda: float(next(spent)))
+    greeks = Book(processor=lambda: float(next(spent)))
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     for conid in range(20):
-        greeks.add(conid, PUT, STOCK)
-        greeks.valued(conid, price(100.0, 0), at(0), size=float(conid))
+        greeks.add(conid, PUT, STOCK, size=float(conid))
+        greeks.valued(conid, price(100.0, 0), at(0))
     first = greeks.compute(at(0), monotonic=0.0, budget_s=6.0)
     assert [leg.conid for leg in first] == [19, 18, 15, 14]
     second = greeks.compute(at(1), monotonic=1.0, budget_s=100.0)
@@ -169,14 +187,14 @@ def test_the_largest_come_first_and_the_others_keep_their_half_of_the_budget(
 
 def test_all_of_a_large_book_are_computed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(account_greeks, "LARGEST", 4)
-    greeks = book()
+    greeks = Book()
     for conid in range(20):
-        greeks.add(conid, PUT, STOCK)
+        greeks.add(conid, PUT, STOCK, size=float(conid))
     seen: dict[int, int] = dict.fromkeys(range(20), 0)
     for second in range(61):
         greeks.underlying_ticked(STOCK, 100.0 + second / 100, at(second))
         for conid in range(20):
-            greeks.valued(conid, price(100.0, second), at(second), size=float(conid))
+            greeks.valued(conid, price(100.0, second), at(second))
         for leg in compute(greeks, second):
             seen[leg.conid] += 1
     assert [seen[conid] for conid in (19, 16)] == [13, 13]  # every five seconds

@@ -47,7 +47,7 @@ class Day:
     def __init__(self, *, drained=6, pnl_subscriptions=0, **settings):
         self.second, self.done = 0, []
         self.wait_until, self._drained = 0, drained
-        self.moved = False
+        self.moved = self.greeks_moved = False
         self.legs = FollowedHoldings(
             self,
             settings=Settings(pnl_subscriptions=pnl_subscriptions, **settings),

@@ -1,0 +1,370 @@
+"""Computed greeks of the stream: which underlyings need a line, what goes in, what comes out.
+
+Options without a line have no greeks of the gateway. They are computed in slices between the
+flushes, within a budget of processor time.
+"""
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.line_allocation import largest
+from position_sync_dagster.domain.valuation import Quote, price_of
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.sync.owner.account_greeks import AccountGreeks, OptionValue
+from position_sync_dagster.sync.owner.option_model import (
+    Method,
+    OptionModel,
+    OptionTerms,
+    dividend_share,
+    expiry_moment,
+    load_quantlib,
+)
+from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
+from position_sync_dagster.sync.owner.publisher import QUEUED
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.followed_holdings import Routes
+from position_sync_dagster.sync.stream.lines import LineManager
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 0.1
+"""Seconds between two slices: each is so short that no flush waits for it."""
+
+BUDGET, LARGE_BUDGET = 0.038, 0.095
+"""The share of a processor for books of up to `LARGE` options, and for larger ones."""
+
+LARGE = 2000
+
+CHOOSE_S = 60.0
+"""Seconds after which underlyings, sizes and dividends are determined again."""
+
+AGAIN_S = 10.0
+"""Seconds until the table of contracts is read again after it could not be read."""
+
+AT_ONCE = 500
+"""Maximum number of contracts that are looked up in one step."""
+
+SHARE_DIGITS = 4
+"""Dividends as a share of the price count to so many decimals: the rest moves with each tick."""
+
+OPTION_TYPES = frozenset({"OPT", "FOP"})
+
+STALE = "the underlying has not ticked for a minute in its session"
+
+NAMED = 5
+"""The number of underlyings that the status names for each reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionContract:
+    """What is needed of the details of an option; thousands of them are kept."""
+
+    right: Right
+    strike: float
+    expires_at: datetime
+    currency: str
+    symbol: str
+    price_magnifier: int
+    underlying: int
+    is_on_future: bool
+
+    @classmethod
+    def of(cls, details: ContractDetails) -> "OptionContract | None":
+        """Return the option of contract details; None if they are of no option, or incomplete."""
+        day, right, strike = details.last_trade_date, details.right, details.strike
+        if details.sec_type not in OPTION_TYPES or details.under_conid is None:
+            return None
+        if day is None or right is None or strike is None:
+            return None
+        return cls(
+            right=right,
+            strike=strike / details.price_magnifier,
+            expires_at=expiry_moment(day, details.last_trade_time, details.time_zone),
+            currency=details.currency,
+            symbol=details.symbol,
+            price_magnifier=details.price_magnifier,
+            underlying=details.under_conid,
+            is_on_future=details.sec_type == "FOP",
+        )
+
+
+def underlying_price(
+    quote: Quote, sec_type: str, *, now: datetime, max_last_age: timedelta
+) -> float | None:
+    """Return the price of an underlying for the model; None where none is the present one.
+
+    An index has no bid and ask: its last price counts. Delayed data is never the present price, and
+    nobody has to trade at the price of a halted contract.
+
+    >>> from datetime import UTC
+    >>> now = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> index = Quote(conid=1, last=6500.0)
+    >>> underlying_price(index, "IND", now=now, max_last_age=timedelta(60))
+    6500.0
+    >>> underlying_price(index, "STK", now=now, max_last_age=timedelta(60)) is None
+    True
+    """
+    if quote.is_delayed or quote.halted:
+        return None
+    price = price_of(quote, now=now, max_last_age=max_last_age)
+    if price is not None:
+        return price.value
+    return quote.last if sec_type == "IND" else None
+
+
+class ModelGreeks:
+    """Follows the options that have no line, and publishes their computed greeks.
+
+    Args:
+        contracts: The details of options and underlyings.
+        lines: Gets the underlyings that need a line.
+        published: Gets the greeks.
+        most_lines: Maximum number of underlyings; 0: nothing is computed.
+    """
+
+    def __init__(
+        self,
+        context: OwnerContext,
+        contracts: ContractCache,
+        lines: LineManager,
+        published: PublishedGreeks,
+        *,
+        most_lines: int,
+    ) -> None:
+        self._clock = context.clock
+        self._monotonic = context.monotonic
+        self._rates = context.settings.interest_rates
+        self._max_last_age = timedelta(seconds=context.settings.max_last_age_s)
+        self._contracts = contracts
+        self._lines = lines
+        self._published = published
+        self._most_lines = most_lines
+        self._greeks: AccountGreeks | None = None
+        self._connection: GatewayConnection | None = None
+        self._ticks: PendingChanges[int, float] = PendingChanges()
+        self._routed: int | None = None
+        self._keys: dict[int, list[Key]] = {}
+        self._unknown: set[int] = set()
+        self._options: dict[int, OptionContract] = {}
+        self._underlyings: dict[int, ContractDetails] = {}
+        self._without_rate: set[int] = set()
+        self._read_at = self._choose_at = float("-inf")
+        self._known_dividends: dict[int, list[tuple[datetime, float]]] = {}
+
+    def attach(self, connection: GatewayConnection) -> None:
+        """Follow the lines and values of a new connection."""
+        self._connection, self._ticks = connection, connection.lines.watch()
+        self._choose_at = float("-inf")
+
+    async def step(self, connection: GatewayConnection, routes: Routes) -> None:
+        """Follow the routes; learn the contracts of options, and choose the underlyings."""
+        if not self._most_lines:
+            return
+        if routes.version != self._routed:
+            self._follow(routes)
+        now = self._monotonic()
+        if now >= self._read_at:
+            try:
+                await self._learn()
+            except LakeError as error:
+                self._read_at = now + AGAIN_S
+                logger.warning("options could not be looked up, they are due again: %s", error)
+        if now >= self._choose_at:
+            self._choose_at = now + CHOOSE_S
+            self._choose(connection)
+
+    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+        """Compute in slices.
+
+        Args:
+            live_connection: Returns the connection, or None while its data do not count.
+        """
+        while True:
+            await asyncio.sleep(EVERY_S)
+            connection = live_connection()
+            if connection is None or not self._underlyings:
+                continue
+            if self._greeks is None:
+                await asyncio.to_thread(load_quantlib)
+                self._greeks = AccountGreeks(
+                    OptionModel(),
+                    value_of=self._value_of,
+                    session_open=self._contracts.session_open,
+                )
+                self._choose(connection)
+            self._compute(connection, self._greeks)
+
+    def summary(self) -> str | None:
+        """Return how many options have computed greeks, and why others have none; None without."""
+        options = [conid for conid in self._keys if conid in self._options]
+        if not options:
+            return None
+        without = dict(self._greeks.without) if self._greeks is not None else {}
+        texts: dict[int, str] = {conid: reason.value for conid, reason in without.items()}
+        texts |= dict.fromkeys(self._without_rate, "no interest rate of its currency is set")
+        texts = {conid: text for conid, text in texts.items() if conid in self._keys}
+        symbols: dict[str, set[str]] = defaultdict(set)
+        for conid, text in texts.items():
+            symbols[text].add(self._options[conid].symbol)
+        reasons = [
+            f"{count}: {text} ({_few(sorted(symbols[text]))})"
+            for text, count in Counter(texts.values()).most_common()
+        ]
+        computed = f"{len(self._published)} of {len(options)} options without a line"
+        return "; ".join([f"computed greeks of {computed}", *reasons])
+
+    def _follow(self, routes: Routes) -> None:
+        """Record which holdings have no line."""
+        keys: dict[int, list[Key]] = defaultdict(list)
+        for key, state in routes.states.items():
+            if state in QUEUED:
+                keys[key[1]].append(key)
+        for conid in self._keys.keys() - keys.keys():
+            self._remove(conid)
+        self._unknown = keys.keys() - self._options.keys()
+        self._keys, self._routed = dict(keys), routes.version
+        self._add(self._keys.keys() & self._options.keys(), sizes=None)
+
+    async def _learn(self) -> None:
+        """Look up options and underlyings whose details have been stored since."""
+        found = sorted(self._unknown - self._contracts.missing(self._unknown))[:AT_ONCE]
+        if found:
+            options = {
+                conid: option
+                for conid, details in (await self._contracts.look_up(found)).items()
+                if (option := OptionContract.of(details)) is not None
+            }
+            self._unknown.difference_update(found)
+            self._options |= options
+            self._add(options, sizes=None)
+        wanted = {one.underlying for one in self._options.values()} - self._underlyings.keys()
+        if wanted:
+            self._contracts.want(sorted(wanted), first=True)
+            known = wanted - self._contracts.missing(wanted)
+            if known:
+                self._underlyings |= await self._contracts.keep(known)
+                self._choose_at = float("-inf")
+
+    def _choose(self, connection: GatewayConnection) -> None:
+        """Determine the largest underlyings, the sizes of options, and dividends again."""
+        values = connection.feed.book.values(
+            key for conid, keys in self._keys.items() if conid in self._options for key in keys
+        )
+        sizes: dict[int, float] = defaultdict(float)
+        of_underlying: dict[int, float | None] = defaultdict(float)
+        for (_account, conid), value in values.items():
+            sizes[conid] += abs(value or 0.0)
+            underlying = self._options[conid].underlying
+            of_underlying[underlying] = (of_underlying[underlying] or 0.0) + abs(value or 0.0)
+        known = {c: of_underlying[c] for c in of_underlying if c in self._underlyings}
+        chosen = largest(known, self._lines.held, self._most_lines)
+        self._lines.want_underlyings(chosen)
+        self._note_dividends(connection)
+        self._add(sizes, sizes=sizes)
+        for conid in () if self._greeks is None else self._greeks.stale(self._clock()):
+            # A new request opens with the present price, or shows that trading is halted.
+            self._lines.login.line(conid).doubted(self._monotonic(), STALE)
+
+    def _note_dividends(self, connection: GatewayConnection) -> None:
+        """Read what streamed options say of the dividends until their expiries."""
+        found: dict[int, list[tuple[datetime, float]]] = defaultdict(list)
+        for conid in sorted(self._lines.of_legs):
+            details = self._contracts.known(conid)
+            option = OptionContract.of(details) if details is not None else None
+            quote = self._lines.login.line(conid).counted(
+                connection.lines.quote(conid), self._clock()
+            )
+            if option is None or quote is None or quote.pv_dividend is None:
+                continue
+            if quote.underlying_price:
+                share = round(quote.pv_dividend / quote.underlying_price, SHARE_DIGITS)
+                found[option.underlying].append((option.expires_at, share))
+        # An underlying whose streamed option left keeps what was known of it.
+        self._known_dividends |= found
+
+    def _add(self, conids: Iterable[int], *, sizes: dict[int, float] | None) -> None:
+        """Follow these options from now on, if all is known that this needs."""
+        if self._greeks is None:
+            return
+        now = self._clock()
+        shares: dict[tuple[int, datetime], float | None] = {}
+        for conid in conids:
+            option = self._options[conid]
+            underlying = self._underlyings.get(option.underlying)
+            rate = self._rates.get(option.currency)
+            if rate is None:
+                self._without_rate.add(conid)
+            if underlying is None or rate is None:
+                continue
+            dated = (option.underlying, option.expires_at)
+            if dated not in shares:
+                shares[dated] = self._share(option, now)
+            method = Method.EUROPEAN if underlying.sec_type == "IND" else Method.AMERICAN
+            terms = OptionTerms(
+                right=option.right,
+                strike=option.strike,
+                expires_at=option.expires_at,
+                method=Method.FUTURE if option.is_on_future else method,
+                rate=rate,
+                dividend_share=shares[dated],
+            )
+            size = None if sizes is None else sizes.get(conid, 0.0)
+            self._greeks.add(conid, terms, option.underlying, size)
+
+    def _share(self, option: OptionContract, now: datetime) -> float | None:
+        known = self._known_dividends.get(option.underlying, ())
+        year = timedelta(days=365)
+        share = dividend_share(
+            [((at - now) / year, share) for at, share in known], (option.expires_at - now) / year
+        )
+        return None if share is None else round(share, SHARE_DIGITS)
+
+    def _remove(self, conid: int) -> None:
+        self._published.remove(conid)
+        self._without_rate.discard(conid)
+        if self._greeks is not None:
+            self._greeks.remove(conid)
+
+    def _compute(self, connection: GatewayConnection, greeks: AccountGreeks) -> None:
+        """Take the newest prices of underlyings, and compute for a slice of time."""
+        now = self._clock()
+        for conid in self._ticks.take():
+            details = self._underlyings.get(conid)
+            if details is None:
+                continue
+            line = self._lines.login.line(conid)
+            quote = line.counted(connection.lines.quote(conid), now)
+            if quote is None or quote.received_at is None:
+                continue
+            price = underlying_price(
+                quote, details.sec_type, now=now, max_last_age=self._max_last_age
+            )
+            if price is not None:
+                at = min(quote.received_at, now)
+                greeks.underlying_ticked(conid, price / details.price_magnifier, at)
+        share = BUDGET if len(greeks) <= LARGE else LARGE_BUDGET
+        found = greeks.compute(now, monotonic=self._monotonic(), budget_s=share * EVERY_S)
+        for leg in found:
+            self._published.take(leg, self._options[leg.conid].price_magnifier)
+
+    def _value_of(self, conid: int) -> OptionValue | None:
+        """Return the newest value that the broker gave of an option in any account."""
+        if self._connection is None:
+            return None
+        book = self._connection.feed.book
+        found = [value for key in self._keys.get(conid, ()) if (value := book.newest_value(key))]
+        return OptionValue(*max(found, key=lambda one: one[1])) if found else None
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"

@@ -1,0 +1,170 @@
+"""Computed greeks of options without a line: their underlyings' lines, and what readers see."""
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from ib_gateway_simulator import load_book
+from ib_gateway_simulator.market.underlying import OptionMarket
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.update import GreeksSource, Source
+from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
+from position_sync_dagster.gateway.accounts import holdings
+from position_sync_dagster.sync.owner import account_greeks
+from position_sync_dagster.sync.stream import followed_holdings, model_greeks
+
+A, B = "DUSIM0001", "DUSIM0002"
+STOCK, FUTURE, CORN, INDEX = 920000001, 920000002, 920000003, 920000004
+CALL, PUT, CORN_CALL, ES_PUT, SPX_PUT = 921000001, 921000002, 921000004, 921000005, 921000006
+OPEN = 9
+STILL = {"tick_interval_s": 3600.0}
+COMPUTED = {(A, CALL), (A, PUT), (A, CORN_CALL), (B, CALL), (B, ES_PUT), (B, SPX_PUT)}
+
+
+@pytest.fixture
+def computing(simulate, streaming, monkeypatch):
+    """Stream the small book, at today's prices, with greeks that are computed all the time."""
+    monkeypatch.setattr(followed_holdings, "PUBLISH_S", 0.1)
+    monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
+    monkeypatch.setattr(account_greeks, "PASS_S", 0.1)
+    monkeypatch.setattr(model_greeks, "CHOOSE_S", 0.5)
+
+    @asynccontextmanager
+    async def run(prepare=lambda sim: None, *, simulator=None, **settings):
+        book = replace(load_book("small"), as_of=None, option_market=OptionMarket())
+        async with simulate(book, **{"pnl_interval_s": 0.05} | (simulator or {})) as sim:
+            prepare(sim)
+            usual = {"underlying_lines": 10, "account_quiet_s": 0.5, "reserved_lines": 0}
+            async with streaming(sim, **usual | settings) as (streamer, _received):
+                yield sim, streamer
+
+    return run
+
+
+@pytest.fixture
+def published(lake):
+    """Return the greeks that are published, by holding."""
+
+    def read(streamer):
+        rows = lake.broker_positions.read(streamer.settings.gateway_id)
+        return {row.key: row.greeks for row in rows if row.greeks is not None}
+
+    return read
+
+
+async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(
+    computing, published, eventually
+):
+    async with computing(simulator=STILL) as (sim, streamer):
+        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        assert set(sim.stats()["lines_by_conid"]) == {str(c) for c in (STOCK, FUTURE, CORN, INDEX)}
+        assert (streamer.lines_in_use, streamer.underlying_lines) == (4, 4)
+        found = published(streamer)
+        for (_account, conid), greeks in ((key, found[key]) for key in COMPUTED):
+            truth = sim.greeks(conid)[conid]
+            assert greeks.delta == pytest.approx(truth["delta"], abs=0.03), conid
+            assert greeks.vega == pytest.approx(truth["vega"], rel=0.1), conid
+            assert greeks.greeks_source is GreeksSource.MODEL
+        assert published(streamer)[A, CORN_CALL].underlying_price == pytest.approx(450, rel=0.05)
+        assert not set(streamer.routes.values()) & {LegState.STREAMED}
+
+
+async def test_without_lines_for_underlyings_nothing_is_computed(computing, published, eventually):
+    async with computing(underlying_lines=0) as (sim, streamer):
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
+        assert (sim.stats()["peak_lines"], streamer.greeks) == (0, None)
+        assert not published(streamer)
+
+
+async def test_a_streamer_used_alone_requests_no_line_for_an_underlying(
+    computing, lake, leg, eventually
+):
+    await lake.registry.add_active(**leg(PUT))
+    async with computing(underlying_lines=None) as (sim, streamer):
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
+        assert (sim.stats()["peak_lines"], streamer.underlying_lines) == (1, 0)
+
+
+async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(
+    computing, lake, leg, published, eventually
+):
+    async with computing(max_lines=4, min_hold_s=3600.0) as (sim, streamer):
+        await eventually(lambda: streamer.underlying_lines == 4)
+        for conid in (CALL, PUT, STOCK):
+            await lake.registry.add_active(**leg(conid))
+        await eventually(
+            lambda: streamer.routes.get((A, PUT)) is streamer.routes.get((A, CALL))
+            is streamer.routes.get((A, STOCK)) is LegState.STREAMED
+        )  # fmt: skip
+        assert (streamer.lines_in_use, streamer.underlying_lines) == (4, 1)
+        assert sim.stats()["peak_lines"] == 4
+        # The stock is a leg and an underlying, with one line.
+        assert sim.stats()["lines_by_conid"].get(str(STOCK)) == 1
+        # What the gateway sends for a leg with a line is not computed as well.
+        await eventually(lambda: not {(A, CALL), (A, PUT)} & published(streamer).keys())
+
+
+async def test_the_greeks_of_the_gateway_win_in_the_row_of_a_leg_with_a_line(
+    computing, lake, leg, eventually
+):
+    await lake.registry.add_active(**leg(CALL))
+    async with computing() as (_sim, streamer):
+        await eventually(lambda: streamer.underlying_lines == 4)
+
+        async def row():
+            rows = await lake.updates.latest()
+            found = rows.filter(conid=CALL, account=A)
+            return found.row(0, named=True) if found.height and found["delta"][0] else None
+
+        found = await eventually(row)
+        assert (found["greeks_source"], found["greeks_method"]) == ("GATEWAY", None)
+
+
+async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_and_is_named(
+    computing, published, eventually, monkeypatch
+):
+    monkeypatch.setattr(account_greeks, "OLD", timedelta(seconds=1))
+    async with computing() as (sim, streamer):
+        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        sim.ticking(STOCK, ["model"])  # a stock has none: nothing comes
+        of_stock = {(A, CALL), (A, PUT), (B, CALL)}
+        await eventually(lambda: not of_stock & published(streamer).keys())
+        assert (B, SPX_PUT) in published(streamer)
+        await eventually(lambda: "older than a minute in its session (AAPL)" in streamer.greeks)
+        sim.ticking(STOCK)
+        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+
+
+async def test_a_refused_underlying_gives_no_greeks_and_is_named(computing, published, eventually):
+    def refuse(sim):
+        sim.set_permission(INDEX, 354)
+
+    async with computing(refuse) as (_sim, streamer):
+        await eventually(lambda: published(streamer).keys() >= COMPUTED - {(B, SPX_PUT)})
+        await eventually(lambda: "the underlying has no price (SPX)" in streamer.greeks)
+        assert (B, SPX_PUT) not in published(streamer)
+        assert f"underlying {INDEX} has no market data" in streamer.detail
+        assert streamer.underlying_lines == 3
+
+
+async def test_a_drain_writes_computed_greeks_with_their_times_and_once_for_a_value(
+    computing, published, eventually, lake
+):
+    async with computing(simulator=STILL) as (_sim, streamer):
+        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        (holding,) = (
+            row
+            for row in lake.broker_positions.read(streamer.settings.gateway_id)
+            if row.key == (A, PUT)
+        )
+        row = from_portfolio(holding, source=Source.QUEUE, now=utc_now(), by=Provenance())
+        assert (row.greeks_source, row.delta) == (GreeksSource.MODEL, holding.greeks.delta)
+        assert row.greeks_method.startswith("AMERICAN, rate 0.04, dividends unknown")
+        assert row.greeks_time is not None
+        assert row.volatility_time is not None
+        later = replace(row, delta=row.delta + 0.1)
+        assert says_the_same(later, row)
+        assert not says_the_same(replace(row, delta=None, greeks_source=None), row)
