@@ -140,15 +140,15 @@ def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.As
 
 @dg.definitions
 def limit_checks() -> dg.Definitions:
-    """Define the check of each limit; a file with a mistake has none, and `limits_are_read` fails.
+    """Define `limits_are_read` and the check of each limit; a file with a mistake has no limits.
 
-    The jobs must load all the same.
+    The jobs must load all the same, and `limits_are_read` fails.
     """
     try:
         limits = read_limits(POSITION_SYNC.read_settings())
     except StrategiesFileError:
         limits = []
-    return dg.Definitions(asset_checks=[_check_of(limit) for limit in limits])
+    return dg.Definitions(asset_checks=[limits_are_read, *map(_check_of, limits)])
 
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
