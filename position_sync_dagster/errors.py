@@ -194,6 +194,12 @@ class UnknownRequestError(LakeError):
     exit_code = 2
 
 
+class MomentError(LakeError):
+    """The tables cannot say what was known at a moment: it is in the future, or before them."""
+
+    exit_code = 2
+
+
 class RequestStateError(LakeError):
     """The state of a request does not allow this step."""
 

@@ -99,6 +99,11 @@ class YamlFile:
         """Return the line of a place, from 1."""
         return int(self._node(at).start_mark.line) + 1
 
+    def named_place(self, at: Place) -> str:
+        """Return a place as errors name it: file, line and column."""
+        mark = self._node(at).start_mark
+        return _named(self.path, mark.line + 1, mark.column + 1)
+
     def _node(self, at: Place) -> Node:
         """Return the node at a place, or the one around it where there is none."""
         node = key = self._root
@@ -184,10 +189,13 @@ class YamlFile:
 
     def _error_of(self, cause: str, remedy: str, *at: int) -> PositionSyncError:
         """Return the error of a mistake at a line and a column, where they are known."""
-        place = f", line {at[0]}, column {at[1]}" if at else ""
         return self._error(
-            f"{self.path}{place}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
+            f"{_named(self.path, *at)}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
         )
+
+
+def _named(path: Path, *at: int) -> str:
+    return f"{path}, line {at[0]}, column {at[1]}" if at else str(path)
 
 
 _KEY = "[key]"

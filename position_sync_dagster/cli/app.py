@@ -77,6 +77,10 @@ COMMANDS = {
         f"{CLI}.breaks:app",
         "List differences between broker and tables, and accept them. Without a command: `list`.",
     ),
+    "reconcile": (
+        f"{CLI}.breaks:reconcile",
+        "Compare the broker's holdings with the tables now, or show what differed at a time.",
+    ),
     "audit": (f"{CLI}.audit:app", "Compare rows, Dagster's events and the table `runs`."),
 }
 """Each command: its module and function, and its line in the list of commands."""

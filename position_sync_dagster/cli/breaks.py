@@ -1,11 +1,13 @@
-"""The commands `position-sync breaks …`: differences between broker and tables, and decisions."""
+"""The commands `breaks …` and `reconcile`: differences between broker and tables, and decisions."""
 
+import asyncio
 import getpass
 from typing import Annotated
 
 import typer
 
 from position_sync_dagster.cli.options import (
+    AsOf,
     HomeFolder,
     Json,
     ListByDefault,
@@ -15,6 +17,8 @@ from position_sync_dagster.cli.options import (
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.breaks import Break, ReconciliationBreaks
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.sync.reports.past import MOMENT, Past, breaks_at, require_past
+from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import age, printable, quantity
 
@@ -29,6 +33,9 @@ COLUMNS = {
     "tables": "right",
     "age": "right",
 }
+
+ALL = 1_000_000
+"""More closed breaks than there are."""
 
 app = typer.Typer(
     cls=ListByDefault,
@@ -109,6 +116,46 @@ def accept(
 def reopen(break_id: BreakId, by: Person = "", home: HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
     print_breaks([open_table(home).reopen(break_id, by or getpass.getuser())])
+
+
+def reconcile(
+    as_of: AsOf = None,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Compare the broker's holdings with the tables now, or show what differed at a time.
+
+    Nothing is recorded: the check `agrees_with_the_broker` does that. What differed at a time is
+    what it had recorded and not yet resolved then; the quantities are those that it saw last.
+    """
+    settings = settings_for(home)
+    lake = existing(Lake.of(settings))
+    if as_of is not None:
+        past, table = Past(at=as_of), lake.breaks
+        require_past(as_of, utc_now())
+        found = breaks_at([*table.open_breaks(), *table.closed_breaks(ALL)], as_of)
+        typer.echo(str(past), err=json)
+        if json:
+            print_json(found)
+        elif found:
+            print_breaks(found)
+        else:
+            typer.echo("No break was open.")
+        return
+    result = asyncio.run(ReconciliationService(lake, settings).look())
+    if json:
+        print_json(result)
+        return
+    accounts = "all accounts" if result.complete else "only a part of the accounts"
+    typer.echo(f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}.")
+    if result.accepted:
+        typer.echo(f"{result.accepted} accepted differences are left out.")
+    for one in result.discrepancies:
+        what = f"{one.type.value} {one.account} {one.conid} {one.symbol}"
+        numbers = f"broker {quantity(one.expected)}, tables {quantity(one.actual)}"
+        typer.echo(f"{printable(what)}: {numbers}. {printable(one.detail)}")
+    if not result.discrepancies:
+        typer.echo("Nothing differs.")
 
 
 def print_breaks(breaks: list[Break]) -> None:

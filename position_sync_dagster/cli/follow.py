@@ -57,7 +57,7 @@ def follow(
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows_of_logins(rows, settings)
         if strategy is not None:
-            rows = rows.filter(is_leg_of(lake, strategy))
+            rows = rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
         for column, value in (("account", account), ("conid", conid)):
             if value is not None:
                 rows = rows.filter(pl.col(column) == value)

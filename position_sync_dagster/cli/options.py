@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from position_sync_dagster.errors import LakeError, UnknownStrategyError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
+from position_sync_dagster.sync.reports.past import Past
 from position_sync_dagster.terminal.text import printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
@@ -26,10 +28,47 @@ HomeFolder = Annotated[
 ]
 Strategy = Annotated[str | None, typer.Option(help="Only the legs of this strategy.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")]
+
+
+def _moment(text: str) -> datetime:
+    """Read a time of ISO 8601; one without a zone is local time."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text[:40]!r} is no time. Write it as 2026-03-09T15:30:00Z."
+        ) from None
+
+
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=_moment,
+        metavar="TIME",
+        help="Show what had been committed by this time, such as 2026-03-09T15:30:00Z.",
+    ),
+]
+AtValueTime = Annotated[
+    bool,
+    typer.Option(
+        "--at-value-time", help="With --as-of: what was true then, as far as it is known now."
+    ),
+]
 EndWith = Annotated[
     int | None,
     typer.Option("--end-with", hidden=True, help="End when this process is no longer the parent."),
 ]
+
+
+def past_of(as_of: datetime | None, *, at_value_time: bool, watch: bool) -> Past | None:
+    """Return the moment that the options name; None for now."""
+    if as_of is None:
+        if at_value_time:
+            raise typer.BadParameter("--at-value-time needs --as-of TIME.")
+        return None
+    if watch:
+        raise typer.BadParameter("--as-of does not go with --watch: the past does not change.")
+    return Past(at=as_of, as_known_now=at_value_time)
 
 
 class ListByDefault(TyperGroup):

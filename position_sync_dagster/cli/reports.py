@@ -13,7 +13,8 @@ from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
-from position_sync_dagster.sync.reports.overview import read_book
+from position_sync_dagster.sync.reports.overview import book_at, read_book
+from position_sync_dagster.sync.reports.past import Past, legs_at
 from position_sync_dagster.sync.reports.position_list import (
     SORTED_BY,
     PositionList,
@@ -53,6 +54,8 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
 
 def exposure(
     strategy: options.Strategy = None,
+    as_of: options.AsOf = None,
+    at_value_time: options.AtValueTime = False,
     watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -65,12 +68,16 @@ def exposure(
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
     and is left out of the sums; `no value` counts the held legs without a value.
     """
+    past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
 
     def look() -> BookMoney:
-        latest = rows_of_logins(lake.updates.sync.latest(), settings)
-        book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
+        if past is None:
+            latest = rows_of_logins(lake.updates.sync.latest(), settings)
+            book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
+        else:
+            book = book_at(lake, settings, past, utc_now())
         options.known_strategy(strategy, book.legs)
         return book.money(strategy)
 
@@ -82,15 +89,23 @@ def exposure(
         if found.underlyings:
             below = ["", underlying_table(found.underlyings, width)]
         return Group(
+            *([str(past)] if past else []),
             strategy_table(found.strategies, [*found.rest, *found.totals, *found.in_base], width),
             *money_notes(found, width),
             *below,
         )
 
     if json:
+        _print_moment(past)
         print_json(look())
         return
     print_or_watch(render, watch=watch)
+
+
+def _print_moment(past: Past | None) -> None:
+    """Write the moment of a report in JSON to stderr; the JSON has the same shape as now's."""
+    if past is not None:
+        typer.echo(str(past), err=True)
 
 
 def _days(text: str) -> timedelta:
@@ -134,6 +149,8 @@ def positions(
         int | None,
         typer.Option(min=1, max=1_000_000, help="Show at most this many positions."),
     ] = None,
+    as_of: options.AsOf = None,
+    at_value_time: options.AtValueTime = False,
     watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -144,17 +161,19 @@ def positions(
     arrived or was confirmed by the broker; `greeks` is the age of the greeks where it differs. An
     unknown value is a dash and is left out of the totals.
     """
+    past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
 
     query = PositionQuery(
         strategy=strategy, underlying=underlying, expiring=expiring, closed=closed, sort=sort,
-        limit=limit,
+        limit=limit, past=past,
     )  # fmt: skip
 
     def look() -> PositionList:
         found = read_positions(lake, settings, utc_now(), query)
-        options.known_strategy(strategy, lake.registry.legs)
+        legs = legs_at(lake, past.at) if past else lake.registry.legs
+        options.known_strategy(strategy, legs)
         return found
 
     def render(width: int) -> RenderableType:
@@ -164,13 +183,15 @@ def positions(
         if not found.rows:
             return f"No leg of {strategy} is held." if strategy else "No position has a row yet."
         table = positions_table(found.rows, found.ages, found.strategies_of, width)
+        above = [str(past)] if past else []
         if len(found.rows) == found.total:
-            return table
+            return Group(*above, table)
 
         shown = f"{len(found.rows):,} of {found.total:,} positions are shown"
-        return Group(table, f"{shown}; the totals are of those shown.")
+        return Group(*above, table, f"{shown}; the totals are of those shown.")
 
     if json:
+        _print_moment(past)
         found = look()
         print_json([_as_values(row, found.ages) for row in found.rows])
         return

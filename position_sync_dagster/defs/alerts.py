@@ -1,6 +1,7 @@
 """The sensor `tell_people`: sends one message when a check fails, and one when it passes again."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,13 @@ import dagster as dg
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO
 from position_sync_dagster.defs.checks.evaluation import KEYS
+from position_sync_dagster.defs.checks.limits import (
+    EXPOSURE,
+    OF_VALUE,
+    PREFIX,
+    READ_CHECK,
+    watched_limits,
+)
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
 from position_sync_dagster.sync import alerts
@@ -17,8 +25,9 @@ WATCHED = (
     *KEYS,
     dg.AssetCheckKey(dg.AssetKey("daily_positions"), "days_are_complete"),
     dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
+    dg.AssetCheckKey(dg.AssetKey(EXPOSURE), READ_CHECK),
 )
-"""Every check of the project."""
+"""Every check of the project, without those of limits."""
 
 BUDGET = timedelta(seconds=25)
 """A tick begins no delivery after this time; the next ticks send the remaining messages."""
@@ -45,9 +54,11 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     if not urls:
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = datetime.now(UTC)
+    before = alerts.AlertCursor.from_text(context.cursor)
+    keys = (*WATCHED, *watched_limits(settings, before.breaks))
     cursor = alerts.follow(
-        alerts.AlertCursor.from_text(context.cursor),
-        check_states(cached_instance(context), settings.ui_url),
+        before,
+        check_states(cached_instance(context), settings.ui_url, keys),
         now=now,
         after=timedelta(seconds=settings.alert_after_s),
         severities=settings.alert_severities,
@@ -74,12 +85,23 @@ def check_states(
 ) -> Iterator[alerts.CheckState]:
     """Return the newest result of each check that has one.
 
-    A check that is planned in an unfinished run has no new result.
+    A check that is planned in an unfinished run has no new result. A limit has two states: whether
+    it holds, and whether its number is known. One that was broken and is unknown is still broken.
     """
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     for key in keys:
         if key in found:
-            yield _state_of(instance, key, found[key], ui_url)
+            state = _state_of(instance, key, found[key], ui_url)
+            yield state
+            if key.name.startswith(PREFIX):
+                yield _known_state(state, found[key])
+
+
+def _known_state(state: alerts.CheckState, record: Any) -> alerts.CheckState:
+    """Return whether the number of a limit is known, as the state of a check."""
+    evaluation = record.evaluation
+    known = None if evaluation is None else UNKNOWN not in evaluation.metadata
+    return replace(state, name=f"{state.name}{OF_VALUE}", passed=known, what_to_do="")
 
 
 def _state_of(

@@ -16,6 +16,7 @@ __all__ = [
     "exposure",
     "inspection",
     "lifecycle_partitions",
+    "limit_readings",
     "money",
     "overview",
     "pl",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.sync.reports import (
         confirmations,
         exposure,
+        limit_readings,
         money,
         overview,
         profit_curve,
@@ -78,6 +80,7 @@ else:
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
     exposure = LazyModule("position_sync_dagster.sync.reports.exposure")
+    limit_readings = LazyModule("position_sync_dagster.sync.reports.limit_readings")
     money = LazyModule("position_sync_dagster.sync.reports.money")
     overview = LazyModule("position_sync_dagster.sync.reports.overview")
     reconciliation = LazyModule("position_sync_dagster.sync.reports.reconciliation")

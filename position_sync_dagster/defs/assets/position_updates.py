@@ -10,13 +10,13 @@ from position_sync_dagster.defs.assets.strategy_exposure import seldom
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
     data_version,
-    observe_table,
     table_asset,
 )
+from position_sync_dagster.defs.checks.breaks import observe_breaks
 from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.libraries import refresh
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, RECONCILIATION_BREAKS
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
 MAX_BATCHES = 50
@@ -73,7 +73,7 @@ def position_updates(
             time_limit_s=TIME_LIMIT_S - report.duration_s,
         ):
             context.log_event(event)
-        context.log_event(observe_table(lake, RECONCILIATION_BREAKS))
+        context.log_event(observe_breaks(lake))
 
 
 def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.MetadataValue]:

@@ -5,7 +5,7 @@ because different currencies are never added.
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +18,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
+from position_sync_dagster.defs.checks.limits import evaluated_limits
 from position_sync_dagster.defs.libraries import (
     codec,
     confirmations,
@@ -331,8 +332,8 @@ The holdings of each strategy, and their value.
 )
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
-    """Sum the newest rows over the legs of each strategy."""
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Sum the newest rows over the legs of each strategy, and evaluate the limits."""
     lake, now = position_sync.lake, datetime.now(UTC)
     latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
     book = overview.read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
@@ -363,7 +364,9 @@ def strategy_exposure(
     )
     if times:
         metadata["oldest_value_age_s"] = (now - min(times)).total_seconds()
-    return dg.MaterializeResult(metadata=metadata, data_version=data_version(result.version))
+    yield dg.MaterializeResult(metadata=metadata, data_version=data_version(result.version))
+    for event in evaluated_limits(lake, position_sync.settings, book, context.instance):
+        context.log_event(event)
 
 
 def picture(

@@ -260,7 +260,8 @@ Differences between the broker and the tables, from their opening to their resol
 - **Written by** the check `agrees_with_the_broker`.
 - **How to read it:** one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
   again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
-  `position-sync breaks` lists them.
+  `position-sync breaks` lists them, and accepts one as it is. An observation has the open ones; the
+  check `breaks_are_decided` turns yellow when one is open for an hour and nobody accepted it.
 """,
     )
     return dg.Definitions(

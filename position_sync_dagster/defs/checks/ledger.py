@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import observe_table
+from position_sync_dagster.defs.checks.breaks import observe_breaks
 from position_sync_dagster.defs.checks.check_results import (
     WHAT_TO_DO,
     of_each_login,
@@ -24,7 +24,6 @@ from position_sync_dagster.domain.reconciliation import (
     ReconciliationResult,
 )
 from position_sync_dagster.errors import GatewayError, LakeError
-from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.settings import Settings
 
 MAX_DISCREPANCIES = 100
@@ -53,7 +52,7 @@ def agrees_with_the_broker(
 ) -> dg.AssetCheckResult:
     """Reconcile; a snapshot that is missing or incomplete is reported and does not pass."""
     result = compared_now(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
-    context.op_execution_context.log_event(observe_table(position_sync.lake, RECONCILIATION_BREAKS))
+    context.op_execution_context.log_event(observe_breaks(position_sync.lake))
     return result
 
 

@@ -1,10 +1,10 @@
-"""The YAML file of strategies; errors name the line and column of the mistake."""
+"""The YAML file of strategies and their limits; errors name the line and column of the mistake."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -12,8 +12,10 @@ from pydantic_core import PydanticCustomError
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg
+from position_sync_dagster.domain.limit import Limit
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.registry.legs import LegKey, WholeHolders, name_of
+from position_sync_dagster.lake.registry.limit_parts import limits_at
 from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile
 
 MOST_LEGS = 500_000
@@ -70,12 +72,21 @@ class StrategyPart(Part):
     strategy_id: str = Field(pattern=r".*\S", description="Write its name or number")
     legs: Items
     priority: Priority | None = None
+    limits: Any = None
+
+
+class AccountPart(Part):
+    """An account that has limits."""
+
+    account: Text
+    limits: Any = None
 
 
 class StrategiesPart(Part):
     """The whole file."""
 
     strategies: Items
+    accounts: Items = Field(default_factory=list)
 
 
 def load_strategies(
@@ -88,6 +99,7 @@ def load_strategies(
         strategies:
           - strategy_id: ic-1
             priority: 1          # optional
+            limits: {currency: USD, unrealized_pnl: {min: -1500}}     # optional; `load_limits`
             legs:
               - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
               - {conid: 700002, symbol: SPY, right: P, strike: 440, expiry: 2026-02-20,
@@ -110,6 +122,7 @@ def load_strategies(
     places: dict[LegKey, Place] = {}
     holders = WholeHolders()
     legs: list[Leg] = []
+    list(_limits(file))  # a mistake in a limit makes the whole file wrong
     for number, entry in enumerate(file.parse(StrategiesPart, file.data).strategies):
         strategy = file.parse(StrategyPart, entry, ("strategies", number))
         for place, value in enumerate(strategy.legs):
@@ -150,3 +163,59 @@ def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: dateti
         )
     except InvalidLegError as error:
         file.fail(at, error.what, error.remedy)
+
+
+def load_limits(
+    path: str | Path, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
+) -> list[Limit]:
+    """Read the limits of a strategies file: of each strategy, then of each account.
+
+    A file that does not contain the word `limits` is not parsed, since it may name many legs.
+
+    Example of a file::
+
+        strategies:
+          - strategy_id: ic-1
+            limits: {currency: USD, unrealized_pnl: {min: -1500}, days_to_expiry: {min: 7}}
+            legs: []
+        accounts:
+          - account: DU1234567
+            limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
+
+    Args:
+        named_by: The setting that holds the path, named in the error when there is no such file.
+
+    Raises:
+        StrategiesFileError: The file cannot be read, or a limit has a mistake.
+    """
+    path = Path(path)
+    if path.is_file() and b"limits" not in path.read_bytes():
+        return []
+    file = YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
+    return list(_limits(file))
+
+
+def _limits(file: YamlFile) -> Iterator[Limit]:
+    """Yield the limits; a strategy or an account has them at one place only."""
+    content = file.parse(StrategiesPart, file.data)
+    given: list[tuple[Place, object, dict[str, str]]] = []
+    for number, entry in enumerate(content.strategies):
+        strategy = file.parse(StrategyPart, entry, ("strategies", number))
+        subject = {"strategy_id": strategy.strategy_id}
+        given.append((("strategies", number, "limits"), strategy.limits, subject))
+    for number, entry in enumerate(content.accounts):
+        account = file.parse(AccountPart, entry, ("accounts", number))
+        given.append((("accounts", number, "limits"), account.limits, {"account": account.account}))
+    places: dict[str, Place] = {}
+    for at, value, subject in given:
+        found = limits_at(file, at, value, **subject)
+        name = found[0].subject if found else ""
+        if name in places:
+            file.fail(
+                at,
+                f"the {name} has limits already, in line {file.line(places[name])}",
+                "Write them at one place",
+            )
+        if found:
+            places[name] = at
+        yield from found

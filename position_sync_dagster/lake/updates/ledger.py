@@ -199,6 +199,16 @@ class SyncUpdates:
 
         return self.table.snapshot(step).sort(HOLDING)
 
+    def begun_at(self) -> datetime | None:
+        """Return when the first row was committed, and None without rows; reads two columns."""
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            committed = pl.coalesce("committed_at", "timestamp")
+            return self._files.scan(data_files(handle)).select(committed.min()).collect()
+
+        found: datetime | None = self.table.snapshot(step).item()
+        return found
+
     def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
 

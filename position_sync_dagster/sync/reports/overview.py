@@ -24,6 +24,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import newest_values, with_priced
 from position_sync_dagster.sync.reports.exposure import Split, split
 from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
+from position_sync_dagster.sync.reports.past import NO_HOLDINGS, Past, legs_at, rows_at
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
 from position_sync_dagster.sync.reports.status import (
     LoginStatus,
@@ -170,6 +171,30 @@ def read_book(
 
 CENTS_READ = timedelta(minutes=1)
 """How often the contracts that are quoted in cents are read again."""
+
+
+def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
+    """Read the holdings and the strategies of a moment in the past; blocks.
+
+    It has no totals in a base currency, since those use the exchange rates of now.
+
+    Raises:
+        LakeError: A table cannot be used.
+        MomentError: The moment is in the future, or before the first row.
+    """
+    rows = rows_at(lake, settings, past, now)
+    legs = legs_at(lake, past.at)
+    priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
+    details = lake.contracts.get({leg.conid for leg in legs})
+    return Book(
+        latest=tuple(updates_of(rows)),
+        holdings=(),
+        legs=tuple(legs),
+        matching=tuple(matching_legs(legs, details)),
+        ages=Ages.of(priced, past.at),
+        split=split(legs, priced, details),
+        streamed=None,
+    )
 
 
 class OverviewReader:

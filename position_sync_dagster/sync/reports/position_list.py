@@ -16,6 +16,7 @@ from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import PRICED, newest_values, with_priced
 from position_sync_dagster.sync.reports.money import Ages
+from position_sync_dagster.sync.reports.past import NO_HOLDINGS, Past, legs_at, rows_at
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
 """The order of the positions; those without an expiry come last."""
@@ -50,6 +51,7 @@ class PositionQuery:
         sort: A name of `SORTED_BY`, the smallest first; with "-" before it the greatest first. What
             is unknown comes last. By default they are in the order of account and contract.
         limit: Maximum number of positions.
+        past: Instead of the newest rows, those of a moment.
     """
 
     strategy: str | None = None
@@ -58,6 +60,7 @@ class PositionQuery:
     closed: bool = False
     sort: str | None = None
     limit: int | None = None
+    past: Past | None = None
 
 
 _SIZE = pl.col("position") * pl.col("multiplier")
@@ -88,11 +91,16 @@ def read_positions(
 
     Raises:
         LakeError: A table cannot be used.
+        MomentError: The tables do not know the moment that is asked for.
     """
     strategy = query.strategy
-    legs = lake.registry.sync.get_all_active()
-    broker = all_broker_rows(lake, settings)
-    found = newest_values(rows_of_logins(lake.updates.sync.latest(), settings), broker)
+    if query.past is None:
+        legs = lake.registry.sync.get_all_active()
+        broker = all_broker_rows(lake, settings)
+        found = newest_values(rows_of_logins(lake.updates.sync.latest(), settings), broker)
+    else:
+        found, broker = rows_at(lake, settings, query.past, now), NO_HOLDINGS
+        legs, now = legs_at(lake, query.past.at), query.past.at
     if query.underlying is not None:
         found = found.filter(pl.col("symbol").str.to_uppercase() == query.underlying.upper())
     if query.expiring is not None:
@@ -100,7 +108,7 @@ def read_positions(
     if not query.closed:
         found = found.filter(pl.col("position") != 0)
     if strategy is not None:
-        found = found.filter(is_leg_of(lake, strategy))
+        found = found.filter(is_leg_of(lake, strategy, legs))
     ordered = found.sort(
         *(pl.col(name).fill_null(0.0) if name == "strike" else name for name in _ORDER),
         nulls_last=True,
@@ -172,11 +180,10 @@ def _names(keys: Iterable[Key], legs: Iterable[ActiveContract]) -> dict[Key, lis
     return found
 
 
-def is_leg_of(lake: Lake, strategy: str) -> pl.Expr:
-    """Return the condition that a row is of a leg that is active in a strategy now."""
-    legs = [leg for leg in lake.registry.sync.get_all_active() if leg.strategy_id == strategy]
+def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
+    """Return the condition that a row is of one of these legs that is in a strategy."""
     anywhere, named = set(), defaultdict(set)
-    for leg in _matching(lake, legs):
+    for leg in _matching(lake, [leg for leg in legs if leg.strategy_id == strategy]):
         if leg.account is None:
             anywhere.add(leg.conid)
         else:

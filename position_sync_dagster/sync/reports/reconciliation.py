@@ -68,6 +68,14 @@ class PositionReconciler:
         return reconciliation.compare(snapshot, latest, legs, scope)
 
 
+_Compared = tuple[
+    reconciliation.ReconciliationResult,
+    Mapping[str, tuple[str, ...] | None],
+    Mapping[str, str | None],
+]
+"""A result, the accounts of each compared login, and the id of the snapshot of each."""
+
+
 class ReconciliationService:
     """Reconciles the lake with the broker's current data, and records the breaks.
 
@@ -106,6 +114,28 @@ class ReconciliationService:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
         await self._lake.initialize()
+        result, logins, snapshots = await self._compare()
+        for gateway_id, found in _by_login(result.discrepancies, logins).items():
+            await offload(
+                self._lake.breaks.record,
+                gateway_id,
+                found,
+                at=result.at,
+                snapshot_id=snapshots.get(gateway_id),
+                run_id=run_id,
+            )
+        return self._without_accepted(result)
+
+    async def look(self) -> reconciliation.ReconciliationResult:
+        """Compare as `run` does, without a write.
+
+        Raises:
+            BrokerUnavailableError: The broker's data is not current.
+        """
+        result, _logins, _snapshots = await self._compare()
+        return self._without_accepted(result)
+
+    async def _compare(self) -> _Compared:
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
         followed = pl.col("sec_type").is_in(self._settings.sec_types)
@@ -140,17 +170,8 @@ class ReconciliationService:
             held=held_of(pairs, conids),
             checked=pairs.height,
         )
-        for gateway_id, found in _by_login(result.discrepancies, logins).items():
-            ids = holdings.filter(pl.col("gateway_id") == gateway_id).get_column("snapshot_id")
-            await offload(
-                self._lake.breaks.record,
-                gateway_id,
-                found,
-                at=result.at,
-                snapshot_id=next(iter(ids), None),
-                run_id=run_id,
-            )
-        return self._without_accepted(result)
+        first = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
+        return result, logins, dict(first.iter_rows())
 
     def _without_accepted(
         self, result: reconciliation.ReconciliationResult

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.recovery.repair import repair
@@ -194,10 +196,30 @@ def test_what_was_known_at_a_moment_is_told_from_what_is_known_now(open_ledger, 
     assert ledger.as_of(one).get_column("position").to_list() == [2.0]
     assert ledger.as_of(noon - timedelta(seconds=1)).is_empty()
     assert ledger.as_of(clock.now).equals(ledger.latest())
-    page = (Path(__file__).parents[4] / "docs" / "follow.md").read_text()
-    (query,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
-    shown = query.replace("2026-03-09 15:30:00Z", half_past.isoformat())
-    files = ledger.table.snapshot(lambda handle: handle.file_uris())
-    found = duckdb.execute(shown.replace("(files,", "($files,"), {"files": files})
-    names = [column[0] for column in found.description]
-    assert [dict(zip(names, row, strict=True))["position"] for row in found.fetchall()] == [1.0]
+    assert ledger.begun_at() == noon
+
+
+@pytest.mark.parametrize("reader", ["Polars", "pandas", "DuckDB", "true_at"])
+def test_the_lines_of_the_page_find_the_same_past(open_ledger, make_update, clock, reader):
+    ledger, noon = open_ledger(), clock.now
+    ledger.append([make_update(1, position=1.0), make_update(2, position=7.0)])
+    clock.advance(3600)
+    ledger.append([make_update(1, position=2.0, timestamp=noon + timedelta(minutes=1))])
+    moment = noon + timedelta(minutes=30)
+    docs = Path(__file__).parents[4] / "docs"
+    shown = dict(re.findall(r"\| (\w+) \| `(.*?)`", (docs / "follow.md").read_text()))
+    if reader in ("Polars", "pandas"):
+        path = ledger.table.path
+        names = {"pl": pl, "path": path, "moment": moment}
+        if reader == "pandas":
+            names["rows"] = DeltaTable(path).to_pandas()
+        found = eval(shown[reader], names)  # noqa: S307
+        rows = {int(c): float(p) for c, p in zip(found["conid"], found["position"], strict=True)}
+    else:
+        name = "true_at" if reader == "true_at" else "known_at"
+        query = shown["DuckDB"].replace("known_at", name)
+        files = ledger.table.snapshot(lambda handle: handle.file_uris())
+        duckdb.execute((docs / "as_of.sql").read_text())
+        given = {"files": files, "moment": moment}
+        rows = dict(duckdb.execute(f"SELECT conid, position {query}", given).fetchall())
+    assert rows == {1: 2.0 if reader == "true_at" else 1.0, 2: 7.0}

@@ -1,0 +1,229 @@
+"""The numbers that limits are compared with, from the parts of holdings.
+
+A number is known if it is known of every holding behind it: each has a value that its source
+confirmed lately, and its login is connected. A sum leaves nothing out.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.limit import (
+    SUMS_OF_MONEY,
+    Limit,
+    Measure,
+    Outcome,
+    Reading,
+    judge,
+)
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports.exposure import Split
+from position_sync_dagster.sync.reports.overview import Book
+from position_sync_dagster.sync.reports.status import current_since
+
+WORDS = {
+    Measure.UNREALIZED_PNL: "unrealised profit",
+    Measure.DAILY_PNL: "daily profit",
+    Measure.DOLLAR_DELTA: "dollar delta",
+    Measure.THETA: "theta a day",
+    Measure.VEGA: "vega a point",
+    Measure.DAYS_TO_EXPIRY: "days to the nearest expiry",
+    Measure.SHORT_IN_MONEY: "short options in the money",
+    Measure.VALUE_AGE_S: "age of the oldest price in seconds",
+    Measure.MISSING_LEGS: "legs that are not held",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the tables say at one moment.
+
+    Attributes:
+        split: The parts of all holdings, with the times of `with_priced`.
+        since: Of each login that is connected: the time from which a value counts if its source
+            confirmed it. A login that is not connected has none.
+        logins: All logins.
+        accounts: The newest values of the accounts, with their exchange rates.
+        unresolved: The strategies with a leg whose contract is not found.
+    """
+
+    now: datetime
+    split: Split
+    since: Mapping[str, datetime]
+    logins: Collection[str]
+    accounts: Collection[AccountSummary] = ()
+    unresolved: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """A limit and its outcome, with the sentence for a person."""
+
+    limit: Limit
+    reading: Reading
+    outcome: Outcome
+
+    @property
+    def text(self) -> str:
+        """What is so, and which limit it is compared with."""
+        limit, number = self.limit, self.reading.number
+        unit = f" {limit.currency}" if limit.currency else ""
+        than = f"the {limit.bound} is {limit.value:,.10g}{unit}"
+        what = f"{limit.subject}: {WORDS[limit.measure]}"
+        if self.outcome is Outcome.UNKNOWN:
+            return f"{what} is not known ({than}): {self.reading.unknown}."
+        if number is None:
+            return f"{what}: nothing to measure ({than})."
+        return f"{what} {'≥ ' if self.reading.unknown else ''}{number:,.10g}{unit}; {than}."
+
+
+def evidence_of(lake: Lake, settings: Settings, book: Book) -> Evidence:
+    """Return what limits need, from a book that was just read; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    now = book.ages.now
+    since: dict[str, datetime] = {}
+    for login in settings.logins:
+        session = lake.sessions.current(login.gateway_id)
+        if session is None or session.state is not SessionState.LIVE or not session.is_alive(now):
+            continue
+        since[login.gateway_id] = max(session.state_since, current_since(login, now))
+    return Evidence(
+        now=now,
+        split=book.split,
+        since=since,
+        logins=tuple(login.gateway_id for login in settings.logins),
+        accounts=book.accounts,
+        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
+    )
+
+
+def evaluate(limits: Iterable[Limit], evidence: Evidence) -> list[Evaluated]:
+    """Return the outcome of each limit, in order; pure."""
+    found = []
+    for limit in limits:
+        reading = read(limit, evidence)
+        found.append(Evaluated(limit=limit, reading=reading, outcome=judge(limit, reading)))
+    return found
+
+
+def read(limit: Limit, evidence: Evidence) -> Reading:
+    """Return the number that a limit is compared with; pure."""
+    parts, legs = evidence.split.parts, evidence.split.legs
+    if limit.account is None:
+        of = pl.col("strategy_id") == limit.strategy_id
+        parts, legs = parts.filter(of), legs.filter(of)
+    else:  # a leg of any account that none holds is missing in each
+        of = pl.col("account") == limit.account
+        parts, legs = parts.filter(of), legs.filter(of | pl.col("account").is_null())
+    doubt = _doubt(limit, evidence, parts, legs)
+    if limit.measure in SUMS_OF_MONEY:
+        return Reading(unknown=doubt) if doubt else _sum(limit, evidence, parts)
+    reading = _NUMBERS[limit.measure](parts, legs, evidence.now)
+    if not doubt:
+        return reading
+    return Reading(number=reading.number, unknown=doubt, at_least=limit.measure in _GROWS)
+
+
+def _doubt(limit: Limit, evidence: Evidence, parts: pl.DataFrame, legs: pl.DataFrame) -> str:
+    """Return why nothing of a subject is known for certain; "" if everything is."""
+    used = set(parts.get_column("gateway_id").to_list()) or set(evidence.logins)
+    away = sorted(str(login) for login in used if login not in evidence.since)
+    if away:
+        return f"the gateway of {', '.join(away)} is not connected"
+    if limit.account is None or limit.measure is Measure.MISSING_LEGS:
+        unresolved = evidence.unresolved
+        if limit.strategy_id in unresolved or (limit.account is not None and unresolved):
+            return "the contract of a leg is not found"
+        wrong = legs.get_column("mismatch").drop_nulls().unique().sort().to_list()
+        if wrong:
+            return f"a leg does not match its contract: {'; '.join(wrong)}"
+    if limit.account is None and legs.is_empty():
+        return "the strategy has no active leg"
+    known = {one.account for one in evidence.accounts}
+    if limit.account is not None and parts.is_empty() and limit.account not in known:
+        return "nothing is known of this account"
+    since = pl.col("gateway_id").replace_strict(
+        dict(evidence.since), default=None, return_dtype=pl.Datetime("us", "UTC")
+    )
+    late = parts.filter((pl.col(CONFIRMED) >= since).fill_null(value=False).not_())
+    if late.is_empty():
+        return ""
+    return f"not confirmed lately: {_named(late)}"
+
+
+def _sum(limit: Limit, evidence: Evidence, parts: pl.DataFrame) -> Reading:
+    """Return a sum in the currency of the limit; unknown unless every holding has its part."""
+    name = limit.measure.value
+    if limit.measure in (Measure.THETA, Measure.VEGA):
+        parts = parts.filter("is_option")  # nothing else has them
+    without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
+    if not without.is_empty():
+        return Reading(unknown=f"no {WORDS[limit.measure]} is known of {_named(without)}")
+    rates = {one.account: one.rates for one in evidence.accounts}
+    total = 0.0
+    sums = parts.group_by("account", "currency").agg(pl.col(name).sum()).sort("account", "currency")
+    for account, currency, amount in sums.iter_rows():
+        of_account = rates.get(account, {})
+        if currency == limit.currency:
+            total += amount
+        elif currency in of_account and of_account.get(limit.currency or ""):
+            total += amount * of_account[currency] / of_account[limit.currency or ""]
+        else:
+            return Reading(
+                unknown=f"{limit.place}: account {account} has values in {currency}, and the "
+                f"broker has sent no exchange rate to {limit.currency}"
+            )
+    return Reading(number=round(total, 9))
+
+
+def _named(parts: pl.DataFrame) -> str:
+    conids = parts.get_column("conid").unique().sort().to_list()
+    more = f" and {len(conids) - 5} more" if len(conids) > 5 else ""
+    return f"conid {', '.join(map(str, conids[:5]))}{more}"
+
+
+def _days_to_expiry(parts: pl.DataFrame, _legs: pl.DataFrame, now: datetime) -> Reading:
+    nearest = parts.get_column("expiry").drop_nulls().to_list()
+    return Reading(number=min((day - now.date()).days for day in nearest) if nearest else None)
+
+
+def _short_in_money(parts: pl.DataFrame, _legs: pl.DataFrame, _now: datetime) -> Reading:
+    unknown = parts.filter("short_unknown")
+    number = parts.filter("short_in_money").select("account", "conid").n_unique()
+    if unknown.is_empty():
+        return Reading(number=number)
+    why = f"no price of the underlying is known of {_named(unknown)}"
+    return Reading(number=number, unknown=why, at_least=True)
+
+
+def _value_age_s(parts: pl.DataFrame, _legs: pl.DataFrame, now: datetime) -> Reading:
+    known: list[datetime] = parts.get_column(PRICED).drop_nulls().to_list()
+    number = max((now - min(known)).total_seconds(), 0.0) if known else None
+    undated = parts.filter(pl.col(PRICED).is_null() | pl.col("valueless"))
+    if undated.is_empty():
+        return Reading(number=number)
+    return Reading(number=number, unknown=f"no price of {_named(undated)}", at_least=True)
+
+
+def _missing_legs(_parts: pl.DataFrame, legs: pl.DataFrame, _now: datetime) -> Reading:
+    return Reading(number=legs.filter(pl.col("is_held").not_()).get_column("leg").n_unique())
+
+
+_NUMBERS: Mapping[Measure, Callable[[pl.DataFrame, pl.DataFrame, datetime], Reading]] = {
+    Measure.DAYS_TO_EXPIRY: _days_to_expiry,
+    Measure.SHORT_IN_MONEY: _short_in_money,
+    Measure.VALUE_AGE_S: _value_age_s,
+    Measure.MISSING_LEGS: _missing_legs,
+}
+
+_GROWS = frozenset({Measure.VALUE_AGE_S})
+"""Measures that only grow while nothing is heard: a break is certain then."""

@@ -1,0 +1,107 @@
+"""`--as-of`: what the commands show of a moment in the past, from rows alone."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import BrokerUnavailableError, MomentError
+from position_sync_dagster.lake import Lake
+
+NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def row(conid: int, at: datetime, value: float) -> PositionUpdate:
+    return PositionUpdate(
+        conid, "SPY", None, 1.0, 1.5, value, 100.0, 50.0, at, account="DUSIM1", currency="USD",
+        value_time=at,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def told(lake) -> Lake:
+    """Write a row at noon, one of noon that comes an hour later, and one that comes at two."""
+    moment = NOON
+    lake = Lake(lake.path, fsync=False, clock=lambda: moment)
+    legs = [make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=NOON - HOUR)]
+    lake.registry.sync.replace_all(legs)
+    lake.updates.sync.append([row(1, NOON, 100.0), row(2, NOON, 7.0)])
+    moment = NOON + HOUR
+    lake.updates.sync.append([row(1, NOON + timedelta(minutes=1), 150.0)])
+    moment = NOON + 2 * HOUR
+    lake.updates.sync.append([row(1, moment, 200.0)])
+    lake.registry.sync.replace_all([])
+    return lake
+
+
+def call(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def values(at: datetime, *options: str) -> list[float]:
+    found = call("positions", "--json", "--as-of", at.isoformat(), *options)
+    assert f"{at:%Y-%m-%d %H:%M:%S} UTC" in found.stderr
+    return [one["market_value"] for one in json.loads(found.stdout)]
+
+
+def test_positions_are_shown_as_they_were_known_or_as_they_were(told) -> None:
+    half_past = NOON + HOUR / 2
+    assert values(half_past) == [100.0, 7.0]
+    assert values(half_past, "--at-value-time") == [150.0, 7.0]
+    assert values(NOON + HOUR) == [150.0, 7.0]
+    assert values(NOON + 3 * HOUR) == [200.0, 7.0]
+    assert values(half_past, "--strategy", "a") == [100.0], "the leg was active then"
+    shown = call("positions", "--as-of", "2026-03-09T12:30:00Z").stdout
+    assert shown.startswith("As of 2026-03-09 12:30:00 UTC: what had been committed by then.\n")
+
+
+def test_the_exposure_of_a_moment_has_the_legs_and_ages_of_then(told) -> None:
+    shown = call("exposure", "--as-of", "2026-03-09T12:30:00Z").stdout
+    assert shown.startswith("As of 2026-03-09 12:30:00 UTC")
+    found = json.loads(call("exposure", "--json", "--as-of", "2026-03-09T12:30:00Z").stdout)
+    (strategy,) = found["strategies"]
+    assert (strategy["name"], strategy["value"]) == ("a", 100.0)
+    assert strategy["oldest_age_s"] == 1800.0
+    assert [one["value"] for one in found["rest"]] == [7.0]
+    later = json.loads(call("exposure", "--json", "--as-of", "2026-03-09T15:00:00Z").stdout)
+    assert later["strategies"] == [], "the leg was removed at two"
+
+
+@pytest.mark.parametrize("command", ["positions", "exposure"])
+def test_a_moment_without_an_answer_is_an_error(told, command) -> None:
+    with pytest.raises(MomentError, match="in the future"):
+        call(command, "--as-of", "2999-01-01T00:00:00Z")
+    with pytest.raises(MomentError, match="first was committed at 2026-03-09 12:00:00 UTC"):
+        call(command, "--as-of", "2026-03-09T11:59:59Z")
+    for wrong in (["--as-of", "noon"], ["--at-value-time"], ["--as-of", "2026-03-09", "--watch"]):
+        result = call(command, *wrong)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+
+
+def test_what_differed_at_a_moment(told) -> None:
+    found = Discrepancy(
+        type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY",
+        expected=None, actual=2.0, detail="not held at the broker",
+    )  # fmt: skip
+    told.breaks.record("gateway", [found], NOON)
+    told.breaks.record("gateway", [], NOON + HOUR)
+    assert "SURPLUS" in call("reconcile", "--as-of", "2026-03-09T12:30:00Z").stdout
+    for at in ("2026-03-09T11:00:00Z", "2026-03-09T13:00:00Z"):
+        assert "No break was open." in call("reconcile", "--as-of", at).stdout
+    with pytest.raises(MomentError, match="in the future"):
+        call("reconcile", "--as-of", "2999-01-01T00:00:00Z")
+
+
+def test_without_the_broker_nothing_is_compared(told) -> None:
+    with pytest.raises(BrokerUnavailableError):
+        call("reconcile")

@@ -1,0 +1,58 @@
+"""The page of `reconciliation_breaks`: the open differences, and its check."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.cli.app import COMMANDS
+from position_sync_dagster.defs.assets.table_asset import external_assets
+from position_sync_dagster.defs.checks.breaks import WHAT_TO_DO, judge_breaks, observe_breaks
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+
+DIFFERENCE = Discrepancy(
+    type=DiscrepancyType.SURPLUS,
+    account="DUSIM1",
+    conid=7,
+    symbol="SPY",
+    expected=None,
+    actual=2.0,
+    detail="not held at the broker",
+)
+NOW = datetime(2026, 1, 2, 15, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def breaks(lake):
+    lake.breaks.record("gateway", [DIFFERENCE], NOW - HOUR)
+    return lake.breaks
+
+
+def test_a_difference_that_nobody_decides_about_for_an_hour_fails_the_check(breaks) -> None:
+    assert judge_breaks(breaks.open_breaks(), NOW).passed
+    late = judge_breaks(breaks.open_breaks(), NOW + timedelta(seconds=1))
+    assert not late.passed
+    (row,) = late.metadata["rows"].records
+    assert (row.data["symbol"], row.data["broker"], row.data["tables"]) == ("SPY", "", "2")
+    (one,) = breaks.open_breaks()
+    breaks.accept(one.break_id, "eva", "transferred out")
+    accepted = judge_breaks(breaks.open_breaks(), NOW + HOUR)
+    assert accepted.passed
+    assert accepted.metadata["accepted"].value == 1
+
+
+def test_an_observation_shows_the_open_differences(lake, breaks) -> None:
+    found = observe_breaks(lake).metadata
+    assert (found["open/opened"].value, found["open/confirmed"].value) == (1, 0)
+    (row,) = found["open_breaks"].records
+    assert row.data["detail"] == "not held at the broker"
+    breaks.record("gateway", [], NOW)
+    assert "open_breaks" not in observe_breaks(lake).metadata
+
+
+def test_the_page_names_only_commands_that_exist() -> None:
+    asset = next(a for a in external_assets().assets if a.key.to_user_string().endswith("breaks"))
+    named = re.findall(r"position-sync (\w+)", f"{asset.description} {WHAT_TO_DO}")
+    assert named
+    assert set(named) <= set(COMMANDS)

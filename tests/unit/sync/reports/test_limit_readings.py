@@ -1,0 +1,200 @@
+"""The numbers that limits are compared with; what is not known of one holding is not known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.limit import Bound, Limit, Measure, Outcome
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports.exposure import split
+from position_sync_dagster.sync.reports.limit_readings import Evidence, evaluate
+from tests.support.legs import leg
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+LOGIN = "127.0.0.1:4002"
+PUT = Right.PUT
+EURO = AccountSummary(
+    account="DUSIM1", currency="EUR", exchange_rates='{"USD": 0.8}', timestamp=NOW
+)
+HOLDS, BROKEN, UNKNOWN = Outcome.HOLDS, Outcome.BROKEN, Outcome.UNKNOWN
+
+
+def row(conid: int, position: float = 1.0, **values: object) -> PositionUpdate:
+    plain = PositionUpdate(
+        conid=conid,
+        symbol="SPY",
+        sec_type="OPT",
+        right=Right.CALL,
+        strike=450.0,
+        expiry=date(2026, 3, 20),
+        multiplier=100.0,
+        currency="USD",
+        position=position,
+        market_price=1.5,
+        market_value=position * 150.0,
+        average_cost=100.0,
+        unrealized_pnl=position * 50.0,
+        daily_pnl=position * 5.0,
+        timestamp=NOW,
+        account="DUSIM1",
+        gateway_id=LOGIN,
+        delta=0.5,
+        vega=0.2,
+        theta=-0.1,
+        underlying_price=440.0,
+    )
+    return replace(plain, **values)  # type: ignore[arg-type]
+
+
+def evidence(
+    legs: Sequence[ActiveContract],
+    rows: Sequence[PositionUpdate],
+    ages: Mapping[int, float | None] | None = None,
+    **values: object,
+) -> Evidence:
+    """Return the evidence of rows; `ages` are seconds since each conid was confirmed."""
+    frame = update_rows(rows)
+    times = {
+        one.conid: None if (age := (ages or {}).get(one.conid, 1.0)) is None
+        else NOW - timedelta(seconds=age)
+        for one in rows
+    }  # fmt: skip
+    column = pl.Series([times[conid] for conid in frame["conid"]], dtype=pl.Datetime("us", "UTC"))
+    priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
+    plain = Evidence(
+        now=NOW,
+        split=split(legs, priced),
+        since={LOGIN: NOW - timedelta(minutes=6)},
+        logins=(LOGIN,),
+    )
+    return replace(plain, **values)  # type: ignore[arg-type]
+
+
+LEGS = [leg(1, strategy_id="a"), leg(2, strategy_id="a", right=PUT)]
+ROWS = [row(1, -1.0), row(2, 2.0, right=PUT)]
+SHORT = "short_in_money"
+
+
+def outcome(measure: str, found: Evidence, **values: object) -> tuple[Outcome, float | None, str]:
+    plain = {"strategy_id": "a", "measure": Measure(measure), "bound": Bound.MAX, "value": 0.0}
+    (one,) = evaluate([Limit(**plain | values)], found)  # type: ignore[arg-type]
+    return one.outcome, one.reading.number, one.text
+
+
+def in_usd(measure: str, found: Evidence, **values: object) -> tuple[Outcome, float | None, str]:
+    return outcome(measure, found, currency="USD", **values)
+
+
+@pytest.mark.parametrize(
+    ("measure", "currency", "number"),
+    [
+        ("unrealized_pnl", "USD", 50.0),
+        ("daily_pnl", "USD", 5.0),
+        ("dollar_delta", "USD", 0.5 * 100 * 440),
+        ("theta", "USD", -10.0),
+        ("vega", "USD", 20.0),
+        ("unrealized_pnl", "EUR", 40.0),
+        ("days_to_expiry", None, 11),
+        (SHORT, None, 0),
+        ("value_age_s", None, 9.0),
+        ("missing_legs", None, 0),
+    ],
+)
+def test_the_number_of_each_measure(measure, currency, number) -> None:
+    found = evidence(LEGS, ROWS, {1: 9.0}, accounts=(EURO,))
+    assert outcome(measure, found, currency=currency)[1] == pytest.approx(number)
+    of_account = outcome(measure, found, currency=currency, strategy_id=None, account="DUSIM1")
+    assert of_account[1] == pytest.approx(number)
+
+
+@pytest.mark.parametrize(
+    ("measure", "missing"),
+    [
+        ("unrealized_pnl", "unrealized_pnl"),
+        ("unrealized_pnl", "nan"),
+        ("daily_pnl", "daily_pnl"),
+        ("dollar_delta", "delta"),
+        ("dollar_delta", "underlying_price"),
+        ("theta", "theta"),
+        ("vega", "vega"),
+    ],
+)
+def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
+    values = {"unrealized_pnl": float("nan")} if missing == "nan" else {missing: None}
+    found = evidence(LEGS, [ROWS[0], row(2, 2.0, right=PUT, **values)])
+    state, number, text = in_usd(measure, found, value=-1e9)
+    assert (state, number) == (UNKNOWN, None)
+    assert "conid 2" in text
+
+
+@pytest.mark.parametrize("measure", list(Measure))
+def test_nothing_holds_while_the_gateway_is_away(measure) -> None:
+    state, _number, text = in_usd(measure, evidence(LEGS, ROWS, since={}), value=1e9)
+    assert state is UNKNOWN
+    assert f"the gateway of {LOGIN} is not connected" in text
+
+
+@pytest.mark.parametrize("measure", list(Measure))
+def test_nothing_holds_by_a_value_that_was_not_confirmed_lately(measure) -> None:
+    for age in (361.0, None):
+        state, _number, text = in_usd(measure, evidence(LEGS, ROWS, {2: age}), value=1e9)
+        assert state is UNKNOWN
+        assert "not confirmed lately: conid 2" in text
+
+
+@pytest.mark.parametrize("measure", list(Measure))
+def test_nothing_holds_while_a_leg_has_no_contract_or_the_strategy_no_leg(measure) -> None:
+    unresolved = evidence(LEGS, ROWS, unresolved=frozenset({"a"}))
+    assert in_usd(measure, unresolved, value=1e9)[0] is UNKNOWN
+    assert in_usd(measure, evidence([], ROWS), value=1e9)[0] is UNKNOWN
+
+
+def test_an_old_value_is_a_break_also_while_the_gateway_is_away() -> None:
+    away = evidence(LEGS, ROWS, {1: 500.0}, since={})
+    assert outcome("value_age_s", away, value=120.0)[0] is BROKEN
+    assert outcome("value_age_s", away, value=600.0)[0] is UNKNOWN
+
+
+def test_a_short_option_in_the_money_is_a_break_beside_one_that_is_not_known() -> None:
+    in_money = row(1, -1.0, underlying_price=451.0)
+    assert outcome(SHORT, evidence(LEGS, [in_money, ROWS[1]]))[:2] == (BROKEN, 1)
+    unknown = row(2, -2.0, right=PUT, underlying_price=None)
+    assert outcome(SHORT, evidence(LEGS, [in_money, unknown]))[:2] == (BROKEN, 1)
+    assert outcome(SHORT, evidence(LEGS, [ROWS[0], unknown]))[0] is UNKNOWN
+
+
+def test_currencies_without_a_rate_are_unknown_and_the_place_of_the_limit_is_named() -> None:
+    rows = [ROWS[0], row(2, 2.0, right=PUT, currency="CHF")]
+    found = evidence(LEGS, rows, accounts=(EURO,))
+    state, _number, text = in_usd("unrealized_pnl", found, place="s.yaml, line 3, column 7")
+    assert state is UNKNOWN
+    assert (
+        "s.yaml, line 3, column 7: account DUSIM1 has values in CHF, and the broker has sent no "
+        "exchange rate to USD" in text
+    )
+    assert in_usd("unrealized_pnl", evidence(LEGS, rows))[0] is UNKNOWN
+
+
+def test_closed_legs_have_no_sums_and_are_missing() -> None:
+    closed = evidence(LEGS, [row(1, 0.0), row(2, 0.0)])
+    assert in_usd("unrealized_pnl", closed)[:2] == (HOLDS, 0.0)
+    assert outcome("days_to_expiry", closed, bound=Bound.MIN, value=7.0)[:2] == (HOLDS, None)
+    assert outcome("value_age_s", closed)[:2] == (HOLDS, None)
+    assert outcome("missing_legs", closed)[:2] == (BROKEN, 2)
+    of_account = {"strategy_id": None, "account": "DUSIM1"}
+    assert outcome("missing_legs", evidence(LEGS, [ROWS[0]]), **of_account)[:2] == (BROKEN, 1)
+
+
+def test_an_account_of_which_nothing_is_known_holds_no_limit() -> None:
+    typo = {"strategy_id": None, "account": "DUSIM11"}
+    assert in_usd("unrealized_pnl", evidence(LEGS, ROWS), **typo)[0] is UNKNOWN
+    flat = evidence([], [], accounts=(EURO,))
+    assert in_usd("unrealized_pnl", flat, strategy_id=None, account="DUSIM1")[:2] == (HOLDS, 0.0)
