@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import TypeVar
 
 import polars as pl
@@ -29,6 +30,14 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
 from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")
+
+
+class Detail(Enum):
+    """What `renew` does with the detail of a session, other than to store a text or None."""
+
+    KEPT = auto()
+    """The detail stays, until the state changes."""
+
 
 PAST = "past"
 """The bucket of sessions that a newer session has followed."""
@@ -98,11 +107,11 @@ class GatewaySessions:
         state: SessionState | None = None,
         live_since: datetime | None = None,
         lines: tuple[int, int] | None = None,
-        detail: str | None = None,
+        detail: str | Detail | None = Detail.KEPT,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
-        An argument that is None changes nothing; `detail` is cleared when the state changes.
+        An argument that is None changes nothing, except `detail`.
 
         Args:
             session: The session of the owner.
@@ -110,7 +119,8 @@ class GatewaySessions:
             state: The state of the owner.
             live_since: Since when a LIVE owner has seen the gateway without an interruption.
             lines: The market data lines that the owner has in use, and how many it may use.
-            detail: The state in words, for a person.
+            detail: The state in words, for a person; None clears it. KEPT keeps it until the state
+                changes.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -122,6 +132,7 @@ class GatewaySessions:
                 raise _lease_lost(stored, "its lease has expired")
             entered = state is not None and state is not stored.state
             lines_in_use, line_limit = lines or (stored.lines_in_use, stored.line_limit)
+            kept = None if entered else stored.detail
             return replace(
                 stored,
                 heartbeat_at=now,
@@ -130,7 +141,7 @@ class GatewaySessions:
                 state_since=stored.since_after(state, live_since, now),
                 lines_in_use=lines_in_use,
                 line_limit=line_limit,
-                detail=detail if detail is not None or entered else stored.detail,
+                detail=kept if detail is Detail.KEPT else detail,
             )
 
         return self._change_own(session, change, "heartbeat")
