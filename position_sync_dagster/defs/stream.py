@@ -26,7 +26,9 @@ import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, GATEWAY, observe_table
+from position_sync_dagster.defs.checks.check_results import UNKNOWN
 from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
+from position_sync_dagster.defs.checks.ledger import UNCONFIRMED
 from position_sync_dagster.defs.libraries import sql, stream_service, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
@@ -167,6 +169,14 @@ AGAIN_REST = 9
 """Pause after an evaluation, as a multiple of its duration. If tables are slow, the streams of
 several logins would otherwise delay each other and the drain."""
 
+AGREES = ("position_updates", "agrees_with_the_broker")
+
+AGREE_EVERY = timedelta(seconds=5)
+"""Minimum time between two looks at an open difference between the ledger and the broker."""
+
+AGREE_SELDOM = timedelta(minutes=1)
+"""Interval of these looks once the difference has lasted for ten minutes."""
+
 SETTLED = (SessionState.LIVE, SessionState.BLIND)
 """The states that lead to a materialization. A stream that ended is followed by another, which
 materializes; one that a user stopped does not change the tables."""
@@ -185,6 +195,7 @@ class StreamEvents:
         self._materialized_at: datetime | None = None
         self._failed: tuple[tuple[str, str], ...] = ()
         self._again_at = self._again_until = datetime.min.replace(tzinfo=UTC)
+        self._agree_at = self._again_at
 
     def of(self, report: StreamReport) -> "Iterator[dg.AssetMaterialization | dg.AssetObservation]":
         """Return the events of a report, those of the sources first."""
@@ -232,6 +243,34 @@ class StreamEvents:
             self._failed = self._logged(run_id, self._failed, only_passed=True)
             ended = datetime.now(UTC)
             self._again_at = ended + max(AGAIN_EVERY, AGAIN_REST * (ended - now))
+
+        if now >= self._agree_at:
+            self._agree_again(run_id, now)
+
+    def _agree_again(self, run_id: str, now: datetime) -> None:
+        """Evaluate `agrees_with_the_broker` again while a difference is open; log a new outcome.
+
+        The newest result may be that of a drain in the middle of a fill, which no other event
+        would correct for minutes.
+        """
+        self._agree_at = now + AGREE_EVERY
+        key = dg.AssetCheckKey(dg.AssetKey(AGREES[0]), AGREES[1])
+        storage = self._instance.event_log_storage
+        record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
+        before = record.evaluation if record is not None else None
+        if record is None or before is None or UNKNOWN in before.metadata:
+            return
+        if before.passed and UNCONFIRMED not in before.metadata:
+            return
+        for event in evaluated(
+            self._lake, self._settings, self._instance, run_id=run_id, checks=(AGREES,)
+        ):
+            if (event.passed, event.description) != (before.passed, before.description):
+                self._instance.report_runless_asset_event(event)
+        ended = datetime.now(UTC)
+        lasts = ended - datetime.fromtimestamp(record.create_timestamp, UTC)
+        rest = max(AGREE_EVERY, AGAIN_REST * (ended - now), lasts / 10)
+        self._agree_at = ended + min(rest, AGREE_SELDOM)
 
     def _logged(
         self, run_id: str, checks: tuple[tuple[str, str], ...], *, only_passed: bool = False

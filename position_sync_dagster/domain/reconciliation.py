@@ -69,6 +69,8 @@ class ReconciliationResult:
         checked: The number of (account, conid) compared.
         discrepancies: Not in the `repr`, which asyncio computes of the result of each task.
         accepted: The number of further discrepancies, which a person has accepted as they are.
+        unconfirmed: Those discrepancies that were first seen only seconds ago: the next drain may
+            resolve them.
     """
 
     at: datetime
@@ -76,6 +78,12 @@ class ReconciliationResult:
     checked: int
     discrepancies: tuple[Discrepancy, ...] = field(repr=False)
     accepted: int = 0
+    unconfirmed: tuple[Discrepancy, ...] = field(default=(), repr=False)
+
+    @property
+    def confirmed(self) -> tuple[Discrepancy, ...]:
+        """The discrepancies that have lasted."""
+        return tuple(one for one in self.discrepancies if one not in self.unconfirmed)
 
     @property
     def ok(self) -> bool:

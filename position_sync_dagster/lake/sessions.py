@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import TypeVar
 
 import polars as pl
@@ -29,6 +30,14 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
 from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")
+
+
+class Detail(Enum):
+    """What `renew` does with the detail of a session, other than to store a text or None."""
+
+    KEPT = auto()
+    """The detail stays, until the state changes."""
+
 
 PAST = "past"
 """The bucket of sessions that a newer session has followed."""
@@ -98,12 +107,12 @@ class GatewaySessions:
         state: SessionState | None = None,
         live_since: datetime | None = None,
         lines: tuple[int, int] | tuple[int, int, int] | None = None,
-        detail: str | None = None,
+        detail: str | Detail | None = Detail.KEPT,
         greeks: str | None = None,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
-        An argument that is None changes nothing; `detail` is cleared when the state changes.
+        An argument that is None changes nothing, except `detail`.
 
         Args:
             session: The session of the owner.
@@ -113,7 +122,8 @@ class GatewaySessions:
             lines: The market data lines that the owner has in use, and how many it may use; and of
                 those in use, how many are of underlyings.
             greeks: What is known of computed greeks; it is replaced in any case.
-            detail: The state in words, for a person.
+            detail: The state in words, for a person; None clears it. KEPT keeps it until the state
+                changes.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -129,6 +139,7 @@ class GatewaySessions:
                 stored.line_limit,
                 stored.underlying_lines or 0,
             )
+            kept = None if entered else stored.detail
             return replace(
                 stored,
                 heartbeat_at=now,
@@ -139,7 +150,7 @@ class GatewaySessions:
                 line_limit=line_limit,
                 underlying_lines=of_underlyings[0] if of_underlyings else 0,
                 greeks=greeks,
-                detail=detail if detail is not None or entered else stored.detail,
+                detail=kept if detail is Detail.KEPT else detail,
             )
 
         return self._change_own(session, change, "heartbeat")

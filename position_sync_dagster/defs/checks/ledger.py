@@ -40,11 +40,15 @@ TO_DO = (
     "here until the next refresh; correct LEG_QUANTITY and LEG_MISMATCH in the strategies."
 )
 
+UNCONFIRMED = "unconfirmed"
+"""Metadata key with the number of differences that are too young to fail the check."""
+
 
 @dg.asset_check(
     name="agrees_with_the_broker",
     asset="position_updates",
-    description="The newest rows against the broker's last complete snapshot and the registry.",
+    description="The newest rows against the broker's last complete snapshot and the registry. A "
+    "difference that the next drain resolves is no failure: it fails the check after 15 s.",
 )
 @dagster_failures
 def agrees_with_the_broker(
@@ -68,20 +72,28 @@ def compared_now(lake: "tables.Lake", settings: Settings, *, run_id: str) -> dg.
 
 def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
     """Return the check's result for a reconciliation; pure."""
-    is_error = any(d.type in ERROR_TYPES for d in result.discrepancies)
-    summary = f"{result.checked} holdings compared, {len(result.discrepancies)} discrepancies"
+    confirmed = result.confirmed
+    passed = result.complete and not confirmed
+    is_error = any(d.type in ERROR_TYPES for d in confirmed)
+    summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
+    if result.unconfirmed:
+        summary += (
+            f", and {len(result.unconfirmed)} first seen less than "
+            f"{reconciliation.CONFIRM_AFTER.seconds} s ago, which the next drain may resolve"
+        )
     if result.accepted:
         summary += f", and {result.accepted} that a person accepted"
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
     return dg.AssetCheckResult(
-        passed=result.ok,
+        passed=passed,
         severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
         description=summary,
         metadata={
             "checked": result.checked,
             "accepted": result.accepted,
-            **({} if result.ok else {WHAT_TO_DO: TO_DO}),
+            **({UNCONFIRMED: len(result.unconfirmed)} if result.unconfirmed else {}),
+            **({} if passed else {WHAT_TO_DO: TO_DO}),
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
             "discrepancies": dg.MetadataValue.table(

@@ -25,6 +25,11 @@ OF_STRATEGIES = "(strategies)"
 """The gateway_id of breaks of legs without an account, if there are several logins."""
 
 
+CONFIRM_AFTER = timedelta(seconds=15)
+"""How long a difference lasts before it is confirmed: a change of the broker's is a row after one
+drain, which begins within 5 s and takes some seconds."""
+
+
 class PositionReconciler:
     """Compares a broker snapshot with the newest rows and the active legs.
 
@@ -106,7 +111,8 @@ class ReconciliationService:
     async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
-        Discrepancies that a person has accepted are counted apart.
+        Discrepancies that a person has accepted are counted apart; those that were first seen less
+        than CONFIRM_AFTER ago are named as unconfirmed.
 
         A login without current data is not compared, and its breaks do not change.
 
@@ -124,7 +130,7 @@ class ReconciliationService:
                 snapshot_id=snapshots.get(gateway_id),
                 run_id=run_id,
             )
-        return self._without_accepted(result)
+        return self._judged(result)
 
     async def look(self) -> reconciliation.ReconciliationResult:
         """Compare as `run` does, without a write.
@@ -133,7 +139,7 @@ class ReconciliationService:
             BrokerUnavailableError: The broker's data is not current.
         """
         result, _logins, _snapshots = await self._compare()
-        return self._without_accepted(result)
+        return self._judged(result)
 
     async def _compare(self) -> _Compared:
         holdings, coverage = await self._holdings()
@@ -173,20 +179,24 @@ class ReconciliationService:
         first = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
         return result, logins, dict(first.iter_rows())
 
-    def _without_accepted(
+    def _judged(
         self, result: reconciliation.ReconciliationResult
     ) -> reconciliation.ReconciliationResult:
-        accepted = {
-            (one.type, one.account, one.conid)
-            for one in self._lake.breaks.open_breaks()
-            if one.state is reconciliation.BreakState.ACCEPTED
-        }
-        left = tuple(
-            one
-            for one in result.discrepancies
-            if (one.type, one.account, one.conid) not in accepted
+        known = {(one.type, one.account, one.conid): one for one in self._lake.breaks.open_breaks()}
+        left, unconfirmed = [], []
+        for one in result.discrepancies:
+            found = known.get((one.type, one.account, one.conid))
+            if found is not None and found.state is reconciliation.BreakState.ACCEPTED:
+                continue
+            left.append(one)
+            if found is not None and result.at - found.opened_at < CONFIRM_AFTER:
+                unconfirmed.append(one)
+        return replace(
+            result,
+            discrepancies=tuple(left),
+            accepted=len(result.discrepancies) - len(left),
+            unconfirmed=tuple(unconfirmed),
         )
-        return replace(result, discrepancies=left, accepted=len(result.discrepancies) - len(left))
 
     async def _holdings(self) -> tuple[pl.DataFrame, Coverage]:
         """Return the broker's current holdings, and which accounts they cover."""

@@ -182,6 +182,7 @@ async def stream(
             asyncio.create_task(_set_in(settings.rotate_after_s, end)),
             asyncio.create_task(reporter.run(report_interval_s)),
             asyncio.create_task(_record(recorder, reporter)),
+            asyncio.create_task(_store_changed_detail(streamer, own)),
             asyncio.create_task(_return_freed_memory()),
         ]
         try:
@@ -233,6 +234,16 @@ async def _record(recorder: RunRecorder, reporter: StreamReporter) -> None:
         recorder.note(**run_recorder.stream_columns(reporter.total()))
         await offload(recorder.write)
         await asyncio.sleep(run_recorder.RECORD_EVERY_S)
+
+
+async def _store_changed_detail(streamer: IBPositionStreamer, own: Ownership) -> None:
+    """Renew the lease when the detail changed: a problem that is gone must not stay on display."""
+    stored = streamer.detail
+    while True:
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        if streamer.detail != stored:
+            stored = streamer.detail
+            own.renew_now()
 
 
 async def _return_freed_memory() -> None:

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.reports import reconciliation
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 
@@ -125,6 +126,12 @@ def write_holdings(lake: Lake, settings: Settings) -> Callable[..., None]:
         lake.broker_positions.replace(settings.gateway_id, rows, session=session)
 
     return write
+
+
+@pytest.fixture
+def confirmed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a difference fail the check without the wait for the next drain."""
+    monkeypatch.setattr(reconciliation, "CONFIRM_AFTER", timedelta(0))
 
 
 @pytest.fixture

@@ -14,12 +14,14 @@ import pytest
 
 from position_sync_dagster.defs import stream as stream_events_module
 from position_sync_dagster.defs import stream as stream_job_module
+from position_sync_dagster.defs.checks.evaluation import evaluated
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import StreamEvents, StreamThread, stream_positions
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
 from tests.support.demo_program import wait_for
@@ -150,6 +152,40 @@ def test_a_materialization_carries_the_delta_version(stream_events, lake: Lake) 
     assert ledger.tags["dagster/data_version"] == str(lake.updates.table.version())
 
 
+AGREES = dg.AssetCheckKey(dg.AssetKey("position_updates"), "agrees_with_the_broker")
+
+
+def agreement(instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
+    """Return the newest result of the check, as the UI shows it."""
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([AGREES])
+    return found[AGREES].evaluation
+
+
+def test_a_difference_that_a_drain_saw_is_evaluated_again_until_it_lasts_or_is_gone(
+    stream_events, instance, lake, settings, own_login, write_holdings, append_row, seconds_ago,
+    monkeypatch,
+) -> None:  # fmt: skip
+    """The drain that valued the other holdings in the middle of a fill evaluates nothing more."""
+    monkeypatch.setattr(stream_events_module, "AGREE_EVERY", timedelta(0))
+    write_holdings(own_login(), 1, 2)
+    append_row(1, seconds_ago(1))
+    checks = (("position_updates", AGREES.name),)
+    [seen] = evaluated(lake, settings, instance, run_id="drain", checks=checks)
+    instance.report_runless_asset_event(seen)
+    assert agreement(instance).metadata["unconfirmed"].value == 1
+
+    def follows(wanted: bool) -> bool:
+        stream_events.evaluate_again("the-run")
+        found = agreement(instance)
+        return found.passed is wanted and "unconfirmed" not in found.metadata
+
+    monkeypatch.setattr(reconciliation, "CONFIRM_AFTER", timedelta(0))
+    wait_for("the difference that lasts fails", lambda: follows(wanted=False))
+    append_row(2, seconds_ago(1))
+    wait_for("the check passes", lambda: follows(wanted=True))
+
+
+@pytest.mark.usefixtures("confirmed_at_once")
 def test_the_ledger_agrees_as_soon_as_it_does_after_the_stream_became_live(
     stream_events, instance, own_login, write_holdings, append_row, seconds_ago
 ) -> None:

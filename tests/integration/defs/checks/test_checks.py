@@ -12,6 +12,7 @@ from position_sync_dagster.defs.checks.broker import (
 from position_sync_dagster.defs.checks.ledger import agrees_with_the_broker
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.reports.status import read_status
 
 
@@ -37,6 +38,24 @@ def test_a_holding_of_a_type_that_is_no_longer_followed_is_no_break(
     assert found.metadata["checked"].value == 0
 
 
+def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure(
+    check, own_login, write_holdings, append_row, seconds_ago, monkeypatch
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    append_row(1, seconds_ago(5))
+    found = check(agrees_with_the_broker)
+    assert found.passed
+    assert (found.metadata["unconfirmed"].value, found.metadata["missing"].value) == (1, 1)
+    assert "1 first seen less than 15 s ago" in found.description
+    monkeypatch.setattr(reconciliation, "CONFIRM_AFTER", timedelta(0))
+    assert not check(agrees_with_the_broker).passed
+    append_row(2, seconds_ago(1))
+    found = check(agrees_with_the_broker)
+    assert found.passed
+    assert "unconfirmed" not in found.metadata
+
+
+@pytest.mark.usefixtures("confirmed_at_once")
 def test_a_quantity_that_differs_is_an_error_with_its_row(
     check, own_login, write_holdings, append_row, seconds_ago
 ) -> None:
@@ -50,6 +69,7 @@ def test_a_quantity_that_differs_is_an_error_with_its_row(
     assert [(r.data["type"], r.data["conid"]) for r in records] == [("QUANTITY", 1), ("MISSING", 2)]
 
 
+@pytest.mark.usefixtures("confirmed_at_once")
 def test_a_difference_that_a_person_accepted_passes_until_it_changes(
     check, own_login, write_holdings, append_row, seconds_ago, lake
 ) -> None:
@@ -65,6 +85,7 @@ def test_a_difference_that_a_person_accepted_passes_until_it_changes(
     assert not check(agrees_with_the_broker).passed
 
 
+@pytest.mark.usefixtures("confirmed_at_once")
 def test_an_old_row_is_a_warning(check, own_login, write_holdings, append_row, seconds_ago) -> None:
     write_holdings(own_login(), 1)
     append_row(1, seconds_ago(3600))

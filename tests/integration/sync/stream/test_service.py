@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from position_sync_dagster.defs.checks.broker import judge_stream_session
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.retry import Backoff
@@ -111,6 +112,36 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         assert ended.state is SessionState.ENDED
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["lines_in_use"] == 0
+
+
+@pytest.mark.parametrize("remedy", ["removed", "corrected"])
+async def test_the_detail_of_a_wrong_leg_is_gone_when_the_leg_is_removed_or_corrected(
+    simulate, lake, settings_for, running, leg, eventually, remedy
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(CALL))
+        await lake.registry.add_active(**leg(PUT) | {"symbol": "WRONG"})
+        # No heartbeat is due in this test: each change is stored because it is a change.
+        settings = settings_for(sim, heartbeat_s=600.0, session_lease_s=1200.0)
+        running(settings)
+
+        async def detail_is_shown():
+            return "its symbol is" in (read_status(lake, settings, utc_now()).session_detail or "")
+
+        async def detail_is_gone():
+            return read_status(lake, settings, utc_now()).session_detail is None
+
+        await eventually(detail_is_shown)
+        live = lake.sessions.current(settings.gateway_id)
+        assert live.state is SessionState.LIVE
+        if remedy == "removed":
+            await lake.registry.remove_active(PUT)
+        else:
+            await lake.registry.add_active(**leg(PUT))
+        await eventually(detail_is_gone)
+        after = lake.sessions.current(settings.gateway_id)
+        assert (after.state, after.state_since) == (SessionState.LIVE, live.state_since)
+        assert judge_stream_session(after, utc_now()).metadata["note"].value == ""
 
 
 async def _is_live(lake, settings):
