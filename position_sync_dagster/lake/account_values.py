@@ -42,6 +42,7 @@ class AccountValuesTable:
         self.table = table
         self._clock = clock
         self._files = LedgerFiles(table)
+        self._newest: dict[AccountSource, tuple[tuple[int, int], pl.DataFrame]] = {}
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -113,16 +114,22 @@ class AccountValuesTable:
             order = ["timestamp", "ledger_version", "row_id"]
 
         def step(handle: DeltaTable) -> pl.DataFrame:
+            key, known = self.table.cache_key(handle), self._newest.get(source)
+            if known is not None and known[0] == key:
+                return known[1]
             rows = self._files.scan(_recent(data_files(handle)))
-            return (
+            found = (
                 rows.filter(pl.col("source") == source.value)
                 .group_by("account")
                 .agg(pl.all().sort_by(order).last())
                 .select(list(ACCOUNT_VALUES.columns))
+                .sort("account")
                 .collect()
             )
+            self._newest[source] = (key, found)
+            return found
 
-        return self.table.snapshot(step).sort("account")
+        return self.table.snapshot(step)
 
     def latest_summaries(
         self, source: AccountSource = AccountSource.GATEWAY
