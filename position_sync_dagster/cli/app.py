@@ -59,6 +59,10 @@ COMMANDS = {
         f"{CLI}.reports:exposure",
         "Show value, profit, greeks and the oldest price of each strategy, account and underlying.",
     ),
+    "money": (
+        f"{CLI}.money_server:money",
+        "Show the money page of the tables in a browser, without Dagster, until Ctrl-C.",
+    ),
     "doctor": (
         f"{CLI}.doctor:doctor",
         "Check everything that a start needs: settings, clocks, disk, tables, ports, gateway, "

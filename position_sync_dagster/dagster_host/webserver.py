@@ -31,6 +31,7 @@ from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster import last_work
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.processes.ports import LOOPBACK
+from position_sync_dagster.web.money_page import money_routes
 
 LIVE_DATA_POLL_MS = 2000
 """Polling interval of the UI for the state of assets, as in `dagster dev`."""
@@ -54,8 +55,9 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         return [Middleware(LoopbackGuard), *super().build_middleware()]
 
     def build_routes(self) -> list[BaseRoute]:
-        """Return Dagster's own routes after `/stats`."""
-        return [Route("/stats", stats), *super().build_routes()]  # type: ignore[no-untyped-call]
+        """Return Dagster's own routes after `/stats` and the money page."""
+        own = [Route("/stats", stats), *money_routes()]
+        return [*own, *super().build_routes()]  # type: ignore[no-untyped-call]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Execute a GraphQL document posted as JSON; a GET only shows the playground."""

@@ -42,7 +42,7 @@ class AccountValuesTable:
         self.table = table
         self._clock = clock
         self._files = LedgerFiles(table)
-        self._latest: dict[AccountSource, tuple[tuple[str, int], pl.DataFrame]] = {}
+        self._newest: dict[AccountSource, tuple[tuple[int, int], pl.DataFrame]] = {}
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -104,7 +104,7 @@ class AccountValuesTable:
         The newest row of the gateway is the one written last, whatever its timestamp, since one
         owner writes at a time. Statements may be written in any order: their newest row is the one
         with the greatest timestamp. An account is left out if its last row is more than two weeks
-        older than the last commit. The rows are read again only after a commit.
+        older than the last commit.
 
         Args:
             source: The source of the rows.
@@ -114,19 +114,19 @@ class AccountValuesTable:
             order = ["timestamp", "ledger_version", "row_id"]
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            read_as_of = str(handle.metadata().id), handle.version()
-            before, found = self._latest.get(source, (None, None))
-            if found is None or before != read_as_of:
-                rows = self._files.scan(_recent(data_files(handle)))
-                found = (
-                    rows.filter(pl.col("source") == source.value)
-                    .group_by("account")
-                    .agg(pl.all().sort_by(order).last())
-                    .select(list(ACCOUNT_VALUES.columns))
-                    .sort("account")
-                    .collect()
-                )
-                self._latest[source] = read_as_of, found
+            key, known = self.table.cache_key(handle), self._newest.get(source)
+            if known is not None and known[0] == key:
+                return known[1]
+            rows = self._files.scan(_recent(data_files(handle)))
+            found = (
+                rows.filter(pl.col("source") == source.value)
+                .group_by("account")
+                .agg(pl.all().sort_by(order).last())
+                .select(list(ACCOUNT_VALUES.columns))
+                .sort("account")
+                .collect()
+            )
+            self._newest[source] = (key, found)
             return found
 
         return self.table.snapshot(step)

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.overview import Overview, count_current
+from position_sync_dagster.sync.reports.overview import Overview, current_of
 from tests.support.logins import Login
 
 
@@ -31,8 +31,8 @@ def current_by_login(overview: Overview, settings: Settings) -> dict[str, int]:
         if holding.position:
             held[holding.gateway_id].add(holding.key)
     return {
-        status.gateway_id: count_current(
-            held[status.gateway_id], overview.book.ages, status, settings
+        status.gateway_id: len(
+            current_of(held[status.gateway_id], overview.book.ages, status, settings)
         )
         for status in overview.status.each_login
     }

@@ -376,7 +376,7 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
     Args:
         found: The parts.
         by: The columns that make a group: some of account, strategy_id, currency, asset_class and,
-            for parts alone, symbol.
+            for parts alone, symbol and expiry.
         now: The reference time of days to expiry.
     """
     parts = found.parts
@@ -413,7 +413,7 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
         short_legs_in_money=legs_with(pl.col("short_in_money")),
         short_legs_unknown=legs_with(pl.col("short_unknown")),
     )
-    if "symbol" in by:
+    if not {*by} <= {*found.legs.columns}:
         return sums.sort(by, nulls_last=False)
     counts = found.legs.group_by(by).agg(
         legs=pl.col("leg").n_unique(),

@@ -1,7 +1,7 @@
 """The overview of the terminal: status, number of current legs, and money by strategy."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -95,16 +95,21 @@ class Overview:
 
     Attributes:
         held: Holdings that the broker reports.
-        current: Those whose value was confirmed within the last two refresh intervals, while their
-            gateway is connected; 0 while it is not.
+        current_keys: Those whose value was confirmed within the last two refresh intervals, while
+            their gateway is connected; none while it is not.
         money: The money of the holdings: by strategy, in total, by underlying.
     """
 
     status: Status
     book: Book
     held: int
-    current: int
+    current_keys: frozenset[Key]
     money: BookMoney
+
+    @property
+    def current(self) -> int:
+        """The number of holdings whose value is current."""
+        return len(self.current_keys)
 
 
 def read_book(
@@ -230,18 +235,21 @@ class OverviewReader:
             status=status,
             book=book,
             held=sum(map(len, held.values())),
-            current=sum(
-                count_current(held[login.gateway_id], book.ages, login, settings)
-                for login in status.each_login
+            current_keys=frozenset().union(
+                *(
+                    current_of(held[login.gateway_id], book.ages, login, settings)
+                    for login in status.each_login
+                )
             ),
             money=book.money(),
         )
 
 
-def count_current(held: set[Key], ages: Ages, status: LoginStatus, settings: Settings) -> int:
-    """Count the holdings whose value is current now; 0 while the gateway is not connected."""
+def current_of(
+    held: Collection[Key], ages: Ages, status: LoginStatus, settings: Settings
+) -> set[Key]:
+    """Return the holdings whose value is current now; none while the gateway is not connected."""
     if status.session_state != SessionState.LIVE or status.session_since is None:
-        return 0
+        return set()
     since = max(status.session_since, current_since(settings, ages.now))
-    times = (ages.confirmed.get(key) for key in held)
-    return sum(at is not None and at >= since for at in times)
+    return {key for key in held if (at := ages.confirmed.get(key)) is not None and at >= since}

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.update import Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.overview import Book, Overview, count_current
+from position_sync_dagster.sync.reports.overview import Book, Overview, current_of
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
     Changes,
@@ -67,7 +67,7 @@ def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overv
         status=status,
         book=book,
         held=len(held),
-        current=count_current(held, ages, status, Settings()),
+        current_keys=frozenset(current_of(held, ages, status, Settings())),
         money=book.money(),
     )
 

@@ -1,0 +1,245 @@
+"""The money page at `/money`: its routes, and the feed that all viewers share.
+
+The browser asks for what came since its last answer, which waits until there is something.
+That needs no connection that stays open: a viewer who stops reading is one who no longer asks, and
+nothing is kept for him. Every viewer gets the same bytes, made once. Nobody can write: the
+tables that a viewer sorts and groups are in his own browser, and every route is for GET alone.
+
+Perspective's files come from the wheel of `perspective-python`. Its engine runs in the browser, and
+is not imported here. What reads the lake is imported when somebody first opens the page.
+"""
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.errors import PositionSyncError
+
+PERIOD_S = 1.0
+SHARE = 0.1
+"""The figures are read once in PERIOD_S; less often where reading takes more than this share."""
+
+WAIT_S = 10.0
+"""An answer waits at most this long; the reading ends when nobody has asked for twice this time."""
+
+MOST_VIEWERS = 100
+
+STATIC = Path(__file__).parent / "static"
+VERSION = metadata.version("perspective-python")
+FOR_EVER = "public, max-age=31536000, immutable"
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self' blob: 'wasm-unsafe-eval'",
+        "worker-src 'self' blob:",
+        "style-src 'self' 'unsafe-inline'",  # Perspective sets the widths of columns
+        "img-src 'self' data:",
+        "font-src data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Figures(Protocol):
+    """What the feed reads: `PageFigures`."""
+
+    def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+        """Return the parts of the holdings by their key, and all other figures; blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The figures after one read: all of them, and what differs from the read before."""
+
+    sequence: int
+    rows: Mapping[str, list[Any]]
+    figures: Mapping[str, Any]
+    changed: bytes
+    _whole: list[bytes] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bytes:
+        """All figures, for a viewer who has none or an old state."""
+        if not self._whole:
+            rows = [*self.rows.values()]
+            self._whole.append(_packed(self.sequence, rows, self.figures, all=True))
+        return self._whole[0]
+
+
+def next_state(
+    before: State | None, sequence: int, rows: dict[str, list[Any]], figures: dict[str, Any]
+) -> State:
+    """Return the state after a read, with what a viewer of the state before has to learn."""
+    known, shown = (before.rows, before.figures) if before else ({}, {})
+    changed = _packed(
+        sequence,
+        [row for key, row in rows.items() if known.get(key) != row],
+        {name: one for name, one in figures.items() if name not in shown or shown[name] != one},
+        gone=[key for key in known if key not in rows],
+    )
+    return State(sequence, rows, figures, changed)
+
+
+def _packed(sequence: int, rows: list[list[Any]], figures: Mapping[str, Any], **more: Any) -> bytes:
+    message = {"sequence": sequence, "rows": rows, "figures": figures, **more}
+    text = json.dumps(message, allow_nan=False, separators=(",", ":"))
+    return gzip.compress(text.encode(), 1, mtime=0)
+
+
+class Feed:
+    """Reads the figures while somebody looks, in a thread, and keeps the newest state."""
+
+    def __init__(self, open_figures: Callable[[], Figures], more: Mapping[str, Any]) -> None:
+        self._open = open_figures
+        self._more = more
+        self._figures: Figures | None = None
+        self._state: State | None = None
+        self._asked_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._newer = asyncio.Event()
+        self.waiting = 0
+
+    async def after(self, sequence: int) -> bytes | None:
+        """Return what came after a state, compressed; None if nothing came for WAIT_S."""
+        self._asked_at = time.monotonic()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._read_on())
+        state = self._state
+        if state is None or state.sequence == sequence:
+            self.waiting += 1
+            try:
+                await asyncio.wait_for(self._newer.wait(), WAIT_S)
+            except TimeoutError:
+                return None
+            finally:
+                self.waiting -= 1
+            state = self._state
+        if state is None:
+            return None
+        return state.changed if state.sequence == sequence + 1 else state.whole
+
+    async def _read_on(self) -> None:
+        while time.monotonic() - self._asked_at < 2 * WAIT_S:
+            began = time.monotonic()
+            self._state = await asyncio.to_thread(self._read, self._state)
+            newer, self._newer = self._newer, asyncio.Event()
+            newer.set()
+            took = time.monotonic() - began
+            await asyncio.sleep(max(PERIOD_S - took, took * (1 / SHARE - 1)))
+        self._state = None  # what nobody has seen for a while is not shown as new
+
+    def _read(self, before: State | None) -> State:
+        # The time makes the numbers of two starts of the server differ.
+        sequence = before.sequence + 1 if before else round(time.time() * 1000)
+        try:
+            if self._figures is None:
+                self._figures = self._open()
+            rows, figures = self._figures.read(utc_now())
+            return next_state(before, sequence, rows, figures | {**self._more, "trouble": None})
+        except PositionSyncError as error:
+            figures = dict(before.figures) if before else {}
+            rows = dict(before.rows) if before else {}
+            return next_state(
+                before, sequence, rows, figures | {"trouble": f"{error.what} {error.remedy}"}
+            )
+
+
+def _open_figures() -> Figures:
+    """Import what reads the lake, and open the lake of the settings."""
+    from position_sync_dagster.settings import load_settings
+    from position_sync_dagster.web.page_figures import PageFigures
+
+    return PageFigures(load_settings())
+
+
+@cache
+def _content(path: Path, *, compressed: bool) -> bytes:
+    content = path.read_bytes()
+    if path.parent == STATIC:
+        content = content.replace(b"{perspective}", VERSION.encode())
+    return gzip.compress(content, 6, mtime=0) if compressed else content
+
+
+def _perspective() -> Path:
+    """Return the folder of Perspective's files, without importing its engine."""
+    found = util.find_spec("perspective")
+    if found is None or found.origin is None:
+        raise FileNotFoundError("perspective-python is not installed")
+    return Path(found.origin).parent / "widget" / "static"
+
+
+def money_routes(
+    *, dagster: bool = True, open_figures: Callable[[], Figures] = _open_figures
+) -> list[BaseRoute]:
+    """Return the routes of the page; the caller puts the guard before them.
+
+    Args:
+        dagster: Whether Dagster's pages are on the same port, so that rows can link to their runs.
+        open_figures: Opens what the feed reads.
+    """
+    feed = Feed(open_figures, {"dagster": dagster})
+    folder = f"/money/{VERSION}"
+    kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+
+    def static(path: str, found: Path, cached: str) -> Route:
+        async def answer(request: Request) -> Response:
+            packed = _accepts_gzip(request)
+            body = await asyncio.to_thread(_content, found, compressed=packed)
+            headers = {**HEADERS, "Cache-Control": cached, "Vary": "Accept-Encoding"}
+            headers |= {"Content-Encoding": "gzip"} if packed else {}
+            return Response(body, headers=headers, media_type=kinds[found.suffix])
+
+        return Route(path, answer, methods=["GET"])
+
+    async def data(request: Request) -> Response:
+        after = request.query_params.get("after", "0")
+        if not after.isdecimal() or len(after) > 16:
+            return PlainTextResponse("`after` is no number of a state.", 400, HEADERS)
+        if feed.waiting >= MOST_VIEWERS:
+            return PlainTextResponse("Too many viewers look at the page.", 503, HEADERS)
+        found = await feed.after(int(after))
+        headers = {**HEADERS, "Cache-Control": "no-store"}
+        if found is None:
+            return Response(status_code=204, headers=headers)
+        if _accepts_gzip(request):
+            headers["Content-Encoding"] = "gzip"
+        else:
+            found = gzip.decompress(found)
+        return Response(found, headers=headers, media_type="application/json")
+
+    vendor = _perspective()
+    return [
+        static("/money", STATIC / "money.html", "no-cache"),
+        static("/money/money.js", STATIC / "money.js", "no-cache"),
+        static("/money/money.css", STATIC / "money.css", "no-cache"),
+        static(f"{folder}/perspective.js", vendor / "perspective-anywidget.js", FOR_EVER),
+        static(f"{folder}/perspective.css", vendor / "perspective-anywidget.css", FOR_EVER),
+        Route("/money/data", data, methods=["GET"]),
+    ]
+
+
+def _accepts_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")

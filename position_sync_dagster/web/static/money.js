@@ -1,0 +1,510 @@
+// The money page. All text is set as text, never as markup; nothing is loaded from another host.
+
+const root = document.documentElement;
+const byId = (id) => document.getElementById(id);
+const shown = {}; // the newest figures, by name
+const rows = new Map(); // key -> part of a holding
+let sequence = 0;
+let heardAt = 0; // performance.now() of the newest figures
+let grid = null;
+
+// --- Texts ---------------------------------------------------------------------------------------
+
+const DASH = "–";
+const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const fine = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+
+function amount(value) {
+  if (value === null || value === undefined) return DASH;
+  const text = Math.abs(value) >= 99.5 ? whole.format(value) : fine.format(value);
+  return text === "-0.00" ? "0.00" : text;
+}
+
+function duration(seconds) {
+  if (seconds === null || !Number.isFinite(seconds)) return DASH;
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 120) return `${s} s`;
+  if (s < 7200) return `${Math.floor(s / 60)} min`;
+  return s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
+}
+
+const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
+const now = () => shown.at + (performance.now() - heardAt); // by the clock of the server
+const since = (at) => (at === null || at === undefined ? null : (now() - at) / 1000);
+const older = (age) => (age === null ? null : age + (now() - shown.at) / 1000);
+
+// --- Elements ------------------------------------------------------------------------------------
+
+function element(tag, text, more = {}) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  for (const [name, value] of Object.entries(more)) if (value) made.setAttribute(name, value);
+  return made;
+}
+
+// A cell is [text, class]; a number is shown as an amount, red below zero.
+const money = (value, partial) => [
+  amount(value) + (partial && value !== null ? "*" : ""),
+  value > 0 ? "up" : value < 0 ? "down" : "",
+  partial ? "It leaves out what is not known" : "",
+];
+const plainMoney = (value, partial) => [money(value, partial)[0], "", money(value, partial)[2]];
+
+function fill(table, headings, lines) {
+  const head = element("tr");
+  headings.forEach((one) => head.append(element("th", one)));
+  const body = lines.map(({ cells, kind, act, title }) => {
+    const line = element("tr", undefined, { class: [kind, act && "act"].filter(Boolean).join(" "), title });
+    for (const cell of cells) {
+      const [text, style, hint] = Array.isArray(cell) ? cell : [cell];
+      line.append(element("td", text, { class: style, title: hint }));
+    }
+    if (act) line.addEventListener("click", act);
+    return line;
+  });
+  table.replaceChildren(head, ...body);
+}
+
+function facts(list, pairs) {
+  list.replaceChildren(
+    ...pairs.map(([label, text, style, hint]) => {
+      const pair = element("div", undefined, { class: style, title: hint });
+      pair.append(element("dt", label), element("dd", text));
+      return pair;
+    }),
+  );
+}
+
+// --- What is not in the grid ---------------------------------------------------------------------
+
+const isPartial = (one, name) => one.partial.includes(name);
+const labelOf = (one, several) => (several && one.account ? `${one.name} ${one.account}` : one.name);
+const unit = (one) => (new Set(shown.totals.map((t) => t.currency)).size > 1 ? ` ${one.currency ?? ""}` : "");
+
+function draw() {
+  if (!shown.at) return;
+  const lost = performance.now() - heardAt > 15000;
+  const blind = shown.gateways.filter((one) => one.session_state !== "LIVE");
+  document.body.classList.toggle("aged", lost || blind.length === shown.gateways.length);
+  const notices = [];
+  if (lost) notices.push(`Nothing was heard from the server for ${duration(since(shown.at))}: every value is from ${clock(shown.at)}.`);
+  for (const one of blind) {
+    const at = one.blind_since;
+    const why = one.session_detail ? ` ${one.session_detail}` : "";
+    notices.push(`${one.gateway_id} is ${one.session_state ?? "not connected yet"}${at ? ` since ${clock(at)} (${duration(since(at))})` : ""}: its values are from before.${why}`);
+  }
+  if (shown.trouble) notices.push(shown.trouble);
+  notices.push(...shown.attention);
+  byId("notice").textContent = notices.join("\n");
+  byId("notice").hidden = notices.length === 0;
+  drawHead();
+  drawStrategies();
+  drawUnderlyings();
+  drawExpiries();
+  drawEvents();
+}
+
+function drawHead() {
+  const several = shown.accounts.length > 1;
+  facts(
+    byId("accounts"),
+    shown.accounts.flatMap((one) => {
+      const values = `received ${duration(since(one.values_received_at))} ago`;
+      const profits = `received ${duration(since(one.pnl_received_at))} ago`;
+      const name = several ? `${one.account} ` : "";
+      const of = one.currency ? ` ${one.currency}` : "";
+      const [daily, dailyStyle] = money(one.daily_pnl);
+      const [open, openStyle] = money(one.unrealized_pnl);
+      return [
+        [`${name}net liquidation${of}`, amount(one.net_liquidation), "large", values],
+        [`${name}today`, daily, `large ${dailyStyle}`, profits],
+        [`${name}unrealised`, open, `large ${openStyle}`, profits],
+      ];
+    }),
+  );
+  const states = shown.gateways.map((one) => `${one.session_state ?? "none"} ${duration(since(one.session_since))}`);
+  const live = shown.gateways.every((one) => one.session_state === "LIVE");
+  const last = shown.events[0];
+  facts(byId("state"), [
+    ["gateway", states.join(", "), live ? "up" : "down", shown.gateways.map((one) => one.gateway_id).join(", ")],
+    ["current legs", `${shown.current} of ${shown.held}`, shown.current === shown.held ? "" : "down"],
+    ["oldest", duration(older(shown.oldest_age_s))],
+    ["lines", shown.lines_in_use === null ? DASH : `${shown.lines_in_use} of ${shown.line_limit}`],
+    ["last event", last ? `${clock(last.at)} ${last.text}` : DASH, "wide", last?.text],
+    [shown.mode ?? "", clock(shown.at)],
+  ]);
+}
+
+function drawStrategies() {
+  const accounts = new Set(shown.strategies.map((one) => one.account).filter(Boolean)).size > 1;
+  const most = Math.max(1, ...shown.strategies.map((one) => Math.abs(one.daily_pnl ?? 0)));
+  const line = (one, kind) => {
+    const bar = element("i", undefined, { class: one.daily_pnl < 0 ? "down" : "up" });
+    bar.style.width = `${(44 * Math.abs(one.daily_pnl ?? 0)) / most}px`;
+    return {
+      kind,
+      title: one.differences,
+      act: kind ? null : () => only("strategy", one.name),
+      cells: [
+        labelOf(one, accounts || kind) + unit(one),
+        money(one.daily_pnl, isPartial(one, "daily_pnl")),
+        money(one.unrealized_pnl, isPartial(one, "unrealized_pnl")),
+        plainMoney(one.value, isPartial(one, "value")),
+        `${one.legs_held}/${one.legs}`,
+        duration(older(one.oldest_age_s)) + (one.delayed ? " delayed" : ""),
+      ],
+      bar: kind ? null : bar,
+    };
+  };
+  const lines = [
+    ...[...shown.strategies].sort((a, b) => (a.daily_pnl ?? 0) - (b.daily_pnl ?? 0)).map((one) => line(one, "")),
+    ...shown.totals.map((one) => line(one, "total")),
+  ];
+  fill(byId("strategies"), ["strategy", "today", "unrealised", "value", "legs", "oldest"], lines);
+  lines.forEach((one, n) => one.bar && byId("strategies").rows[n + 1].cells[0].append(one.bar));
+}
+
+function drawUnderlyings() {
+  fill(
+    byId("underlyings"),
+    ["", "$ delta", "$ gamma 1%", "theta", "vega", "known"],
+    shown.underlyings.map((one) => ({
+      act: () => only("underlying", one.name),
+      cells: [
+        one.name + unit(one),
+        ...["dollar_delta", "gamma_1pct", "theta", "vega"].map((name) => money(one[name], isPartial(one, name))),
+        [`${one.options_with_greeks}/${one.options}`, "", "options whose greeks are known"],
+      ],
+    })),
+  );
+}
+
+function drawExpiries() {
+  fill(
+    byId("expiries"),
+    ["expiry", "days", "legs", "value", "today", "short ITM"],
+    shown.expiries.map((one) => ({
+      kind: one.days <= SOON ? "soon" : "",
+      act: () => only("expiry", one.expiry),
+      cells: [
+        one.expiry + unit(one),
+        whole.format(one.days),
+        whole.format(one.holdings),
+        plainMoney(one.market_value, isPartial(one, "market_value")),
+        money(one.daily_pnl, isPartial(one, "daily_pnl")),
+        `${one.short_legs_in_money}${one.short_legs_unknown ? ` + ${one.short_legs_unknown}?` : ""}`,
+      ],
+    })),
+  );
+}
+
+function drawEvents() {
+  const lines = shown.events.map((one) => ({
+    kind: one.kind,
+    title: one.text,
+    cells: [clock(one.at), [one.text, "text"], "amount" in one ? money(one.amount) : ""],
+  }));
+  fill(byId("events"), [], lines.length ? lines : [{ cells: [["Nothing since the page is open, no close or break today.", "text"]] }]);
+}
+
+// The curves of the day: the whole ledger of the last hours, then what this page saw itself.
+function drawCurves() {
+  const box = byId("curves");
+  const [width, height, left] = [box.clientWidth || 440, box.clientHeight || 110, 46];
+  box.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const curves = shown.curves.filter((one) => one.points.some(([, value]) => value !== null));
+  const points = curves.flatMap((one) => one.points.filter(([, value]) => value !== null));
+  const parts = [];
+  const add = (name, more, text) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(more)) made.setAttribute(key, value);
+    if (text !== undefined) made.textContent = text;
+    parts.push(made);
+    return made;
+  };
+  if (points.length) {
+    const [first, last] = [Math.min(...points.map((p) => p[0])), Math.max(...points.map((p) => p[0]))];
+    const [low, high] = [Math.min(0, ...points.map((p) => p[1])), Math.max(0, ...points.map((p) => p[1]))];
+    const x = (at) => left + ((width - left - 4) * (at - first)) / Math.max(1, last - first);
+    const y = (value) => 6 + ((height - 20) * (high - value)) / Math.max(1, high - low);
+    for (const value of new Set([low, 0, high])) {
+      add("line", { x1: left, x2: width - 4, y1: y(value), y2: y(value), class: value ? "rule" : "zero" });
+      add("text", { x: left - 4, y: y(value) + 3, class: "end" }, whole.format(value));
+    }
+    add("text", { x: left, y: height - 2 }, clock(first).slice(0, 5));
+    add("text", { x: width - 4, y: height - 2, class: "end" }, clock(last).slice(0, 5));
+    curves.forEach((one, n) => {
+      const path = one.points.filter(([, v]) => v !== null).map(([at, v], i) => `${i ? "L" : "M"}${x(at)} ${y(v)}`);
+      const line = add("path", { d: path.join(""), class: one.is_account ? "account" : `curve curve${n % 8}` });
+      const name = document.createElementNS("http://www.w3.org/2000/svg", "title");
+      name.textContent = `${one.name} ${one.currency ?? ""}`;
+      line.append(name);
+    });
+  }
+  box.replaceChildren(...parts);
+}
+
+// --- The grid ------------------------------------------------------------------------------------
+
+// Column of the grid: [column of the server, type, aggregate, decimals, most decimals]. A group shows what all its
+// parts have in common, and nothing where they differ.
+const COLUMNS = {
+  key: ["key", "string", "count"],
+  strategy: ["strategy", "string", "unique"],
+  underlying: ["symbol", "string", "unique"],
+  expiry: ["expiry", "string", "unique"],
+  leg: ["leg", "string", "unique"],
+  value: ["market_value", "float", "sum", 0],
+  today: ["daily_pnl", "float", "sum", 0],
+  unrealised: ["unrealized_pnl", "float", "sum", 0],
+  qty: ["quantity", "float", "unique", 0, 4],
+  price: ["market_price", "float", "unique", 2],
+  "$ delta": ["dollar_delta", "float", "sum", 0],
+  "$ gamma 1%": ["gamma_1pct", "float", "sum", 0],
+  delta: ["delta", "float", "sum", 1],
+  theta: ["theta", "float", "sum", 1],
+  vega: ["vega", "float", "sum", 1],
+  IV: ["implied_vol", "float", "unique", 3],
+  notional: ["notional", "float", "sum", 0],
+  "no value": ["unvalued", "integer", "sum"],
+  "no greeks": ["greekless", "integer", "sum"],
+  age: [null, "float", "max", 0],
+  source: ["source", "string", "unique"],
+  currency: ["currency", "string", "unique"],
+  account: ["account", "string", "unique"],
+  conid: ["conid", "string", "unique"],
+  right: ["right", "string", "unique"],
+  strike: ["strike", "float", "unique", 2],
+  type: ["sec_type", "string", "unique"],
+  "price of underlying": ["underlying_price", "float", "unique", 2],
+};
+const SIGNED = new Set(["today", "unrealised"]);
+const SHOWN = ["value", "today", "unrealised", "qty", "price", "$ delta", "theta", "vega", "no greeks", "age", "source"];
+const GROUPS = {
+  Strategies: ["strategy", "underlying", "expiry", "leg"],
+  Underlyings: ["underlying", "expiry", "leg"],
+  Expiries: ["expiry", "underlying", "leg"],
+  Legs: ["leg"],
+};
+const SOON = 7; // days
+const LAYOUT = "money.layout";
+const THEME = "money.theme";
+
+function usual() {
+  const config = {};
+  for (const [name, [, type, , digits, most]] of Object.entries(COLUMNS)) {
+    if (type === "string") continue;
+    config[name] = { fg_mode: SIGNED.has(name) ? "color" : "disabled" };
+    if (digits !== undefined) config[name].number_format = { minimumFractionDigits: digits, maximumFractionDigits: most ?? digits };
+  }
+  const narrow = window.innerWidth < 600;
+  return {
+    table: "legs",
+    plugin: "Datagrid",
+    group_by: GROUPS.Strategies,
+    split_by: [],
+    filter: [],
+    sort: [],
+    columns: narrow ? SHOWN.slice(0, 3) : SHOWN,
+    columns_config: config,
+    aggregates: Object.fromEntries(Object.entries(COLUMNS).map(([name, one]) => [name, one[2]])),
+    settings: false,
+  };
+}
+
+function gridRow(key, values) {
+  const row = {};
+  for (const [name, [of]] of Object.entries(COLUMNS)) if (of) row[name] = values[of];
+  row.conid = String(values.conid);
+  row.age = ageOf(values);
+  return row;
+}
+
+// Ages move in steps, so that a grid at rest is not drawn anew each second.
+function ageOf(values) {
+  const age = since(values.priced_at);
+  if (age === null) return null;
+  const step = age < 60 ? 1 : age < 600 ? 10 : 60;
+  return Math.max(0, Math.floor(age / step) * step);
+}
+
+// One thing after the other: a change of the layout during an update of the table may never end.
+let turn = Promise.resolve();
+function inTurn(work) {
+  turn = turn.then(() => grid && work()).catch((error) => console.warn(String(error)));
+  return turn;
+}
+
+// Change the layout, and open the groups down to a depth.
+function lay(config, depth = 0) {
+  return inTurn(async () => {
+    await grid.viewer.restore(config);
+    await unfold(depth);
+  });
+}
+
+const only = (column, value) => lay({ filter: column ? [[column, "==", value]] : [] }, column ? 3 : 0);
+
+async function unfold(depth) {
+  const view = await grid.viewer.getView();
+  const { group_by } = await view.get_config();
+  if (group_by.length) await view.set_depth(Math.min(depth, group_by.length - 1));
+  await grid.viewer.resize(true);
+}
+
+// Different currencies are never added: with several, each has its own columns.
+async function keepCurrenciesApart(config) {
+  const currencies = new Set([...rows.values()].map((one) => one.currency));
+  const one = config.filter.some(([name, how]) => name === "currency" && how === "==");
+  if (currencies.size > 1 && config.group_by.length && !config.split_by.includes("currency") && !one)
+    await lay({ split_by: ["currency", ...config.split_by] });
+}
+
+function partsAt(path) {
+  return [...rows.values()].filter((one) => path.every((value, n) => String(one[COLUMNS[grid.groups[n]]?.[0]] ?? "") === String(value ?? "")));
+}
+
+// Grey what is not current any more.
+function greyAged(table) {
+  for (const line of table.querySelectorAll("tbody tr")) {
+    const cells = [...line.querySelectorAll("td")];
+    const meta = cells.length ? table.getMeta(cells[0]) : null;
+    const path = meta && grid.plugin.model._ids[meta.y - meta.y0]; // the pinned version has it
+    const parts = path && grid.groups.length ? partsAt(path) : [];
+    const aged = parts.some((one) => !one.current);
+    line.classList.toggle("aged", aged);
+    line.style.opacity = aged && !document.body.classList.contains("aged") ? "0.5" : "";
+  }
+}
+
+function showRow(path) {
+  const one = path.length === grid.groups.length ? partsAt(path)[0] : null;
+  const box = byId("row");
+  box.hidden = !one;
+  if (!one) return;
+  const text = `${one.leg} · ${one.strategy} · ${one.account} · conid ${one.conid} · ${one.source} of ${clock(one.written_at)} · `;
+  const link = (label, address) => (shown.dagster ? element("a", label, { href: address }) : element("span", label));
+  const run = one.run_id ? link(`run ${one.run_id.slice(0, 8)}`, `runs/${encodeURIComponent(one.run_id)}`) : "no run";
+  box.replaceChildren(
+    text, run, " · ", link("ledger", "assets/position_updates"), " · ", link("strategy_exposure", "assets/strategy_exposure"),
+    " · history: ", element("code", `position-sync history ${one.conid}`),
+  );
+}
+
+async function openGrid() {
+  const { ready, worker } = await import(`./${root.dataset.perspective}/perspective.js`);
+  await ready;
+  const client = await worker(); // its engine runs in a thread of this browser
+  const schema = Object.fromEntries(Object.entries(COLUMNS).map(([name, one]) => [name, one[1]]));
+  const table = await client.table(schema, { index: "key", name: "legs" });
+  const viewer = byId("grid");
+  await table.update([...rows].map(([key, values]) => gridRow(key, values)));
+  await viewer.load(client);
+  const more = { theme: theme(), title: "Holdings" };
+  try {
+    const layout = JSON.parse(localStorage.getItem(LAYOUT));
+    await viewer.restore({ ...usual(), ...layout, ...more });
+  } catch (error) {
+    console.warn(String(error));
+    localStorage.removeItem(LAYOUT);
+    await viewer.restore({ ...usual(), ...more });
+  }
+  const plugin = await viewer.getPlugin("Datagrid");
+  grid = { table, viewer, plugin, groups: (await viewer.save()).group_by };
+  await unfold(0);
+  plugin.regular_table.addStyleListener(() => greyAged(plugin.regular_table));
+  viewer.addEventListener("perspective-config-update", remember);
+  viewer.addEventListener("perspective-click", (event) => showRow(event.detail.row?.__ROW_PATH__ ?? []));
+  await remember();
+}
+
+async function remember() {
+  const { theme: _, table: __, ...config } = await grid.viewer.save();
+  grid.groups = config.group_by;
+  localStorage.setItem(LAYOUT, JSON.stringify(config));
+  await keepCurrenciesApart(config);
+}
+
+// --- Tools ---------------------------------------------------------------------------------------
+
+function tools() {
+  const button = (label, act, title) => {
+    const made = element("button", label, { type: "button", title });
+    made.addEventListener("click", act);
+    return made;
+  };
+  byId("tools").replaceChildren(
+    ...Object.entries(GROUPS).map(([name, names]) => button(name, () => lay({ group_by: names, split_by: [], sort: names.length > 1 ? [] : [["today", "asc"]] }))),
+    button(`Expires ≤ ${SOON} d`, () => {
+      const days = shown.expiries.filter((one) => one.days <= SOON).map((one) => one.expiry);
+      return lay({ group_by: GROUPS.Expiries, filter: [["expiry", "in", days.length ? days : ["none"]]] }, 1);
+    }),
+    button("All", () => only(null), "Remove the filters"),
+    element("span", "", { class: "space" }),
+    button("Columns", () => grid?.viewer.toggleConfig(), "Columns, filters, sorting, charts"),
+    button("CSV", () => grid?.viewer.download(), "What the table shows, as a file"),
+    button("Reset", () => lay(usual()), "The layout of the beginning"),
+    button("Light / dark", () => setTheme(root.dataset.theme === "light" ? "dark" : "light")),
+  );
+}
+
+const theme = () => (root.dataset.theme === "light" ? "Pro Light" : "Pro Dark");
+
+function setTheme(name) {
+  root.dataset.theme = name;
+  localStorage.setItem(THEME, name);
+  inTurn(() => grid.viewer.restore({ theme: theme() }));
+}
+
+// --- The feed ------------------------------------------------------------------------------------
+
+function take(message) {
+  heardAt = performance.now();
+  sequence = message.sequence;
+  Object.assign(shown, message.figures);
+  if (message.all) rows.clear();
+  const gone = message.gone ?? [];
+  const changed = message.rows.map((values) => {
+    const one = Object.fromEntries(shown.columns.map((name, n) => [name, values[n]]));
+    rows.set(one.key, one);
+    return gridRow(one.key, one);
+  });
+  for (const key of gone) rows.delete(key);
+  inTurn(async () => {
+    if (message.all) await grid.table.replace(changed);
+    if (gone.length) await grid.table.remove(gone);
+    if (changed.length && !message.all) await grid.table.update(changed);
+  });
+  draw();
+  if ("curves" in message.figures) drawCurves();
+}
+
+async function follow() {
+  for (;;) {
+    try {
+      const answer = await fetch(`money/data?after=${sequence}`, { signal: AbortSignal.timeout(30000) });
+      if (answer.status === 200) take(await answer.json());
+      else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
+      if (!grid && rows.size) await openGrid();
+    } catch (error) {
+      console.warn(String(error));
+      await new Promise((done) => setTimeout(done, 2000));
+    }
+  }
+}
+
+setTheme(localStorage.getItem(THEME) ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
+tools();
+setInterval(() => {
+  draw();
+  if (!grid || document.hidden) return;
+  const aged = [];
+  for (const [key, one] of rows) {
+    const age = ageOf(one);
+    if (age !== one.age) aged.push({ key, age });
+    one.age = age;
+  }
+  if (aged.length) inTurn(() => grid.table.update(aged));
+}, 1000);
+addEventListener("resize", () => shown.curves && drawCurves());
+follow();
