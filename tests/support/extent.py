@@ -7,6 +7,11 @@ from random import Random
 EVERYTHING = os.environ.get("TESTS") == "all"
 
 
+def examples(whole: int) -> int:
+    """Return how many examples Hypothesis tries: a fourth of all in `make test`."""
+    return whole if EVERYTHING else whole // 4
+
+
 def part_of(names: Iterable[str], wanted: int) -> set[tuple[str, str]]:
     """Return some of the pairs of names, each name as often the first one as the second one.
 

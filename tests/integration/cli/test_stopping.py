@@ -19,11 +19,12 @@ import pytest
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes.reaper import end_processes, find_marked
 from tests.support.demo_program import LIMIT_S, PROGRAM, clean_environment, wait_for
+from tests.support.extent import EVERYTHING
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-DELAYS_S = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5)
+DELAYS_S = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5)[:: 1 if EVERYTHING else 2]
 
 
 class Run:

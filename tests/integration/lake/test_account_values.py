@@ -112,7 +112,7 @@ async def test_accounts_of_another_trading_mode_are_refused(lake, row):
 
 async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clock):
     start = clock.now
-    for day in range(40):
+    for day in range(20):
         clock.now = start + timedelta(days=day)
         for net in range(8):
             lake.account_values.append([row(net=net + day)])

@@ -85,8 +85,9 @@ def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(lake, point
 
 
 def finish_some(lake: Lake, count: int = 35) -> None:
-    for conid in range(1000, 1000 + count):
-        lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(conid, "SPY")]))
+    queue = lake.queue.sync
+    for request in queue.insert_many(QueueRequest(1000 + n, "SPY") for n in range(count)):
+        queue.mark_success([request])
 
 
 INSERTS = {

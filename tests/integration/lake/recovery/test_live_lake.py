@@ -20,10 +20,11 @@ from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage import delta_log
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY
+from tests.support.extent import EVERYTHING
 from tests.support.lake_processes import Worker, workers
 from tests.support.torn_queues import entry, newest_entry, queue_at, small_queue
 
-CALLS = 60
+CALLS = 60 if EVERYTHING else 20
 
 
 def checked(lake: Lake, *, mend: bool, pause_s: float) -> list[Checkup]:

@@ -14,6 +14,7 @@ from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Value
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.confirmations import PRICED, holdings_frame, with_priced
+from tests.support.extent import examples
 from tests.support.money_rows import NOW, row
 
 BAND = 0.03
@@ -111,7 +112,7 @@ def test_a_value_of_the_broker_is_as_old_as_its_confirmation():
     ask=st.none() | st.floats(0, 500),
     part=st.floats(-2, 2),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_broker_agrees_within_what_the_stream_allows(own, price, bid, ask, part):
     update = replace(STREAMED, market_price=price, market_value=own, bid=bid, ask=ask)
     unit = abs(own / price)

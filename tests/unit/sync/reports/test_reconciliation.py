@@ -23,6 +23,7 @@ from position_sync_dagster.sync.reports.confirmations import (
     with_confirmed,
 )
 from position_sync_dagster.sync.reports.reconciliation import held_of, pairs_of, undecided
+from tests.support.extent import examples
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 STALE_AFTER = timedelta(minutes=10)
@@ -69,7 +70,7 @@ def key_of(row: PositionUpdate) -> tuple[str, int]:
 
 
 @given(book=books(), unknown=st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_the_confirmation_of_rows_in_columns_is_that_of_the_rule(book, unknown):
     held, rows = book
     by_key = {holding.key: holding for holding in held}
@@ -107,7 +108,7 @@ def compared(holdings, latest, legs, complete):
 
 
 @given(book=books(), complete=st.booleans(), quantity=st.sampled_from([None, 1.0, -1.0, 3.0]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_books_compared_in_columns_differ_as_the_rule_says(book, complete, quantity):
     held, rows = book
     legs = legs_of({holding.instrument.conid for holding in held}, quantity)
