@@ -12,8 +12,8 @@ from position_sync_dagster.defs.assets.table_asset import (
     data_version,
     table_asset,
 )
-from position_sync_dagster.defs.checks.breaks import observe_breaks
 from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
+from position_sync_dagster.defs.checks.open_differences import observe_breaks
 from position_sync_dagster.defs.libraries import refresh
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES

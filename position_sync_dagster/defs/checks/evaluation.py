@@ -13,7 +13,7 @@ from functools import partial
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks import breaks, broker, ledger, requests
+from position_sync_dagster.defs.checks import broker, ledger, open_differences, requests
 from position_sync_dagster.defs.checks.check_results import (
     Evaluate,
     check_evaluation,
@@ -65,7 +65,7 @@ _EVALUATE: dict[str, Evaluate] = {
     "holdings_are_usable": broker.evaluate_holdings_are_usable,
     "lines_suffice": broker.evaluate_lines_suffice,
     "account_values_follow": broker.evaluate_account_values_follow,
-    "breaks_are_decided": breaks.evaluate_breaks_are_decided,
+    "breaks_are_decided": open_differences.evaluate_breaks_are_decided,
 }
 
 

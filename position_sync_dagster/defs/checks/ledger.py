@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.breaks import observe_breaks
 from position_sync_dagster.defs.checks.check_results import (
     WHAT_TO_DO,
     of_each_login,
@@ -14,6 +13,7 @@ from position_sync_dagster.defs.checks.check_results import (
     table_check,
     unknown_result,
 )
+from position_sync_dagster.defs.checks.open_differences import observe_breaks
 from position_sync_dagster.defs.libraries import derived, inspection, pl, reconciliation, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures

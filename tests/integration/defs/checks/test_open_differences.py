@@ -7,7 +7,11 @@ import pytest
 
 from position_sync_dagster.cli.app import COMMANDS
 from position_sync_dagster.defs.assets.table_asset import external_assets
-from position_sync_dagster.defs.checks.breaks import WHAT_TO_DO, judge_breaks, observe_breaks
+from position_sync_dagster.defs.checks.open_differences import (
+    WHAT_TO_DO,
+    judge_breaks,
+    observe_breaks,
+)
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 
 DIFFERENCE = Discrepancy(
