@@ -198,10 +198,10 @@ async def measure(run: Running, seconds: float, subscribed: int, *, greeks: int)
 
 
 async def _figures(run: Running, seconds: float) -> Figures:
-    process, table = psutil.Process(run.stream.pid), run.lake.broker_positions
+    process, table = psutil.Process(run.stream.pid), run.lake.broker_positions.table
     since, sent = datetime.now(UTC), run.statistics()
     cpu, drained = sum(process.cpu_times()[:2]), run.drained
-    version, began = await table.version(), time.monotonic()
+    version, began = await asyncio.to_thread(table.version), time.monotonic()
     ages: list[pl.Series] = []
     greeks: list[pl.DataFrame] = []
     while time.monotonic() - began < seconds:
@@ -216,7 +216,7 @@ async def _figures(run: Running, seconds: float) -> Figures:
         age_p95_s=float(found.quantile(0.95) or 0),
         rows_an_hour=(run.drained - drained) * 3600 / took_s,
         broker_rows_an_hour=history * 3600 / took_s,
-        broker_commits_an_hour=(await table.version() - version) * 3600 / took_s,
+        broker_commits_an_hour=(table.version() - version) * 3600 / took_s,
         messages_a_second=(_messages(after) - _messages(sent)) / took_s,
         share_of_core=(sum(process.cpu_times()[:2]) - cpu) / took_s,
         memory_mb=process.memory_info().rss / 2**20,
@@ -235,7 +235,7 @@ def _quantile(frame: pl.DataFrame, name: str, at: float) -> float:
 
 def _rows_added(table: Any, since: datetime) -> int:
     """Count the rows of the appending commits; the folds rewrite rows that were there."""
-    history = table.sync.table.snapshot(lambda handle: handle.history())
+    history = table.snapshot(lambda handle: handle.history())
     return sum(
         int(entry.get("operationMetrics", {}).get("num_added_rows", 0))
         for entry in history
