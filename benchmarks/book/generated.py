@@ -36,13 +36,20 @@ class GeneratedBook:
         return len(self.active) + len(self.monitored)
 
 
-def generate(folder: Path, legs: int, active: int, account: str = ACCOUNT) -> GeneratedBook:
+def generate(
+    folder: Path, legs: int, active: int, account: str = ACCOUNT, *, honest: int | None = None
+) -> GeneratedBook:
     """Write a book of `legs` holdings of which `active` belong to strategies of ten legs each.
 
     Books of several accounts have the same contracts, and strategies of their own.
+
+    Args:
+        honest: Spread the legs over so many underlyings, with the prices of the moment, American
+            options and volatilities that move; None: few underlyings, with prices of a fixed day.
     """
     underlyings, chains, positions, contracts = [], [], [], []
-    for symbol in range(-(-legs // PER_SYMBOL)):
+    most = PER_SYMBOL if honest is None else -(-legs // honest)
+    for symbol in range(honest or -(-legs // PER_SYMBOL)):
         name, first = f"SYM{symbol:02}", FIRST_CONID + symbol * PER_SYMBOL
         underlyings.append(
             {"symbol": name, "conid": 910_000_001 + symbol, "price": 125.0, "volatility": 0.25}
@@ -59,7 +66,7 @@ def generate(folder: Path, legs: int, active: int, account: str = ACCOUNT) -> Ge
         )
         of_chain = product(EXPIRIES, strikes, ("CALL", "PUT"))
         for conid, (expiry, strike, right) in enumerate(of_chain, first):
-            if len(contracts) == legs:
+            if len(contracts) == min(legs, (symbol + 1) * most):
                 break
             quantity = (1, -1, 2, -3)[conid % 4]
             positions.append({"account": account, "conid": conid, "quantity": quantity})
@@ -84,7 +91,7 @@ def generate(folder: Path, legs: int, active: int, account: str = ACCOUNT) -> Ge
         book,
         {
             "name": f"generated-{legs}",
-            "as_of": "2026-03-04",
+            **({"as_of": "2026-03-04"} if honest is None else {"option_market": {}}),
             "accounts": [{"name": account, "cash": 1_000_000.0}],
             "underlyings": underlyings,
             "chains": chains,

@@ -1,7 +1,7 @@
 """The whole book with and without profit subscriptions (PnLSingle): ages, rows and cost."""
 
-from benchmarks.whole_book.followed import followed
+from benchmarks.whole_book.followed import computed, followed
 
-TITLE = "The whole book: values of monitored holdings"
+TITLE = "The whole book: values and greeks of monitored holdings"
 
-SECTIONS = {"followed": followed}
+SECTIONS = {"followed": followed, "computed": computed}

@@ -37,6 +37,7 @@ from position_sync_dagster.sync.reports.confirmations import (
 
 STREAMER = Path(__file__).parents[1] / "trust" / "streamer.py"
 SUBSCRIPTIONS = "POSITION_SYNC_PNL_SUBSCRIPTIONS"
+UNDERLYINGS = "POSITION_SYNC_UNDERLYING_LINES"
 HANGS_S = 600.0
 DRAIN_S = 5.0
 SETTLED = 0.99
@@ -55,6 +56,11 @@ class Figures(NamedTuple):
     share_of_core: float
     memory_mb: float
     peak_lines: int
+    greeks: float
+    greeks_p50_s: float
+    greeks_p95_s: float
+    delta_error_p50: float
+    delta_error_p95: float
 
 
 class Running:
@@ -64,7 +70,9 @@ class Running:
         drained: How many rows of monitored holdings were written so far.
     """
 
-    def __init__(self, folder: Path, book: GeneratedBook, subscriptions: int) -> None:
+    def __init__(
+        self, folder: Path, book: GeneratedBook, subscriptions: int, *, underlyings: int
+    ) -> None:
         folder.mkdir(parents=True)
         self.lake = Lake(folder / "lake")
         self.drained = 0
@@ -93,7 +101,7 @@ class Running:
                 sys.executable, str(STREAMER), str(folder / "lake"), str(ports["port"]),
                 str(HANGS_S * 4), *map(json.dumps, legs),
             ],
-            env=os.environ | {SUBSCRIPTIONS: str(subscriptions)},
+            env=os.environ | {SUBSCRIPTIONS: str(subscriptions), UNDERLYINGS: str(underlyings)},
             stdout=subprocess.DEVNULL,
             stderr=(folder / "stream.log").open("w"),
         )  # fmt: skip
@@ -113,6 +121,17 @@ class Running:
         confirmed = with_confirmed(rows, holdings, now).get_column(CONFIRMED)
         return (pl.lit(now) - confirmed).dt.total_milliseconds().pipe(_evaluated) / 1000
 
+    def greeks(self) -> pl.DataFrame:
+        """Give the computed greeks as readers see them: ages, and errors of delta."""
+        truth = httpx.get(f"{self._control}/greeks", timeout=60, trust_env=False).json()
+        deltas = {int(conid): one["delta"] for conid, one in truth.items()}
+        now = datetime.now(UTC)
+        rows = all_broker_rows(self.lake, self.settings)
+        return rows.filter(pl.col("greeks_source") == "MODEL").select(
+            age_s=(pl.lit(now) - pl.col("greeks_time")).dt.total_milliseconds() / 1000,
+            error=(pl.col("delta") - pl.col("conid").replace_strict(deltas)).abs(),
+        )
+
     def close(self) -> None:
         """End both."""
         for process in (self.stream, self._simulator):
@@ -125,17 +144,26 @@ def _evaluated(expression: pl.Expr) -> pl.Series:
 
 
 @contextmanager
-def running(folder: Path, book: GeneratedBook, subscriptions: int) -> Iterator[Running]:
+def running(
+    folder: Path, book: GeneratedBook, subscriptions: int, *, underlyings: int
+) -> Iterator[Running]:
     """Run both until the end of the block."""
-    found = Running(folder, book, subscriptions)
+    found = Running(folder, book, subscriptions, underlyings=underlyings)
     try:
         yield found
     finally:
         found.close()
 
 
-async def measure(run: Running, seconds: float, subscribed: int) -> Figures:
-    """Drain and look until the book has settled, and for some seconds more."""
+async def measure(run: Running, seconds: float, subscribed: int, *, greeks: int) -> Figures:
+    """Drain and look until the book has settled, and for some seconds more.
+
+    Args:
+        run: What runs.
+        seconds: How long to look.
+        subscribed: How many holdings are to be followed before.
+        greeks: How many options are to have computed greeks before.
+    """
     await run.lake.initialize()
     worker = QueueWorker(
         run.lake.queue,
@@ -153,7 +181,8 @@ async def measure(run: Running, seconds: float, subscribed: int) -> Figures:
 
     def settled() -> bool:
         has_all = run.lake.updates.sync.latest().height >= legs
-        return has_all and run.statistics()["pnl_subscriptions"] >= SETTLED * subscribed
+        follows = run.statistics()["pnl_subscriptions"] >= SETTLED * subscribed
+        return has_all and follows and (not greeks or run.greeks().height >= SETTLED * greeks)
 
     draining = asyncio.create_task(drain())
     try:
@@ -169,33 +198,44 @@ async def measure(run: Running, seconds: float, subscribed: int) -> Figures:
 
 
 async def _figures(run: Running, seconds: float) -> Figures:
-    process, table = psutil.Process(run.stream.pid), run.lake.broker_positions
+    process, table = psutil.Process(run.stream.pid), run.lake.broker_positions.table
     since, sent = datetime.now(UTC), run.statistics()
     cpu, drained = sum(process.cpu_times()[:2]), run.drained
-    version, began = await table.version(), time.monotonic()
+    version, began = await asyncio.to_thread(table.version), time.monotonic()
     ages: list[pl.Series] = []
+    greeks: list[pl.DataFrame] = []
     while time.monotonic() - began < seconds:
         ages.append(await asyncio.to_thread(run.ages_s))
+        greeks.append(await asyncio.to_thread(run.greeks))
         await asyncio.sleep(1.0)
     took_s, after = time.monotonic() - began, run.statistics()
-    found = pl.concat(ages)
+    found, modelled = pl.concat(ages), pl.concat(greeks)
     history = await asyncio.to_thread(_rows_added, table, since)
     return Figures(
         age_p50_s=float(found.quantile(0.5) or 0),
         age_p95_s=float(found.quantile(0.95) or 0),
         rows_an_hour=(run.drained - drained) * 3600 / took_s,
         broker_rows_an_hour=history * 3600 / took_s,
-        broker_commits_an_hour=(await table.version() - version) * 3600 / took_s,
+        broker_commits_an_hour=(table.version() - version) * 3600 / took_s,
         messages_a_second=(_messages(after) - _messages(sent)) / took_s,
         share_of_core=(sum(process.cpu_times()[:2]) - cpu) / took_s,
         memory_mb=process.memory_info().rss / 2**20,
         peak_lines=after["peak_lines"],
+        greeks=modelled.height / len(greeks) / len(run.book.monitored),
+        greeks_p50_s=_quantile(modelled, "age_s", 0.5),
+        greeks_p95_s=_quantile(modelled, "age_s", 0.95),
+        delta_error_p50=_quantile(modelled, "error", 0.5),
+        delta_error_p95=_quantile(modelled, "error", 0.95),
     )
+
+
+def _quantile(frame: pl.DataFrame, name: str, at: float) -> float:
+    return float(frame.get_column(name).quantile(at) or 0)
 
 
 def _rows_added(table: Any, since: datetime) -> int:
     """Count the rows of the appending commits; the folds rewrite rows that were there."""
-    history = table.sync.table.snapshot(lambda handle: handle.history())
+    history = table.snapshot(lambda handle: handle.history())
     return sum(
         int(entry.get("operationMetrics", {}).get("num_added_rows", 0))
         for entry in history
@@ -217,34 +257,76 @@ SHOWN = {
     "messages_a_second": ("messages sent to the gateway, a second", "", Target(value=40)),
     "share_of_core": ("stream's share of one core", "", None),
     "memory_mb": ("stream's memory", "MB", None),
-    "peak_lines": ("peak lines", "", Target(ratio=1)),
+    "peak_lines": ("peak lines", "", None),
+}
+GREEKS_SHOWN = {
+    "greeks": ("part of monitored options with computed greeks", "", None),
+    "greeks_p50_s": ("age of computed greeks, p50", "s", None),
+    "greeks_p95_s": ("age of computed greeks, p95", "s", None),
+    "delta_error_p50": ("error of delta, p50", "", Target(value=0.01)),
+    "delta_error_p95": ("error of delta, p95", "", Target(value=0.03)),
 }
 
 
 def followed(bench: Bench) -> None:
-    """Measure books with their monitored holdings followed and not, one after the other."""
-    default = Settings.model_fields["pnl_subscriptions"].default
+    """Measure books with their monitored holdings followed and not, without computed greeks."""
+    for legs in _sizes(bench):
+        book = generate(bench.new_folder(f"book-{legs}"), legs, _active(bench))
+        modes = {"followed": (MOST, 0), "not followed": (0, 0)}
+        _compare(bench, book, modes, SHOWN)
+
+
+def computed(bench: Bench) -> None:
+    """Measure books of options on 12 underlyings, with computed greeks and without."""
+    for legs in _sizes(bench):
+        folder = bench.new_folder(f"honest-{legs}")
+        book = generate(folder, legs, _active(bench), honest=UNDERLYING_COUNT)
+        modes = {"with greeks": (MOST, LINES), "without greeks": (MOST, 0)}
+        _compare(bench, book, modes, SHOWN | GREEKS_SHOWN)
+
+
+MOST = Settings.model_fields["pnl_subscriptions"].default
+UNDERLYING_COUNT = 12
+
+
+def _sizes(bench: Bench) -> tuple[int, ...]:
+    return bench.legs or (bench.size(1_000, 200),)
+
+
+def _active(bench: Bench) -> int:
+    return bench.size(30, 10)
+
+
+def _compare(
+    bench: Bench,
+    book: GeneratedBook,
+    modes: dict[str, tuple[int, int]],
+    shown: dict[str, tuple[str, str, Target | None]],
+) -> None:
+    """Measure a book in two modes, one after the other: subscriptions, lines of underlyings."""
     seconds = bench.budget_s or bench.size(600.0, 20.0)
-    for legs in bench.legs or (bench.size(1_000, 200),):
-        active = bench.size(30, 10)
-        book = generate(bench.new_folder(f"book-{legs}"), legs, active)
-        found = {}
-        for name, subscriptions in (("followed", default), ("not followed", 0)):
-            subscribed = active + min(legs - active, subscriptions)
-            with running(bench.new_folder(f"{legs}-{name}"), book, subscriptions) as run:
-                load = os.getloadavg()[0]
-                found[name] = asyncio.run(measure(run, seconds, subscribed))._asdict()
-            bench.report.say(f"{legs} legs, {name}, load {load:.1f}: {found[name]}")
-        lines = [
-            Line(
-                what=what,
-                state=f"{legs:,} legs",
-                ours=found["followed"][figure],
-                unit=unit,
-                against="not followed" if found["followed"][figure] else "",
-                theirs=found["not followed"][figure] if found["followed"][figure] else None,
-                target=target,
-            )
-            for figure, (what, unit, target) in SHOWN.items()
-        ]
-        bench.report.add(f"{legs:,} legs, {active} active, {seconds:g} s", lines)
+    found: dict[str, dict[str, Any]] = {}
+    for name, (subscriptions, underlyings) in modes.items():
+        monitored = len(book.monitored)
+        subscribed = len(book.active) + min(monitored, subscriptions)
+        folder = bench.new_folder(f"{book.legs}-{name}")
+        with running(folder, book, subscriptions, underlyings=underlyings) as run:
+            load = os.getloadavg()[0]
+            greeks = monitored if underlyings else 0
+            measured = asyncio.run(measure(run, seconds, subscribed, greeks=greeks))
+            found[name] = measured._asdict()
+        bench.report.say(f"{book.legs} legs, {name}, load {load:.1f}: {found[name]}")
+    ours, theirs = modes
+    lines = [
+        Line(
+            what=what,
+            state=f"{book.legs:,} legs",
+            ours=found[ours][figure],
+            unit=unit,
+            against=theirs if found[ours][figure] and found[theirs][figure] else "",
+            theirs=found[theirs][figure] if found[ours][figure] and found[theirs][figure] else None,
+            target=target,
+        )
+        for figure, (what, unit, target) in shown.items()
+    ]
+    bench.report.add(f"{book.legs:,} legs, {len(book.active)} active, {seconds:g} s", lines)

@@ -95,7 +95,9 @@ def lines_text(in_use: int | None, of_underlyings: int | None, limit: int | None
         return None
     if not of_underlyings:
         return f"{in_use} of {limit}"
-    return f"{in_use - of_underlyings} legs + {of_underlyings} underlyings of {limit}"
+    legs = in_use - of_underlyings
+    names = f"leg{'' if legs == 1 else 's'}", f"underlying{'' if of_underlyings == 1 else 's'}"
+    return f"{legs} {names[0]} + {of_underlyings} {names[1]} of {limit}"
 
 
 NOT_LOOKED_UP = "its contract has not been looked up yet"

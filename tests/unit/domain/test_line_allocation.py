@@ -13,6 +13,7 @@ from position_sync_dagster.domain.line_allocation import (
     allocate_lines,
     demands,
     reason,
+    underlying_demand,
 )
 from position_sync_dagster.domain.retry import Backoff
 from tests.support.holdings import make_holding
@@ -214,3 +215,19 @@ DENIED = "no market data: 354 Requested market data is not subscribed."
 )  # fmt: skip
 def test_each_route_of_a_holding_has_a_reason(given, reason_text):
     assert given == reason_text
+
+
+def test_an_underlying_gives_its_line_to_a_leg_at_once_and_a_leg_keeps_its_own():
+    legs = wanted_of([held(1), held(2)], [leg(1), leg(2)])
+    underlyings = [underlying_demand(conid, place) for place, conid in enumerate((8, 9))]
+    young = {8: 0.0, 9: 0.0}
+    assert allocate([*legs, *underlyings], young, limit=4) == {1, 2, 8, 9}
+    assert allocate([*legs, *underlyings], young, limit=3, hold_s=5.0) == {1, 2, 8}
+    assert allocate([*legs, *underlyings], young, limit=2, hold_s=5.0) == {1, 2}
+    # The line of a leg that was removed a moment ago is held for its time, before an underlying.
+    assert allocate([legs[0], *underlyings], {2: 0.0} | young, limit=3, hold_s=5.0) == {1, 2, 8}
+
+
+def test_underlyings_leave_the_reserve_free():
+    underlyings = [underlying_demand(conid, conid) for conid in range(10)]
+    assert len(allocate(underlyings, limit=8, reserve=5)) == 3

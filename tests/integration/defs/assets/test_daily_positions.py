@@ -16,7 +16,7 @@ from position_sync_dagster.defs.assets.daily_positions import (
 )
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.domain.request import Answer
-from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
@@ -277,3 +277,20 @@ def test_rows_of_a_day_are_those_of_the_ledger(fill, append_row, table, lake) ->
     fill("2026-03-05", "2026-03-05")
     assert table.read()["update_id"].to_list() == lake.updates.sync.latest()["update_id"].to_list()
     assert table.read().schema == pl.Schema(DAILY_POSITIONS.polars)
+
+
+def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(
+    fill, append_row, table
+) -> None:
+    at = utc("2026-03-05T20:59:00")
+    greeks = {"delta": 0.5, "implied_vol": 0.2, "underlying_price": 100.0, "greeks_time": at}
+    append_row(1, at, greeks_source=GreeksSource.GATEWAY, **greeks)
+    append_row(
+        2, at, greeks_source=GreeksSource.MODEL, greeks_method="AMERICAN", volatility_time=at,
+        **greeks,
+    )  # fmt: skip
+    assert fill("2026-03-05", "2026-03-05").success
+    names = [*greeks, "greeks_source", "greeks_method", "volatility_time"]
+    gateway, computed = table.read().sort("conid").select(names).rows()
+    assert gateway == (*greeks.values(), "GATEWAY", None, None)
+    assert computed == (None,) * len(names)

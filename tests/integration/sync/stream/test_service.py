@@ -89,9 +89,11 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         await eventually(lambda: sum(r.rows for r in reports) > 3)
         session = lake.sessions.current(settings.gateway_id)
         assert (session.state, session.owner, session.run_id) == ("LIVE", "STREAM", "run-1")
-        await eventually(lambda: _lines(lake, settings))
+        await eventually(lambda: read_status(lake, settings, utc_now()).lines_in_use == 5)
         status = read_status(lake, settings, utc_now())
-        assert (status.session_state, status.lines_in_use, status.blind_since) == ("LIVE", 1, None)
+        assert (status.session_state, status.lines_text) == ("LIVE", "1 leg + 4 underlyings of 100")
+        assert (status.lines_in_use, status.underlying_lines, status.blind_since) == (5, 4, None)
+        assert "of 5 options without a line" in status.greeks
         assert (status.active_legs, status.legs_held, status.positions) == (1, 1, 9)
         done = await drain(lake, settings)
         assert done.succeeded == 8
@@ -146,10 +148,6 @@ async def test_the_detail_of_a_wrong_leg_is_gone_when_the_leg_is_removed_or_corr
 
 async def _is_live(lake, settings):
     return lake.sessions.current(settings.gateway_id).state is SessionState.LIVE
-
-
-async def _lines(lake, settings):
-    return lake.sessions.current(settings.gateway_id).lines_in_use
 
 
 async def test_a_run_initializes_each_table_once(

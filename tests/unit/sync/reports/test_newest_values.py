@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.update import Source, ValueOrigin
+from position_sync_dagster.domain.broker_position import HoldingGreeks
+from position_sync_dagster.domain.update import GreeksSource, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows, updates_of
 from position_sync_dagster.sync.reports.confirmations import newest_values
@@ -51,3 +52,30 @@ def test_a_queued_holding_has_the_value_that_was_published_since_its_row():
 )
 def test_any_other_row_stays_as_it_is(row, holding):
     assert newest(row, holding) == row
+
+
+GREEKS = HoldingGreeks(
+    implied_vol=0.2, delta=0.5, gamma=0.01, vega=0.3, theta=-0.04, underlying_price=101.0,
+    greeks_time=NOW, greeks_method="AMERICAN, rate 0.04", volatility_time=EARLIER,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("holding", [HELD, PUBLISHED])
+def test_the_computed_greeks_of_a_queued_holding_are_those_that_are_published(holding):
+    old = replace(ROW, delta=0.4, greeks_time=EARLIER, greeks_source=GreeksSource.MODEL)
+    found = newest(old, replace(holding, greeks=GREEKS))
+    assert (found.delta, found.greeks_time, found.greeks_source) == (0.5, NOW, GreeksSource.MODEL)
+    assert (found.greeks_method, found.volatility_time) == ("AMERICAN, rate 0.04", EARLIER)
+
+
+def test_computed_greeks_that_are_published_no_more_are_unknown():
+    old = replace(ROW, delta=0.4, greeks_time=EARLIER, greeks_source=GreeksSource.MODEL)
+    found = newest(old, HELD)
+    assert (found.delta, found.greeks_time, found.greeks_source) == (None, None, None)
+
+
+def test_the_greeks_of_a_streamed_holding_are_those_of_its_row():
+    streamed = replace(
+        ROW, source=Source.STREAM, delta=0.4, greeks_time=NOW, greeks_source=GreeksSource.GATEWAY
+    )
+    assert newest(streamed, replace(HELD, greeks=GREEKS)) == streamed
