@@ -120,7 +120,7 @@ def _split_rates(value: object) -> object:
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
     if not all(equals for _name, equals, _rate in pairs):
         raise ValueError("write rates such as USD=0.04,EUR=0.02")
-    return {name.strip().upper(): rate.strip() for name, _equals, rate in pairs}
+    return tuple((name.strip().upper(), rate.strip()) for name, _equals, rate in pairs)
 
 
 def _split_types(value: object) -> object:
@@ -160,9 +160,12 @@ Address = Annotated[str, AfterValidator(_checked_address)]
 SecTypes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_types)]
 SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_urls)]
 Rates = Annotated[
-    dict[
-        Annotated[str, Field(pattern=r"^[A-Z]{3}$")],
-        Annotated[float, Field(ge=-0.2, le=2.0, allow_inf_nan=False)],
+    tuple[
+        tuple[
+            Annotated[str, Field(pattern=r"^[A-Z]{3}$")],
+            Annotated[float, Field(ge=-0.2, le=2.0, allow_inf_nan=False)],
+        ],
+        ...,
     ],
     NoDecode,
     BeforeValidator(_split_rates),

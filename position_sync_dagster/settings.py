@@ -112,7 +112,14 @@ class Settings(GatewaySettings):
         "that no leg needs, 0: none.",
     )
     interest_rates: Rates = Field(
-        {"USD": 0.04, "EUR": 0.02, "GBP": 0.04, "JPY": 0.005, "CHF": 0.0, "CAD": 0.025},
+        (
+            ("USD", 0.04),
+            ("EUR", 0.02),
+            ("GBP", 0.04),
+            ("JPY", 0.005),
+            ("CHF", 0.0),
+            ("CAD", 0.025),
+        ),
         description="Interest rates per year for computed greeks, as USD=0.04,EUR=0.02; an option "
         "in another currency has none.",
     )

@@ -157,3 +157,10 @@ def test_a_password_in_the_address_of_the_flex_service_is_refused_and_not_shown(
     with pytest.raises(ValidationError) as raw:
         Settings(flex_url=url)
     assert "pa55word" not in str(raw.value)
+
+
+def test_settings_are_keys_of_caches_and_rates_are_read_by_currency(monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_INTEREST_RATES", "usd=0.05, EUR=-0.01")
+    settings = load_settings(_env_file=None)
+    assert hash(settings) == hash(load_settings(_env_file=None))
+    assert settings.interest_rates == (("USD", 0.05), ("EUR", -0.01))

@@ -142,7 +142,7 @@ class ModelGreeks:
     ) -> None:
         self._clock = context.clock
         self._monotonic = context.monotonic
-        self._rates = context.settings.interest_rates
+        self._rates = dict(context.settings.interest_rates)
         self._max_last_age = timedelta(seconds=context.settings.max_last_age_s)
         self._contracts = contracts
         self._lines = lines
