@@ -338,7 +338,8 @@ def _gauges(overview: Overview, width: int) -> RenderableType:
         Text(current_text(overview), style="green" if whole else "yellow"),
     )
     used, limit = status.lines_in_use, status.line_limit
-    near = used is not None and limit is not None and used >= 0.9 * limit
+    of_legs = None if used is None else used - (status.underlying_lines or 0)
+    near = of_legs is not None and limit is not None and of_legs >= 0.9 * limit
     table.add_row(
         "lines",
         ProgressBar(

@@ -186,15 +186,19 @@ def judge_lines(
         or session.line_limit <= 0
     ):
         return unknown_result("no stream uses lines now.")
-    used, limit = session.lines_in_use, session.line_limit
+    underlyings, limit = session.underlying_lines or 0, session.line_limit
+    used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
     numbers: dict[str, int] = {
         "lines_in_use": used,
+        "underlying_lines": underlyings,
         "line_limit": limit,
         "active_legs": len(active),
     }
     if used < NEAR * limit:
         return dg.AssetCheckResult(
-            passed=True, description=f"{used} of {limit} lines are in use.", metadata=numbers
+            passed=True,
+            description=f"{used} of {limit} lines are in use by legs.",
+            metadata=numbers,
         )
     held = broker.filter(pl.col("conid").is_in(list(active))).join(
         newest.select("account", "conid", "source"), on=["account", "conid"], how="left"
@@ -204,7 +208,7 @@ def judge_lines(
         return dg.AssetCheckResult(
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{used} of {limit} lines are in use. {TO_DO}",
+            description=f"{used} of {limit} lines are in use by legs. {TO_DO}",
             metadata={**numbers, WHAT_TO_DO: TO_DO},
         )
     return rows_result(

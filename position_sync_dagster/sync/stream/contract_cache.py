@@ -34,7 +34,8 @@ HOURS_AGAIN = timedelta(hours=1)
 The gateway lists a few days ahead."""
 
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
-"""Delays before details that contradict a leg or a row are fetched again, after the first time."""
+"""Delays before details that contradict a leg or a row are fetched again, after the first time, and
+before those that the gateway did not give are."""
 
 FRESH = timedelta(minutes=1)
 """Details that were fetched so lately are not fetched again before a contradiction counts."""
@@ -43,7 +44,7 @@ _LegKey = tuple[str, str | None, int]
 
 
 class _Doubt(NamedTuple):
-    """Details that contradict a leg or a row.
+    """Details that contradict a leg or a row, or that the gateway did not give.
 
     Attributes:
         fetches: How often they were fetched since; the contradiction counts after the first time.
@@ -76,7 +77,7 @@ class ContractCache:
         self._clock = clock
         self._known: dict[int, ContractDetails] = {}
         self._complete: set[int] = set()
-        self._without_details: set[int] = set()
+        self._without_details: dict[int, _Doubt] = {}
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
         self._wanted: dict[int, None] = {}
@@ -190,9 +191,7 @@ class ContractCache:
             if found:
                 await self.remember(found.values())
             self._compare(missing - found.keys())
-            self._without_details |= {
-                c for c in missing & self._known.keys() if self._is_missing(c)
-            }
+            self._not_given(missing & self._known.keys())
         return {conid: self._known[conid] for conid in wanted if conid in self._known}
 
     def want(self, conids: Iterable[int], *, first: bool = False) -> None:
@@ -341,7 +340,7 @@ class ContractCache:
         self._compare(set(conids) - found.keys())
         if self._table is not None:
             self._unstored.update(found)
-        self._without_details.update(c for c in conids if self._is_missing(c))
+        self._not_given(conids)
         if len(self._unstored) >= STORED_AT_ONCE or not any(map(self._is_missing, self._wanted)):
             await self._store()
 
@@ -358,7 +357,16 @@ class ContractCache:
         self._unstored = {c: one for c, one in self._unstored.items() if details.get(c) is not one}
 
     def _is_missing(self, conid: int) -> bool:
-        return conid not in self._complete and conid not in self._without_details
+        asked = self._without_details.get(conid)
+        return conid not in self._complete and (asked is None or asked.due_at <= self._clock())
+
+    def _not_given(self, conids: Iterable[int]) -> None:
+        """Record for which of these contracts the gateway gave no details, or gave no answer."""
+        for conid in filter(self._is_missing, list(conids)):
+            asked = self._without_details.get(conid)
+            times = 1 if asked is None else asked.fetches + 1
+            due_at = self._clock() + timedelta(seconds=REFETCH.delay_s(times))
+            self._without_details[conid] = _Doubt(times, due_at)
 
     def _doubt(self, details: ContractDetails, text: str) -> bool:
         """Record a contradiction; return whether the details are fetched before it counts."""

@@ -219,7 +219,10 @@ class ModelGreeks:
             f"{count}: {text} ({_few(sorted(symbols[text]))})"
             for text, count in Counter(texts.values()).most_common()
         ]
-        computed = f"{len(self._published)} of {len(options)} options without a line"
+        if self._unknown:
+            reasons.append(f"{len(self._unknown)}: the details of the contract are not known")
+        known = len(options) + len(self._unknown)
+        computed = f"{len(self._published)} of {known} options without a line"
         return "; ".join([f"computed greeks of {computed}", *reasons])
 
     def _follow(self, routes: Routes) -> None:
@@ -268,6 +271,7 @@ class ModelGreeks:
         known = {c: of_underlying[c] for c in of_underlying if c in self._underlyings}
         chosen = largest(known, self._lines.held, self._most_lines)
         self._lines.want_underlyings(chosen)
+        self._contracts.want(self._unknown)
         self._note_dividends(connection)
         self._add(sizes, sizes=sizes)
         for conid in () if self._greeks is None else self._greeks.stale(self._clock()):

@@ -89,6 +89,8 @@ def test_lines_near_the_limit_name_the_holdings_without_one(
     append_row(1, seconds_ago(1))
     append_row(2, seconds_ago(1), source=Source.QUEUE)
     assert check(lines_suffice).passed
+    live(lines=(10, 10, 5))  # the lines of five underlyings are free for legs
+    assert check(lines_suffice).passed
     live(lines=(9, 10))
     found = check(lines_suffice)
     assert not found.passed
