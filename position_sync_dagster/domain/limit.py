@@ -42,7 +42,7 @@ class Bound(StrEnum):
     MAX = "max"
 
 
-class Outcome(StrEnum):
+class LimitState(StrEnum):
     """The outcome of the evaluation of a limit."""
 
     HOLDS = "HOLDS"
@@ -114,17 +114,17 @@ class Reading:
     at_least: bool = False
 
 
-def judge(limit: Limit, reading: Reading) -> Outcome:
+def judge(limit: Limit, reading: Reading) -> LimitState:
     """Return whether a limit holds.
 
     >>> limit = Limit(strategy_id="a", measure=Measure.VEGA, bound=Bound.MAX, value=100.0)
     >>> judge(limit, Reading(number=100.5))
-    <Outcome.BROKEN: 'BROKEN'>
+    <LimitState.BROKEN: 'BROKEN'>
     >>> judge(limit, Reading(number=3.0, unknown="a leg has no value"))
-    <Outcome.UNKNOWN: 'UNKNOWN'>
+    <LimitState.UNKNOWN: 'UNKNOWN'>
     """
     beyond = reading.number is not None and limit.is_beyond(reading.number)
     if not reading.unknown:
-        return Outcome.BROKEN if beyond else Outcome.HOLDS
+        return LimitState.BROKEN if beyond else LimitState.HOLDS
     sure = reading.at_least and limit.bound is Bound.MAX
-    return Outcome.BROKEN if beyond and sure else Outcome.UNKNOWN
+    return LimitState.BROKEN if beyond and sure else LimitState.UNKNOWN

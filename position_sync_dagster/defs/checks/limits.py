@@ -18,7 +18,7 @@ from position_sync_dagster.defs.checks.check_results import (
 )
 from position_sync_dagster.defs.libraries import limit_readings, overview, strategies_file, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.limit import Limit, Outcome
+from position_sync_dagster.domain.limit import Limit, LimitState
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.settings import Settings
 
@@ -65,10 +65,10 @@ def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
     metadata: dict[str, dg.RawMetadataValue] = {"limit": one.limit.value, "at": one.limit.place}
     if one.reading.number is not None:
         metadata["number"] = float(one.reading.number)
-    if one.outcome is Outcome.UNKNOWN:
+    if one.outcome is LimitState.UNKNOWN:
         result = unknown_result(one.text)
         return result._replace(metadata={**metadata, **result.metadata})
-    if one.outcome is Outcome.HOLDS:
+    if one.outcome is LimitState.HOLDS:
         return dg.AssetCheckResult(passed=True, description=one.text, metadata=metadata)
     return dg.AssetCheckResult(
         passed=False,
