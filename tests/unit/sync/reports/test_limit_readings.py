@@ -83,9 +83,10 @@ ROWS = [row(1, -1.0), row(2, 2.0, right=PUT)]
 SHORT = "short_in_money"
 
 
-def outcome(
-    measure: str, found: Evidence, **values: object
-) -> tuple[LimitState, float | None, str]:
+Answer = tuple[LimitState, float | None, str]
+
+
+def outcome(measure: str, found: Evidence, **values: object) -> Answer:
     plain = {"strategy_id": "a", "measure": Measure(measure), "bound": Bound.MAX, "value": 0.0}
     (one,) = evaluate([Limit(**plain | values)], found)  # type: ignore[arg-type]
     return one.outcome, one.reading.number, one.text
