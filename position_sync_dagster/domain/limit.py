@@ -42,7 +42,7 @@ class Bound(StrEnum):
     MAX = "max"
 
 
-class LimitOutcome(StrEnum):
+class LimitState(StrEnum):
     """The outcome of the evaluation of a limit."""
 
     HOLDS = "HOLDS"
@@ -114,17 +114,17 @@ class Reading:
     at_least: bool = False
 
 
-def judge(limit: Limit, reading: Reading) -> LimitOutcome:
+def judge(limit: Limit, reading: Reading) -> LimitState:
     """Return whether a limit holds.
 
     >>> limit = Limit(strategy_id="a", measure=Measure.VEGA, bound=Bound.MAX, value=100.0)
     >>> judge(limit, Reading(number=100.5))
-    <LimitOutcome.BROKEN: 'BROKEN'>
+    <LimitState.BROKEN: 'BROKEN'>
     >>> judge(limit, Reading(number=3.0, unknown="a leg has no value"))
-    <LimitOutcome.UNKNOWN: 'UNKNOWN'>
+    <LimitState.UNKNOWN: 'UNKNOWN'>
     """
     beyond = reading.number is not None and limit.is_beyond(reading.number)
     if not reading.unknown:
-        return LimitOutcome.BROKEN if beyond else LimitOutcome.HOLDS
+        return LimitState.BROKEN if beyond else LimitState.HOLDS
     sure = reading.at_least and limit.bound is Bound.MAX
-    return LimitOutcome.BROKEN if beyond and sure else LimitOutcome.UNKNOWN
+    return LimitState.BROKEN if beyond and sure else LimitState.UNKNOWN

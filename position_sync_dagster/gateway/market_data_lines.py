@@ -274,4 +274,7 @@ class _Retired:
 
 def _same(prices: tuple[float, float], others: tuple[float, float]) -> bool:
     """Return whether two pairs of prices are the same, where NaN is no price."""
-    return all(a == b or (a != a and b != b) for a, b in zip(prices, others, strict=True))
+    (bid, ask), (old_bid, old_ask) = prices, others
+    return (bid == old_bid or (bid != bid and old_bid != old_bid)) and (
+        ask == old_ask or (ask != ask and old_ask != old_ask)
+    )

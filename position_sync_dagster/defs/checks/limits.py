@@ -6,6 +6,8 @@ limit that was added since is evaluated and sent at once, and has its page after
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 
 import dagster as dg
 
@@ -18,9 +20,10 @@ from position_sync_dagster.defs.checks.check_results import (
 )
 from position_sync_dagster.defs.libraries import limit_readings, overview, strategies_file, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.limit import Limit, LimitOutcome
+from position_sync_dagster.domain.limit import Limit, LimitState
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.yaml_file import saved_state
 
 EXPOSURE = "strategy_exposure"
 
@@ -42,7 +45,13 @@ def read_limits(settings: Settings) -> list[Limit]:
         StrategiesFileError: The file cannot be read, or has a mistake.
     """
     path = settings.strategies_file
-    return [] if path is None else strategies_file.load_limits(path)
+    return [] if path is None else list(_limits_of(path, saved_state(path)))
+
+
+@lru_cache(maxsize=1)
+def _limits_of(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
+    """Read a file once for each time that it is saved: the sensor asks every 5 s."""
+    return tuple(strategies_file.load_limits(path))
 
 
 def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.AssetCheckKey]:
@@ -65,10 +74,10 @@ def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
     metadata: dict[str, dg.RawMetadataValue] = {"limit": one.limit.value, "at": one.limit.place}
     if one.reading.number is not None:
         metadata["number"] = float(one.reading.number)
-    if one.outcome is LimitOutcome.UNKNOWN:
+    if one.outcome is LimitState.UNKNOWN:
         result = unknown_result(one.text)
         return result._replace(metadata={**metadata, **result.metadata})
-    if one.outcome is LimitOutcome.HOLDS:
+    if one.outcome is LimitState.HOLDS:
         return dg.AssetCheckResult(passed=True, description=one.text, metadata=metadata)
     return dg.AssetCheckResult(
         passed=False,

@@ -112,7 +112,33 @@ class Confirmations:
         same = before == confirmed_at or (older and not newer)
         if same and holding.completeness is completeness:
             return holding
-        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
+        return _confirmed(holding, completeness, confirmed_at)
+
+
+def _confirmed(
+    holding: BrokerPosition, completeness: Completeness, confirmed_at: datetime | None
+) -> BrokerPosition:
+    """Return a holding with another confirmation; it names each field, as `with_pnl` does."""
+    return BrokerPosition(
+        gateway_id=holding.gateway_id,
+        account=holding.account,
+        instrument=holding.instrument,
+        position=holding.position,
+        average_cost=holding.average_cost,
+        market_price=holding.market_price,
+        market_value=holding.market_value,
+        unrealized_pnl=holding.unrealized_pnl,
+        realized_pnl=holding.realized_pnl,
+        daily_pnl=holding.daily_pnl,
+        value_time=holding.value_time,
+        received_at=holding.received_at,
+        position_time=holding.position_time,
+        snapshot_id=holding.snapshot_id,
+        value_source=holding.value_source,
+        completeness=completeness,
+        confirmed_at=confirmed_at,
+        followed=holding.followed,
+    )
 
 
 FOLLOWED = timedelta(seconds=5)

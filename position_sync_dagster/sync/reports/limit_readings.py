@@ -15,7 +15,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.limit import (
     SUMS_OF_MONEY,
     Limit,
-    LimitOutcome,
+    LimitState,
     Measure,
     Reading,
     judge,
@@ -67,7 +67,7 @@ class Evaluated:
 
     limit: Limit
     reading: Reading
-    outcome: LimitOutcome
+    outcome: LimitState
 
     @property
     def text(self) -> str:
@@ -76,7 +76,7 @@ class Evaluated:
         unit = f" {limit.currency}" if limit.currency else ""
         than = f"the {limit.bound} is {limit.value:,.10g}{unit}"
         what = f"{limit.subject}: {WORDS[limit.measure]}"
-        if self.outcome is LimitOutcome.UNKNOWN:
+        if self.outcome is LimitState.UNKNOWN:
             return f"{what} is not known ({than}): {self.reading.unknown}."
         if number is None:
             return f"{what}: nothing to measure ({than})."

@@ -303,8 +303,7 @@ class Flusher:
         urgent = not all(
             self._announced.is_held(pending.key, pending.update.position) for pending in updates
         )
-        holdings = (connection.feed.get(pending.key) for pending in updates)
-        self._announced.record(holding for holding in holdings if holding is not None)
+        self._announced.record(one.holding for one in updates if one.holding is not None)
         for delivery in self._deliveries:
             delivery.put(updates, urgent=urgent)
         self._accounts.flush(connection, provenance)

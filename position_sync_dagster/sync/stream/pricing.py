@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate
@@ -25,10 +25,12 @@ class PendingUpdate:
 
     Attributes:
         arrived: When the tick behind it arrived, in Unix seconds; None without a tick.
+        holding: What the broker had reported of it when the row was made.
     """
 
     update: PositionUpdate
     arrived: float | None = None
+    holding: BrokerPosition | None = None
 
     @property
     def key(self) -> Key:
@@ -154,7 +156,7 @@ class StreamPricer:
                     by=provenance,
                 )
                 if update is not None:
-                    updates.append(PendingUpdate(update=update, arrived=arrived))
+                    updates.append(PendingUpdate(update=update, arrived=arrived, holding=holding))
             if holding is None or not (state.streamed or state.due):
                 del self._holdings[key]
         self._log_suspects()

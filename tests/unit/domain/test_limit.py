@@ -2,9 +2,9 @@
 
 import pytest
 
-from position_sync_dagster.domain.limit import Bound, Limit, LimitOutcome, Measure, Reading, judge
+from position_sync_dagster.domain.limit import Bound, Limit, LimitState, Measure, Reading, judge
 
-HOLDS, BROKEN, UNKNOWN = LimitOutcome.HOLDS, LimitOutcome.BROKEN, LimitOutcome.UNKNOWN
+HOLDS, BROKEN, UNKNOWN = LimitState.HOLDS, LimitState.BROKEN, LimitState.UNKNOWN
 
 
 def limit(bound: Bound, value: float = 10.0, **values: str) -> Limit:

@@ -1,11 +1,13 @@
 """The page of `reconciliation_breaks`: the open differences, and its check."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import COMMANDS
+from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import external_assets
 from position_sync_dagster.defs.checks.open_differences import (
     WHAT_TO_DO,
@@ -53,6 +55,16 @@ def test_an_observation_shows_the_open_differences(lake, breaks) -> None:
     assert row.data["detail"] == "not held at the broker"
     breaks.record("gateway", [], NOW)
     assert "open_breaks" not in observe_breaks(lake).metadata
+
+
+def test_the_command_compares_now_and_records_nothing(lake, own_login, write_holdings) -> None:
+    write_holdings(own_login(), 7)
+    shown = CliRunner().invoke(app, ["reconcile"]).stdout
+    assert "1 holdings of all accounts compared" in shown
+    assert "MISSING DUSIM0001 7 " in shown
+    found = json.loads(CliRunner().invoke(app, ["reconcile", "--json"]).stdout)
+    assert [one["type"] for one in found["discrepancies"]] == ["MISSING"]
+    assert lake.breaks.open_breaks() == []
 
 
 def test_the_page_names_only_commands_that_exist() -> None:

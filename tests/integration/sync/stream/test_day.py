@@ -18,6 +18,10 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.accounts import account_downloads
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.updates.follow import START
+from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.stream import gateway_link, lines
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
@@ -63,6 +67,51 @@ class Auditor:
             self.wrong.append(("price", update))
         if update.position not in known["positions"][update.account]:
             self.wrong.append(("position", update))
+
+
+class Sleeper:
+    """A reader of the ledger that sleeps from the first hour on; another one looks each hour.
+
+    Meanwhile files of the ledger are merged and deleted.
+    """
+
+    def __init__(self, ledger):
+        self.ledger = ledger
+        self.awake, self.seen = ledger.follow(START), []
+        self.before, self.token = [], ""
+        self.merged = self.deleted = 0
+
+    def hour(self, hour):
+        self.seen += ids_of(self.awake)
+        if hour == 0:
+            reader = self.ledger.follow(START)
+            while (added := reader.read()) is not None:
+                self.before.extend(added.rows.get_column("update_id"))
+                self.token = added.token
+        elif hour % 3 == 0:
+            done = maintain(self.ledger.table, clean_now=True)
+            self.merged += done.compacted
+            self.deleted += done.deleted
+
+    def wake(self):
+        """Resume from the token, and compare: each row of the ledger once, in its order."""
+        self.seen += ids_of(self.awake)
+        later = ids_of(self.ledger.follow(self.token))
+        rows = self.ledger.table.rows().sort("ledger_version", "timestamp", "update_id")
+        written = rows.get_column("update_id").to_list()
+        assert self.before + later == written
+        assert self.seen == written
+        assert len(later) > len(self.before) > 0
+        assert self.merged > 0
+        assert self.deleted > 0
+
+
+def ids_of(reader):
+    """Return the ids of the rows that are new to a reader, in the order in which it gets them."""
+    found = []
+    while (added := reader.read()) is not None:
+        found.extend(added.rows.get_column("update_id"))
+    return found
 
 
 def two_accounts():
@@ -118,16 +167,20 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
         )  # fmt: skip
         auditor = Auditor(book)
         streamer.register_handler(auditor)
+        streamer.register_handler(DeltaLakePositionWriter(table=lake.updates))
+        sleeper = Sleeper(lake.updates.sync)
         day = Day(sim, lake, streamer, auditor, random, eventually)
         day.pin_all()
         await streamer.start()
         try:
             for hour in range(24):
                 await day.hour(hour)
+                await offload(sleeper.hour, hour)
             await eventually(day.ledger_agrees)
             await day.check_times()
         finally:
             await streamer.stop()
+        sleeper.wake()
         assert auditor.wrong[:3] == []
         assert auditor.received > 500
         assert day.unkind.left == set()

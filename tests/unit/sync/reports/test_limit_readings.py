@@ -10,7 +10,7 @@ import pytest
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.limit import Bound, Limit, LimitOutcome, Measure
+from position_sync_dagster.domain.limit import Bound, Limit, LimitState, Measure
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
@@ -24,7 +24,7 @@ PUT = Right.PUT
 EURO = AccountSummary(
     account="DUSIM1", currency="EUR", exchange_rates='{"USD": 0.8}', timestamp=NOW
 )
-HOLDS, BROKEN, UNKNOWN = LimitOutcome.HOLDS, LimitOutcome.BROKEN, LimitOutcome.UNKNOWN
+HOLDS, BROKEN, UNKNOWN = LimitState.HOLDS, LimitState.BROKEN, LimitState.UNKNOWN
 
 
 def row(conid: int, position: float = 1.0, **values: object) -> PositionUpdate:
@@ -83,17 +83,16 @@ ROWS = [row(1, -1.0), row(2, 2.0, right=PUT)]
 SHORT = "short_in_money"
 
 
-def outcome(
-    measure: str, found: Evidence, **values: object
-) -> tuple[LimitOutcome, float | None, str]:
+Answer = tuple[LimitState, float | None, str]
+
+
+def outcome(measure: str, found: Evidence, **values: object) -> Answer:
     plain = {"strategy_id": "a", "measure": Measure(measure), "bound": Bound.MAX, "value": 0.0}
     (one,) = evaluate([Limit(**plain | values)], found)  # type: ignore[arg-type]
     return one.outcome, one.reading.number, one.text
 
 
-def in_usd(
-    measure: str, found: Evidence, **values: object
-) -> tuple[LimitOutcome, float | None, str]:
+def in_usd(measure: str, found: Evidence, **values: object) -> Answer:
     return outcome(measure, found, currency="USD", **values)
 
 
