@@ -96,6 +96,7 @@ class Overview:
         held: Holdings that the broker reports.
         current: Those whose value was confirmed within the last two refresh intervals, while their
             gateway is connected; 0 while it is not.
+        oldest_age_s: The age of the oldest price of a holding, in seconds; None if one is unknown.
         money: The money of the holdings: by strategy, in total, by underlying.
     """
 
@@ -104,6 +105,7 @@ class Overview:
     held: int
     current: int
     money: BookMoney
+    oldest_age_s: float | None = None
 
 
 def read_book(
@@ -201,6 +203,7 @@ class OverviewReader:
                 for login in status.each_login
             ),
             money=book.money(),
+            oldest_age_s=book.ages.oldest_s(set().union(*held.values())),
         )
 
 
