@@ -269,5 +269,7 @@ every_hour = dg.ScheduleDefinition(
     name="every_hour",
     job=maintain_lake,
     cron_schedule="37 * * * *",
+    description="At 37 minutes past each hour: merges small files of the tables, and deletes "
+    "Dagster runs and events that are older than the settings keep.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
