@@ -491,7 +491,7 @@ LOOK_S = 2.0
 """Seconds between two checks that the gateways file has the login and Dagster has the run."""
 
 
-@dg.op(tags={"domain": "positions"})
+@dg.op(tags={"domain": "positions"}, config_schema={})
 @dagster_failures
 @one_native_thread_each()
 def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:

@@ -67,6 +67,7 @@ SHOWN = 400
 
 @dg.asset(
     group_name=ACCOUNT,
+    config_schema={},
     owners=OWNERS,
     kinds={"xml"},
     tags=TAGS,

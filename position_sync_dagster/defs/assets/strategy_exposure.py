@@ -285,7 +285,7 @@ def _positions_table(rows: Sequence[Mapping[str, Any]], unit: str) -> dg.TableMe
             ]
         },
         {
-            "quantity": [quantity(row["position"]) for row in rows],
+            "qty": [quantity(row["position"]) for row in rows],
             f"value {unit}": [amount(row["market_value"]) for row in rows],
             "unrealised": [amount(row["unrealized_pnl"]) for row in rows],
             "daily": [amount(row["daily_pnl"]) for row in rows],

@@ -105,6 +105,7 @@ def table_asset(
             owners=OWNERS,
             kinds=KINDS,
             tags=TAGS,
+            config_schema={},  # without it, Launchpad would take any value
             metadata={
                 **table_metadata(
                     spec,

@@ -87,6 +87,14 @@ def test_every_asset_says_what_it_is_who_writes_it_and_how_to_read_it(node) -> N
     assert node.is_executable is (node.key.to_user_string() not in EXTERNAL)
 
 
+def test_launchpad_takes_no_config_that_nothing_reads(repository: dg.RepositoryDefinition) -> None:
+    for name in repository.job_names:
+        fields = repository.get_job(name).run_config_schema.run_config_schema_type.fields
+        for step, field in fields["ops"].config_type.fields.items():
+            config = field.config_type.fields["config"].config_type
+            assert getattr(config, "fields", None) == {}, f"{name}: {step} takes {config.key}"
+
+
 def test_the_lineage_page_shows_three_groups(repository: dg.RepositoryDefinition) -> None:
     graph = repository.asset_graph
     found = {graph.get(key).group_name for key in graph.get_all_asset_keys()}

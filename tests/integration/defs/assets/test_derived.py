@@ -346,7 +346,7 @@ def test_the_largest_positions_are_listed_by_value_and_by_loss_of_each_currency(
     assert [row["conid"] for row in listed] == [str(conid) for conid in range(12, 2, -1)]
     assert list(listed[0]) == [
         "leg",
-        "quantity",
+        "qty",
         "value USD",
         "unrealised",
         "daily",
