@@ -22,7 +22,15 @@ from rich.console import Console
 from rich.text import Text
 
 from position_sync_dagster.processes.dagster_dev import is_serving
-from tests.support.browser import LINEAGE, MISSING, WHOLE_GRAPH, Page, is_installed, open_page
+from tests.support.browser import (
+    GROUPS,
+    LINEAGE,
+    MISSING,
+    WHOLE_GRAPH,
+    Page,
+    is_installed,
+    open_page,
+)
 from tests.support.demo_program import Demo, wait_for
 
 DOCS = Path(__file__).parent
@@ -33,6 +41,9 @@ COLUMNS, ROWS = 112, 36
 
 WIDTH = 1500
 """The width of the pictures, in pixels."""
+
+LAPTOP = (1440, 900)
+"""The size of the window."""
 
 LIVE_S = 260.0
 """Seconds that the demo runs after the graph is green, so that the pictures show some events."""
@@ -88,30 +99,47 @@ def main() -> int:
 
 
 def lineage(page: Page) -> None:
-    """Save the whole graph, once everything is green and in sync."""
-    names = ("position_queue", "position_updates", "latest_positions", "strategy_exposure")
+    """Save the whole graph at the size of a laptop, once everything is green and in sync."""
 
-    def green() -> bool:
+    def path_is_green() -> bool:
+        names = ("position_queue", "position_updates")
         return (
             all(page.is_green(name) for name in names)
             and page.checks_pass("position_updates") is True
-            and "50% filled" in page.node("daily_positions")
         )
 
-    page.open(LINEAGE, size=WHOLE_GRAPH)
-    wait_for("everything is green", green)
+    def reports_are_green() -> bool:
+        names = ("latest_positions", "strategy_exposure")
+        return all(page.is_green(name) for name in names) and "50% filled" in page.node(
+            "daily_positions"
+        )
+
+    for group, green in (("path", path_is_green), ("reports", reports_are_green)):
+        page.open(LINEAGE.format(group=group), size=WHOLE_GRAPH)
+        wait_for(f"everything in {group} is green", green)
+    page.open(GROUPS, size=LAPTOP)
+    page.wait_for_text("account", "path", "reports")
+    wait_for("the states of the groups are there", lambda: "fetching" not in page.text())
     save(page, "lineage.png")
 
 
 def exposure(page: Page) -> None:
     """Save the table of strategies, and the picture of the day."""
-    page.open("/assets/strategy_exposure?view=events", size=(1900, 1180))
-    page.wait_for_text("strategies_table", "iron-condor-1", "total/USD/daily_pnl")
+    page.open("/assets/strategy_exposure?view=events", size=LAPTOP)
+    page.wait_for_text("money USD", "iron-condor-1", "daily USD")
     save(page, "strategy-exposure.png")
-    page.click("//*[text()='[Show Markdown]']")
-    wait_for("a picture is drawn", lambda: page.largest_picture() >= (600, 300))
+    show_picture(page)
     image = page.driver.find_element("xpath", "//img[contains(@src, 'data:image/png')]")
     (DOCS / "day.png").write_bytes(image.screenshot_as_png)
+
+
+def show_picture(page: Page) -> None:
+    """Open the newest picture of the day: the event of a quarter of an hour has it."""
+    link = "//a[contains(@href, 'view=events&time=')]"
+    if page.driver.find_elements("xpath", link):
+        page.driver.get(str(page.driver.find_element("xpath", link).get_attribute("href")))
+    page.click("//*[text()='[Show Markdown]']")
+    wait_for("a picture is drawn", lambda: page.largest_picture() >= (600, 300))
 
 
 def daily(page: Page) -> None:

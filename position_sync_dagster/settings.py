@@ -198,7 +198,7 @@ class Settings(GatewaySettings):
         300,
         ge=10,
         le=1_000_000,
-        description="Newest finished runs kept of each job until that age; a drain takes 0.4 MB.",
+        description="Newest finished runs kept of each job until that age; a drain takes 0.25 MB.",
     )
 
     calendar: str = Field(
@@ -242,7 +242,7 @@ class Settings(GatewaySettings):
     ui_url: str = Field(
         "http://127.0.0.1:3000",
         max_length=1024,
-        description="Address of Dagster's pages, for links in messages.",
+        description="Address of Dagster's pages, for links in messages and pages.",
     )
 
     @model_validator(mode="after")

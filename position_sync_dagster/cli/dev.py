@@ -31,11 +31,12 @@ from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import exclusive_use
 from position_sync_dagster.processes.reaper import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable
 
+UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
 INTERVAL_S = 5.0
@@ -80,9 +81,11 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         exclusive_use(home, purpose="position-sync dev") as lock,
     ):
         log = home / LOG_NAME if live else None
+        known = "ui_url" in settings.model_fields_set
+        address = settings.ui_url if known else dagster_dev.url(ui_port)
         try:
             with dagster_dev.start(
-                env={**os.environ, MARKER: str(home)},
+                env={**os.environ, UI_URL: address, MARKER: str(home)},
                 dagster_home=home,
                 ui_port=ui_port,
                 cwd=Path.cwd(),

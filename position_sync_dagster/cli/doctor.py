@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -17,6 +18,7 @@ from position_sync_dagster.sync.preflight import Level
 from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import as_typed, printable
 
+UI_PORT = 3000
 SHOWN = 5
 """The number of requests that the terminal names; JSON has all."""
 
@@ -43,7 +45,15 @@ def doctor(
     tables: Annotated[
         bool, typer.Option("--tables", help="Check only the tables, and show each.")
     ] = False,
-    ui_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI to check.")] = 3000,
+    ui_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port of the UI to check.",
+            show_default="that of POSITION_SYNC_UI_URL, 3000",
+        ),
+    ] = None,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
@@ -69,7 +79,7 @@ def doctor(
     raise typer.Exit(0 if all(one.healthy for one in results) else 1)
 
 
-def look_at_everything(ui_port: int, home: Path | None, *, json: bool) -> int:
+def look_at_everything(ui_port: int | None, home: Path | None, *, json: bool) -> int:
     """Print what the preflight finds; return 1 if anything is bad."""
     settings = settings_for(home, warn=False)
     found = run_preflight(
@@ -77,7 +87,7 @@ def look_at_everything(ui_port: int, home: Path | None, *, json: bool) -> int:
         os.environ,
         env_file=".env" if home is None else None,
         dagster_home=dagster_home(),
-        ui_port=ui_port,
+        ui_port=ui_port or urlsplit(settings.ui_url).port or UI_PORT,
     )
     bad = any(one.level is Level.BAD for one in found)
     if json:

@@ -11,11 +11,15 @@ from position_sync_dagster.cli.options import HomeFolder, Json, existing, settin
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, make_leg
+from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.registry.strategies_file import (
+    as_strategies_file,
+    load_strategies,
+)
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.status import leg_states
-from position_sync_dagster.terminal.output import print_json, print_table
+from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import as_typed, printable, quantity
 
 app = typer.Typer(help="List and change the legs of active strategies.", no_args_is_help=True)
@@ -88,7 +92,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
 
 
 def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
-    """Print legs and their states as a table, and below it the problem of each leg that has one."""
+    """Print legs and their states as a table that is never cut, each with its problem if any."""
     columns = {
         "strategy": "left",
         "state": "left",
@@ -118,10 +122,13 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
         )
         for leg, state in zip(legs, states, strict=True)
     ]
-    print_table(columns, rows)
-    for leg in legs:
-        if problem := getattr(leg, "problem", None):
-            typer.echo(printable(f"{leg.described} of {leg.strategy_id}: {problem}"))
+    problems = [
+        f"{leg.described} of {leg.strategy_id}: {problem}"
+        if (problem := getattr(leg, "problem", None))
+        else ""
+        for leg in legs
+    ]
+    print_table_with_notes(columns, zip(rows, problems, strict=True))
 
 
 def _named(leg: Leg) -> str:
@@ -226,6 +233,30 @@ def remove_leg(
         print_json(leg)
     else:
         typer.echo(printable(f"{_named(leg)} is removed from {leg.strategy_id}."))
+
+
+@app.command("export")
+def export_file(
+    file: Annotated[
+        Path | None, typer.Argument(help="A new file. Default: the standard output.")
+    ] = None,
+    home: HomeFolder = None,
+) -> None:
+    """Write the active legs as a strategies file, which `strategies import` reads."""
+    registry = existing(Lake.of(settings_for(home))).registry.sync
+    text = as_strategies_file([*registry.get_all_active(), *registry.get_unresolved()])
+    if file is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        with file.open("x", encoding="utf-8") as output:
+            output.write(text)
+    except OSError as error:
+        raise StrategiesFileError(
+            f"The file {file} cannot be written: {error.strerror}.",
+            remedy="Name a file that does not exist yet, in a folder that you can write.",
+        ) from error
+    typer.echo(f"The active legs are in {printable(str(file))}.")
 
 
 @app.command("import")

@@ -7,6 +7,7 @@ workspace file on the standard input.
 """
 
 import logging
+import re
 import signal
 import sys
 import threading
@@ -56,14 +57,22 @@ def give_signs() -> None:
         time.sleep(SIGN_S)
 
 
-def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
-    """Return whether to log a line: False for repeated errors about a missing code server.
+ROUTINE = re.compile(
+    r"Checking for new runs for |Sensor \w+ skipped: |Collected \d+ runs for monitoring"
+    r"|Checking run |Priority sorting and checking tag concurrency limits"
+)
+"""The lines that Dagster logs every few seconds although nothing happens."""
 
-    Dagster logs a hundred lines of them at each tick of each sensor.
+
+def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
+    """Return whether to log a line: False for routine, and for a missing code server.
+
+    Dagster logs a hundred lines about that at each tick of each sensor.
     """
     error = record.exc_info[0] if record.exc_info else None
     named = error is not None and error.__name__ == UNREACHABLE
-    return not named and UNREACHABLE not in record.getMessage()
+    text = record.getMessage()
+    return not named and UNREACHABLE not in text and ROUTINE.match(text) is None
 
 
 def forks_runs() -> bool:

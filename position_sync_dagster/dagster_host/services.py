@@ -22,6 +22,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -264,10 +265,18 @@ class Program:
         logger.error("%s. It is restarted.", self.trouble)
 
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def follow(output: TextIO, tail: deque[str]) -> None:
-    """Copy each line of a program to this program's output, and keep the last ones."""
+    """Copy each line of a program to this program's output, and keep the last ones.
+
+    A file or a pipe, such as the journal of a service, gets no colours.
+    """
+    coloured = sys.stdout.isatty()
     with suppress(ValueError, OSError), output:
-        for line in output:
+        for read in output:
+            line = read if coloured else COLOUR.sub("", read)
             tail.append(line.rstrip())
             sys.stdout.write(line)
             sys.stdout.flush()

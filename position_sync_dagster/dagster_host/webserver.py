@@ -9,8 +9,11 @@ applies: publish the port at 127.0.0.1 of the machine.
 """
 
 import argparse
+import asyncio
+import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +75,15 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         return answer
 
 
+def is_no_interrupt(record: logging.LogRecord) -> bool:
+    """Return whether to log a line: False for the traceback of what an interrupt cancelled."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return False
+    last = record.getMessage().rstrip().rpartition("\n")[2]
+    return not last.startswith(("asyncio.exceptions.CancelledError", "KeyboardInterrupt"))
+
+
 def serve(*, host: str, port: int, workspace: str) -> None:
     """Serve the UI until an interrupt.
 
@@ -93,7 +105,9 @@ def serve(*, host: str, port: int, workspace: str) -> None:
             workspace_load_target=internals.WorkspaceFileTarget([workspace]),
         ) as context:
             app = GuardedWebserver(context, "", LIVE_DATA_POLL_MS).create_asgi_app()
-            uvicorn.run(app, host=host, port=port, log_level="warning")
+            logging.getLogger("uvicorn.error").addFilter(is_no_interrupt)
+            with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
+                uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

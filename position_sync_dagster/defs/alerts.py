@@ -43,8 +43,8 @@ drain."""
     if POSITION_SYNC.read_settings().alert_urls
     else WITHOUT_RECEIVERS_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Send a message to the receivers in POSITION_SYNC_ALERT_URLS when a check fails, "
-    "and when it passes again. Without receivers it does nothing.",
+    description="Looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no "
+    "receiver. It sends a message to the receivers when a check fails, and when it passes again.",
 )
 @fails_once
 def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:

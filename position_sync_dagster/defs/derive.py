@@ -25,9 +25,10 @@ derive_positions = dg.define_asset_job(
     job_name=runs.DERIVE_JOB,
     minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Derive again when the stream or the registry was materialized after the derived "
-    "tables, and at least each quarter of an hour. A drain derives in its own run. The ledger "
-    "itself changes every second: read it for live values.",
+    description="Looks every 5 s and only reads. It requests a run when the stream or the registry "
+    "was materialized after the derived tables, and at least each quarter of an hour. A "
+    "drain derives in its own run. The ledger itself changes every second: read it for "
+    "live values.",
 )
 @runs.fails_once
 def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -47,7 +48,7 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     return dg.RunRequest(
         asset_selection=[dg.AssetKey(name) for name in drain_plan.TARGETS],
         asset_check_keys=due_checks(instance, now),
-        tags={runs.REASON: plan.reason},
+        tags={runs.REASON: plan.tag},
     )
 
 

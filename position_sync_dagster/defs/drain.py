@@ -46,8 +46,8 @@ drain_positions = dg.define_asset_job(
     job_name=DRAIN_JOB,
     minimum_interval_seconds=SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Every 5 s: request a drain when requests wait, and a refresh when one is due and "
-    "no stream is alive. It only reads.",
+    description="Looks every 5 s and only reads. It requests a drain when requests wait, about "
+    "once a minute while the stream runs, and a refresh when one is due and no stream is alive.",
 )
 @fails_once
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -64,11 +64,11 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
     requests = []
     if plan.steps:
-        requests.append(_request(plan.steps, plan.reason))
+        requests.append(_request(plan.steps, plan.tag))
     if plan.refreshes:
         names = " ".join(plan.refreshes)
         requests.append(
-            _request([drain_plan.Step.REFRESH], f"a refresh is due: {names}", {REFRESHED: names})
+            _request([drain_plan.Step.REFRESH], drain_plan.REFRESH_IS_DUE, {REFRESHED: names})
         )
     last_work.note(last_work.SENSORS)
     return dg.SensorResult(

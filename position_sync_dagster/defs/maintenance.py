@@ -209,7 +209,7 @@ def deleted_through(instance: dg.DagsterInstance) -> datetime:
     return datetime.fromtimestamp(float(values.get(_DELETED_THROUGH, 0.0)), UTC)
 
 
-@dg.op(tags={"domain": "upkeep"})
+@dg.op(tags={"domain": "upkeep"}, config_schema={})
 @runs.dagster_failures
 @runs.recorded("maintain_tables")
 def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
@@ -230,7 +230,7 @@ def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncR
         raise dg.Failure(" ".join([*doubled, WHAT_TO_DO]), allow_retries=False)
 
 
-@dg.op(tags={"domain": "upkeep"})
+@dg.op(tags={"domain": "upkeep"}, config_schema={})
 @runs.dagster_failures
 @runs.recorded("forget_old_runs")
 def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
@@ -269,5 +269,7 @@ every_hour = dg.ScheduleDefinition(
     name="every_hour",
     job=maintain_lake,
     cron_schedule="37 * * * *",
+    description="At 37 minutes past each hour: merges small files of the tables, and deletes "
+    "Dagster runs and events that are older than the settings keep.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

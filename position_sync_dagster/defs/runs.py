@@ -41,7 +41,8 @@ REFRESHED = "position_sync/refreshed"
 """The tag of a refresh-only run, with the logins that it refreshes."""
 
 REASON = "position_sync/reason"
-"""The tag with the reason for which a sensor requested the run."""
+"""The tag with the reason for which a sensor requested the run: a few stable words, such as
+requests_wait. The numbers are in the log of the run."""
 
 RELEASED = "position_sync/given_back"
 """The tag with the number of requests that a drain released without a value."""
@@ -247,6 +248,9 @@ COLUMNS = {
 }
 """Event metadata that a record keeps, and the column of each."""
 
+AS_TEXT = frozenset({"rows", "delta_version"})
+"""The counts that some events have as text, so that the UI does not plot them."""
+
 
 def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Record each run of an asset or an op in the table `runs`: one commit, at its end.
@@ -300,6 +304,8 @@ def columns_of_event(metadata: Any) -> dict[str, Any]:
     A name may have a prefix, as in `drain/rows`.
     """
     values = {name.rpartition("/")[2]: _plain(value) for name, value in metadata.items()}
+    for name in AS_TEXT & values.keys():
+        values[name] = int(values[name])
     found = {column: values[name] for name, column in COLUMNS.items() if name in values}
     if "claimed" in found:  # a drain leaves out counts of zero
         found = {"failed": 0, "released": 0} | found

@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
-from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, GATEWAY, observe_table
+from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, followed_table, gateway_seen
 from position_sync_dagster.defs.checks.check_results import UNKNOWN
 from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.checks.ledger import UNCONFIRMED
@@ -208,7 +208,7 @@ class StreamEvents:
         if due:
             yield self._gateway(report)
             for spec in (BROKER_POSITIONS, CONTRACTS, GATEWAY_SESSIONS, ACCOUNT_VALUES):
-                yield observe_table(self._lake, spec)
+                yield followed_table(self._lake, spec)
             yield self._materialization(POSITION_QUEUE.name, queue_numbers(report), report)
             yield self._materialization(POSITION_UPDATES.name, ledger_numbers(report), report)
             self._materialized_at = report.until
@@ -317,11 +317,10 @@ class StreamEvents:
     def _version(self, name: str) -> int:
         return next(table for table in self._lake.tables if table.spec.name == name).version()
 
-    def _gateway(self, report: StreamReport) -> dg.AssetObservation:
-        return dg.AssetObservation(
-            GATEWAY,
-            description=f"The stream is {report.state.lower()}",
-            metadata=known(
+    def _gateway(self, report: StreamReport) -> dg.AssetMaterialization:
+        return gateway_seen(
+            f"The stream is {report.state.lower()}",
+            known(
                 state=str(report.state),
                 gateway=self._settings.gateway_id,
                 lines_in_use=report.lines_in_use,
@@ -492,7 +491,7 @@ LOOK_S = 2.0
 """Seconds between two checks that the gateways file has the login and Dagster has the run."""
 
 
-@dg.op(tags={"domain": "positions"})
+@dg.op(tags={"domain": "positions"}, config_schema={})
 @dagster_failures
 @one_native_thread_each()
 def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:

@@ -32,9 +32,10 @@ RUNS_SEEN = 8
     job_name=STREAM_JOB,
     minimum_interval_seconds=SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Start the stream of a login when its lease has ended: after a clean end, a crash, "
-    "a kill. Terminating its run pauses it until this sensor is switched off and on, or the job "
-    "launched. The logins are those of the gateways file, where there is one.",
+    description="Looks every 5 s. It starts the stream of a login when its lease has ended: after "
+    "a clean end, a crash, a kill. Terminating its run pauses it until this sensor is "
+    "switched off and on, or the job launched. The logins are those of the gateways "
+    "file, where there is one.",
 )
 @fails_once
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -101,7 +102,7 @@ class _Supervisor:
         self.reasons.append(f"{partition}: {decision.reason}" if partition else decision.reason)
         if not decision.start:
             return []
-        tags = {**login.run_tags, REASON: decision.reason}
+        tags = {**login.run_tags, REASON: decision.tag}
         return [dg.RunRequest(partition_key=partition, tags=tags)]
 
     def has_ended(self, name: str) -> bool:

@@ -124,6 +124,7 @@ class LiveDisplay(Display):
     def __init__(self) -> None:
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
+        self._size = self._console.size
 
     def note(self, text: str) -> None:
         with _stop_if_closed():
@@ -131,6 +132,10 @@ class LiveDisplay(Display):
 
     def show(self, look: Look) -> None:
         with _stop_if_closed():
+            if self._console.size != self._size:
+                # The terminal has wrapped the lines of the last frame: what is above is unknown.
+                self._size = self._console.size
+                self._console.clear()
             self._live.update(
                 board(look.overview, look.changes, look.notes, look.addresses, self._console),
                 refresh=True,

@@ -249,6 +249,7 @@ def start(
                 f"{PREFIX}GATEWAY_PORT": str(found.gateway),
                 f"{PREFIX}TRADING_MODE": "SIMULATED",
                 f"{PREFIX}FLEX_FOLDER": str(home.path / "flex"),
+                f"{PREFIX}UI_URL": dagster_dev.url(ui_port),
             }
         )
         adopt_environment(settings | {DAGSTER_HOME: str(home.dagster_home)})

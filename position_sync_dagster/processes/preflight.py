@@ -108,8 +108,10 @@ def check_programs(home: Path) -> list[Finding]:
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
-    lock = home / LOCK_FILE
-    holder = living_holder(lock.read_bytes()) if lock.is_file() else None
+    # That of a demo is in the folder around it.
+    locks = (home / LOCK_FILE, home.parent / LOCK_FILE)
+    holders = (living_holder(lock.read_bytes()) for lock in locks if lock.is_file())
+    holder = next((holder for holder in holders if holder is not None), None)
     found = []
     if not home.is_dir():
         found.append(good("Dagster home", f"{home} is created by the first start"))

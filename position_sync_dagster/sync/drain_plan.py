@@ -31,6 +31,11 @@ class Step(StrEnum):
     EXPOSURE = "strategy_exposure"
 
 
+REQUESTS_WAIT = "requests_wait"
+REGISTRY_CHANGED = "registry_changed"
+REFRESH_IS_DUE = "refresh_is_due"
+"""The words in the tag of a drain run; REGISTRY_CHANGED if that is one of several reasons."""
+
 DRAIN_AND_DERIVE = (Step.DRAIN, Step.LATEST, Step.EXPOSURE)
 """The steps of a drain run. It derives as well: that takes a tenth of the time to start a run."""
 
@@ -128,12 +133,15 @@ class DrainPlan:
 
     Attributes:
         steps: The steps of the next drain run; none when there is nothing to do.
+        reason: Why, with numbers, for the log.
+        tag: Why, in words that are always the same, for the tag of the run.
         refreshes: The logins to refresh in a run of its own.
     """
 
     steps: tuple[Step, ...]
     reason: str
     cursor: DrainCursor
+    tag: str = ""
     refreshes: tuple[str, ...] = ()
 
 
@@ -180,7 +188,9 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
 
     steps: list[Step] = []
     reasons: list[str] = []
+    tag = REFRESH_IS_DUE if refresh else REQUESTS_WAIT
     if _registry_changed(workload, cursor):
+        tag = REGISTRY_CHANGED
         steps.append(Step.STRATEGIES)
         reasons.append("the registry changed")
         cursor = replace(
@@ -199,7 +209,10 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
     if not steps:
         return _skip("; ".join(reasons) or idle, workload, cursor)
     return DrainPlan(
-        steps=tuple(steps), reason=_with_counts("; ".join(reasons), workload), cursor=cursor
+        steps=tuple(steps),
+        reason=_with_counts("; ".join(reasons), workload),
+        cursor=cursor,
+        tag=tag,
     )
 
 
@@ -315,6 +328,7 @@ class Derivation:
 
     start: bool
     reason: str
+    tag: str = ""
 
 
 def plan_derivation(
@@ -340,22 +354,24 @@ def plan_derivation(
         return Derivation(start=False, reason="the ledger was never materialized")
     if in_progress is not None and now - in_progress.since < LEFT_BEHIND:
         return Derivation(start=False, reason=f"run {in_progress.run_id[:8]} is in progress")
-    why = _why(materialized_at, now)
-    if why is None:
+    found = _why(materialized_at, now)
+    if found is None:
         return Derivation(start=False, reason="the derived tables are up to date")
+    tag, why = found
     if last_run is not None and abs(now - last_run.since) < SHORTEST_GAP:
         return Derivation(start=False, reason=f"{why}; the last run was less than 15 s ago")
-    return Derivation(start=True, reason=why)
+    return Derivation(start=True, reason=why, tag=tag)
 
 
-def _why(materialized_at: Mapping[str, datetime], now: datetime) -> str | None:
+def _why(materialized_at: Mapping[str, datetime], now: datetime) -> tuple[str, str] | None:
+    """Return the tag of the run and the reason."""
     for target in TARGETS:
         derived_at = materialized_at.get(target)
         if derived_at is None:
-            return f"{target} was never derived"
+            return "never_derived", f"{target} was never derived"
         for source in SOURCES:
             if source in materialized_at and materialized_at[source] > derived_at:
-                return f"{source} is newer than {target}"
+                return "source_is_newer", f"{source} is newer than {target}"
         if now - derived_at >= LONGEST_AGE:
-            return f"{target} is a quarter of an hour old"
+            return "tables_are_old", f"{target} is a quarter of an hour old"
     return None

@@ -21,6 +21,9 @@ class RunState(StrEnum):
     CANCELED = "CANCELED"
 
 
+PAUSED = "paused by a person"
+"""How the reason begins if the stream was terminated; the session keeps it as its detail."""
+
 IN_PROGRESS = frozenset({RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.CANCELING})
 """The states of a run that has not ended, as far as Dagster knows."""
 
@@ -86,6 +89,7 @@ class Supervision:
 
     Attributes:
         start: Request a new run.
+        tag: Why it starts, in words that are always the same.
         lost: Runs to report as failed: Dagster shows them as running, but their lease has ended.
         paused: The stream was terminated by a user and not resumed since.
         future_heartbeat: A heartbeat that lies in the future; pass it to the next decision.
@@ -94,6 +98,7 @@ class Supervision:
     start: bool
     lost: tuple[str, ...]
     reason: str
+    tag: str = ""
     paused: bool = False
     future_heartbeat: datetime | None = None
 
@@ -129,7 +134,7 @@ def supervise(
         due_s = (owner.started_at - now).total_seconds() + rotate_after_s
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
             reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
-            return Supervision(start=True, lost=lost, reason=reason)
+            return Supervision(start=True, lost=lost, reason=reason, tag="rotation")
     if in_progress:
         return Supervision(start=False, lost=lost, reason=_describe(in_progress[0], owner, now))
     if (
@@ -140,9 +145,11 @@ def supervise(
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
     if lost:
-        return Supervision(start=True, lost=lost, reason="the lease of the last stream expired")
+        reason = "the lease of the last stream expired"
+        return Supervision(start=True, lost=lost, reason=reason, tag="lease_expired")
     if not runs:
-        return Supervision(start=True, lost=(), reason="no stream has run yet")
+        reason = "no stream has run yet"
+        return Supervision(start=True, lost=(), reason=reason, tag="first_stream")
     return _after(runs, now, supervised_since)
 
 
@@ -155,7 +162,7 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
         return Supervision(
             start=False,
             lost=(),
-            reason=f"paused by a person at {ended_at:%Y-%m-%d %H:%M:%S} UTC: switch this sensor "
+            reason=f"{PAUSED} at {ended_at:%Y-%m-%d %H:%M:%S} UTC: switch this sensor "
             "off and on, or launch the job, to resume",
             paused=True,
         )
@@ -166,7 +173,8 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
     if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(start=False, lost=(), reason=reason)
-    return Supervision(start=True, lost=(), reason=f"the last run {newest.state.value.lower()}")
+    reason = f"the last run {newest.state.value.lower()}"
+    return Supervision(start=True, lost=(), reason=reason, tag="last_run_ended")
 
 
 def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:

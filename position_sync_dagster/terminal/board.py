@@ -18,6 +18,7 @@ from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.last_work import SAYS
 from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
+from position_sync_dagster.sync.supervision import PAUSED
 from position_sync_dagster.terminal.money_tables import (
     money_notes,
     strategy_table,
@@ -29,6 +30,9 @@ MOST_OF_A_KIND = 2
 """If one read finds more changes of a kind than this, one line shows their number."""
 
 KEPT = 6
+
+OUTAGE = (SessionState.BLIND, SessionState.LOST)
+"""The states in which a gateway that was seen is not seen any more, without anybody's intention."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +123,7 @@ def _gateways(before: Overview, now: Overview) -> list[str]:
 
 def _gateway_change(before: LoginStatus, now: LoginStatus, status: Status) -> str | None:
     was, state = before.session_state, now.session_state
-    if was == state or state is None:
+    if state is None or (was == state and paused(before) == paused(now)):
         return None
     name = f" {now.gateway_id}" if status.logins else ""
     if state == SessionState.LIVE:
@@ -127,8 +131,17 @@ def _gateway_change(before: LoginStatus, now: LoginStatus, status: Status) -> st
         back = "" if gap is None or was is None else f" after {age(gap, status.at)}"
         return f"gateway{name}: connected{back}"
     detail = f" – {now.session_detail}" if now.session_detail else ""
-    word = "outage" if was == SessionState.LIVE else "gateway"
+    if paused(now):
+        return f"gateway{name}: {now.session_detail}"
+    word = "outage" if was == SessionState.LIVE and state in OUTAGE else "gateway"
     return f"{word}{name}: {state}{detail}"
+
+
+def paused(login: LoginStatus) -> bool:
+    """Return whether a person terminated the stream: nothing is wrong with the gateway."""
+    return login.session_state == SessionState.ENDED and (login.session_detail or "").startswith(
+        PAUSED
+    )
 
 
 LATE = "(late)"
@@ -144,7 +157,7 @@ def describe(status: Status) -> list[tuple[str, str]]:
         *(("attention", printable(text)) for text in status.attention),
         (
             "lines",
-            "–" if status.lines_text is None else f"{status.lines_text} in use",
+            "–" if status.lines_in_use is None else _lines_used(status),
         ),
         (
             "legs",
@@ -168,6 +181,21 @@ def describe(status: Status) -> list[tuple[str, str]]:
         *((printable(one.account), _account(one, status.at)) for one in status.accounts),
         *(("greeks", one.greeks) for one in status.each_login if one.greeks),
     ]
+
+
+def _lines_used(status: Status) -> str:
+    """Return the lines in use, and why they are not as many as the active legs that are held."""
+    used = f"{status.lines_text} in use"
+    of_legs = (status.lines_in_use or 0) - (status.underlying_lines or 0)
+    without = status.legs_held - of_legs
+    if without <= 0 or status.session_state != SessionState.LIVE:
+        return used
+    reason = status.session_detail or "none is free, or it is being requested"
+    return f"{used}; {without} active held {_legs(without)} without one: {printable(reason)}"
+
+
+def _legs(count: int) -> str:
+    return "leg" if count == 1 else "legs"
 
 
 def _programs(status: Status) -> str:
@@ -209,6 +237,8 @@ def _gateway(login: LoginStatus, status: Status) -> str:
     mode = f", {status.trading_mode}" if status.trading_mode else ""
     if login.session_state is None:
         return f"{login.gateway_id}: nobody has connected yet{mode}"
+    if paused(login):
+        return f"{login.gateway_id}: {printable(login.session_detail or '')}"
     state = f"{login.session_state} for {age(login.session_since, status.at)}"
     owner = f" ({login.session_owner}{mode})" if login.session_owner else ""
     lines = ""
@@ -256,8 +286,21 @@ def board(
     figures = [(name, text) for name, text in status if name in SHOWN]
     if len(gateways) > max(room // 4, 1):
         gateways = _worst(overview.status, gateways, max(room // 4, 1))
-    head += [_shown_lines(gateways, width), _gauges(overview, width), _shown_lines(figures, width)]
-    room -= 2 + len(gateways) + len(figures)
+    # The end of a detail says what to do: it is shown whole, unless there are many gateways.
+    whole = len(gateways) == 1
+    head += [
+        _shown_lines(gateways, None if whole else width),
+        _gauges(overview, width),
+        _shown_lines(figures, width),
+    ]
+    folded = sum(len(text) // max(width - LABEL - 1, 1) for _name, text in gateways) if whole else 0
+    room -= 2 + len(gateways) + folded + len(figures)
+    accounts = [
+        (printable(a.account), _account(a, overview.status.at)) for a in overview.status.accounts
+    ]
+    if accounts and len(accounts) <= max(room // 6, 1):
+        head.append(_shown_lines(accounts, width))
+        room -= len(accounts)
     money = overview.money
     if money.strategies or money.rest:
         ends, notes_below = (
@@ -300,7 +343,8 @@ def current_text(overview: Overview) -> str:
         return f"{text}; not connected: {', '.join(blind)}"
     if status.blind_since is not None:
         return f"0 of {overview.held} legs: the gateway is not connected"
-    return text
+    oldest = overview.oldest_age_s
+    return text if oldest is None else f"{text}, oldest {duration(oldest)}"
 
 
 def figures_of(overview: Overview) -> list[tuple[str, str]]:
@@ -349,7 +393,7 @@ def _gauges(overview: Overview, width: int) -> RenderableType:
             complete_style="red" if near else "cyan",
             finished_style="red",
         ),
-        Text("–" if used is None else f"{status.lines_text} in use"),
+        Text("–" if used is None else _lines_used(status)),
     )
     return table
 

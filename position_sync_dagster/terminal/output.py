@@ -76,7 +76,7 @@ def print_table_with_notes(
 ) -> None:
     """Print rows as a table that is never cut, each with a note on the next line.
 
-    A note is cut to the width of a terminal. In a pipe it is printed whole.
+    A note is never cut either: its end says what to do.
 
     Args:
         columns: As for `print_table`.
@@ -98,9 +98,7 @@ def print_table_with_notes(
     console.print(Text(line(columns), style="bold"), soft_wrap=True)
     for cells, note in listed:
         console.print(Text(line(cells)), soft_wrap=True)
-        if note and console.is_terminal:
-            console.print(Text(f"  {note}"), no_wrap=True, overflow="ellipsis")
-        elif note:
+        if note:
             console.print(Text(f"  {note}"), soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from benchmarks import looks
 from position_sync_dagster.demo.programs import RECORDED, SESSIONS
 from position_sync_dagster.lake import Lake
+from position_sync_dagster.processes import dagster_dev
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.demo_program import (
     ACCOUNT,
@@ -246,23 +248,47 @@ def test_the_history_of_a_table_shows_rows_and_versions(demo, asset):
 
 
 def test_the_exposure_page_has_a_table_of_strategies_and_a_picture(demo):
-    def newest_metadata() -> dict[str, Any]:
+    def newest_metadata() -> list[dict[str, Any]]:
         told = demo.graphql(
             """{ assetOrError(assetKey: {path: ["strategy_exposure"]}) { ... on Asset {
-                 assetMaterializations(limit: 1) { metadataEntries { label
+                 assetMaterializations(limit: 100) { metadataEntries { label
                    ... on TableMetadataEntry { table { records } }
                    ... on MarkdownMetadataEntry { mdStr } } } } } }"""
         )
-        (newest,) = told["assetOrError"]["assetMaterializations"] or [{"metadataEntries": []}]
-        return {entry["label"]: entry for entry in newest["metadataEntries"]}
+        events = told["assetOrError"].get("assetMaterializations") or []
+        return [{entry["label"]: entry for entry in one["metadataEntries"]} for one in events]
 
-    found = wait_for("a picture", lambda: (m := newest_metadata()).get("picture") and m, poll_s=0.5)
-    rows = [json.loads(record) for record in found["strategies_table"]["table"]["records"]]
+    def with_picture() -> dict[str, Any]:
+        events = newest_metadata()
+        return next((one for one in events if "mdStr" in one.get("picture", {})), {})
+
+    found = wait_for("a picture", with_picture, poll_s=0.5)
+    rows = [json.loads(record) for record in found["money USD"]["table"]["records"]]
     assert {"calendar-1", "iron-condor-1"} <= {row["strategy"] for row in rows}
-    strategies = [row for row in rows if row["strategy"] not in ("UNATTRIBUTED", "total")]
-    assert all(row["value"] is not None and row["daily P&L"] is not None for row in strategies)
+    strategies = [r for r in rows if not r["strategy"].startswith(("UNATTRIBUTED", "total"))]
+    assert all("–" not in (row["value USD"], row["daily"]) for row in strategies)
     png = base64.b64decode(found["picture"]["mdStr"].partition("base64,")[2].rstrip(")"))
     assert png.startswith(b"\x89PNG")
+
+
+def test_a_drain_that_a_person_launches_waits_for_the_running_one(demo):
+    for _ in range(3):
+        dagster_dev.launch(demo.ui_port, "drain_positions", {"by": "hand"})
+
+    def spans() -> list[tuple[float, float]]:
+        told = demo.graphql(
+            """{ runsOrError(filter: {pipelineName: "drain_positions"}, limit: 30) {
+                 ... on Runs { results { status startTime endTime tags { key value } } } } }"""
+        )
+        runs = told["runsOrError"]["results"]
+        by_hand = [r for r in runs if {"key": "by", "value": "hand"} in r["tags"]]
+        ended = [r for r in by_hand if r["status"] == "SUCCESS"]
+        first = min((r["startTime"] for r in ended), default=0.0)
+        beside = [r for r in runs if r["endTime"] and r["startTime"] and r["endTime"] > first]
+        return sorted((r["startTime"], r["endTime"]) for r in beside) if len(ended) == 3 else []
+
+    found = wait_for("three drains have ended", spans, poll_s=0.5)
+    assert all(end <= start for (_, end), (start, _) in pairwise(found))
 
 
 def test_the_command_line_sees_the_same(demo):

@@ -36,13 +36,18 @@ ARGUMENTS = (
     "--hide-scrollbars",
 )
 
-LINEAGE = "/locations/__repository__@position_sync_dagster/asset-groups/positions/lineage"
+GROUPS = "/asset-groups"
+"""The page of the whole lineage, on which each group is a box."""
+
+LINEAGE = "/locations/__repository__@position_sync_dagster/asset-groups/{group}/lineage"
+"""The page of a group with its assets."""
+
 STREAM_LAUNCHPAD = (
     "/locations/__repository__@position_sync_dagster/jobs/stream_positions/playground"
 )
 
 WHOLE_GRAPH = (2300, 2450)
-"""A window in which the lineage page shows all assets at their full size."""
+"""A window in which the page of a group shows all its assets at their full size."""
 
 NODE = "//*[local-name()='foreignObject'][.//*[@data-tooltip='{name}']]"
 

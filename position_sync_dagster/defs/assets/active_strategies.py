@@ -18,10 +18,11 @@ from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
     description="""
 The legs of active strategies: these are valued by market data lines.
 
-- **Written by** `position-sync strategies`, the library, or the strategies file; materializing
-  makes the table equal to that file if there is one, and otherwise records its contents.
-- **How to read it:** a row is the membership of a leg in a strategy, from `added_at` until
-  `removed_at`, which is null while the leg is active. A leg without an account is held in any.
+Written by position-sync strategies, the library, or the strategies file; materializing
+makes the table equal to that file if there is one, and otherwise records its contents.
+
+How to read it: a row is the membership of a leg in a strategy, from added_at until
+removed_at, which is null while the leg is active. A leg without an account is held in any.
 """,
 )
 def active_strategies(

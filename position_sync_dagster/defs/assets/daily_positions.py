@@ -62,11 +62,15 @@ def daily_asset(
         description="""
 Every holding at the close of a trading day: the last value at or before the close, with its age.
 
-- **Written by** the job `close_day`, shortly after each close, and by backfills of any range.
-- **How to read it:** one row per trading day, account and contract. A day is replaced whole, so
-  filling it again changes nothing. `age_s` says how old a value was at the close. If the program
-  did not run, the rows are those of the broker's statement (source FLEX). A day without any source
-  stays missing.
+The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong then:
+choose Materialize, then Missing, then Launch backfill. The demo begins with five such days.
+
+Written by the job close_day, shortly after each close, and by backfills of any range.
+
+How to read it: one row per trading day, account and contract. A day is replaced whole, so
+filling it again changes nothing. age_s says how old a value was at the close. If the program
+did not run, the rows are those of the broker's statement (source FLEX). A day without any source
+stays missing.
 """,
     )
     def daily_positions(

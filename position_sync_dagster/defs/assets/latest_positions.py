@@ -4,10 +4,13 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.strategy_exposure import positions_metadata, seldom
+from position_sync_dagster.defs.assets.strategy_exposure import (
+    counted,
+    positions_metadata,
+    seldom,
+)
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
-    column_lineage,
     data_version,
     replacement_metadata,
     table_asset,
@@ -31,15 +34,17 @@ LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.colum
     deps=["position_updates", "broker_positions"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
+    money_first=True,
     freshness_policy=QUARTER_HOURLY,
     description="""
 The newest row of every holding: a small table for readers without code.
 
-- **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
-  the stream has materialized the ledger; the table is replaced whole.
-- **How to read it:** one row per account and contract, with the columns of `position_updates`, and
-  when its price arrived or the broker last confirmed it. `PositionUpdatesTable.latest()` returns
-  the rows as they are now.
+Written by each run of drain_positions that writes values, and by derive_positions when
+the stream has materialized the ledger; the table is replaced whole.
+
+How to read it: one row per account and contract, with the columns of position_updates, and
+when its price arrived or the broker last confirmed it. PositionUpdatesTable.latest() returns
+the rows as they are now.
 """,
 )
 def latest_positions(
@@ -57,12 +62,11 @@ def latest_positions(
     result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
         metadata=positions_metadata(rows, now)
-        | replacement_metadata(table, result)
-        | column_lineage(LINEAGE)
-        | {
-            "dagster/row_count": result.rows,
-            "held": rows.filter(rows["position"] != 0).height,
-        }
-        | seldom(without_value=rows["market_value"].null_count()),
+        | counted(
+            held=rows.filter(rows["position"] != 0).height,
+            **seldom(without_value=rows["market_value"].null_count()),
+        )
+        | {"dagster/row_count": result.rows}
+        | replacement_metadata(table, result),
         data_version=data_version(result.version),
     )

@@ -7,8 +7,8 @@ import dagster as dg
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
     data_version,
+    followed_table,
     gateway_seen,
-    observe_table,
     table_asset,
 )
 from position_sync_dagster.defs.libraries import refresh
@@ -34,12 +34,14 @@ REFRESH_S = 75.0
     description="""
 Requests to value a position without a market data line.
 
-- **Written by** the owner of the login: the stream inserts a request when a position changed, and
-  by interval. Materializing does the same once, from one broker snapshot, while no stream lives.
-- **How to read it:** a request is PENDING, then PROCESSING under a lease, then SUCCESS or FAILED;
-  `error_message` says why. `position-sync queue list` shows the same.
-- **Events:** an observation counts what was inserted since the last one; the stream materializes
-  when its state changes and each quarter of an hour.
+Written by the owner of the login: the stream inserts a request when a position changed, and
+by interval. Materializing does the same once, from one broker snapshot, while no stream lives.
+
+How to read it: a request is PENDING, then PROCESSING under a lease, then SUCCESS or FAILED;
+error_message says why. position-sync queue list shows the same.
+
+Events: an observation counts what was inserted since the last one; the stream materializes
+when its state changes and each quarter of an hour.
 """,
 )
 def position_queue(
@@ -69,9 +71,10 @@ def position_queue(
     version = max((report.queue_version or 0 for report in reports.values()), default=0)
     version = version or lake.queue.table.version()
     for name in connected:
-        context.log_event(gateway_seen(name))
+        seen = {"state": "LIVE", "gateway": name}
+        context.log_event(gateway_seen("A refresh saw the gateway", seen))
     for spec in (BROKER_POSITIONS, GATEWAY_SESSIONS) if connected else ():
-        context.log_event(observe_table(lake, spec))
+        context.log_event(followed_table(lake, spec))
     notes = {name: report.reason for name, report in reports.items() if report.reason}
     notes |= {name: error.what for name, error in errors.items()}
     return dg.MaterializeResult(

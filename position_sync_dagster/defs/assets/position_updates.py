@@ -19,6 +19,10 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
+DRAIN_POOL = "drain"
+"""One run at a time may have this step: a drain that a person launches waits for the running one
+(`concurrency.pools` in `dagster.yaml`)."""
+
 MAX_BATCHES = 50
 """Maximum number of batches shown with a run; the rows name every batch."""
 
@@ -27,18 +31,21 @@ MAX_BATCHES = 50
     POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
     job=runs.STREAM_JOB,
+    pool=DRAIN_POOL,
     freshness_policy=QUARTER_HOURLY,
     description="""
 The ledger: every value of every position, streamed or drained. The reports are derived from it.
 
-- **Written by** the job `stream_positions`, with one commit a second, and by `drain_positions`,
-  with one commit a batch of requests. Materializing drains the queue.
-- **How to read it:** rows are only appended; the newest row of a holding is its value. `source` is
-  STREAM or QUEUE; `run_id`, `session_id`, `batch_id` and `request_id` name the writer. An
-  unknown value is null, never zero.
-- **Events:** each row is counted in exactly one of them, as `stream/rows` or as `drain/rows`. The
-  stream observes once a minute, and materializes when its state changes and each quarter of an
-  hour; each drain materializes.
+Written by the job stream_positions, with one commit a second, and by drain_positions,
+with one commit a batch of requests. Materializing drains the queue.
+
+How to read it: rows are only appended; the newest row of a holding is its value. source is
+STREAM or QUEUE; run_id, session_id, batch_id and request_id name the writer. An
+unknown value is null, never zero.
+
+Events: each row is counted in exactly one of them, as stream/rows or as drain/rows. The
+stream observes once a minute, and materializes when its state changes and each quarter of an
+hour; each drain materializes.
 """,
 )
 def position_updates(
@@ -54,6 +61,9 @@ def position_updates(
     version = report.version_to
     if version is None:
         version = lake.updates.table.version()
+    context.log.info(
+        f"{report.claimed} requests claimed, {report.rows} rows in {report.duration_s:.1f} s"
+    )
     if report.reason:
         context.log.warning(report.reason)
     if report.released:

@@ -6,9 +6,9 @@ These are the broker's statements, as XML files in a folder, and the trades in t
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import (
+    ACCOUNT,
     LOCATION,
     OWNERS,
-    POSITIONS,
     TAGS,
     code_reference,
     data_version,
@@ -29,8 +29,9 @@ from position_sync_dagster.lake.schema.tables import EXECUTIONS
     description="""
 The trades in the broker's statements, with commission and realized profit.
 
-- **Written by** the job `import_statements`, each night.
-- **How to read it:** one row per execution; it is stored once, however many statements name it.
+Written by the job import_statements, each night.
+
+How to read it: one row per execution; it is stored once, however many statements name it.
 """,
 )
 def executions(
@@ -65,7 +66,8 @@ SHOWN = 400
 
 
 @dg.asset(
-    group_name=POSITIONS,
+    group_name=ACCOUNT,
+    config_schema={},
     owners=OWNERS,
     kinds={"xml"},
     tags=TAGS,
@@ -83,12 +85,14 @@ SHOWN = 400
     description="""
 Activity Flex statements of the broker, as XML files of a folder: its own record of past days.
 
-- **Written by** the job `import_statements`, which downloads the query of the settings, or by a
-  person who puts a file into `POSITION_SYNC_FLEX_FOLDER`.
-- **Errors:** a file that cannot be read, or is of a foreign account, is left out and named by the
-  check `files_are_readable`; the others are imported.
-- **How to read it:** an event lists the statements and the days that they cover. Net liquidation
-  and cash of each day go to `account_values` (source FLEX).
+Written by the job import_statements, which downloads the query of the settings, or by a
+person who puts a file into POSITION_SYNC_FLEX_FOLDER.
+
+Errors: a file that cannot be read, or is of a foreign account, is left out and named by the
+check files_are_readable; the others are imported.
+
+How to read it: an event lists the statements and the days that they cover. Net liquidation
+and cash of each day go to account_values (source FLEX).
 """,
 )
 @dagster_failures

@@ -1,19 +1,19 @@
 """The asset `strategy_exposure`: holdings and values of each strategy, as tables and plots.
 
-In the metadata an unknown number is left out and never zero. Each sum has its currency in the name,
-because different currencies are never added.
+The page shows money first: a table of each currency, because currencies are never added, then the
+risk. In the tables an unknown number is a dash; in the numbers that the UI plots it is left out.
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
-    column_lineage,
     data_version,
     replacement_metadata,
     table_asset,
@@ -31,113 +31,163 @@ from position_sync_dagster.defs.libraries import (
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
+from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
+from position_sync_dagster.terminal.text import amount, duration, quantity
 
 PICTURE = "picture"
-DRAWN_AT = "picture_drawn_at"
+DRAWN_AT = "drawn_at"
 
-DRAWN_EVERY = timedelta(minutes=2)
-"""Minimum time between two pictures: drawing takes 0.5 s, and events in between reuse the last."""
+DRAWN_EVERY = timedelta(minutes=15)
+"""Minimum time between two pictures: one has 24 KB, and Dagster stores each three times. The events
+in between link to the event with the last one."""
 
 LARGEST = 10
 """Maximum length of each list of `latest_positions`."""
 
-MONEY = {
-    *("value", "unrealised P&L", "daily P&L", "dollar delta", "gamma 1 %", "theta", "vega"),
-    *("market_value", "unrealized_pnl", "daily_pnl"),
-}
-"""Columns of the tables that are rounded to cents."""
-
 MOST_CURRENCIES = 5
 MOST_STRATEGIES = 200
 
-_SUMS = [
-    dg.TableColumn("currency", "string", "Of the money columns. Currencies are never added."),
-    dg.TableColumn("legs held / of", "string"),
-    dg.TableColumn("oldest price (s)", "float", "Since it arrived or the broker confirmed it."),
-    dg.TableColumn("value", "float", "Without the notional value of futures."),
-    dg.TableColumn("unrealised P&L", "float"),
-    dg.TableColumn("daily P&L", "float", "Of the day, as the broker reports it."),
-    dg.TableColumn("dollar delta", "float"),
-    dg.TableColumn("gamma 1 %", "float", "Change of dollar delta when the price moves by 1 %."),
-    dg.TableColumn("theta", "float", "A day."),
-    dg.TableColumn("vega", "float", "A point of volatility."),
-    dg.TableColumn("not of all", "string", "Sums that leave out a holding."),
-    dg.TableColumn("greeks of / options", "string", "The sums of greeks leave out the others."),
-    dg.TableColumn("computed", "int", "Of those, options whose greeks this package computed."),
-    dg.TableColumn("nearest expiry", "string"),
-    dg.TableColumn("short in the money", "int", "Of those whose underlying has a known price."),
-    dg.TableColumn("short, not known", "int", "Short options of other underlyings."),
-    dg.TableColumn("oldest greeks (s)", "float", "Since they arrived."),
-    dg.TableColumn("delayed", "int", "Holdings priced by delayed or frozen data."),
-    dg.TableColumn("lines", "int", "Market data lines that its legs use."),
-    dg.TableColumn("without value", "int", "Held legs that the sums leave out."),
-]
+PLOTS = {
+    "daily": "daily_pnl",
+    "value": "value",
+    "unrealised": "unrealized_pnl",
+    "delta": "dollar_delta",
+    "theta": "theta",
+}
+"""The totals that the UI plots, by label. Long labels would leave no room for the tables."""
+
+NOT_VALUED = "not valued"
+"""In place of the currency of legs that are not held and have never been valued."""
 
 
 def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
-    """Return the tables of strategies and underlyings, and the totals of each currency."""
-    named = [dg.TableColumn("strategy", "string"), dg.TableColumn("account", "string")]
-    rows = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
-    texts: dict[str, dg.MetadataValue] = {
-        f"total/{one.currency}/not_of_all": dg.MetadataValue.text(", ".join(one.partial))
-        for one in found.totals
-        if one.account is None and one.partial
-    }
-    tables: dict[str, dg.MetadataValue] = {
-        "strategies_table": dg.MetadataValue.table(
-            [_record(one, strategy=one.name, account=one.account) for one in rows],
-            schema=dg.TableSchema(columns=[*named, *_SUMS]),
-        )
-    }
-    if found.underlyings:
-        tables["underlyings_table"] = dg.MetadataValue.table(
-            [_record(one, underlying=one.name) for one in found.underlyings[:MOST_STRATEGIES]],
-            schema=dg.TableSchema(columns=[dg.TableColumn("underlying", "string"), *_SUMS]),
-        )
+    """Return the tables of each currency, money before risk, and the totals that the UI plots.
+
+    A star marks a sum that leaves out a holding.
+    """
+    listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
+    currencies = list(dict.fromkeys(one.currency for one in (*found.totals, *found.in_base)))
+    currencies += [None] if any(one.currency is None for one in listed) else []
+    money_of: dict[str, dg.MetadataValue] = {}
+    risk_of: dict[str, dg.MetadataValue] = {}
+    for currency in currencies[:MOST_CURRENCIES]:
+        rows = [one for one in listed if one.currency == currency]
+        named = [_strategy(one) for one in rows]
+        unit = currency or NOT_VALUED
+        money_of[f"money {unit}"] = _money_table(rows, named, unit)
+        risk_of[f"risk {unit}"] = _risk_table(rows, {"strategy": named}, unit)
+        under = [one for one in found.underlyings if one.currency == currency][:MOST_STRATEGIES]
+        if under:
+            names = {"underlying": [one.name for one in under]}
+            risk_of[f"underlyings {unit}"] = _risk_table(under, names, unit)
     numbers: dict[str, float | None] = {}
     for one in found.totals:
         if one.account is None:
-            numbers |= {
-                f"total/{one.currency}/{name}": getattr(one, name)
-                for name in ("value", "daily_pnl", "unrealized_pnl", "dollar_delta", "theta")
-            }
+            numbers |= {f"{label} {one.currency}": getattr(one, of) for label, of in PLOTS.items()}
     for one in found.in_base:
-        numbers |= {
-            f"total_in_base/{one.account}/{one.currency}/value": one.value,
-            f"total_in_base/{one.account}/{one.currency}/daily_pnl": one.daily_pnl,
-            f"total_in_base/{one.account}/rates_age_s": one.rates_age_s,
-        }
-    ages = [one.oldest_age_s for one in found.strategies if one.oldest_age_s is not None]
-    numbers["worst_age_s"] = max(ages, default=None)
-    return tables | texts | plotted(numbers)
+        numbers[f"daily {one.account} in {one.currency}"] = one.daily_pnl
+    notes = list(_notes(found))
+    texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
+    return money_of | risk_of | texts | plotted(numbers)
 
 
-def _record(one: "money.Money", **named: str | None) -> dg.TableRecord:
-    sums: dict[str, object] = {
-        "currency": one.currency,
-        "legs held / of": f"{one.legs_held} / {one.legs}",
-        "oldest price (s)": one.oldest_age_s,
-        "value": one.value,
-        "unrealised P&L": one.unrealized_pnl,
-        "daily P&L": one.daily_pnl,
-        "dollar delta": one.dollar_delta,
-        "gamma 1 %": one.gamma_1pct,
-        "theta": one.theta,
-        "vega": one.vega,
-        "not of all": ", ".join(one.partial) or None,
-        "greeks of / options": f"{one.options_with_greeks} / {one.options}",
-        "computed": one.options_modelled,
-        "nearest expiry": one.nearest_expiry,
-        "short in the money": one.short_in_money,
-        "short, not known": one.short_unknown,
-        "oldest greeks (s)": one.oldest_greeks_s,
-        "delayed": one.delayed,
-        "lines": one.lines,
-        "without value": one.unvalued,
+def _strategy(one: "money.Money") -> str:
+    return f"{one.name} {one.account}" if one.account else one.name
+
+
+def _sum(one: "money.Money", name: str) -> str:
+    value: float | None = getattr(one, name)
+    return amount(value) + ("*" if name in one.partial and value is not None else "")
+
+
+def _money_table(
+    rows: "Sequence[money.Money]", named: Sequence[str], unit: str
+) -> dg.TableMetadataValue:
+    return aligned_table(
+        {"strategy": named},
+        {
+            f"value {unit}": [_sum(one, "value") for one in rows],
+            "unrealised": [_sum(one, "unrealized_pnl") for one in rows],
+            "daily": [_sum(one, "daily_pnl") for one in rows],
+            "legs": [
+                str(one.legs) if one.legs == one.legs_held else f"{one.legs_held} of {one.legs}"
+                for one in rows
+            ],
+            "age": [
+                duration(one.oldest_age_s) + (", delayed" if one.delayed else "") for one in rows
+            ],
+        },
+    )
+
+
+def _risk_table(
+    rows: "Sequence[money.Money]", named: Mapping[str, Sequence[str]], unit: str
+) -> dg.TableMetadataValue:
+    return aligned_table(
+        named,
+        {
+            f"delta {unit}": [_sum(one, "dollar_delta") for one in rows],
+            "gamma 1 %": [_sum(one, "gamma_1pct") for one in rows],
+            "theta": [_sum(one, "theta") for one in rows],
+            "vega": [_sum(one, "vega") for one in rows],
+            "expires": [
+                f"{one.nearest_expiry:%d%b%y}" if one.nearest_expiry else "" for one in rows
+            ],
+        },
+    )
+
+
+def _notes(found: "money.BookMoney") -> Iterator[str]:
+    """Yield what the tables leave open: greeks, short options in the money, wrong quantities."""
+    for one in (*found.totals, *found.in_base):
+        name = f"{_strategy(one)} {one.currency}"
+        if one.options:
+            yield (
+                f"{name}: greeks of {one.options_with_greeks} of {one.options} options "
+                f"({one.options_modelled} computed), the oldest {duration(one.oldest_greeks_s)}"
+            )
+        if one.short_in_money or one.short_unknown:
+            yield (
+                f"{name}: {one.short_in_money} short options in the money, of {one.short_unknown} "
+                "the price of the underlying is not known"
+            )
+        if one.unvalued:
+            yield f"{name}: {one.unvalued} held legs without a value"
+        if one.without_rate:
+            yield f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
+        elif one.rates_age_s is not None:
+            yield f"{name}: exchange rates {duration(one.rates_age_s)} old"
+    for one in (*found.strategies, *found.rest):
+        if one.differences:
+            yield f"{one.name}: {one.differences}"
+
+
+def aligned_table(
+    names: Mapping[str, Sequence[str]],
+    figures: Mapping[str, Sequence[str]],
+    last: Mapping[str, Sequence[str]] | None = None,
+) -> dg.TableMetadataValue:
+    """Return a table of texts for the UI, its figures aligned to the right; pure.
+
+    The UI aligns each cell to the left, in letters of one width: no-break spaces fill the cells.
+
+    Args:
+        names: The cells of the first columns, by heading.
+        figures: Those of the columns with figures.
+        last: Those of the last columns.
+    """
+    padded = {
+        heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
+        for heading, cells in figures.items()
     }
-    return dg.TableRecord(_texts({**named, **sums}))
+    columns = {**names, **padded, **(last or {})}
+    rows = zip(*columns.values(), strict=True)
+    return dg.MetadataValue.table(
+        [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in columns]),
+    )
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
@@ -154,6 +204,11 @@ def seldom(**counts: int) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def counted(**counts: int) -> dict[str, str]:
+    """Return counts as texts: the UI would plot numbers, beside those of money."""
+    return {name: f"{count:,}" for name, count in counts.items()}
+
+
 def picture_metadata(png: bytes, drawn_at: datetime) -> dict[str, dg.MetadataValue]:
     """Return a PNG inside Markdown, for the UI, with the time at which it was drawn."""
     data = base64.b64encode(png).decode()
@@ -164,40 +219,27 @@ def picture_metadata(png: bytes, drawn_at: datetime) -> dict[str, dg.MetadataVal
 
 
 def recent_picture(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, now: datetime
+    instance: dg.DagsterInstance, asset: dg.AssetKey, now: datetime, ui_url: str
 ) -> dict[str, dg.MetadataValue]:
-    """Return the picture of the asset's last event if younger than DRAWN_EVERY, else {}."""
+    """Return a link to the event with the last picture if younger than DRAWN_EVERY, else {}."""
     event = instance.get_latest_materialization_event(asset)
     found = event.asset_materialization.metadata if event and event.asset_materialization else {}
-    drawn, picture = found.get(DRAWN_AT), found.get(PICTURE)
-    if not isinstance(drawn, dg.TimestampMetadataValue) or picture is None:
+    drawn = found.get(DRAWN_AT)
+    if event is None or not isinstance(drawn, dg.TimestampMetadataValue):
         return {}
     age_s = now.timestamp() - drawn.value
     if not 0 <= age_s < DRAWN_EVERY.total_seconds():
         return {}
-    return {PICTURE: picture, DRAWN_AT: drawn}
-
-
-_POSITIONS = [
-    "account",
-    "conid",
-    "symbol",
-    "right",
-    "strike",
-    "expiry",
-    "position",
-    "market_value",
-    "unrealized_pnl",
-    "daily_pnl",
-    "currency",
-    "price of",
-    "price age (s)",
-    "greeks age (s)",
-]
+    link = found.get(PICTURE)
+    if not isinstance(link, dg.UrlMetadataValue):
+        at_ms = round(event.timestamp * 1000)
+        path = f"assets/{asset.to_user_string()}?view=events&time={at_ms}"
+        link = dg.MetadataValue.url(f"{ui_url.rstrip('/')}/{path}")
+    return {PICTURE: link, DRAWN_AT: drawn}
 
 
 def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
-    """Return the largest positions by value and by loss, for each currency.
+    """Return the largest positions by value and by loss, a table for each currency.
 
     The value of a future is notional and is not compared with that of options and stocks.
 
@@ -205,20 +247,17 @@ def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.Meta
         rows: Rows of the table `latest_positions`.
         now: The time at which the ages end.
     """
-    feed = pl.col("market_data_type").replace_strict(confirmations.FEEDS, default=None)
-    is_tick = pl.col("value_source") == "TICK"
-    of = [pl.coalesce("price_kind", "value_source"), pl.when(is_tick).then(feed)]
-    has_greeks = pl.col("delta").is_not_null()
     held = rows.filter(pl.col("position") != 0).with_columns(
-        pl.concat_str(of, separator=" ", ignore_nulls=True).alias("price of"),
-        _age_s(pl.col("confirmed_at"), now).alias("price age (s)"),
-        _age_s(pl.when(has_greeks).then("greeks_time"), now).alias("greeks age (s)"),
+        _age_s(pl.col("confirmed_at"), now).alias("age_s"),
+        pl.when(pl.col("value_source") == "TICK")
+        .then(pl.col("market_data_type").replace_strict(confirmations.FEEDS, default=None))
+        .alias("feed"),
     )
     valued = held.filter(pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null())
     losing = held.filter(pl.col("unrealized_pnl") < 0)
     return {
-        "largest_by_value": _listed(valued, pl.col("market_value").abs(), descending=True),
-        "largest_by_loss": _listed(losing, pl.col("unrealized_pnl"), descending=False),
+        **_listed("by value", valued, pl.col("market_value").abs(), descending=True),
+        **_listed("by loss", losing, pl.col("unrealized_pnl"), descending=False),
     }
 
 
@@ -226,23 +265,37 @@ def _age_s(at: "pl.Expr", now: datetime) -> "pl.Expr":
     return ((codec.moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
 
 
-def _listed(rows: "pl.DataFrame", by: "pl.Expr", *, descending: bool) -> dg.MetadataValue:
-    chosen = (
-        rows.sort(by, descending=descending)
-        .group_by("currency", maintain_order=True)
-        .head(LARGEST)
-        .sort("currency", maintain_order=True)
-        .head(LARGEST * MOST_CURRENCIES)
-    )
-    columns = [dg.TableColumn(name, _kind(chosen.schema[name])) for name in _POSITIONS]
-    return dg.MetadataValue.table(
-        [dg.TableRecord(_texts(row)) for row in chosen.select(_POSITIONS).iter_rows(named=True)],
-        schema=dg.TableSchema(columns=columns),
-    )
+def _listed(
+    label: str, rows: "pl.DataFrame", by: "pl.Expr", *, descending: bool
+) -> dict[str, dg.MetadataValue]:
+    chosen = rows.sort(by, descending=descending).group_by("currency", maintain_order=True)
+    parts = {str(unit or NOT_VALUED): part.head(LARGEST) for (unit,), part in chosen}
+    return {
+        f"{label} {unit}": _positions_table(parts[unit].to_dicts(), unit)
+        for unit in sorted(parts)[:MOST_CURRENCIES]
+    }
 
 
-def _kind(kind: "pl.DataType") -> str:
-    return "float" if kind.is_float() else "int" if kind.is_integer() else "string"
+def _positions_table(rows: Sequence[Mapping[str, Any]], unit: str) -> dg.TableMetadataValue:
+    several = len({row["account"] for row in rows}) > 1
+    accounts = {"account": [row["account"] for row in rows]} if several else {}
+    return aligned_table(
+        {
+            "leg": [
+                leg_name(*(row[n] for n in ("symbol", "right", "strike", "expiry"))) for row in rows
+            ]
+        },
+        {
+            "qty": [quantity(row["position"]) for row in rows],
+            f"value {unit}": [amount(row["market_value"]) for row in rows],
+            "unrealised": [amount(row["unrealized_pnl"]) for row in rows],
+            "daily": [amount(row["daily_pnl"]) for row in rows],
+            "age": [
+                duration(row["age_s"]) + (f", {row['feed']}" if row["feed"] else "") for row in rows
+            ],
+        },
+        {**accounts, "conid": [str(row["conid"]) for row in rows]},
+    )
 
 
 def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
@@ -255,18 +308,6 @@ def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
             numbers[f"{name}/{currency}"] = sum(known) if known.len() else None
     missing = seldom(without_daily_pnl=held.get_column("daily_pnl").null_count())
     return plotted(numbers) | {n: dg.MetadataValue.int(count) for n, count in missing.items()}
-
-
-def _texts(row: Mapping[str, object]) -> dict[str, str | int | float | bool | None]:
-    """Return the values as types that a metadata table accepts; None for an unknown one."""
-    return {
-        name: round(value, 2 if name in MONEY else 4)
-        if isinstance(value, float)
-        else value
-        if value is None or isinstance(value, int)
-        else str(value)
-        for name, value in row.items()
-    }
 
 
 _LEGS = [("active_strategies", "conid"), ("active_strategies", "removed_at")]
@@ -318,16 +359,18 @@ LINEAGE = {
     deps=["position_updates", "active_strategies", "contracts"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
+    money_first=True,
     freshness_policy=QUARTER_HOURLY,
     description="""
 The holdings of each strategy, and their value.
 
-- **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
-  the stream has materialized the ledger; the table is replaced whole.
-- **How to read it:** one row per strategy, account, currency and class of asset, and one with the
-  strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings. Sums
-  are over known values; the number of legs left out is beside them, and how many options have
-  greeks. Futures count as notional, never as value.
+Written by each run of drain_positions that writes values, and by derive_positions when
+the stream has materialized the ledger; the table is replaced whole.
+
+How to read it: one row per strategy, account, currency and class of asset, and one with the
+strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings. Sums
+are over known values; the number of legs left out is beside them, and how many options have
+greeks. Futures count as notional, never as value.
 """,
 )
 def strategy_exposure(
@@ -342,47 +385,49 @@ def strategy_exposure(
     frame = codec.frame_of(STRATEGY_EXPOSURE, (asdict(one) for one in found))
     result = table.replace(frame, run_id=context.run.run_id)
     of_strategies = [e for e in found if e.strategy_id != exposure.UNATTRIBUTED]
-    times = [e.oldest_value_at for e in of_strategies if e.oldest_value_at is not None]
-    metadata = (
+    metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
-        | picture(context, lake, book, now)
-        | replacement_metadata(table, result)
-        | column_lineage(LINEAGE)
-        | {
-            "dagster/row_count": result.rows,
-            "strategies": len({e.strategy_id for e in of_strategies}),
-            "legs": sum(e.legs for e in of_strategies),
-            "legs_held": sum(e.legs_held for e in of_strategies),
-            "unattributed": sum(e.legs for e in found) - sum(e.legs for e in of_strategies),
-        }
-        | seldom(
-            legs_without_value=sum(e.legs_without_value for e in of_strategies),
-            legs_without_greeks=sum(e.legs_without_greeks for e in of_strategies),
+        | picture(context, position_sync, book, now)
+        | {"dagster/row_count": result.rows}
+        | counted(
+            strategies=len({e.strategy_id for e in of_strategies}),
+            legs=sum(e.legs for e in of_strategies),
+            legs_held=sum(e.legs_held for e in of_strategies),
+            unattributed=sum(e.legs for e in found) - sum(e.legs for e in of_strategies),
+            **seldom(
+                without_value=sum(e.legs_without_value for e in of_strategies),
+                without_greeks=sum(e.legs_without_greeks for e in of_strategies),
+            ),
         )
+        | replacement_metadata(table, result)
         | {f"mismatches/{e.strategy_id}": e.mismatches for e in found if e.mismatches}
         | {f"quantities/{e.strategy_id}": e.differences for e in found if e.differences}
     )
-    if times:
-        metadata["oldest_value_age_s"] = (now - min(times)).total_seconds()
     yield dg.MaterializeResult(metadata=metadata, data_version=data_version(result.version))
     for event in evaluated_limits(lake, position_sync.settings, book, context.instance):
         context.log_event(event)
 
 
 def picture(
-    context: dg.AssetExecutionContext, lake: "tables.Lake", book: "overview.Book", now: datetime
+    context: dg.AssetExecutionContext,
+    position_sync: PositionSyncResource,
+    book: "overview.Book",
+    now: datetime,
 ) -> dict[str, dg.MetadataValue]:
-    """Return the picture of the last event if it is recent, else draw a new one.
+    """Return a link to the last picture if it is recent, else draw a new one.
 
     An error here is only logged as a warning: the table and its numbers do not need the picture.
     """
-    found = recent_picture(context.instance, context.asset_key, now)
+    ui_url = position_sync.settings.ui_url
+    found = recent_picture(context.instance, context.asset_key, now, ui_url)
     if found or not book.matching:
         return found
 
     try:
         png = profit_curve.draw_day(
-            profit_curve.profit_lines(lake.updates.sync, book.matching, now), book.leg_ages, now
+            profit_curve.profit_lines(position_sync.lake.updates.sync, book.matching, now),
+            book.leg_ages,
+            now,
         )
     except (ImportError, LakeError, OSError, ValueError) as error:
         context.log.warning(f"No picture could be drawn: {error}")

@@ -1,7 +1,7 @@
 """Definitions that all assets share, and the external assets: the gateway and its owner's tables.
 
-No run materializes the external assets. The stream observes them, or a refresh while no stream is
-alive.
+No run materializes the external assets alone. The stream reports them as materialized when its
+state changes and each quarter of an hour, or a refresh does while no stream is alive.
 """
 
 import inspect
@@ -29,12 +29,29 @@ TAGS = {"domain": "positions"}
 LOCATION = "position_sync_dagster"
 """The name of the code location in `workspace.yaml`; links to jobs contain it."""
 
-POSITIONS = "positions"
-"""The group of all assets. With several groups, Dagster's lineage page shows closed boxes, and the
-user must open each one; with a single group it shows every asset at once."""
+ACCOUNT, PATH, REPORTS = "account", "path", "reports"
+"""The groups of assets: what the broker reports, the way of a value to its row, what is derived
+from the rows. The lineage page shows each as a box that a click opens: all assets fit no screen."""
+
+GROUPS = {
+    "active_strategies": PATH,
+    "position_queue": PATH,
+    "position_updates": PATH,
+    "flex_statements": ACCOUNT,
+    "executions": ACCOUNT,
+    "latest_positions": REPORTS,
+    "strategy_exposure": REPORTS,
+    "daily_positions": REPORTS,
+    "reconciliation_breaks": REPORTS,
+}
+"""The group of each asset; all others are of ACCOUNT."""
 
 DATA_VERSION = "dagster/data_version"
 """The tag for the Delta version of an event that no asset function returned."""
+
+FOLLOWED = "followed"
+"""The data version of a table that the ledger follows all the time: a new version of the table must
+not mark the ledger as out of date."""
 
 QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(minutes=40), warn_window=timedelta(minutes=20)
@@ -60,6 +77,7 @@ def table_asset(
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
     lineage: Lineage | None = None,
     job: str | None = None,
+    money_first: bool = False,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the owners, kinds, tags and columns of a table.
@@ -71,6 +89,7 @@ def table_asset(
         metadata: Further metadata.
         lineage: The source of each column, for a derived table.
         job: The job that writes the table, for a link.
+        money_first: Link the texts of the columns: the UI would show them above the money.
         options: Other arguments of `dg.asset`, such as `description` and `deps`.
 
     Example:
@@ -82,12 +101,18 @@ def table_asset(
         code = inspect.unwrap(function).__code__
         asset: dg.AssetsDefinition = dg.asset(
             name=spec.name,
-            group_name=POSITIONS,
+            group_name=GROUPS.get(spec.name, ACCOUNT),
             owners=OWNERS,
             kinds=KINDS,
             tags=TAGS,
+            config_schema={},  # without it, Launchpad would take any value
             metadata={
-                **table_metadata(spec, lineage=lineage, job=job),
+                **table_metadata(
+                    spec,
+                    lineage=lineage,
+                    job=job,
+                    columns=COLUMNS if money_first else COLUMN_SCHEMA,
+                ),
                 **code_reference(code.co_filename, code.co_firstlineno),
                 **(metadata or {}),
             },
@@ -98,8 +123,19 @@ def table_asset(
     return decorate
 
 
+COLUMN_SCHEMA = "dagster/column_schema"
+"""The key under which the UI shows the columns of an asset above its metadata."""
+
+COLUMNS = "columns"
+"""The key under which the UI shows a link to them."""
+
+
 def table_metadata(
-    spec: TableSpec, *, lineage: Lineage | None = None, job: str | None = None
+    spec: TableSpec,
+    *,
+    lineage: Lineage | None = None,
+    job: str | None = None,
+    columns: str = COLUMN_SCHEMA,
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a table's definition: name, columns, their lineage, and its job.
 
@@ -107,7 +143,7 @@ def table_metadata(
     """
     metadata: dict[str, dg.RawMetadataValue] = {
         "dagster/table_name": spec.name,
-        "dagster/column_schema": dg.MetadataValue.table_schema(
+        columns: dg.MetadataValue.table_schema(
             dg.TableSchema(
                 [
                     dg.TableColumn(name, _TYPES[kind], description=spec.descriptions.get(name))
@@ -148,11 +184,14 @@ def data_version(version: int | None) -> dg.DataVersion | None:
 def replacement_metadata(
     table: "derived.DerivedTable", result: "derived.Replaced"
 ) -> "dict[str, dg.RawMetadataValue]":
-    """Return the metadata of a derived table that was replaced."""
+    """Return the metadata of a derived table that was replaced.
+
+    Counts are texts, since the UI plots each number beside those of money.
+    """
     return {
-        "rows": result.rows,
         "dagster/uri": table.path,
-        "delta_version": result.version,
+        "rows": str(result.rows),
+        "delta_version": str(result.version),
         "changed": result.changed,
     }
 
@@ -169,7 +208,7 @@ def external_table(
     return dg.AssetSpec(
         spec.name,
         deps=deps,
-        group_name=POSITIONS,
+        group_name=GROUPS.get(spec.name, ACCOUNT),
         owners=OWNERS,
         kinds={"deltalake"},
         tags=TAGS,
@@ -186,7 +225,7 @@ def external_assets() -> dg.Definitions:
     """Define the gateway and the tables that its owner writes."""
     gateway = dg.AssetSpec(
         GATEWAY,
-        group_name=POSITIONS,
+        group_name=ACCOUNT,
         owners=OWNERS,
         kinds={"source"},
         tags=TAGS,
@@ -197,9 +236,10 @@ def external_assets() -> dg.Definitions:
         description="""
 TWS or IB Gateway, or the simulator: where all positions and prices come from.
 
-- **Written by** Interactive Brokers; this project only reads.
-- **How to read it:** an observation says whether the stream sees the gateway, and since when. The
-  check `a_stream_watches` of `position_updates` turns yellow while it does not.
+Written by Interactive Brokers; this project only reads.
+
+How to read it: an event says whether the stream sees the gateway, and how many lines it uses. The
+check a_stream_watches of position_updates turns yellow while it does not.
 """,
     )
     broker_positions = external_table(
@@ -208,13 +248,14 @@ TWS or IB Gateway, or the simulator: where all positions and prices come from.
         description="""
 Every holding as the broker last reported it, with the broker's own value.
 
-- **Written by** the owner of the login: the stream when the account feed changed, or a refresh by
-  `position_queue` while no stream lives.
-- **How to read it:** one row per gateway, account and contract. The later of `confirmed_at` and the
-  newest `account_confirmed_at` of its account is when the broker last confirmed the values;
-  `completeness` says how much of the account the last download covered. A value of PNL_SINGLE is
-  confirmed until its `received_at`, and while it is `followed`, until the newest
-  `account_followed_until` of its account.
+Written by the owner of the login: the stream when the account feed changed, or a refresh by
+position_queue while no stream lives.
+
+How to read it: one row per gateway, account and contract. The later of confirmed_at and the
+newest account_confirmed_at of its account is when the broker last confirmed the values;
+completeness says how much of the account the last download covered. A value of PNL_SINGLE is
+confirmed until its received_at, and while it is followed, until the newest
+account_followed_until of its account.
 """,
     )
     contracts = external_table(
@@ -223,9 +264,10 @@ Every holding as the broker last reported it, with the broker's own value.
         description="""
 Contract details, stored when a contract is first seen.
 
-- **Written by** the stream.
-- **How to read it:** one row per contract id: exchange, multiplier, price magnifier, trading hours
-  and expiry, as the broker names them.
+Written by the stream.
+
+How to read it: one row per contract id: exchange, multiplier, price magnifier, trading hours
+and expiry, as the broker names them.
 """,
     )
     sessions = external_table(
@@ -234,9 +276,10 @@ Contract details, stored when a contract is first seen.
         description="""
 The lease of each owner of a login: which process may write, and until when.
 
-- **Written by** the stream with each heartbeat, and by a refresh.
-- **How to read it:** one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
-  `fencing_token` is on each row of `position_updates` that the session wrote.
+Written by the stream with each heartbeat, and by a refresh.
+
+How to read it: one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
+fencing_token is on each row of position_updates that the session wrote.
 """,
     )
     account_values = external_table(
@@ -245,9 +288,10 @@ The lease of each owner of a login: which process may write, and until when.
         description="""
 Net liquidation, cash, available funds, margin and profit of each account, one row per change.
 
-- **Written by** the stream (source GATEWAY), and by `flex_statements` for past days (source FLEX).
-- **How to read it:** rows are only appended; the newest row of an account and source is its value.
-  Amounts that the broker did not report are null.
+Written by the stream (source GATEWAY), and by flex_statements for past days (source FLEX).
+
+How to read it: rows are only appended; the newest row of an account and source is its value.
+Amounts that the broker did not report are null.
 """,
     )
     breaks = external_table(
@@ -257,11 +301,12 @@ Net liquidation, cash, available funds, margin and profit of each account, one r
         description="""
 Differences between the broker and the tables, from their opening to their resolution.
 
-- **Written by** the check `agrees_with_the_broker`.
-- **How to read it:** one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
-  again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
-  `position-sync breaks` lists them, and accepts one as it is. An observation has the open ones; the
-  check `breaks_are_decided` turns yellow when one is open for an hour and nobody accepted it.
+Written by the check agrees_with_the_broker.
+
+How to read it: one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
+again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
+position-sync breaks lists them, and accepts one as it is. An observation has the open ones; the
+check breaks_are_decided turns yellow when one is open for an hour and nobody accepted it.
 """,
     )
     return dg.Definitions(
@@ -270,25 +315,26 @@ Differences between the broker and the tables, from their opening to their resol
 
 
 def observe_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetObservation:
-    """Return an observation of a table in its current state.
+    """Return an observation of a table in its current state."""
+    return dg.AssetObservation(spec.name, metadata=_state_of(lake, spec))
 
-    It has no data version: the ledger follows these tables all the time, and a new version of them
-    must not mark it as stale.
-    """
-    table = next(found for found in lake.tables if found.spec.name == spec.name)
-    return dg.AssetObservation(
-        spec.name,
-        metadata={
-            "dagster/row_count": table.count(),
-            "delta_version": table.version(),
-        },
+
+def followed_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetMaterialization:
+    """Return a materialization of a table that the owner of the login writes all the time."""
+    return dg.AssetMaterialization(
+        spec.name, metadata=_state_of(lake, spec), tags={DATA_VERSION: FOLLOWED}
     )
 
 
-def gateway_seen(gateway_id: str) -> dg.AssetObservation:
-    """Return an observation of the gateway by a refresh, which connects only briefly."""
-    return dg.AssetObservation(
-        GATEWAY,
-        description="A refresh saw the gateway",
-        metadata={"state": "LIVE", "gateway": gateway_id},
+def _state_of(lake: "tables.Lake", spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
+    table = next(found for found in lake.tables if found.spec.name == spec.name)
+    return {"dagster/row_count": table.count(), "delta_version": str(table.version())}
+
+
+def gateway_seen(
+    description: str, metadata: "Mapping[str, dg.RawMetadataValue]"
+) -> dg.AssetMaterialization:
+    """Return the event that the owner of the login saw the gateway, or lost it."""
+    return dg.AssetMaterialization(
+        GATEWAY, description=description, metadata=metadata, tags={DATA_VERSION: FOLLOWED}
     )

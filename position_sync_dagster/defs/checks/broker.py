@@ -34,6 +34,7 @@ SESSIONS_SEEN = 1000
 @dg.asset_check(
     name="a_stream_watches",
     asset="position_updates",
+    config_schema={},
     description="Whether a stream sees the gateway, and since when none does.",
 )
 @dagster_failures

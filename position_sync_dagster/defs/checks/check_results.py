@@ -27,7 +27,7 @@ def table_check(
 ) -> dg.AssetChecksDefinition:
     """Return a non-blocking check of a table that a function evaluates."""
 
-    @dg.asset_check(name=name, asset=asset, description=description)
+    @dg.asset_check(name=name, asset=asset, description=description, config_schema={})
     @dagster_failures
     def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
         return evaluate(position_sync.lake, position_sync.settings)

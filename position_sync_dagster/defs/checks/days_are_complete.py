@@ -19,6 +19,7 @@ SHOWN = 20
 
 @dg.asset_check(
     asset="daily_positions",
+    config_schema={},
     description="Whether each trading day since the first is recorded, with values of that day. "
     "A gap names the range to fill.",
 )

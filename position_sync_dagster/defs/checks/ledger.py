@@ -47,6 +47,7 @@ UNCONFIRMED = "unconfirmed"
 @dg.asset_check(
     name="agrees_with_the_broker",
     asset="position_updates",
+    config_schema={},
     description="The newest rows against the broker's last complete snapshot and the registry. A "
     "difference that the next drain resolves is no failure: it fails the check after 15 s.",
 )

@@ -1,11 +1,13 @@
 """The YAML file of strategies and their limits; errors name the line and column of the mistake."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
@@ -154,6 +156,29 @@ def load_strategies(
             places[leg.key] = at
             legs.append(leg)
     return legs
+
+
+def as_strategies_file(legs: Iterable[Leg]) -> str:
+    """Return legs as the text of a strategies file, from which `load_strategies` reads the same."""
+    found: dict[str, list[dict[str, object]]] = {}
+    for leg in legs:
+        values = {name: _plain(getattr(leg, name)) for name in LegPart.model_fields}
+        if leg.priority == 1:
+            del values["priority"]
+        known = {name: value for name, value in values.items() if value is not None}
+        found.setdefault(leg.strategy_id, []).append(known)
+    strategies = [{"strategy_id": name, "legs": found[name]} for name in sorted(found)]
+    text: str = yaml.safe_dump(
+        {"strategies": strategies}, sort_keys=False, allow_unicode=True, width=200
+    )
+    return text
+
+
+def _plain(value: object) -> object:
+    """Return a value as YAML writes it."""
+    if isinstance(value, Enum):
+        return value.value
+    return value
 
 
 def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: datetime) -> Leg:

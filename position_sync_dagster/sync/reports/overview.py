@@ -97,6 +97,7 @@ class Overview:
         held: Holdings that the broker reports.
         current_keys: Those whose value was confirmed within the last two refresh intervals, while
             their gateway is connected; none while it is not.
+        oldest_age_s: The age of the oldest price of a holding, in seconds; None if one is unknown.
         money: The money of the holdings: by strategy, in total, by underlying.
     """
 
@@ -105,6 +106,7 @@ class Overview:
     held: int
     current_keys: frozenset[Key]
     money: BookMoney
+    oldest_age_s: float | None = None
 
     @property
     def current(self) -> int:
@@ -242,6 +244,7 @@ class OverviewReader:
                 )
             ),
             money=book.money(),
+            oldest_age_s=book.ages.oldest_s(set().union(*held.values())),
         )
 
 

@@ -99,6 +99,7 @@ COLOURS = 64
 """Number of colours in the file: with so few, it has a third of the size."""
 
 MOST_LINES = 10
+TOTAL = "total"
 MOST_BARS = 40
 
 
@@ -136,12 +137,15 @@ def _draw_profits(axes: "Axes", lines: Sequence[ProfitLine], now: datetime) -> N
 
     known = [line for line in lines if any(value is not None for _, value in line.points)]
     known.sort(key=_reach, reverse=True)
-    for line in known[:MOST_LINES]:
+    totals = [total for total in totals_of(known) if len(known) > 1]
+    for line in [*known[:MOST_LINES], *totals]:
+        is_total = line.strategy_id == TOTAL
         axes.plot(
             date2num([at for at, _ in line.points]),  # type: ignore[no-untyped-call]
             [float("nan") if value is None else value for _, value in line.points],
             label=f"{line.strategy_id} {line.currency}",
-            linewidth=1.2,
+            linewidth=2.0 if is_total else 1.2,
+            color="black" if is_total else None,
             marker="." if len(line.points) < 3 else "",
         )
     left_out = len(known) - MOST_LINES
@@ -157,6 +161,22 @@ def _draw_profits(axes: "Axes", lines: Sequence[ProfitLine], now: datetime) -> N
     else:
         axes.set_xticks([])
         axes.text(0.5, 0.5, "no daily P&L is known", ha="center", transform=axes.transAxes)
+
+
+def totals_of(lines: Sequence[ProfitLine]) -> list[ProfitLine]:
+    """Return the sum of the lines of each currency; a point without a known value is unknown."""
+    sums: dict[str, dict[datetime, list[float | None]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        for at, value in line.points:
+            sums[line.currency][at].append(value)
+    return [
+        ProfitLine(
+            strategy_id=TOTAL,
+            currency=currency,
+            points=tuple((at, add(values)) for at, values in sorted(found.items())),
+        )
+        for currency, found in sorted(sums.items())
+    ]
 
 
 def _reach(line: ProfitLine) -> float:

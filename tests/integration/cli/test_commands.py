@@ -105,6 +105,36 @@ def test_a_leg_without_a_conid_is_added_shown_with_its_problem_and_removed(lake)
     assert registry.get_unresolved() == []
 
 
+def test_exported_legs_are_imported_as_they_were(lake, tmp_path):
+    registry = lake.registry.sync
+    registry.add_many([leg(STREAMED), leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])
+    run("strategies", "add", "--strategy", "ic", "--symbol", "SPX", "--right", "P", "--strike",
+        "6000", "--expiry", "20281215", "--trading-class", "SPXW", "--quantity", "-2",
+        "--priority", "3")  # fmt: skip
+
+    def legs():
+        found = [*registry.get_all_active(), *registry.get_unresolved()]
+        return sorted((one.key, one.quantity, one.priority) for one in found)
+
+    before, file = legs(), tmp_path / "strategies.yaml"
+    assert (
+        run("strategies", "export") == (run("strategies", "export", str(file)), file.read_text())[1]
+    )
+    for strategy, conid in (("s", STREAMED), ("t", SHARED)):
+        run("strategies", "remove", str(conid), "--strategy", strategy)
+    assert legs() != before
+    run("strategies", "import", str(file))
+    assert legs() == before
+    assert run("strategies", "import", str(file)) == "4 legs are active: 0 added, 0 removed.\n"
+
+
+def test_a_conid_is_never_cut(lake, monkeypatch):
+    lake.registry.sync.add_many([leg(STREAMED, "a-strategy-with-a-long-name")])
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert str(STREAMED) in run("strategies", "list")
+
+
 def test_a_list_of_legs_shows_the_state_of_each(lake):
     lake.registry.sync.add_many(leg(c) for c in (STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED))
     lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])

@@ -43,7 +43,7 @@ def test_derived_tables_follow_the_first_materialization_of_the_ledger(
     materialized("position_updates")
     request = tick()
     assert isinstance(request, dg.RunRequest)
-    assert request.tags["position_sync/reason"] == "latest_positions was never derived"
+    assert request.tags["position_sync/reason"] == "never_derived"
 
 
 @pytest.mark.parametrize("source", ["position_updates", "active_strategies"])

@@ -57,7 +57,7 @@ def test_waiting_requests_are_drained_by_one_run_over_the_ledger(tick, own_login
     enqueue(1, 2)
     result = tick()
     assert names(result) == DRAINED_AND_DERIVED
-    assert "pending 2, claimable 2" in result.run_requests[0].tags["position_sync/reason"]
+    assert result.run_requests[0].tags["position_sync/reason"] == "requests_wait"
 
 
 def test_an_empty_queue_is_skipped_with_its_numbers(tick, own_login) -> None:

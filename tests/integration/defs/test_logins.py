@@ -269,7 +269,7 @@ def test_a_login_without_a_stream_is_refreshed_by_a_run_of_its_own(
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     found = drain_tick()
     assert selections(found) == [("position_updates", None), ("position_queue", "west")]
-    assert "pending 2, claimable 1" in found.run_requests[0].tags["position_sync/reason"]
+    assert found.run_requests[0].tags["position_sync/reason"] == "requests_wait"
     instance.add_run(
         dg.DagsterRun(
             job_name="drain_positions",

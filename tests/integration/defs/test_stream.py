@@ -96,11 +96,11 @@ def later(minutes: float, **values: Any) -> StreamReport:
 
 
 MATERIALIZED = [
-    ("Observation", "gateway"),
-    ("Observation", "broker_positions"),
-    ("Observation", "contracts"),
-    ("Observation", "gateway_sessions"),
-    ("Observation", "account_values"),
+    ("Materialization", "gateway"),
+    ("Materialization", "broker_positions"),
+    ("Materialization", "contracts"),
+    ("Materialization", "gateway_sessions"),
+    ("Materialization", "account_values"),
     ("Materialization", "position_queue"),
     ("Materialization", "position_updates"),
 ]

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
@@ -21,6 +22,7 @@ from position_sync_dagster.terminal.board import (
     board,
     changes_between,
     current_text,
+    describe,
 )
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
@@ -111,6 +113,45 @@ def test_before_the_tables_exist_the_addresses_are_there():
 def test_no_leg_is_current_while_the_gateway_is_gone():
     assert current_text(overview()) == "2 of 2 legs"
     assert current_text(overview(BLIND)) == "0 of 2 legs: the gateway is not connected"
+
+
+def test_the_board_says_how_old_the_oldest_price_is():
+    assert current_text(replace(overview(), oldest_age_s=130.0)) == "2 of 2 legs, oldest 2 min"
+
+
+def test_a_stream_that_a_person_paused_is_no_outage():
+    detail = "paused by a person at 2026-03-09 15:00:00 UTC: launch the job to resume"
+    ended = replace(LIVE, session_state="ENDED", blind_since=NOW, lines_in_use=None)
+    before, between = overview(), overview(ended)
+    after = overview(replace(ended, session_detail=detail))
+    assert changes_between(before, between) == ["gateway: ENDED"]
+    assert changes_between(between, after) == [f"gateway: {detail}"]
+    assert changes_between(after, after) == []
+    (line,) = [line for line in screen(after, 140) if line.startswith("gateway")]
+    assert "127.0.0.1:7497: paused by a person" in line
+    assert "ENDED" not in line
+
+
+def test_the_board_shows_the_account_and_why_a_held_leg_has_no_line():
+    account = AccountSummary(
+        account="DU1", timestamp=NOW, net_liquidation=1000.0, currency="USD", daily_pnl=-5.0,
+        values_received_at=NOW, pnl_received_at=NOW,
+    )  # fmt: skip
+    problem = "leg 7 has no market data: not subscribed"
+    status = replace(LIVE, legs_held=21, accounts=(account,), session_detail=problem)
+    text = "\n".join(screen(overview(status), 160, 50))
+    assert "net liquidation 1,000.00 USD" in text
+    assert (
+        f"20 of 100 in use; 1 active held leg without one: {problem}"
+        in dict(describe(status))["lines"]
+    )
+
+
+def test_a_detail_with_its_remedy_is_shown_whole():
+    detail = "No socket. " * 12 + "Start TWS."
+    lines = screen(overview(replace(BLIND, session_detail=detail)), 80)
+    assert "Start TWS." in " ".join(lines)
+    assert len(lines) <= 24
 
 
 def test_after_an_outage_a_leg_is_current_once_it_was_confirmed_again():

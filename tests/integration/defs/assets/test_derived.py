@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
-from position_sync_dagster.defs.assets.strategy_exposure import strategy_exposure
+from position_sync_dagster.defs.assets.strategy_exposure import aligned_table, strategy_exposure
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema import codec
@@ -29,7 +29,7 @@ def rows(settings, spec) -> pl.DataFrame:
 
 def number(result: dg.ExecuteInProcessResult, name: str, key: str) -> float:
     (event,) = result.asset_materializations_for_node(name)
-    return event.metadata[key].value
+    return float(event.metadata[key].value)
 
 
 def test_the_latest_table_holds_the_newest_row_of_each_holding(
@@ -106,8 +106,7 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
         ("a", 2, 2, 200.0, 50.0),
         ("b", 1, 0, None, None),
     ]
-    assert number(result, "strategy_exposure", "legs_without_greeks") == 1
-    assert 59 < number(result, "strategy_exposure", "oldest_value_age_s") < 90
+    assert number(result, "strategy_exposure", "without_greeks") == 1
 
 
 def test_rows_that_no_strategy_names_become_no_objects(
@@ -156,7 +155,7 @@ def test_a_leg_that_is_another_contract_than_its_conid_is_named_and_not_summed(
     assert (rest["strategy_id"], rest["market_value"]) == ("UNATTRIBUTED", 50.0)
     assert (found["legs"], found["market_value"]) == (2, 150.0)
     assert found["mismatches"] == "2: its strike is 5000, not 5100"
-    assert number(result, "strategy_exposure", "legs_without_value") == 1
+    assert number(result, "strategy_exposure", "without_value") == 1
 
 
 def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
@@ -185,6 +184,9 @@ def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
 def test_an_empty_lake_gives_empty_tables(materialize, settings, lake) -> None:
     assert materialize(latest_positions, strategy_exposure).success
     assert rows(settings, LATEST_POSITIONS).is_empty()
+
+
+TABLE = dg.TableMetadataValue
 
 
 def event(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetMaterialization:
@@ -220,31 +222,57 @@ def two_strategies(lake, append_row, seconds_ago) -> None:
     append_row(3, seconds_ago(5), market_value=70.0, currency="EUR", daily_pnl=-3.0)
 
 
+def plain(text: str) -> str:
+    """Return a cell without the spaces that align it."""
+    return text.replace("\u00a0", " ").strip()
+
+
 @pytest.mark.usefixtures("two_strategies")
-def test_the_exposure_page_shows_each_strategy_and_never_adds_currencies(
+def test_the_exposure_page_shows_money_first_and_never_adds_currencies(
     materialize, instance
 ) -> None:
     materialize(strategy_exposure)
     stored = instance.get_latest_materialization_event(dg.AssetKey("strategy_exposure"))
     found = stored.asset_materialization
-    first, second, *totals = records(found, "strategies_table")
-    assert (first["strategy"], first["legs held / of"], first["value"]) == ("a", "2 / 2", 150.0)
-    assert (first["daily P&L"], first["theta"], first["without value"]) == (7.0, None, 1)
-    assert (second["strategy"], second["currency"], second["daily P&L"]) == ("b", "EUR", -3.0)
-    assert 59 < first["oldest price (s)"] < 90
-    totals = {
+    tables = [name for name, value in found.metadata.items() if isinstance(value, TABLE)]
+    assert tables == [
+        "money EUR", "money USD", "risk EUR", "underlyings EUR", "risk USD", "underlyings USD"
+    ]  # fmt: skip
+    assert list(found.metadata)[: len(tables)] == tables
+    assert all(len(found.metadata[name].schema.columns) <= 6 for name in tables)
+    first, total = records(found, "money USD")
+    assert (first["strategy"], plain(first["value USD"])) == ("a", "150*")
+    assert (plain(first["unrealised"]), plain(first["daily"])) == ("-20.0*", "7.0*")
+    assert (plain(first["legs"]), plain(total["legs"])) == ("2", "2")
+    assert 59 <= float(plain(first["age"]).removesuffix(" s")) < 90
+    (second, _) = records(found, "money EUR")
+    assert (second["strategy"], plain(second["daily"])) == ("b", "-3.0")
+    assert records(found, "risk USD")[0]["theta"] == "–"
+    assert "total USD: 1 held legs without a value" in found.metadata["notes"].value
+    plots = {
         name: value.value
         for name, value in found.metadata.items()
-        if name.startswith("total/") and not name.endswith("not_of_all")
+        if isinstance(value, dg.FloatMetadataValue | dg.IntMetadataValue)
     }
-    assert totals == {
-        "total/EUR/value": 70.0,
-        "total/USD/value": 150.0,
-        "total/USD/daily_pnl": 7.0,
-        "total/USD/unrealized_pnl": -20.0,
-        "total/EUR/daily_pnl": -3.0,
-        "total/EUR/unrealized_pnl": 50.0,
+    assert plots == {
+        "daily EUR": -3.0,
+        "value EUR": 70.0,
+        "unrealised EUR": 50.0,
+        "daily USD": 7.0,
+        "value USD": 150.0,
+        "unrealised USD": -20.0,
+        "dagster/row_count": 2,
     }
+
+
+def test_figures_are_aligned_to_the_right_with_separators() -> None:
+    table = aligned_table(
+        {"leg": ["a", "b"]}, {"value": ["-13,844.80", "7.00"]}, {"conid": ["1", "22"]}
+    )
+    assert [record.data for record in table.records] == [
+        {"leg": "a", "value": "-13,844.80", "conid": "1"},
+        {"leg": "b", "value": "\u00a0" * 6 + "7.00", "conid": "22"},
+    ]
 
 
 @pytest.mark.usefixtures("two_strategies")
@@ -253,22 +281,21 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
 ) -> None:
     append_row(9, seconds_ago(5), market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
     found = event(materialize(strategy_exposure), "strategy_exposure")
-    listed = {(row["strategy"], row["currency"]): row for row in records(found, "strategies_table")}
-    assert listed["UNATTRIBUTED", "USD"]["value"] == 1000.0
-    assert listed["total", "USD"]["value"] == 1150.0
-    assert listed["total", "USD"]["daily P&L"] == 6.0
-    assert listed["total", "USD"]["greeks of / options"] == "0 / 1"
-    assert "theta" in listed["total", "USD"]["not of all"]
-    assert "theta" in found.metadata["total/USD/not_of_all"].value
-    assert found.metadata["unattributed"].value == 1
+    listed = {row["strategy"]: row for row in records(found, "money USD")}
+    (rest,) = (row for name, row in listed.items() if name.startswith("UNATTRIBUTED "))
+    assert plain(rest["value USD"]) == "1,000"
+    assert plain(listed["total"]["value USD"]) == "1,150*"
+    assert plain(listed["total"]["daily"]) == "6.0*"
+    assert "total USD: greeks of 0 of 1 options" in found.metadata["notes"].value
+    assert found.metadata["unattributed"].value == "1"
     table = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
     assert table["market_value"].sum() == 1150.0
-    (underlying, _) = records(found, "underlyings_table")
+    (underlying,) = records(found, "underlyings USD")
     assert underlying["underlying"] == "SPY"
 
 
 @pytest.mark.usefixtures("two_strategies")
-def test_the_picture_of_the_day_is_a_small_png_that_events_share_for_a_while(
+def test_the_picture_of_the_day_is_a_small_png_to_which_the_next_events_link(
     materialize, append_row, seconds_ago
 ) -> None:
     first = event(materialize(strategy_exposure), "strategy_exposure")
@@ -283,8 +310,12 @@ def test_the_picture_of_the_day_is_a_small_png_that_events_share_for_a_while(
         )
     append_row(1, seconds_ago(0), market_value=1.0, daily_pnl=100.0)
     second = event(materialize(strategy_exposure), "strategy_exposure")
-    assert png_of(second) == picture
-    assert second.metadata["picture_drawn_at"] == first.metadata["picture_drawn_at"]
+    link = second.metadata["picture"]
+    assert isinstance(link, dg.UrlMetadataValue)
+    assert "/assets/strategy_exposure?view=events&time=" in link.url
+    third = event(materialize(strategy_exposure), "strategy_exposure")
+    assert third.metadata["picture"] == link
+    assert second.metadata["drawn_at"] == first.metadata["drawn_at"]
 
 
 @pytest.mark.usefixtures("two_strategies")
@@ -293,7 +324,7 @@ def test_a_picture_that_is_old_is_drawn_again(materialize, instance) -> None:
         "strategy_exposure",
         metadata={
             "picture": dg.MetadataValue.md("old"),
-            "picture_drawn_at": dg.MetadataValue.timestamp(time.time() - 601),
+            "drawn_at": dg.MetadataValue.timestamp(time.time() - 901),
         },
     )
     instance.report_runless_asset_event(old)
@@ -310,14 +341,25 @@ def test_the_largest_positions_are_listed_by_value_and_by_loss_of_each_currency(
     append_row(22, seconds_ago(9), market_value=None)
     append_row(23, seconds_ago(9), market_value=9e9, position=0.0, unrealized_pnl=-9.0)
     found = event(materialize(latest_positions), "latest_positions")
-    assert [row["conid"] for row in records(found, "largest_by_value")] == [20, *range(12, 2, -1)]
-    assert [row["conid"] for row in records(found, "largest_by_loss")] == [1, 2, 3]
+    assert [row["conid"] for row in records(found, "by value EUR")] == ["20"]
+    listed = records(found, "by value USD")
+    assert [row["conid"] for row in listed] == [str(conid) for conid in range(12, 2, -1)]
+    assert list(listed[0]) == [
+        "leg",
+        "qty",
+        "value USD",
+        "unrealised",
+        "daily",
+        "age",
+        "conid",
+    ]
+    assert [row["conid"] for row in records(found, "by loss USD")] == ["1", "2", "3"]
 
 
-def test_a_count_that_is_always_zero_is_no_plot(materialize, append_row, seconds_ago) -> None:
+def test_a_count_that_is_always_zero_is_not_shown(materialize, append_row, seconds_ago) -> None:
     append_row(1, seconds_ago(9))
     found = event(materialize(latest_positions), "latest_positions")
     assert "without_value" not in found.metadata
     append_row(2, seconds_ago(9), market_value=None)
     found = event(materialize(latest_positions), "latest_positions")
-    assert found.metadata["without_value"].value == 1
+    assert found.metadata["without_value"].value == "1"
