@@ -27,6 +27,20 @@ SETTLED_S = 5.0
 LINES = 100
 
 
+def simulate(book: GeneratedBook) -> tuple["subprocess.Popen[bytes]", dict[str, int]]:
+    """Start a simulator of a book; return it with its ports `port` and `control_port`."""
+    simulator = subprocess.Popen(
+        [
+            PROGRAM, "simulate", "--port", "0", "--control-port", "0",
+            "--book", str(book.book), "--max-lines", str(LINES),
+        ],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert simulator.stdout is not None
+    ports: dict[str, int] = json.loads(simulator.stdout.readline())
+    return simulator, ports
+
+
 class RunningBook(SeenFromOutside):
     """The two programs over one generated book, from their start to `close`."""
 
@@ -37,15 +51,7 @@ class RunningBook(SeenFromOutside):
         self.home = Home.at(folder)
         self.home.prepare()
         self.lake = Lake(self.home.lake)
-        self._simulator = subprocess.Popen(
-            [
-                PROGRAM, "simulate", "--port", "0", "--control-port", "0",
-                "--book", str(book.book), "--max-lines", str(LINES),
-            ],
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert self._simulator.stdout is not None
-        ports = json.loads(self._simulator.stdout.readline())
+        self._simulator, ports = simulate(book)
         self.broker = httpx.Client(
             base_url=f"http://127.0.0.1:{ports['control_port']}", timeout=60, trust_env=False
         )

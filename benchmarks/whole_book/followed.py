@@ -23,7 +23,7 @@ import yaml
 
 from benchmarks.bench import Bench
 from benchmarks.book.generated import GeneratedBook, generate
-from benchmarks.book.running import LINES, PROGRAM
+from benchmarks.book.running import simulate
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.settings import Settings
@@ -77,15 +77,7 @@ class Running:
         self.lake = Lake(folder / "lake")
         self.drained = 0
         self.book = book
-        self._simulator = subprocess.Popen(
-            [
-                PROGRAM, "simulate", "--port", "0", "--control-port", "0",
-                "--book", str(book.book), "--max-lines", str(LINES),
-            ],
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert self._simulator.stdout is not None
-        ports = json.loads(self._simulator.stdout.readline())
+        self._simulator, ports = simulate(book)
         self._control = f"http://127.0.0.1:{ports['control_port']}"
         self.settings = Settings(
             _env_file=None, lake=str(folder / "lake"), gateway_port=ports["port"]

@@ -7,7 +7,6 @@ from typing import Unpack
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -216,13 +215,3 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
         return rows
     accounts = [account for login in settings.logins for account in login.accounts or ()]
     return rows.filter(pl.col("account").is_in(accounts))
-
-
-def all_broker_holdings(lake: Lake, settings: Settings) -> list[BrokerPosition]:
-    """Return the rows of all logins as values."""
-    return [
-        holding
-        for login in settings.logins
-        for holding in lake.broker_positions.read(login.gateway_id)
-        if login.accounts is None or holding.account in login.accounts
-    ]

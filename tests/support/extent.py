@@ -15,12 +15,15 @@ def examples(whole: int) -> int:
 def part_of(names: Iterable[str], wanted: int) -> set[tuple[str, str]]:
     """Return some of the pairs of names, each name as often the first one as the second one.
 
+    Each name is also combined with itself: two writers that do the same are the likeliest pair.
+
     Args:
-        names: What to combine, each also with itself.
-        wanted: How often each of them is the first one; with TESTS=all as often as there are names.
+        names: What to combine.
+        wanted: How many others each of them is combined with at least, itself perhaps among them;
+            with TESTS=all each is.
     """
     places = list(names)
     count = len(places)
     wanted = count if EVERYTHING else min(wanted, count)
-    steps = Random(count).sample(range(count), wanted)
+    steps = {0, *Random(count).sample(range(count), wanted)}
     return {(one, places[(at + step) % count]) for at, one in enumerate(places) for step in steps}

@@ -34,15 +34,38 @@ JITTER = (0.8, 1.2)
 
 @dataclass(slots=True)
 class _Subscription:
-    """The state of one account.
+    """When one subscription is requested, and requested again.
 
     Attributes:
+        backoff: The delays; they double with each request that brings no value.
+        random: Draws their jitter.
         due_at: When it is requested, or requested again unless a message comes before.
         attempts: Requests in a row that brought no value.
     """
 
+    backoff: Backoff
+    random: Random
     due_at: float = -inf
     attempts: int = 0
+
+    def requested(self, now: float) -> None:
+        """Note a request: it is due again after a delay."""
+        self.attempts += 1
+        self.postpone(now)
+
+    def postpone(self, now: float) -> None:
+        """Make it due after the delay of its attempts."""
+        self.due_at = now + self.backoff.delay_s(self.attempts, self.random)
+
+    def expect(self, now: float) -> None:
+        """Make it due after a delay at the latest, unless a message that counts comes before."""
+        before, self.attempts = self.due_at, max(self.attempts, 1)
+        self.postpone(now)
+        self.due_at = min(before, self.due_at)
+
+    def valued(self) -> None:
+        """Note a value: it is due no more."""
+        self.due_at, self.attempts = inf, 0
 
 
 class AccountPnlSubscriptions:
@@ -68,11 +91,11 @@ class AccountPnlSubscriptions:
         silence_s: float,
     ) -> None:
         self._ib = ib
-        self._subscriptions = {account: _Subscription() for account in accounts}
+        backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
+        random = Random()  # noqa: S311 - jitter of a delay
+        self._subscriptions = {account: _Subscription(backoff, random) for account in accounts}
         self._on_pnl = on_pnl
         self._on_refused = on_refused
-        self._backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
-        self._random = Random()  # noqa: S311 - jitter of a delay
         ib.pnlEvent += self._on_message
         ib.errorEvent += self._on_error
 
@@ -88,30 +111,24 @@ class AccountPnlSubscriptions:
     def restored(self) -> None:
         """Expect a message of each account; an account without one is requested again."""
         for one in self._subscriptions.values():
-            one.attempts = max(one.attempts, 1)
-            one.due_at = min(one.due_at, time.monotonic() + self._delay_s(one))
+            one.expect(time.monotonic())
 
     def dropped(self) -> None:
         """Make all of them due: the gateway dropped them (code 1101)."""
-        for account in self._subscriptions:
+        for account, one in self._subscriptions.items():
             forget_account_pnl(self._ib, account)
-            self._subscriptions[account] = _Subscription()
+            one.due_at, one.attempts = -inf, 0
 
     def _request(self, account: str) -> None:
         if account_pnl_request(self._ib, account) is not None:
             self._ib.cancelPnL(account)
         self._ib.reqPnL(account)
-        one = self._subscriptions[account]
-        one.attempts += 1
-        one.due_at = time.monotonic() + self._delay_s(one)
-
-    def _delay_s(self, one: _Subscription) -> float:
-        return self._backoff.delay_s(one.attempts, self._random)
+        self._subscriptions[account].requested(time.monotonic())
 
     def _on_message(self, pnl: PnL) -> None:
         one = self._subscriptions.get(pnl.account)
         if one is not None and not pnl.modelCode:
-            one.due_at, one.attempts = inf, 0
+            one.valued()
             self._on_pnl(pnl)
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
@@ -122,7 +139,7 @@ class AccountPnlSubscriptions:
                 # No cancel: the gateway has forgotten the request, and would answer 300.
                 forget_account_pnl(self._ib, account)
                 one.attempts = max(one.attempts, 1)
-                one.due_at = time.monotonic() + self._delay_s(one)
+                one.postpone(time.monotonic())
                 self._on_refused(account)
 
 
@@ -192,7 +209,8 @@ class PnlSubscriptions:
         self._monotonic = monotonic
         self._backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
         self._random = Random()  # noqa: S311 - jitter of a delay
-        self._wanted: dict[object, tuple[Key, ...]] = {}
+        self._wanted_by: dict[object, tuple[Key, ...]] = {}
+        self._wanted: list[Key] = []
         self._singles: dict[Key, _Single] = {}
         self._by_request: dict[str, _Single] = {}
         self._numbers = self._last_answered = 0
@@ -210,11 +228,11 @@ class PnlSubscriptions:
     @property
     def wanted(self) -> list[Key]:
         """Return the (account, conid) that an owner wants, the most important ones first."""
-        return list(dict.fromkeys(key for keys in self._wanted.values() for key in keys))
+        return self._wanted
 
     def problem(self) -> str | None:
         """Return that the gateway follows fewer holdings than it should; None if it does not."""
-        wanted, given = len(self.wanted), self.limit.given
+        wanted, given = len(self._wanted), self.limit.given
         if given is None or wanted <= self.limit.lines:
             return None
         return (
@@ -231,12 +249,17 @@ class PnlSubscriptions:
             owner: The owner.
             keys: The holdings, the most important ones first.
         """
-        self._wanted[owner] = tuple(keys)
+        listed = tuple(keys)
+        if listed != self._wanted_by.get(owner):
+            self._wanted_by[owner] = listed
+            self._order()
 
     def release(self, owner: object) -> None:
         """Cancel the subscriptions that only this owner wanted."""
-        if self._wanted.pop(owner, None) and self._ib.isConnected():
-            self._end_all_but(self.wanted)
+        found = self._wanted_by.pop(owner, None)
+        self._order()
+        if found and self._ib.isConnected():
+            self._end_all_but(self._wanted)
 
     def step(self) -> None:
         """Cancel what nobody wants any more, and request the holdings that are due."""
@@ -244,17 +267,17 @@ class PnlSubscriptions:
             return
         now = self._monotonic()
         for key in self._book.take_missed() & self._singles.keys():
-            self._expect(self._singles[key], now)
+            self._singles[key].expect(now)
         self._learn(now)
         answered = sum(one.answered for one in self._singles.values())
         self.limit = self.limit.probed(answered, now)
-        wanted = self.wanted[: self.limit.lines]
+        wanted = self._wanted[: self.limit.lines]
         self._end_all_but(wanted)
         if ib_async_internals.unsent_messages(self._ib):
             return
         for key in wanted:
             if key not in self._singles:
-                self._singles[key] = _Single(key=key_of(*key))
+                self._singles[key] = _Single(self._backoff, self._random, key=key_of(*key))
         due = (one for one in map(self._singles.__getitem__, wanted) if one.due_at <= now)
         for one in islice(due, HOLDINGS_AT_ONCE):
             self._request(one, now)
@@ -267,7 +290,7 @@ class PnlSubscriptions:
         now = self._monotonic()
         for key, one in self._singles.items():
             self._book.forget_pnl(key)
-            self._expect(one, now)
+            one.expect(now)
 
     def dropped(self) -> None:
         """Forget all of them: the gateway dropped them (code 1101).
@@ -286,6 +309,10 @@ class PnlSubscriptions:
         """Return whether a message came since the last call."""
         fresh, self._fresh = self._fresh, False
         return fresh
+
+    def _order(self) -> None:
+        """List what all owners want, each holding once."""
+        self._wanted = list(dict.fromkeys(key for some in self._wanted_by.values() for key in some))
 
     def _learn(self, now: float) -> None:
         """Learn the limit: the newest first requests, several in a row, brought no answer."""
@@ -313,16 +340,7 @@ class PnlSubscriptions:
         self._ib.reqPnLSingle(account, "", conid)
         one.request = str(ib_async_internals.pnl_single_request(self._ib, account, conid))
         self._by_request[one.request] = one
-        one.attempts += 1
-        one.due_at = now + self._delay_s(one)
-
-    def _expect(self, one: _Single, now: float) -> None:
-        """Request a holding again unless a message that counts comes before."""
-        one.attempts = max(one.attempts, 1)
-        one.due_at = min(one.due_at, now + self._delay_s(one))
-
-    def _delay_s(self, one: _Single) -> float:
-        return self._backoff.delay_s(one.attempts, self._random)
+        one.requested(now)
 
     def _end_all_but(self, wanted: Iterable[Key]) -> None:
         for key in self._singles.keys() - set(wanted):
@@ -358,15 +376,15 @@ class PnlSubscriptions:
             one.answered = True
             self._last_answered = max(self._last_answered, one.number)
         if self._book.put_pnl(one.key, sent):
-            one.due_at, one.attempts = inf, 0
+            one.valued()
             self._fresh = True
             self._valued.note(one.key, None)
         elif one.due_at == inf:
-            self._expect(one, self._monotonic())
+            one.expect(self._monotonic())
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
         one = self._by_request.get(str(request))
         if one is not None and not is_notice(code):
             self._forget(one)
-            one.due_at = self._monotonic() + self._delay_s(one)
+            one.postpone(self._monotonic())

@@ -273,8 +273,7 @@ class LifecycleTable:
             return change.result
         live = pl.concat([change.kept(before), change.live])
         frame, predicate = self._replacement(live, [part], change)
-        transactions = [Transaction(f"{CHANGE_TRANSACTION} of {part}", handle.version() + 1)]
-        overwrite(handle, frame, predicate, commit_info, transactions)
+        overwrite(handle, frame, predicate, commit_info)
         self._parts[part] = (self.table.cache_key(handle), _files_of(handle, part), live)
         return change.result
 

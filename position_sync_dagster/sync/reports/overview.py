@@ -15,7 +15,6 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import (
     Lake,
-    all_broker_holdings,
     all_broker_rows,
     rows_of_logins,
 )
@@ -144,7 +143,7 @@ def read_book(
         ages = Ages.of(priced.filter(is_of_leg), now)
     else:
         rows = updates_of(latest)
-        holdings = all_broker_holdings(lake, settings)
+        holdings = broker_positions_of(reported)
         ages = Ages.of(priced, now)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live = {

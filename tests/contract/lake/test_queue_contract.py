@@ -171,6 +171,18 @@ async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, c
     assert (again.request_id, again.attempts) == (request_id, 0)
 
 
+async def test_a_request_is_rescued_however_often_it_failed(queue, clock):
+    request_id = await queue.insert(1, "SPY")
+    for attempts in range(3):
+        await queue.claim_batch(lease_s=30)
+        clock.advance(30)
+        assert await queue.rescue() == [request_id]
+        [claimed] = await queue.claim_batch()
+        assert claimed.attempts == attempts
+        await queue.mark_failed(request_id, "no answer")
+        clock.advance(60)
+
+
 async def test_every_claim_draws_a_new_token(queue):
     await queue.insert(1, "SPY")
     [first] = await queue.claim_batch()

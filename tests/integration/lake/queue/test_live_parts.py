@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.lifecycle_table import PART_ROWS
@@ -161,3 +162,27 @@ def test_whatever_changes_another_process_reads_the_rows_that_this_one_knows(
         assert stored.equals(known)
         assert known["request_id"].is_unique().all()
     assert stored["part"].n_unique() > 1
+
+
+def test_a_step_that_ends_one_request_and_changes_one_of_another_part_rewrites_both_parts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lifecycle_table, "PART_ROWS", 2)
+    path = tmp_path / "queue"
+    once_more = RetryPolicy(max_attempts=2, base_delay_s=0.0)
+    queue = PositionQueue(path, fsync=False, retry=once_more).sync
+    queue.initialize()
+    queue.insert_many(QueueRequest(conid, "SPY") for conid in range(1, 7))
+    first, *_, last = [request.request_id for request in queue.claim_batch(6)]
+    queue.mark_failed(first, "no answer")
+    assert [request.request_id for request in queue.claim_batch(6)] == [first]
+    queue.mark_failed_many({first: "no answer", last: "no answer"})
+    stored = PositionQueue(path, fsync=False).sync
+    assert stored.store.snapshot().live["part"].n_unique() == 3
+    for one in (queue, stored):
+        assert one.counts() == {
+            QueueStatus.PENDING: 1,
+            QueueStatus.PROCESSING: 4,
+            QueueStatus.SUCCESS: 0,
+            QueueStatus.FAILED: 1,
+        }

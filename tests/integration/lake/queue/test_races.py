@@ -7,6 +7,9 @@ from pathlib import Path
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.storage import lifecycle_table, writer_lock
+from position_sync_dagster.lake.storage.frames import append
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.lake_processes import Worker, together, workers
@@ -58,6 +61,24 @@ def test_racing_inserts_keep_one_live_request_per_position(place):
     results = together(*(Worker("insert_the_same", place, count=count) for _ in range(4)))
     assert results[0] == results[1] == results[2] == results[3]
     assert lake.queue.sync.counts()[QueueStatus.PENDING] == count
+
+
+def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkeypatch):
+    """Both are appends, which conflict with each other by the name of their transaction alone."""
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.001, 0.001),))
+    one, other = (PositionQueue(tmp_path / "queue", fsync=False).sync for _ in range(2))
+    one.initialize()
+    ids = []
+
+    def after_the_other(*arguments, **more):
+        monkeypatch.setattr(lifecycle_table, "append", append)
+        ids.append(other.insert(1, "SPY"))
+        append(*arguments, **more)
+
+    monkeypatch.setattr(lifecycle_table, "append", after_the_other)
+    ids.append(one.insert(1, "SPY"))
+    assert len(set(ids)) == 1 < len(ids)
+    assert one.counts()[QueueStatus.PENDING] == 1
 
 
 def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):

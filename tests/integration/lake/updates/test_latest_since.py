@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from polars.testing import assert_frame_equal
 
+from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.updates.ledger import STATE
 from tests.support.extent import EVERYTHING
@@ -40,3 +41,24 @@ def test_they_are_those_of_the_whole_ledger(open_ledger, make_update, clock, see
             for ledger in (reader, open_ledger()):
                 found = ledger.latest_since(since)
                 assert_frame_equal(found, whole(open_ledger(), since), check_row_order=False)
+
+
+def test_a_row_that_was_contradicted_does_not_come_back_when_its_file_is_merged(
+    open_ledger, make_update, clock, monkeypatch
+):
+    """It is of another day than the row that contradicted it: the merged file has it alone."""
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", 3)
+    clock.advance(8 * 3600)  # an hour before midnight
+    tomorrow = clock.now + AHEAD
+    open_ledger(lambda: tomorrow).append([make_update(1, position=1.0, timestamp=tomorrow)])
+    reader, soon = open_ledger(), clock.now + AHEAD / 4
+    reader.append([make_update(1, position=2.0)])
+    assert reader.latest()["position"].to_list() == [2.0]
+    clock.now = tomorrow + AHEAD
+    reader.append([make_update(1, position=3.0, timestamp=soon)])  # late, by a right clock
+    for conid in (2, 3):
+        reader.append([make_update(conid, position=9.0)])
+    assert reader.latest()["position"].to_list() == [3.0, 9.0, 9.0]
+    assert maintain(reader.table).compacted == 3
+    for ledger in (reader, open_ledger()):
+        assert ledger.latest()["position"].to_list() == [3.0, 9.0, 9.0]
