@@ -324,6 +324,7 @@ The holdings of each strategy, and their value.
   strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings. Sums
   are over known values; the number of legs left out is beside them, and how many options have
   greeks. Futures count as notional, never as value.
+- **Live:** [the money page](/money) shows these figures as they move, second by second.
 """,
 )
 def strategy_exposure(

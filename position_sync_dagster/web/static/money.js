@@ -85,9 +85,9 @@ function draw() {
   if (!shown.at) return;
   const lost = performance.now() - heardAt > 15000;
   const blind = shown.gateways.filter((one) => one.session_state !== "LIVE");
-  document.body.classList.toggle("aged", lost || blind.length === shown.gateways.length);
+  document.body.classList.toggle("aged", lost || Boolean(shown.trouble) || blind.length === shown.gateways.length);
   const notices = [];
-  if (lost) notices.push(`Nothing was heard from the server for ${duration(since(shown.at))}: every value is from ${clock(shown.at)}.`);
+  if (lost) notices.push(`No new figures for ${duration(since(shown.at))}: every value is from ${clock(shown.at)} or before.`);
   for (const one of blind) {
     const at = one.blind_since;
     const why = one.session_detail ? ` ${one.session_detail}` : "";
@@ -459,7 +459,7 @@ function setTheme(name) {
 // --- The feed ------------------------------------------------------------------------------------
 
 function take(message) {
-  heardAt = performance.now();
+  if ("at" in message.figures) heardAt = performance.now(); // else the values are from before
   sequence = message.sequence;
   Object.assign(shown, message.figures);
   if (message.all) rows.clear();
