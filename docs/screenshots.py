@@ -148,11 +148,14 @@ OPEN_STRATEGY = """
 const done = arguments[0];
 (async () => {
   const grid = document.querySelector('#grid');
-  const view = await grid.getView();
-  const at = (await view.to_json()).findIndex(row => row.__ROW_PATH__[0] === 'iron-condor-1');
-  if (at < 0) return false;
-  for (const deeper of [0, 1, 2]) await view.expand(at + deeper);
-  await grid.resize(true);
+  const [view, plugin] = [await grid.getView(), await grid.getPlugin()];
+  for (const depth of [1, 2, 3]) {
+    const at = plugin.model._ids.findIndex(
+      path => path.length === depth && path[0] === 'iron-condor-1');
+    if (at < 0) return false;
+    await view.expand(at);
+    await grid.resize(true);
+  }
   return true;
 })().then(done, () => done(false));
 """
