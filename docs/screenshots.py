@@ -89,6 +89,7 @@ def main() -> int:
                 time.sleep(LIVE_S)
                 exposure(page)
                 checks(page)
+                money(page)
                 # With the paths that `make demo` shows in a checkout.
                 frame = terminal.frame().replace(str(home), ".demo").replace(f"{ROOT}/", "")
                 frame = frame.replace(f":{demo.ui_port}", ":3000")
@@ -149,6 +150,44 @@ def daily(page: Page) -> None:
     page.button("Missing")
     page.wait_for_text("5 partitions")
     save(page, "daily-positions.png")
+
+
+def money(page: Page) -> None:
+    """Save the money page: dark in a wide window, and light in a narrow one, a leg opened."""
+    for name, size, theme in (
+        ("money", (1440, 900), "dark"),
+        ("money-narrow", (400, 800), "light"),
+    ):
+        page.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False},
+        )
+        page.open("/money", size=size)
+        page.driver.execute_script(
+            "localStorage.clear(); localStorage.setItem('money.theme', arguments[0])", theme
+        )
+        page.driver.refresh()
+        wait_for("the grid has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
+        save(page, f"{name}.png")
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+OPEN_STRATEGY = """
+const done = arguments[0];
+(async () => {
+  const grid = document.querySelector('#grid');
+  const [view, plugin] = [await grid.getView(), await grid.getPlugin()];
+  for (const depth of [1, 2, 3]) {
+    const at = plugin.model._ids.findIndex(
+      path => path.length === depth && path[0] === 'iron-condor-1');
+    if (at < 0) return false;
+    await view.expand(at);
+    await grid.resize(true);
+  }
+  return true;
+})().then(done, () => done(false));
+"""
+"""Opens a strategy down to its legs, once the grid has rows."""
 
 
 def checks(page: Page) -> None:

@@ -23,7 +23,7 @@ import yaml
 
 from benchmarks.bench import Bench
 from benchmarks.book.generated import GeneratedBook, generate
-from benchmarks.book.running import simulate
+from benchmarks.book.running import LINES, simulate
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.settings import Settings

@@ -201,7 +201,8 @@ class LiveOutput(Output):
         Raises:
             StopRequested: The terminal is closed.
         """
-        addresses = [("Dagster UI", ui), ("logs", str(self._log))]
+        page = f"{ui}/money" if "://" in ui else ui
+        addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
         try:
             overview = self._reader.read(utc_now()) if self._lake.exists else None
         except (errors.LakeError, errors.SettingsError) as error:

@@ -151,6 +151,7 @@ def watch(
                     changes,
                     [
                         ("Dagster UI", addresses["ui"] if serving else "starting"),
+                        ("money page", f"{addresses['ui']}/money" if serving else "starting"),
                         ("simulator", f"{addresses['control']}/stats"),
                         ("tables", f"{program} exposure --home {options.home} --watch"),
                         ("logs", addresses["logs"]),

@@ -220,19 +220,19 @@ def _closes(overview: Overview) -> Iterable[dict[str, Any]]:
 
 
 def _breaks(breaks: Iterable[Break], now: datetime) -> Iterable[dict[str, Any]]:
-    """Yield the breaks that are open, and those that were resolved today, by their time."""
-    today, resolved = now.astimezone(UTC).date(), defaultdict(list)
+    """Yield the breaks that are open, and those of today, one event for each time and state."""
+    found: dict[tuple[datetime, str], list[Break]] = defaultdict(list)
     for one in breaks:
-        text = f"{one.symbol} {one.type}: {one.detail}"
-        if one.resolved_at is None:
-            at = one.confirmed_at or one.opened_at
-            text = f"break {one.state}: {text}"
-            yield {"at": at, "kind": "break", "text": text, "run_id": one.run_id}
-        elif one.resolved_at.astimezone(UTC).date() == today:
-            resolved[one.resolved_at].append(text)
-    for at, texts in resolved.items():
-        more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
-        yield {"at": at, "kind": "resolved", "text": f"break RESOLVED: {texts[0]}{more}"}
+        at = one.resolved_at or one.confirmed_at or one.opened_at
+        if one.resolved_at is None or at.astimezone(UTC).date() == now.astimezone(UTC).date():
+            found[at, one.state].append(one)
+    for (at, state), (first, *others) in found.items():
+        more = f" and {len(others)} more" if others else ""
+        yield {
+            "at": at,
+            "kind": "break" if first.resolved_at is None else "resolved",
+            "text": f"break {state}: {first.symbol} {first.type}: {first.detail}{more}",
+        }
 
 
 def plain(value: Any) -> Any:

@@ -1,9 +1,14 @@
 """One running demo in headless Chromium: what a person sees there, and what a click does."""
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 
 from position_sync_dagster.demo.programs import RECORDED, SESSIONS
@@ -20,7 +25,7 @@ from tests.support.browser import (
     is_installed,
     open_page,
 )
-from tests.support.demo_program import STREAMED, Demo, wait_for
+from tests.support.demo_program import ACCOUNT, LEGS, STREAMED, Demo, command, wait_for
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -38,6 +43,9 @@ MATERIALIZED = {
 """The assets of each group that are green soon after the start."""
 
 PATH = LINEAGE.format(group="path")
+
+ROOT = Path(__file__).parents[2]
+STREAMED_CONID = 911000001
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +116,108 @@ def test_the_exposure_page_shows_the_money_of_each_strategy_and_a_picture(demo, 
         page.driver.get(page.driver.find_element(By.XPATH, link).get_attribute("href"))
     page.click("//*[text()='[Show Markdown]']")
     wait_for("a picture is drawn", lambda: page.largest_picture() >= (600, 300))
+
+
+ROWS_OF_GRID = """
+const done = arguments[0];
+document.querySelector('#grid').getView()
+  .then(view => view.to_json()).then(done, error => done(String(error)));
+"""
+FOREIGN = """
+return performance.getEntriesByType('resource').map(one => one.name)
+  .filter(one => !one.startsWith(location.origin) && !/^(blob|data):/.test(one));
+"""
+AGED = "return document.body.classList.contains('aged')"
+IMAGES = (
+    "return document.querySelectorAll('#strategies img, #grid img').length + document.images.length"
+)
+MARKUP = "<img src=x onerror=document.title='taken'>"
+
+
+def grid(page: Page) -> list[dict[str, Any]]:
+    """Return the rows of the grid; none while it is not there."""
+    with suppress(WebDriverException):
+        found = page.driver.execute_async_script(ROWS_OF_GRID)
+        return found if isinstance(found, list) else []
+    return []
+
+
+def of_strategies(page: Page, name: str) -> dict[str, float | None]:
+    """Return a column of the grid, rounded, by strategy."""
+    return {
+        row["__ROW_PATH__"][0]: None if row[name] is None else round(row[name], 1)
+        for row in grid(page)
+        if len(row["__ROW_PATH__"]) == 1
+    }
+
+
+def in_tables(demo: Demo, name: str) -> dict[str, float | None]:
+    """Return a sum of the tables, rounded, by strategy; what no strategy has moves on."""
+    found = json.loads(command("exposure", "--json", "--home", str(demo.home), cwd=ROOT).stdout)
+    return {
+        row["name"]: None if row[name] is None else round(row[name], 1)
+        for row in found["strategies"]
+    }
+
+
+@pytest.fixture
+def money(demo: Demo, page: Page) -> Page:
+    page.open("/money", size=(1440, 900))
+    wait_for("the grid has rows", lambda: len(of_strategies(page, "value")) > 8)
+    return page
+
+
+def test_the_money_page_shows_the_figures_of_the_tables_and_asks_no_other_host(demo, money):
+    demo.post("freeze")
+    for column, name in (("value", "value"), ("unrealised", "unrealized_pnl")):
+        wait_for(
+            f"{column} is that of the tables",
+            lambda c=column, n=name: in_tables(demo, n).items() <= of_strategies(money, c).items(),
+        )
+    demo.post("freeze", frozen=False)
+    before = of_strategies(money, "value")
+    wait_for("it moves on", lambda: of_strategies(money, "value") != before)
+    assert money.driver.execute_script(FOREIGN) == []
+    problems = [one for one in money.driver.get_log("browser") if one["level"] == "SEVERE"]
+    assert problems == []
+
+
+def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
+    money.button("Legs")
+
+    def sorted_legs() -> bool:
+        values = [row["today"] for row in grid(money) if row["__ROW_PATH__"]]
+        return len(values) == LEGS and values == sorted(values)
+
+    wait_for("all legs, the worst first", sorted_legs)
+    money.click("//*[@id='strategies']//td[starts-with(., 'iron-condor-1')]")
+    wait_for("the legs of one strategy", lambda: len(grid(money)) == 1 + 4)
+    money.driver.refresh()
+    wait_for("the same after a reload", lambda: len(grid(money)) == 1 + 4)
+    money.button("Reset")
+    wait_for("all strategies", lambda: len(of_strategies(money, "value")) > 8)
+
+
+def test_a_fill_is_on_the_money_page_and_an_outage_greys_it(demo, money):
+    demo.post("fill", account=ACCOUNT, conid=STREAMED_CONID, quantity=1)
+    money.wait_for_text("fill: ")
+    demo.post("connectivity", state="lost")
+    wait_for("it is grey", lambda: money.driver.execute_script(AGED))
+    money.wait_for_text("BLIND since")
+    demo.post("connectivity", state="restored_data_kept")
+    wait_for("it is not grey", lambda: not money.driver.execute_script(AGED))
+    demo.post("fill", account=ACCOUNT, conid=STREAMED_CONID, quantity=-1)
+
+
+def test_a_strategy_named_as_markup_is_text(demo, money):
+    leg = [str(STREAMED_CONID), "--strategy", MARKUP, "--home", str(demo.home)]
+    shape = ["--symbol", "SPY", "--right", "PUT", "--strike", "575", "--expiry", "20281215"]
+    assert command("strategies", "add", *leg, *shape, cwd=ROOT).returncode == 0
+    wait_for("its name is shown", lambda: MARKUP in of_strategies(money, "value"))
+    money.wait_for_text(MARKUP)
+    assert money.driver.execute_script(IMAGES) == 0
+    assert money.driver.title == "Money"
+    assert command("strategies", "remove", *leg, cwd=ROOT).returncode == 0
 
 
 def test_the_stream_is_terminated_and_resumed(demo, page):

@@ -168,6 +168,7 @@ def open_page(ui_port: int) -> Iterator[Page]:
     options = Options()
     options.binary_location = CHROMIUM or ""
     options.page_load_strategy = "eager"
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
         for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
             options.add_argument(argument)

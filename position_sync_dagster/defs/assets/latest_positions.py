@@ -45,6 +45,8 @@ the stream has materialized the ledger; the table is replaced whole.
 How to read it: one row per account and contract, with the columns of position_updates, and
 when its price arrived or the broker last confirmed it. PositionUpdatesTable.latest() returns
 the rows as they are now.
+
+Live: [the money page](/money) shows these figures as they move, second by second.
 """,
 )
 def latest_positions(

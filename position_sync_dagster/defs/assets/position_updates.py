@@ -46,6 +46,8 @@ unknown value is null, never zero.
 Events: each row is counted in exactly one of them, as stream/rows or as drain/rows. The
 stream observes once a minute, and materializes when its state changes and each quarter of an
 hour; each drain materializes.
+
+Live: [the money page](/money) shows these figures as they move, second by second.
 """,
 )
 def position_updates(

@@ -371,6 +371,8 @@ How to read it: one row per strategy, account, currency and class of asset, and 
 strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings. Sums
 are over known values; the number of legs left out is beside them, and how many options have
 greeks. Futures count as notional, never as value.
+
+Live: [the money page](/money) shows these figures as they move, second by second.
 """,
 )
 def strategy_exposure(

@@ -5,11 +5,14 @@ const byId = (id) => document.getElementById(id);
 const shown = {}; // the newest figures, by name
 const rows = new Map(); // key -> part of a holding
 let sequence = 0;
-let heardAt = 0; // performance.now() of the newest figures
+let clockAt = 0; // the time of the server at its last answer, and performance.now() of that moment
+let clockRead = 0;
 let grid = null;
 
 // --- Texts ---------------------------------------------------------------------------------------
 
+const LOST_MS = 15000; // figures that are older are grey
+const GAP_MS = 300000;
 const DASH = "–";
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const fine = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
@@ -29,7 +32,7 @@ function duration(seconds) {
 }
 
 const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
-const now = () => shown.at + (performance.now() - heardAt); // by the clock of the server
+const now = () => clockAt + (performance.now() - clockRead); // by the clock of the server
 const since = (at) => (at === null || at === undefined ? null : (now() - at) / 1000);
 const older = (age) => (age === null ? null : age + (now() - shown.at) / 1000);
 
@@ -83,11 +86,11 @@ const unit = (one) => (new Set(shown.totals.map((t) => t.currency)).size > 1 ? `
 
 function draw() {
   if (!shown.at) return;
-  const lost = performance.now() - heardAt > 15000;
+  const lost = now() - shown.at > LOST_MS;
   const blind = shown.gateways.filter((one) => one.session_state !== "LIVE");
-  document.body.classList.toggle("aged", lost || blind.length === shown.gateways.length);
+  document.body.classList.toggle("aged", lost || Boolean(shown.trouble) || blind.length === shown.gateways.length);
   const notices = [];
-  if (lost) notices.push(`Nothing was heard from the server for ${duration(since(shown.at))}: every value is from ${clock(shown.at)}.`);
+  if (lost) notices.push(`No new figures for ${duration(since(shown.at))}: every value is from ${clock(shown.at)} or before.`);
   for (const one of blind) {
     const at = one.blind_since;
     const why = one.session_detail ? ` ${one.session_detail}` : "";
@@ -234,7 +237,12 @@ function drawCurves() {
     add("text", { x: left, y: height - 2 }, clock(first).slice(0, 5));
     add("text", { x: width - 4, y: height - 2, class: "end" }, clock(last).slice(0, 5));
     curves.forEach((one, n) => {
-      const path = one.points.filter(([, v]) => v !== null).map(([at, v], i) => `${i ? "L" : "M"}${x(at)} ${y(v)}`);
+      let before = -Infinity; // no line over hours of which nothing is known
+      const path = one.points.filter(([, v]) => v !== null).map(([at, v]) => {
+        const on = at - before < Math.max(GAP_MS, (last - first) / 12);
+        before = at;
+        return `${on ? "L" : "M"}${x(at)} ${y(v)}`;
+      });
       const line = add("path", { d: path.join(""), class: one.is_account ? "account" : `curve curve${n % 8}` });
       const name = document.createElementNS("http://www.w3.org/2000/svg", "title");
       name.textContent = `${one.name} ${one.currency ?? ""}`;
@@ -459,7 +467,6 @@ function setTheme(name) {
 // --- The feed ------------------------------------------------------------------------------------
 
 function take(message) {
-  heardAt = performance.now();
   sequence = message.sequence;
   Object.assign(shown, message.figures);
   if (message.all) rows.clear();
@@ -483,6 +490,8 @@ async function follow() {
   for (;;) {
     try {
       const answer = await fetch(`money/data?after=${sequence}`, { signal: AbortSignal.timeout(30000) });
+      clockAt = Number(answer.headers.get("server-time")) || clockAt;
+      clockRead = performance.now();
       if (answer.status === 200) take(await answer.json());
       else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
       if (!grid && rows.size) await openGrid();

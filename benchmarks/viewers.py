@@ -1,0 +1,77 @@
+"""What the money page costs: processor time and memory of its server with 0, 1 and 20 viewers.
+
+Run beside a demo: `python -m benchmarks.viewers --home .demo`. It starts `position-sync money` for
+the demo's tables, and viewers that ask for figures as the browser does.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.support.demo_program import PROGRAM
+from tests.support.ports import free_port
+
+VIEWERS = (0, 1, 20)
+
+
+async def watch(client: httpx.AsyncClient, until: float, seen: list[float]) -> None:
+    """Ask as a browser does, and note when each answer came and how many bytes it had."""
+    sequence = 0
+    while time.monotonic() < until:
+        answer = await client.get("/money/data", params={"after": sequence})
+        if answer.status_code == 200:
+            sequence = answer.json()["sequence"]
+            seen.append(float(answer.num_bytes_downloaded))
+
+
+async def measure(server: psutil.Process, address: str, viewers: int, seconds: float) -> str:
+    seen: list[float] = []
+    async with httpx.AsyncClient(base_url=address, timeout=60, trust_env=False) as client:
+        if viewers:  # what is imported first is not part of the share
+            await client.get("/money/data")
+        before, began = server.cpu_times(), time.monotonic()
+        until = began + seconds
+        await asyncio.gather(*(watch(client, until, seen) for _ in range(viewers)))
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
+    took, after = time.monotonic() - began, server.cpu_times()
+    share = (after.user + after.system - before.user - before.system) / took
+    memory = server.memory_info().rss / 1e6
+    rate = len(seen) / took / viewers if viewers else 0.0
+    size = sum(seen) / len(seen) / 1000 if seen else 0.0
+    return f"| {viewers} | {share:.1%} | {memory:.0f} MB | {rate:.2f} | {size:.1f} kB |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    options = parser.parse_args()
+    port = free_port()
+    command = [PROGRAM, "money", "--home", str(options.home), "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None:
+                try:
+                    httpx.get(f"{address}/money", trust_env=False)
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.2)
+            server = psutil.Process(process.pid)
+            print("| viewers | share of a core | memory | answers a second each | size |")
+            print("|---|---|---|---|---|")
+            for viewers in VIEWERS:
+                print(asyncio.run(measure(server, address, viewers, options.seconds)), flush=True)
+        finally:
+            process.terminate()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The figures of the money page, over real tables with a real stream."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.web.page_figures import COLUMNS, PageFigures, plain
+from tests.support.empty_lakes import put_tables
+from tests.support.legs import leg
+
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    put_tables(tmp_path / "lake")
+    return Settings(lake=str(tmp_path / "lake"), gateway_id="gate")
+
+
+@pytest.fixture
+def lake(settings) -> Lake:
+    return Lake.of(settings)
+
+
+def row(conid: int, **values: object) -> PositionUpdate:
+    now = datetime.now(UTC)
+    usual = {
+        "conid": conid, "symbol": "SPY", "right": Right.PUT, "position": -2.0, "strike": 575.0,
+        "market_price": 1.5, "market_value": -300.0, "average_cost": 100.0, "unrealized_pnl": 5.0,
+        "daily_pnl": -7.0, "timestamp": now, "account": "U1", "expiry": now.date(),
+        "gateway_id": "gate", "update_id": f"row-{conid}",
+    }  # fmt: skip
+    return PositionUpdate(**usual | values)
+
+
+def named(rows: dict[str, list[object]]) -> list[dict[str, object]]:
+    return [dict(zip(COLUMNS, values, strict=True)) for values in rows.values()]
+
+
+def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
+    lake.registry.sync.add_many([leg(1, "a", quantity=-1.0), leg(2, MARKUP)])
+    lake.updates.sync.append([row(1), row(2, delta=-0.5), row(3, market_value=None, note="none")])
+    rows, figures = PageFigures(settings).read(utc_now())
+    parts = named(rows)
+    assert {(one["strategy"], one["conid"]) for one in parts} == {
+        ("a", 1), ("UNATTRIBUTED", 1), (MARKUP, 2), ("UNATTRIBUTED", 3),
+    }  # fmt: skip
+    for column, name in (("market_value", "value"), ("daily_pnl", "daily_pnl")):
+        for strategy in figures["strategies"]:
+            known = [one[column] for one in parts if one["strategy"] == strategy["name"]]
+            assert sum(value or 0.0 for value in known) == pytest.approx(strategy[name])
+    [total] = figures["totals"]
+    assert (total["value"], total["partial"]) == (-600.0, ["value", *PARTIAL])
+    [unknown] = [one for one in parts if one["conid"] == 3]
+    assert (unknown["market_value"], unknown["unvalued"], unknown["delta"]) == (None, 1, None)
+    [expiry] = figures["expiries"]
+    assert (expiry["days"], expiry["holdings"]) == (0, 3)
+    assert json.loads(json.dumps([rows, figures], allow_nan=False))
+
+
+PARTIAL = ["dollar_delta", "gamma_1pct", "theta", "vega"]
+
+
+def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake, settings):
+    at = datetime.now(UTC) - timedelta(minutes=3)
+    lake.updates.sync.append([row(1, timestamp=at, value_time=at)])
+    rows, figures = PageFigures(settings).read(utc_now())
+    [part] = named(rows)
+    assert part["current"] is False
+    assert part["priced_at"] == int(at.timestamp() * 1000)
+    assert figures["gateways"][0]["session_state"] is None
+    assert figures["current"] == 0
+
+
+def test_a_holding_that_was_closed_today_is_an_event_and_no_part(lake, settings):
+    lake.updates.sync.append([row(1)])
+    figures = PageFigures(settings)
+    assert len(figures.read(utc_now())[0]) == 1
+    lake.updates.sync.append([row(1, position=0.0, realized_pnl=12.0, update_id="closed")])
+    rows, shown = figures.read(utc_now())
+    assert rows == {}
+    assert [(one["kind"], one["amount"]) for one in shown["events"]] == [("close", 12.0)]
+
+
+async def test_a_fill_and_an_outage_are_seen(simulate, lake, settings, eventually):
+    async with simulate() as sim:
+        live = settings.model_copy(update={"gateway_port": sim.port, "flush_interval_s": 0.05})
+        stop = asyncio.Event()
+        task = asyncio.create_task(
+            stream(lake, live, run_id="run-1", stop=stop, report=lambda _: None)
+        )
+        figures = PageFigures(live)
+
+        def seen(kind: str) -> list[dict[str, object]]:
+            return [one for one in figures.read(utc_now())[1]["events"] if one["kind"] == kind]
+
+        await eventually(lambda: figures.read(utc_now())[1]["held"] == 9)
+        sim.connectivity("lost")
+        await eventually(lambda: any("BLIND" in str(one["text"]) for one in seen("change")))
+        assert figures.read(utc_now())[1]["gateways"][0]["session_state"] == "BLIND"
+        stop.set()
+        await task
+
+
+def test_what_json_cannot_say_is_unknown_and_texts_have_no_control_characters():
+    assert plain([float("nan"), float("inf"), 1.5, None]) == [None, None, 1.5, None]
+    assert plain({"a\x1b": "b\u202e"}) == {"a\\x1b": "b\\u202e"}

@@ -1,0 +1,217 @@
+"""The routes of the money page: who may read them, what a viewer gets, and what nobody can do."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from ib_gateway_simulator.loopback_guard import LoopbackGuard
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.web import money_page
+from position_sync_dagster.web.money_page import VERSION, Feed, money_routes, next_state
+from tests.support.demo_program import wait_for
+from tests.support.ports import free_port
+
+LEG = "SPY 575P"
+
+
+class FewFigures:
+    """Figures of a few parts, of which one moves with each read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.error: LakeError | None = None
+
+    def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        rows = {"still": ["still", LEG, 1.0], "moving": ["moving", "b", float(self.reads)]}
+        if self.reads == 1:
+            rows["closed"] = ["closed", "c", 3.0]
+        return rows, {"at": self.reads, "attention": []}
+
+
+@pytest.fixture
+def figures() -> FewFigures:
+    return FewFigures()
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch):
+    monkeypatch.setattr(money_page, "PERIOD_S", 0.01)
+    monkeypatch.setattr(money_page, "WAIT_S", 0.2)
+
+
+@pytest.fixture
+def app(figures) -> Starlette:
+    routes = money_routes(dagster=False, open_figures=lambda: figures)
+    return Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
+
+
+PATHS = sorted(route.path for route in money_routes() if isinstance(route, Route))
+
+
+@pytest.fixture
+def client(app) -> Iterator[httpx.Client]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for("it serves", lambda: server.started)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
+
+
+def test_the_page_and_its_files_are_served_compressed_and_its_bundle_is_cached(client):
+    page = client.get("/money")
+    assert page.status_code == 200
+    assert f'data-perspective="{VERSION}"' in page.text
+    bundle = client.get(f"/money/{VERSION}/perspective.js")
+    assert bundle.headers["content-encoding"] == "gzip"
+    assert int(bundle.headers["content-length"]) < len(bundle.content)
+    assert "immutable" in bundle.headers["cache-control"]
+    plain = client.get("/money/money.js", headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.text == client.get("/money/money.js").text
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_other_site_can_be_loaded_from_or_frame_the_page(client, path):
+    headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "http" not in policy
+    assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
+    assert "'unsafe-eval'" not in policy
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"host": "pages.example:3000"}, 400), ({"origin": "http://pages.example"}, 403)],
+)
+def test_a_foreign_page_reads_no_byte(client, figures, path, headers, status):
+    answer = client.get(path, headers=headers)
+    assert answer.status_code == status
+    assert LEG not in answer.text
+    assert len(answer.content) < 100
+    assert figures.reads == 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_nobody_can_write(client, figures, path, method):
+    answer = client.request(method, path, content=b'{"table": "legs", "clear": true}')
+    assert answer.status_code == 405
+    assert figures.reads == 0
+
+
+@pytest.mark.parametrize("path", ["/money", "/money/data", "/money/ws"])
+def test_there_is_no_connection_to_send_messages_over(client, path):
+    upgrade = {"connection": "Upgrade", "upgrade": "websocket"}
+    key = {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version": "13"}
+    assert client.get(path, headers=upgrade | key).status_code in (403, 404)
+
+
+def test_a_viewer_who_stops_reading_delays_nobody(client, figures):
+    port = client.base_url.port or 0
+    with ExitStack() as stack:
+        for _ in range(20):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            request = f"GET /money/{VERSION}/perspective.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            silent.sendall(request.encode() * 50)
+        sequence, seen = 0, figures.reads
+        while figures.reads < seen + 5:
+            answer = client.get("/money/data", params={"after": sequence})
+            sequence = answer.json()["sequence"] if answer.content else sequence
+
+
+def test_a_viewer_gets_everything_first_and_then_what_changed(client):
+    first = client.get("/money/data").json()
+    assert first["all"] is True
+    assert [row[0] for row in first["rows"]] == ["still", "moving", "closed"]
+    assert first["figures"]["dagster"] is False
+
+
+def test_a_state_has_what_a_viewer_of_the_state_before_does_not_know():
+    before = next_state(None, 7, {"a": ["a", 1], "b": ["b", 1], "c": ["c", 1]}, {"x": 1, "y": 1})
+    state = next_state(before, 8, {"a": ["a", 1], "b": ["b", 2]}, {"x": 1, "y": 2})
+    assert unpacked(state.changed) == {
+        "sequence": 8, "rows": [["b", 2]], "figures": {"y": 2}, "gone": ["c"],
+    }  # fmt: skip
+    assert unpacked(state.whole) == {
+        "sequence": 8, "rows": [["a", 1], ["b", 2]], "figures": {"x": 1, "y": 2}, "all": True,
+    }  # fmt: skip
+
+
+def unpacked(content: bytes) -> Any:
+    return httpx.Response(200, headers={"content-encoding": "gzip"}, content=content).json()
+
+
+async def test_all_viewers_of_a_state_get_the_same_bytes_and_an_old_one_gets_everything(figures):
+    feed = Feed(lambda: figures, {})
+    first = unpacked(await feed.after(0) or b"")
+    assert first["all"]
+    newer = await asyncio.gather(*(feed.after(first["sequence"]) for _ in range(20)))
+    assert len({id(one) for one in newer}) == 1
+    assert unpacked(newer[0] or b"")["gone"] == ["closed"]
+    assert unpacked(await feed.after(first["sequence"] - 50) or b"")["all"]
+
+
+async def test_the_reading_ends_when_nobody_asks_any_more(figures, eventually):
+    feed = Feed(lambda: figures, {})
+    assert await feed.after(0)
+    await eventually(lambda: feed._task is not None and feed._task.done())
+    reads = figures.reads
+    assert unpacked(await feed.after(0) or b"")["all"]
+    assert figures.reads > reads
+
+
+async def test_an_error_of_the_tables_is_shown_with_the_values_from_before(figures):
+    feed = Feed(lambda: figures, {})
+    first = unpacked(await feed.after(0) or b"")
+    figures.error = LakeError("The store does not answer.", remedy="Look at it.")
+    sequence, found = first["sequence"], first
+    while not found["figures"].get("trouble"):
+        found = unpacked(await feed.after(sequence) or b"")
+        sequence = found["sequence"]
+    assert found["figures"] == {"trouble": "The store does not answer. Look at it."}
+    whole = unpacked(await feed.after(0) or b"")
+    assert [row[0] for row in whole["rows"]][:2] == ["still", "moving"]
+    assert whole["figures"]["at"] <= figures.reads  # the time of the values, not of the error
+
+
+def test_a_viewer_too_many_is_refused(client, monkeypatch):
+    monkeypatch.setattr(money_page, "MOST_VIEWERS", 0)
+    assert client.get("/money/data").status_code == 503
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1" * 17, ""])
+def test_a_state_that_is_no_number_is_refused(client, after):
+    assert client.get("/money/data", params={"after": after}).status_code == 400
+
+
+def test_the_server_imports_neither_the_engine_nor_the_lake_before_somebody_looks():
+    code = (
+        "import sys, position_sync_dagster.web.money_page as page; page.money_routes();"
+        "print({'perspective', 'polars', 'deltalake'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
