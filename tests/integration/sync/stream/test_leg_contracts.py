@@ -31,7 +31,7 @@ async def test_a_leg_that_nobody_holds_is_compared_too(stream_legs, lake, leg, e
         await lake.registry.add_active(**leg(UNHELD, right="P"))
         await eventually(lambda: streamer.detail)
         assert "its right is CALL, not PUT" in streamer.detail
-        assert UNHELD in lake.contracts.get([UNHELD])
+        await eventually(lambda: UNHELD in lake.contracts.get([UNHELD]))
 
 
 async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):

@@ -254,3 +254,31 @@ async def test_stored_details_that_contradict_a_row_are_fetched_again(clock, ste
     cache.compare_rows([row])
     [difference] = cache.mismatches
     assert "its symbol is NEW, not SPX" in difference
+
+
+async def test_details_that_the_gateway_did_not_give_are_requested_again_after_a_while(
+    clock, steps
+):
+    cache, gateway = ContractCache(Table(), clock=clock), Gateway(clock, knows=False)
+    cache.want([1])
+    await steps(cache, gateway, 3)
+    assert gateway.asked == [[1]]
+    clock.advance(61)
+    cache.want([1])
+    await steps(cache, gateway, 3)
+    assert gateway.asked == [[1], [1]]
+    clock.advance(61)  # the wait doubles
+    cache.want([1])
+    await steps(cache, gateway, 3)
+    assert gateway.asked == [[1], [1]]
+
+
+async def test_contracts_are_looked_up_without_a_request_and_not_kept(clock, steps):
+    table = Table(contract_details(1, seen_at=clock.now))
+    cache, gateway = ContractCache(table, clock=clock), Gateway(clock)
+    await cache.load([])
+    assert (await cache.look_up([1, 2])).keys() == {1}
+    assert cache.known(1) is None
+    assert (await cache.keep([1, 2])).keys() == {1}
+    assert cache.known(1) is not None
+    assert gateway.asked == []
