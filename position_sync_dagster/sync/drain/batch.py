@@ -70,7 +70,8 @@ def plan_batch(
     """Decide about each request of a batch.
 
     A holding needs no new row if its newest row in the ledger has the same values, or is from the
-    stream and newer than the view. That row then answers the request.
+    stream and newer than the view. That row then answers the request; so does the row that an
+    earlier request of the batch needs.
 
     The update_id of a row is derived from its request and its holding, so that a batch that is
     written again after a crash is recognized. It sorts by the time of the request.
@@ -85,6 +86,7 @@ def plan_batch(
         keep: A row that is older than this is written again, even with the same values.
     """
     rows: list[PositionUpdate] = []
+    planned: dict[Key, PositionUpdate] = {}
     answers: dict[str, Answer] = {}
     ids: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
     for request in batch:
@@ -97,11 +99,12 @@ def plan_batch(
                 batch_id=batch_id,
                 update_id=content_id(request.created_at, request.request_id, *holding.key),
             )
-            known = newest.get(holding.key)
+            known = planned.get(holding.key) or newest.get(holding.key)
             if known is not None and _answers(known, row, view, now, keep):
                 row = known
             else:
                 rows.append(row)
+                planned[holding.key] = row
             confirmed = confirmed_time(row, holding, now)
             answer = Answer(update_id=row.update_id, confirmed_at=confirmed)
             answers.setdefault(request.request_id, answer)

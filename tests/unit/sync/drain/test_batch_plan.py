@@ -146,3 +146,10 @@ def test_a_row_that_the_stream_wrote_after_it_published_answers_the_request():
     another = replace(view, captured={"another": NOW - timedelta(minutes=3)})
     assert len(plan([request(1, "A")], later, newest=row).rows) == 1
     assert len(plan([request(1, "A")], another, newest=row).rows) == 1
+
+
+def test_two_requests_of_one_holding_in_a_batch_need_one_row():
+    done = plan([request(1, "A", "first"), request(1, "A", "second")])
+    assert [row.request_id for row in done.rows] == ["first"]
+    assert done.valued == ("first", "second")
+    assert done.answers["first"] == done.answers["second"]
