@@ -49,7 +49,7 @@ class _Subscription:
     attempts: int = 0
 
     def requested(self, now: float) -> None:
-        """Note a request: it is due again after a delay."""
+        """Record a request: it is due again after a delay."""
         self.attempts += 1
         self.postpone(now)
 
@@ -64,7 +64,7 @@ class _Subscription:
         self.due_at = min(before, self.due_at)
 
     def valued(self) -> None:
-        """Note a value: it is due no more."""
+        """Record a value: it is due no more."""
         self.due_at, self.attempts = inf, 0
 
 
