@@ -62,7 +62,6 @@ def plan_batch(
     view: BrokerView,
     newest: Mapping[Key, PositionUpdate],
     *,
-    batch_id: str,
     now: datetime,
     provenance: Provenance,
     keep: timedelta,
@@ -80,7 +79,6 @@ def plan_batch(
         batch: The requests.
         view: What the broker reports.
         newest: The newest row of each holding, as far as it is known.
-        batch_id: Written into the rows.
         now: The time of the rows.
         provenance: The writer of the rows.
         keep: A row that is older than this is written again, even with the same values.
@@ -96,7 +94,6 @@ def plan_batch(
             row = replace(
                 from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
                 request_id=request.request_id,
-                batch_id=batch_id,
                 update_id=content_id(request.created_at, request.request_id, *holding.key),
             )
             known = planned.get(holding.key) or newest.get(holding.key)
@@ -272,7 +269,6 @@ class BatchProcessor:
                 batch,
                 await self._values.view(conids),
                 newest.rows,
-                batch_id=batch_id,
                 now=now,
                 provenance=self._provenance,
                 keep=self._keep,

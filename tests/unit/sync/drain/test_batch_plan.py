@@ -45,9 +45,9 @@ def test_an_absent_holding_is_not_held_only_if_the_view_is_complete():
     assert match_holdings(request(1, "C"), PARTIAL).outcome is Outcome.NOT_COVERED
 
 
-def plan(batch, view=COMPLETE, batch_id="b", newest=None, now=NOW):
+def plan(batch, view=COMPLETE, newest=None, now=NOW):
     return plan_batch(
-        batch, view, newest or {}, batch_id=batch_id, now=now,
+        batch, view, newest or {}, now=now,
         provenance=Provenance(run_id="run"), keep=timedelta(minutes=57),
     )  # fmt: skip
 
@@ -58,12 +58,12 @@ def test_a_batch_becomes_rows_and_marks():
     assert [(r.account, r.conid, r.request_id) for r in done.rows] == [
         ("A", 1, "r1"), ("B", 1, "r1"), ("A", 2, "r2"),
     ]  # fmt: skip
-    assert {(r.batch_id, r.run_id, r.source) for r in done.rows} == {("b", "run", "QUEUE")}
+    assert {(r.run_id, r.source) for r in done.rows} == {("run", "QUEUE")}
     assert done.rows[2].market_value == 0.0
 
 
 def test_a_batch_written_again_has_the_same_update_ids_and_no_two_are_alike():
-    first, again = plan([request(1), request(2)]), plan([request(1), request(2)], batch_id="c")
+    first, again = (plan([request(1), request(2)]) for _ in range(2))
     assert [r.update_id for r in first.rows] == [r.update_id for r in again.rows]
     assert len({r.update_id for r in first.rows}) == 3
     assert plan([request(1, request_id="other")]).rows[0].update_id != first.rows[0].update_id
