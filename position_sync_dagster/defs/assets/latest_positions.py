@@ -6,6 +6,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.strategy_exposure import (
     counted,
+    newest_version,
     positions_metadata,
     seldom,
 )
@@ -68,7 +69,7 @@ def latest_positions(
             held=rows.filter(rows["position"] != 0).height,
             **seldom(without_value=rows["market_value"].null_count()),
         )
-        | {"dagster/row_count": result.rows}
+        | {"dagster/row_count": result.rows, "ledger_version": newest_version(found)}
         | replacement_metadata(table, result),
         data_version=data_version(result.version),
     )

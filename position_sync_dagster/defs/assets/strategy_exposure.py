@@ -209,6 +209,12 @@ def counted(**counts: int) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
+def newest_version(rows: "pl.DataFrame") -> str:
+    """Return the greatest ledger version among the rows: the report is made of these rows."""
+    newest = rows.get_column("ledger_version").max()
+    return "unknown" if newest is None else str(newest)
+
+
 def picture_metadata(png: bytes, drawn_at: datetime) -> dict[str, dg.MetadataValue]:
     """Return a PNG inside Markdown, for the UI, with the time at which it was drawn."""
     data = base64.b64encode(png).decode()
@@ -390,7 +396,7 @@ def strategy_exposure(
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
         | picture(context, position_sync, book, now)
-        | {"dagster/row_count": result.rows}
+        | {"dagster/row_count": result.rows, "ledger_version": newest_version(latest)}
         | counted(
             strategies=len({e.strategy_id for e in of_strategies}),
             legs=sum(e.legs for e in of_strategies),

@@ -346,6 +346,7 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
     assert (status.gateway_id, status.session_detail, status.positions) == ("west", "no socket", 2)
 
 
+@pytest.mark.usefixtures("confirmed_at_once")
 def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, materialize) -> None:
     own("east", 1)
     own("west", 1, 2)

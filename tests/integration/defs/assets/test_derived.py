@@ -280,7 +280,7 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
     materialize, settings, append_row, seconds_ago
 ) -> None:
     append_row(9, seconds_ago(5), market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
-    found = event(materialize(strategy_exposure), "strategy_exposure")
+    found = event(materialize(latest_positions, strategy_exposure), "strategy_exposure")
     listed = {row["strategy"]: row for row in records(found, "money USD")}
     (rest,) = (row for name, row in listed.items() if name.startswith("UNATTRIBUTED "))
     assert plain(rest["value USD"]) == "1,000"
@@ -288,6 +288,8 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
     assert plain(listed["total"]["daily"]) == "6.0*"
     assert "total USD: greeks of 0 of 1 options" in found.metadata["notes"].value
     assert found.metadata["unattributed"].value == "1"
+    newest = rows(settings, LATEST_POSITIONS)["ledger_version"].max()
+    assert found.metadata["ledger_version"].value == str(newest)
     table = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
     assert table["market_value"].sum() == 1150.0
     (underlying,) = records(found, "underlyings USD")
