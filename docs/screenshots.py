@@ -168,10 +168,12 @@ def money(page: Page) -> None:
         )
         page.driver.refresh()
         wait_for("the grid has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
+        wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
         save(page, f"{name}.png")
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+AGED = "return document.body.classList.contains('aged')"
 OPEN_STRATEGY = """
 const done = arguments[0];
 (async () => {

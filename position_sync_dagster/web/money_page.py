@@ -29,7 +29,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 
 PERIOD_S = 1.0
-SHARE = 0.1
+SHARE = 0.08
 """The figures are read once in PERIOD_S; less often where that takes more of a core than this."""
 
 WAIT_S = 10.0

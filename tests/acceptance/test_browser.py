@@ -131,6 +131,10 @@ AGED = "return document.body.classList.contains('aged')"
 IMAGES = (
     "return document.querySelectorAll('#strategies img, #grid img').length + document.images.length"
 )
+CLICK = """
+document.querySelector('#grid').dispatchEvent(
+  new CustomEvent('perspective-click', {detail: {row: {__ROW_PATH__: arguments[0]}}}));
+"""
 MARKUP = "<img src=x onerror=document.title='taken'>"
 
 
@@ -194,6 +198,12 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
     wait_for("the legs of one strategy", lambda: len(grid(money)) == 1 + 4)
     money.driver.refresh()
     wait_for("the same after a reload", lambda: len(grid(money)) == 1 + 4)
+    leg = grid(money)[1]["__ROW_PATH__"]
+    money.driver.execute_script(CLICK, leg)
+    money.wait_for_text(f"{leg[-1]} · ", f"position-sync history {ACCOUNT}:")
+    assert "/runs/" in str(
+        money.driver.find_element("css selector", "#row a").get_attribute("href")
+    )
     money.button("Reset")
     wait_for("all strategies", lambda: len(of_strategies(money, "value")) > 8)
 

@@ -8,6 +8,7 @@ let sequence = 0;
 let clockAt = 0; // the time of the server at its last answer, and performance.now() of that moment
 let clockRead = 0;
 let grid = null;
+let opening = null; // the promise of the grid: it takes seconds, and the figures go on meanwhile
 
 // --- Texts ---------------------------------------------------------------------------------------
 
@@ -395,7 +396,7 @@ function showRow(path) {
   const run = one.run_id ? link(`run ${one.run_id.slice(0, 8)}`, `runs/${encodeURIComponent(one.run_id)}`) : "no run";
   box.replaceChildren(
     text, run, " · ", link("ledger", "assets/position_updates"), " · ", link("strategy_exposure", "assets/strategy_exposure"),
-    " · history: ", element("code", `position-sync history ${one.conid}`),
+    " · history: ", element("code", `position-sync history ${one.account}:${one.conid}`),
   );
 }
 
@@ -421,6 +422,7 @@ async function openGrid() {
   grid = { table, viewer, plugin, groups: (await viewer.save()).group_by };
   await unfold(0);
   plugin.regular_table.addStyleListener(() => greyAged(plugin.regular_table));
+  inTurn(() => table.replace([...rows].map(([key, values]) => gridRow(key, values))));
   viewer.addEventListener("perspective-config-update", remember);
   viewer.addEventListener("perspective-click", (event) => showRow(event.detail.row?.__ROW_PATH__ ?? []));
   await remember();
@@ -494,7 +496,7 @@ async function follow() {
       clockRead = performance.now();
       if (answer.status === 200) take(await answer.json());
       else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
-      if (!grid && rows.size) await openGrid();
+      if (!opening && rows.size) opening = openGrid().catch(() => (opening = null));
     } catch (error) {
       console.warn(String(error));
       await new Promise((done) => setTimeout(done, 2000));
