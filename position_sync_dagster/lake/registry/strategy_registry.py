@@ -25,7 +25,7 @@ from position_sync_dagster.lake.registry.legs import (
     with_known_contracts,
 )
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
-from position_sync_dagster.lake.schema.lifecycle_partitions import bucket_column
+from position_sync_dagster.lake.schema.lifecycle_partitions import bucket_column, in_bucket
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -86,6 +86,12 @@ class SyncRegistry:
         """Read the active legs whose contract is known, by conid, account and strategy."""
         self.refresh()
         return list(self._index.legs)
+
+    def history(self) -> list[ActiveContract]:
+        """Return every leg that has a conid, also those that were removed; reads the table."""
+        removed = self._memberships.finished(in_bucket(REMOVED))
+        rows = [self._memberships.snapshot().live, removed]
+        return [leg for leg in legs_of(pl.concat(rows)) if isinstance(leg, ActiveContract)]
 
     def get_unresolved(self) -> list[UnresolvedLeg]:
         """Read the active legs whose contract is still to be found, by strategy."""

@@ -33,6 +33,7 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.run_recorder import StreamCounts
 
@@ -148,6 +149,9 @@ class Publisher:
         queue: Without it, nothing is queued.
         broker_positions: Without it, nothing is written.
         announced: The announcements so far; requests are added to them.
+
+    Attributes:
+        watcher: Stores the changes of quantities before they are published, if there is one.
     """
 
     def __init__(
@@ -166,6 +170,8 @@ class Publisher:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self.watcher: CloseWatcher | None = None
+        self._restored: dict[Key, BrokerPosition] = {}
         self._published: dict[Key, BrokerPosition] = {}
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
@@ -193,6 +199,7 @@ class Publisher:
             if accounts is None or holding.account in accounts
         ]
         await self._announced.restore(recent, since=self._kept_since())
+        self._restored = {holding.key: holding for holding in recent}
         return recent
 
     def follow(self, feed: AccountFeed) -> None:
@@ -235,13 +242,24 @@ class Publisher:
         published = reported if keys is None else self._published | reported
         self._all_due |= 2 * len(changed) > len(published)
         try:
+            await self._record_changes(changed)
             if self._all_due or not await self._update(feed, changed, accounts, session):
                 await self._replace(published, accounts, session)
         except BaseException:
             self._changes.give_back(changes)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
+        self._restored = {}
         self._moved |= moved
+
+    async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
+        """Store the quantities that changed; if the process dies then, the next owner does."""
+        if self.watcher is None:
+            return
+        confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
+        found = changes_between(self._restored or self._published, changed, confirmed)
+        if found:
+            await self.watcher.record(found)
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle differs from what was published last."""
