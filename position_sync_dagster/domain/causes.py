@@ -161,9 +161,15 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
     events = _Events(facts)
     for key, changes in by_key.items():
         pool = executions.get(key, [])
+        made: dict[str, list[Execution]] = {}
+        # What fits exactly comes first: a time that is a little off may fit two changes.
+        for slack in (timedelta(), SLACK):
+            for change in changes:
+                if not made.get(change.change_id):
+                    taken = made[change.change_id] = _taken(change, pool, slack)
+                    pool = [one for one in pool if one not in taken]
         for change in changes:
-            taken = _taken(change, pool)
-            pool = [one for one in pool if one not in taken]
+            taken = made[change.change_id]
             parts[change.change_id] = _Parts(change, taken, events.of(change, taken))
         for change in changes:
             parts[change.change_id].spare = any(
@@ -208,31 +214,31 @@ def _begin(change: PositionChange) -> datetime:
     return change.since or change.seen_at - BOOKED
 
 
-def _taken(change: PositionChange, pool: Sequence[Execution]) -> list[Execution]:
+def _taken(change: PositionChange, pool: Sequence[Execution], slack: timedelta) -> list[Execution]:
     """Return the executions, in order of time, that made a change: all or none of its quantity.
 
     If they explain a part of it, they are returned too: the rest has another cause.
+
+    Args:
+        slack: By how much their times may be off; a part is taken with it alone.
     """
-    first = _begin(change) - BOOKED
+    begin = _begin(change)
     near = [
         one
         for one in pool
-        if (first if _is_booked(one) else _begin(change) - SLACK)
-        <= one.time
-        <= change.seen_at + SLACK
+        if (begin - BOOKED if _is_booked(one) else begin - slack)
+        < one.time
+        <= change.seen_at + slack
     ]
-    sums, total = [0.0], 0.0
-    for one in near:
-        total += one.change
-        sums.append(_round(total))
     until = sum(one.time <= change.seen_at for one in near)
-    exact = [count for count, found in enumerate(sums) if count and found == _round(change.by)]
-    by_then = [count for count in exact if count <= until]
-    if exact:
-        return near[: max(by_then) if by_then else min(exact)]
+    # All that happened by then, or else the next ones too.
+    for count in range(until, len(near) + 1):
+        if count and _round(sum(one.change for one in near[:count])) == _round(change.by):
+            return near[:count]
     part = near[:until]
     explained = _round(sum(one.change for one in part))
-    return part if explained * change.by > 0 and abs(explained) < abs(change.by) else []
+    is_part = slack and explained * change.by > 0 and abs(explained) < abs(change.by)
+    return part if is_part else []
 
 
 def _is_booked(one: Execution) -> bool:
@@ -438,10 +444,15 @@ def _counter_of(event: StatementEvent, facts: Facts) -> int | None:
 
 
 class Moneyness(StrEnum):
-    """Where an option stood when it was last known."""
+    """Where an option stood when it was last known.
+
+    QUOTED_OUT: by its own price alone. Near the strike its holder may exercise it all the same, and
+    its shares come minutes later.
+    """
 
     IN = "IN"
     OUT = "OUT"
+    QUOTED_OUT = "QUOTED_OUT"
     UNCLEAR = "UNCLEAR"
 
 
@@ -495,7 +506,8 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
         return Moneyness.UNCLEAR
     if own >= clear and own > WORTHLESS:
         return Moneyness.IN
-    return Moneyness.OUT if own <= WORTHLESS and not at_the_open else Moneyness.UNCLEAR
+    quoted_out = own <= WORTHLESS and not at_the_open
+    return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
 
 
 class _Delivered:
@@ -557,22 +569,36 @@ class _Delivered:
             return
         came = _round(sum(one.rest for one in shares))
         units = [one.change.units or 0.0 for one in options]
+        choices = [self._choices(one) for one in options]
         fitting = [
             chosen
-            for chosen in product(*map(self._choices, options))
+            for chosen in product(*choices)
             if _round(sum(one * yes for one, yes in zip(units, chosen, strict=True))) == came
+            and _may_be([one.change for one, yes in zip(options, chosen, strict=True) if yes])
         ]
-        if len(fitting) != 1:
+        guessed = any(len(one) > 1 for one in choices)
+        if len(fitting) != 1 or (guessed and not self._is_complete(options)):
             return
+        causes = {
+            Cause.EXERCISED if one.change.closed > 0 else Cause.ASSIGNED
+            for one, yes in zip(options, fitting[0], strict=True)
+            if yes
+        }
         for one, yes in zip(options, fitting[0], strict=True):
             if yes:
                 cause = Cause.EXERCISED if one.change.closed > 0 else Cause.ASSIGNED
                 self._causes[one.change.change_id] = (cause, under)
                 for other in shares:
-                    if other.change.closed:
+                    if other.change.closed and len(causes) == 1:
                         self._causes[other.change.change_id] = (cause, one.change.conid)
             else:
                 self._causes[one.change.change_id] = (Cause.EXPIRED_WORTHLESS, None)
+
+    def _is_complete(self, options: Sequence[_Parts]) -> bool:
+        """Return whether all shares that belong to these options must have come by now."""
+        last = max(one.change.seen_at for one in options)
+        _begin, asked_at = self._facts.asked.get(options[0].change.account, (last, last))
+        return asked_at >= last + NEAR
 
     def _choices(self, one: _Parts) -> tuple[bool, ...]:
         """Return whether an option may, or must, have been exercised or assigned."""
@@ -583,8 +609,7 @@ class _Delivered:
         return {
             Moneyness.IN: (True,),
             Moneyness.OUT: (False,),
-            Moneyness.UNCLEAR: (True, False),
-        }[where]
+        }.get(where, (True, False))
 
     def _note_stated(self, parts: Iterable[_Parts]) -> None:
         listed = list(parts)
@@ -596,6 +621,14 @@ class _Delivered:
                 near = abs(other.change.seen_at - part.change.seen_at) <= NEAR
                 if near and other.change.key == (part.change.account, under):
                     self._stated[part.change.change_id] = under
+
+
+def _may_be(options: Iterable[PositionChange]) -> bool:
+    """Return whether one price of the underlying lets all of these be exercised."""
+    listed = list(options)
+    calls = [one.strike or 0.0 for one in listed if one.right is Right.CALL]
+    puts = [one.strike or 0.0 for one in listed if one.right is Right.PUT]
+    return not calls or not puts or max(calls) <= min(puts) * (1 + CLEAR)
 
 
 def covers(facts: Facts, change: PositionChange) -> bool:
@@ -653,8 +686,8 @@ def _inferred(part: _Parts, quantity: float, facts: Facts, delivered: _Delivered
     if in_cash and where is Moneyness.IN:
         why = "an index option, in the money at its end"
         return _closure(change, Cause.CASH_SETTLED, Stage.PROVISIONAL, why, quantity)
-    nothing_came = in_cash or found is not None
-    if nothing_came and where is Moneyness.OUT:
+    nothing_came = found is not None and where in (Moneyness.OUT, Moneyness.QUOTED_OUT)
+    if nothing_came or (in_cash and where is Moneyness.OUT):
         why = f"out of the money at its end ({ended:%Y-%m-%d}), and nothing came of the underlying"
         made = _closure(change, Cause.EXPIRED_WORTHLESS, Stage.PROVISIONAL, why, quantity)
         lost = None if change.average_cost is None else -made.quantity * change.average_cost + 0.0

@@ -239,6 +239,25 @@ class SyncRegistry:
 
         return self._change(step, "replace")
 
+    def exchange(self, pairs: Iterable[tuple[ActiveContract, ActiveContract]]) -> int:
+        """Replace legs by others in one commit; return how many were replaced.
+
+        A leg that was changed or removed meanwhile is left alone.
+        """
+        wanted = list(pairs)
+
+        def step(snapshot: Snapshot) -> Change[int]:
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+            after, count = dict(before), 0
+            for old, new in wanted:
+                if after.get(old.key) == old and new.key not in after:
+                    del after[old.key]
+                    after[new.key] = new
+                    count += 1
+            return self._replace(before, after, count)
+
+        return self._change(step, "roll")
+
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.
 

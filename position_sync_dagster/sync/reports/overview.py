@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.closures import Closure, current_closures
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
@@ -97,6 +98,7 @@ class Overview:
         current: Those whose value was confirmed within the last two refresh intervals, while their
             gateway is connected; 0 while it is not.
         money: The money of the holdings: by strategy, in total, by underlying.
+        closes: Why holdings closed lately, as far as that is known.
     """
 
     status: Status
@@ -104,6 +106,7 @@ class Overview:
     held: int
     current: int
     money: BookMoney
+    closes: tuple[Closure, ...] = ()
 
 
 def read_book(
@@ -167,6 +170,10 @@ def read_book(
     )
 
 
+LATELY = timedelta(hours=1)
+"""How long after its judgement a close is among the last ones."""
+
+
 class OverviewReader:
     """Reads the overview repeatedly, and each time only the new data."""
 
@@ -174,6 +181,7 @@ class OverviewReader:
         self._lake = lake
         self._settings = settings
         self._details: dict[int, ContractDetails] = {}
+        self._closes: tuple[int, tuple[Closure, ...]] = (-1, ())
 
     def read(self, now: datetime) -> Overview:
         """Read everything that the live status shows; blocks.
@@ -195,6 +203,7 @@ class OverviewReader:
         return Overview(
             status=status,
             book=book,
+            closes=self._closed_lately(now),
             held=sum(map(len, held.values())),
             current=sum(
                 count_current(held[login.gateway_id], book.ages, login, settings)
@@ -202,6 +211,13 @@ class OverviewReader:
             ),
             money=book.money(),
         )
+
+    def _closed_lately(self, now: datetime) -> tuple[Closure, ...]:
+        table = self._lake.closures
+        version = table.table.version()
+        if self._closes[0] != version:
+            self._closes = (version, tuple(current_closures(table.records(now - LATELY))))
+        return self._closes[1]
 
 
 def count_current(held: set[Key], ages: Ages, status: LoginStatus, settings: Settings) -> int:

@@ -151,6 +151,7 @@ class Case:
     contracts: dict[int, ContractDetails] = field(default_factory=lambda: CONTRACTS)
     asked: dict[str, tuple[datetime, datetime]] = field(default_factory=lambda: ASKED)
     stated: dict[str, frozenset[date]] = field(default_factory=dict)
+    prices: dict[int, tuple[float, datetime]] = field(default_factory=dict)
 
     def found(self) -> list[Closure]:
         facts = Facts(
@@ -160,6 +161,7 @@ class Case:
             contracts=self.contracts,
             asked=self.asked,
             stated=self.stated,
+            prices=self.prices,
         )
         return closures_of(facts, NIGHT)
 
@@ -330,7 +332,26 @@ CASES = {
         [change(INDEX_CALL, 1, 0, market_price=120.0)], [(Cause.CASH_SETTLED, P, 1)]
     ),
     "an index option out of the money": Case(
-        [worthless(INDEX_CALL, 1)], [(Cause.EXPIRED_WORTHLESS, P, 1)]
+        [worthless(INDEX_CALL, 1)],
+        [(Cause.EXPIRED_WORTHLESS, P, 1)],
+        prices={INDEX: (5700.0, END)},
+    ),
+    "an index option near its strike, however cheap": Case(
+        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], prices={INDEX: (5790.0, END)}
+    ),
+    "a cheap option, and its shares may still come": Case(
+        [worthless(CALL, 1)],
+        [(Cause.UNEXPLAINED, P, 1)],
+        asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT + timedelta(minutes=14))},
+    ),
+    "an option far from its strike, as soon as it is gone": Case(
+        [worthless(CALL, 1)],
+        [(Cause.EXPIRED_WORTHLESS, P, 1)],
+        asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
+        prices={SHARES: (560.0, END)},
+    ),
+    "a cheap option near its strike was exercised": Case(
+        [worthless(CALL, 1), change(SHARES, 0, 100)], [(Cause.EXERCISED, P, 1)]
     ),
     "settled at the open, cheap the evening before: not known": Case(
         [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], contracts=AT_THE_OPEN

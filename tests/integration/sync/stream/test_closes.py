@@ -8,10 +8,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ib_gateway_simulator import load_book
+from position_sync_dagster.domain import causes
 from position_sync_dagster.domain.closures import Cause, Stage, current_closures
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
+from position_sync_dagster.sync.owner import close_watcher
 from tests.support.flex_files import element, statement, trade
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -163,17 +165,25 @@ def statements(lake):
     return files
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Shares may come 2 s after their option, and the gateway is asked again after 3 s."""
+    monkeypatch.setattr(causes, "NEAR", timedelta(seconds=2))
+    monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
+
+
+@pytest.mark.usefixtures("quick")
 async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     watched, lake, eventually
 ) -> None:
     async with watched() as (sim, _streamer):
         for act, expected in CASES.values():
             act(sim)
-            for (account, conid), causes in expected.items():
+            for (account, conid), wanted in expected.items():
 
-                def judged(account=account, conid=conid, causes=causes):
+                def judged(account=account, conid=conid, wanted=wanted):
                     found = causes_of(lake, account, conid)
-                    return [cause for cause, _stage, _quantity in found] == causes
+                    return [cause for cause, _stage, _quantity in found] == wanted
 
                 await eventually(judged)
         provisional = current_closures(lake.closures.records())
