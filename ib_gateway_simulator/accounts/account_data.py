@@ -7,6 +7,7 @@ from datetime import tzinfo
 
 from ib_gateway_simulator.accounts.account_updates import AccountUpdatesService
 from ib_gateway_simulator.accounts.account_values import account_values
+from ib_gateway_simulator.accounts.day_executions import DayExecutions
 from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row
 from ib_gateway_simulator.accounts.ledger import Holding, Ledger
 from ib_gateway_simulator.accounts.odd_row import OddRow
@@ -23,7 +24,7 @@ class AccountDataService:
     """Answers requests about accounts. None of it uses a market data line.
 
     `positions` and `updates` are the services of the two subscriptions, `rows` writes what both
-    send.
+    send, and `executions` keeps the trades of the day.
 
     Args:
         now: The wall clock, in seconds since 1970.
@@ -46,6 +47,7 @@ class AccountDataService:
         self._market = market
         self.rows = rows = HoldingRows(ledger=ledger, market=market)
         self.positions = PositionsService(rows, call_later)
+        self.executions = DayExecutions(now)
         self.updates = AccountUpdatesService(
             accounts=ledger.accounts,
             rows=rows,

@@ -171,13 +171,60 @@ class Ledger:
         option = held.contract
         if not option.is_option or held.quantity >= 0:
             raise ActionError("conid", f"{option.local_symbol} is not a short option")
-        rows = [self.fill(account, conid, -held.quantity, 0.0)]
+        return self._deliver(held)
+
+    def _deliver(self, held: Holding) -> list[Holding]:
+        """Close an option, and trade its underlying at the strike."""
+        option, account = held.contract, held.account
+        rows = [self.fill(account, option.conid, -held.quantity, 0.0)]
         under = self._contracts[option.under_conid]
         if under.sec_type is not SecType.IND:
-            units = option.multiplier / under.multiplier * -held.quantity
-            side = 1.0 if option.right == "P" else -1.0
+            units = option.multiplier / under.multiplier * held.quantity
+            side = 1.0 if option.right == "C" else -1.0
             rows.append(self.fill(account, under.conid, side * units, option.strike))
         return rows
+
+    def exercise(self, account: str, conid: int) -> list[Holding]:
+        """Exercise a long option: close it, and trade its underlying at the strike.
+
+        Returns:
+            The changed rows. Options on an index settle in cash, so only one row changes.
+
+        Raises:
+            ActionError: The account does not hold the contract, or it is not a long option.
+        """
+        held = self._held(account, conid)
+        option = held.contract
+        if not option.is_option or held.quantity <= 0:
+            raise ActionError("conid", f"{option.local_symbol} is not a long option")
+        return self._deliver(held)
+
+    def expire(self, account: str, conid: int, price: float = 0.0) -> Holding:
+        """Close a derivative that expires, at its settlement price.
+
+        Raises:
+            ActionError: The account does not hold the contract, or it never expires.
+        """
+        held = self._held(account, conid)
+        if not held.contract.expiry:
+            raise ActionError("conid", f"{held.contract.local_symbol} does not expire")
+        return self.fill(account, conid, -held.quantity, price)
+
+    def move(self, account: str, conid: int, quantity: float, cost: float) -> Holding:
+        """Add a signed quantity without a trade: a transfer, or a part of a corporate action.
+
+        Args:
+            cost: The average cost of what is added; what leaves takes its own cost with it.
+        """
+        self._check_known(account, conid)
+        old = self._holdings.get((account, conid)) or Holding(
+            account=account, contract=self._contracts[conid], quantity=0.0, average_cost=0.0
+        )
+        held = old.quantity + quantity
+        kept = old.average_cost if abs(held) < abs(old.quantity) else cost
+        new = replace(old, quantity=held, average_cost=kept if held else 0.0)
+        self._holdings[account, conid] = new
+        return new
 
     def reset_day(self) -> None:
         """Remove the closed rows and today's realized profits, as the nightly reset does."""

@@ -45,6 +45,27 @@ class HeldPosition(Arguments):
     conid: int
 
 
+class Expiry(HeldPosition):
+    price: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Roll(HeldPosition):
+    to: int
+
+
+class Transfer(HeldPosition):
+    quantity: float
+    cost: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Split(Roll):
+    quantity: float
+
+
+class Refused(Arguments):
+    refused: bool = True
+
+
 class Disconnect(Arguments):
     client_id: int | None = None
     busy_s: Annotated[float, Field(ge=0)] = 0.0
@@ -230,6 +251,12 @@ ACTIONS: dict[str, Action] = {
     "fill": Action(arguments=Fill, method="fill"),
     "close": Action(arguments=HeldPosition, method="close_position"),
     "assign": Action(arguments=HeldPosition, method="assign"),
+    "exercise": Action(arguments=HeldPosition, method="exercise"),
+    "expire": Action(arguments=Expiry, method="expire"),
+    "roll": Action(arguments=Roll, method="roll"),
+    "transfer": Action(arguments=Transfer, method="transfer"),
+    "split": Action(arguments=Split, method="split"),
+    "refuse_executions": Action(arguments=Refused, method="refuse_executions"),
     "disconnect": Action(arguments=Disconnect, method="disconnect"),
     "error": Action(arguments=SendError, method="send_error"),
     "connectivity": Action(arguments=ConnectivityState, method="connectivity"),

@@ -47,11 +47,66 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         self, account: str, conid: int, quantity: float, price: float | None = None
     ) -> dict[str, Any]:
         """Trade a signed quantity in an account: opens, changes or closes its position."""
-        return self._send_change(self._gateway.ledger.fill(account, conid, quantity, price))
+        order = self._gateway.accounts.executions.new_order()
+        return self._trade(account, conid, quantity, price=price, order=order)
 
     def close_position(self, account: str, conid: int) -> dict[str, Any]:
         """Trade a position down to 0; its row stays, with 0, until the nightly reset."""
-        return self._send_change(self._gateway.ledger.close(account, conid))
+        held = self._gateway.ledger.holding(account, conid)
+        if held is None or not held.quantity:
+            raise ActionError("conid", f"{account} does not hold conid {conid}")
+        return self.fill(account, conid, -held.quantity)
+
+    def roll(self, account: str, conid: int, to: int) -> list[dict[str, Any]]:
+        """Close a position and open as much of another contract, by one combo order."""
+        held = self._gateway.ledger.holding(account, conid)
+        if held is None or not held.quantity:
+            raise ActionError("conid", f"{account} does not hold conid {conid}")
+        order, quantity = self._gateway.accounts.executions.new_order(), held.quantity
+        return [
+            self._trade(account, conid, -quantity, price=None, order=order),
+            self._trade(account, to, quantity, price=None, order=order),
+        ]
+
+    def _trade(
+        self, account: str, conid: int, quantity: float, *, price: float | None, order: int
+    ) -> dict[str, Any]:
+        """Trade, and record the execution."""
+        ledger = self._gateway.ledger
+        before = ledger.holding(account, conid)
+        after = ledger.fill(account, conid, quantity, price)
+        paid = self._gateway.market.value_price(conid) if price is None else price
+        self._gateway.accounts.executions.add(before, after, paid, order)
+        return self._send_change(after)
+
+    def exercise(self, account: str, conid: int) -> list[dict[str, Any]]:
+        """Exercise a long option: it goes to 0, and its underlying is traded at the strike."""
+        return [self._send_change(row) for row in self._gateway.ledger.exercise(account, conid)]
+
+    def expire(self, account: str, conid: int, price: float = 0.0) -> dict[str, Any]:
+        """Close a derivative as it expires, worthless or at a price; no execution names it."""
+        return self._send_change(self._gateway.ledger.expire(account, conid, price))
+
+    def transfer(
+        self, account: str, conid: int, quantity: float, cost: float = 0.0
+    ) -> dict[str, Any]:
+        """Move a signed quantity into an account, or out of it, without an execution."""
+        return self._send_change(self._gateway.ledger.move(account, conid, quantity, cost))
+
+    def split(self, account: str, conid: int, to: int, quantity: float) -> list[dict[str, Any]]:
+        """Replace a holding by a quantity of another contract: a split, a change of the symbol."""
+        held = self._gateway.ledger.holding(account, conid)
+        if held is None or not held.quantity:
+            raise ActionError("conid", f"{account} does not hold conid {conid}")
+        cost = held.average_cost * held.quantity / quantity if quantity else 0.0
+        return [
+            self.transfer(account, conid, -held.quantity),
+            self.transfer(account, to, quantity, cost),
+        ]
+
+    def refuse_executions(self, refused: bool = True) -> None:
+        """Refuse requests for executions by an error, or answer them again."""
+        self._gateway.accounts.executions.refused = refused
 
     def assign(self, account: str, conid: int) -> list[dict[str, Any]]:
         """Assign a short option: it goes to 0, and its underlying is traded at the strike."""
@@ -63,8 +118,9 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         return as_dict(holding)
 
     def reset_day(self) -> None:
-        """Remove the rows closed today and today's realized profits."""
+        """Remove the rows closed today, today's realized profits and today's executions."""
         self._gateway.ledger.reset_day()
+        self._gateway.accounts.executions.reset_day()
 
     def step(self, count: int = 1) -> None:
         """Advance the market now, besides the steps that it takes by itself."""

@@ -65,7 +65,7 @@ class Dispatcher:
             "reqOpenOrders": lambda c, r: c.send(messages.open_order_end()),
             "reqAllOpenOrders": lambda c, r: c.send(messages.open_order_end()),
             "reqCompletedOrders": lambda c, r: c.send(messages.completed_orders_end()),
-            "reqExecutions": lambda c, r: c.send(messages.executions_end(r.req_id)),
+            "reqExecutions": accounts.executions.answer,
             "reqCurrentTime": self._send_current_time,
             "reqIds": self._send_next_id,
             "reqManagedAccts": self._send_accounts,

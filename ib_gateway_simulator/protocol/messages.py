@@ -9,6 +9,7 @@ in `account_messages`, messages about contracts in `contract_messages`.
 from __future__ import annotations
 
 from ib_gateway_simulator.protocol.codes import Code
+from ib_gateway_simulator.protocol.contract import Contract
 from ib_gateway_simulator.protocol.fields import Fields, number
 
 
@@ -97,6 +98,54 @@ def option_computation(
 def open_order_end() -> Fields:
     """Return the end of the open orders."""
     return ("53", "1")
+
+
+def execution(
+    req_id: int,
+    contract: Contract,
+    *,
+    account: str,
+    execution_id: str,
+    at: str,
+    quantity: float,
+    price: float,
+    order: int,
+) -> Fields:
+    """Return one execution, of another client: without an order id, but with the permanent one."""
+    return (
+        "11",
+        str(req_id),
+        "0",
+        str(contract.conid),
+        contract.symbol,
+        contract.sec_type,
+        contract.expiry,
+        number(contract.strike),
+        contract.right,
+        contract.multiplier_text,
+        "SMART",
+        contract.currency,
+        contract.local_symbol,
+        contract.trading_class,
+        execution_id,
+        at,
+        account,
+        "SMART",
+        "BOT" if quantity > 0 else "SLD",
+        number(abs(quantity)),
+        number(price),
+        str(order),
+        "0",
+        "0",
+        number(abs(quantity)),
+        number(price),
+        *("", "", "", "", "1", "0"),
+    )
+
+
+def commission(execution_id: str, amount: float, currency: str, realized: float) -> Fields:
+    """Return the commission of an execution, and the profit that it realized."""
+    return ("59", "1", execution_id, number(amount), currency, number(realized), "", "")
 
 
 def executions_end(req_id: int) -> Fields:

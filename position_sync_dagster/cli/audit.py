@@ -290,6 +290,10 @@ def history_lines(found: "History") -> Iterator[str]:
         yield f"the newest {len(found.values):,} values; --limit shows more"
     for one in found.values:
         yield from _value_lines(one)
+    for close in found.closes:
+        profit = "" if close.realized_pnl is None else f"  {close.realized_pnl:+,.2f}"
+        yield f"{stamp(close.closed_at)}  closed {close.quantity:+g}: {close.cause}, {close.stage}"
+        yield f"    why       {close.detail}{profit and f'{profit} {close.currency}'}"
 
 
 def _value_lines(one: "PastValue") -> Iterator[str]:

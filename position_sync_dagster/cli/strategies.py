@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from position_sync_dagster.lake.registry.strategies_file import (
     load_strategies,
 )
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import as_typed, printable, quantity
@@ -257,6 +259,48 @@ def export_file(
             remedy="Name a file that does not exist yet, in a folder that you can write.",
         ) from error
     typer.echo(f"The active legs are in {printable(str(file))}.")
+
+
+@app.command("rolls")
+def list_rolls(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Replace the rolled legs, all in one commit.")
+    ] = False,
+    within: Annotated[
+        float,
+        typer.Option(min=0, max=86_400, help="Seconds between the executions of two orders."),
+    ] = 60.0,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Show the legs that were rolled, with the contracts that took their places.
+
+    A leg is rolled when it was closed, and as much of another contract of the same underlying and
+    right was opened under the same order, or within a minute. Without --apply nothing changes.
+    """
+    settings = settings_for(home)
+    lake = open_lake(settings)
+    found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))
+    replaced = roll_legs.apply(lake, found) if apply else 0
+    if json:
+        print_json({"replaced": replaced, "rolls": [asdict(one) for one in found]})
+        return
+    if not found:
+        typer.echo("No leg of a strategy was rolled.")
+        return
+    for one in found:
+        typer.echo(
+            printable(
+                f"{one.before.strategy_id}: {one.roll.quantity:+g} {one.roll.closed_name} → "
+                f"{one.roll.opened_name} (conid {one.after.conid}), "
+                f"{one.roll.at:%Y-%m-%d %H:%M:%S} UTC, roll {one.roll.roll_id}"
+            )
+        )
+    if apply:
+        warn_of_file(settings)
+        typer.echo(f"{replaced} legs are replaced.")
+    else:
+        typer.echo(as_typed("`position-sync strategies rolls --apply` replaces these legs."))
 
 
 @app.command("import")

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO
 from position_sync_dagster.defs.checks.evaluation import KEYS
@@ -26,6 +27,7 @@ WATCHED = (
     dg.AssetCheckKey(dg.AssetKey("daily_positions"), "days_are_complete"),
     dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
     dg.AssetCheckKey(dg.AssetKey(EXPOSURE), READ_CHECK),
+    dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK),
 )
 """Every check of the project, without those of limits."""
 

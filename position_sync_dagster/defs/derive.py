@@ -13,9 +13,13 @@ BEING_EVALUATED = timedelta(seconds=20)
 """A check is not planned this soon after a materialization of its table: the run that materialized
 evaluates it, and Dagster hides the result of a planned check until it runs."""
 
+CLOSURES = "closures"
+"""Judged in each of these runs, and not in those of a drain: the stream judges closes at once."""
+
 derive_positions = dg.define_asset_job(
     runs.DERIVE_JOB,
-    selection=dg.AssetSelection.assets(*drain_plan.TARGETS) | dg.AssetSelection.checks(*KEYS),
+    selection=dg.AssetSelection.assets(*drain_plan.TARGETS, CLOSURES)
+    | dg.AssetSelection.checks(*KEYS),
     executor_def=dg.in_process_executor,
     description="Derive the newest rows and the exposure, and evaluate the checks of the tables.",
 )
@@ -46,7 +50,7 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     if not plan.start:
         return dg.SkipReason(plan.reason)
     return dg.RunRequest(
-        asset_selection=[dg.AssetKey(name) for name in drain_plan.TARGETS],
+        asset_selection=[dg.AssetKey(name) for name in (*drain_plan.TARGETS, CLOSURES)],
         asset_check_keys=due_checks(instance, now),
         tags={runs.REASON: plan.tag},
     )

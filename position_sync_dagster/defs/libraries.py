@@ -13,6 +13,7 @@ __all__ = [
     "codec",
     "confirmations",
     "derived",
+    "explain_closes",
     "exposure",
     "inspection",
     "lifecycle_partitions",
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import lake as tables
     from position_sync_dagster.lake.registry import strategies_file
     from position_sync_dagster.lake.schema import codec, lifecycle_partitions
-    from position_sync_dagster.sync import closing, statements
+    from position_sync_dagster.sync import closing, explain_closes, statements
     from position_sync_dagster.sync.audit import verify
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
@@ -75,6 +76,7 @@ else:
     codec = LazyModule("position_sync_dagster.lake.schema.codec")
     lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
     closing = LazyModule("position_sync_dagster.sync.closing")
+    explain_closes = LazyModule("position_sync_dagster.sync.explain_closes")
     statements = LazyModule("position_sync_dagster.sync.statements")
     verify = LazyModule("position_sync_dagster.sync.audit.verify")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")

@@ -161,6 +161,8 @@ class ContractDetails:
             the last trade. Source: contract details, message 10, `realExpirationDate`. It is not
             verified under which of the two days the gateway lists such an option; both are
             accepted.
+        under_sec_type: The security type of the underlying, IND for an index; None if a release
+            that did not read it stored the row.
     """
 
     conid: int
@@ -182,6 +184,7 @@ class ContractDetails:
     seen_at: datetime
     valid_exchanges: str | None = None
     expires_on: date | None = None
+    under_sec_type: str | None = None
 
 
 def leg_name(symbol: str, right: str | None, strike: float | None, expiry: date | None) -> str:

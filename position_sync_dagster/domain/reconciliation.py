@@ -20,7 +20,8 @@ class DiscrepancyType(StrEnum):
     broker. QUANTITY: both, with different quantities. STALE: the value is older than allowed, or of
     unknown age. LEG_QUANTITY: strategies claim more of a holding than there is. LEG_MISMATCH: a leg
     names another symbol, right, strike or expiry than the contract of its conid has. STATEMENT: a
-    row of a past day differs from the broker's statement of that day.
+    row of a past day differs from the broker's statement of that day. UNEXPLAINED: a holding
+    closed, and no fact says why.
     """
 
     MISSING = "MISSING"
@@ -30,6 +31,7 @@ class DiscrepancyType(StrEnum):
     LEG_QUANTITY = "LEG_QUANTITY"
     LEG_MISMATCH = "LEG_MISMATCH"
     STATEMENT = "STATEMENT"
+    UNEXPLAINED = "UNEXPLAINED"
 
 
 class BreakState(StrEnum):

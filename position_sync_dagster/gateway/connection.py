@@ -20,6 +20,7 @@ from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscrip
 from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
+from position_sync_dagster.gateway.day_executions import DayExecutions, fetch_executions
 from position_sync_dagster.gateway.login import log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.message_reader import MessageReader, is_no_length
@@ -192,6 +193,13 @@ class GatewayConnection:
     async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
         """Request contract details; a conid that the gateway does not know is left out."""
         return await fetch_details(self.ib, conids, timeout_s=self._timeout_s)
+
+    async def executions(self) -> DayExecutions | None:
+        """Request the executions of the day of all clients; None if there is no sure answer."""
+        if not (self.connectivity.has_ib and self.is_connected):
+            return None
+        found = await fetch_executions(self.ib, timeout_s=self._timeout_s)
+        return found if self.connectivity.has_ib else None
 
     async def candidates(
         self, leg: UnresolvedLeg, *, like: bool = False

@@ -1,16 +1,21 @@
 """Flex statements of the broker: downloaded from its web service, and read from XML.
 
-Source of the names: IB, "Flex Queries" reference, sections Open Positions, Trades and Net Asset
-Value in Base.
+Source of the names: IB, "Flex Queries" reference, sections Open Positions, Trades, Option
+Exercises, Assignments and Expirations, Corporate Actions, Transfers, Cash Transactions and Net
+Asset Value in Base. The parser of the package ibflex is not used: it holds a whole file as a tree,
+and refuses one for a code that it does not know, such as GEA.
 """
 
+import json
 import logging
 import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
+from hashlib import sha256
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -123,6 +128,21 @@ class Fields:
         if found.isascii() and found.isdigit() and len(found) <= 10 and int(found) in CONIDS:
             return int(found)
         raise self._error(f"has conid={shown(found)}, which is no conid")
+
+    def conid_of(self, name: str) -> int | None:
+        """Return a conid that may be absent, None also where it is no conid."""
+        found = self.text(name) or ""
+        is_number = found.isascii() and found.isdigit() and len(found) <= 10
+        return int(found) if is_number and int(found) in CONIDS else None
+
+    def any_of(self, *names: str) -> str | None:
+        """Return the first of these texts that is there."""
+        return next((found for name in names if (found := self.text(name)) is not None), None)
+
+    def as_json(self) -> str:
+        """Return the attributes that have a value, as JSON in the order of names."""
+        kept = {name: text for name, text in self._attributes.items() if text.strip()}
+        return json.dumps(kept, sort_keys=True, ensure_ascii=False)
 
     def expiry(self) -> date | None:
         """Return the day on which the contract expires, None where it names none.
@@ -245,7 +265,70 @@ def execution_of(fields: Fields) -> statement.Execution | None:
         currency=fields.required("currency"),
         source=statement.FLEX,
         statement=fields.file,
+        codes=fields.any_of("notes", "code"),
+        open_close=fields.text("openCloseIndicator"),
+        transaction_type=fields.text("transactionType"),
+        order_id=fields.text("ibOrderID"),
+        brokerage_order_id=fields.text("brokerageOrderID"),
+        trade_id=fields.any_of("tradeID", "transactionID"),
+        corrects=fields.any_of("origTradeID", "origTransactionID"),
+        fx_rate_to_base=fields.number("fxRateToBase"),
+        underlying_conid=fields.conid_of("underlyingConid"),
+        attributes=fields.as_json(),
     )
+
+
+_KINDS = {
+    "OptionEAE": statement.EventKind.OPTION_EVENT,
+    "CorporateAction": statement.EventKind.CORPORATE_ACTION,
+    "Transfer": statement.EventKind.TRANSFER,
+    "CashTransaction": statement.EventKind.CASH,
+}
+"""The elements that are events."""
+
+
+def event_of(fields: Fields) -> statement.StatementEvent | None:
+    """Return an event; None for a sum over several.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    if fields.text("levelOfDetail") == "SUMMARY":
+        return None
+    named = next(
+        (name for name in ("dateTime", "date", "reportDate") if fields.text(name) is not None),
+        "reportDate",
+    )
+    at = fields.moment(named)
+    attributes = fields.as_json()
+    own_id = fields.any_of("transactionID", "tradeID", "actionID")
+    return statement.StatementEvent(
+        event_id=f"{fields.element}:{own_id or sha256(attributes.encode()).hexdigest()[:32]}",
+        kind=_KINDS[fields.element],
+        account=fields.required("accountId"),
+        day=at.astimezone(STATEMENT_ZONE).date(),
+        time=at if at.astimezone(STATEMENT_ZONE).time() != clock_time() else None,
+        type=fields.any_of("transactionType", "type"),
+        conid=fields.conid_of("conid"),
+        symbol=fields.any_of("underlyingSymbol", "symbol"),
+        sec_type=fields.text("assetCategory"),
+        currency=fields.text("currency"),
+        quantity=fields.number("quantity"),
+        price=_first(fields, "tradePrice", "transferPrice"),
+        amount=_first(fields, "amount", "proceeds", "cashTransfer"),
+        realized_pnl=_first(fields, "fifoPnlRealized", "realizedPnl", "pnl"),
+        codes=fields.any_of("code", "notes"),
+        direction=fields.text("direction"),
+        fx_rate_to_base=fields.number("fxRateToBase"),
+        description=fields.any_of("actionDescription", "description"),
+        attributes=attributes,
+        source=statement.FLEX,
+        statement=fields.file,
+    )
+
+
+def _first(fields: Fields, *names: str) -> float | None:
+    return next((found for name in names if (found := fields.number(name)) is not None), None)
 
 
 def cash_of(fields: Fields) -> statement.StatementCash:
@@ -269,13 +352,16 @@ HEAD_BYTES = 4096
 LARGEST_STATEMENT = 512 * 2**20
 """The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB."""
 
+CHUNK_BYTES = 2**20
+"""The number of bytes that are parsed at once."""
+
 _FROM_DATE = re.compile(r"<FlexStatement\s[^>]*?\bfromDate=[\"']([0-9-]{8,10})[\"']")
 
 _RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
     "OpenPosition": ("positions", position_of),
     "Trade": ("executions", execution_of),
     "EquitySummaryByReportDateInBase": ("cash", cash_of),
-}
+} | dict.fromkeys(_KINDS, ("events", event_of))
 
 
 def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[statement.Statement]:
@@ -334,7 +420,8 @@ def _parsed(data: bytes, file: str, today: date) -> "_Target":
     # their declarations are refused all the same.
     parser = Xml.XMLParser(target=target)  # noqa: S314
     try:
-        parser.feed(data)
+        for start in range(0, len(data), CHUNK_BYTES):  # a copy of the whole would double it
+            parser.feed(data[start : start + CHUNK_BYTES])
         parser.close()
     except Xml.ParseError as error:
         raise StatementError(
@@ -381,7 +468,7 @@ class _Target:
                 "reportDate": attributes.get("toDate", ""),
             }
             self._sections = set()
-            self._found = {"positions": [], "executions": [], "cash": []}
+            self._found = {"positions": [], "executions": [], "cash": [], "events": []}
         elif self._open is not None:
             self._sections.add(tag)
             if tag in _RECORDS:
@@ -411,16 +498,19 @@ class _Target:
 
     def _statement(self, fields: Fields) -> statement.Statement:
         first, last = fields.day("fromDate"), fields.day("toDate")
+        made = _generated(fields)
         return statement.Statement(
             file=self.file,
             account=fields.required("accountId"),
             first=first,
             last=last,
-            generated_at=_generated(fields),
+            generated_at=made,
             states_positions="OpenPositions" in self._sections,
+            states_trades="Trades" in self._sections,
             positions=tuple(self._found["positions"]),
-            executions=tuple(self._found["executions"]),
+            executions=tuple(replace(one, stated_at=made) for one in self._found["executions"]),
             cash=tuple(self._found["cash"]),
+            events=tuple(replace(one, stated_at=made) for one in self._found["events"]),
         )
 
 

@@ -124,6 +124,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         seen_at=seen_at,
         valid_exchanges=intern(details.validExchanges),
         expires_on=_day(details.realExpirationDate),
+        under_sec_type=intern(details.underSecType) or None,
     )
 
 

@@ -8,13 +8,21 @@ from typing import Unpack
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.closures import Closure, PositionChange
 from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.statement import StatementEvent
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
-from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.records import (
+    ExecutionsTable,
+    RecordsTable,
+    changes_table,
+    closures_table,
+    events_table,
+)
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.runs import RunsTable
 from position_sync_dagster.lake.schema import tables as specs
@@ -130,6 +138,21 @@ class Lake:
         return ExecutionsTable(self._table(specs.EXECUTIONS))
 
     @cached_property
+    def statement_events(self) -> RecordsTable[StatementEvent]:
+        """The table statement_events."""
+        return events_table(self._table(specs.STATEMENT_EVENTS))
+
+    @cached_property
+    def position_changes(self) -> RecordsTable[PositionChange]:
+        """The table position_changes."""
+        return changes_table(self._table(specs.POSITION_CHANGES))
+
+    @cached_property
+    def closures(self) -> RecordsTable[Closure]:
+        """The table closures."""
+        return closures_table(self._table(specs.CLOSURES))
+
+    @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
         return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
@@ -151,6 +174,9 @@ class Lake:
             self.sessions.table,
             self.breaks.table,
             self.executions.table,
+            self.statement_events.table,
+            self.position_changes.table,
+            self.closures.table,
             self.account_values.table,
             self.runs.table,
         )

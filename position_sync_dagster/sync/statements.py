@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from itertools import chain
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -169,7 +170,7 @@ def refuse_foreign(
     """
     for one in statements:
         named = {one.account, *(row.account for row in one.positions)}
-        named |= {row.account for row in one.executions}
+        named |= {row.account for row in one.executions} | {row.account for row in one.events}
         for account in sorted(named):
             if accounts and account not in accounts:
                 why = f"the tables hold {', '.join(sorted(accounts))}"
@@ -264,6 +265,13 @@ class StatementService:
         return self._lake.executions.add(
             (execution for one in found for execution in one.executions), run_id=run_id
         )
+
+    def import_events(self, run_id: str | None = None) -> int:
+        """Store the events of all statements, and the days they cover; return how many were new."""
+        found = self.read().found
+        periods = (period for one in found if (period := one.period()) is not None)
+        events = (event for one in found for event in one.events)
+        return self._lake.statement_events.add(chain(events, periods), run_id=run_id)
 
     def import_account_values(self, run_id: str | None = None) -> int:
         """Store net liquidation and cash of all statements; return how many rows were new."""

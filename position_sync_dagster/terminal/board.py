@@ -12,6 +12,7 @@ from rich.text import Text
 
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.update import PositionUpdate, Source
@@ -63,8 +64,20 @@ def changes_between(before: Overview, now: Overview) -> list[str]:
     """Return one text for each change."""
     return [
         *_few("positions changed", _fills(before.book.holdings, now.book.holdings)),
+        *_few("closes explained", _closes(before.closes, now.closes)),
         *_lines(before, now),
         *_gateways(before, now),
+    ]
+
+
+def _closes(before: Iterable[Closure], now: Iterable[Closure]) -> list[str]:
+    """Return why holdings closed, of the causes that were not known before."""
+    known = {(one.change_id, one.cause) for one in before}
+    return [
+        f"{one.cause.lower().replace('_', ' ')}: {one.name}"
+        + ("" if one.realized_pnl is None else f", {one.realized_pnl:+,.0f} {one.currency}")
+        for one in now
+        if (one.change_id, one.cause) not in known
     ]
 
 

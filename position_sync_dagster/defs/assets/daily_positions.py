@@ -234,7 +234,9 @@ def daily() -> dg.Definitions:
     )
     importing = dg.define_asset_job(
         IMPORT_JOB,
-        selection=dg.AssetSelection.assets("flex_statements", "executions"),
+        selection=dg.AssetSelection.assets(
+            "flex_statements", "executions", "statement_events", "closures"
+        ),
         description="Download the Flex query of the settings, and store trades and cash of all "
         "statements.",
     )

@@ -1,7 +1,10 @@
-"""The assets `flex_statements` and `executions`.
+"""The assets `flex_statements`, `executions` and `statement_events`.
 
-These are the broker's statements, as XML files in a folder, and the trades in them.
+These are the broker's statements, as XML files in a folder, the trades in them, and what else they
+name.
 """
+
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -19,7 +22,10 @@ from position_sync_dagster.defs.libraries import statements
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures, recorded
 from position_sync_dagster.domain.statement import Statement
-from position_sync_dagster.lake.schema.tables import EXECUTIONS
+from position_sync_dagster.lake.schema.tables import EXECUTIONS, STATEMENT_EVENTS
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.storage import table as storage
 
 
 @table_asset(
@@ -27,11 +33,14 @@ from position_sync_dagster.lake.schema.tables import EXECUTIONS
     deps=["flex_statements"],
     job=IMPORT_JOB,
     description="""
-The trades in the broker's statements, with commission and realized profit.
+The trades in the broker's statements, with commission, realized profit and the broker's codes.
 
-Written by the job import_statements, each night.
+Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
+stream, when a holding changes.
 
-How to read it: one row per execution; it is stored once, however many statements name it.
+How to read it: an execution is stored once, however many statements name it alike. It has a further
+row where a later one says something else: Lake.executions.read() returns those that count. A trade
+that was cancelled has a row with the opposite quantity (code Ca).
 """,
 )
 def executions(
@@ -43,7 +52,34 @@ def executions(
     """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
     added = service.import_executions(run_id=context.run.run_id)
-    table = position_sync.lake.executions.table
+    return _added(position_sync.lake.executions.table, added)
+
+
+@table_asset(
+    STATEMENT_EVENTS,
+    deps=["flex_statements"],
+    job=IMPORT_JOB,
+    description="""
+What the broker's statements name besides positions and trades, and the days that they cover.
+
+Written by the job `import_statements`, each night.
+
+How to read it: one row per event: exercises, assignments and expiries (OPTION_EVENT),
+  corporate actions, transfers, interest, fees and dividends (CASH), and the days whose trades a
+  statement has (PERIOD). `attributes` has everything that the broker wrote. A corrected event has a
+  further row.
+""",
+)
+def statement_events(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> dg.MaterializeResult[None]:
+    """Store the new events of all statements, in one commit."""
+    service = statements.StatementService(position_sync.lake, position_sync.settings)
+    added = service.import_events(run_id=context.run.run_id)
+    return _added(position_sync.lake.statement_events.table, added)
+
+
+def _added(table: "storage.Table", added: int) -> dg.MaterializeResult[None]:
     version = table.version()
     return dg.MaterializeResult(
         metadata={

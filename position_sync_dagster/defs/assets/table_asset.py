@@ -19,6 +19,7 @@ from position_sync_dagster.lake.schema.tables import (
     BROKER_POSITIONS,
     CONTRACTS,
     GATEWAY_SESSIONS,
+    POSITION_CHANGES,
     RECONCILIATION_BREAKS,
 )
 
@@ -309,8 +310,20 @@ position-sync breaks lists them, and accepts one as it is. An observation has th
 check breaks_are_decided turns yellow when one is open for an hour and nobody accepted it.
 """,
     )
+    changes = external_table(
+        POSITION_CHANGES,
+        deps=[GATEWAY],
+        description="""
+Each change of a quantity that the owner of a login saw, before it published the new quantity.
+
+Written by the stream, and by a refresh while no stream lives.
+
+How to read it: one row per change, from `before` to `after`. `closures` says why those closed
+  that reduced a holding. What an account held when it was first seen is no change.
+""",
+    )
     return dg.Definitions(
-        assets=[gateway, broker_positions, contracts, sessions, account_values, breaks]
+        assets=[gateway, broker_positions, contracts, sessions, account_values, breaks, changes]
     )
 
 

@@ -99,6 +99,9 @@ _METHODS: Mapping[str, Callable[[Table, pl.DataFrame, datetime], int]] = Mapping
         "position_updates": _put_back_values,
         "account_values": _put_back_account_values,
         "executions": _put_back_records,
+        "statement_events": _put_back_records,
+        "position_changes": _put_back_records,
+        "closures": _put_back_records,
         "runs": _put_back_records,
     }
 )

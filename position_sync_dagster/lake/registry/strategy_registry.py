@@ -25,7 +25,7 @@ from position_sync_dagster.lake.registry.legs import (
     with_known_contracts,
 )
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
-from position_sync_dagster.lake.schema.lifecycle_partitions import bucket_column
+from position_sync_dagster.lake.schema.lifecycle_partitions import bucket_column, in_bucket
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -86,6 +86,12 @@ class SyncRegistry:
         """Read the active legs whose contract is known, by conid, account and strategy."""
         self.refresh()
         return list(self._index.legs)
+
+    def history(self) -> list[ActiveContract]:
+        """Return every leg that has a conid, also those that were removed; reads the table."""
+        removed = self._memberships.finished(in_bucket(REMOVED))
+        rows = [self._memberships.snapshot().live, removed]
+        return [leg for leg in legs_of(pl.concat(rows)) if isinstance(leg, ActiveContract)]
 
     def get_unresolved(self) -> list[UnresolvedLeg]:
         """Read the active legs whose contract is still to be found, by strategy."""
@@ -232,6 +238,25 @@ class SyncRegistry:
             return self._replace(before, after, (joined, left))
 
         return self._change(step, "replace")
+
+    def exchange(self, pairs: Iterable[tuple[ActiveContract, ActiveContract]]) -> int:
+        """Replace legs by others in one commit; return how many were replaced.
+
+        A leg that was changed or removed meanwhile is left alone.
+        """
+        wanted = list(pairs)
+
+        def step(snapshot: Snapshot) -> Change[int]:
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+            after, count = dict(before), 0
+            for old, new in wanted:
+                if after.get(old.key) == old and new.key not in after:
+                    del after[old.key]
+                    after[new.key] = new
+                    count += 1
+            return self._replace(before, after, count)
+
+        return self._change(step, "roll")
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.

@@ -6,11 +6,12 @@ table is defined here.
 
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
+from position_sync_dagster.domain.closures import Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.run_record import RunRecord
-from position_sync_dagster.domain.statement import Execution
+from position_sync_dagster.domain.statement import Execution, StatementEvent
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.table_spec import (
     StoredColumn,
@@ -205,11 +206,15 @@ CONTRACTS = TableSpec.of(
             "Where the contract may be requested, separated by commas; null in old rows."
         ),
         "expires_on": day_column("Day on which a derivative expires; null where it is not known."),
+        "under_sec_type": text_column(
+            "Security type of the underlying: IND of an option that is settled in cash; null where "
+            "there is none, and in old rows."
+        ),
     },
     indexed=("conid",),
     order="conid",
     key=("conid",),
-    version=2,
+    version=3,
 )
 
 GATEWAY_SESSIONS = TableSpec.of(
@@ -233,13 +238,14 @@ RECONCILIATION_BREAKS = TableSpec.of(
         "break_id": text_column("Unique id of the break."),
         "gateway_id": text_column(
             '"host:port" of the gateway that was reconciled, or "statement:DAY" for a day of '
-            "daily_positions that was compared with the broker's statement."
+            'daily_positions that was compared with the broker\'s statement, or "closures".'
         ),
         "account": UPDATE_COLUMNS["account"],
         "conid": UPDATE_COLUMNS["conid"],
         "symbol": UPDATE_COLUMNS["symbol"],
         "type": text_column(
-            "MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY, LEG_MISMATCH or STATEMENT."
+            "MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY, LEG_MISMATCH, STATEMENT or "
+            "UNEXPLAINED."
         ),
         "expected": number_column(
             "The broker's quantity; null when it has none. Unit: contracts or shares."
@@ -271,7 +277,29 @@ EXECUTIONS = TableSpec.of(
     columns_of(Execution),
     indexed=("execution_id", "time", "account"),
     order="time",
-    key=("execution_id",),
+    version=2,
+)
+
+STATEMENT_EVENTS = TableSpec.of(
+    "statement_events",
+    columns_of(StatementEvent),
+    indexed=("event_id", "day", "account"),
+    order="day",
+)
+
+POSITION_CHANGES = TableSpec.of(
+    "position_changes",
+    columns_of(PositionChange),
+    indexed=("change_id", "seen_at", "account"),
+    order="seen_at",
+    key=("change_id",),
+)
+
+CLOSURES = TableSpec.of(
+    "closures",
+    columns_of(Closure),
+    indexed=("change_id", "closed_at", "judged_at"),
+    order="judged_at",
 )
 
 ACCOUNT_VALUES = TableSpec.of(
@@ -308,6 +336,9 @@ TABLES = (
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
     EXECUTIONS,
+    STATEMENT_EVENTS,
+    POSITION_CHANGES,
+    CLOSURES,
     ACCOUNT_VALUES,
     RUNS,
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.closures import Closure, current_closures
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg
@@ -233,12 +234,14 @@ class History:
 
     Attributes:
         more: Whether older values exist.
+        closes: Why it closed, each time, as far as that is known now.
     """
 
     account: str
     conid: int
     values: tuple[PastValue, ...]
     more: bool
+    closes: tuple[Closure, ...] = ()
 
 
 def history(
@@ -284,7 +287,12 @@ def history(
         )
         for row in rows.iter_rows(named=True)
     )
-    return History(account=account, conid=conid, values=values, more=more)
+    closes = tuple(
+        one
+        for one in current_closures(lake.closures.records())
+        if (one.account, one.conid) == (account, conid)
+    )
+    return History(account=account, conid=conid, values=values, more=more, closes=closes)
 
 
 def strategies_at(memberships: Iterable[Leg], at: datetime) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ The drain of a run is here as well: value the queue's requests from the tables, 
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -25,6 +26,8 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import LARGEST
 from position_sync_dagster.sync.drain.broker_view import LakeValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
+from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
@@ -153,12 +156,16 @@ async def _download_and_enqueue(
         metrics=StreamMetrics(),
         clock=clock,
     )
+    publisher.watcher = watcher = CloseWatcher(
+        CloseExplainer(lake, clock=clock), check=own.check, monotonic=time.monotonic
+    )
     manager = IBConnectionManager(settings)
     try:
         connection = await manager.get_connection()
         await own.claim_mode(connection.trading_mode)
         feed = connection.feed
-        feed.book.remember(await publisher.restore())
+        restored = await publisher.restore()
+        feed.book.remember(restored)
         feed.emptied.recall(emptied)
         connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
@@ -167,6 +174,9 @@ async def _download_and_enqueue(
             lake.registry, lambda found: offload(lake.contracts.put, found), check=own.check
         )
         await resolver.resolve(connection, lake.registry.unresolved)
+        before, after = ({one.key: one for one in ones} for ones in (restored, feed.holdings))
+        closed = any(change.closed for change in changes_between(before, after, {}))
+        executions = await connection.executions() if closed else None
     finally:
         await manager.close()
     own.check()
@@ -174,6 +184,8 @@ async def _download_and_enqueue(
     own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
     await publisher.publish(feed, session=own.session)
+    if closed:
+        await watcher.look(feed.accounts, executions)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     return feed, await publisher.enqueue_all(routes, Reason.REFRESH)
 

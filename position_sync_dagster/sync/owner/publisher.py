@@ -35,6 +35,7 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from position_sync_dagster.sync.run_recorder import StreamCounts
@@ -152,6 +153,9 @@ class Publisher:
         broker_positions: Without it, nothing is written.
         announced: The announcements so far; requests are added to them.
         greeks: The computed greeks of options.
+
+    Attributes:
+        watcher: Stores the changes of quantities before they are published, if there is one.
     """
 
     def __init__(
@@ -173,6 +177,8 @@ class Publisher:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self.watcher: CloseWatcher | None = None
+        self._restored: dict[Key, BrokerPosition] = {}
         self._published: dict[Key, BrokerPosition] = {}
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
@@ -201,6 +207,7 @@ class Publisher:
             if accounts is None or holding.account in accounts
         ]
         await self._announced.restore(recent, since=self._kept_since())
+        self._restored = {holding.key: holding for holding in recent}
         return recent
 
     def follow(self, feed: AccountFeed) -> None:
@@ -232,6 +239,7 @@ class Publisher:
         published = reported if keys is None else self._published | changed
         self._all_due |= 2 * len(changed) > len(published)
         try:
+            await self._record_changes(changed)
             if self._all_due or not await self._update(feed, changed, accounts, session):
                 await self._replace(published, accounts, session)
         except BaseException:
@@ -239,6 +247,7 @@ class Publisher:
             self._greeks_changes.give_back(of_greeks)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
+        self._restored = {}
         self._moved |= moved
 
     @property
@@ -249,6 +258,15 @@ class Publisher:
     def _with_greeks(self, holding: BrokerPosition) -> BrokerPosition:
         greeks = self._greeks.of(holding)
         return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
+
+    async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
+        """Store the quantities that changed; if the process dies then, the next owner does."""
+        if self.watcher is None:
+            return
+        confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
+        found = changes_between(self._restored or self._published, changed, confirmed)
+        if found:
+            await self.watcher.record(found)
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""

@@ -9,6 +9,7 @@ import polars as pl
 
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.closures import Closure, current_closures
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
@@ -98,6 +99,7 @@ class Overview:
             their gateway is connected; none while it is not.
         oldest_age_s: The age of the oldest price of a holding, in seconds; None if one is unknown.
         money: The money of the holdings: by strategy, in total, by underlying.
+        closes: Why holdings closed lately, as far as that is known.
     """
 
     status: Status
@@ -106,6 +108,7 @@ class Overview:
     current_keys: frozenset[Key]
     money: BookMoney
     oldest_age_s: float | None = None
+    closes: tuple[Closure, ...] = ()
 
     @property
     def current(self) -> int:
@@ -203,6 +206,10 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     )
 
 
+LATELY = timedelta(hours=1)
+"""How long after its judgement a close is among the last ones."""
+
+
 class OverviewReader:
     """Reads the overview repeatedly, and each time only the new data."""
 
@@ -211,6 +218,7 @@ class OverviewReader:
         self._settings = settings
         self._details: dict[int, ContractDetails] = {}
         self._cents_read_at: datetime | None = None
+        self._closes: tuple[int, tuple[Closure, ...]] = (-1, ())
 
     def read(self, now: datetime) -> Overview:
         """Read everything that the live status shows; blocks.
@@ -235,6 +243,7 @@ class OverviewReader:
         return Overview(
             status=status,
             book=book,
+            closes=self._closed_lately(now),
             held=sum(map(len, held.values())),
             current_keys=frozenset().union(
                 *(
@@ -245,6 +254,13 @@ class OverviewReader:
             money=book.money(),
             oldest_age_s=book.ages.oldest_s(set().union(*held.values())),
         )
+
+    def _closed_lately(self, now: datetime) -> tuple[Closure, ...]:
+        table = self._lake.closures
+        version = table.table.version()
+        if self._closes[0] != version:
+            self._closes = (version, tuple(current_closures(table.records(now - LATELY))))
+        return self._closes[1]
 
 
 def current_of(

@@ -303,12 +303,16 @@ class Router:
             raise
         self._resolver.resolve_in_background(connection)
         await self._greeks.step(connection, self.routes)
+        if self._publisher.watcher is not None:
+            self._publisher.watcher.look_in_background(connection)
         self._contracts.fetch_in_background(connection, streamed=self._lines.held)
 
     async def close(self) -> None:
         """End the background tasks."""
         await self._account_refresh.end()
         await self._resolver.close()
+        if self._publisher.watcher is not None:
+            await self._publisher.watcher.close()
         await self._contracts.close()
 
     def detach(self, connection: GatewayConnection) -> None:

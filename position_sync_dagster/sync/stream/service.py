@@ -14,6 +14,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import run_recorder
+from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.metrics import StreamMetrics, quantile
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
@@ -169,6 +170,7 @@ async def stream(
                 updates=lake.updates,
                 contracts=lake.contracts,
                 account_values=lake.account_values,
+                closes=CloseExplainer(lake, clock=clock),
                 ownership=own,
             ),
             clock=clock,

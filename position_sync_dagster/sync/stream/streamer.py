@@ -23,7 +23,9 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
+from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned
 from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
@@ -51,6 +53,7 @@ class StreamTables:
         broker_positions, contracts: Keep the positions and the contract details of the broker.
         account_values: Gets the net liquidation and profit of the accounts; with None, they are not
             subscribed.
+        closes: Judges why holdings close; with None, no change of a quantity is stored.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
             lake. None if one process alone writes the tables.
@@ -59,6 +62,7 @@ class StreamTables:
     broker_positions: BrokerPositionsTable | None = None
     contracts: ContractsTable | None = None
     account_values: AccountValuesTable | None = None
+    closes: CloseExplainer | None = None
     updates: PositionUpdatesTable | None = None
     ownership: Ownership | None = None
 
@@ -120,6 +124,10 @@ class IBPositionStreamer:
             greeks=greeks,
             clock=clock,
         )
+        if tables.closes is not None:
+            publisher.watcher = CloseWatcher(
+                tables.closes, check=context.lease.check, monotonic=self._monotonic
+            )
         self._contracts = ContractCache(tables.contracts, clock=clock)
         self._lines = LineManager(
             self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic

@@ -35,13 +35,16 @@ PARENTS = {
     "daily_positions": {"position_updates", "flex_statements"},
     "flex_statements": set(),
     "executions": {"flex_statements"},
+    "statement_events": {"flex_statements"},
+    "position_changes": {"gateway"},
+    "closures": {"position_changes", "executions", "statement_events", "contracts"},
     "account_values": {"gateway", "flex_statements"},
     "reconciliation_breaks": {"broker_positions", "position_updates", "active_strategies"},
 }
 
 EXTERNAL = {
     "gateway", "broker_positions", "contracts", "gateway_sessions", "account_values",
-    "reconciliation_breaks",
+    "reconciliation_breaks", "position_changes",
 }  # fmt: skip
 
 NO_TABLE = {"gateway", "flex_statements"}

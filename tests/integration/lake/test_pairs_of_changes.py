@@ -20,12 +20,13 @@ from deltalake import write_deltalake
 
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.run_record import RunRecord, RunResult
-from position_sync_dagster.domain.statement import Execution
+from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import DerivedTable
@@ -75,6 +76,21 @@ def details(number: int) -> ContractDetails:
 def execution(number: int) -> Execution:
     given = {"execution_id": f"e{number}", "account": "DUSIM1", "time": at(number)}
     return Execution(**dict.fromkeys(f.name for f in fields(Execution)) | given)
+
+
+def event(number: int) -> StatementEvent:
+    given = {"event_id": f"e{number}", "kind": EventKind.CASH, "day": at(number).date()}
+    return StatementEvent(**dict.fromkeys(f.name for f in fields(StatementEvent)) | given)
+
+
+def change(number: int) -> PositionChange:
+    given = {"change_id": f"c{number}", "account": "DUSIM1", "seen_at": at(number)}
+    return PositionChange(**dict.fromkeys(f.name for f in fields(PositionChange)) | given)
+
+
+def closure(number: int) -> Closure:
+    given = {"change_id": f"c{number}", "cause": Cause.TRADED, "judged_at": at(number)}
+    return Closure(**dict.fromkeys(f.name for f in fields(Closure)) | given)
 
 
 def run(number: int) -> RunRecord:
@@ -146,6 +162,9 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
         lake.breaks.record(f"login{n}", found, at(n)) for found in ([discrepancy(n)], [])
     ],
     "executions": lambda lake, n: lake.executions.add([execution(n)]),
+    "statement_events": lambda lake, n: lake.statement_events.add([event(n)]),
+    "position_changes": lambda lake, n: lake.position_changes.add([change(n)]),
+    "closures": lambda lake, n: lake.closures.add([closure(n)]),
     "account_values": lambda lake, n: lake.account_values.append([summary(n)]),
     "runs": lambda lake, n: lake.runs.record([run(n)]),
     "latest_positions": derive,
@@ -193,6 +212,18 @@ CHANGES: dict[str, dict[str, Work]] = {
     "executions": {
         "add": lambda lake: lake.executions.add([execution(50)]),
         "add two": lambda lake: lake.executions.add([execution(50), execution(51)]),
+    },
+    "statement_events": {
+        "add": lambda lake: lake.statement_events.add([event(50)]),
+        "add two": lambda lake: lake.statement_events.add([event(50), event(51)]),
+    },
+    "position_changes": {
+        "add": lambda lake: lake.position_changes.add([change(50)]),
+        "add two": lambda lake: lake.position_changes.add([change(50), change(51)]),
+    },
+    "closures": {
+        "add": lambda lake: lake.closures.add([closure(50)]),
+        "add two": lambda lake: lake.closures.add([closure(50), closure(51)]),
     },
     "account_values": {
         "append": lambda lake: lake.account_values.append([summary(50)]),

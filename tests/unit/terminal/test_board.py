@@ -27,6 +27,7 @@ from position_sync_dagster.terminal.board import (
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import NOW, ages_of, row
+from tests.unit.domain.test_causes import CASES
 
 LIVE = Status(
     at=NOW, lake="lake", gateway_id="127.0.0.1:7497", session_state="LIVE", session_owner="STREAM",
@@ -72,6 +73,14 @@ def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overv
         current_keys=frozenset(current_of(held, ages, status, Settings())),
         money=book.money(),
     )
+
+
+def test_why_a_holding_closed_is_a_change() -> None:
+    (closed,) = CASES["expired worthless"].found()
+    known = replace(overview(), closes=(closed,))
+    said = ["expired worthless: SPY 575C 20Mar26, -112 USD"]
+    assert changes_between(overview(), known) == said
+    assert changes_between(known, known) == []
 
 
 def screen(seen: Overview | None, width: int, height: int = 24) -> list[str]:

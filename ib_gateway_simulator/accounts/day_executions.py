@@ -1,0 +1,102 @@
+"""The executions of the day: what was traded, and the answers to reqExecutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ib_gateway_simulator.accounts.ledger import Holding
+from ib_gateway_simulator.clients.connection import ClientConnection
+from ib_gateway_simulator.protocol import messages
+from ib_gateway_simulator.protocol.contract import Contract
+from ib_gateway_simulator.protocol.requests import Request
+
+COMMISSION = 0.65
+"""What one contract costs to trade."""
+
+FIRST_ORDER = 1_871_000_001
+"""The permanent id of the first order of a gateway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deal:
+    """One execution; `quantity` is signed, and the legs of a combo order have one `order`."""
+
+    account: str
+    contract: Contract
+    quantity: float
+    price: float
+    realized: float
+    order: int
+    number: int
+    at: float
+
+    @property
+    def execution_id(self) -> str:
+        """Return the id, which begins as those of IB do."""
+        return f"0000sim.{self.order:08x}.{self.number:04d}.01"
+
+
+class DayExecutions:
+    """Keeps the executions since the nightly reset; an assignment or an expiry is none of them.
+
+    Args:
+        now: The wall clock, in seconds since 1970.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._deals: list[Deal] = []
+        self._orders = 0
+        self.refused = False
+        """Whether requests are refused, as by a gateway that cannot reach its servers."""
+
+    def new_order(self) -> int:
+        """Return the permanent id of a new order."""
+        self._orders += 1
+        return FIRST_ORDER + self._orders
+
+    def add(self, before: Holding | None, after: Holding, price: float, order: int) -> Deal:
+        """Record the trade that led from one row to the next."""
+        realized = (after.realized or 0.0) - ((before.realized or 0.0) if before else 0.0)
+        deal = Deal(
+            account=after.account,
+            contract=after.contract,
+            quantity=after.quantity - (before.quantity if before else 0.0),
+            price=price,
+            realized=realized,
+            order=order,
+            number=len(self._deals) + 1,
+            at=self._now(),
+        )
+        self._deals.append(deal)
+        return deal
+
+    def reset_day(self) -> None:
+        """Forget the executions, as the nightly reset does."""
+        self._deals.clear()
+
+    def answer(self, client: ClientConnection, request: Request) -> None:
+        """Answer reqExecutions: each execution, the end, and then the commissions."""
+        if self.refused:
+            client.send(messages.error(request.req_id, 322, "Error processing request.-'bP'"))
+            return
+        for deal in self._deals:
+            client.send(
+                messages.execution(
+                    request.req_id,
+                    deal.contract,
+                    account=deal.account,
+                    execution_id=deal.execution_id,
+                    at=f"{datetime.fromtimestamp(deal.at, UTC):%Y%m%d %H:%M:%S} UTC",
+                    quantity=deal.quantity,
+                    price=deal.price * deal.contract.price_magnifier,
+                    order=deal.order,
+                )
+            )
+        for deal in self._deals:
+            amount = COMMISSION * abs(deal.quantity)
+            row = (deal.execution_id, amount, deal.contract.currency, deal.realized)
+            client.send(messages.commission(*row))
+        client.send(messages.executions_end(request.req_id))

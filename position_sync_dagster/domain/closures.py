@@ -1,0 +1,200 @@
+"""Changes of positions, and why holdings closed: the records, and which of them count."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.column import Column
+from position_sync_dagster.domain.instrument import Right, leg_name
+
+
+class Cause(StrEnum):
+    """Why a holding, or a part of it, closed.
+
+    CASH_SETTLED: it expired with a value, which was paid. CORPORATE_ACTION: any but a split.
+    CORRECTED: the broker cancelled or corrected the trade that had opened it.
+    """
+
+    TRADED = "TRADED"
+    EXPIRED_WORTHLESS = "EXPIRED_WORTHLESS"
+    ASSIGNED = "ASSIGNED"
+    EXERCISED = "EXERCISED"
+    CASH_SETTLED = "CASH_SETTLED"
+    SPLIT = "SPLIT"
+    CORPORATE_ACTION = "CORPORATE_ACTION"
+    TRANSFERRED = "TRANSFERRED"
+    CORRECTED = "CORRECTED"
+    UNEXPLAINED = "UNEXPLAINED"
+
+
+class Stage(StrEnum):
+    """Whether a statement of the broker says it; it then replaces what was provisional."""
+
+    PROVISIONAL = "PROVISIONAL"
+    STATED = "STATED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionChange:
+    """A change of a quantity, as the owner of the login saw it: a row of `position_changes`."""
+
+    change_id: Annotated[str, Column("Id of the change; the same if it is recorded again.")]
+    account: Annotated[str, Column("IB account.")]
+    conid: Annotated[int, Column("IB's contract id.")]
+    symbol: Annotated[str, Column("Symbol of the underlying, as IB writes it.")]
+    sec_type: Annotated[str, Column("IB's security type.")]
+    right: Annotated[Right | None, Column("CALL or PUT; null of what is no option.")]
+    strike: Annotated[float | None, Column("Strike of an option.", unit="as quoted")]
+    expiry: Annotated[date | None, Column("Expiry of an option or a future.")]
+    multiplier: Annotated[float, Column("Units of the underlying in one contract.")]
+    currency: Annotated[str, Column("ISO code of the currency.")]
+    before: Annotated[float, Column("Signed quantity before.", unit="contracts or shares")]
+    after: Annotated[float, Column("Signed quantity after.", unit="contracts or shares")]
+    average_cost: Annotated[
+        float | None, Column("Average cost of one contract or share before.", unit="`currency`")
+    ]
+    market_price: Annotated[
+        float | None, Column("The broker's last price before.", unit="as quoted")
+    ]
+    since: Annotated[
+        datetime | None, Column("Until when the broker is known to have confirmed `before` (UTC).")
+    ]
+    seen_at: Annotated[datetime, Column("When the new quantity was received (UTC).")]
+    gateway_id: Annotated[str, Column("The login that saw it.")]
+    snapshot_id: Annotated[str, Column("The account download that the row was part of.")]
+    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
+
+    @property
+    def key(self) -> Key:
+        """The holding's (account, conid)."""
+        return (self.account, self.conid)
+
+    @property
+    def by(self) -> float:
+        """Return by how much the quantity changed, with a sign."""
+        return self.after - self.before
+
+    @property
+    def closed(self) -> float:
+        """Return the part of `before` that is gone, with its sign; 0 if nothing was closed."""
+        if self.before * self.after < 0:
+            return self.before
+        return self.before - self.after if abs(self.after) < abs(self.before) else 0.0
+
+    @property
+    def is_option(self) -> bool:
+        """Return whether it is an option, on whatever underlying."""
+        return self.right is not None and self.strike is not None
+
+    @property
+    def units(self) -> float | None:
+        """Return the change of the underlying if the closed options were exercised or assigned."""
+        if self.right is None:
+            return None
+        each = 1.0 if self.sec_type == "FOP" else self.multiplier  # one future for an option on it
+        return self.closed * each * (1 if self.right is Right.CALL else -1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closure:
+    """The cause of a close, or of a part of it: a row of the table `closures`.
+
+    Of the rows of a change those that were judged last count (`current_closures`).
+    """
+
+    change_id: Annotated[str, Column("The change of position_changes that it explains.")]
+    account: Annotated[str, Column("IB account.")]
+    conid: Annotated[int, Column("IB's contract id.")]
+    symbol: Annotated[str, Column("Symbol of the underlying, as IB writes it.")]
+    sec_type: Annotated[str, Column("IB's security type.")]
+    right: Annotated[Right | None, Column("CALL or PUT; null of what is no option.")]
+    strike: Annotated[float | None, Column("Strike of an option.", unit="as quoted")]
+    expiry: Annotated[date | None, Column("Expiry of an option or a future.")]
+    closed_at: Annotated[datetime, Column("When it was seen to be gone, or was traded (UTC).")]
+    quantity: Annotated[
+        float, Column("What was closed, with the sign it had.", unit="contracts or shares")
+    ]
+    price: Annotated[
+        float | None, Column("Price of one unit; null where it is not known.", unit="as quoted")
+    ]
+    cause: Annotated[
+        Cause,
+        Column(
+            "TRADED, EXPIRED_WORTHLESS, ASSIGNED, EXERCISED, CASH_SETTLED, SPLIT, "
+            "CORPORATE_ACTION, TRANSFERRED, CORRECTED or UNEXPLAINED."
+        ),
+    ]
+    stage: Annotated[Stage, Column("PROVISIONAL, or STATED by a statement of the broker.")]
+    detail: Annotated[str, Column("Why, in words.")]
+    realized_pnl: Annotated[
+        float | None,
+        Column(
+            "Realized profit of what was closed: as stated, or of a worthless expiry its cost.",
+            unit="`currency`",
+        ),
+    ]
+    currency: Annotated[str, Column("ISO code of the currency.")]
+    executions: Annotated[
+        str | None, Column("Evidence: ids of executions, separated by commas.")
+    ] = None
+    order_ids: Annotated[
+        str | None, Column("Evidence: the permanent ids of their orders, separated by commas.")
+    ] = None
+    events: Annotated[
+        str | None, Column("Evidence: ids of statement_events, separated by commas.")
+    ] = None
+    statement: Annotated[str | None, Column("Evidence: the statement that says it.")] = None
+    counter_conid: Annotated[
+        int | None, Column("Evidence: the holding that came or went with it, by its conid.")
+    ] = None
+    judged_at: Annotated[datetime | None, Column("When it was judged (UTC).")] = None
+    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
+
+    @property
+    def name(self) -> str:
+        """Return the contract as a trader writes it."""
+        return leg_name(self.symbol, self.right, self.strike, self.expiry)
+
+
+def current_closures(closures: Iterable[Closure]) -> list[Closure]:
+    """Return the causes that count of each close: those that were judged last."""
+    by_change: defaultdict[str, list[Closure]] = defaultdict(list)
+    for one in closures:
+        by_change[one.change_id].append(one)
+    never = datetime.min.replace(tzinfo=UTC)
+    found: list[Closure] = []
+    for ones in by_change.values():
+        last = max(one.judged_at or never for one in ones)
+        found += [one for one in ones if (one.judged_at or never) == last]
+    return sorted(found, key=lambda one: (one.closed_at, one.change_id, one.cause.value))
+
+
+def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:
+    """Return whether new causes of a close replace the ones that counted.
+
+    A stated cause replaces a provisional one and never the other way round. A provisional cause is
+    not replaced by less: the gateway may name its executions on their day alone.
+    """
+    if [_content(one) for one in new] == [_content(one) for one in old]:
+        return False
+    if is_stated(new):
+        return True
+    return not old or (not is_stated(old) and _known(new) >= _known(old))
+
+
+def is_stated(ones: Sequence[Closure]) -> bool:
+    """Return whether a statement says the cause of all that was closed."""
+    return bool(ones) and all(one.stage is Stage.STATED for one in ones)
+
+
+def _known(ones: Sequence[Closure]) -> float:
+    total = sum(abs(one.quantity) for one in ones) or 1.0
+    return sum(abs(one.quantity) for one in ones if one.cause is not Cause.UNEXPLAINED) / total
+
+
+def _content(one: Closure) -> Closure:
+    return replace(one, judged_at=None, run_id=None)

@@ -1,0 +1,176 @@
+"""The causes of closes: judged from the tables and stored; a break where none is known."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from position_sync_dagster.domain.causes import Facts, closures_of
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.closures import (
+    Cause,
+    Closure,
+    PositionChange,
+    current_closures,
+    knows_more,
+)
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
+from position_sync_dagster.lake.lake import Lake
+
+WINDOW = timedelta(days=60)
+"""How long a close is judged again: its statement may come late, and be corrected."""
+
+BEFORE = timedelta(days=7)
+"""How much older than a change its executions and events may be."""
+
+GRACE = timedelta(minutes=2)
+"""How old a close must be before a person is asked: its executions may be on their way."""
+
+BREAKS = "closures"
+"""The name under which breaks of closes are recorded, in place of a gateway."""
+
+Asked = Mapping[str, tuple[datetime, datetime]]
+"""From when and until when the gateway named all executions of an account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """The outcome of one judgement.
+
+    Attributes:
+        rows: How many rows were added to `closures`.
+        current: The causes that count now, oldest first.
+        unexplained: Those without a cause.
+    """
+
+    rows: int
+    current: tuple[Closure, ...]
+    unexplained: tuple[Closure, ...]
+
+
+class CloseExplainer:
+    """Judges the closes of the last weeks; blocks, and may be called by any process.
+
+    Example:
+        CloseExplainer(lake).explain()
+    """
+
+    def __init__(self, lake: Lake, *, clock: Clock = utc_now) -> None:
+        self._lake = lake
+        self._clock = clock
+
+    def record(self, changes: Iterable[PositionChange], run_id: str | None = None) -> int:
+        """Store changes of quantities; one that is known is not stored again."""
+        return self._lake.position_changes.add(changes, run_id=run_id)
+
+    def explain(
+        self,
+        executions: Collection[Execution] = (),
+        asked: Asked | None = None,
+        *,
+        run_id: str | None = None,
+    ) -> Explained:
+        """Store executions of the day, judge all closes again, and store what is known now.
+
+        Args:
+            executions: What a gateway named.
+            asked: Since when it named them all; without it their absence proves nothing.
+            run_id: Written into the rows.
+        """
+        lake, now = self._lake, self._clock()
+        if executions:
+            lake.executions.add(executions, run_id=run_id)
+        since = now - WINDOW
+        changes = lake.position_changes.records(since)
+        known: defaultdict[str, list[Closure]] = defaultdict(list)
+        for one in current_closures(lake.closures.records()):
+            known[one.change_id].append(one)
+        added: list[Closure] = []
+        if any(change.closed for change in changes):
+            judged: defaultdict[str, list[Closure]] = defaultdict(list)
+            for one in closures_of(self._facts(changes, since - BEFORE, asked or {}), now):
+                judged[one.change_id].append(one)
+            for change_id, new in judged.items():
+                if knows_more(new, known.get(change_id, ())):
+                    added += new
+                    known[change_id] = new
+        rows = lake.closures.add(added, run_id=run_id)
+        current = tuple(current_closures(one for ones in known.values() for one in ones))
+        unexplained = tuple(one for one in current if one.cause is Cause.UNEXPLAINED)
+        self._ask_people(unexplained, now, run_id)
+        return Explained(rows=rows, current=current, unexplained=unexplained)
+
+    def _facts(self, changes: list[PositionChange], since: datetime, asked: Asked) -> Facts:
+        lake = self._lake
+        events = lake.statement_events.records(since.date())
+        return Facts(
+            changes=changes,
+            executions=lake.executions.records(since),
+            events=events,
+            contracts=lake.contracts.get({change.conid for change in changes}),
+            stated=stated_days(events),
+            asked=asked,
+        )
+
+    def _ask_people(
+        self, unexplained: Iterable[Closure], now: datetime, run_id: str | None
+    ) -> None:
+        due = [one for one in unexplained if now - one.closed_at >= GRACE]
+        if due or any(one.gateway_id == BREAKS for one in self._lake.breaks.open_breaks(BREAKS)):
+            self._lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=run_id)
+
+
+def stated_days(events: Iterable[StatementEvent]) -> dict[str, frozenset[date]]:
+    """Return the days of each account whose trades a statement has."""
+    days: defaultdict[str, set[date]] = defaultdict(set)
+    for one in events:
+        if one.kind is EventKind.PERIOD and one.first_day is not None:
+            length = (one.day - one.first_day).days + 1
+            days[one.account] |= {one.first_day + timedelta(days=n) for n in range(length)}
+    return {account: frozenset(found) for account, found in days.items()}
+
+
+def _discrepancy(one: Closure) -> Discrepancy:
+    return Discrepancy(
+        type=DiscrepancyType.UNEXPLAINED,
+        account=one.account,
+        conid=one.conid,
+        symbol=one.symbol,
+        expected=None,
+        actual=one.quantity,
+        detail=f"{one.quantity:+g} {one.name} closed at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
+        f"{one.detail}",
+    )
+
+
+def profit_by_strategy(
+    lake: Lake, closures: Iterable[Closure]
+) -> list[tuple[str | None, str, int, float | None]]:
+    """Return strategy, currency, number of closes and realized profit, of what legs had closed.
+
+    A close of a holding that several strategies had counts for each, with an unknown profit.
+
+    Returns:
+        Sorted by strategy; None stands for what no strategy had. A profit is None if that of one of
+        the closes is not known.
+    """
+    legs = lake.registry.sync.history()
+    sums: defaultdict[tuple[str | None, str], list[float | None]] = defaultdict(list)
+    for one in closures:
+        names: set[str | None] = {
+            leg.strategy_id
+            for leg in legs
+            if leg.conid == one.conid
+            and leg.account in (None, one.account)
+            and leg.added_at <= one.closed_at
+            and (leg.removed_at is None or one.closed_at <= leg.removed_at)
+        }
+        for name in names or {None}:
+            sums[name, one.currency].append(one.realized_pnl if len(names) < 2 else None)
+    return [
+        (name, currency, len(profits), None if None in profits else sum(filter(None, profits)))
+        for (name, currency), profits in sorted(
+            sums.items(), key=lambda item: (item[0][0] or "", item[0][1])
+        )
+    ]

@@ -1,0 +1,162 @@
+"""Watches for closes: stores each change of a quantity, and asks the gateway why."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.closures import PositionChange
+from position_sync_dagster.domain.statement import Execution
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.day_executions import DayExecutions
+from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.sync.explain_closes import CloseExplainer
+
+logger = logging.getLogger(__name__)
+
+LOOKS_S = (0.0, 5.0, 60.0, 960.0)
+"""Seconds after a change at which the gateway is asked for the executions of the day: commissions
+follow an execution, and shares may come minutes after an option is gone."""
+
+
+class CloseWatcher:
+    """Stores changes before they are published, then looks for their causes in the background.
+
+    Args:
+        check: Called before each write; it raises when the login belongs to another process.
+        monotonic: The clock of every interval, in seconds.
+    """
+
+    def __init__(
+        self,
+        explainer: CloseExplainer,
+        *,
+        check: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float],
+        run_id: str | None = None,
+    ) -> None:
+        self._explainer = explainer
+        self._check = check
+        self._monotonic = monotonic
+        self._run_id = run_id
+        self._due: list[float] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def record(self, changes: list[PositionChange]) -> None:
+        """Store changes; each look for their causes is due from now on.
+
+        Raises:
+            LakeError: The table cannot be written; the same changes are due again.
+        """
+        self._check()
+        await offload(self._explainer.record, changes, self._run_id)
+        if any(change.closed for change in changes):
+            now_s = self._monotonic()
+            self._due = sorted({*self._due, *(now_s + delay for delay in LOOKS_S)})
+
+    def look_in_background(self, connection: GatewayConnection) -> None:
+        """Look for causes if it is due, in a background task."""
+        if self._task is not None and not self._task.done():
+            return
+        now_s = self._monotonic()
+        if not self._due or self._due[0] > now_s:
+            return
+        self._due = [at for at in self._due if at > now_s]
+        self._task = asyncio.create_task(self._look_or_log(connection))
+
+    async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
+        """Judge the closes by what the gateway answered; None if it did not answer.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        self._check()
+        executions: Sequence[Execution] = () if answer is None else answer.executions
+        span = None if answer is None else (answer.begin, answer.end)
+        asked = {} if span is None else dict.fromkeys(accounts, span)
+        await offload(self._explainer.explain, executions, asked, run_id=self._run_id)
+
+    async def close(self) -> None:
+        """Cancel the background task."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _look_or_log(self, connection: GatewayConnection) -> None:
+        try:
+            await self.look(connection.accounts, await connection.executions())
+        except LakeError as error:
+            logger.warning("the causes of closes are not stored, they are due later: %s", error)
+            self._due = [self._monotonic() + LOOKS_S[1], *self._due]
+
+
+def changes_between(
+    before: Mapping[Key, BrokerPosition],
+    after: Mapping[Key, BrokerPosition],
+    confirmed: Mapping[str, datetime | None],
+) -> list[PositionChange]:
+    """Return the quantities that changed.
+
+    What an account held is not known before its first list: its holdings then count as no change.
+
+    Args:
+        before: The holdings as they were published last.
+        after: Those that are published now, or only the ones that changed.
+        confirmed: Until when the broker had confirmed the holdings of each account.
+    """
+    moved = [
+        (known, holding)
+        for key, holding in after.items()
+        if (known := before.get(key)) is None or known.position != holding.position
+    ]
+    accounts = {account for account, _conid in before} if moved else set()
+    found: list[PositionChange] = []
+    for known, holding in moved:
+        quantity = known.position if known is not None else 0.0
+        if holding.account not in accounts or holding.position == quantity:
+            continue
+        terms = holding.instrument
+        since = confirmed.get(holding.account)
+        if known is not None:
+            times = (since, known.confirmed_at, known.position_time)
+            since = max(at for at in times if at is not None)
+        found.append(
+            PositionChange(
+                change_id=content_id(
+                    known.position_time if known is not None else holding.position_time,
+                    holding.account,
+                    terms.conid,
+                    quantity,
+                    holding.position,
+                ),
+                account=holding.account,
+                conid=terms.conid,
+                symbol=terms.symbol,
+                sec_type=terms.sec_type,
+                right=terms.right,
+                strike=terms.strike,
+                expiry=terms.expiry,
+                multiplier=terms.multiplier,
+                currency=terms.currency,
+                before=quantity,
+                after=holding.position,
+                average_cost=known.average_cost if known is not None else None,
+                market_price=_price_of(known),
+                since=since,
+                seen_at=holding.position_time,
+                gateway_id=holding.gateway_id,
+                snapshot_id=holding.snapshot_id,
+            )
+        )
+    return found
+
+
+def _price_of(holding: BrokerPosition | None) -> float | None:
+    if holding is None or holding.market_price is not None:
+        return None if holding is None else holding.market_price
+    if holding.market_value is None or not holding.position:
+        return None
+    return holding.market_value / (holding.position * holding.instrument.multiplier)

@@ -1,0 +1,46 @@
+"""The asset `closures`: its page, its check, and the break that asks a person."""
+
+from datetime import UTC, datetime, timedelta
+
+from position_sync_dagster.defs.assets.closures import closures
+from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
+from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, booked, change, fill
+
+AT = datetime.now(UTC) - timedelta(minutes=10)
+
+
+def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materialize, lake) -> None:
+    lake.registry.sync.add_active(
+        conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
+    )
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    CloseExplainer(lake).record([change(CALL, 2, 0, at), change(OTHER, 1, 0, AT)])
+    lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
+    result = materialize(closures)
+    assert result.success
+    (event,) = result.asset_materializations_for_node("closures")
+    listed = {one.data["contract"]: one.data for one in event.metadata["last_closes"].records}
+    assert listed["SPY 575C 20Mar26"]["cause"] == "TRADED"
+    assert listed["SPY 580C 20Mar26"]["cause"] == "UNEXPLAINED"
+    profits = {one.data["of"]: one.data for one in event.metadata["profit_by_strategy"].records}
+    assert profits["ic"]["realized_pnl"] == 40.0
+    assert profits["UNATTRIBUTED"]["realized_pnl"] is None
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert "+1 SPY 580C 20Mar26 of DU1" in check.description
+    (asked,) = lake.breaks.open_breaks(BREAKS)
+    assert (asked.account, asked.conid, asked.actual) == (ACCOUNT, OTHER, 1.0)
+
+    lake.executions.add([booked(OTHER, -1, "A;C", AT)])
+    result = materialize(closures)
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed
+    assert not lake.breaks.open_breaks(BREAKS)
+    rows = [(one.cause, one.stage) for one in lake.closures.records() if one.conid == OTHER]
+    assert rows == [("UNEXPLAINED", "PROVISIONAL"), ("ASSIGNED", "STATED")]
+    assert lake.closures.table.version() == materialized_again(materialize, lake)
+
+
+def materialized_again(materialize, lake) -> int:
+    assert materialize(closures).success
+    return lake.closures.table.version()

@@ -1,0 +1,516 @@
+"""The cause of each close, from a table of facts to what it says; never a false one."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.causes import Facts, closures_of
+from position_sync_dagster.domain.closures import (
+    Cause,
+    Closure,
+    PositionChange,
+    Stage,
+    current_closures,
+    knows_more,
+)
+from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.statement import (
+    FLEX,
+    GATEWAY,
+    EventKind,
+    Execution,
+    Side,
+    StatementEvent,
+)
+
+ACCOUNT = "DU1"
+CALL, PUT, OTHER, SHARES, INDEX_CALL, INDEX, NEW_SHARES = 1, 2, 3, 10, 20, 21, 11
+FRIDAY = date(2026, 3, 20)
+END = datetime(2026, 3, 20, 20, 15, tzinfo=UTC)
+"""A quarter past four in New York on the last trading day."""
+NOON = END - timedelta(hours=4)
+NIGHT = END + timedelta(hours=9)
+HOURS = "20260319:0930-20260319:1600;20260320:0930-20260320:1600;20260321:CLOSED;20260322:CLOSED"
+
+
+def change(
+    conid: int, before: float, after: float, at: datetime = NIGHT, **values: object
+) -> PositionChange:
+    is_option = conid in (CALL, PUT, OTHER, INDEX_CALL)
+    terms: dict[str, object] = {
+        "right": (Right.PUT if conid == PUT else Right.CALL) if is_option else None,
+        "strike": {CALL: 575.0, OTHER: 580.0, PUT: 560.0, INDEX_CALL: 5800.0}.get(conid),
+        "expiry": FRIDAY if is_option else None,
+        "sec_type": "OPT" if is_option else "STK",
+        "symbol": "SPX" if conid == INDEX_CALL else "SPY",
+        "multiplier": 100.0 if is_option else 1.0,
+        "since": at - timedelta(minutes=2),
+        "market_price": None,
+        "average_cost": 112.0,
+    }
+    return PositionChange(
+        **terms  # type: ignore[arg-type]
+        | {
+            "change_id": f"{conid}:{before:g}:{after:g}",
+            "account": ACCOUNT,
+            "conid": conid,
+            "currency": "USD",
+            "before": before,
+            "after": after,
+            "seen_at": at,
+            "gateway_id": "g",
+            "snapshot_id": "s",
+        }
+        | values
+    )
+
+
+def worthless(conid: int, before: float, **values: object) -> PositionChange:
+    return change(conid, before, 0.0, market_price=0.01, **values)
+
+
+def deep(conid: int, before: float, **values: object) -> PositionChange:
+    return change(conid, before, 0.0, market_price=40.0, **values)
+
+
+def fill(
+    conid: int, quantity: float, at: datetime = NOON, price: float | None = 1.5, **values: object
+) -> Execution:
+    row = Execution(
+        execution_id=f"e{conid}.{quantity:g}{at:%d%H%M}.01",
+        account=ACCOUNT,
+        conid=conid,
+        symbol="SPY",
+        sec_type="OPT",
+        time=at,
+        side=Side.BUY if quantity > 0 else Side.SELL,
+        quantity=abs(quantity),
+        price=price,
+        commission=None,
+        commission_currency=None,
+        realized_pnl=None,
+        currency="USD",
+        source=GATEWAY,
+        statement="",
+        order_id="71",
+    )
+    return replace(row, **values)  # type: ignore[arg-type]
+
+
+def booked(
+    conid: int, quantity: float, codes: str, at: datetime = END, **values: object
+) -> Execution:
+    stated: dict[str, object] = {
+        "source": FLEX, "statement": "a.xml", "codes": codes, "transaction_type": "BookTrade",
+        "realized_pnl": 12.0, "price": 0.0,
+    }  # fmt: skip
+    return fill(conid, quantity, at, **stated | values)
+
+
+def event(kind: EventKind, quantity: float | None, **values: object) -> StatementEvent:
+    row = StatementEvent(
+        event_id=f"{kind}:{quantity}", kind=kind, account=ACCOUNT, day=FRIDAY, attributes="{}",
+        source=FLEX, statement="a.xml", conid=CALL, quantity=quantity,
+    )  # fmt: skip
+    return replace(row, **values)  # type: ignore[arg-type]
+
+
+def details(conid: int, **values: object) -> ContractDetails:
+    row = ContractDetails(
+        conid=conid, symbol="SPY", sec_type="OPT", currency="USD", local_symbol="",
+        trading_class="", exchange="SMART", under_conid=SHARES, multiplier=100.0,
+        price_magnifier=1, right=None, strike=None, last_trade_date=FRIDAY, last_trade_time=None,
+        time_zone="US/Eastern", trading_hours=HOURS, seen_at=NOON, under_sec_type="STK",
+    )  # fmt: skip
+    return replace(row, **values)  # type: ignore[arg-type]
+
+
+CONTRACTS = {conid: details(conid) for conid in (CALL, PUT, OTHER)} | {
+    INDEX_CALL: details(INDEX_CALL, under_conid=INDEX, under_sec_type="IND")
+}
+AT_THE_OPEN = CONTRACTS | {
+    INDEX_CALL: details(
+        INDEX_CALL, under_conid=INDEX, under_sec_type="IND",
+        last_trade_date=FRIDAY - timedelta(days=1), expires_on=FRIDAY,
+    )
+}  # fmt: skip
+ASKED = {ACCOUNT: (NOON - timedelta(hours=8), NIGHT + timedelta(hours=8))}
+WEEK = {ACCOUNT: frozenset({FRIDAY - timedelta(days=1), FRIDAY})}
+P, S = Stage.PROVISIONAL, Stage.STATED
+
+
+@dataclass
+class Case:
+    """The facts, and the cause, stage and quantity of each close."""
+
+    changes: list[PositionChange]
+    says: list[tuple[Cause, Stage, float]]
+    executions: list[Execution] = field(default_factory=list)
+    events: list[StatementEvent] = field(default_factory=list)
+    contracts: dict[int, ContractDetails] = field(default_factory=lambda: CONTRACTS)
+    asked: dict[str, tuple[datetime, datetime]] = field(default_factory=lambda: ASKED)
+    stated: dict[str, frozenset[date]] = field(default_factory=dict)
+    prices: dict[int, tuple[float, datetime]] = field(default_factory=dict)
+
+    def found(self) -> list[Closure]:
+        facts = Facts(
+            changes=self.changes,
+            executions=self.executions,
+            events=self.events,
+            contracts=self.contracts,
+            asked=self.asked,
+            stated=self.stated,
+            prices=self.prices,
+        )
+        return closures_of(facts, NIGHT)
+
+
+SOLD_AT_NOON = change(CALL, 2, 0, NOON + timedelta(seconds=1))
+CASES = {
+    "sold on its day": Case([SOLD_AT_NOON], [(Cause.TRADED, P, 2)], [fill(CALL, -2)]),
+    "sold in parts": Case(
+        [SOLD_AT_NOON],
+        [(Cause.TRADED, P, 2)],
+        [fill(CALL, -1), fill(CALL, -1, NOON - timedelta(minutes=1))],
+    ),
+    "a short one bought back": Case(
+        [change(CALL, -3, -1, NOON)], [(Cause.TRADED, P, -2)], [fill(CALL, 2)]
+    ),
+    "each partial fill explains its own change": Case(
+        [
+            change(CALL, 5, 3, NOON),
+            change(CALL, 3, 0, NOON + timedelta(minutes=1)),
+        ],
+        [(Cause.TRADED, P, 2), (Cause.TRADED, P, 3)],
+        [fill(CALL, -2, NOON), fill(CALL, -3, NOON + timedelta(minutes=1))],
+    ),
+    "a sale through zero closes what was held": Case(
+        [change(CALL, 2, -3, NOON)], [(Cause.TRADED, P, 2)], [fill(CALL, -5, NOON)]
+    ),
+    "a purchase closes nothing": Case([change(CALL, 2, 3, NOON)], [], [fill(CALL, 1)]),
+    "an execution of another account explains nothing": Case(
+        [SOLD_AT_NOON], [(Cause.UNEXPLAINED, P, 2)], [fill(CALL, -2, account="DU2")]
+    ),
+    "an execution of yesterday explains nothing": Case(
+        [SOLD_AT_NOON], [(Cause.UNEXPLAINED, P, 2)], [fill(CALL, -2, NOON - timedelta(days=1))]
+    ),
+    "executions of more than was closed explain nothing": Case(
+        [SOLD_AT_NOON], [(Cause.UNEXPLAINED, P, 2)], [fill(CALL, -3)]
+    ),
+    "sold as a statement has it": Case(
+        [SOLD_AT_NOON],
+        [(Cause.TRADED, S, 2)],
+        [
+            fill(CALL, -2),
+            fill(CALL, -2, source=FLEX, codes="C;P", transaction_type="ExchTrade"),
+        ],
+    ),
+    "a statement without codes states no cause": Case(
+        [SOLD_AT_NOON], [(Cause.TRADED, P, 2)], [fill(CALL, -2, source=FLEX)]
+    ),
+    "a code that nobody knows is never a trade": Case(
+        [SOLD_AT_NOON],
+        [(Cause.UNEXPLAINED, S, 2)],
+        [fill(CALL, -2, source=FLEX, codes="C;Qq", transaction_type="ExchTrade")],
+    ),
+    "a cancelled purchase": Case(
+        [change(CALL, 0, 2, NOON), change(CALL, 2, 0, NIGHT)],
+        [(Cause.CORRECTED, S, 2)],
+        [
+            fill(CALL, 2),
+            booked(CALL, -2, "Ca", NOON + timedelta(hours=3), transaction_type="TradeCancel"),
+        ],
+    ),
+    "expired worthless": Case([worthless(CALL, 1)], [(Cause.EXPIRED_WORTHLESS, P, 1)]),
+    "expired worthless, two legs": Case(
+        [worthless(CALL, -1), worthless(PUT, -1)],
+        [(Cause.EXPIRED_WORTHLESS, P, -1), (Cause.EXPIRED_WORTHLESS, P, -1)],
+    ),
+    "expired, as stated on Friday and gone on Monday": Case(
+        [
+            worthless(
+                CALL, -1, at=END + timedelta(days=3), since=END + timedelta(hours=2)
+            )
+        ],
+        [(Cause.EXPIRED_WORTHLESS, S, -1)],
+        [booked(CALL, 1, "C;Ep")],
+    ),
+    "an execution that fits no change: nothing is inferred": Case(
+        [worthless(CALL, 1)],
+        [(Cause.UNEXPLAINED, P, 1)],
+        [fill(CALL, -1, NIGHT + timedelta(hours=5))],
+    ),
+    "half was sold before half expired": Case(
+        [worthless(CALL, 2, since=NOON - timedelta(hours=1))],
+        [(Cause.TRADED, S, 1), (Cause.EXPIRED_WORTHLESS, S, 1)],
+        [
+            fill(CALL, -1, source=FLEX, codes="C", transaction_type="ExchTrade"),
+            booked(CALL, -1, "Ep"),
+        ],
+    ),
+    "a cheap option may have been sold while nobody watched": Case(
+        [worthless(CALL, 1, since=NOON)], [(Cause.UNEXPLAINED, P, 1)], asked={}
+    ),
+    "a failed request for executions proves nothing": Case(
+        [worthless(CALL, 1, at=NOON)], [(Cause.UNEXPLAINED, P, 1)], asked={}
+    ),
+    "an option that was worth something did not expire worthless": Case(
+        [change(CALL, 1, 0, market_price=0.4)], [(Cause.UNEXPLAINED, P, 1)]
+    ),
+    "a price from long before the end proves nothing": Case(
+        [worthless(CALL, 1, since=NOON)], [(Cause.UNEXPLAINED, P, 1)]
+    ),
+    "a price that nobody knows proves nothing": Case(
+        [change(CALL, 1, 0)], [(Cause.UNEXPLAINED, P, 1)]
+    ),
+    "before its end it did not expire": Case(
+        [worthless(CALL, 1, at=NOON)], [(Cause.UNEXPLAINED, P, 1)]
+    ),
+    "a short put is assigned, and the shares come": Case(
+        [deep(PUT, -2), change(SHARES, 0, 200, NIGHT + timedelta(minutes=3))],
+        [(Cause.ASSIGNED, P, -2)],
+    ),
+    "a short put is assigned before its end": Case(
+        [
+            deep(PUT, -2, at=NOON),
+            change(SHARES, 50, 250, NOON + timedelta(minutes=3)),
+        ],
+        [(Cause.ASSIGNED, P, -2)],
+    ),
+    "a covered call is assigned, and the shares go": Case(
+        [deep(CALL, -1), change(SHARES, 100, 0)],
+        [(Cause.ASSIGNED, P, -1), (Cause.ASSIGNED, P, 100)],
+    ),
+    "a long call is exercised": Case(
+        [deep(CALL, 1), change(SHARES, 0, 100)], [(Cause.EXERCISED, P, 1)]
+    ),
+    "shares that were bought are no assignment": Case(
+        [deep(PUT, -1), change(SHARES, 0, 100)],
+        [(Cause.UNEXPLAINED, P, -1)],
+        [fill(SHARES, 100, NIGHT)],
+    ),
+    "shares of another number are no assignment": Case(
+        [deep(PUT, -1), change(SHARES, 0, 150)], [(Cause.UNEXPLAINED, P, -1)]
+    ),
+    "shares that come an hour later are no assignment": Case(
+        [deep(PUT, -1), change(SHARES, 0, 100, NIGHT + timedelta(hours=1))],
+        [(Cause.UNEXPLAINED, P, -1)],
+    ),
+    "of two options, the one in the money is assigned": Case(
+        [worthless(CALL, -1), deep(PUT, -1), change(SHARES, 0, 100)],
+        [(Cause.EXPIRED_WORTHLESS, P, -1), (Cause.ASSIGNED, P, -1)],
+    ),
+    "both legs of a spread in the money: no shares come": Case(
+        [deep(CALL, -1), deep(OTHER, 1)],
+        [(Cause.ASSIGNED, P, -1), (Cause.EXERCISED, P, 1)],
+    ),
+    "which of two calls was exercised is not guessed": Case(
+        [
+            change(CALL, 1, 0),
+            change(OTHER, 1, 0),
+            change(SHARES, 0, 100),
+        ],
+        [(Cause.UNEXPLAINED, P, 1), (Cause.UNEXPLAINED, P, 1)],
+    ),
+    "an assignment, as stated, with its shares": Case(
+        [deep(PUT, -1), change(SHARES, 0, 100)],
+        [(Cause.ASSIGNED, S, -1)],
+        [booked(PUT, 1, "A;C"), booked(SHARES, 100, "A;O", price=560.0)],
+    ),
+    "offsetting positions: the short leg is assigned, the long one exercised": Case(
+        [deep(CALL, -1), deep(OTHER, 1)],
+        [(Cause.ASSIGNED, S, -1), (Cause.EXERCISED, S, 1)],
+        [booked(CALL, 1, "C;GEA"), booked(OTHER, -1, "C;GEA")],
+    ),
+    "an assignment that only the section of events has": Case(
+        [deep(CALL, -1)],
+        [(Cause.ASSIGNED, S, -1)],
+        events=[event(EventKind.OPTION_EVENT, 1, type="Assignment")],
+    ),
+    "an index option in the money is settled in cash": Case(
+        [change(INDEX_CALL, 1, 0, market_price=120.0)], [(Cause.CASH_SETTLED, P, 1)]
+    ),
+    "an index option out of the money": Case(
+        [worthless(INDEX_CALL, 1)],
+        [(Cause.EXPIRED_WORTHLESS, P, 1)],
+        prices={INDEX: (5700.0, END)},
+    ),
+    "an index option near its strike, however cheap": Case(
+        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], prices={INDEX: (5790.0, END)}
+    ),
+    "a cheap option, and its shares may still come": Case(
+        [worthless(CALL, 1)],
+        [(Cause.UNEXPLAINED, P, 1)],
+        asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT + timedelta(minutes=14))},
+    ),
+    "an option far from its strike, as soon as it is gone": Case(
+        [worthless(CALL, 1)],
+        [(Cause.EXPIRED_WORTHLESS, P, 1)],
+        asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
+        prices={SHARES: (560.0, END)},
+    ),
+    "a cheap option near its strike was exercised": Case(
+        [worthless(CALL, 1), change(SHARES, 0, 100)], [(Cause.EXERCISED, P, 1)]
+    ),
+    "settled at the open, cheap the evening before: not known": Case(
+        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], contracts=AT_THE_OPEN
+    ),
+    "settled in cash, as stated by its price": Case(
+        [change(INDEX_CALL, 1, 0)],
+        [(Cause.CASH_SETTLED, S, 1)],
+        [booked(INDEX_CALL, -1, "Ep", price=12.5)],
+    ),
+    "settled in cash, as the section of events has it": Case(
+        [change(INDEX_CALL, 1, 0)],
+        [(Cause.CASH_SETTLED, S, 1)],
+        [booked(INDEX_CALL, -1, "Ex")],
+        [event(EventKind.OPTION_EVENT, 1, type="Cash Settlement", conid=INDEX_CALL)],
+    ),
+    "a reverse split takes shares away": Case(
+        [change(SHARES, 400, 100)],
+        [(Cause.SPLIT, S, 300)],
+        events=[
+            event(EventKind.CORPORATE_ACTION, -400, type="RS", conid=SHARES),
+            event(EventKind.CORPORATE_ACTION, 100, type="RS", conid=SHARES),
+        ],
+    ),
+    "a split into a new contract": Case(
+        [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)],
+        [(Cause.SPLIT, S, 100)],
+        events=[
+            event(
+                EventKind.CORPORATE_ACTION, -100, type="RS", conid=SHARES,
+                attributes='{"actionID": "5"}',
+            ),
+            event(
+                EventKind.CORPORATE_ACTION, 33, type="RS", conid=NEW_SHARES,
+                attributes='{"actionID": "5"}',
+            ),
+        ],
+    ),
+    "a change of the symbol": Case(
+        [change(SHARES, 100, 0)],
+        [(Cause.CORPORATE_ACTION, S, 100)],
+        events=[event(EventKind.CORPORATE_ACTION, -100, type="IC", conid=SHARES)],
+    ),
+    "before the statement a split is unexplained": Case(
+        [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)], [(Cause.UNEXPLAINED, P, 100)]
+    ),
+    "transferred": Case(
+        [change(SHARES, 100, 0)],
+        [(Cause.TRANSFERRED, S, 100)],
+        events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="OUT", conid=SHARES)],
+    ),
+    "a transfer into the account explains no close": Case(
+        [change(SHARES, 100, 0)],
+        [(Cause.UNEXPLAINED, P, 100)],
+        events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="IN", conid=SHARES)],
+    ),
+    "the statements of its days do not name it": Case(
+        [worthless(CALL, 1, at=NOON)], [(Cause.UNEXPLAINED, S, 1)], stated=WEEK
+    ),
+    "the statement of one of its days is missing": Case(
+        [worthless(CALL, 1, at=NOON, since=NOON - timedelta(days=1))],
+        [(Cause.UNEXPLAINED, P, 1)],
+        stated={ACCOUNT: frozenset({FRIDAY})},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_cause_follows_from_the_facts(name: str) -> None:
+    case = CASES[name]
+    found = [(one.cause, one.stage, one.quantity) for one in case.found()]
+    assert found == case.says, [one.detail for one in case.found()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_parts_of_a_close_add_up_to_it(name: str) -> None:
+    case = CASES[name]
+    for one in case.changes:
+        parts = [part for part in case.found() if part.change_id == one.change_id]
+        assert sum(part.quantity for part in parts) == one.closed
+        assert all(part.detail and part.judged_at == NIGHT for part in parts)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_without_facts_no_cause_is_known(name: str) -> None:
+    """Missing requests, statements and details never make a cause; a sale alone is evidence."""
+    case = replace(CASES[name], executions=[], events=[], contracts={}, asked={}, stated={})
+    known = [one for one in case.found() if one.cause is not Cause.UNEXPLAINED]
+    assert not known, [one.detail for one in known]
+
+
+def test_a_worthless_expiry_has_realized_its_cost() -> None:
+    (short,) = Case([worthless(CALL, -1)], []).found()
+    (long,) = Case([worthless(CALL, 2)], []).found()
+    assert (short.realized_pnl, long.realized_pnl, short.price) == (112.0, -224.0, 0.0)
+
+
+def test_a_trade_has_its_price_its_profit_and_its_evidence() -> None:
+    stated = {"source": FLEX, "codes": "C", "transaction_type": "ExchTrade", "statement": "a.xml"}
+    (one,) = Case(
+        [SOLD_AT_NOON],
+        [],
+        [
+            fill(CALL, -1, NOON, 1.0, realized_pnl=5.0, **stated),
+            fill(CALL, -1, NOON - timedelta(minutes=1), 2.0, realized_pnl=7.0, **stated),
+        ],
+    ).found()
+    assert (one.price, one.realized_pnl, one.statement, one.order_ids) == (1.5, 12.0, "a.xml", "71")
+    assert (one.executions or "").count(",") == 1
+    assert one.closed_at == NOON
+
+
+def test_an_assignment_names_the_shares_and_the_shares_name_the_option() -> None:
+    option, shares = CASES["a covered call is assigned, and the shares go"].found()
+    assert (option.counter_conid, shares.counter_conid) == (SHARES, CALL)
+    (stated,) = CASES["an assignment, as stated, with its shares"].found()
+    assert stated.counter_conid == SHARES
+
+
+def test_a_split_names_the_new_contract() -> None:
+    (one,) = CASES["a split into a new contract"].found()
+    assert one.counter_conid == NEW_SHARES
+
+
+def judged(name: str) -> list[Closure]:
+    return CASES[name].found()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "replaces"),
+    [
+        ("expired worthless", "the statements of its days do not name it", True),
+        ("the statements of its days do not name it", "expired worthless", False),
+        ("a failed request for executions proves nothing", "expired worthless", True),
+        ("expired worthless", "a failed request for executions proves nothing", False),
+        ("sold on its day", "sold as a statement has it", True),
+        ("sold on its day", "sold on its day", False),
+    ],
+)
+def test_what_is_stated_replaces_and_what_is_known_is_not_forgotten(
+    old: str, new: str, replaces: bool
+) -> None:
+    assert knows_more(judged(new), judged(old)) is replaces
+
+
+def test_the_causes_that_were_judged_last_count() -> None:
+    (first,) = judged("sold on its day")
+    (last,) = judged("sold as a statement has it")
+    last = replace(last, judged_at=NIGHT + timedelta(days=1))
+    assert current_closures([last, first]) == [last]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_order_of_the_facts_does_not_matter(name: str) -> None:
+    case = CASES[name]
+    mirrored = replace(
+        case, changes=case.changes[::-1], executions=case.executions[::-1], events=case.events[::-1]
+    )
+
+    def told(found: list[Closure]) -> set[tuple[object, ...]]:
+        return {(one.change_id, one.cause, one.stage, one.quantity) for one in found}
+
+    assert told(mirrored.found()) == told(case.found())

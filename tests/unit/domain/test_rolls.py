@@ -1,0 +1,86 @@
+"""Rolls: what was closed and opened for it, by one order or one after the other."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.causes import Facts, closures_of
+from position_sync_dagster.domain.closures import PositionChange
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.rolls import Roll, rolls_of
+from position_sync_dagster.domain.statement import Execution
+from tests.unit.domain.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
+
+WITHIN = timedelta(seconds=60)
+LATER = NOON + timedelta(seconds=90)
+
+
+def rolls(changes: list[PositionChange], executions: list[Execution]) -> list[Roll]:
+    facts = Facts(changes=changes, executions=executions)
+    return rolls_of(closures_of(facts, NOON), changes, executions, WITHIN)
+
+
+ROLLED = [change(CALL, -2, 0, NOON), change(OTHER, 0, -2, NOON)]
+EXECUTED = [fill(CALL, 2, NOON), fill(OTHER, -2, NOON)]
+
+
+def test_legs_of_one_order_are_a_roll() -> None:
+    (one,) = rolls(ROLLED, EXECUTED)
+    assert (one.roll_id, one.closed_conid, one.opened.conid) == ("71", CALL, OTHER)
+    assert (one.quantity, one.complete, one.opened_name) == (-2, True, "SPY 580C 20Mar26")
+
+
+def test_executions_near_each_other_are_a_roll_with_the_same_id_each_time() -> None:
+    orders = [fill(CALL, 2, NOON), fill(OTHER, -2, NOON + timedelta(seconds=50), order_id="72")]
+    (one,), (again,) = rolls(ROLLED, orders), rolls(ROLLED[::-1], orders[::-1])
+    assert len(one.roll_id) == 16
+    assert one.roll_id == again.roll_id
+
+
+NO_ROLLS = {
+    "two orders far from each other": (
+        ROLLED,
+        [EXECUTED[0], fill(OTHER, -2, LATER, order_id="72")],
+    ),
+    "another right": (
+        [ROLLED[0], change(PUT, 0, -2, NOON)],
+        [EXECUTED[0], fill(PUT, -2, NOON)],
+    ),
+    "another quantity": (
+        [ROLLED[0], change(OTHER, 0, -1, NOON)],
+        [EXECUTED[0], fill(OTHER, -1, NOON)],
+    ),
+    "another side": (
+        [ROLLED[0], change(OTHER, 0, 2, NOON)],
+        [EXECUTED[0], fill(OTHER, 2, NOON)],
+    ),
+    "shares": (
+        [ROLLED[0], change(SHARES, 0, -2, NOON)],
+        [EXECUTED[0], fill(SHARES, -2, NOON)],
+    ),
+    "another account": (
+        [ROLLED[0], replace(ROLLED[1], account="DU2")],
+        [EXECUTED[0], replace(EXECUTED[1], account="DU2")],
+    ),
+    "a close without an execution": (ROLLED, [EXECUTED[1]]),
+    "two that might be the new leg": (
+        [*ROLLED, change(3_000, 0, -2, NOON, right=Right.CALL, sec_type="OPT")],
+        [
+            EXECUTED[0],
+            replace(EXECUTED[1], order_id="72"),
+            fill(3_000, -2, NOON, order_id="73"),
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_ROLLS)
+def test_what_is_no_roll(name: str) -> None:
+    assert rolls(*NO_ROLLS[name]) == []
+
+
+def test_a_part_that_was_rolled_is_not_the_whole_leg() -> None:
+    changes = [change(CALL, -3, -1, NOON), ROLLED[1]]
+    (one,) = rolls(changes, EXECUTED)
+    assert not one.complete

@@ -1,0 +1,172 @@
+"""Flex statements: codes, ids and corrections of trades, and what else they name."""
+
+import json
+from datetime import UTC, date, datetime
+
+import pytest
+
+from position_sync_dagster.domain.statement import (
+    GATEWAY,
+    EventKind,
+    Execution,
+    Side,
+    current_executions,
+)
+from position_sync_dagster.gateway.flex import read_statements
+from tests.support.flex_files import element, statement, trade
+
+
+def one_trade(**attributes: str) -> Execution:
+    (found,) = read_statements(statement(trades=(trade(**attributes),)), "a.xml")
+    return found.executions[0]
+
+
+def test_a_trade_keeps_its_codes_its_order_and_its_rate() -> None:
+    found = one_trade(
+        notes="A;GEA;Zz",
+        openCloseIndicator="C",
+        ibOrderID="71",
+        brokerageOrderID="002a",
+        transactionType="BookTrade",
+        fxRateToBase="0.92",
+        underlyingConid="756733",
+        origTradeID="76",
+        newField="of tomorrow",
+    )
+    assert (found.codes, found.open_close, found.transaction_type) == ("A;GEA;Zz", "C", "BookTrade")
+    assert (found.order_id, found.brokerage_order_id) == ("71", "002a")
+    assert (found.fx_rate_to_base, found.underlying_conid) == (0.92, 756733)
+    assert (found.trade_id, found.corrects) == ("77", "76")
+    assert json.loads(found.attributes or "")["newField"] == "of tomorrow"
+    assert found.stated_at == datetime(2026, 3, 6, 6, tzinfo=UTC)
+
+
+def test_a_trade_without_these_fields_says_nothing_of_them() -> None:
+    found = one_trade()
+    assert (found.codes, found.transaction_type, found.order_id) == (None, None, None)
+    assert (found.corrects, found.fx_rate_to_base, found.underlying_conid) == (None, None, None)
+
+
+EVENTS = {
+    "OptionEAE": (
+        {
+            "transactionType": "Assignment", "conid": "1", "symbol": "SPY  C", "quantity": "1",
+            "underlyingSymbol": "SPY", "date": "20260305", "tradeID": "9", "realizedPnl": "112",
+        },
+        (EventKind.OPTION_EVENT, "Assignment", 1, 1.0, None, 112.0),
+    ),
+    "CorporateAction": (
+        {
+            "type": "FS", "conid": "1", "symbol": "SPY", "dateTime": "20260305;202500",
+            "quantity": "300", "actionDescription": "SPLIT 4 FOR 1", "transactionID": "10",
+        },
+        (EventKind.CORPORATE_ACTION, "FS", 1, 300.0, None, None),
+    ),
+    "Transfer": (
+        {
+            "type": "ACATS", "direction": "OUT", "conid": "1", "date": "20260305",
+            "quantity": "-100", "transactionID": "11",
+        },
+        (EventKind.TRANSFER, "ACATS", 1, -100.0, None, None),
+    ),
+    "CashTransaction": (
+        {
+            "type": "Broker Interest Paid", "amount": "-12.5", "dateTime": "20260305",
+            "conid": "", "transactionID": "12", "levelOfDetail": "DETAIL",
+        },
+        (EventKind.CASH, "Broker Interest Paid", None, None, -12.5, None),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_each_kind_of_event_is_read(name: str) -> None:
+    attributes, expected = EVENTS[name]
+    more = element(name, {"accountId": "DUSIM0001", "currency": "USD"} | attributes)
+    (found,) = read_statements(statement(more=more), "a.xml")
+    (one,) = found.events
+    values = (one.kind, one.type, one.conid, one.quantity, one.amount, one.realized_pnl)
+    assert values == expected
+    assert (one.day, one.account, one.statement) == (date(2026, 3, 5), "DUSIM0001", "a.xml")
+    assert json.loads(one.attributes).items() >= {k: v for k, v in attributes.items() if v}.items()
+
+
+def test_a_sum_of_events_is_none_of_them() -> None:
+    more = element("CashTransaction", {"levelOfDetail": "SUMMARY", "amount": "1"})
+    (found,) = read_statements(statement(more=more), "a.xml")
+    assert not found.events
+
+
+def test_an_event_without_an_id_has_one_of_its_content() -> None:
+    fees = [
+        element("CashTransaction", {"type": "Other Fees", "amount": text}) for text in ("-1", "-2")
+    ]
+    (found,) = read_statements(statement(more="".join(fees)), "a.xml")
+    (again,) = read_statements(statement(more=fees[0]), "b.xml")
+    assert found.events[0].event_id == again.events[0].event_id != found.events[1].event_id
+
+
+def test_only_a_statement_with_its_trades_says_what_did_not_happen() -> None:
+    (found,) = read_statements(statement(), "a.xml")
+    period = found.period()
+    assert period is not None
+    assert (period.first_day, period.day) == (date(2026, 3, 5), date(2026, 3, 5))
+    (silent,) = read_statements(statement().replace(b"<Trades></Trades>", b""), "a.xml")
+    assert silent.period() is None
+
+
+def execution(name: str, *, source: str = "FLEX", price: float = 1.0, hour: int = 1) -> Execution:
+    return Execution(
+        execution_id=name,
+        account="DU1",
+        conid=1,
+        symbol="SPY",
+        sec_type="OPT",
+        time=datetime(2026, 3, 5, 15, tzinfo=UTC),
+        side=Side.SELL,
+        quantity=1.0,
+        price=price,
+        commission=None,
+        commission_currency=None,
+        realized_pnl=None,
+        currency="USD",
+        source=source,
+        statement="",
+        stated_at=datetime(2026, 3, 6, hour, tzinfo=UTC),
+    )
+
+
+CURRENT = {
+    "a statement counts before a gateway, whenever it was asked": (
+        [execution("0001.01", hour=1), execution("0001.01", source=GATEWAY, hour=9, price=2.0)],
+        [("0001.01", 1.0)],
+    ),
+    "the later statement counts": (
+        [execution("0001.01", hour=3, price=3.0), execution("0001.01", hour=1)],
+        [("0001.01", 3.0)],
+    ),
+    "a gateway corrects an execution by the next part of its id": (
+        [
+            execution("0001.01.01", source=GATEWAY),
+            execution("0001.01.02", source=GATEWAY, price=4.0),
+        ],
+        [("0001.01.02", 4.0)],
+    ),
+    "a statement of the correction replaces what the gateway said before": (
+        [
+            execution("0001.01.01", source=GATEWAY),
+            execution("0001.01.02", price=4.0),
+        ],
+        [("0001.01.02", 4.0)],
+    ),
+    "other executions stay": (
+        [execution("0001.01.01", source=GATEWAY), execution("0002.01.01", source=GATEWAY)],
+        [("0001.01.01", 1.0), ("0002.01.01", 1.0)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_of_several_rows_of_an_execution_one_counts(name: str) -> None:
+    rows, expected = CURRENT[name]
+    assert [(one.execution_id, one.price) for one in current_executions(rows)] == expected
