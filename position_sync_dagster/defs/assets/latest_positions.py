@@ -61,13 +61,17 @@ def latest_positions(
         *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
     )
     result = table.replace(rows, run_id=context.run.run_id)
+    counts: dict[str, dg.RawMetadataValue] = {
+        "dagster/row_count": result.rows,
+        "ledger_version": newest_version(found),
+    }
     return dg.MaterializeResult(
         metadata=positions_metadata(rows, now)
         | counted(
             held=rows.filter(rows["position"] != 0).height,
             **seldom(without_value=rows["market_value"].null_count()),
         )
-        | {"dagster/row_count": result.rows, "ledger_version": newest_version(found)}
+        | counts
         | replacement_metadata(table, result),
         data_version=data_version(result.version),
     )
