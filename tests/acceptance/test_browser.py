@@ -220,9 +220,13 @@ def test_a_fill_is_on_the_money_page_and_an_outage_greys_it(demo, money):
 
 
 def test_a_strategy_named_as_markup_is_text(demo, money):
-    leg = [str(STREAMED_CONID), "--strategy", MARKUP, "--home", str(demo.home)]
-    shape = ["--symbol", "SPY", "--right", "PUT", "--strike", "575", "--expiry", "20281215"]
-    assert command("strategies", "add", *leg, *shape, cwd=ROOT).returncode == 0
+    monitored = (pl.col("source") == "QUEUE") & (pl.col("position") != 0)
+    row = demo.table("position_updates").filter(monitored).row(0, named=True)
+    leg = [str(row["conid"]), "--strategy", MARKUP, "--home", str(demo.home)]
+    terms = ["--symbol", row["symbol"], "--right", row["right"], "--strike", str(row["strike"])]
+    terms += ["--expiry", f"{row['expiry']:%Y%m%d}"]
+    added = command("strategies", "add", *leg, *terms, cwd=ROOT)
+    assert added.returncode == 0, added.stderr
     wait_for("its name is shown", lambda: MARKUP in of_strategies(money, "value"))
     money.wait_for_text(MARKUP)
     assert money.driver.execute_script(IMAGES) == 0
