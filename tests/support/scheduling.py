@@ -15,10 +15,10 @@ CHAINS = {
     "test_dev.py": "recovery",
     "test_browser.py": "looks",
     "test_running.py": "looks",
-    "test_logins.py": "looks",
+    "test_logins.py": "endings",
 }
-"""Modules of whole programs that run in one process, one after the other. Each chain takes about as
-long as the others, and has a home in which some of its tests share a demo."""
+"""Modules of whole programs that run in one process, one after the other. Each has a home in
+which some of its tests share a demo. That of the UI (`looks`) takes longest."""
 
 
 class Scheduling(LoadScopeScheduling):
