@@ -14,7 +14,7 @@ async def test_a_close_that_arrives_while_a_drain_is_stopped_gets_its_zero_row(
     async def waiting(number):
         return (await lake.queue.counts())[QueueStatus.PENDING] == number
 
-    async with simulate() as sim, streaming(sim, updates=lake.updates):
+    async with simulate() as sim, streaming(sim, updates=lake.updates, pnl_subscriptions=0):
         settings = settings_for(sim)
         await eventually(lambda: waiting(9))
         assert (await drain(lake, settings)).succeeded == 9

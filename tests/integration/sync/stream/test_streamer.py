@@ -297,7 +297,7 @@ async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(
 
         async def positions():
             rows = lake.broker_positions.read(f"127.0.0.1:{sim.port}")
-            return {r.key: r.position for r in rows if r.key in requests}
+            return {r.key: r.position for r in rows if r.key in expected}
 
         expected = {(A, CALL): 7.0, (A, PUT): 0.0}
         await eventually(lambda: _is(positions, expected))
