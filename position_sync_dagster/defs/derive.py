@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from position_sync_dagster.defs import runs
+from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.sync import drain_plan
 from position_sync_dagster.sync.supervision import IN_PROGRESS
@@ -15,6 +16,9 @@ evaluates it, and Dagster hides the result of a planned check until it runs."""
 
 CLOSURES = "closures"
 """Judged in each of these runs, and not in those of a drain: the stream judges closes at once."""
+
+CAUSES = dg.AssetCheckKey(dg.AssetKey(CLOSURES), EXPLAINED_CHECK)
+"""The check that the step of `closures` evaluates: Dagster launches no run with one of the two."""
 
 derive_positions = dg.define_asset_job(
     runs.DERIVE_JOB,
@@ -51,7 +55,7 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
         return dg.SkipReason(plan.reason)
     return dg.RunRequest(
         asset_selection=[dg.AssetKey(name) for name in (*drain_plan.TARGETS, CLOSURES)],
-        asset_check_keys=due_checks(instance, now),
+        asset_check_keys=[*due_checks(instance, now), CAUSES],
         tags={runs.REASON: plan.tag},
     )
 

@@ -46,6 +46,28 @@ def test_derived_tables_follow_the_first_materialization_of_the_ledger(
     assert request.tags["position_sync/reason"] == "never_derived"
 
 
+def test_dagster_launches_what_the_sensor_requests(tick: Tick, materialized) -> None:
+    from position_sync_dagster.definitions import defs
+
+    materialized("position_updates")
+    request = tick()
+    assert isinstance(request, dg.RunRequest)
+    job = (
+        defs()
+        .get_repository_def()
+        .get_maybe_subset_job_def(
+            DERIVE_JOB,
+            asset_selection=frozenset(request.asset_selection or ()),
+            asset_check_selection=frozenset(request.asset_check_keys or ()),
+        )
+    )
+    assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == {
+        "latest_positions",
+        "strategy_exposure",
+        "closures",
+    }
+
+
 @pytest.mark.parametrize("source", ["position_updates", "active_strategies"])
 def test_a_source_that_is_newer_is_followed(tick: Tick, materialized, source) -> None:
     materialized("position_updates", "latest_positions", "strategy_exposure")
