@@ -25,7 +25,7 @@ from tests.support.browser import (
     is_installed,
     open_page,
 )
-from tests.support.demo_program import ACCOUNT, LEGS, STREAMED, Demo, command, wait_for
+from tests.support.demo_program import ACCOUNT, LEGS, LINES, Demo, command, wait_for
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -236,7 +236,7 @@ def test_a_strategy_named_as_markup_is_text(demo, money):
 
 def test_the_stream_is_terminated_and_resumed(demo, page):
     lake = Lake(str(demo.lake))
-    wait_for("all lines are in use", lambda: demo.lines() == STREAMED)
+    wait_for("all lines are in use", lambda: demo.lines() == LINES)
     (before,) = lake.sessions.history(1)
     page.open(f"/runs/{before.run_id}")
     page.open_dialog(BUTTON.format(label="Terminate"), "Terminate 1 run")
@@ -246,7 +246,7 @@ def test_the_stream_is_terminated_and_resumed(demo, page):
     page.wait_for_text("Canceled")
     page.open(STREAM_LAUNCHPAD)
     page.button("Launch Run")
-    wait_for("it streams again", lambda: demo.lines() == STREAMED)
+    wait_for("it streams again", lambda: demo.lines() == LINES)
     page.open(PATH, size=WHOLE_GRAPH)
     wait_for("the checks are good", lambda: page.checks_pass("position_updates"))
 

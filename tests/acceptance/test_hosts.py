@@ -24,8 +24,8 @@ from tests.acceptance.test_recovery import assert_never_two_writers
 from tests.support import postgres
 from tests.support.demo_program import (
     LIMIT_S,
+    LINES,
     PROGRAM,
-    STREAMED,
     assert_tables_are_whole,
     clean_environment,
     wait_for,
@@ -79,7 +79,7 @@ class Deployment:
             if found is None or (after is not None and found.session_id == after.session_id):
                 return None
             live = found.is_alive(utc_now()) and found.state is SessionState.LIVE
-            return found if live and found.lines_in_use == STREAMED else None
+            return found if live and found.lines_in_use == LINES else None
 
         session: GatewaySession = wait_for("streaming", lives, within_s=2 * LIMIT_S, poll_s=0.3)
         return session

@@ -79,7 +79,8 @@ class SeveralLogins:
             found = self.lake.sessions.current(login.name)
             if found is None or not found.is_alive(utc_now()):
                 return None
-            lives = found.state is SessionState.LIVE and found.lines_in_use == login.wanted_lines
+            of_legs = (found.lines_in_use or 0) - (found.underlying_lines or 0)
+            lives = found.state is SessionState.LIVE and of_legs == login.wanted_lines
             return found if lives else None
 
         session: GatewaySession = wait_for(f"{login.name} streams", streams, poll_s=0.3)

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes import dagster_dev
-from tests.support.demo_program import LIMIT_S, STREAMED, Demo, assert_tables_are_whole, wait_for
+from tests.support.demo_program import LIMIT_S, LINES, Demo, assert_tables_are_whole, wait_for
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 VICTIMS = ["dagster", "everything"] if ROUNDS > 1 else ["dagster"]
@@ -56,12 +56,12 @@ def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
             return None
         session = found[0]
         alive = session.is_alive(utc_now()) and session.state is SessionState.LIVE
-        return session if alive and session.lines_in_use == STREAMED else None
+        return session if alive and session.lines_in_use == LINES else None
 
     began = time.monotonic()
     session: GatewaySession = wait_for("streaming again", lives, poll_s=0.3)
-    print(f"{STREAMED} lines again after {time.monotonic() - began:.1f} s")  # shown by `make chaos`
-    wait_for("the broker agrees", lambda: demo.lines() == STREAMED)
+    print(f"{LINES} lines again after {time.monotonic() - began:.1f} s")  # shown by `make chaos`
+    wait_for("the broker agrees", lambda: demo.lines() == LINES)
     return session
 
 

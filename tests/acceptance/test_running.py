@@ -27,6 +27,7 @@ from tests.support.demo_program import (
     ACCOUNT,
     LEGS,
     LIMIT_S,
+    LINES,
     QUEUED,
     STREAMED,
     Demo,
@@ -209,7 +210,7 @@ def test_each_leg_has_a_current_row_by_its_own_path(demo):
 
 def test_the_broker_saw_one_connection_and_no_line_too_many(demo):
     counts = demo.stats()
-    assert counts["lines_in_use"] == counts["peak_lines"] == STREAMED
+    assert counts["lines_in_use"] == counts["peak_lines"] == LINES
     assert counts["connections"]["now"] == 1
     assert counts["connections"]["peak"] <= 2
     assert counts["orders_received"] == []
@@ -294,7 +295,7 @@ def test_a_drain_that_a_person_launches_waits_for_the_running_one(demo):
 def test_the_command_line_sees_the_same(demo):
     status = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
     told = json.loads(status.stdout)
-    assert (told["lines_in_use"], told["legs_streamed"]) == (STREAMED, STREAMED)
+    assert (told["lines_in_use"], told["legs_streamed"]) == (LINES, STREAMED)
     assert told["session_state"] == "LIVE"
     positions = command("positions", "--json", "--home", str(demo.home), cwd=demo.home.parent)
     assert len(json.loads(positions.stdout)) == LEGS
@@ -445,7 +446,7 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
             "runConfigData": {},
         },
     )
-    wait_for("it streams again", lambda: demo.lines() >= STREAMED - 2)
+    wait_for("it streams again", lambda: demo.lines() >= LINES - 2)
 
 
 def test_a_backfill_of_five_days_fills_five_partitions_and_again_changes_nothing(backfills):

@@ -25,6 +25,9 @@ from tests.support.waiting import pause_s
 
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
 LEGS, STREAMED, QUEUED = 200, 20, 180
+
+LINES = STREAMED + 5
+"""The market data lines: those of the streamed legs, and one for each underlying."""
 ACCOUNT = "DUSIM0001"
 LIMIT_S = 300.0
 """After this time something hangs. The benchmarks measure how fast the program is."""
