@@ -51,7 +51,7 @@ async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
     waiting = requests.filter(~pl.col("status").is_in(["SUCCESS", "FAILED"]))
     assert sorted(waiting["status"]) == ["PENDING", "PENDING", "PROCESSING"]
     async with simulate() as sim:
-        settings = settings_for(sim, lake=str(folder))
+        settings = settings_for(sim, lake=str(folder), underlying_lines=0)
         lake = Lake.of(settings)
         await lake.initialize()
         for table in lake.tables:
