@@ -227,21 +227,23 @@ class Publisher:
         of_greeks = self._greeks_changes.take()
         by_greeks = (key for conid in of_greeks for key in feed.book.keys_of(conid))
         keys = None if self._all_due else {*changes, *feed.book.profits, *by_greeks}
-        reported = {
-            key: self._with_greeks(holding) for key, holding in feed.book.reported(keys).items()
-        }
-        changed = {
-            key: holding
-            for key, holding in reported.items()
-            if (before := self._published.get(key)) is None or not is_repeated(before, holding)
-        }
+        changed = self._changed(self._reported(feed, keys))
+        if 2 * len(changed) > len(self._published):
+            self._all_due = True
+        published = self._published | changed
+        if self._all_due:  # the completeness of an account changes in all its rows
+            published = self._reported(feed, None)
+            changed = self._changed(published)
         moved = {key for key, holding in changed.items() if self._is_moved(key, holding)}
-        published = reported if keys is None else self._published | changed
-        self._all_due |= 2 * len(changed) > len(published)
         try:
             await self._record_changes(changed)
-            if self._all_due or not await self._update(feed, changed, accounts, session):
+            if self._all_due:
                 await self._replace(published, accounts, session)
+            elif not await self._update(feed, changed, accounts, session):
+                self._all_due = True
+                self._changes.give_back(changes)
+                await self.publish(feed, session=session)
+                return
         except BaseException:
             self._changes.give_back(changes)
             self._greeks_changes.give_back(of_greeks)
@@ -249,6 +251,18 @@ class Publisher:
         self._published, self._accounts, self._all_due = published, accounts, False
         self._restored = {}
         self._moved |= moved
+
+    def _reported(self, feed: AccountFeed, keys: Iterable[Key] | None) -> dict[Key, BrokerPosition]:
+        return {
+            key: self._with_greeks(holding) for key, holding in feed.book.reported(keys).items()
+        }
+
+    def _changed(self, reported: Mapping[Key, BrokerPosition]) -> dict[Key, BrokerPosition]:
+        return {
+            key: holding
+            for key, holding in reported.items()
+            if (before := self._published.get(key)) is None or not is_repeated(before, holding)
+        }
 
     @property
     def greeks_moved(self) -> bool:

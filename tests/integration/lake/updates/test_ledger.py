@@ -264,8 +264,8 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
 
 def append_to_first_schema(ledger, update):
     """Write a row as the first release did: with fewer columns, and fewer statistics."""
-    kept = dict(list(POSITION_UPDATES.columns.items())[:-6])
-    assert list(kept)[-1] == "batch_id"
+    names = list(POSITION_UPDATES.columns)
+    kept = {name: POSITION_UPDATES.columns[name] for name in names[: names.index("batch_id") + 1]}
     older = replace(POSITION_UPDATES, version=1, columns=kept, indexed=("update_id", "timestamp"))
     rows = update_rows([replace(update, batch_id="b-1")]).select(list(kept))
     Table(ledger.table.path, older).transact(
