@@ -39,6 +39,7 @@ from position_sync_dagster.lake.schema.tables import (
     BROKER_POSITIONS,
     CONTRACTS,
     GATEWAY_SESSIONS,
+    POSITION_CHANGES,
     POSITION_QUEUE,
     POSITION_UPDATES,
 )
@@ -177,6 +178,15 @@ AGREE_EVERY = timedelta(seconds=5)
 AGREE_SELDOM = timedelta(minutes=1)
 """Interval of these looks once the difference has lasted for ten minutes."""
 
+FOLLOWED_TABLES = (
+    BROKER_POSITIONS,
+    CONTRACTS,
+    GATEWAY_SESSIONS,
+    ACCOUNT_VALUES,
+    POSITION_CHANGES,
+)
+"""The tables that the stream writes beside the queue and the ledger."""
+
 SETTLED = (SessionState.LIVE, SessionState.BLIND)
 """The states that lead to a materialization. A stream that ended is followed by another, which
 materializes; one that a user stopped does not change the tables."""
@@ -207,7 +217,7 @@ class StreamEvents:
         self._state = report.state
         if due:
             yield self._gateway(report)
-            for spec in (BROKER_POSITIONS, CONTRACTS, GATEWAY_SESSIONS, ACCOUNT_VALUES):
+            for spec in FOLLOWED_TABLES:
                 yield followed_table(self._lake, spec)
             yield self._materialization(POSITION_QUEUE.name, queue_numbers(report), report)
             yield self._materialization(POSITION_UPDATES.name, ledger_numbers(report), report)

@@ -101,6 +101,7 @@ MATERIALIZED = [
     ("Materialization", "contracts"),
     ("Materialization", "gateway_sessions"),
     ("Materialization", "account_values"),
+    ("Materialization", "position_changes"),
     ("Materialization", "position_queue"),
     ("Materialization", "position_updates"),
 ]

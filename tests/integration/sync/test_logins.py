@@ -54,7 +54,11 @@ def gateways(simulate, settings_for, tmp_path):
             ]
             path.write_text("\n".join(["gateways:", *lines]))
             settings = settings_for(
-                sims["east"], gateways_file=path, lake=str(tmp_path / "lake"), max_lines=100
+                sims["east"],
+                gateways_file=path,
+                lake=str(tmp_path / "lake"),
+                max_lines=100,
+                underlying_lines=0,
             )
             yield sims, settings
 
