@@ -166,6 +166,8 @@ class FakeGateway:
                 row = (int(request_id), _contract(int(conid)), "SMART", "", "")
                 end = contract_messages.contract_details_end(int(request_id))
                 self.say([contract_messages.contract_details(*row), end])
+            case ["7", _, request_id, *_]:
+                self.say([messages.executions_end(int(request_id))])
             case ["1", _, request_id, conid, *_]:
                 self.lines[int(conid)] = int(request_id)
             case ["2", _, request_id]:
