@@ -209,6 +209,7 @@ def test_each_leg_has_a_current_row_by_its_own_path(demo):
 
 
 def test_the_broker_saw_one_connection_and_no_line_too_many(demo):
+    wait_for("all lines are in use", lambda: demo.lines() == LINES)
     counts = demo.stats()
     assert counts["lines_in_use"] == counts["peak_lines"] == LINES
     assert counts["connections"]["now"] == 1
@@ -293,9 +294,15 @@ def test_a_drain_that_a_person_launches_waits_for_the_running_one(demo):
 
 
 def test_the_command_line_sees_the_same(demo):
-    status = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
-    told = json.loads(status.stdout)
-    assert (told["lines_in_use"], told["legs_streamed"]) == (LINES, STREAMED)
+    def status() -> dict[str, Any]:
+        done = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    # The owner writes the number of its lines with each heartbeat.
+    wait_for("all lines are in its status", lambda: status()["lines_in_use"] == LINES, poll_s=1)
+    told = status()
+    assert (told["legs_streamed"], told["underlying_lines"]) == (STREAMED, LINES - STREAMED)
     assert told["session_state"] == "LIVE"
     positions = command("positions", "--json", "--home", str(demo.home), cwd=demo.home.parent)
     assert len(json.loads(positions.stdout)) == LEGS
