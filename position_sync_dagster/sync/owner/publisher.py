@@ -227,13 +227,13 @@ class Publisher:
         of_greeks = self._greeks_changes.take()
         by_greeks = (key for conid in of_greeks for key in feed.book.keys_of(conid))
         keys = None if self._all_due else {*changes, *feed.book.profits, *by_greeks}
-        changed = self._changed(self._reported(feed, keys))
-        if 2 * len(changed) > len(self._published):
-            self._all_due = True
-        published = self._published | changed
-        if self._all_due:  # the completeness of an account changes in all its rows
-            published = self._reported(feed, None)
-            changed = self._changed(published)
+        reported = self._reported(feed, keys)
+        changed = self._changed(reported)
+        if keys is not None and 2 * len(changed) > len(self._published):
+            # The completeness of an account changes in all its rows.
+            self._all_due, reported = True, self._reported(feed, None)
+            changed = self._changed(reported)
+        published = reported if self._all_due else self._published | changed
         moved = {key for key, holding in changed.items() if self._is_moved(key, holding)}
         try:
             await self._record_changes(changed)
