@@ -47,6 +47,8 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.run_recorder import StreamReport
 
+log = logging.getLogger(__name__)
+
 PACKAGE = "position_sync_dagster"
 
 RETRY_S = 5.0
@@ -88,7 +90,7 @@ class PatientLog:
         self._run_id = run_id
         self._reports: deque[StreamReport] = deque()
         self._unlogged: deque[Event] = deque()
-        self._evaluation_due = False
+        self._evaluation_due = self._evaluation_failed = False
         self._lines: deque[logging.LogRecord] = deque(maxlen=MOST_LINES)
         self._handlers: list[logging.Handler] = []
         self._away_until = 0.0
@@ -128,10 +130,22 @@ class PatientLog:
                 if self._reports:
                     self._unlogged.extend(self._events.of(self._reports[0]))
                     self._reports.popleft()
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        """Evaluate the checks that are due; an error of a check, said once, ends no stream."""
+        try:
             if self._evaluation_due:
                 self._events.evaluate(self._run_id)
-                self._evaluation_due = False
+            self._evaluation_due = False
             self._events.evaluate_again(self._run_id)
+            self._evaluation_failed = False
+        except Exception as error:
+            if is_storage_error(error):
+                raise
+            if not self._evaluation_failed:
+                log.exception("The stream goes on, but its checks could not be evaluated.")
+            self._evaluation_due, self._evaluation_failed = False, True
 
     @contextmanager
     def _until_it_is_back(self) -> Iterator[None]:
@@ -268,7 +282,10 @@ class StreamEvents:
         storage = self._instance.event_log_storage
         record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
         before = record.evaluation if record is not None else None
-        if record is None or before is None or UNKNOWN in before.metadata:
+        # While a run has only planned the check, the record has the plan, which is no result.
+        if record is None or not isinstance(before, dg.AssetCheckEvaluation):
+            return
+        if UNKNOWN in before.metadata:
             return
         if before.passed and UNCONFIRMED not in before.metadata:
             return

@@ -8,15 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import dagster as dg
 import pytest
 
+from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import stream as stream_events_module
 from position_sync_dagster.defs import stream as stream_job_module
 from position_sync_dagster.defs.checks.evaluation import evaluated
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.stream import StreamEvents, StreamThread, stream_positions
+from position_sync_dagster.defs.runs import DERIVE_JOB
+from position_sync_dagster.defs.stream import (
+    PatientLog,
+    StreamEvents,
+    StreamThread,
+    stream_positions,
+)
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
@@ -184,6 +192,32 @@ def test_a_difference_that_a_drain_saw_is_evaluated_again_until_it_lasts_or_is_g
     wait_for("the difference that lasts fails", lambda: follows(wanted=False))
     append_row(2, seconds_ago(1))
     wait_for("the check passes", lambda: follows(wanted=True))
+
+
+def test_while_a_run_has_only_planned_the_check_it_is_not_evaluated_again(
+    stream_events, instance, lake, monkeypatch
+) -> None:
+    """Until it has run, Dagster's newest record of the check is the plan of `refresh_derived`."""
+    job = defs().resolve_job_def(DERIVE_JOB)
+    with monkeypatch.context() as broken:
+        broken.setenv("POSITION_SYNC_BATCH_SIZE", "many")
+        job.execute_in_process(instance=instance, raise_on_error=False)
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([AGREES])
+    assert found[AGREES].status.value == "PLANNED"
+    stream_events.evaluate_again("the-run")
+    again = instance.event_log_storage.get_latest_asset_check_execution_by_key([AGREES])
+    assert again[AGREES].status.value == "PLANNED"
+
+
+def test_an_error_of_a_check_ends_no_stream_and_is_said_once(caplog) -> None:
+    events = Mock(spec=StreamEvents)
+    events.evaluate_again.side_effect = [AttributeError("no such"), AttributeError("no such"), None]
+    patient = PatientLog(events, Mock(), "the-run")
+    for _ in range(3):
+        patient.deliver()
+    assert events.evaluate_again.call_count == 3
+    said = "The stream goes on, but its checks could not be evaluated."
+    assert [record.message for record in caplog.records] == [said]
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
