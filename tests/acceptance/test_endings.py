@@ -1,6 +1,6 @@
 """However the demo ends, nothing of it is left, and the next start carries on.
 
-SIGINT ends the demo of `test_running.py`, SIGTERM the `dev` of `test_logins.py`, and SIGKILL the
+SIGINT ends the demo of `test_sigint.py`, SIGTERM the `dev` of `test_logins.py`, and SIGKILL the
 demo of `test_recovery.py`.
 """
 

@@ -1,8 +1,10 @@
-"""One running demo: what it shows, how it follows strategies and broker, and what it leaves."""
+"""One running demo: what it shows, and how it follows strategies and broker.
+
+`test_screens.py` looks at the same demo in a browser, and `test_sigint.py` ends it.
+"""
 
 import base64
 import json
-import signal
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,14 +48,8 @@ ENDED = {"SUCCESS", "CANCELED", "FAILURE"}
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Iterator[Demo]:
-    demo = Demo(tmp_path_factory.mktemp("running") / "home")
-    demo.began = datetime.now(UTC)
-    try:
-        demo.event("started")
-        yield demo
-    finally:
-        demo.close()
+def demo(chain_home) -> Demo:
+    return chain_home.running()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -513,15 +509,3 @@ def test_the_colours_follow_the_gateway_as_it_goes_and_comes(demo):
     wait_for("the check turns yellow", lambda: WATCHED in look(demo), poll_s=0.5)
     wait_for("everything is green again", lambda: look(demo) == [], poll_s=1)
     assert stream_runs(demo) == before
-
-
-def test_sigint_ends_all_of_it_and_the_events_name_every_row(demo):
-    before = demo.updates().height
-    wait_for("it writes", lambda: demo.updates().height > before)
-    demo.process.send_signal(signal.SIGINT)
-    assert demo.process.wait(LIMIT_S) == 0, demo.outcome()
-    demo.ended_without_a_trace()
-    assert looks.count(demo.home) == 0
-    newest, *older = looks.ended_runs(demo.home, "stream_positions")
-    assert newest == "SUCCESS"
-    assert set(older) <= {"CANCELED"}, "a person ended them"

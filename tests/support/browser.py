@@ -42,10 +42,6 @@ GROUPS = "/asset-groups"
 LINEAGE = "/locations/__repository__@position_sync_dagster/asset-groups/{group}/lineage"
 """The page of a group with its assets."""
 
-STREAM_LAUNCHPAD = (
-    "/locations/__repository__@position_sync_dagster/jobs/stream_positions/playground"
-)
-
 WHOLE_GRAPH = (2300, 2450)
 """A window in which the page of a group shows all its assets at their full size."""
 
@@ -88,10 +84,6 @@ class Page:
         """Wait until the page shows each of the texts."""
         wait_for(f"the page shows {texts}", lambda: all(one in self.text() for one in texts))
 
-    def wait_until_gone(self, text: str) -> None:
-        """Wait until the page does not show a text any more."""
-        wait_for(f"the page does not show {text}", lambda: text not in (self.text() or text))
-
     def click(self, xpath: str) -> None:
         """Click what an XPath finds, once it is there and enabled."""
         wait_for(f"a click on {xpath}", lambda: self._clicked(xpath))
@@ -99,18 +91,6 @@ class Page:
     def button(self, label: str) -> None:
         """Click the button with a label."""
         self.click(BUTTON.format(label=label))
-
-    def open_dialog(self, xpath: str, answer: str) -> None:
-        """Click what an XPath finds until its dialog offers an answer: a page may lose clicks."""
-
-        def is_open() -> bool:
-            with suppress(WebDriverException):
-                if self.driver.find_elements(By.XPATH, BUTTON.format(label=answer)):
-                    return True
-                self._clicked(xpath)
-            return False
-
-        wait_for(f"the dialog of {xpath}", is_open, poll_s=2.0)
 
     def _clicked(self, xpath: str) -> bool:
         with suppress(WebDriverException):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ class Demo:
         self.home = home
         self.lake = home / "lake"
         self.ui_port, self.control_port = free_port(), free_port()
+        self.began = datetime.now(UTC)
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.errors = home.parent / f"{home.name}.stderr"
         self.control = httpx.Client(

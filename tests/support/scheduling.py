@@ -13,8 +13,9 @@ CHAINS = {
     "test_hosts.py": "endings",
     "test_recovery.py": "recovery",
     "test_dev.py": "recovery",
-    "test_browser.py": "looks",
     "test_running.py": "looks",
+    "test_screens.py": "looks",
+    "test_sigint.py": "looks",
     "test_logins.py": "endings",
 }
 """Modules of whole programs that run in one process, one after the other. Each has a home in

@@ -1,4 +1,4 @@
-"""One running demo in headless Chromium: what a person sees there, and what a click does."""
+"""The demo of `test_running.py` in headless Chromium: what a person sees, and what a click does."""
 
 import json
 from collections.abc import Iterator
@@ -11,21 +11,18 @@ import pytest
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 
-from position_sync_dagster.demo.programs import RECORDED, SESSIONS
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.demo.programs import SESSIONS
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.browser import (
-    BUTTON,
     GROUPS,
     LINEAGE,
     MISSING,
-    STREAM_LAUNCHPAD,
     WHOLE_GRAPH,
     Page,
     is_installed,
     open_page,
 )
-from tests.support.demo_program import ACCOUNT, LEGS, LINES, Demo, command, wait_for
+from tests.support.demo_program import ACCOUNT, Demo, command, wait_for
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -69,18 +66,6 @@ def recorded(demo: Demo) -> dict[str, int]:
     return dict(counts.iter_rows())
 
 
-def test_the_missing_days_are_chosen_and_launched_as_a_backfill(demo, page):
-    """Dagster's daemon takes it up within half a minute: the last test looks at its days."""
-    wait_for("the newest sessions are recorded", lambda: len(recorded(demo)) == RECORDED)
-    page.open("/assets/daily_positions?view=partitions")
-    page.wait_for_text(f"Materialized ({RECORDED})", f"Missing ({SESSIONS - RECORDED})")
-    page.open_dialog("//button[starts-with(normalize-space(), 'Materialize')]", "Missing")
-    page.button("Missing")
-    page.wait_for_text(f"{SESSIONS - RECORDED} partitions")
-    page.button("Launch backfill")
-    page.wait_until_gone("Launch runs to materialize")
-
-
 def test_the_lineage_is_whole_on_one_screen_and_its_groups_are_green(demo, page):
     page.open(GROUPS, size=(1440, 900))
     page.wait_for_text(*MATERIALIZED)
@@ -91,16 +76,6 @@ def test_the_lineage_is_whole_on_one_screen_and_its_groups_are_green(demo, page)
         assert "Never" not in page.text()
     page.open(PATH, size=WHOLE_GRAPH)
     wait_for("the checks pass", lambda: page.checks_pass("position_updates"))
-
-
-def test_a_check_goes_bad_and_good_again_as_the_gateway_goes_and_comes(demo, page):
-    wait_for("the checks pass", lambda: page.checks_pass("position_updates"))
-    demo.post("connectivity", state="lost")
-    wait_for("a check is bad", lambda: page.checks_pass("position_updates") is False)
-    demo.post("connectivity", state="restored_data_kept")
-    wait_for("the checks are good", lambda: page.checks_pass("position_updates"))
-    page.open("/assets/position_updates?view=checks")
-    page.wait_for_text("a_stream_watches", "A stream sees the gateway.")
 
 
 def test_the_exposure_page_shows_the_money_of_each_strategy_and_a_picture(demo, page):
@@ -164,6 +139,13 @@ def in_tables(demo: Demo, name: str) -> dict[str, float | None]:
     }
 
 
+def positions(demo: Demo) -> list[dict[str, Any]]:
+    """Return the holdings as the command line lists them."""
+    told = command("positions", "--json", "--home", str(demo.home), cwd=ROOT)
+    found: list[dict[str, Any]] = json.loads(told.stdout)
+    return found
+
+
 @pytest.fixture
 def money(demo: Demo, page: Page) -> Page:
     page.open("/money", size=(1440, 900))
@@ -191,7 +173,7 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
 
     def sorted_legs() -> bool:
         values = [row["today"] for row in grid(money) if row["__ROW_PATH__"]]
-        return len(values) == LEGS and values == sorted(values)
+        return len(values) == len(positions(demo)) and values == sorted(values)
 
     wait_for("all legs, the worst first", sorted_legs)
     money.click("//*[@id='strategies']//td[starts-with(., 'iron-condor-1')]")
@@ -220,11 +202,10 @@ def test_a_fill_is_on_the_money_page_and_an_outage_greys_it(demo, money):
 
 
 def test_a_strategy_named_as_markup_is_text(demo, money):
-    monitored = (pl.col("source") == "QUEUE") & (pl.col("position") != 0)
-    row = demo.table("position_updates").filter(monitored).row(0, named=True)
+    row = next(row for row in positions(demo) if row["source"] == "QUEUE" and row["right"])
     leg = [str(row["conid"]), "--strategy", MARKUP, "--home", str(demo.home)]
     terms = ["--symbol", row["symbol"], "--right", row["right"], "--strike", str(row["strike"])]
-    terms += ["--expiry", f"{row['expiry']:%Y%m%d}"]
+    terms += ["--expiry", row["expiry"].replace("-", "")]
     added = command("strategies", "add", *leg, *terms, cwd=ROOT)
     assert added.returncode == 0, added.stderr
     wait_for("its name is shown", lambda: MARKUP in of_strategies(money, "value"))
@@ -234,25 +215,9 @@ def test_a_strategy_named_as_markup_is_text(demo, money):
     assert command("strategies", "remove", *leg, cwd=ROOT).returncode == 0
 
 
-def test_the_stream_is_terminated_and_resumed(demo, page):
-    lake = Lake(str(demo.lake))
-    wait_for("all lines are in use", lambda: demo.lines() == LINES)
-    (before,) = lake.sessions.history(1)
-    page.open(f"/runs/{before.run_id}")
-    page.open_dialog(BUTTON.format(label="Terminate"), "Terminate 1 run")
-    page.button("Terminate 1 run")
-    wait_for("the lines are free", lambda: demo.lines() == 0)
-    page.open(f"/runs/{before.run_id}")
-    page.wait_for_text("Canceled")
-    page.open(STREAM_LAUNCHPAD)
-    page.button("Launch Run")
-    wait_for("it streams again", lambda: demo.lines() == LINES)
-    page.open(PATH, size=WHOLE_GRAPH)
-    wait_for("the checks are good", lambda: page.checks_pass("position_updates"))
-
-
-def test_the_days_of_the_backfill_are_filled_with_rows(demo, page):
-    wait_for("its days have rows", lambda: len(recorded(demo)) == SESSIONS)
-    assert min(recorded(demo).values()) >= 190
+def test_the_partitions_of_the_days_are_those_with_rows(demo, page):
+    days = recorded(demo)
+    assert min(days.values()) >= 190
     page.open("/assets/daily_positions?view=partitions")
-    page.wait_for_text(f"Materialized ({SESSIONS})", "Missing (0)", "Failed (0)")
+    missing = SESSIONS - len(days)
+    page.wait_for_text(f"Materialized ({len(days)})", f"Missing ({missing})", "Failed (0)")
