@@ -1,6 +1,7 @@
 """The job that brings derived tables and checks up to date, and the sensor that requests it."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import dagster as dg
 
@@ -8,22 +9,19 @@ from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.sync import drain_plan
+from position_sync_dagster.sync.drain_plan import SOURCES
 from position_sync_dagster.sync.supervision import IN_PROGRESS
 
 BEING_EVALUATED = timedelta(seconds=20)
 """A check is not planned this soon after a materialization of its table: the run that materialized
 evaluates it, and Dagster hides the result of a planned check until it runs."""
 
-CLOSURES = "closures"
-"""Judged in each of these runs, and not in those of a drain: the stream judges closes at once."""
-
-CAUSES = dg.AssetCheckKey(dg.AssetKey(CLOSURES), EXPLAINED_CHECK)
+CAUSES = dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK)
 """The check that the step of `closures` evaluates: Dagster launches no run with one of the two."""
 
 derive_positions = dg.define_asset_job(
     runs.DERIVE_JOB,
-    selection=dg.AssetSelection.assets(*drain_plan.TARGETS, CLOSURES)
-    | dg.AssetSelection.checks(*KEYS),
+    selection=dg.AssetSelection.assets(*SOURCES) | dg.AssetSelection.checks(*KEYS),
     executor_def=dg.in_process_executor,
     description="Derive the newest rows and the exposure, and evaluate the checks of the tables.",
 )
@@ -34,9 +32,9 @@ derive_positions = dg.define_asset_job(
     minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks every 5 s and only reads. It requests a run when the stream or the registry "
-    "was materialized after the derived tables, and at least each quarter of an hour. A "
-    "drain derives in its own run. The ledger itself changes every second: read it for "
-    "live values.",
+    "was materialized after the derived tables, when statements were imported, and at least each "
+    "quarter of an hour. A drain derives in its own run, but for the closures. The ledger itself "
+    "changes every second: read it for live values.",
 )
 @runs.fails_once
 def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -46,7 +44,7 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     drains = runs.recent_runs(instance, runs.DRAIN_JOB, limit=1)
     derives = runs.recent_runs(instance, runs.DERIVE_JOB, limit=1)
     plan = drain_plan.plan_derivation(
-        materialized_at(instance, (*drain_plan.SOURCES, *drain_plan.TARGETS)),
+        materialized_at(instance, tuple({*SOURCES, *chain(*SOURCES.values())})),
         now=now,
         in_progress=next((r for r in (*derives, *drains) if r.state in IN_PROGRESS), None),
         last_run=derives[0] if derives else None,
@@ -54,7 +52,7 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     if not plan.start:
         return dg.SkipReason(plan.reason)
     return dg.RunRequest(
-        asset_selection=[dg.AssetKey(name) for name in (*drain_plan.TARGETS, CLOSURES)],
+        asset_selection=[dg.AssetKey(name) for name in SOURCES],
         asset_check_keys=[*due_checks(instance, now), CAUSES],
         tags={runs.REASON: plan.tag},
     )

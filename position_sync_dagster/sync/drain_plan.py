@@ -306,11 +306,14 @@ def _skip(reason: str, workload: Workload, cursor: DrainCursor) -> DrainPlan:
 
 LEDGER = "position_updates"
 
-SOURCES = (LEDGER, "active_strategies")
-"""The tables whose materialization makes the derived tables out of date."""
-
-TARGETS = ("latest_positions", "strategy_exposure")
-"""The derived tables without partitions."""
+SOURCES = {
+    "latest_positions": (LEDGER, "active_strategies"),
+    "strategy_exposure": (LEDGER, "active_strategies"),
+    "closures": ("statement_events",),
+}
+"""The derived tables without partitions, each with the tables whose materialization makes it out of
+date. Only the derivation judges `closures` in a run: of two runs that evaluate a check at once, the
+UI may show the result of the older one."""
 
 LONGEST_AGE = timedelta(minutes=15)
 """Maximum age of a derived table: rows of the stream come without a materialization."""
@@ -365,11 +368,11 @@ def plan_derivation(
 
 def _why(materialized_at: Mapping[str, datetime], now: datetime) -> tuple[str, str] | None:
     """Return the tag of the run and the reason."""
-    for target in TARGETS:
+    for target, sources in SOURCES.items():
         derived_at = materialized_at.get(target)
         if derived_at is None:
             return "never_derived", f"{target} was never derived"
-        for source in SOURCES:
+        for source in sources:
             if source in materialized_at and materialized_at[source] > derived_at:
                 return "source_is_newer", f"{source} is newer than {target}"
         if now - derived_at >= LONGEST_AGE:

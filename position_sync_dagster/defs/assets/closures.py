@@ -37,7 +37,8 @@ MOST_NAMED = 10
 Why each holding closed: traded, expired worthless, assigned, exercised, settled in cash, split,
 transferred, or unexplained.
 
-Written by the stream, seconds after a close, by derive_positions, and by the import of statements.
+Written by the stream, seconds after a close, and by derive_positions, which also follows each
+import of statements.
 
 How to read it: a cause is PROVISIONAL until a statement of the broker says it (STATED). Both
 rows are kept: of the rows of a change_id those with the greatest judged_at count, and their

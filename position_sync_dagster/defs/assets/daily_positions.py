@@ -234,9 +234,7 @@ def daily() -> dg.Definitions:
     )
     importing = dg.define_asset_job(
         IMPORT_JOB,
-        selection=dg.AssetSelection.assets(
-            "flex_statements", "executions", "statement_events", "closures"
-        ),
+        selection=dg.AssetSelection.assets("flex_statements", "executions", "statement_events"),
         description="Download the Flex query of the settings, and store trades and cash of all "
         "statements.",
     )

@@ -70,7 +70,7 @@ def test_dagster_launches_what_the_sensor_requests(tick: Tick, materialized) -> 
 
 @pytest.mark.parametrize("source", ["position_updates", "active_strategies"])
 def test_a_source_that_is_newer_is_followed(tick: Tick, materialized, source) -> None:
-    materialized("position_updates", "latest_positions", "strategy_exposure")
+    materialized("position_updates", "latest_positions", "strategy_exposure", "closures")
     assert "up to date" in tick().skip_message
     materialized(source)
     assert isinstance(tick(), dg.RunRequest)
@@ -126,7 +126,7 @@ def test_a_check_whose_run_failed_is_planned_again(instance, settings, lake, mon
 
 
 def test_an_observation_of_the_ledger_asks_for_nothing(tick: Tick, materialized, instance) -> None:
-    materialized("position_updates", "latest_positions", "strategy_exposure")
+    materialized("position_updates", "latest_positions", "strategy_exposure", "closures")
     instance.report_runless_asset_event(dg.AssetObservation("position_updates"))
     assert "up to date" in tick().skip_message
 

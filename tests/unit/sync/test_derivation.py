@@ -25,6 +25,8 @@ UP_TO_DATE = {
     "position_updates": NOW - 60 * SECOND,
     "latest_positions": NOW - 59 * SECOND,
     "strategy_exposure": NOW - 58 * SECOND,
+    "statement_events": NOW - 60 * SECOND,
+    "closures": NOW - 59 * SECOND,
 }
 
 
@@ -40,6 +42,13 @@ def test_what_is_up_to_date_is_left_alone() -> None:
 def test_a_newer_source_starts_a_run_and_is_named(source) -> None:
     found = plan(**{source: NOW - 58.5 * SECOND})
     assert (found.start, found.reason) == (True, f"{source} is newer than latest_positions")
+
+
+def test_imported_statements_start_a_run_that_judges_the_closes() -> None:
+    found = plan(statement_events=NOW - 58 * SECOND)
+    assert (found.start, found.reason) == (True, "statement_events is newer than closures")
+    never_imported = {name: at for name, at in UP_TO_DATE.items() if name != "statement_events"}
+    assert not plan_derivation(never_imported, now=NOW, in_progress=None, last_run=None).start
 
 
 def test_tables_that_are_a_quarter_of_an_hour_old_are_derived_again() -> None:
