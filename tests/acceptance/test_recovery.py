@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -227,8 +228,10 @@ def test_when_its_storage_is_deleted_dagster_works_on_new_files_and_one_stream_f
     follower = streaming(demo, after=session)
     assert stream_runs(demo) == {follower.run_id: "STARTED"}
     after = log.read_text(errors="replace").splitlines()[lines:]
-    errors = [text for text in after if "Error" in text or "ERROR" in text]
-    assert len(errors) < 20, errors
+    # After its time, a line names who has the error, and what it is.
+    errors = Counter(text.partition(" - ")[2] for text in after if " - ERROR - " in text)
+    repeated = {what: times for what, times in errors.items() if times > 2}
+    assert not repeated, "a daemon says the same again and again"
     assert_never_two_writers(demo.lake)
     assert_tables_are_whole(demo.lake)
 
