@@ -33,6 +33,7 @@ for _name in IMPORTED:
 dagster_internals.import_for_runs()
 dagster_internals.FORKED_RUNS.load()
 dagster_internals.keep_engines()
+dagster_internals.keep_migrations()
 
 gc.freeze()
 """Exclude the imported objects from garbage collection, which writes to each object: a run would

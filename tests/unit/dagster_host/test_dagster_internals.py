@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from alembic.script import ScriptDirectory
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.sql import get_alembic_config
 
 from position_sync_dagster.dagster_host import (
     daemon,
@@ -84,8 +87,18 @@ def test_what_forked_runs_would_import_need_not_be_there(monkeypatch):
     monkeypatch.setattr(dagster_internals, "IMPORTED_BY_RUNS", ("dagster._gone",))
     monkeypatch.setattr(dagster_internals, "SQLITE_STORAGES", ("dagster._gone", "dagster"))
     dagster_internals.import_for_runs()
+    monkeypatch.setattr(dagster_internals, "MIGRATIONS", "dagster:_gone")
     dagster_internals.keep_engines()
+    dagster_internals.keep_migrations()
     assert callable(run_process.execute)
+
+
+def test_the_migrations_of_a_storage_are_read_once():
+    dagster_internals.keep_migrations()
+    config = get_alembic_config(sqlite_event_log.__file__)
+    first = ScriptDirectory.from_config(config)
+    assert ScriptDirectory.from_config(get_alembic_config(sqlite_event_log.__file__)) is first
+    assert first.as_revision_number("head")
 
 
 @pytest.mark.parametrize("name", dagster_internals.DAEMON.symbols)
