@@ -20,6 +20,10 @@ from position_sync_dagster.terminal.board import Lines, StatusChange, board
 from position_sync_dagster.terminal.text import printable
 
 LINE_INTERVAL_S = 5.0
+"""Seconds between two lines."""
+
+LOOK_INTERVAL_S = 2.0
+"""Seconds between two reads of the tables, while a person watches or figures are still missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,12 @@ class Display:
     """The base of the displays: shows nothing by itself.
 
     Each method raises `StopRequested` if the output was closed, so that the demo ends.
+
+    Attributes:
+        interval_s: Seconds between two looks once each leg has a current row.
     """
+
+    interval_s = LINE_INTERVAL_S
 
     def note(self, text: str) -> None:
         """Show a message."""
@@ -56,7 +65,7 @@ class Display:
         """Report an event to a program that reads the output."""
 
     def show(self, look: Look) -> None:
-        """Show the current state. It is called every two seconds or so."""
+        """Show the current state."""
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test."""
@@ -120,6 +129,8 @@ class LineDisplay(Display):
 
 class LiveDisplay(Display):
     """Redraws the board in place on a terminal."""
+
+    interval_s = LOOK_INTERVAL_S
 
     def __init__(self) -> None:
         self._console = Console()

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from position_sync_dagster.demo import acceptance, programs, simulator_process
-from position_sync_dagster.demo.display import Display, Look, choose_display
+from position_sync_dagster.demo.display import LOOK_INTERVAL_S, Display, Look, choose_display
 from position_sync_dagster.demo.programs import DemoRun
 from position_sync_dagster.demo.simulator_process import SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
@@ -35,8 +35,6 @@ from position_sync_dagster.terminal.board import Changes, Lines, figures_of
 from position_sync_dagster.terminal.text import printable, program_as_typed
 
 UI_PORT = 3000
-READ_INTERVAL_S = 2.0
-"""Seconds between two reads of the tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +156,8 @@ def watch(
                     ],
                 )
             )
-            stop.pause(READ_INTERVAL_S)
+            complete = observer.complete_after_s is not None
+            stop.pause(display.interval_s if complete else LOOK_INTERVAL_S)
         limit_s = (options.seconds or 0) if demo_run.is_first else acceptance.TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
 

@@ -30,6 +30,7 @@ from tests.support.demo_program import (
     clean_environment,
     wait_for,
 )
+from tests.support.extent import EVERYTHING
 from tests.support.hosts import Host
 from tests.support.ports import free_port
 
@@ -117,7 +118,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             simulator.wait()
 
 
-@pytest.mark.parametrize("outage", ["refusing", "away"])
+@pytest.mark.parametrize("outage", ["refusing", "away"] if EVERYTHING else ["away"])
 def test_a_stream_outlives_an_outage_of_postgres_and_tells_dagster_later(deployment, outage):
     if not deployment.a.processes():
         deployment.a.start("code", "daemon", "webserver")
