@@ -26,7 +26,7 @@ import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, followed_table, gateway_seen
-from position_sync_dagster.defs.checks.check_results import UNKNOWN
+from position_sync_dagster.defs.checks.check_results import UNKNOWN, evaluation_of
 from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.checks.ledger import UNCONFIRMED
 from position_sync_dagster.defs.libraries import sql, stream_service, tables
@@ -281,11 +281,8 @@ class StreamEvents:
         key = dg.AssetCheckKey(dg.AssetKey(AGREES[0]), AGREES[1])
         storage = self._instance.event_log_storage
         record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
-        before = record.evaluation if record is not None else None
-        # While a run has only planned the check, the record has the plan, which is no result.
-        if record is None or not isinstance(before, dg.AssetCheckEvaluation):
-            return
-        if UNKNOWN in before.metadata:
+        before = evaluation_of(record)
+        if record is None or before is None or UNKNOWN in before.metadata:
             return
         if before.passed and UNCONFIRMED not in before.metadata:
             return
