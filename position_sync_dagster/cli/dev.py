@@ -10,7 +10,7 @@ from typing import Annotated, Self
 import typer
 
 from ib_gateway_simulator.recording import program
-from position_sync_dagster import errors
+from position_sync_dagster import errors, run_slots
 from position_sync_dagster.cli.options import (
     EndWith,
     HomeFolder,
@@ -68,10 +68,14 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         HomeInUseError: Another `dagster dev` runs in the home.
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
+        RunSlotsError: Dagster may not have as many runs in progress at once as the logins need.
     """
     settings = load_settings()
     warn_of_unknown_settings()
     require_files(settings)
+    refusal = run_slots.too_few(run_slots.configured(dagster_home()), len(settings.logins))
+    if refusal is not None:
+        raise refusal
     require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()

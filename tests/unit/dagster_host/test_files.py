@@ -110,20 +110,16 @@ def test_the_instance_is_that_of_one_machine_on_postgres():
     assert several.pop("compute_logs")["class"] == "NoOpComputeLogManager"
     # In a deployment the code server and the daemon need not be on one machine.
     assert one.pop("run_launcher")["class"] == "ForkedRunLauncher"
-    assert one.pop("run_coordinator")["class"] == "PromptRunQueue"
-    own = {"class": "QueuedRunCoordinator", "config": {"dequeue_interval_seconds": 1}}
-    assert several.pop("run_coordinator").items() >= own.items()
+    assert several["run_coordinator"]["class"] == "PromptRunQueue"
     assert several == one
 
 
 def test_the_helm_values_say_what_the_instance_says():
     values, instance = read("helm/values.yaml"), read("dagster.yaml")
     daemon = values["dagsterDaemon"]
-    coordinator = instance["run_coordinator"]
-    assert daemon["runCoordinator"]["type"] == coordinator["class"]
-    assert (
-        camel(coordinator["config"]) == (daemon["runCoordinator"]["config"]["queuedRunCoordinator"])
-    )
+    queue = daemon["runCoordinator"]
+    assert queue["type"] == "CustomRunCoordinator"
+    assert queue["config"]["customRunCoordinator"] == instance["run_coordinator"] | {"config": {}}
     assert camel(instance["concurrency"]) | {"enabled": True} == values["concurrency"]
     more = values["additionalInstanceConfig"]
     assert more["nux"] == instance["nux"]
