@@ -23,7 +23,7 @@ from dagster._core.storage.runs import InMemoryRunStorage
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from position_sync_dagster.dagster_host.run_queue import fixed_limit
-from position_sync_dagster.processes.home import INSTANCE_FILE
+from position_sync_dagster.places import instance_file
 from position_sync_dagster.run_slots import DRAIN_JOB, LOGINS, STREAM_JOB
 
 BACKFILL = "close_day"
@@ -79,7 +79,7 @@ def take(instance: dg.DagsterInstance) -> Sequence[str]:
 
 
 def settings_of_the_project() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(INSTANCE_FILE.read_text())
+    found: dict[str, Any] = yaml.safe_load(instance_file().read_text())
     return found
 
 
