@@ -93,6 +93,29 @@ bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minu
 screenshots: $(SYNCED) ## take the pictures of the documents from a running demo (needs Chromium)
 	@$(BIN)/python -m docs.screenshots
 
+# As somebody without a checkout gets it: nothing of this folder is used after the build.
+.PHONY: release-check
+release-check: $(UV_INSTALLED) ## build sdist and wheel, install the wheel elsewhere, run its demo (FOR=60)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
+	echo 'Building sdist and wheel' && \
+	$(UV) build --quiet --python .tools/bin/python --out-dir "$$folder/dist" && \
+	$(UV) export --quiet --frozen --no-dev --no-hashes --no-emit-project \
+	  --output-file "$$folder/locked.txt" >/dev/null && \
+	$(UV) venv --quiet --python .tools/bin/python "$$folder/env" && \
+	parts=$$(.tools/bin/python -m zipfile -l "$$folder"/dist/*.whl) && \
+	for part in licenses/LICENSE position_sync_dagster/py.typed ib_gateway_simulator/py.typed; do \
+	  echo "$$parts" | grep -q "$$part" || { echo "the wheel lacks $$part" >&2; exit 1; }; done && \
+	! echo "$$parts" | grep -E '^(tests|benchmarks|docs|deploy)/' && \
+	echo 'Installing the wheel' && \
+	$(UV) pip install --quiet --compile-bytecode --python "$$folder/env/bin/python" \
+	  --constraints "$$folder/locked.txt" "$$folder"/dist/*.whl && \
+	mkdir "$$folder/empty" "$$folder/data" && cd "$$folder/empty" && \
+	unset DAGSTER_HOME && export XDG_DATA_HOME="$$folder/data" && \
+	"$$folder/env/bin/python" -c 'import position_sync_dagster as found; print(found.__file__)' && \
+	"$$folder/env/bin/position-sync" demo --for $(or $(FOR),60) $(ARGS) && \
+	test -z "$$(ls -A "$$folder/empty")" && ls "$$folder/data/position-sync-dagster/demo" && \
+	ls -l "$$folder/dist" && du -sh "$$folder/env"
+
 .PHONY: check
 check: $(SYNCED) ## lint, format, types, import rules, lock file
 	$(BIN)/ruff check .

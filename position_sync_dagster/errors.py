@@ -84,8 +84,11 @@ class GatewayError(PositionSyncError):
     """The gateway cannot be used now; the caller may try again."""
 
 
-class GatewayRefusedError(GatewayError):
-    """Nothing listens at the gateway's address, or it closes the connection at once."""
+class GatewayRefusedError(GatewayError, ConnectionError):
+    """Nothing listens at the gateway's address, or it closes the connection at once.
+
+    Programs for ib_async catch ConnectionError where a gateway does not answer.
+    """
 
 
 class GatewayTimeoutError(GatewayError):

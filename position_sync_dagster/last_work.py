@@ -4,13 +4,14 @@ The files are in the folder `alive` of Dagster's home. `dagster_host.services` r
 regular end, so that an old file belongs to a program that stopped by itself, or hangs.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from position_sync_dagster.places import dagster_home
 
 SUPERVISOR, CODE_SERVER, DAEMON, WEBSERVER, SENSORS = (
     "supervisor",
@@ -88,12 +89,6 @@ class Programs:
 
 NONE = Programs()
 """No program runs."""
-
-
-def dagster_home() -> Path:
-    """Return the folder of Dagster's state, as `make dev` uses it."""
-    own = Path(__file__).resolve().parents[1] / "dagster_home"
-    return Path(os.environ.get("DAGSTER_HOME") or own).absolute()
 
 
 def file_of(program: str, home: Path | None = None) -> Path:

@@ -131,6 +131,12 @@ class Settings(GatewaySettings):
     batch_size: int = Field(
         50, ge=1, le=10_000, description="Requests that one batch claims, at least."
     )
+    max_batch_size: int = Field(
+        5000,
+        ge=1,
+        le=10_000,
+        description="Requests that one batch claims, at most; it also bounds the least number.",
+    )
     drain_time_limit_s: Seconds = Field(30.0, description="Longest time of one drain run.")
     overflow_interval_s: Seconds = Field(
         30.0, description="How often active legs without a line are valued."

@@ -1,4 +1,4 @@
-"""From what was measured to a thousand gateways: how many lakes, at what price."""
+"""From what was measured to a thousand gateways: how many lakes; and the price of a login."""
 
 import math
 from collections.abc import Iterable
@@ -10,17 +10,10 @@ LOAD = 0.5
 """The share of the commits that a table takes at most, of which a lake is planned to need: above
 it, writers wait for each other, and the slowest of them longest."""
 
-PUBLISH_S, ACCOUNTS_S = 5.0, 10.0
-"""How often a login commits to `broker_positions` and to `account_values`, about."""
-
-WRITES, READS = 3.0, 4.0
-"""Requests of one commit: PUT and LIST, which S3 counts alike, and GET."""
-
 USD_WRITE, USD_READ = 5e-6, 0.4e-6
 """The price of a request in the standard class of S3 (us-east-1, 2025)."""
 
-TRADING_S, MONTH_S = 21 * 6.5 * 3600, 30 * 86_400
-"""Seconds of a month in which values change: of the exchange, and of one that never closes."""
+MONTH_S = 30 * 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +23,6 @@ class Layout:
     Attributes:
         a_lake: Logins that a lake carries.
         lakes: How many lakes they need.
-        usd, usd_all_day: For the requests of a month, for all of them: while the exchange trades,
-            and around the clock.
     """
 
     gateways: int
@@ -40,8 +31,6 @@ class Layout:
     heartbeat_s: float
     a_lake: int
     lakes: int
-    usd: float
-    usd_all_day: float
 
 
 def rate_of(points: Iterable[Point], place: str) -> float:
@@ -76,8 +65,6 @@ def lay_out(gateways: int, legs: int, rate: float, flush_s: float, heartbeat_s: 
     thousand for each gateway where the task is a million for a thousand.
     """
     a_lake = carried(rate, flush_s, heartbeat_s)
-    commits = 1 / flush_s + 1 / heartbeat_s + 1 / PUBLISH_S + 1 / ACCOUNTS_S
-    usd_s = gateways * commits * (WRITES * USD_WRITE + READS * USD_READ)
     return Layout(
         gateways=gateways,
         legs=legs,
@@ -85,6 +72,14 @@ def lay_out(gateways: int, legs: int, rate: float, flush_s: float, heartbeat_s: 
         heartbeat_s=heartbeat_s,
         a_lake=a_lake,
         lakes=math.ceil(gateways / a_lake),
-        usd=usd_s * TRADING_S,
-        usd_all_day=usd_s * MONTH_S,
     )
+
+
+def usd_a_month(point: Point) -> float:
+    """Return what a login's requests cost in a month that is all as busy as the measured time.
+
+    It counts the requests that were seen, with repeated attempts, tables that were opened, and the
+    reads of who looks on.
+    """
+    usd_s = point.puts * USD_WRITE + (point.requests - point.puts) * USD_READ
+    return usd_s * MONTH_S / point.logins

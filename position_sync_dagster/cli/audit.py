@@ -9,7 +9,7 @@ import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.last_work import dagster_home
+from position_sync_dagster.places import dagster_home
 from position_sync_dagster.terminal.output import print_json
 from position_sync_dagster.terminal.text import number, printable, quantity
 

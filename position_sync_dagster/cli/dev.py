@@ -1,6 +1,7 @@
 """The commands that run programs: `dev` for the user's own gateway, `demo`, and `record`."""
 
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Annotated, Self
 import typer
 
 from ib_gateway_simulator.recording import program
-from position_sync_dagster import errors
+from position_sync_dagster import errors, places, run_slots
 from position_sync_dagster.cli.options import (
     EndWith,
     HomeFolder,
@@ -25,7 +26,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
-from position_sync_dagster.last_work import dagster_home
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import exclusive_use
@@ -68,18 +68,23 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         HomeInUseError: Another `dagster dev` runs in the home.
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
+        RunSlotsError: Dagster may not have as many runs in progress at once as the logins need.
     """
     settings = load_settings()
     warn_of_unknown_settings()
     require_files(settings)
+    refusal = run_slots.too_few(run_slots.configured(places.dagster_home()), len(settings.logins))
+    if refusal is not None:
+        raise refusal
     require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
-    home = dagster_home()
+    home = places.dagster_home()
     with (
         StopRequest(end_with=end_with) as stop,
         exclusive_use(home, purpose="position-sync dev") as lock,
     ):
+        put_instance(home)
         log = home / LOG_NAME if live else None
         known = "ui_url" in settings.model_fields_set
         address = settings.ui_url if known else dagster_dev.url(ui_port)
@@ -98,6 +103,12 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
             with suppress(StopRequested):  # the terminal is closed
                 write_lines(f"Ended ({request.reason}).")
     return 0
+
+
+def put_instance(home: Path) -> None:
+    """Put our `dagster.yaml` into a new home of an installed package; DAGSTER_HOME names others."""
+    if home == places.own_dagster_home() and not (home / "dagster.yaml").exists():
+        shutil.copyfile(places.instance_file(), home / "dagster.yaml")
 
 
 def require_files(settings: Settings) -> None:
@@ -319,8 +330,13 @@ def demo(
         ),
     ] = None,
     home: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder of the demo's tables and settings.")
-    ] = Path(".demo"),
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of the demo's tables and settings.",
+            show_default=".demo; of an installed package, where the platform keeps data",
+        ),
+    ] = None,
     calm: Annotated[
         bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
     ] = False,
@@ -339,7 +355,7 @@ def demo(
     time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
     """
     options = Options(
-        home=home,
+        home=home or places.demo_home(),
         seconds=seconds,
         ui_port=ui_port,
         gateway_port=gateway_port,

@@ -12,7 +12,7 @@ from position_sync_dagster.cli.options import HomeFolder, Json, existing, settin
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.checkup import Checkup, check_up
-from position_sync_dagster.last_work import dagster_home
+from position_sync_dagster.places import dagster_home
 from position_sync_dagster.processes.preflight import run_preflight
 from position_sync_dagster.sync.preflight import Level
 from position_sync_dagster.terminal.output import print_json, print_table

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from position_sync_dagster import last_work
+from position_sync_dagster import last_work, places
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher, prepare_processes
 
@@ -78,7 +78,7 @@ def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
 def forks_runs() -> bool:
     """Return whether `dagster.yaml` names our launcher, without opening the storages."""
     try:
-        text = (last_work.dagster_home() / "dagster.yaml").read_text(encoding="utf-8")
+        text = (places.dagster_home() / "dagster.yaml").read_text(encoding="utf-8")
         launcher = yaml.safe_load(text)["run_launcher"]["class"]
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return False

@@ -41,7 +41,7 @@ import psutil
 import yaml
 from dotenv import dotenv_values
 
-from position_sync_dagster import last_work
+from position_sync_dagster import last_work, places
 from position_sync_dagster.dagster_host.dagster_internals import LACKING
 from position_sync_dagster.dagster_host.outage_alerts import OutageAlerts
 from position_sync_dagster.domain.retry import Backoff
@@ -305,7 +305,7 @@ class StorageFiles:
             CannotRunError: The storage cannot be used.
         """
         self.close()
-        paths = [last_work.dagster_home() / name for name in STORAGE]
+        paths = [places.dagster_home() / name for name in STORAGE]
         if self._made or not all(path.exists() for path in paths):
             command = [sys.executable, "-c", MAKE_STORAGE]
             made = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command, no shell

@@ -1,4 +1,4 @@
-"""Dagster's daemon on several hosts, of which one works at a time.
+"""Dagster's daemon on several hosts, or in several pods, of which one works at a time.
 
 Dagster supports one daemon per instance: two would start the same queued run twice, and Dagster
 only logs that there are two. For that reason the daemon works only while its process holds an
@@ -8,7 +8,7 @@ sends nothing for `SILENCE_S`, because its host lost power or network, or is sus
 that loses the lock ends at once; when it is restarted, it waits for the lock.
 
 Run as `python -m position_sync_dagster.dagster_host.standby_daemon --workspace FILE`, with
-DAGSTER_HOME.
+DAGSTER_HOME. In the image, `deploy/dagster-daemon` is this program too: Dagster's chart starts it.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="daemon", description="Run Dagster's daemon on one of several hosts at a time."
     )
-    parser.add_argument("--workspace", required=True)
+    parser.add_argument("-w", "--workspace", required=True)
     options = parser.parse_args(arguments)
     internals = dagster_internals.DAEMON.load()
     if internals is None:

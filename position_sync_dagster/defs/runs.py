@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
 
+from position_sync_dagster import run_slots
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import PositionSyncResource
@@ -23,15 +24,14 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.run_recorder import RunRecorder
 from position_sync_dagster.sync.supervision import JobRun, RunState
 
-DRAIN_JOB = "drain_positions"
-
-STREAM_JOB = "stream_positions"
+DRAIN_JOB = run_slots.DRAIN_JOB
+STREAM_JOB = run_slots.STREAM_JOB
 
 CLOSE_JOB = "close_day"
 IMPORT_JOB = "import_statements"
 DERIVE_JOB = "derive_positions"
 
-LOGINS = dg.DynamicPartitionsDefinition(name="logins")
+LOGINS = dg.DynamicPartitionsDefinition(name=run_slots.LOGINS)
 """The partitions of `stream_positions`, if a gateways file names several logins.
 
 The supervisor adds and removes them according to the file, without a reload.

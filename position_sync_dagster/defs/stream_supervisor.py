@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from position_sync_dagster import run_slots
+from position_sync_dagster.dagster_host.run_queue import fixed_limit
 from position_sync_dagster.defs.checks.broker import watched_now
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.defs.libraries import tables
@@ -41,10 +43,20 @@ RUNS_SEEN = 8
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a stream run if none is alive; report a run as failed if its process is gone.
 
-    Runs of several logins differ by their partition; each login is decided separately.
+    Runs of several logins differ by their partition; each login is decided separately. If Dagster
+    may not have enough runs in progress at once, the first logins of the file are served, and the
+    others are refused.
+
+    Raises:
+        RunSlotsError: There is no room for the stream of any login.
     """
     settings = POSITION_SYNC.read_settings()
     lake, instance = cached_lake(settings), cached_instance(context)
+    limit = fixed_limit(instance)
+    refusal = run_slots.too_few(limit, len(settings.logins))
+    served = run_slots.logins_served(limit) if refusal else None
+    if refusal is not None and not served:
+        raise refusal
     since = context.last_sensor_start_time
     supervisor = _Supervisor(
         lake,
@@ -64,9 +76,13 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         new = sorted(logins.keys() - known) if ended == removed else []
         requests = [
             request
-            for name, login in logins.items()
+            for number, (name, login) in enumerate(logins.items(), 1)
             if name in known or name in new
-            for request in supervisor.tick(login, partition=name)
+            for request in supervisor.tick(
+                login,
+                partition=name,
+                refusal=refusal if served is not None and number > served else None,
+            )
         ]
         changes = [LOGINS.build_add_request(new)] if new else []
         changes += [LOGINS.build_delete_request(ended)] if ended else []
@@ -96,11 +112,18 @@ class _Supervisor:
         self.heartbeats_seen: dict[str, str] = {}
         self.reasons: list[str] = []
 
-    def tick(self, login: Settings, *, partition: str | None) -> list[dg.RunRequest]:
-        """Return the request for the stream of a login, if it needs one."""
+    def tick(
+        self,
+        login: Settings,
+        *,
+        partition: str | None,
+        refusal: run_slots.RunSlotsError | None = None,
+    ) -> list[dg.RunRequest]:
+        """Return the request for the stream of a login, if it needs one and is not refused."""
         decision = self._decide(login, login.gateway_id, partition)
-        self.reasons.append(f"{partition}: {decision.reason}" if partition else decision.reason)
-        if not decision.start:
+        reason = str(refusal) if decision.start and refusal else decision.reason
+        self.reasons.append(f"{partition}: {reason}" if partition else reason)
+        if refusal or not decision.start:
             return []
         tags = {**login.run_tags, REASON: decision.tag}
         return [dg.RunRequest(partition_key=partition, tags=tags)]

@@ -39,6 +39,23 @@ Terms = tuple[
 """How a leg describes its contract: `Membership.terms`."""
 
 
+class StrategyId(str):
+    """The id of a strategy: text, which equals the number that it was given as.
+
+    As the key of a dict and in a set it is the text alone.
+
+    >>> StrategyId("1") == 1, 1 == StrategyId("1"), StrategyId("1") == "1", StrategyId("01") == 1
+    (True, True, True, False)
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, str(other) if type(other) is int else other)
+
+    __hash__ = str.__hash__
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
     """One leg of an active strategy, from `added_at` until `removed_at`, as a person gave it.
@@ -95,6 +112,9 @@ class Membership:
     currency: Annotated[str | None, Column("Currency as the leg was given; null if left out.")] = (
         None
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strategy_id", StrategyId(self.strategy_id))
 
     @property
     def terms(self) -> Terms:

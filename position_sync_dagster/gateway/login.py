@@ -129,6 +129,8 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
             remedy="See whether TWS or IB Gateway waits at a dialog, and whether the port is its "
             "API port.",
         ) from error
+    except errors.GatewayError:
+        raise  # a refusal is an OSError too
     except (OSError, ValueError) as error:
         raise _failed_to_connect(listener.address, error) from error
     finally:

@@ -4,9 +4,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from position_sync_dagster import last_work
+from position_sync_dagster import last_work, places
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.home import WORKSPACE_FILE
 from position_sync_dagster.processes.ports import LOOPBACK, get_json, post_json
 
 GRACE_S = 3.0
@@ -39,7 +38,7 @@ def start(
         inherited_fds: As for `ChildProcess`.
     """
     command = [sys.executable, "-m", "position_sync_dagster.dagster_host.services"]
-    command += ["--port", str(ui_port), "--workspace", str(WORKSPACE_FILE)]
+    command += ["--port", str(ui_port), "--workspace", str(places.workspace_file())]
     return ChildProcess(
         "Dagster",
         command,

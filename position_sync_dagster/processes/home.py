@@ -19,16 +19,10 @@ from pathlib import Path
 import psutil
 from dotenv import dotenv_values
 
+from position_sync_dagster import places
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.reaper import MARKER, end_processes, find_marked
 from position_sync_dagster.settings import PREFIX
-
-PROJECT = Path(__file__).resolve().parents[2]
-"""The folder of the checkout. It holds `workspace.yaml` and `dagster_home`."""
-
-WORKSPACE_FILE = PROJECT / "workspace.yaml"
-INSTANCE_FILE = PROJECT / "dagster_home" / "dagster.yaml"
-
 
 NOT_INHERITED = (PREFIX, "DAGSTER_")
 """The processes of a home never inherit variables with these prefixes."""
@@ -107,19 +101,13 @@ class Home:
         """Create the folders and copy the project's `dagster.yaml` into Dagster's folder.
 
         Raises:
-            HomeError: A folder cannot be created or written, or the package does not run from a
-                checkout.
+            HomeError: A folder cannot be created or written.
         """
-        if not (INSTANCE_FILE.is_file() and WORKSPACE_FILE.is_file()):
-            raise HomeError(
-                f"{PROJECT} has no workspace.yaml and dagster_home/dagster.yaml.",
-                remedy="Start it from a checkout of the project, with `make demo`.",
-            )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)  # a folder that was there may be open to others
             self.dagster_home.mkdir(mode=0o700, exist_ok=True)
-            shutil.copyfile(INSTANCE_FILE, self.dagster_home / "dagster.yaml")
+            shutil.copyfile(places.instance_file(), self.dagster_home / "dagster.yaml")
         except OSError as error:
             raise HomeError(
                 f"The home {self.path} cannot be written: {error.strerror}.",

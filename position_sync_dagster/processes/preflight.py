@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from position_sync_dagster import errors, last_work
+from position_sync_dagster import errors, last_work, run_slots
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import Leg
@@ -56,6 +56,9 @@ def run_preflight(
         logins = settings.logins
     except errors.GatewaysFileError:
         return found  # it has a finding of its own
+    found += bounded(
+        "runs at once", lambda: check_run_slots(dagster_home, len(logins)), within_s=QUICK_S
+    )
     sessions: dict[str, GatewaySession] = {}
     legs: list[Leg] = []
     unread = bounded("tables", lambda: _read(lake, logins, sessions, legs), within_s=QUICK_S)
@@ -104,6 +107,16 @@ def check_programs(home: Path) -> list[Finding]:
     return [
         good("programs", f"the last {last_work.SAYS[first.program]} at {first.at:%H:%M:%S} UTC")
     ]
+
+
+def check_run_slots(home: Path, logins: int) -> list[Finding]:
+    """Return whether Dagster may have as many runs in progress at once as the logins need."""
+    limit = run_slots.configured(home)
+    error = run_slots.too_few(limit, logins)
+    if error is not None:
+        return [bad("runs at once", error.what, error.remedy)]
+    text = "no limit, or one that follows the logins" if limit is None else f"at most {limit}"
+    return [good("runs at once", f"{text}; {run_slots.needed(logins)} are needed")]
 
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:

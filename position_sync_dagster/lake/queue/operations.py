@@ -289,7 +289,10 @@ class SyncQueue:
         limit: int = 50,
         status: QueueStatus = QueueStatus.PENDING,
     ) -> list[QueuedPosition]:
-        """Read requests without claiming them.
+        """Read requests without claiming them: another caller gets the same ones.
+
+        Of two workers that value what they read, each does the work of both. Use `claim_batch`
+        where more than one caller works.
 
         Args:
             priority: Only requests of this priority; None for all.

@@ -166,7 +166,7 @@ def as_strategies_file(legs: Iterable[Leg]) -> str:
         if leg.priority == 1:
             del values["priority"]
         known = {name: value for name, value in values.items() if value is not None}
-        found.setdefault(leg.strategy_id, []).append(known)
+        found.setdefault(str(leg.strategy_id), []).append(known)
     strategies = [{"strategy_id": name, "legs": found[name]} for name in sorted(found)]
     text: str = yaml.safe_dump(
         {"strategies": strategies}, sort_keys=False, allow_unicode=True, width=200

@@ -151,9 +151,6 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> Match:
     return Match(outcome=Outcome.NOT_HELD if covered else Outcome.NOT_COVERED)
 
 
-LARGEST = 5_000
-"""Maximum number of requests in a batch: their rows take a second, far less than a lease."""
-
 SHARE = 4
 """A batch claims the number of waiting requests divided by this."""
 
@@ -161,19 +158,22 @@ MAX_PLANS = 10
 """Maximum number of plans of a batch, if newer rows of its holdings arrive; then it is released."""
 
 
-def batch_limit(waiting: int, batch_size: int) -> int:
+def batch_limit(waiting: int, batch_size: int, largest: int) -> int:
     """Return how many requests to claim at once: a share of those that wait, within bounds.
 
     Each batch costs three commits, however many rows it has.
 
     Args:
         waiting: Requests that may be claimed now.
-        batch_size: The lower bound; the upper one is `LARGEST`, or `batch_size` if that is greater.
+        batch_size: The lower bound.
+        largest: The upper bound, also of the lower one.
 
-    >>> [batch_limit(waiting, 50) for waiting in (20, 200, 1_000, 100_000)]
+    >>> [batch_limit(waiting, 50, 5_000) for waiting in (20, 200, 1_000, 100_000)]
     [50, 50, 250, 5000]
+    >>> batch_limit(1_000, 50, 20)
+    20
     """
-    return max(batch_size, min(-(-waiting // SHARE), LARGEST))
+    return min(max(batch_size, -(-waiting // SHARE)), largest)
 
 
 class BatchProcessor:

@@ -23,7 +23,6 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.batch import LARGEST
 from position_sync_dagster.sync.drain.broker_view import LakeValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.explain_closes import CloseExplainer
@@ -198,7 +197,7 @@ async def drain(
     It ends when nothing more can be claimed or after `drain_time_limit_s`. Requests that the
     broker's current data does not cover are released at its end. While the owner of the login is
     not connected to the broker, it claims nothing and reports the reason. In an object store it
-    claims all waiting requests at once, up to `LARGEST`.
+    claims all waiting requests at once, up to `max_batch_size`.
 
     Args:
         lake: The tables, initialized.
@@ -208,7 +207,7 @@ async def drain(
     """
     batch_size = settings.batch_size
     if is_remote(lake.path):  # a batch takes seconds there, whatever its size
-        batch_size = max(batch_size, LARGEST)
+        batch_size = settings.max_batch_size
     worker = QueueWorker(
         lake.queue,
         batch_size=batch_size,

@@ -48,7 +48,8 @@ class QueueWorker:
     Args:
         queue: The table of the requests.
         interval: Seconds between drains while the queue is empty.
-        batch_size: Minimum size of a batch; batches grow with the queue (`batch_limit`).
+        batch_size: Minimum size of a batch; batches grow with the queue (`batch_limit`), up to the
+            setting `max_batch_size`.
         delta_lake_path: The table `position_updates`.
         values: The source of the values; by default the process's shared connection.
 
@@ -82,6 +83,7 @@ class QueueWorker:
         self._queue = queue
         self._interval_s = interval
         self._batch_size = batch_size
+        self._max_batch_size = settings.max_batch_size
         self._lease_s = settings.lease_s
         self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
         self._values = values or _shared_connection(settings)
@@ -130,6 +132,7 @@ class QueueWorker:
         """
         report, not_covered = await self._process(await self._limit())
         await self._batches.release(not_covered, NOT_COVERED)
+        _log(report)
         return report
 
     async def drain(self, time_limit_s: float) -> DrainReport:
@@ -160,6 +163,8 @@ class QueueWorker:
                 unreleased.append(not_covered)
                 if report.claimed:
                     batches.append(report)
+                if self._task is not None:  # a run of Dagster has its batches in its events
+                    _log(report)
                 exhausted = report.claimed < limit
         except errors.BrokerUnavailableError as error:
             unavailable = str(error)
@@ -196,7 +201,7 @@ class QueueWorker:
 
     async def _limit(self) -> int:
         overview = await self._queue.overview()
-        return batch_limit(overview.claimable, self._batch_size)
+        return batch_limit(overview.claimable, self._batch_size, self._max_batch_size)
 
     async def _process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
         report, not_covered = await self._batches.process(limit)
@@ -210,6 +215,18 @@ class QueueWorker:
                 last_batch_size=report.claimed,
             )
         return report, not_covered
+
+
+def _log(report: BatchReport) -> None:
+    """Log what became of a batch, if there was one."""
+    if report.claimed:
+        logger.info(
+            "batch of %d: %d succeeded, %d failed, %d released",
+            report.claimed,
+            report.succeeded,
+            report.failed,
+            report.released,
+        )
 
 
 def _shared_connection(settings: Settings) -> ValueSource:

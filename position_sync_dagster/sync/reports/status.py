@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster import last_work
+from position_sync_dagster import last_work, places, run_slots
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
@@ -206,6 +206,8 @@ def read_status(
         for login in settings.logins
     )
     programs = last_work.read()
+    slots = run_slots.configured(places.dagster_home())
+    refusal = run_slots.too_few(slots, len(settings.logins))
     worst = max(logins, key=lambda login: _trouble(login, now))
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
@@ -239,6 +241,7 @@ def read_status(
         accounts=tuple(lake.account_values.latest_summaries()),
         attention=(
             *programs.problems,
+            *([str(refusal)] if refusal else []),
             *attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
         ),
         programs=programs,

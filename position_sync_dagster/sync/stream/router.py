@@ -402,6 +402,9 @@ class Router:
         self._routed_by = RoutedBy(lines, legs, version)
         self._route_log.record(routed, self._lines.reason_for)
         changes = self.routes.update(routed)
+        if moved is None:
+            queued = sum(state in QUEUED for state in self.routes.states.values())
+            logger.info("%d streamed, %d queued", len(self.routes.streamed), queued)
         self._pricer.add(changes.streamed)
         self._pricer.leave(changes.left)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.

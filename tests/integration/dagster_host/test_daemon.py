@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from position_sync_dagster.dagster_host.standby_daemon import LOST
 from tests.support import postgres
@@ -22,17 +23,24 @@ WORKS, WAITS = "it holds the lock", "This one waits"
 class Daemon:
     """One daemon, with a home and without a code location."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], instance: Path) -> None:
+    def __init__(
+        self, folder: Path, environment: dict[str, str], instance: Path, *, in_a_pod: bool = False
+    ) -> None:
         folder.mkdir()
         (folder / "dagster.yaml").write_text(instance.read_text())
         (folder / "workspace.yaml").write_text("load_from: []\n")
         self.output = folder / "output"
-        words = ["-m", "position_sync_dagster.dagster_host.standby_daemon"]
+        words = [sys.executable, "-m", "position_sync_dagster.dagster_host.standby_daemon"]
+        if in_a_pod:  # as Dagster's chart starts it
+            words = ["/bin/sh", str(DEPLOY / "dagster-daemon"), "run"]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        home = {"DAGSTER_HOME": str(folder), "PATH": path}
+        self.environment = clean_environment() | environment | home
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *words, "--workspace", str(folder / "workspace.yaml")],
+                [*words, "-w", str(folder / "workspace.yaml")],
                 cwd=folder,
-                env=clean_environment() | environment | {"DAGSTER_HOME": str(folder)},
+                env=self.environment,
                 stdout=output,
                 stderr=output,
             )
@@ -44,6 +52,12 @@ class Daemon:
             return self.output.read_text().count(text) >= times
 
         wait_for(f"the daemon says {text!r}: {self.output.read_text()[-2000:]}", said)
+
+    def is_healthy(self) -> bool:
+        """Return what the health check of its container says."""
+        services = yaml.safe_load((DEPLOY / "programs.yaml").read_text())["services"]
+        check = services["daemon"]["healthcheck"]["test"][1:]
+        return subprocess.run(check, env=self.environment, check=False).returncode == 0
 
     def end(self, sig: signal.Signals = signal.SIGKILL) -> int:
         self.process.send_signal(sig)
@@ -60,9 +74,12 @@ def database() -> Iterator[postgres.Postgres]:
 def start(tmp_path: Path, database: postgres.Postgres) -> Iterator[Callable[..., Daemon]]:
     started: list[Daemon] = []
 
-    def run(instance: Path = DEPLOY / "dagster.yaml", **more: str) -> Daemon:
+    def run(
+        instance: Path = DEPLOY / "dagster.yaml", *, in_a_pod: bool = False, **more: str
+    ) -> Daemon:
         folder = tmp_path / f"host-{len(started)}"
-        started.append(Daemon(folder, database.environment | more, instance))
+        environment = database.environment | more
+        started.append(Daemon(folder, environment, instance, in_a_pod=in_a_pod))
         return started[-1]
 
     yield run
@@ -71,11 +88,13 @@ def start(tmp_path: Path, database: postgres.Postgres) -> Iterator[Callable[...,
 
 
 def test_a_daemon_that_stands_still_is_followed_by_the_other_and_ends_when_it_goes_on(start):
-    first = start()
+    first = start(in_a_pod=True)
     first.says(WORKS)
-    second = start()
+    second = start(in_a_pod=True)
     second.says(WAITS)
     assert WORKS not in second.output.read_text()
+    for daemon in (first, second):
+        wait_for("the health check passes", daemon.is_healthy, poll_s=1.0)
     os.kill(first.process.pid, signal.SIGSTOP)
     second.says(WORKS)
     os.kill(first.process.pid, signal.SIGCONT)

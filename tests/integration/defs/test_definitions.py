@@ -223,7 +223,7 @@ def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
         queue = create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
         assert queue.interval_seconds == LOOK_S
         limits = instance.get_concurrency_config()
-        assert limits.run_queue_config.max_concurrent_runs == 32
+        assert limits.run_queue_config.max_concurrent_runs == 10
         assert limits.pool_config.default_pool_limit == 1
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_poll_interval_seconds == 10

@@ -33,6 +33,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.run_slots import RunSlotsError
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain_plan import DrainCursor
 from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
@@ -46,7 +47,7 @@ PARTITION = "dagster/partition"
 
 def write_file(path: Path, *names: str) -> None:
     lines = [
-        f"  - name: {name}\n    port: {port}\n    accounts: [{ACCOUNTS.get(name, 'DUSIM0009')}]"
+        f"  - name: {name}\n    port: {port}\n    accounts: [{ACCOUNTS.get(name, f'DUSIM9{port}')}]"
         for port, name in enumerate(names, 1)
     ]
     path.write_text("\n".join(["gateways:", *lines, ""]))
@@ -84,7 +85,7 @@ def own(lake: Lake) -> Callable[..., GatewaySession]:
         now = utc_now()
         holding = BrokerPosition(
             gateway_id=name,
-            account=ACCOUNTS[name],
+            account=ACCOUNTS.get(name, "DUSIM9000"),
             instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
             position=1.0,
             average_cost=100.0,
@@ -149,6 +150,25 @@ def test_each_login_has_a_stream_of_its_own(supervise, instance, own) -> None:
     reason = found.skip_reason.skip_message
     assert "east: run" in reason
     assert "west: run" in reason
+
+
+def test_logins_without_room_for_their_streams_are_refused_by_name(
+    supervise, instance, file, own
+) -> None:
+    """On four places the streams of five logins would keep every drain out for ever."""
+    write_file(file, "east", "west", "north", "south", "fifth")
+    instance._run_coordinator = dg.QueuedRunCoordinator(max_concurrent_runs=4)
+    with pytest.raises(RunSlotsError, match=r"4 runs .* 5 logins need 18.*dagster\.yaml"):
+        supervise()
+    instance._run_coordinator = dg.QueuedRunCoordinator(max_concurrent_runs=17)
+    assert started(supervise()) == ["east", "west", "north", "south"]
+    for name in ("east", "west", "north", "south"):
+        own(name, run_id=begin(instance, name))
+    reason = supervise().skip_reason.skip_message
+    assert "east: run" in reason
+    assert "fifth: Dagster may have 17 runs in progress at once" in reason
+    instance._run_coordinator = dg.QueuedRunCoordinator(max_concurrent_runs=18)
+    assert started(supervise()) == ["fifth"]
 
 
 def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file) -> None:

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.errors import StoreUnavailableError
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.processes.home import PROJECT
+from position_sync_dagster.places import instance_file
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
@@ -159,7 +159,7 @@ def test_the_log_of_a_run_shows_what_the_stream_logged(
         )  # fmt: skip
 
     monkeypatch.setattr(stream_module, "stream", play)
-    config = yaml.safe_load((PROJECT / "dagster_home" / "dagster.yaml").read_text())
+    config = yaml.safe_load(instance_file().read_text())
     levels = {name: logging.getLogger(name).level for name in ("position_sync_dagster", "dagster")}
     wanted = {"python_logs": config["python_logs"]}
     try:

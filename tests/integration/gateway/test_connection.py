@@ -1,6 +1,7 @@
 """Connecting with the real ib_async, to the simulator and to servers that are no gateway."""
 
 import asyncio
+import pickle
 import struct
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -111,6 +112,9 @@ async def test_when_nothing_listens_the_error_names_address_and_remedy():
     with pytest.raises(GatewayRefusedError, match=f"127.0.0.1:{port}") as caught:
         await connect(settings)
     assert "POSITION_SYNC_GATEWAY_PORT" in caught.value.remedy
+    assert isinstance(caught.value, ConnectionError)
+    assert str(caught.value) == f"{caught.value.what} {caught.value.remedy}"
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
 
 
 async def test_a_web_server_is_reported_as_no_gateway():

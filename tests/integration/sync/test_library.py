@@ -6,10 +6,14 @@ import position_sync_dagster as ps
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 
 
-async def test_registry_queue_streamer_and_worker_in_one_script(simulate, monkeypatch, eventually):
+async def test_registry_queue_streamer_and_worker_in_one_script(
+    simulate, monkeypatch, eventually, caplog
+):
+    caplog.set_level("INFO", logger=ps.__name__)
     async with simulate("demo", tick_interval_s=0.2) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
         monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
+        monkeypatch.setenv("POSITION_SYNC_MAX_BATCH_SIZE", "60")
         registry, queue = ps.StrategyRegistry(), ps.PositionQueue()
         await registry.initialize()
         with as_file(files("ib_gateway_simulator") / "books") as books:
@@ -34,6 +38,10 @@ async def test_registry_queue_streamer_and_worker_in_one_script(simulate, monkey
         assert sim.stats()["peak_lines"] == 20
         assert sim.stats()["connections"]["total"] == 1
         assert worker.get_stats().total_failed == 0
+        assert caplog.messages.count("20 streamed, 180 queued") == 1
+        batches = [text for text in caplog.messages if text.startswith("batch of ")]
+        assert batches[0] == "batch of 50: 50 succeeded, 0 failed, 0 released"
+        assert sum(int(text.split()[2].rstrip(":")) for text in batches) >= 180
         await worker.stop()
         await streamer.stop()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)

@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import socket
 import subprocess
+import sys
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -10,11 +12,17 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.job import UserDefinedDagsterK8sConfig
+from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+from kubernetes import client as kubernetes
 
+from position_sync_dagster.run_slots import STREAM_JOB
 from position_sync_dagster.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
+DAEMON = "position_sync_dagster.dagster_host.standby_daemon"
 NO_COMPOSE = "Docker Compose is not installed (apt install docker-compose)"
 
 
@@ -72,6 +80,115 @@ def test_each_program_may_do_little():
     assert re.search(r"^USER [1-9]\d+$", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", ["compose.yaml", "programs.yaml"])
+def test_each_container_has_bounds_of_memory_and_logs_and_a_health_check_of_its_own(name):
+    """Of the image's own check, which asks a code server, each other program failed for ever."""
+    for service, parts in read(name)["services"].items():
+        if "extends" not in parts:
+            assert parts["mem_limit"], service
+            assert {"max-size", "max-file"} <= set(parts["logging"]["options"]), service
+            assert parts["healthcheck"]["test"][0].startswith("CMD"), service
+    assert "HEALTHCHECK" not in (DEPLOY / "Dockerfile").read_text()
+
+
+def test_the_health_check_of_the_gateway_asks_whether_it_accepts_connections():
+    words = read("programs.yaml")["services"]["gateway"]["healthcheck"]["test"]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+        ask = [sys.executable, *(word.replace("7497", port) for word in words[2:])]
+        assert subprocess.run(ask, check=False).returncode == 0
+    assert subprocess.run(ask, check=False, capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("words", "started"),
+    [
+        (["run", "-w", "/file"], f"python -m {DAEMON} -w /file"),
+        (["liveness-check"], "/app/.venv/bin/dagster-daemon liveness-check"),
+    ],
+)
+def test_the_daemon_of_the_chart_is_the_one_that_takes_the_lock(words, started, tmp_path):
+    """The chart starts `dagster-daemon run -w FILE` by bash, which finds the image's own first."""
+    script = tmp_path / "dagster-daemon"
+    text = (DEPLOY / "dagster-daemon").read_text()
+    script.write_text(text.replace("exec ", "exec echo "))
+    done = subprocess.run(["/bin/sh", script, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == started
+    image = (DEPLOY / "Dockerfile").read_text()
+    assert re.search(r"^COPY --chmod=0755 .*deploy/dagster-daemon.* /app/deploy/$", image, re.M)
+    assert "PATH=/app/deploy:/app/.venv/bin:$PATH" in image
+    assert find_spec(DAEMON)
+
+
+def model(of: type[Any], said: Any) -> Any:
+    """Return a part of a manifest as Kubernetes' own model; unknown names and types raise."""
+    return k8s_model_from_dict(of, k8s_snake_case_dict(of, said))
+
+
+def test_each_part_of_the_helm_values_is_what_kubernetes_reads():
+    values = read("helm/values.yaml")
+    [code] = values["dagster-user-deployments"]["deployments"]
+    daemon, webserver = values["dagsterDaemon"], values["dagsterWebserver"]
+    for part in (code, daemon, webserver):
+        pod = model(kubernetes.V1PodSecurityContext, part["podSecurityContext"])
+        assert pod.run_as_non_root
+        assert pod.seccomp_profile.type == "RuntimeDefault"
+        assert pod.sysctls is None
+        container = model(kubernetes.V1SecurityContext, part["securityContext"])
+        assert container.read_only_root_filesystem
+        assert container.allow_privilege_escalation is False
+        assert model(kubernetes.V1ResourceRequirements, part["resources"]).limits["memory"]
+        volumes = {model(kubernetes.V1Volume, one).name for one in part["volumes"]}
+        mounts = {model(kubernetes.V1VolumeMount, one).name for one in part["volumeMounts"]}
+        assert volumes == mounts
+    for part in (code, daemon):
+        for one in part["tolerations"]:
+            assert model(kubernetes.V1Toleration, one).toleration_seconds >= 30
+        assert model(kubernetes.V1Probe, part["livenessProbe"]).period_seconds
+    assert daemon["livenessProbe"]["exec"]["command"][0] == "dagster-daemon"
+    assert webserver["service"]["port"] == 8080
+
+
+def test_the_run_launcher_accepts_its_part_of_the_helm_values():
+    config = read("helm/values.yaml")["runLauncher"]["config"]["k8sRunLauncher"]
+    fields = K8sRunLauncher.config_type()
+    assert {re.sub("([A-Z])", lambda m: f"_{m[1].lower()}", name) for name in config} <= set(fields)
+    runs = config["runK8sConfig"]
+    found = UserDefinedDagsterK8sConfig.from_dict(
+        {
+            "pod_spec_config": k8s_snake_case_dict(kubernetes.V1PodSpec, runs["podSpecConfig"]),
+            "job_spec_config": k8s_snake_case_dict(kubernetes.V1JobSpec, runs["jobSpecConfig"]),
+        }
+    )
+    assert found.job_spec_config["ttl_seconds_after_finished"] <= 300
+    pod = k8s_model_from_dict(kubernetes.V1PodSpec, {"containers": []} | found.pod_spec_config)
+    assert pod.security_context.seccomp_profile.type == "RuntimeDefault"
+    assert pod.tolerations is None
+    [spread] = pod.topology_spread_constraints
+    assert spread.label_selector.match_labels == {"dagster/job": STREAM_JOB}
+
+
+def test_only_daemon_and_webserver_reach_the_port_of_the_code_server():
+    values, text = read("helm/values.yaml"), (DEPLOY / "helm" / "values.yaml").read_text()
+    [code] = values["dagster-user-deployments"]["deployments"]
+    found = read("helm/network-policy.yaml")
+    policy = model(kubernetes.V1NetworkPolicy, found)
+    assert (policy.api_version, policy.kind) == ("networking.k8s.io/v1", "NetworkPolicy")
+    chosen = policy.spec.pod_selector.match_labels
+    release = chosen["app.kubernetes.io/instance"]
+    assert f"--install {release} dagster/dagster" in text
+    assert chosen["component"] == "user-deployments"
+    assert chosen["deployment"] == code["name"]
+    [ingress] = policy.spec.ingress
+    [port] = ingress.ports
+    assert port.port == code["port"]
+    [peer] = found["spec"]["ingress"][0]["from"]
+    sender = model(kubernetes.V1LabelSelector, peer["podSelector"])
+    assert sender.match_labels == {"app.kubernetes.io/instance": release}
+    [component] = sender.match_expressions
+    assert component.values == ["dagster-daemon", "dagster-webserver"]
+
+
 DEBIAN = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc
 _apt nobody"""
 """The accounts of each Debian image (base-passwd, apt), which `useradd` refuses to make again."""
@@ -100,7 +217,7 @@ def test_what_the_image_copies_is_sent_to_its_build():
     assert sources
     for source in sources:
         assert (ROOT / source).exists(), source
-        assert source.split("/")[0] in sent, source
+        assert {source, source.split("/")[0]} & sent, source
 
 
 def test_the_instance_is_that_of_one_machine_on_postgres():
@@ -110,20 +227,16 @@ def test_the_instance_is_that_of_one_machine_on_postgres():
     assert several.pop("compute_logs")["class"] == "NoOpComputeLogManager"
     # In a deployment the code server and the daemon need not be on one machine.
     assert one.pop("run_launcher")["class"] == "ForkedRunLauncher"
-    assert one.pop("run_coordinator")["class"] == "PromptRunQueue"
-    own = {"class": "QueuedRunCoordinator", "config": {"dequeue_interval_seconds": 1}}
-    assert several.pop("run_coordinator").items() >= own.items()
+    assert several["run_coordinator"]["class"] == "PromptRunQueue"
     assert several == one
 
 
 def test_the_helm_values_say_what_the_instance_says():
     values, instance = read("helm/values.yaml"), read("dagster.yaml")
     daemon = values["dagsterDaemon"]
-    coordinator = instance["run_coordinator"]
-    assert daemon["runCoordinator"]["type"] == coordinator["class"]
-    assert (
-        camel(coordinator["config"]) == (daemon["runCoordinator"]["config"]["queuedRunCoordinator"])
-    )
+    queue = daemon["runCoordinator"]
+    assert queue["type"] == "CustomRunCoordinator"
+    assert queue["config"]["customRunCoordinator"] == instance["run_coordinator"] | {"config": {}}
     assert camel(instance["concurrency"]) | {"enabled": True} == values["concurrency"]
     more = values["additionalInstanceConfig"]
     assert more["nux"] == instance["nux"]

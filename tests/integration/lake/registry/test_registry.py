@@ -10,7 +10,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
 from position_sync_dagster.lake import Lake
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.registry.strategies_file import as_strategies_file, load_strategies
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.schema.codec import leg_rows
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
@@ -60,6 +60,20 @@ async def test_a_stock_and_a_future_are_legs_too(registry, tmp_path, clock):
     assert await other.get_all_active() == [stock, future]
     with pytest.raises(InvalidLegError, match="no strategy"):
         await registry.add_active(conid=3, symbol="SPY")
+
+
+async def test_a_strategy_that_was_given_as_a_number_equals_it(registry, tmp_path):
+    await registry.add_active(7, "SPY", "PUT", 500.0, "20270115", strategy_id=1)
+    await registry.refresh()
+    [leg] = await registry.get_all_active()
+    assert leg.strategy_id == 1
+    assert leg.strategy_id == "1"
+    assert leg.strategy_id != 2
+    assert [one for one in await registry.get_all_active() if one.strategy_id in (1, 2)] == [leg]
+    (tmp_path / "file.yaml").write_text(as_strategies_file([leg]))
+    assert [one.strategy_id for one in load_strategies(tmp_path / "file.yaml")] == [1]
+    await registry.remove_active(7, 1)
+    assert await registry.get_all_active() == []
 
 
 async def test_the_parameters_may_be_given_by_position(registry):

@@ -13,7 +13,7 @@ from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.position_updates import AppendResult, NewestRows
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.batch import LARGEST, BatchProcessor, batch_limit
+from position_sync_dagster.sync.drain.batch import BatchProcessor, batch_limit
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.support.holdings import make_holding
@@ -203,21 +203,23 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
 
 
 @pytest.mark.parametrize(
-    ("waiting", "batch_size", "expected"),
+    ("waiting", "batch_size", "largest", "expected"),
     [
-        (0, 50, 50),
-        (200, 50, 50),
-        (204, 50, 51),
-        (1_000, 50, 250),
-        (1_000, 400, 400),
-        (10**6, 50, LARGEST),
-        (10**6, 2 * LARGEST, 2 * LARGEST),
+        (0, 50, 5_000, 50),
+        (200, 50, 5_000, 50),
+        (204, 50, 5_000, 51),
+        (1_000, 50, 5_000, 250),
+        (1_000, 400, 5_000, 400),
+        (10**6, 50, 5_000, 5_000),
+        (10**6, 9_000, 10_000, 10_000),
+        (10**6, 50, 60, 60),
+        (10**6, 50, 20, 20),
     ],
 )
-def test_a_batch_is_a_quarter_of_what_waits_and_never_smaller_than_its_setting(
-    waiting, batch_size, expected
+def test_a_batch_is_a_quarter_of_what_waits_within_its_two_settings(
+    waiting, batch_size, largest, expected
 ):
-    assert batch_limit(waiting, batch_size) == expected
+    assert batch_limit(waiting, batch_size, largest) == expected
 
 
 async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each(
