@@ -32,6 +32,7 @@ from position_sync_dagster.defs.libraries import (
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.terminal.text import amount, duration, quantity
@@ -392,7 +393,7 @@ def strategy_exposure(
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
     frame = codec.frame_of(STRATEGY_EXPOSURE, (asdict(one) for one in found))
     result = table.replace(frame, run_id=context.run.run_id)
-    of_strategies = [e for e in found if e.strategy_id != exposure.UNATTRIBUTED]
+    of_strategies = [e for e in found if e.strategy_id != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
         | picture(context, position_sync, book, now)
