@@ -18,8 +18,10 @@ from position_sync_dagster.defs.checks.limits import (
     READ_CHECK,
     watched_limits,
 )
+from position_sync_dagster.defs.checks.sums import SUMS_CHECK
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
+from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.sync import alerts
 
 WATCHED = (
@@ -27,6 +29,10 @@ WATCHED = (
     dg.AssetCheckKey(dg.AssetKey("daily_positions"), "days_are_complete"),
     dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
     dg.AssetCheckKey(dg.AssetKey(EXPOSURE), READ_CHECK),
+    *(
+        dg.AssetCheckKey(dg.AssetKey(name), SUMS_CHECK)
+        for name in (EXPOSURE, LATEST_POSITIONS.name)
+    ),
     dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK),
 )
 """Every check of the project, without those of limits."""

@@ -16,6 +16,9 @@ from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.errors import InvalidLegError, shown
 
+UNATTRIBUTED = "UNATTRIBUTED"
+"""The name, in place of a strategy, of what no strategy has of the holdings of an account."""
+
 
 class LegState(StrEnum):
     """The state of a leg or another holding.
@@ -232,6 +235,7 @@ def make_leg(
         )
     if not str(strategy_id).strip():
         raise InvalidLegError(f"The leg {name} has no strategy.", remedy="Set its strategy_id.")
+    strategy_name(str(strategy_id))
     if not 1 <= priority < 2**31:
         raise InvalidLegError(
             f"The priority {shown(priority)} of leg {name} is below 1 or too large.",
@@ -260,6 +264,20 @@ def make_leg(
         currency=(currency or "").strip().upper() or None,
     )
     return leg if conid is None else leg.resolved(instrument.parse_conid(conid), None)
+
+
+def strategy_name(strategy_id: str) -> str:
+    """Return the name of a strategy.
+
+    Raises:
+        InvalidLegError: It is UNATTRIBUTED, in whatever case.
+    """
+    if strategy_id.strip().upper() == UNATTRIBUTED:
+        raise InvalidLegError(
+            f"The strategy {strategy_id!r} has the name of what no strategy has of an account.",
+            remedy="Give the strategy another name.",
+        )
+    return strategy_id
 
 
 def _quantity(value: float) -> float:

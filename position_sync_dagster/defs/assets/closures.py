@@ -11,6 +11,7 @@ from position_sync_dagster.defs.libraries import explain_closes
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema.tables import CLOSURES
 
 EXPLAINED_CHECK = "closes_are_explained"
@@ -68,7 +69,7 @@ def closures(
                 [
                     dg.TableRecord(
                         {
-                            "of": name or "UNATTRIBUTED",
+                            "of": name or UNATTRIBUTED,
                             "currency": currency,
                             "closes": count,
                             "realized_pnl": None if profit is None else round(profit, 2),

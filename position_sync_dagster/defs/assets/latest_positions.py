@@ -1,14 +1,15 @@
 """The asset `latest_positions`: the newest row of every holding, as a table."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets.strategy_exposure import (
     counted,
-    newest_version,
     positions_metadata,
     seldom,
+    version_text,
 )
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
@@ -16,6 +17,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
+from position_sync_dagster.defs.checks.sums import evaluated_sums, judge_latest
 from position_sync_dagster.defs.libraries import confirmations, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
@@ -52,8 +54,8 @@ Live: [the money page](/money) shows these figures as they move, second by secon
 )
 def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
-    """Replace the table with the newest rows; without a change there is no new version."""
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Replace the table with the newest rows, and compare its sums with those of the ledger."""
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     found = lake.updates.sync.latest()
@@ -65,9 +67,9 @@ def latest_positions(
     result = table.replace(rows, run_id=context.run.run_id)
     versions: dict[str, dg.RawMetadataValue] = {
         "dagster/row_count": result.rows,
-        "ledger_version": newest_version(found),
+        "ledger_version": version_text(found),
     }
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata=positions_metadata(rows, now)
         | counted(
             held=rows.filter(rows["position"] != 0).height,
@@ -77,3 +79,5 @@ def latest_positions(
         | replacement_metadata(table, result),
         data_version=data_version(result.version),
     )
+    sums = judge_latest(table.read(), found)
+    context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))

@@ -19,6 +19,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     table_asset,
 )
 from position_sync_dagster.defs.checks.limits import evaluated_limits
+from position_sync_dagster.defs.checks.sums import evaluated_sums, judge_exposure
 from position_sync_dagster.defs.libraries import (
     codec,
     confirmations,
@@ -32,6 +33,7 @@ from position_sync_dagster.defs.libraries import (
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.terminal.text import amount, duration, quantity
@@ -209,9 +211,15 @@ def counted(**counts: int) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
-def newest_version(rows: "pl.DataFrame") -> str:
+def newest_version(rows: "pl.DataFrame") -> int | None:
     """Return the greatest ledger version among the rows: the report is made of these rows."""
     newest = rows.get_column("ledger_version").max()
+    return None if newest is None else int(str(newest))
+
+
+def version_text(rows: "pl.DataFrame") -> str:
+    """Return `newest_version` as a text, which the UI does not plot."""
+    newest = newest_version(rows)
     return "unknown" if newest is None else str(newest)
 
 
@@ -357,6 +365,7 @@ LINEAGE = {
     "options_modelled": [("position_updates", "greeks_source"), *_HELD],
     "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "differences": _SHARE,
+    "ledger_version": [("position_updates", "ledger_version")],
 }
 
 
@@ -384,19 +393,20 @@ Live: [the money page](/money) shows these figures as they move, second by secon
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Sum the newest rows over the legs of each strategy, and evaluate the limits."""
+    """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
     lake, now = position_sync.lake, datetime.now(UTC)
     latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
     book = overview.read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
     found = exposure.exposures(book.split, now)
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
-    frame = codec.frame_of(STRATEGY_EXPOSURE, (asdict(one) for one in found))
+    version = {"ledger_version": newest_version(latest)}
+    frame = codec.frame_of(STRATEGY_EXPOSURE, (asdict(one) | version for one in found))
     result = table.replace(frame, run_id=context.run.run_id)
-    of_strategies = [e for e in found if e.strategy_id != exposure.UNATTRIBUTED]
+    of_strategies = [e for e in found if e.strategy_id != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
         | picture(context, position_sync, book, now)
-        | {"dagster/row_count": result.rows, "ledger_version": newest_version(latest)}
+        | {"dagster/row_count": result.rows, "ledger_version": version_text(latest)}
         | counted(
             strategies=len({e.strategy_id for e in of_strategies}),
             legs=sum(e.legs for e in of_strategies),
@@ -412,6 +422,8 @@ def strategy_exposure(
         | {f"quantities/{e.strategy_id}": e.differences for e in found if e.differences}
     )
     yield dg.MaterializeResult(metadata=metadata, data_version=data_version(result.version))
+    sums = judge_exposure(table.read(), book)
+    context.log_event(evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
     for event in evaluated_limits(lake, position_sync.settings, book, context.instance):
         context.log_event(event)
 

@@ -7,7 +7,13 @@ strategy in an account holds the whole of a leg.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from position_sync_dagster.domain.leg import ActiveContract, Leg, Terms, UnresolvedLeg
+from position_sync_dagster.domain.leg import (
+    ActiveContract,
+    Leg,
+    Terms,
+    UnresolvedLeg,
+    strategy_name,
+)
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
 
 
@@ -146,10 +152,11 @@ def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
     """Return the legs without repeats.
 
     Raises:
-        InvalidLegError: A strategy has one leg twice, with different values.
+        InvalidLegError: A strategy has one leg twice, with different values, or a reserved name.
     """
     distinct: dict[LegKey, Leg] = {}
     for leg in legs:
+        strategy_name(leg.strategy_id)
         if leg.key in distinct and not is_unchanged(distinct[leg.key], leg):
             raise InvalidLegError(
                 f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "

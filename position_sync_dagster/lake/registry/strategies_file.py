@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg
+from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg, strategy_name
 from position_sync_dagster.domain.limit import Limit
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.registry.legs import LegKey, WholeHolders, name_of
@@ -24,8 +24,8 @@ MOST_LEGS = 500_000
 """Maximum number of memberships in a file; YAML aliases give a small file very many."""
 
 
-def _by(parse: Callable[[str], object]) -> BeforeValidator:
-    """Return a field validator that calls a parser of the domain."""
+def _refused_by(parse: Callable[[str], object]) -> Callable[[str], object]:
+    """Return a parser of the domain, with its errors as those of a field."""
 
     def read(text: str) -> object:
         try:
@@ -35,7 +35,12 @@ def _by(parse: Callable[[str], object]) -> BeforeValidator:
                 "leg", "{what}", {"what": error.what, "remedy": error.remedy}
             ) from None
 
-    return BeforeValidator(read)
+    return read
+
+
+def _by(parse: Callable[[str], object]) -> BeforeValidator:
+    """Return a field validator that calls a parser of the domain."""
+    return BeforeValidator(_refused_by(parse))
 
 
 def _not_zero(quantity: float) -> float:
@@ -71,7 +76,9 @@ class LegPart(Part):
 class StrategyPart(Part):
     """A strategy as the file has it."""
 
-    strategy_id: str = Field(pattern=r".*\S", description="Write its name or number")
+    strategy_id: Annotated[str, AfterValidator(_refused_by(strategy_name))] = Field(
+        pattern=r".*\S", description="Write its name or number"
+    )
     legs: Items
     priority: Priority | None = None
     limits: Any = None

@@ -432,9 +432,13 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "options_modelled": count_column(
             "Those of options_with_greeks whose greeks this package computed."
         ),
+        "ledger_version": count_column(
+            "Greatest ledger_version of the rows of position_updates that were summed: the same in "
+            "each row. Null if there were none."
+        ),
     },
     indexed=("strategy_id",),
-    version=5,
+    version=6,
 )
 
 DAILY_POSITIONS = TableSpec.of(

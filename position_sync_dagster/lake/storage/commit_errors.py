@@ -26,7 +26,7 @@ class ErrorKind(Enum):
     """The kinds of failures that are treated differently."""
 
     CONFLICT = auto()  # another writer committed first: plan again
-    STALE = auto()  # a file of the snapshot is missing, or not whole yet: open again
+    STALE = auto()  # a file of the snapshot or the log is missing, or not whole yet: open again
     UNWRITABLE = auto()
     EXHAUSTED = auto()  # no memory or open files left: the table is whole
     STORE = auto()  # the object store is out of reach, or refuses: the table is whole
@@ -57,6 +57,12 @@ _STALE = (
     "Requested range was invalid",
     "Corrupt footer",
     "EOF",
+    # Another process has just deleted entries of the log that a newer checkpoint stands for.
+    "No files in log segment",
+    "No table metadata or protocol found in delta log",
+    "found gap",
+    "not the same as the specified end version",
+    "didn't find any checkpoints",
 )
 
 

@@ -203,7 +203,8 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
         skipped = "compaction: other writers committed first each time"
     except LakeNotWritableError:
         full = True
-    deleted = table.snapshot(lambda handle: _clean(table, handle, clean_now=clean_now))
+    deleted = table.snapshot(partial(_vacuum, clean_now=clean_now))
+    table.snapshot(partial(_cut_log, table))
     if full:  # the deleted files may have made room
         compacted = compact(table, SMALL_BYTES)
     files, version = table.snapshot(lambda handle: (data_files(handle).height, handle.version()))
@@ -306,7 +307,7 @@ def _merge_in_order(handle: DeltaTable, spec: TableSpec, small_bytes: int) -> in
     return int(run["files"])
 
 
-def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
+def _vacuum(handle: DeltaTable, *, clean_now: bool) -> int:
     # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
     # which the checkpoints of writers drop: it would leave most of them.
     deleted = handle.vacuum(
@@ -315,6 +316,9 @@ def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
         enforce_retention_duration=not clean_now,
         full=True,
     )
+    return len(deleted)
+
+
+def _cut_log(table: Table, handle: DeltaTable) -> None:
     table.checkpoint(handle)
     handle.cleanup_metadata()
-    return len(deleted)

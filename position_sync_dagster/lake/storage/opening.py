@@ -82,6 +82,9 @@ class TableLocation:
             except commit_errors.STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
                     raise self._foreign("it is a file") from unreadable
+                kind = commit_errors.classify(unreadable)
+                if kind is commit_errors.ErrorKind.STALE and attempt + 1 < _TRIES:
+                    continue  # another process may be cleaning the log
                 raise commit_errors.to_lake_error(unreadable, self.path) from without_secrets(
                     unreadable
                 )

@@ -17,15 +17,12 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
-from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 
 Number = TypeVar("Number", int, float)
-
-UNATTRIBUTED = "UNATTRIBUTED"
-"""The name, in place of a strategy, of what no strategy has of the holdings of an account."""
 
 NEGLIGIBLE = 1e-9
 """A rest smaller than this part of a holding is the rounding of its parts, and none."""

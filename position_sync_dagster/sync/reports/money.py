@@ -12,8 +12,9 @@ import polars as pl
 
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
-from position_sync_dagster.sync.reports.exposure import UNATTRIBUTED, Split, add, summed
+from position_sync_dagster.sync.reports.exposure import Split, add, summed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

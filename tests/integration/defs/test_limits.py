@@ -83,13 +83,19 @@ def test_a_walk_that_crosses_returns_and_crosses_again_sends_each_once(publish, 
     assert publish(-1501.0) == [f"ERROR: {OWN}"]
 
 
-def test_what_is_not_known_is_said_once_and_ends_no_break(publish) -> None:
+def test_what_is_not_known_is_said_once_and_ends_no_break(publish, file, receiver) -> None:
     assert publish(-1600.0) == [f"ERROR: {OWN}"]
     assert publish(None) == [f"WARN: {VALUE}"]
     assert publish(None) == []
     assert publish(-1600.0) == [f"Passes again: {VALUE}"]
     assert publish(100.0, state=SessionState.BLIND) == [f"WARN: {VALUE}"]
     assert publish(100.0) == [f"Passes again: {OWN}", f"Passes again: {VALUE}"]
+    file.write_text(FILE.replace("USD", "GBP"))
+    assert publish(100.0) == [f"WARN: {VALUE}"]
+    assert "the broker has sent no exchange rate to GBP" in receiver.taken()[-1][1]
+    assert publish(-1600.0) == [], "neither broken nor fine"
+    file.write_text(FILE)
+    assert publish(100.0) == [f"Passes again: {VALUE}"]
 
 
 def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, receiver) -> None:

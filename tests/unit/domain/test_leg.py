@@ -58,6 +58,8 @@ def test_an_option_has_right_strike_and_expiry(missing):
         ("expiry", "", "''"),
         ("symbol", " ", "no symbol"),
         ("strategy_id", "", "no strategy"),
+        ("strategy_id", "UNATTRIBUTED", "what no strategy has"),
+        ("strategy_id", " Unattributed ", "what no strategy has"),
         ("priority", 0, "below 1"),
     ],
 )

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -18,7 +19,7 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
-from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage import maintenance, opening
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table
@@ -118,6 +119,48 @@ def test_the_log_is_cut_to_its_retention(queue, tmp_path):
     maintain(queue.table)
     assert len(list((tmp_path / "q" / "_delta_log").glob("*.json"))) <= 20
     assert PositionQueue(tmp_path / "q").sync.counts()[QueueStatus.SUCCESS] == 60
+
+
+@pytest.mark.parametrize("step", ["vacuum", "create_checkpoint", "cleanup_metadata"])
+def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_path, step):
+    finish_some(queue, 2)
+    log = tmp_path / "q" / "_delta_log"
+    seen = []
+
+    def work(handle: DeltaTable) -> None:
+        seen.append(handle.version())
+        if len(seen) == 1:  # another process commits, writes a checkpoint and deletes the rest
+            PositionQueue(tmp_path / "q").sync.insert_many([QueueRequest(99, "SPY")])
+            DeltaTable(tmp_path / "q").create_checkpoint()
+            for entry in sorted(log.glob("*.json"))[:-1]:
+                entry.unlink()
+        getattr(handle, step)()
+
+    queue.table.snapshot(work)
+    assert seen == ([4] if step == "cleanup_metadata" else [4, 5])
+
+
+def test_a_table_is_opened_again_whose_checkpoint_was_replaced_meanwhile(
+    queue, tmp_path, monkeypatch
+):
+    finish_some(queue, 6)
+    log = tmp_path / "q" / "_delta_log"
+    (old,) = log.glob("*.checkpoint.parquet")
+    tried = []
+
+    def opened(path: str, **options: Any) -> DeltaTable:
+        tried.append(path)
+        if len(tried) > 1:
+            return DeltaTable(path, **options)
+        away = old.rename(tmp_path / old.name)  # between its name and it
+        try:
+            return DeltaTable(path, **options)
+        finally:
+            away.rename(old)
+
+    monkeypatch.setattr(opening, "DeltaTable", opened)
+    assert PositionQueue(tmp_path / "q").sync.counts()[QueueStatus.SUCCESS] == 6
+    assert len(tried) == 2
 
 
 def test_a_whole_lake_is_maintained_in_one_call(tmp_path):

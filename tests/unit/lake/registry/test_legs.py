@@ -1,6 +1,9 @@
 """The legs of active strategies: which of them are active, and their order."""
 
-from position_sync_dagster.lake.registry.legs import LegIndex
+import pytest
+
+from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.lake.registry.legs import LegIndex, distinct_legs
 from tests.support.legs import leg
 
 
@@ -19,3 +22,9 @@ def test_a_leg_is_active_in_its_account_and_without_one_everywhere():
 def test_legs_come_in_a_fixed_order():
     legs = [leg(2), leg(1, account="DU2"), leg(1, "b", account="DU1"), leg(1, "a", account="DU1")]
     assert LegIndex(legs).legs == LegIndex(reversed(legs)).legs
+
+
+@pytest.mark.parametrize("name", ["UNATTRIBUTED", " unattributed"])
+def test_a_leg_that_a_program_made_has_no_reserved_strategy_either(name):
+    with pytest.raises(InvalidLegError, match="what no strategy has"):
+        distinct_legs([leg(1), leg(2, name)])

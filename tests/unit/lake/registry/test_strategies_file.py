@@ -87,6 +87,11 @@ def leg(**changes):
         ("strategies: 5\n", "line 1, column 13", "must be a list"),
         ("strategies:\n  - legs: []\n", "line 2, column 5", "'strategy_id' is missing"),
         ("strategies:\n  - {strategy_id: , legs: []}\n", "line 2, column", "has no value"),
+        (
+            "strategies:\n  - {strategy_id: ' unattributed ', legs: []}\n",
+            "column 19",
+            "no strategy has",
+        ),
         ("strategies:\n  - {strategy_id: a, legs: {}}\n", "line 2, column 28", "must be a list"),
         (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
         (leg(conid="-1"), "line 4, column 16", "no contract id"),

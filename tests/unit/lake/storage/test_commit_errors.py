@@ -11,6 +11,17 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.storage.commit_errors import ErrorKind, classify, to_lake_error
 
+LOG_IS_CUT = (
+    "File not found: /lake/t/_delta_log/00000000000000000005.json",
+    "Generic delta kernel error: No files in log segment",
+    "No table metadata or protocol found in delta log.",
+    "Generic delta kernel error: Expected contiguous commit files, but found gap: ParsedLogPath",
+    "Generic delta kernel error: LogSegment end version 11 not the same as the specified end "
+    "version 12",
+    "Invalid Checkpoint: Had a _last_checkpoint hint but didn't find any checkpoints",
+)
+"""What delta-rs says when another process deletes old entries of the log meanwhile."""
+
 
 @pytest.mark.parametrize(
     ("error", "kind"),
@@ -23,6 +34,7 @@ from position_sync_dagster.lake.storage.commit_errors import ErrorKind, classify
         (DeltaError("Generic LocalFileSystem: Too many open files"), ErrorKind.EXHAUSTED),
         (DeltaError("Generic LocalFileSystem: Requested range was invalid"), ErrorKind.STALE),
         (DeltaError("Kernel error: Json error"), ErrorKind.OTHER),
+        *((DeltaError(f"Kernel error: {text}"), ErrorKind.STALE) for text in LOG_IS_CUT),
     ],
 )
 def test_failures_are_told_apart(error, kind):

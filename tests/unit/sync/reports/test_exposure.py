@@ -10,16 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.instrument import ContractDetails, Right
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports import exposure
-from position_sync_dagster.sync.reports.exposure import (
-    UNATTRIBUTED,
-    AssetClass,
-    Exposure,
-    claims_of,
-)
+from position_sync_dagster.sync.reports.exposure import AssetClass, Exposure, claims_of
 from tests.support.contracts import contract_details
 from tests.support.extent import examples
 from tests.support.legs import leg

@@ -10,7 +10,7 @@ import pytest
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.limit import Bound, Limit, LimitState, Measure
+from position_sync_dagster.domain.limit import SUMS_OF_MONEY, Bound, Limit, LimitState, Measure
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
@@ -184,6 +184,23 @@ def test_currencies_without_a_rate_are_unknown_and_the_place_of_the_limit_is_nam
         "exchange rate to USD" in text
     )
     assert in_usd("unrealized_pnl", evidence(LEGS, rows))[0] is UNKNOWN
+
+
+@pytest.mark.parametrize("bound", list(Bound))
+@pytest.mark.parametrize("measure", sorted(SUMS_OF_MONEY))
+def test_a_limit_in_a_currency_without_a_rate_is_unknown(measure, bound) -> None:
+    in_pounds = {"currency": "GBP", "bound": bound, "value": 0.0, "place": "s.yaml, line 3"}
+    of_account = {"strategy_id": None, "account": "DUSIM1"}
+    for accounts in ((), (EURO,), (replace(EURO, exchange_rates='{"GBP": 1.25}'),)):
+        found = evidence(LEGS, ROWS, accounts=accounts)
+        for subject in ({}, of_account):
+            state, number, text = outcome(measure, found, **in_pounds, **subject)
+            assert (state, number) == (UNKNOWN, None)
+            assert "s.yaml, line 3: account DUSIM1 has values in USD" in text
+    both = replace(EURO, exchange_rates='{"GBP": 1.25, "USD": 0.8}')
+    known = outcome(measure, evidence(LEGS, ROWS, accounts=(both,)), **in_pounds)[1]
+    in_dollars = in_usd(measure, evidence(LEGS, ROWS))[1]
+    assert known == pytest.approx(in_dollars * 0.8 / 1.25)
 
 
 def test_closed_legs_have_no_sums_and_are_missing() -> None:
