@@ -62,8 +62,9 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     """List the active legs, each with its state.
 
     ARMED: the leg is not held (is its conid right?). STREAMED: the stream values it. OVERFLOW: it
-    is held but not streamed at the moment, so the queue values it. A leg without a conid is ARMED
-    until its contract is found; if that failed, the reason and the candidates follow.
+    is held but not streamed at the moment, so the queue values it. CLOSED: it was held, and it is
+    known why it is gone (`positions --closed`). A leg without a conid is ARMED until its contract
+    is found; if that failed, the reason and the candidates follow.
     """
     settings = settings_for(home)
     lake = existing(Lake.of(settings))

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "closes",
     "closing",
     "codec",
     "confirmations",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.sync.audit import verify
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
+        closes,
         confirmations,
         exposure,
         limit_readings,
@@ -80,6 +82,7 @@ else:
     statements = LazyModule("position_sync_dagster.sync.statements")
     verify = LazyModule("position_sync_dagster.sync.audit.verify")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
+    closes = LazyModule("position_sync_dagster.sync.reports.closes")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
     exposure = LazyModule("position_sync_dagster.sync.reports.exposure")
     limit_readings = LazyModule("position_sync_dagster.sync.reports.limit_readings")

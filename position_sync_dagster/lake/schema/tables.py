@@ -432,9 +432,13 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "options_modelled": count_column(
             "Those of options_with_greeks whose greeks this package computed."
         ),
+        "legs_closed": count_column(
+            "Legs that were held and of which it is known why they are gone."
+        ),
+        "closed": text_column("What happened to these, such as one expired on 2026-11-20."),
     },
     indexed=("strategy_id",),
-    version=5,
+    version=6,
 )
 
 DAILY_POSITIONS = TableSpec.of(
