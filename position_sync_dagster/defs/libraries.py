@@ -25,6 +25,7 @@ __all__ = [
     "profit_curve",
     "reconciliation",
     "refresh",
+    "roll_legs",
     "sql",
     "statements",
     "strategies_file",
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import lake as tables
     from position_sync_dagster.lake.registry import strategies_file
     from position_sync_dagster.lake.schema import codec, lifecycle_partitions
-    from position_sync_dagster.sync import closing, explain_closes, statements
+    from position_sync_dagster.sync import closing, explain_closes, roll_legs, statements
     from position_sync_dagster.sync.audit import verify
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
@@ -79,6 +80,7 @@ else:
     lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
     closing = LazyModule("position_sync_dagster.sync.closing")
     explain_closes = LazyModule("position_sync_dagster.sync.explain_closes")
+    roll_legs = LazyModule("position_sync_dagster.sync.roll_legs")
     statements = LazyModule("position_sync_dagster.sync.statements")
     verify = LazyModule("position_sync_dagster.sync.audit.verify")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")

@@ -8,7 +8,7 @@ import dagster as dg
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
 from position_sync_dagster.defs.libraries import closes as closes_report
-from position_sync_dagster.defs.libraries import explain_closes
+from position_sync_dagster.defs.libraries import explain_closes, roll_legs
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.closures import Closure
@@ -48,9 +48,10 @@ quantities add up to what was closed. What no fact explains is UNEXPLAINED, and 
 def closures(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Judge the closes of the last weeks, and list the last ones."""
+    """Judge the closes of the last weeks, list the last ones, and follow rolls."""
     lake = position_sync.lake
     found = explain_closes.CloseExplainer(lake).explain(run_id=context.run.run_id)
+    rolls = roll_legs.RollFollower(lake, position_sync.settings.strategies_file).follow()
     known = closes_report.read_closes(lake)
     version = lake.closures.table.version()
     return dg.MaterializeResult(
@@ -60,6 +61,8 @@ def closures(
             "dagster/uri": lake.closures.table.path,
             "delta_version": version,
             "unexplained": len(found.unexplained),
+            **({"rolls_followed": "; ".join(map(str, rolls.due))} if rolls.due else {}),
+            **({"rolls_refused": "; ".join(rolls.refused)} if rolls.refused else {}),
             "last_closes": dg.MetadataValue.table(
                 [_record(one) for one in found.current[: -LAST - 1 : -1]], _CLOSES
             ),

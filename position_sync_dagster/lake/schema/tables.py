@@ -39,9 +39,9 @@ ACTIVE_STRATEGIES = TableSpec.of(
         columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
         """strategy_id account conid symbol right strike expiry quantity priority added_at
         removed_at bucket part sec_type trading_class multiplier exchange currency resolved_at
-        problem""",
+        problem rolled_from""",
     ),
-    version=2,
+    version=3,
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
     order="removed_at",
