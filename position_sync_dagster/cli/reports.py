@@ -9,8 +9,10 @@ from rich.console import Group, RenderableType
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.overview import book_at, read_book
@@ -24,6 +26,7 @@ from position_sync_dagster.sync.reports.position_list import (
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 from position_sync_dagster.terminal.money_tables import (
+    closes_table,
     describe_totals,
     money_notes,
     positions_table,
@@ -127,7 +130,9 @@ def _sortable(name: str | None) -> str | None:
 
 def positions(
     strategy: options.Strategy = None,
-    closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
+    closed: Annotated[
+        bool, typer.Option("--closed", help="Show what closed, why, and the realised profit.")
+    ] = False,
     underlying: Annotated[
         str | None, typer.Option(metavar="SYMBOL", help="Only contracts on this symbol.")
     ] = None,
@@ -160,14 +165,25 @@ def positions(
     A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the price
     arrived or was confirmed by the broker; `greeks` is the age of the greeks where it differs. An
     unknown value is a dash and is left out of the totals.
+
+    With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
+    of the broker says it (STATED).
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
 
+    if closed:
+        if expiring is not None or sort is not None:
+            raise typer.BadParameter(
+                "--closed lists what is gone, the newest first: leave out --expiring and --sort."
+            )
+        chosen = PositionQuery(strategy=strategy, underlying=underlying, limit=limit, past=past)
+        _closes(chosen, lake=lake, watch=watch, json=json)
+        return
     query = PositionQuery(
-        strategy=strategy, underlying=underlying, expiring=expiring, closed=closed, sort=sort,
-        limit=limit, past=past,
+        strategy=strategy, underlying=underlying, expiring=expiring, sort=sort, limit=limit,
+        past=past,
     )  # fmt: skip
 
     def look() -> PositionList:
@@ -194,6 +210,35 @@ def positions(
         _print_moment(past)
         found = look()
         print_json([_as_values(row, found.ages) for row in found.rows])
+        return
+    print_or_watch(render, watch=watch)
+
+
+def _closes(query: PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
+    """Print what closed."""
+
+    def look() -> tuple[Closes, list[Closure]]:
+        found = read_closes(lake, query.past)
+        options.known_strategy(query.strategy, found.legs)
+        return found, found.chosen(query.strategy, query.underlying)
+
+    def render(width: int) -> RenderableType:
+        found, chosen = look()
+        above = [str(query.past)] if query.past else []
+        if found.since is None:
+            return Group(*above, "No change of a position has been recorded yet.")
+        since = f"since {found.since:%Y-%m-%d %H:%M} UTC, when the first change was recorded"
+        if not chosen:
+            return Group(*above, f"Nothing closed {since}.")
+        shown = chosen[: query.limit]
+        last = f"{len(shown):,} of {len(chosen):,} closes {since}"
+        return Group(*above, closes_table(shown, found.strategies_of, width), last)
+
+    if json:
+        _print_moment(query.past)
+        found, chosen = look()
+        listed = [asdict(one) | {"strategies": found.strategies_of(one)} for one in chosen]
+        print_json({"since": found.since, "closes": listed[: query.limit]})
         return
     print_or_watch(render, watch=watch)
 

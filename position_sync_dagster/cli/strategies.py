@@ -16,6 +16,7 @@ from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import (
     as_strategies_file,
+    following_rolls,
     load_strategies,
 )
 from position_sync_dagster.settings import Settings
@@ -62,8 +63,9 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     """List the active legs, each with its state.
 
     ARMED: the leg is not held (is its conid right?). STREAMED: the stream values it. OVERFLOW: it
-    is held but not streamed at the moment, so the queue values it. A leg without a conid is ARMED
-    until its contract is found; if that failed, the reason and the candidates follow.
+    is held but not streamed at the moment, so the queue values it. CLOSED: it was held, and it is
+    known why it is gone (`positions --closed`). A leg without a conid is ARMED until its contract
+    is found; if that failed, the reason and the candidates follow.
     """
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
@@ -281,7 +283,7 @@ def list_rolls(
     settings = settings_for(home)
     lake = open_lake(settings)
     found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))
-    replaced = roll_legs.apply(lake, found) if apply else 0
+    replaced = len(roll_legs.apply(lake, found)) if apply else 0
     if json:
         print_json({"replaced": replaced, "rolls": [asdict(one) for one in found]})
         return
@@ -289,15 +291,11 @@ def list_rolls(
         typer.echo("No leg of a strategy was rolled.")
         return
     for one in found:
-        typer.echo(
-            printable(
-                f"{one.before.strategy_id}: {one.roll.quantity:+g} {one.roll.closed_name} → "
-                f"{one.roll.opened_name} (conid {one.after.conid}), "
-                f"{one.roll.at:%Y-%m-%d %H:%M:%S} UTC, roll {one.roll.roll_id}"
-            )
-        )
+        typer.echo(printable(str(one)))
     if apply:
-        warn_of_file(settings)
+        file = settings.strategies_file
+        if file is None or not {one.before.strategy_id for one in found} <= following_rolls(file):
+            warn_of_file(settings)
         typer.echo(f"{replaced} legs are replaced.")
     else:
         typer.echo(as_typed("`position-sync strategies rolls --apply` replaces these legs."))
@@ -313,7 +311,8 @@ def import_file(
     legs = load_strategies(file, named_by="the path")
     settings = settings_for(home)
     lake = open_lake(settings)
-    added, removed = lake.registry.sync.replace_all(legs)
+    following = following_rolls(file, named_by="the path")
+    added, removed = lake.registry.sync.replace_all(legs, following=following)
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     warn_of_file(settings)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "closes",
     "closing",
     "codec",
     "confirmations",
@@ -24,6 +25,7 @@ __all__ = [
     "profit_curve",
     "reconciliation",
     "refresh",
+    "roll_legs",
     "sql",
     "statements",
     "strategies_file",
@@ -53,10 +55,11 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import lake as tables
     from position_sync_dagster.lake.registry import strategies_file
     from position_sync_dagster.lake.schema import codec, lifecycle_partitions
-    from position_sync_dagster.sync import closing, explain_closes, statements
+    from position_sync_dagster.sync import closing, explain_closes, roll_legs, statements
     from position_sync_dagster.sync.audit import verify
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
+        closes,
         confirmations,
         exposure,
         limit_readings,
@@ -77,9 +80,11 @@ else:
     lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
     closing = LazyModule("position_sync_dagster.sync.closing")
     explain_closes = LazyModule("position_sync_dagster.sync.explain_closes")
+    roll_legs = LazyModule("position_sync_dagster.sync.roll_legs")
     statements = LazyModule("position_sync_dagster.sync.statements")
     verify = LazyModule("position_sync_dagster.sync.audit.verify")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
+    closes = LazyModule("position_sync_dagster.sync.reports.closes")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
     exposure = LazyModule("position_sync_dagster.sync.reports.exposure")
     limit_readings = LazyModule("position_sync_dagster.sync.reports.limit_readings")

@@ -16,7 +16,13 @@ from itertools import product
 from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, Stage
+from position_sync_dagster.domain.closures import (
+    NEW_YORK,
+    Cause,
+    Closure,
+    PositionChange,
+    Stage,
+)
 from position_sync_dagster.domain.instrument import ContractDetails, Right, leg_name
 from position_sync_dagster.domain.statement import (
     FLEX,
@@ -74,9 +80,6 @@ out of the money. Options that are settled at the open do not trade in the night
 
 MOST_FREE = 12
 """Maximum number of options of which it is searched which were exercised or assigned."""
-
-NEW_YORK = ZoneInfo("America/New_York")
-"""The days of statements are New York's."""
 
 USUAL_CLOSE = time(16, 15)
 """When an option has traded last, where its contract does not say so."""

@@ -1,11 +1,12 @@
 """Changes of positions, and why holdings closed: the records, and which of them count."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.column import Column
@@ -171,6 +172,56 @@ def current_closures(closures: Iterable[Closure]) -> list[Closure]:
         last = max(one.judged_at or never for one in ones)
         found += [one for one in ones if (one.judged_at or never) == last]
     return sorted(found, key=lambda one: (one.closed_at, one.change_id, one.cause.value))
+
+
+NEW_YORK = ZoneInfo("America/New_York")
+"""The days of closes, as those of statements, are New York's."""
+
+_WORDS = {
+    Cause.TRADED: "traded",
+    Cause.EXPIRED_WORTHLESS: "expired",
+    Cause.CASH_SETTLED: "expired and settled in cash",
+    Cause.ASSIGNED: "assigned",
+    Cause.EXERCISED: "exercised",
+    Cause.SPLIT: "split",
+    Cause.CORPORATE_ACTION: "closed by a corporate action",
+    Cause.TRANSFERRED: "transferred",
+    Cause.CORRECTED: "corrected by the broker",
+}
+_AT_EXPIRY = frozenset({Cause.EXPIRED_WORTHLESS, Cause.CASH_SETTLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingEnd:
+    """That nothing of a holding is left since a time, and why.
+
+    Attributes:
+        causes: The causes that count of its last change; none while it is not judged.
+    """
+
+    seen_at: datetime
+    causes: tuple[Closure, ...]
+
+    @property
+    def text(self) -> str | None:
+        """What happened and when, such as "expired on 2026-11-20"; None while it is not known."""
+        if not self.causes or any(one.cause not in _WORDS for one in self.causes):
+            return None
+        words = dict.fromkeys(_WORDS[one.cause] for one in self.causes)
+        last = max(self.causes, key=lambda one: one.closed_at)
+        at_expiry = all(one.cause in _AT_EXPIRY for one in self.causes) and last.expiry is not None
+        day = last.expiry if at_expiry else last.closed_at.astimezone(NEW_YORK).date()
+        return f"{' and '.join(words)} on {day}"
+
+
+def counted_ends(texts: Iterable[str]) -> str | None:
+    """Return what happened to several legs, with their number; None if there are none.
+
+    >>> counted_ends(["traded on 2026-11-19", "expired on 2026-11-20", "traded on 2026-11-19"])
+    'one expired on 2026-11-20, 2 traded on 2026-11-19'
+    """
+    counts = sorted(Counter(texts).items())
+    return ", ".join(f"{'one' if n == 1 else n} {text}" for text, n in counts) or None
 
 
 def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:

@@ -152,11 +152,20 @@ class ActiveContract(Membership):
         datetime | None,
         Column("When the conid was found from the description; null for a leg given by conid."),
     ] = None
+    rolled_from: Annotated[
+        str | None,
+        Column("Conids whose places it took by rolls, the first one first, separated by commas."),
+    ] = None
 
     @property
     def key(self) -> tuple[str, str | None, int]:
         """(strategy_id, account, conid): at most one active membership has this key."""
         return (self.strategy_id, self.account, self.conid)
+
+    @property
+    def replaced(self) -> list[int]:
+        """The conids of `rolled_from`."""
+        return [int(conid) for conid in (self.rolled_from or "").split(",") if conid]
 
 
 @dataclass(frozen=True, slots=True)

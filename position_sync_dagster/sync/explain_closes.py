@@ -142,35 +142,3 @@ def _discrepancy(one: Closure) -> Discrepancy:
         detail=f"{one.quantity:+g} {one.name} closed at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
         f"{one.detail}",
     )
-
-
-def profit_by_strategy(
-    lake: Lake, closures: Iterable[Closure]
-) -> list[tuple[str | None, str, int, float | None]]:
-    """Return strategy, currency, number of closes and realized profit, of what legs had closed.
-
-    A close of a holding that several strategies had counts for each, with an unknown profit.
-
-    Returns:
-        Sorted by strategy; None stands for what no strategy had. A profit is None if that of one of
-        the closes is not known.
-    """
-    legs = lake.registry.sync.history()
-    sums: defaultdict[tuple[str | None, str], list[float | None]] = defaultdict(list)
-    for one in closures:
-        names: set[str | None] = {
-            leg.strategy_id
-            for leg in legs
-            if leg.conid == one.conid
-            and leg.account in (None, one.account)
-            and leg.added_at <= one.closed_at
-            and (leg.removed_at is None or one.closed_at <= leg.removed_at)
-        }
-        for name in names or {None}:
-            sums[name, one.currency].append(one.realized_pnl if len(names) < 2 else None)
-    return [
-        (name, currency, len(profits), None if None in profits else sum(filter(None, profits)))
-        for (name, currency), profits in sorted(
-            sums.items(), key=lambda item: (item[0][0] or "", item[0][1])
-        )
-    ]

@@ -1,14 +1,32 @@
 """Strategies whose legs were rolled: what to change, and the change in one commit."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.closures import current_closures
-from position_sync_dagster.domain.leg import ActiveContract, make_leg
-from position_sync_dagster.domain.rolls import Roll, rolls_of
+from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.rolls import Roll, UnclearRoll, rolls_of
+from position_sync_dagster.errors import LakeError, PositionSyncError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.registry.strategies_file import following_rolls
 from position_sync_dagster.sync.explain_closes import BEFORE, WINDOW
+
+logger = logging.getLogger(__name__)
+
+WITHIN = timedelta(seconds=60)
+"""How far apart the executions of two orders of a roll may be, unless a person says otherwise."""
+
+SETTLED = timedelta(seconds=30)
+"""How old the changes of a roll must be before it is followed: those of a combo order come one by
+one, and with the last of them it may be unclear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,53 +37,205 @@ class LegChange:
     before: ActiveContract
     after: ActiveContract
 
+    def __str__(self) -> str:
+        """Return the change as a line."""
+        return (
+            f"{self.before.strategy_id}: {self.roll.quantity:+g} {self.roll.closed_name} → "
+            f"{self.roll.opened_name} (conid {self.after.conid}), "
+            f"{self.roll.at:%Y-%m-%d %H:%M:%S} UTC, roll {self.roll.roll_id}"
+        )
+
 
 def proposed(lake: Lake, now: datetime, within: timedelta) -> list[LegChange]:
     """Return the legs of strategies that were rolled completely, each with its new contract.
 
     A leg that has a quantity is rolled if that is what was rolled.
     """
+    rolls, _unclear = _rolls(lake, now, within)
+    legs = lake.registry.sync.get_all_active()
+    keys = {leg.key for leg in legs}
+    return [
+        change
+        for roll in rolls
+        for leg in legs
+        if _is_of(leg, roll) and _is_whole(leg, roll)
+        if (change := _change(leg, roll, now)).after.key not in keys
+    ]
+
+
+def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:
+    """Replace the rolled legs in one commit; return those that were replaced.
+
+    A leg that was changed or removed meanwhile is left alone.
+    """
+    new = lake.registry.sync.exchange([(one.before, one.after) for one in changes])
+    return [one for one in changes if one.after in new]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """The rolls of the strategies that follow them.
+
+    Attributes:
+        due: The legs to replace.
+        refused: The rolls that are left to a person, each with the reason.
+    """
+
+    due: tuple[LegChange, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
+    """Return what to do about the rolls of strategies with `follow_rolls: true`; blocks.
+
+    Args:
+        file: The strategies file; without it, no strategy follows rolls.
+
+    Raises:
+        LakeError: A table cannot be used.
+        StrategiesFileError: The strategies file cannot be read.
+    """
+    following = following_rolls(file) if file is not None else frozenset()
+    if not following:
+        return Followed()
+    rolls, unclear = _rolls(lake, now, WITHIN)
+    legs = lake.registry.sync.get_all_active()
+    held = _held(lake)
+    due: list[LegChange] = []
+    refused: list[str] = []
+    for leg in legs:
+        if leg.strategy_id not in following:
+            continue
+        name = f"{leg.strategy_id}: {_named(leg)}"
+        refused += [f"{name}: {one}" for one in unclear if _is_among(leg, one)]
+        of_leg = [roll for roll in rolls if _is_of(leg, roll)]
+        if not of_leg or now - max(one.opened.seen_at for one in of_leg) < SETTLED:
+            continue
+        change = _change(leg, of_leg[-1], now)
+        why = _why_not(change, of_leg, legs, held)
+        if why is None:
+            due.append(change)
+        else:
+            refused.append(f"{name} was rolled to {of_leg[-1].opened_name}, but {why}")
+    return Followed(due=tuple(due), refused=tuple(refused))
+
+
+class RollFollower:
+    """Replaces the legs of strategies that follow rolls, and says each thing once; blocks."""
+
+    def __init__(self, lake: Lake, file: Path | None, *, clock: Clock = utc_now) -> None:
+        self._lake = lake
+        self._file = file
+        self._clock = clock
+        self._said: set[str] = set()
+
+    def follow(self) -> Followed:
+        """Apply the rolls that are clear, all in one commit; return what was done.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        try:
+            found = rolls_to_follow(self._lake, self._file, self._clock())
+            done = apply(self._lake, found.due) if found.due else []
+        except LakeError:
+            raise
+        except PositionSyncError as error:  # of the strategies file, or of two legs that conflict
+            found, done = Followed(refused=(f"no roll is followed: {error}",)), []
+        for one in done:
+            logger.warning("the strategy follows a roll: %s", one)
+        for text in found.refused:
+            if text not in self._said:
+                logger.warning("a roll is not followed: %s. Change the strategies file.", text)
+        self._said = set(found.refused)
+        return Followed(due=tuple(done), refused=found.refused)
+
+
+def _rolls(lake: Lake, now: datetime, within: timedelta) -> tuple[list[Roll], list[UnclearRoll]]:
     since = now - WINDOW
-    rolls = rolls_of(
+    return rolls_of(
         current_closures(lake.closures.records()),
         lake.position_changes.records(since),
         lake.executions.records(since - BEFORE),
         within,
     )
-    legs = lake.registry.sync.get_all_active()
-    keys = {leg.key for leg in legs}
-    found: list[LegChange] = []
-    for roll in rolls:
-        for leg in legs:
-            whole = leg.quantity is None or leg.quantity == roll.quantity
-            if (
-                leg.conid != roll.closed_conid
-                or leg.account not in (None, roll.account)
-                or leg.added_at > roll.at
-                or not (roll.complete and whole)
-            ):
-                continue
-            opened = roll.opened
-            after = make_leg(
-                conid=opened.conid,
-                symbol=opened.symbol,
-                right=opened.right,
-                strike=opened.strike,
-                expiry=opened.expiry,
-                strategy_id=leg.strategy_id,
-                added_at=now,
-                quantity=leg.quantity,
-                account=leg.account,
-                priority=leg.priority,
-            )
-            if isinstance(after, ActiveContract) and after.key not in keys:
-                found.append(LegChange(roll=roll, before=leg, after=after))
-    return found
 
 
-def apply(lake: Lake, changes: Sequence[LegChange]) -> int:
-    """Replace the rolled legs in one commit; return how many were replaced.
+def _held(lake: Lake) -> set[Key]:
+    """Return the holdings of all logins."""
+    table = lake.broker_positions
+    logins = table.table.rows(None, ["gateway_id"]).get_column("gateway_id").unique()
+    return {
+        key
+        for login in logins
+        for key in table.rows(login)
+        .filter(pl.col("position") != 0)
+        .select("account", "conid")
+        .iter_rows()
+    }
 
-    A leg that was changed or removed meanwhile is left alone.
-    """
-    return lake.registry.sync.exchange([(one.before, one.after) for one in changes])
+
+def _is_of(leg: ActiveContract, roll: Roll) -> bool:
+    return (
+        leg.conid == roll.closed_conid
+        and leg.account in (None, roll.account)
+        and leg.added_at <= roll.at
+    )
+
+
+def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
+    return roll.complete and (leg.quantity is None or leg.quantity == roll.quantity)
+
+
+def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
+    return any(
+        one.conid == leg.conid
+        and leg.account in (None, one.account)
+        and leg.added_at <= one.seen_at
+        for one in unclear.closed
+    )
+
+
+def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
+    opened = roll.opened
+    after = ActiveContract(
+        conid=opened.conid,
+        symbol=opened.symbol,
+        right=opened.right,
+        strike=opened.strike,
+        expiry=opened.expiry,
+        strategy_id=leg.strategy_id,
+        added_at=now,
+        quantity=leg.quantity,
+        account=leg.account,
+        priority=leg.priority,
+        rolled_from=",".join(map(str, (*leg.replaced, leg.conid))),
+    )
+    return LegChange(roll=roll, before=leg, after=after)
+
+
+def _why_not(
+    change: LegChange, rolls: Sequence[Roll], legs: Iterable[ActiveContract], held: set[Key]
+) -> str | None:
+    """Return why a person must decide about the roll of a leg; None if it is clear."""
+    leg, new, roll = change.before, change.after, change.roll
+    if len(rolls) > 1 or not _is_whole(leg, roll):
+        return "only a part of it at a time"
+    places = sorted(account for account, conid in held if conid == leg.conid)
+    if leg.account in (None, *places) and places:
+        return f"it is still held in {', '.join(places)}"
+    if (roll.account, new.conid) not in held:
+        return "the new contract is not held any more"
+    for other in legs:
+        apart = None not in (leg.account, other.account) and leg.account != other.account
+        if apart or other.key == leg.key:
+            continue
+        if other.conid == leg.conid:
+            return f"the strategy {other.strategy_id} has it too"
+        if other.conid == new.conid:
+            return f"the strategy {other.strategy_id} has the new contract already"
+    return None
+
+
+def _named(leg: ActiveContract) -> str:
+    return leg_name(leg.symbol, leg.right, leg.strike, leg.expiry)

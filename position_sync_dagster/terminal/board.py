@@ -176,6 +176,7 @@ def describe(status: Status) -> list[tuple[str, str]]:
             "legs",
             f"{status.legs_streamed} streamed, {status.legs_queued} monitored "
             f"({status.legs_held} of {status.active_legs} active legs held, "
+            f"{f'{status.legs_closed}, ' if status.legs_closed else ''}"
             f"{status.positions} positions)",
         ),
         *(("without contract", printable(text)) for text in status.unresolved_legs),

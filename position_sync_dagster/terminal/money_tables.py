@@ -3,13 +3,14 @@
 A table shows the columns that fit into the width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
+from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.update import GreeksSource, PositionUpdate
 from position_sync_dagster.sync.reports.confirmations import feed_of
@@ -131,6 +132,7 @@ def strategy_table(strategies: "Sequence[Money]", ends: "Sequence[Money]", width
         FittedColumn(heading="", cells=[row.currency or "–" for row in rows], justify="left"),
         FittedColumn(heading="legs", cells=[f"{row.legs_held}/{row.legs}" for row in rows]),
         *_money_columns(rows),
+        *_realized_column(rows),
         FittedColumn(
             heading="lines",
             cells=["–" if row.lines is None else str(row.lines) for row in rows],
@@ -186,6 +188,8 @@ def money_notes(money: "BookMoney", width: int) -> list[Text]:
         if one.options
     ]
     lines += [_rates_note(one) for one in money.in_base]
+    lines += [f"{one.name}: {one.legs_text}" for one in money.strategies if one.closed]
+    lines += [_realized_note(one) for one in money.totals if one.closes and one.account is None]
     lines += [
         f"{one.name}: {text}"
         for one in (*money.strategies, *money.rest)
@@ -244,6 +248,14 @@ def _computed(one: Money) -> str:
     return f", {one.options_modelled / one.options_with_greeks:.0%} of them MODEL"
 
 
+def _realized_note(one: Money) -> str:
+    without = f", {one.closes_without_profit} of them without a known profit"
+    return (
+        f"{one.name} {one.currency}: {one.closes} {'close' if one.closes == 1 else 'closes'} since "
+        f"{one.realized_since:%Y-%m-%d}{without if one.closes_without_profit else ''}"
+    )
+
+
 def _rates_note(one: Money) -> str:
     name = f"{one.name} {one.account} {one.currency}"
     if one.without_rate:
@@ -271,6 +283,14 @@ def _money_columns(rows: "Sequence[Money]", skip: int = 0) -> list[FittedColumn]
         )
         for place, (heading, name, rank) in enumerate(columns)
     ]
+
+
+def _realized_column(rows: "Sequence[Money]") -> list[FittedColumn]:
+    """Return the column of realised profit, if something closed."""
+    if not any(row.closes for row in rows):
+        return []
+    cells = [amount(row.realized_pnl) for row in rows]
+    return [FittedColumn(heading="realised", cells=cells, rank=2, signed=True)]
 
 
 def _age_columns(rows: "Sequence[Money]") -> list[FittedColumn]:
@@ -394,6 +414,36 @@ def positions_table(
     share = f", {modelled} of them MODEL" if modelled else ""
     text = f"greeks of {sum(known)} of {len(known)} options{share}"
     return Group(table, Text(text, style="dim"))
+
+
+def closes_table(
+    closes: Sequence[Closure], strategies_of: Callable[[Closure], Sequence[str]], width: int
+) -> Group:
+    """Return why holdings closed, one line each."""
+    several = len({one.account for one in closes}) > 1
+
+    def text(heading: str, cells: list[str], rank: int = 0) -> FittedColumn:
+        return FittedColumn(heading=heading, cells=cells, rank=rank, justify="left", most=40)
+
+    def figure(heading: str, cells: list[str], *, signed: bool = False) -> FittedColumn:
+        return FittedColumn(heading=heading, cells=cells, signed=signed)
+
+    return fitted_table(
+        [
+            text("closed (UTC)", [f"{one.closed_at:%Y-%m-%d %H:%M}" for one in closes]),
+            text("account", [printable(one.account) for one in closes], 1 if several else 4),
+            text("contract", [printable(one.name) for one in closes]),
+            figure("qty", [quantity(one.quantity) for one in closes]),
+            figure("price", [number(one.price) for one in closes]),
+            text("cause", [str(one.cause) for one in closes]),
+            text("stage", [str(one.stage) for one in closes], 2),
+            figure("realised", [amount(one.realized_pnl) for one in closes], signed=True),
+            text("", [one.currency for one in closes]),
+            text("strategy", [printable(",".join(strategies_of(one))) for one in closes], 3),
+            text("why", [printable(one.detail) for one in closes], 5),
+        ],
+        width,
+    )
 
 
 def _price_age(age_s: float | None, feed: str | None) -> str:

@@ -1,6 +1,6 @@
 """The asset `active_strategies`: the legs of active strategies, from the strategies file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -9,7 +9,12 @@ from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, e
 from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION
+from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
+
+MOST_ROLLED = 50
+"""Maximum number of rolled legs that an event lists."""
 
 
 @table_asset(
@@ -35,7 +40,10 @@ def active_strategies(
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync
     if path is not None:
-        registry.replace_all(strategies_file.load_strategies(path))
+        registry.replace_all(
+            strategies_file.load_strategies(path),
+            following=strategies_file.following_rolls(path),
+        )
     legs = registry.get_all_active()
     context.instance.add_run_tags(context.run.run_id, {REGISTRY_VERSION: str(registry.version)})
     yield dg.MaterializeResult(
@@ -45,6 +53,7 @@ def active_strategies(
             "conids": len({leg.conid for leg in legs}),
             "delta_version": registry.version,
             "strategies_file": str(path or "none: the table rules"),
+            **_rolled(legs),
         },
         data_version=data_version(registry.version),
     )
@@ -54,3 +63,14 @@ def active_strategies(
         lake, settings, run_id = position_sync.lake, position_sync.settings, context.run.run_id
         for event in evaluated(lake, settings, context.instance, run_id=run_id, checks=checks):
             context.log_event(event)
+
+
+def _rolled(legs: Sequence[ActiveContract]) -> dict[str, dg.MetadataValue]:
+    """Return the legs that took the place of others by rolls, one line each."""
+    lines = [
+        f"- {leg.strategy_id}: {leg_name(leg.symbol, leg.right, leg.strike, leg.expiry)} "
+        f"({leg.conid}) in the place of {leg.rolled_from} since {leg.added_at:%Y-%m-%d %H:%M} UTC"
+        for leg in legs
+        if leg.rolled_from
+    ]
+    return {"rolled": dg.MetadataValue.md("\n".join(lines[:MOST_ROLLED]))} if lines else {}

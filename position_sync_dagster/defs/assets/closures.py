@@ -7,11 +7,11 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
-from position_sync_dagster.defs.libraries import explain_closes
+from position_sync_dagster.defs.libraries import closes as closes_report
+from position_sync_dagster.defs.libraries import explain_closes, roll_legs
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema.tables import CLOSURES
 
 EXPLAINED_CHECK = "closes_are_explained"
@@ -49,10 +49,11 @@ quantities add up to what was closed. What no fact explains is UNEXPLAINED, and 
 def closures(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Judge the closes of the last weeks, and list the last ones."""
+    """Judge the closes of the last weeks, list the last ones, and follow rolls."""
     lake = position_sync.lake
     found = explain_closes.CloseExplainer(lake).explain(run_id=context.run.run_id)
-    profits = explain_closes.profit_by_strategy(lake, found.current)
+    rolls = roll_legs.RollFollower(lake, position_sync.settings.strategies_file).follow()
+    known = closes_report.read_closes(lake)
     version = lake.closures.table.version()
     return dg.MaterializeResult(
         metadata={
@@ -61,21 +62,17 @@ def closures(
             "dagster/uri": lake.closures.table.path,
             "delta_version": version,
             "unexplained": len(found.unexplained),
+            **({"rolls_followed": "; ".join(map(str, rolls.due))} if rolls.due else {}),
+            **({"rolls_refused": "; ".join(rolls.refused)} if rolls.refused else {}),
             "last_closes": dg.MetadataValue.table(
                 [_record(one) for one in found.current[: -LAST - 1 : -1]], _CLOSES
             ),
             "profit_by_cause": dg.MetadataValue.table(_by_cause(found.current), _PROFITS),
             "profit_by_strategy": dg.MetadataValue.table(
                 [
-                    dg.TableRecord(
-                        {
-                            "of": name or UNATTRIBUTED,
-                            "currency": currency,
-                            "closes": count,
-                            "realized_pnl": None if profit is None else round(profit, 2),
-                        }
-                    )
-                    for name, currency, count, profit in profits
+                    _profit(name, currency, one.closes, one.profit)
+                    for name, account, currency in known.groups
+                    if (one := known.realized(name, account, currency)) is not None
                 ],
                 _PROFITS,
             ),
@@ -164,14 +161,13 @@ def _by_cause(current: Sequence[Closure]) -> list[dg.TableRecord]:
     records = []
     for (cause, currency), ones in sorted(groups.items()):
         profits = [one.realized_pnl for one in ones if one.realized_pnl is not None]
-        records.append(
-            dg.TableRecord(
-                {
-                    "of": cause,
-                    "currency": currency,
-                    "closes": len(ones),
-                    "realized_pnl": round(sum(profits), 2) if len(profits) == len(ones) else None,
-                }
-            )
-        )
+        profit = sum(profits) if len(profits) == len(ones) else None
+        records.append(_profit(cause, currency, len(ones), profit))
     return records
+
+
+def _profit(of: str, currency: str, closes: int, profit: float | None) -> dg.TableRecord:
+    rounded = None if profit is None else round(profit, 2)
+    return dg.TableRecord(
+        {"of": of, "currency": currency, "closes": closes, "realized_pnl": rounded}
+    )

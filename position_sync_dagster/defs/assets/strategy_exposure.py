@@ -79,6 +79,8 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
         named = [_strategy(one) for one in rows]
         unit = currency or NOT_VALUED
         money_of[f"money {unit}"] = _money_table(rows, named, unit)
+        if any(one.closes for one in rows):
+            money_of[f"realised {unit}"] = _realized_table(rows, named, unit)
         risk_of[f"risk {unit}"] = _risk_table(rows, {"strategy": named}, unit)
         under = [one for one in found.underlyings if one.currency == currency][:MOST_STRATEGIES]
         if under:
@@ -124,6 +126,21 @@ def _money_table(
     )
 
 
+def _realized_table(
+    rows: "Sequence[money.Money]", named: Sequence[str], unit: str
+) -> dg.TableMetadataValue:
+    closed = [(one, name) for one, name in zip(rows, named, strict=True) if one.closes]
+    return aligned_table(
+        {"strategy": [name for _one, name in closed]},
+        {
+            f"realised {unit}": [amount(one.realized_pnl) for one, _name in closed],
+            "closes": [str(one.closes) for one, _name in closed],
+            "profit unknown": [str(one.closes_without_profit) for one, _name in closed],
+            "since": [f"{one.realized_since:%Y-%m-%d}" for one, _name in closed],
+        },
+    )
+
+
 def _risk_table(
     rows: "Sequence[money.Money]", named: Mapping[str, Sequence[str]], unit: str
 ) -> dg.TableMetadataValue:
@@ -161,6 +178,9 @@ def _notes(found: "money.BookMoney") -> Iterator[str]:
             yield f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
         elif one.rates_age_s is not None:
             yield f"{name}: exchange rates {duration(one.rates_age_s)} old"
+    for one in found.strategies:
+        if one.closed:
+            yield f"{one.name}: {one.legs_text}"
     for one in (*found.strategies, *found.rest):
         if one.differences:
             yield f"{one.name}: {one.differences}"
@@ -366,12 +386,14 @@ LINEAGE = {
     "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "differences": _SHARE,
     "ledger_version": [("position_updates", "ledger_version")],
+    "legs_closed": [("closures", "cause"), *_HELD],
+    "closed": [("closures", "cause"), ("closures", "closed_at"), *_HELD],
 }
 
 
 @table_asset(
     STRATEGY_EXPOSURE,
-    deps=["position_updates", "active_strategies", "contracts"],
+    deps=["position_updates", "active_strategies", "contracts", "closures"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
     money_first=True,

@@ -13,7 +13,7 @@ from position_sync_dagster.defs.checks.check_results import (
     table_check,
     unknown_result,
 )
-from position_sync_dagster.defs.libraries import inspection, pl, tables
+from position_sync_dagster.defs.libraries import inspection, pl, roll_legs, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.gateway_session import (
@@ -349,4 +349,23 @@ legs_are_resolved = table_check(
     "legs_are_resolved",
     evaluate_legs_are_resolved,
     description="Whether exactly one contract was found for each leg without a conid.",
+)
+
+
+def evaluate_rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    found = roll_legs.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
+    return rows_result(
+        pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
+        passed="Nothing is left to a person.",
+        failed="rolls are not followed",
+        what_to_do="Write the legs of these strategies as they are now into the strategies file.",
+    )
+
+
+rolls_are_followed = table_check(
+    "active_strategies",
+    "rolls_are_followed",
+    evaluate_rolls_are_followed,
+    description="Whether each roll of a strategy with `follow_rolls: true` is clear.",
 )

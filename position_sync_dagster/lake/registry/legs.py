@@ -4,7 +4,7 @@ A membership is one leg in one strategy, from the time it is added until it is r
 strategy in an account holds the whole of a leg.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from position_sync_dagster.domain.leg import (
@@ -87,10 +87,12 @@ def _described_order(leg: UnresolvedLeg) -> tuple[str, str, str]:
 def is_unchanged(before: Leg | None, leg: Leg) -> bool:
     """Return whether a leg equals the active membership.
 
-    The time at which it was added and the result of the search for its contract are not compared.
+    The time at which it was added, the result of the search for its contract and its rolls are not
+    compared.
     """
     if isinstance(before, ActiveContract) and isinstance(leg, ActiveContract):
-        return replace(leg, added_at=before.added_at, resolved_at=before.resolved_at) == before
+        same = replace(leg, added_at=before.added_at, resolved_at=before.resolved_at)
+        return replace(same, rolled_from=before.rolled_from) == before
     if isinstance(before, UnresolvedLeg) and isinstance(leg, UnresolvedLeg):
         return replace(leg, added_at=before.added_at, problem=before.problem) == before
     return False
@@ -112,6 +114,42 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
         if isinstance(leg, UnresolvedLeg) and (known := found.get(leg.key)) is not None
         else leg
         for leg in legs
+    ]
+
+
+def with_rolls(
+    legs: Iterable[Leg],
+    active: Iterable[Leg],
+    ended: Iterable[ActiveContract],
+    following: Collection[str],
+) -> list[Leg]:
+    """Return the legs of a file; those that were rolled since are replaced by what they became.
+
+    A file names the legs as they were when it was written. A leg that was rolled keeps the
+    quantity and the priority of the file. It is the one of the file again if its strategy does not
+    follow rolls any more, or if the file names the new contract as well.
+
+    Args:
+        legs: The legs of the file.
+        active: The active legs.
+        ended: Legs that were active before: they have the contracts of descriptions.
+        following: The strategies that follow rolls.
+    """
+    became = {
+        (leg.strategy_id, leg.account, conid): leg
+        for leg in active
+        if isinstance(leg, ActiveContract) and leg.strategy_id in following
+        for conid in leg.replaced
+    }
+    listed = with_known_contracts(legs, (leg for leg in ended if leg.key in became))
+    named = {leg.key for leg in listed}
+    return [
+        replace(new, quantity=leg.quantity, priority=leg.priority, added_at=leg.added_at)
+        if isinstance(leg, ActiveContract)
+        and (new := became.get(leg.key)) is not None
+        and new.key not in named
+        else leg
+        for leg in listed
     ]
 
 

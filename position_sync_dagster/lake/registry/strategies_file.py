@@ -82,6 +82,7 @@ class StrategyPart(Part):
     legs: Items
     priority: Priority | None = None
     limits: Any = None
+    follow_rolls: bool = Field(default=False, description="Write true or false")
 
 
 class AccountPart(Part):
@@ -108,6 +109,7 @@ def load_strategies(
         strategies:
           - strategy_id: ic-1
             priority: 1          # optional
+            follow_rolls: true   # optional; `following_rolls`
             limits: {currency: USD, unrealized_pnl: {min: -1500}}     # optional; `load_limits`
             legs:
               - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
@@ -225,6 +227,28 @@ def load_limits(
         return []
     file = YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
     return list(_limits(file))
+
+
+def following_rolls(
+    path: str | Path, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
+) -> frozenset[str]:
+    """Read which strategies of a strategies file follow rolls (`follow_rolls: true`).
+
+    A file that does not contain these words is not parsed, since it may name many legs.
+
+    Raises:
+        StrategiesFileError: The file cannot be read.
+    """
+    path = Path(path)
+    if path.is_file() and b"follow_rolls" not in path.read_bytes():
+        return frozenset()
+    file = YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
+    content = file.parse(StrategiesPart, file.data)
+    strategies = (
+        file.parse(StrategyPart, entry, ("strategies", number))
+        for number, entry in enumerate(content.strategies)
+    )
+    return frozenset(one.strategy_id for one in strategies if one.follow_rolls)
 
 
 def _limits(file: YamlFile) -> Iterator[Limit]:

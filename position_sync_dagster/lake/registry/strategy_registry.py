@@ -3,7 +3,7 @@
 `StrategyRegistry` is for asyncio; `SyncRegistry` has blocking calls.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import TypeVar, Unpack
@@ -23,6 +23,7 @@ from position_sync_dagster.lake.registry.legs import (
     refuse_two_whole_holders,
     settled,
     with_known_contracts,
+    with_rolls,
 )
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
 from position_sync_dagster.lake.schema.lifecycle_partitions import bucket_column, in_bucket
@@ -221,17 +222,28 @@ class SyncRegistry:
 
         return self._change(step, "remove")
 
-    def replace_all(self, legs: Iterable[Leg]) -> tuple[int, int]:
+    def replace_all(
+        self, legs: Iterable[Leg], *, following: Collection[str] = ()
+    ) -> tuple[int, int]:
         """Make the active legs equal to these, in one commit.
+
+        Args:
+            legs: The legs of a file.
+            following: The strategies that follow rolls: what their legs became stays.
 
         Returns:
             How many legs joined, and how many left.
         """
         given = list(legs)
+        # A description that was rolled is found among the legs that ended.
+        ended = [leg for leg in self.history() if leg.removed_at] if following else []
 
         def step(snapshot: Snapshot) -> Change[tuple[int, int]]:
             before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
-            wanted = distinct_legs(with_known_contracts(given, before.values()))
+            known = with_known_contracts(given, before.values())
+            if following:
+                known = with_rolls(known, before.values(), ended, following)
+            wanted = distinct_legs(known)
             after = _memberships_of(wanted, before)
             joined = sum(before.get(key) != leg for key, leg in after.items())
             left = sum(after.get(key) != leg for key, leg in before.items())
@@ -239,22 +251,24 @@ class SyncRegistry:
 
         return self._change(step, "replace")
 
-    def exchange(self, pairs: Iterable[tuple[ActiveContract, ActiveContract]]) -> int:
-        """Replace legs by others in one commit; return how many were replaced.
+    def exchange(
+        self, pairs: Iterable[tuple[ActiveContract, ActiveContract]]
+    ) -> list[ActiveContract]:
+        """Replace legs by others in one commit; return the new ones.
 
         A leg that was changed or removed meanwhile is left alone.
         """
         wanted = list(pairs)
 
-        def step(snapshot: Snapshot) -> Change[int]:
+        def step(snapshot: Snapshot) -> Change[list[ActiveContract]]:
             before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
-            after, count = dict(before), 0
+            after, new_legs = dict(before), list[ActiveContract]()
             for old, new in wanted:
                 if after.get(old.key) == old and new.key not in after:
                     del after[old.key]
                     after[new.key] = new
-                    count += 1
-            return self._replace(before, after, count)
+                    new_legs.append(new)
+            return self._replace(before, after, new_legs)
 
         return self._change(step, "roll")
 

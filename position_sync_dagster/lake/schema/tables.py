@@ -39,9 +39,9 @@ ACTIVE_STRATEGIES = TableSpec.of(
         columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
         """strategy_id account conid symbol right strike expiry quantity priority added_at
         removed_at bucket part sec_type trading_class multiplier exchange currency resolved_at
-        problem""",
+        problem rolled_from""",
     ),
-    version=2,
+    version=3,
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
     order="removed_at",
@@ -436,6 +436,10 @@ STRATEGY_EXPOSURE = TableSpec.of(
             "Greatest ledger_version of the rows of position_updates that were summed: the same in "
             "each row. Null if there were none."
         ),
+        "legs_closed": count_column(
+            "Legs that were held and of which it is known why they are gone."
+        ),
+        "closed": text_column("What happened to these, such as one expired on 2026-11-20."),
     },
     indexed=("strategy_id",),
     version=6,

@@ -27,6 +27,7 @@ class CloseWatcher:
 
     Args:
         check: Called before each write; it raises when the login belongs to another process.
+        follow: Called after the causes were judged: the rolls that strategies follow.
         monotonic: The clock of every interval, in seconds.
     """
 
@@ -35,11 +36,13 @@ class CloseWatcher:
         explainer: CloseExplainer,
         *,
         check: Callable[[], None] = lambda: None,
+        follow: Callable[[], object] = lambda: None,
         monotonic: Callable[[], float],
         run_id: str | None = None,
     ) -> None:
         self._explainer = explainer
         self._check = check
+        self._follow = follow
         self._monotonic = monotonic
         self._run_id = run_id
         self._due: list[float] = []
@@ -78,6 +81,7 @@ class CloseWatcher:
         span = None if answer is None else (answer.begin, answer.end)
         asked = {} if span is None else dict.fromkeys(accounts, span)
         await offload(self._explainer.explain, executions, asked, run_id=self._run_id)
+        await offload(self._follow)
 
     async def close(self) -> None:
         """Cancel the background task."""

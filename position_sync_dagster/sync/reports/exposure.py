@@ -7,7 +7,7 @@ together are all holdings.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.closures import counted_ends
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import GreeksSource
@@ -115,7 +116,8 @@ class Split:
         parts: A row for each part of a holding: to whom it belongs (`strategy_id`, `leg`), and its
             part of each value and greek. `leg` is negative for what no strategy has.
         legs: A row for each active leg in each account in which it has a part, and for each part
-            that no strategy has; legs without a part have one row.
+            that no strategy has; legs without a part have one row. `closed` says how one was closed
+            that is not held.
     """
 
     parts: pl.DataFrame
@@ -126,6 +128,7 @@ def split(
     legs: Iterable[ActiveContract],
     latest: pl.DataFrame,
     details: Mapping[int, ContractDetails] | None = None,
+    end_of: Callable[[ActiveContract], str | None] = lambda _leg: None,
 ) -> Split:
     """Split the holdings between the strategies and the rest.
 
@@ -136,6 +139,7 @@ def split(
         latest: The newest row of each holding, with or without the column of `with_priced`.
         details: The known contract details, by conid: of legs, and of all contracts that are quoted
             in cents. Without them, the price magnifier of a contract is derived from its value.
+        end_of: How a leg that is not held was closed (`Closes.end_of`); None where it is missing.
     """
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
@@ -156,7 +160,11 @@ def split(
     ]
     parts = _parts(latest, claims, active, contracts)
     rest = parts.filter(pl.col("leg") < 0)
-    return Split(parts, pl.concat([_legs(active, wrong, of_conid, claims), _rest(rest, held)]))
+    rows = _legs(active, wrong, of_conid, claims)
+    absent = set(rows.filter(pl.col("is_held").not_()).get_column("leg"))
+    ends = {n: text for n in absent if (text := end_of(active[n])) is not None}
+    closed = pl.col("leg").replace_strict(ends, default=None, return_dtype=pl.String)
+    return Split(parts, pl.concat([rows, _rest(rest, held)]).with_columns(closed.alias("closed")))
 
 
 class _Known(NamedTuple):
@@ -415,10 +423,14 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
     counts = found.legs.group_by(by).agg(
         legs=pl.col("leg").n_unique(),
         legs_held=pl.col("leg").filter("is_held").n_unique(),
+        legs_closed=pl.col("leg").filter(pl.col("closed").is_not_null()).n_unique(),
+        closed=pl.col("closed").drop_nulls(),
         mismatched=pl.col("leg").filter(pl.col("mismatch").is_not_null()).n_unique(),
         mismatches=pl.col("mismatch").drop_nulls().unique().sort().str.join("; "),
         differences=pl.col("difference").drop_nulls().unique().sort().str.join("; "),
     )
+    texts = [counted_ends(ends) for ends in counts.get_column("closed").to_list()]
+    counts = counts.with_columns(pl.Series("closed", texts, pl.String))
     left = ("legs_without_value", "legs_without_greeks")
     numbers = [name for name, kind in sums.schema.items() if kind.is_integer() and name not in by]
     return (
@@ -440,6 +452,8 @@ class Exposure:
         currency: None for legs that are not held and have never been valued.
         legs, legs_held: The number of active legs, and of those with a holding; of UNATTRIBUTED the
             number of holdings.
+        legs_closed, closed: The number of legs that were held and of which it is known why they are
+            gone, and what happened to them.
         market_value, unrealized_pnl: In `currency`; None if they are unknown for every leg.
         notional: The market value of futures, which is never added to that of other classes.
         delta, gamma, vega, theta: For the whole position: per unit × quantity × multiplier.
@@ -497,6 +511,8 @@ class Exposure:
     options_modelled: int
     nearest_expiry: date | None
     differences: str | None
+    legs_closed: int
+    closed: str | None
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")

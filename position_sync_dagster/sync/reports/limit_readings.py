@@ -36,7 +36,7 @@ WORDS = {
     Measure.DAYS_TO_EXPIRY: "days to the nearest expiry",
     Measure.SHORT_IN_MONEY: "short options in the money",
     Measure.VALUE_AGE_S: "age of the oldest price in seconds",
-    Measure.MISSING_LEGS: "legs that are not held",
+    Measure.MISSING_LEGS: "missing legs",
 }
 
 
@@ -215,7 +215,8 @@ def _value_age_s(parts: pl.DataFrame, _legs: pl.DataFrame, now: datetime) -> Rea
 
 
 def _missing_legs(_parts: pl.DataFrame, legs: pl.DataFrame, _now: datetime) -> Reading:
-    return Reading(number=legs.filter(pl.col("is_held").not_()).get_column("leg").n_unique())
+    missing = legs.filter(pl.col("is_held").not_(), pl.col("closed").is_null())
+    return Reading(number=missing.get_column("leg").n_unique())
 
 
 _NUMBERS: Mapping[Measure, Callable[[pl.DataFrame, pl.DataFrame, datetime], Reading]] = {

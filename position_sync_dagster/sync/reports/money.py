@@ -13,6 +13,7 @@ import polars as pl
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, TOTAL, Closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import Split, add, summed
 
@@ -28,6 +29,8 @@ class Money:
         legs, legs_held: The number of active legs, and of those with a holding; each holding that
             is in no strategy counts as one. Of an underlying and of a total the second is the
             number of holdings, each counted once.
+        legs_closed, closed: The number of legs of a strategy that were held and of which it is
+            known why they are gone, and what happened to them.
         value: The value of options, stocks and the like, without the notional value of futures.
         gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %.
         theta, vega: A day, and a point of volatility.
@@ -42,6 +45,10 @@ class Money:
         short_in_money, short_unknown: Short options in the money, and those of which the price of
             the underlying is not known.
         differences: Where strategies claim another quantity than is held.
+        realized_pnl: The realised profit of what closed since `realized_since`; None if that of one
+            of the closes is not known, or if no change of a quantity has been recorded yet.
+        closes, closes_without_profit: The number of these closes, and of those without a known
+            profit.
         partial: The names of the sums that leave out a holding.
         rates_age_s: Of a total in the base currency: the age of the oldest exchange rate used.
         without_rate: Of a total in the base currency: the currencies whose rate is not known. The
@@ -72,9 +79,26 @@ class Money:
     short_in_money: int
     short_unknown: int
     differences: str | None
+    legs_closed: int = 0
+    closed: str | None = None
+    realized_pnl: float | None = None
+    realized_since: datetime | None = None
+    closes: int = 0
+    closes_without_profit: int = 0
     partial: tuple[str, ...] = ()
     rates_age_s: float | None = None
     without_rate: tuple[str, ...] = ()
+
+    @property
+    def legs_text(self) -> str:
+        """How many legs are held, and what became of the others.
+
+        Such as "3 of 4 legs, one expired on 2026-11-20, one missing".
+        """
+        missing = self.legs - self.legs_held - self.legs_closed
+        rest = f"{'one' if missing == 1 else missing} missing" if missing else ""
+        held = f"{self.legs_held} of {self.legs} legs"
+        return ", ".join(part for part in (held, self.closed, rest) if part)
 
 
 _SUMS = {
@@ -147,7 +171,6 @@ def _oldest(ages: Iterable[float | None]) -> float | None:
     return max(known) if known and len(known) == len(listed) else None
 
 
-TOTAL = "total"
 BASE_TOTAL = "total in base"
 
 
@@ -179,6 +202,7 @@ def money_of(
     streamed: frozenset[int] | None,
     accounts: Iterable[AccountSummary] = (),
     strategy: str | None = None,
+    closes: Closes = NO_CLOSES,
 ) -> BookMoney:
     """Return the money of the holdings; of one strategy alone if it is named.
 
@@ -188,6 +212,7 @@ def money_of(
         streamed: The conids that use a line; None while no owner is connected.
         accounts: The newest values of the accounts, with their exchange rates.
         strategy: The only strategy of interest.
+        closes: What closed, with its realised profit.
     """
     if strategy is not None:
         of = pl.col("strategy_id") == strategy
@@ -198,7 +223,8 @@ def money_of(
 
     def by(one: Split, *names: str) -> list[Money]:
         rows = summed(one, names, now).iter_rows(named=True)
-        return [_money(row, now, streamed) for row in rows]
+        found = [_money(row, now, streamed) for row in rows]
+        return found if "symbol" in names else [_with_profit(m, closes, strategy) for m in found]
 
     by_account = [one for one in by(found, "account", "currency") if one.currency is not None]
     several = len({one.account for one in by_account}) > 1
@@ -233,7 +259,25 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         short_in_money=row["short_legs_in_money"],
         short_unknown=row["short_legs_unknown"],
         differences=row.get("differences"),
+        legs_closed=0 if is_total else row.get("legs_closed", 0),
+        closed=None if is_total else row.get("closed"),
         partial=tuple(name for name, of in _SUMS.items() if row[f"without_{of}"]),
+    )
+
+
+def _with_profit(one: Money, closes: Closes, strategy: str | None) -> Money:
+    """Return a sum with the realised profit of the same group; of one strategy, if it is named."""
+    name = strategy if strategy is not None and one.name == TOTAL else one.name
+    by_account = one.account if name in (TOTAL, UNATTRIBUTED) else None
+    found = closes.realized(name, by_account, one.currency)
+    if found is None or (name == strategy and one.account is not None):
+        return one
+    return replace(
+        one,
+        realized_pnl=found.profit,
+        realized_since=found.since,
+        closes=found.closes,
+        closes_without_profit=found.unknown,
     )
 
 
@@ -264,6 +308,10 @@ def _in_base(
             nearest_expiry=min((d for p in parts if (d := p.nearest_expiry)), default=None),
             lines=None,  # of each currency they are in its own total
             differences=None,
+            realized_pnl=None,
+            realized_since=None,
+            closes=0,
+            closes_without_profit=0,
             partial=tuple(name for name in _SUMS if any(name in one.partial for one in parts)),
             rates_age_s=None if at is None else max((now - at).total_seconds(), 0.0),
             without_rate=without,

@@ -9,7 +9,7 @@ import polars as pl
 
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.closures import Closure, current_closures
+from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
@@ -21,6 +21,7 @@ from position_sync_dagster.lake.lake import (
 )
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, ClosesReader, read_closes
 from position_sync_dagster.sync.reports.confirmations import newest_values, with_priced
 from position_sync_dagster.sync.reports.exposure import Split, split
 from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
@@ -50,6 +51,7 @@ class Book:
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
+        closes: What closed, and why.
     """
 
     latest: tuple[PositionUpdate, ...]
@@ -61,6 +63,7 @@ class Book:
     split: Split
     streamed: frozenset[int] | None
     accounts: tuple[AccountSummary, ...] = ()
+    closes: Closes = NO_CLOSES
 
     def money(self, strategy: str | None = None) -> BookMoney:
         """Return the money of all holdings, or of one strategy."""
@@ -70,6 +73,7 @@ class Book:
             streamed=self.streamed,
             accounts=self.accounts,
             strategy=strategy,
+            closes=self.closes,
         )
 
     @property
@@ -126,6 +130,7 @@ def read_book(
     latest: pl.DataFrame,
     details: Mapping[int, ContractDetails] | None = None,
     of_strategies: bool = False,
+    closes: Closes | None = None,
 ) -> Book:
     """Read the holdings and the strategies; blocks.
 
@@ -133,10 +138,12 @@ def read_book(
         latest: The newest row of each holding of the logins (`rows_of_logins`).
         of_strategies: Make values of those rows alone that a leg names; the sums are the same.
         details: The contracts by conid, if the caller has them.
+        closes: What closed, if the caller has it.
 
     Raises:
         LakeError: A table cannot be used.
     """
+    closes = read_closes(lake) if closes is None else closes
     legs = lake.registry.sync.get_all_active()
     reported = all_broker_rows(lake, settings)
     latest = newest_values(latest, reported)
@@ -175,9 +182,10 @@ def read_book(
         matching=tuple(matching_legs(legs, details)),
         ages=ages,
         priced=priced,
-        split=split(legs, priced, details),
+        split=split(legs, priced, details, closes.end_of),
         streamed=streamed if live else None,
         accounts=tuple(lake.account_values.latest_summaries()),
+        closes=closes,
     )
 
 
@@ -198,6 +206,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     legs = legs_at(lake, past.at)
     priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
     details = lake.contracts.get({leg.conid for leg in legs})
+    closes = read_closes(lake, past)
     return Book(
         latest=tuple(updates_of(rows)),
         holdings=(),
@@ -205,8 +214,9 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
         matching=tuple(matching_legs(legs, details)),
         ages=Ages.of(priced, past.at),
         priced=priced,
-        split=split(legs, priced, details),
+        split=split(legs, priced, details, closes.end_of),
         streamed=None,
+        closes=closes,
     )
 
 
@@ -222,7 +232,7 @@ class OverviewReader:
         self._settings = settings
         self._details: dict[int, ContractDetails] = {}
         self._cents_read_at: datetime | None = None
-        self._closes: tuple[int, tuple[Closure, ...]] = (-1, ())
+        self._closes = ClosesReader(lake)
 
     def read(self, now: datetime) -> Overview:
         """Read everything that the live status shows; blocks.
@@ -232,14 +242,15 @@ class OverviewReader:
         """
         lake, settings = self._lake, self._settings
         frame = rows_of_logins(lake.updates.sync.latest(), settings)
-        status = read_status(lake, settings, now, latest=frame)
+        closes = self._closes.read()
+        status = read_status(lake, settings, now, latest=frame, closes=closes)
         unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
         if unknown:  # read once: a contract keeps its description, only its trading hours change
             self._details |= lake.contracts.get(unknown)
         if self._cents_read_at is None or not timedelta() <= now - self._cents_read_at < CENTS_READ:
             self._cents_read_at = now
             self._details |= lake.contracts.quoted_in_cents()
-        book = read_book(lake, settings, now, latest=frame, details=self._details)
+        book = read_book(lake, settings, now, latest=frame, details=self._details, closes=closes)
         held: dict[str, set[Key]] = defaultdict(set)
         for holding in book.holdings:
             if holding.position:
@@ -247,7 +258,11 @@ class OverviewReader:
         return Overview(
             status=status,
             book=book,
-            closes=self._closed_lately(now),
+            closes=tuple(
+                one
+                for one in closes.current
+                if one.judged_at is not None and now - one.judged_at <= LATELY
+            ),
             held=sum(map(len, held.values())),
             current_keys=frozenset().union(
                 *(
@@ -258,13 +273,6 @@ class OverviewReader:
             money=book.money(),
             oldest_age_s=book.ages.oldest_s(set().union(*held.values())),
         )
-
-    def _closed_lately(self, now: datetime) -> tuple[Closure, ...]:
-        table = self._lake.closures
-        version = table.table.version()
-        if self._closes[0] != version:
-            self._closes = (version, tuple(current_closures(table.records(now - LATELY))))
-        return self._closes[1]
 
 
 def current_of(

@@ -47,7 +47,6 @@ class PositionQuery:
         strategy: Only the legs of this strategy.
         underlying: Only contracts on this symbol, in upper or lower case.
         expiring: Only contracts that expire within this time, or have expired.
-        closed: Closed positions too.
         sort: A name of `SORTED_BY`, the smallest first; with "-" before it the greatest first. What
             is unknown comes last. By default they are in the order of account and contract.
         limit: Maximum number of positions.
@@ -57,7 +56,6 @@ class PositionQuery:
     strategy: str | None = None
     underlying: str | None = None
     expiring: timedelta | None = None
-    closed: bool = False
     sort: str | None = None
     limit: int | None = None
     past: Past | None = None
@@ -105,8 +103,7 @@ def read_positions(
         found = found.filter(pl.col("symbol").str.to_uppercase() == query.underlying.upper())
     if query.expiring is not None:
         found = found.filter(pl.col("expiry") <= (now + query.expiring).date())
-    if not query.closed:
-        found = found.filter(pl.col("position") != 0)
+    found = found.filter(pl.col("position") != 0)
     if strategy is not None:
         found = found.filter(is_leg_of(lake, strategy, legs))
     ordered = found.sort(

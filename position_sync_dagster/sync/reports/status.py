@@ -16,6 +16,7 @@ import polars as pl
 from position_sync_dagster import last_work, places, run_slots
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.closures import counted_ends
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.request import QueueStatus
@@ -27,6 +28,7 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.delta_log import SET_ASIDE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
+from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.exposure import add
 from position_sync_dagster.yaml_file import saved_state
@@ -147,6 +149,8 @@ class Status(LoginStatus):
     Attributes:
         active_legs: Conids of active strategies; a conid in several strategies counts once.
         legs_held: The number of these that are held.
+        legs_closed: What happened to those that were held and of which it is known why they are
+            gone, such as "one expired on 2026-11-20".
         unresolved_legs: Active legs without a conid, each with the reason if it is known.
         positions: Holdings in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
@@ -179,6 +183,7 @@ class Status(LoginStatus):
     attention: tuple[str, ...] = ()
     programs: last_work.Programs = last_work.NONE
     logins: tuple[LoginStatus, ...] = ()
+    legs_closed: str | None = None
 
     @property
     def each_login(self) -> tuple[LoginStatus, ...]:
@@ -191,12 +196,18 @@ class Status(LoginStatus):
 
 
 def read_status(
-    lake: Lake, settings: Settings, now: datetime, *, latest: pl.DataFrame | None = None
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    *,
+    latest: pl.DataFrame | None = None,
+    closes: Closes | None = None,
 ) -> Status:
     """Read the status from the tables, without changing them and without the gateway.
 
     Args:
         latest: The newest row of each holding, if the caller has them.
+        closes: What closed, if the caller has it.
 
     Raises:
         LakeError: A table cannot be used.
@@ -214,6 +225,12 @@ def read_status(
     active = {leg.conid for leg in lake.registry.legs}
     held = _held(lake, settings).get_column("conid").to_list()
     confirmed = _confirmed(lake, settings, now, latest)
+    closes = read_closes(lake) if closes is None else closes
+    ends = {
+        leg.conid: text
+        for leg in lake.registry.legs
+        if leg.conid not in held and (text := closes.end_of(leg)) is not None
+    }
     return Status(
         at=now,
         lake=settings.lake,
@@ -225,6 +242,7 @@ def read_status(
         },
         active_legs=len(active),
         legs_held=len(active.intersection(held)),
+        legs_closed=counted_ends(ends.values()),
         unresolved_legs=tuple(
             f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
             for leg in lake.registry.unresolved
@@ -261,7 +279,8 @@ def leg_states(
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
     mistyped conid stays ARMED, as does a leg without a conid until its contract is found. STREAMED:
-    the stream wrote the newest row of a holding recently. OVERFLOW: held, and not streamed.
+    the stream wrote the newest row of a holding recently. OVERFLOW: held, and not streamed. CLOSED:
+    it was held, and it is known why it is gone.
 
     Raises:
         LakeError: A table cannot be used.
@@ -271,6 +290,7 @@ def leg_states(
         held.setdefault(conid, set()).add(account)
     rows = _streamed(_confirmed(lake, settings, now), settings, now)
     streamed = set(rows.select("account", "conid").iter_rows())
+    closes = read_closes(lake)
 
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
@@ -278,7 +298,7 @@ def leg_states(
         found = held.get(leg.conid, set())
         accounts = found if leg.account is None else found & {leg.account}
         if not accounts:
-            return LegState.ARMED
+            return LegState.ARMED if closes.end_of(leg) is None else LegState.CLOSED
         by_stream = any((account, leg.conid) in streamed for account in accounts)
         return LegState.STREAMED if by_stream else LegState.OVERFLOW
 

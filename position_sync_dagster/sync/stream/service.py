@@ -18,6 +18,7 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.metrics import StreamMetrics, quantile
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.run_recorder import RunRecorder, StreamReport
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
@@ -171,6 +172,7 @@ async def stream(
                 contracts=lake.contracts,
                 account_values=lake.account_values,
                 closes=CloseExplainer(lake, clock=clock),
+                rolls=RollFollower(lake, settings.strategies_file, clock=clock),
                 ownership=own,
             ),
             clock=clock,

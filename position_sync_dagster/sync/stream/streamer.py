@@ -30,6 +30,7 @@ from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned
 from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
+from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink
@@ -54,6 +55,7 @@ class StreamTables:
         account_values: Gets the net liquidation and profit of the accounts; with None, they are not
             subscribed.
         closes: Judges why holdings close; with None, no change of a quantity is stored.
+        rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
             lake. None if one process alone writes the tables.
@@ -63,6 +65,7 @@ class StreamTables:
     contracts: ContractsTable | None = None
     account_values: AccountValuesTable | None = None
     closes: CloseExplainer | None = None
+    rolls: RollFollower | None = None
     updates: PositionUpdatesTable | None = None
     ownership: Ownership | None = None
 
@@ -126,7 +129,10 @@ class IBPositionStreamer:
         )
         if tables.closes is not None:
             publisher.watcher = CloseWatcher(
-                tables.closes, check=context.lease.check, monotonic=self._monotonic
+                tables.closes,
+                check=context.lease.check,
+                follow=tables.rolls.follow if tables.rolls else lambda: None,
+                monotonic=self._monotonic,
             )
         self._contracts = ContractCache(tables.contracts, clock=clock)
         self._lines = LineManager(

@@ -154,7 +154,7 @@ function drawStrategies() {
         money(one.daily_pnl, isPartial(one, "daily_pnl")),
         money(one.unrealized_pnl, isPartial(one, "unrealized_pnl")),
         plainMoney(one.value, isPartial(one, "value")),
-        `${one.legs_held}/${one.legs}`,
+        [`${one.legs_held}/${one.legs}${one.closed ? `, ${one.legs_closed} closed` : ""}`, "", one.closed],
         duration(older(one.oldest_age_s)) + (one.delayed ? " delayed" : ""),
       ],
       bar: kind ? null : bar,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.closures import NEW_YORK
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
@@ -49,6 +50,40 @@ def test_a_rolled_leg_is_proposed_and_replaced_in_one_commit_on_demand(lake) -> 
     }
     assert legs == {("ic", OTHER, -2.0), ("part", CALL, -1.0)}
     assert "No leg of a strategy was rolled." in run("strategies", "rolls")
+
+
+def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> None:
+    assert "No change of a position has been recorded yet." in run("positions", "--closed")
+    rolled(lake)
+    row = PositionUpdate(
+        conid=CALL, symbol="SPY", right=None, position=0.0, market_price=1.5, market_value=-300.0,
+        average_cost=100.0, unrealized_pnl=-100.0, timestamp=NOW, account=ACCOUNT,
+    )  # fmt: skip
+    lake.updates.sync.append([row])
+    said = run("positions", "--closed")
+    for wanted in ("SPY 575C 20Mar26", "TRADED", "PROVISIONAL", "ic,part", "1 of 1 closes since"):
+        assert wanted in said
+    listed = json.loads(run("positions", "--closed", "--json", "--strategy", "ic"))
+    ((one,), since) = listed["closes"], listed["since"]
+    assert (one["quantity"], one["price"], one["realized_pnl"]) == (-2.0, 1.5, 112.0)
+    assert since
+    assert json.loads(run("positions", "--closed", "--json", "--limit", "1"))["closes"] == [one]
+    assert "Nothing closed" in run("positions", "--closed", "--underlying", "QQQ")
+    refused = CliRunner().invoke(app, ["positions", "--closed", "--sort", "daily"])
+    assert refused.exit_code == 2
+
+    told = json.loads(run("exposure", "--json"))["strategies"]
+    ((ic, part),) = [[one for one in told if one["name"] in ("ic", "part")]]
+    day = one_day()
+    assert (ic["legs_held"], ic["closed"]) == (0, f"one traded on {day}")
+    assert (ic["realized_pnl"], ic["closes"], ic["closes_without_profit"]) == (None, 1, 1)
+    assert f"(0 of 1 active legs held, one traded on {day}" in run("status")
+    assert {one["state"] for one in json.loads(run("strategies", "list", "--json"))} == {"CLOSED"}
+    assert part["closed"] == ic["closed"]
+
+
+def one_day() -> str:
+    return f"{datetime.now(UTC).astimezone(NEW_YORK):%Y-%m-%d}"
 
 
 def test_the_history_of_a_holding_says_why_it_closed(lake) -> None:

@@ -31,7 +31,7 @@ PARENTS = {
     "position_queue": {"active_strategies", "broker_positions"},
     "position_updates": {"position_queue", "active_strategies", "broker_positions", "contracts"},
     "latest_positions": {"position_updates", "broker_positions"},
-    "strategy_exposure": {"position_updates", "active_strategies", "contracts"},
+    "strategy_exposure": {"position_updates", "active_strategies", "contracts", "closures"},
     "daily_positions": {"position_updates", "flex_statements"},
     "flex_statements": set(),
     "executions": {"flex_statements"},

@@ -16,9 +16,16 @@ WITHIN = timedelta(seconds=60)
 LATER = NOON + timedelta(seconds=90)
 
 
-def rolls(changes: list[PositionChange], executions: list[Execution]) -> list[Roll]:
+def told(
+    changes: list[PositionChange], executions: list[Execution]
+) -> tuple[list[Roll], list[str]]:
     facts = Facts(changes=changes, executions=executions)
-    return rolls_of(closures_of(facts, NOON), changes, executions, WITHIN)
+    found, unclear = rolls_of(closures_of(facts, NOON), changes, executions, WITHIN)
+    return found, [str(one) for one in unclear]
+
+
+def rolls(changes: list[PositionChange], executions: list[Execution]) -> list[Roll]:
+    return told(changes, executions)[0]
 
 
 ROLLED = [change(CALL, -2, 0, NOON), change(OTHER, 0, -2, NOON)]
@@ -84,3 +91,48 @@ def test_a_part_that_was_rolled_is_not_the_whole_leg() -> None:
     changes = [change(CALL, -3, -1, NOON), ROLLED[1]]
     (one,) = rolls(changes, EXECUTED)
     assert not one.complete
+
+
+THIRD = 3_000
+TERMS: dict[str, object] = {
+    "right": Right.CALL, "sec_type": "OPT", "strike": 590.0, "expiry": ROLLED[0].expiry,
+}  # fmt: skip
+
+
+def test_where_two_might_be_the_new_leg_or_the_old_one_both_are_named_and_none_is_chosen() -> None:
+    new = change(THIRD, 0, -2, NOON, **TERMS)
+    found, (text,) = told([*ROLLED, new], [*EXECUTED, fill(THIRD, -2, NOON)])
+    assert found == []
+    assert text == (
+        "it is not clear which of SPY 580C 20Mar26 and SPY 590C 20Mar26 took the place of "
+        "SPY 575C 20Mar26 of DU1"
+    )
+    old = change(THIRD, -2, 0, NOON, **TERMS)
+    found, (text,) = told([*ROLLED, old], [*EXECUTED, fill(THIRD, 2, NOON)])
+    assert found == []
+    assert text == (
+        "it is not clear which of SPY 580C 20Mar26 took the place of SPY 575C 20Mar26 and "
+        "SPY 590C 20Mar26 of DU1"
+    )
+
+
+def test_what_was_traded_near_an_order_does_not_make_it_unclear() -> None:
+    old = change(THIRD, -2, 0, NOON, **TERMS)
+    executions = [*EXECUTED, fill(THIRD, 2, NOON, order_id="72")]
+    found, unclear = told([*ROLLED, old], executions)
+    assert [one.closed_conid for one in found] == [CALL]
+    assert unclear == []
+
+
+def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
+    later = NOON + timedelta(minutes=1)
+    changes = [
+        change(CALL, -2, -1, NOON), change(OTHER, 0, -1, NOON),
+        change(CALL, -1, 0, later), change(OTHER, -1, -2, later),
+    ]  # fmt: skip
+    executions = [
+        fill(CALL, 1, NOON), fill(OTHER, -1, NOON), fill(CALL, 1, later), fill(OTHER, -1, later),
+    ]  # fmt: skip
+    (one,), unclear = told(changes, executions)
+    assert (one.quantity, one.complete, one.opened.before, one.opened.after) == (-2, True, 0, -2)
+    assert unclear == []

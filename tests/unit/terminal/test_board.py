@@ -84,6 +84,14 @@ def test_why_a_holding_closed_is_a_change() -> None:
     assert changes_between(known, known) == []
 
 
+def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
+    status = replace(LIVE, active_legs=3, legs_closed="one expired on 2026-03-20")
+    assert (
+        "(2 of 3 active legs held, one expired on 2026-03-20, 2 positions)"
+        in dict(describe(status))["legs"]
+    )
+
+
 def screen(seen: Overview | None, width: int, height: int = 24) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
     changes = [StatusChange(at=NOW, text="fill: SPY 575P 15Dec28  -2 → -3")] * 6

@@ -11,9 +11,11 @@ from ib_gateway_simulator import load_book
 from position_sync_dagster.domain import causes
 from position_sync_dagster.domain.closures import Cause, Stage, current_closures
 from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.owner import close_watcher
+from position_sync_dagster.sync.roll_legs import RollFollower
 from tests.support.flex_files import element, statement, trade
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -37,14 +39,19 @@ def book():
 
 
 @pytest.fixture
-def watched(simulate, streaming, lake, eventually):
-    """Stream a book whose values and contract details are in the tables."""
+def watched(simulate, streaming, lake, eventually, tmp_path):
+    """Stream a book whose values and contract details are in the tables; follow rolls."""
+    file = tmp_path / "strategies.yaml"
+    file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
 
     @asynccontextmanager
     async def run(**more):
         async with (
             simulate(book(), **more) as sim,
-            streaming(sim, closes=CloseExplainer(lake)) as (streamer, _received),
+            streaming(sim, closes=CloseExplainer(lake), rolls=RollFollower(lake, file)) as (
+                streamer,
+                _received,
+            ),
         ):
             held = [row["conid"] for row in sim.positions() if row["quantity"]]
 
@@ -169,6 +176,7 @@ def statements(lake):
 def quick(monkeypatch):
     """Shares may come 2 s after their option, and the gateway is asked again after 3 s."""
     monkeypatch.setattr(causes, "NEAR", timedelta(seconds=2))
+    monkeypatch.setattr(roll_legs, "SETTLED", timedelta())
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
 
 
@@ -176,8 +184,12 @@ def quick(monkeypatch):
 async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     watched, lake, eventually
 ) -> None:
+    lake.registry.sync.add_active(
+        conid=CALL, symbol="AAPL", right="CALL", strike=240.0, expiry="20281215",
+        strategy_id="roller", account=A,
+    )  # fmt: skip
     async with watched() as (sim, _streamer):
-        for act, expected in CASES.values():
+        for name, (act, expected) in CASES.items():
             act(sim)
             for (account, conid), wanted in expected.items():
 
@@ -186,6 +198,8 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
                     return [cause for cause, _stage, _quantity in found] == wanted
 
                 await eventually(judged)
+            if name == "roll by a combo order":
+                await eventually(lambda: [leg.conid for leg in lake.registry.legs] == [NEXT_CALL])
         provisional = current_closures(lake.closures.records())
         assert {one.stage for one in provisional} == {P}
 

@@ -6,7 +6,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.registry.strategies_file import following_rolls, load_strategies
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GOOD = """\
@@ -147,3 +147,15 @@ def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path):
 def test_a_file_nested_without_end_is_refused(tmp_path):
     with pytest.raises(StrategiesFileError, match="nested"):
         read(tmp_path, "strategies: " + "[" * 2000)
+
+
+def test_a_strategy_says_whether_it_follows_rolls(tmp_path):
+    file = tmp_path / "strategies.yaml"
+    file.write_text(GOOD)
+    assert following_rolls(file) == frozenset()
+    file.write_text(GOOD.replace("priority: 2", "follow_rolls: true"))
+    assert following_rolls(file) == {"42"}
+    assert len(load_strategies(file)) == 3
+    file.write_text(GOOD.replace("priority: 2", "follow_rolls: perhaps"))
+    with pytest.raises(StrategiesFileError, match="follow_rolls"):
+        load_strategies(file)

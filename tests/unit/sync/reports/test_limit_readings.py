@@ -58,6 +58,7 @@ def evidence(
     legs: Sequence[ActiveContract],
     rows: Sequence[PositionUpdate],
     ages: Mapping[int, float | None] | None = None,
+    ends: Mapping[int, str] | None = None,
     **values: object,
 ) -> Evidence:
     """Return the evidence of rows; `ages` are seconds since each conid was confirmed."""
@@ -71,7 +72,7 @@ def evidence(
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
     plain = Evidence(
         now=NOW,
-        split=split(legs, priced),
+        split=split(legs, priced, end_of=lambda one: (ends or {}).get(one.conid)),
         since={LOGIN: NOW - timedelta(minutes=6)},
         logins=(LOGIN,),
     )
@@ -209,6 +210,8 @@ def test_closed_legs_have_no_sums_and_are_missing() -> None:
     assert outcome("days_to_expiry", closed, bound=Bound.MIN, value=7.0)[:2] == (HOLDS, None)
     assert outcome("value_age_s", closed)[:2] == (HOLDS, None)
     assert outcome("missing_legs", closed)[:2] == (BROKEN, 2)
+    known = evidence(LEGS, [row(1, 0.0), row(2, 0.0)], ends={1: "expired on 2026-03-20"})
+    assert outcome("missing_legs", known)[:2] == (BROKEN, 1)
     of_account = {"strategy_id": None, "account": "DUSIM1"}
     assert outcome("missing_legs", evidence(LEGS, [ROWS[0]]), **of_account)[:2] == (BROKEN, 1)
 

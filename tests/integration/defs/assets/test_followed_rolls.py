@@ -1,0 +1,140 @@
+"""Strategies that follow rolls: once, in one commit, and what is not clear is left to a person."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.defs.assets.active_strategies import active_strategies
+from position_sync_dagster.defs.checks.broker import rolls_are_followed
+from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.roll_legs import RollFollower
+from tests.support.holdings import make_holding
+from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
+
+FILE = """\
+strategies:
+  - strategy_id: ic
+    follow_rolls: true
+    legs:
+      - {conid: 1, symbol: SPY, right: CALL, strike: 575, expiry: 20260320, account: DU1}
+"""
+AND_OTHER = """\
+  - strategy_id: other
+    legs:
+      - {conid: 1, symbol: SPY, right: CALL, strike: 575, expiry: 20260320, account: DU1, quantity: -1}
+"""  # noqa: E501
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    path = tmp_path / "strategies.yaml"
+    path.write_text(FILE)
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
+    return path
+
+
+@pytest.fixture
+def follower(lake, file):
+    """Follow the rolls a minute later."""
+    return RollFollower(lake, file, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
+
+
+def roll(lake, *, after: float = 0, held: tuple[int, ...] = (OTHER,)) -> None:
+    """Roll two short calls, or a part of them, to others; they are what is held then."""
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    explainer = CloseExplainer(lake)
+    explainer.record([change(CALL, -2, after, at), change(OTHER, 0, -2 - after, at)])
+    explainer.explain([fill(CALL, 2 + after, at), fill(OTHER, -2 - after, at)])
+    lake.broker_positions.replace(
+        "g", [make_holding(conid, at, account=ACCOUNT, position=-2.0) for conid in held]
+    )
+
+
+def legs(lake):
+    return {(leg.strategy_id, leg.conid) for leg in lake.registry.sync.get_all_active()}
+
+
+def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(
+    materialize, lake, file, follower, caplog
+) -> None:
+    assert materialize(active_strategies).success
+    roll(lake)
+    early = RollFollower(lake, file)
+    assert early.follow().due == ()
+    before = lake.registry.table.version()
+    (done,) = follower.follow().due
+    assert (done.before.conid, done.after.conid, done.after.rolled_from) == (CALL, OTHER, "1")
+    assert lake.registry.table.version() == before + 1
+    assert "the strategy follows a roll: ic: -2 SPY 575C 20Mar26 → SPY 580C" in caplog.text
+    assert follower.follow().due == ()
+
+    result = materialize(active_strategies)
+    assert legs(lake) == {("ic", OTHER)}
+    assert lake.registry.table.version() == before + 1
+    (event,) = result.asset_materializations_for_node("active_strategies")
+    assert "ic: SPY 580C 20Mar26 (3) in the place of 1 since" in event.metadata["rolled"].value
+    file.write_text(FILE.replace("{conid: 1", "{quantity: -1, conid: 1"))
+    assert materialize(active_strategies).success
+    assert [leg.quantity for leg in lake.registry.sync.get_all_active()] == [-1.0]
+    file.write_text(FILE.replace("follow_rolls: true", "follow_rolls: false"))
+    assert materialize(active_strategies).success
+    assert legs(lake) == {("ic", CALL)}
+
+
+REFUSED = {
+    "two strategies": ({}, "but the strategy other has it too"),
+    "a part": ({"after": -1}, "but only a part of it at a time"),
+    "still held": ({"held": (CALL, OTHER)}, "but it is still held in DU1"),
+    "closed again": ({"held": ()}, "but the new contract is not held any more"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
+    materialize, lake, file, follower, caplog, monkeypatch, name
+) -> None:
+    values, why = REFUSED[name]
+    if name == "two strategies":
+        file.write_text(FILE + AND_OTHER)
+    assert materialize(active_strategies).success
+    before = legs(lake)
+    roll(lake, **values)
+    follower.follow()
+    assert follower.follow().refused == (
+        f"ic: SPY 575C 20Mar26 was rolled to SPY 580C 20Mar26, {why}",
+    )
+    assert legs(lake) == before
+    assert caplog.text.count("a roll is not followed: ic: SPY 575C") == 1
+    monkeypatch.setattr("position_sync_dagster.sync.roll_legs.SETTLED", timedelta(seconds=-9))
+    result = materialize(active_strategies, rolls_are_followed)
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert why in str(check.metadata)
+    file.write_text(FILE.replace("1, symbol", "3, symbol").replace("575", "580"))
+    result = materialize(active_strategies, rolls_are_followed)
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed
+
+
+def test_two_positions_that_might_be_the_new_one_are_named(
+    materialize, lake, file, follower
+) -> None:
+    assert materialize(active_strategies).success
+    roll(lake)
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    third = replace(change(OTHER, 0, -2, at), conid=9, strike=590.0, change_id="9")
+    CloseExplainer(lake).record([third])
+    CloseExplainer(lake).explain([fill(9, -2, at)])
+    (text,) = follower.follow().refused
+    assert "it is not clear which of" in text
+    assert legs(lake) == {("ic", CALL)}
+
+
+def test_a_file_with_a_mistake_moves_no_leg(materialize, lake, file, follower) -> None:
+    assert materialize(active_strategies).success
+    roll(lake)
+    file.write_text(FILE + "follow_rolls: [")
+    (text,) = follower.follow().refused
+    assert "no roll is followed" in text
+    assert legs(lake) == {("ic", CALL)}

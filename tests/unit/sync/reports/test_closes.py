@@ -1,0 +1,134 @@
+"""What closed of the legs of strategies: how it is said, and its realised profit."""
+
+import io
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from rich.console import Console
+
+from position_sync_dagster.defs.assets.strategy_exposure import money_metadata
+from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.sync.reports.closes import TOTAL, UNATTRIBUTED, Closes
+from position_sync_dagster.sync.reports.exposure import exposures, split
+from position_sync_dagster.sync.reports.money import BookMoney, money_of
+from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
+from tests.support.legs import ADDED_AT, leg
+from tests.support.money_rows import NOW, row
+from tests.unit.domain.test_causes import CALL, CASES, OTHER
+
+ACCOUNT = "DU1"
+LATER = ADDED_AT + timedelta(days=30)
+(EXPIRED,) = CASES["expired worthless"].found()
+(SOLD,) = CASES["sold on its day"].found()
+
+
+def end(*causes: Closure) -> HoldingEnd:
+    return HoldingEnd(seen_at=LATER, causes=causes)
+
+
+def closes(*current: Closure, **ends: HoldingEnd) -> Closes:
+    legs = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "other"))
+    by_key = {(ACCOUNT, int(conid[1:])): one for conid, one in ends.items()}
+    return Closes(current=current, since=ADDED_AT + timedelta(days=1), ends=by_key, legs=legs)
+
+
+@pytest.mark.parametrize(
+    ("causes", "text"),
+    [
+        ([EXPIRED], "expired on 2026-03-20"),
+        ([replace(EXPIRED, cause=Cause.CASH_SETTLED)], "expired and settled in cash on 2026-03-20"),
+        ([SOLD], "traded on 2026-03-20"),
+        ([replace(SOLD, cause=Cause.ASSIGNED, closed_at=NOW)], "assigned on 2026-03-09"),
+        ([SOLD, replace(SOLD, cause=Cause.ASSIGNED)], "traded and assigned on 2026-03-20"),
+        ([SOLD, replace(SOLD, cause=Cause.UNEXPLAINED)], None),
+        ([], None),
+    ],
+)
+def test_what_happened_to_a_holding_is_said_only_if_all_of_it_is_known(causes, text) -> None:
+    assert end(*causes).text == text
+
+
+def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() -> None:
+    found = closes(_1=end(EXPIRED))
+    assert found.end_of(leg(CALL)) == "expired on 2026-03-20"
+    assert found.end_of(leg(CALL, account=ACCOUNT)) == "expired on 2026-03-20"
+    assert found.end_of(leg(CALL, account="DU2")) is None
+    assert found.end_of(leg(CALL, added_at=LATER + timedelta(seconds=1))) is None
+    assert found.end_of(leg(OTHER)) is None
+    in_two = replace(found, ends=found.ends | {("DU2", CALL): end()})
+    assert in_two.end_of(leg(CALL)) is None
+
+
+def book(found: Closes, strategy: str | None = None) -> BookMoney:
+    legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
+    rows = update_rows([row(n) for n in (5, 6, 7)] + [row(CALL, position=0.0)])
+    parts = split(legs, rows, end_of=found.end_of)
+    (of_table, *_rest) = exposures(parts, NOW)
+    assert (of_table.legs, of_table.legs_held) == (4, 3)
+    assert (of_table.legs_closed, of_table.closed) == (1, "one expired on 2026-03-20")
+    return money_of(parts, NOW, streamed=None, strategy=strategy, closes=found)
+
+
+def shown(table: object) -> list[str]:
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(table)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> None:
+    found = book(closes(EXPIRED, _1=end(EXPIRED)))
+    (condor,) = found.strategies
+    assert condor.legs_text == "3 of 4 legs, one expired on 2026-03-20"
+    said = "condor: 3 of 4 legs, one expired on 2026-03-20"
+    assert said in [one.plain for one in money_notes(found, 140)]
+    assert said in money_metadata(found)["notes"].value
+    missing = replace(condor, legs=6, closed=condor.closed)
+    assert missing.legs_text.endswith(", 2 missing")
+
+
+def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_is() -> None:
+    elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
+    shared = replace(SOLD, conid=OTHER, closed_at=LATER, realized_pnl=50.0)
+    found = closes(EXPIRED, replace(SOLD, realized_pnl=12.0), elsewhere, shared, _1=end(EXPIRED))
+    of_condor = found.realized("condor", None, "USD")
+    assert of_condor is not None
+    assert (of_condor.profit, of_condor.closes, of_condor.unknown) == (None, 3, 1)
+    assert of_condor.since == ADDED_AT + timedelta(days=1)
+    alone = replace(found, current=found.current[:3])
+    of_condor = alone.realized("condor", None, "USD")
+    assert of_condor is not None
+    assert (of_condor.profit, of_condor.closes) == (-112.0 + 12.0, 2)
+    rest = alone.realized(UNATTRIBUTED, ACCOUNT, "USD")
+    assert rest is not None
+    assert rest.profit == 7.0
+    total = found.realized(TOTAL, None, "USD")
+    assert total is not None
+    assert (total.profit, total.closes) == (-112.0 + 12.0 + 7.0 + 50.0, 4)
+    assert found.groups == [
+        (UNATTRIBUTED, None, "USD"), ("condor", None, "USD"), ("other", None, "USD"),
+    ]  # fmt: skip
+    assert replace(found, since=None).realized("condor", None, "USD") is None
+    assert [one.conid for one in found.chosen("other", "spy")] == [OTHER]
+
+
+def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> None:
+    found = book(closes(EXPIRED, _1=end(EXPIRED)))
+    heading, condor, *_rest = shown(strategy_table(found.strategies, found.totals, 160))
+    assert "realised" in heading.split()
+    assert "-112" in condor.split()
+    assert "total USD: 1 close since 2026-01-03" in [n.plain for n in money_notes(found, 140)]
+    cells = money_metadata(found)["realised USD"].value.records[0].data
+    assert {name: cell.strip() for name, cell in cells.items()} == {
+        "strategy": "condor", "realised USD": "-112", "closes": "1", "profit unknown": "0",
+        "since": "2026-01-03",
+    }  # fmt: skip
+    (of_one,) = book(closes(EXPIRED, _1=end(EXPIRED)), "condor").totals
+    assert (of_one.realized_pnl, of_one.closes) == (-112.0, 1)
+
+
+def test_each_close_is_a_line_with_cause_stage_and_profit() -> None:
+    _heading, line = shown(closes_table([EXPIRED], lambda _: ["condor"], 160))
+    for wanted in ("SPY 575C 20Mar26", "EXPIRED_WORTHLESS", "PROVISIONAL", "-112", "condor"):
+        assert wanted in line
