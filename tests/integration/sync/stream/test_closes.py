@@ -10,6 +10,7 @@ import pytest
 from ib_gateway_simulator import load_book
 from position_sync_dagster.domain import causes
 from position_sync_dagster.domain.closures import Cause, Stage, current_closures
+from position_sync_dagster.gateway import day_executions
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
@@ -70,51 +71,51 @@ def causes_of(lake, account, conid):
 CASES = {
     "partial fills": (
         lambda sim: [sim.fill(A, CALL, -1), sim.fill(A, CALL, -1)],
-        {(A, CALL): [Cause.TRADED]},
+        {(A, CALL): (Cause.TRADED, 2.0)},
     ),
     "roll by a combo order": (
         lambda sim: sim.roll(A, CALL, NEXT_CALL),
-        {(A, CALL): [Cause.TRADED, Cause.TRADED]},
+        {(A, CALL): (Cause.TRADED, 5.0)},
     ),
     "closed by another client": (
         lambda sim: sim.close_position(A, CENTS),
-        {(A, CENTS): [Cause.TRADED]},
+        {(A, CENTS): (Cause.TRADED, 2.0)},
     ),
     "assignment, shares arrive": (
         lambda sim: sim.assign(A, PUT),
-        {(A, PUT): [Cause.ASSIGNED]},
+        {(A, PUT): (Cause.ASSIGNED, -3.0)},
     ),
     "assignment of the opposite account": (
         lambda sim: sim.assign(B, CALL),
-        {(B, CALL): [Cause.ASSIGNED]},
+        {(B, CALL): (Cause.ASSIGNED, -1.0)},
     ),
     "exercise": (
         lambda sim: sim.exercise(A, NEXT_CALL),
-        {(A, NEXT_CALL): [Cause.EXERCISED]},
+        {(A, NEXT_CALL): (Cause.EXERCISED, 3.0)},
     ),
     "worthless expiry": (
         lambda sim: sim.expire(A, WORTHLESS),
-        {(A, WORTHLESS): [Cause.EXPIRED_WORTHLESS]},
+        {(A, WORTHLESS): (Cause.EXPIRED_WORTHLESS, -2.0)},
     ),
     "cash-settled expiry (PM)": (
         lambda sim: sim.expire(B, INDEX_PUT, 500.0),
-        {(B, INDEX_PUT): [Cause.CASH_SETTLED]},
+        {(B, INDEX_PUT): (Cause.CASH_SETTLED, 1.0)},
     ),
     "split with a new conid": (
         lambda sim: sim.split(B, FUTURE_PUT, NEW_CALL, -40),
-        {(B, FUTURE_PUT): [Cause.UNEXPLAINED]},
+        {(B, FUTURE_PUT): (Cause.UNEXPLAINED, -4.0)},
     ),
     "transfer out": (
         lambda sim: sim.transfer(B, FUTURE, -1),
-        {(B, FUTURE): [Cause.UNEXPLAINED]},
+        {(B, FUTURE): (Cause.UNEXPLAINED, 1.0)},
     ),
 }
-"""What happens, and the provisional causes afterwards."""
+"""What happens, the provisional cause afterwards, and how much closed by now."""
 
 
 def statements(lake):
     """Return the statements of the day, as the broker makes them of these cases."""
-    day = f"{datetime.now(UTC):%Y%m%d}"
+    day = f"{datetime.now(NEW_YORK):%Y%m%d}"
     stated = {"reportDate": day, "dateTime": "", "tradeDate": day, "transactionType": "ExchTrade"}
     executed = [
         trade(
@@ -167,9 +168,13 @@ def statements(lake):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Shares may come 2 s after their option, and the gateway is asked again after 3 s."""
+    """Shares may come 2 s after their option, and the gateway is asked again after 3 s.
+
+    Its day begins twelve hours ago, at whatever hour the test runs.
+    """
     monkeypatch.setattr(causes, "NEAR", timedelta(seconds=2))
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
+    monkeypatch.setattr(day_executions, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 
 
 @pytest.mark.usefixtures("quick")
@@ -183,7 +188,9 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
 
                 def judged(account=account, conid=conid, wanted=wanted):
                     found = causes_of(lake, account, conid)
-                    return [cause for cause, _stage, _quantity in found] == wanted
+                    return sum(quantity for _cause, _stage, quantity in found) == wanted[1] and {
+                        cause for cause, _stage, _quantity in found
+                    } == {wanted[0]}
 
                 await eventually(judged)
         provisional = current_closures(lake.closures.records())
