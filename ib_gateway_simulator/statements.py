@@ -1,4 +1,4 @@
-"""The past sessions of a book, as the broker's statements: one XML file a day.
+"""The broker's statements: of the past sessions of a book, and of the day of a running gateway.
 
 The names of elements and attributes are those of IB's activity Flex queries.
 """
@@ -9,19 +9,111 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from xml.etree import ElementTree as Xml
+from zoneinfo import ZoneInfo
 
+from ib_gateway_simulator.accounts.day_executions import (
+    BOOKED,
+    COMMISSION,
+    EXECUTED,
+    TRANSFER,
+    Deal,
+)
 from ib_gateway_simulator.books.book import Book
+from ib_gateway_simulator.gateway.gateway import Gateway
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.protocol.contract import Contract
 
 SESSIONS_PER_YEAR = 252
 TRADES_PER_DAY = 3
-COMMISSION = 0.65
-"""What one contract costs to trade."""
+
+
+NEW_YORK = ZoneInfo("America/New_York")
+"""The days and times of statements are New York's."""
+
+
+def statements_of_day(gateway: Gateway) -> dict[str, str]:
+    """Return the statement of the present day of each account: what was traded and booked in it."""
+    now = datetime.fromtimestamp(gateway.now(), NEW_YORK)
+    found: dict[str, str] = {}
+    for account in gateway.ledger.accounts.values():
+        root = _statement(account.name, now.date(), made=f"{now:%Y%m%d;%H%M%S}")
+        held = {one.contract.conid: one for one in gateway.ledger.holdings(account.name)}
+        quantities = {conid: one.quantity for conid, one in held.items()}
+        marks = {conid: gateway.market.value_price(conid) for conid in held}
+        cost = {conid: one.average_cost for conid, one in held.items()}
+        _add_positions(gateway.book, root[0][0], account.name, now.date(), quantities, cost, marks)
+        _add_deals(
+            root[0][0],
+            [
+                one
+                for one in gateway.accounts.executions.journal
+                if one.account == account.name
+                and datetime.fromtimestamp(one.at, NEW_YORK).date() == now.date()
+            ],
+        )
+        value = sum(
+            one.quantity * marks[conid] * one.contract.multiplier for conid, one in held.items()
+        )
+        cash = gateway.ledger.cash[account.name]
+        _add_cash(root[0][0], account.name, now.date(), account.currency, cash, cash + value)
+        found[account.name] = Xml.tostring(root, encoding="unicode")
+    return found
+
+
+def _add_deals(statement: Xml.Element, deals: Sequence[Deal]) -> None:
+    trades = Xml.SubElement(statement, "Trades")
+    actions = Xml.SubElement(statement, "CorporateActions")
+    transfers = Xml.SubElement(statement, "Transfers")
+    for deal in deals:
+        at = f"{datetime.fromtimestamp(deal.at, NEW_YORK):%Y%m%d;%H%M%S}"
+        common = {"accountId": deal.account, **_instrument(deal.contract)}
+        if deal.kind == TRANSFER:
+            direction = "IN" if deal.quantity > 0 else "OUT"
+            of_transfer = {"type": "ACATS", "direction": direction, "dateTime": at}
+            _add(
+                transfers,
+                "Transfer",
+                **common,
+                **of_transfer,
+                quantity=f"{abs(deal.quantity):g}",
+                transactionID=f"{deal.number}",
+            )
+        elif deal.kind not in (EXECUTED, BOOKED):
+            of_action = {"type": deal.kind, "actionID": f"{deal.order}", "dateTime": at}
+            _add(
+                actions,
+                "CorporateAction",
+                **common,
+                **of_action,
+                quantity=f"{deal.quantity:g}",
+                transactionID=f"{deal.number}",
+            )
+        else:
+            executed = deal.kind == EXECUTED
+            of_trade = {"ibExecID": deal.execution_id, "ibOrderID": f"{deal.order}"}
+            _add(
+                trades,
+                "Trade",
+                **common,
+                **(of_trade if executed else {}),
+                tradeID=f"{at[:8]}{deal.number:04}",
+                dateTime=at,
+                tradeDate=at[:8],
+                transactionType=deal.kind,
+                notes=deal.codes,
+                openCloseIndicator=deal.codes[-1],
+                buySell="BUY" if deal.quantity > 0 else "SELL",
+                quantity=f"{deal.quantity:g}",
+                tradePrice=f"{deal.price * deal.contract.price_magnifier:.4f}",
+                ibCommission=f"{-COMMISSION * abs(deal.quantity) if executed else 0.0:.2f}",
+                ibCommissionCurrency=deal.contract.currency,
+                fifoPnlRealized=f"{deal.realized:.2f}",
+                levelOfDetail="EXECUTION",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +216,7 @@ def _trades(conids: Sequence[int], day: date, seed: int) -> list[_Trade]:
     ]
 
 
-def _statement(account: str, day: date) -> Xml.Element:
+def _statement(account: str, day: date, made: str = "") -> Xml.Element:
     text = f"{day:%Y%m%d}"
     root = Xml.Element("FlexQueryResponse", queryName="simulated", type="AF")
     statements = Xml.SubElement(root, "FlexStatements", count="1")
@@ -135,7 +227,7 @@ def _statement(account: str, day: date) -> Xml.Element:
         fromDate=text,
         toDate=text,
         period="LastBusinessDay",
-        whenGenerated=f"{text};210000",
+        whenGenerated=made or f"{text};210000",
     )
     return root
 
