@@ -1,4 +1,4 @@
-"""The broker's statements: of the past sessions of a book, and of the day of a running gateway.
+"""The broker's statements: of the past sessions of a book, and of a running gateway.
 
 The names of elements and attributes are those of IB's activity Flex queries.
 """
@@ -35,31 +35,28 @@ NEW_YORK = ZoneInfo("America/New_York")
 """The days and times of statements are New York's."""
 
 
-def statements_of_day(gateway: Gateway) -> dict[str, str]:
-    """Return the statement of the present day of each account: what was traded and booked in it."""
+def statements_so_far(gateway: Gateway) -> dict[str, str]:
+    """Return a statement of each account: what was traded and booked since the gateway's start.
+
+    It covers whole days, up to the present one, and has the positions of this moment.
+    """
+    journal = gateway.accounts.executions.journal
     now = datetime.fromtimestamp(gateway.now(), NEW_YORK)
+    times = [now, *(datetime.fromtimestamp(deal.at, NEW_YORK) for deal in journal)]
     found: dict[str, str] = {}
     for account in gateway.ledger.accounts.values():
-        root = _statement(account.name, now.date(), made=f"{now:%Y%m%d;%H%M%S}")
-        held = {one.contract.conid: one for one in gateway.ledger.holdings(account.name)}
-        quantities = {conid: one.quantity for conid, one in held.items()}
-        marks = {conid: gateway.market.value_price(conid) for conid in held}
-        cost = {conid: one.average_cost for conid, one in held.items()}
-        _add_positions(gateway.book, root[0][0], account.name, now.date(), quantities, cost, marks)
-        _add_deals(
-            root[0][0],
-            [
-                one
-                for one in gateway.accounts.executions.journal
-                if one.account == account.name
-                and datetime.fromtimestamp(one.at, NEW_YORK).date() == now.date()
-            ],
-        )
+        root = _statement(account.name, now.date(), first=min(times).date(), made=now)
+        statement, held = root[0][0], gateway.ledger.holdings(account.name)
+        quantities = {one.contract.conid: one.quantity for one in held}
+        cost = {one.contract.conid: one.average_cost for one in held}
+        marks = {conid: gateway.market.value_price(conid) for conid in quantities}
+        _add_positions(gateway.book, statement, account.name, now.date(), quantities, cost, marks)
+        _add_deals(statement, [deal for deal in journal if deal.account == account.name])
         value = sum(
-            one.quantity * marks[conid] * one.contract.multiplier for conid, one in held.items()
+            one.quantity * marks[one.contract.conid] * one.contract.multiplier for one in held
         )
         cash = gateway.ledger.cash[account.name]
-        _add_cash(root[0][0], account.name, now.date(), account.currency, cash, cash + value)
+        _add_cash(statement, account.name, now.date(), account.currency, cash, cash + value)
         found[account.name] = Xml.tostring(root, encoding="unicode")
     return found
 
@@ -80,7 +77,7 @@ def _add_deals(statement: Xml.Element, deals: Sequence[Deal]) -> None:
                 **common,
                 **of_transfer,
                 quantity=f"{abs(deal.quantity):g}",
-                transactionID=f"{deal.number}",
+                transactionID=f"{deal.order}{deal.number:04}",
             )
         elif deal.kind not in (EXECUTED, BOOKED):
             of_action = {"type": deal.kind, "actionID": f"{deal.order}", "dateTime": at}
@@ -90,7 +87,7 @@ def _add_deals(statement: Xml.Element, deals: Sequence[Deal]) -> None:
                 **common,
                 **of_action,
                 quantity=f"{deal.quantity:g}",
-                transactionID=f"{deal.number}",
+                transactionID=f"{deal.order}{deal.number:04}",
             )
         else:
             executed = deal.kind == EXECUTED
@@ -100,7 +97,7 @@ def _add_deals(statement: Xml.Element, deals: Sequence[Deal]) -> None:
                 "Trade",
                 **common,
                 **(of_trade if executed else {}),
-                tradeID=f"{at[:8]}{deal.number:04}",
+                tradeID=f"{deal.order}{deal.number:04}",
                 dateTime=at,
                 tradeDate=at[:8],
                 transactionType=deal.kind,
@@ -216,7 +213,9 @@ def _trades(conids: Sequence[int], day: date, seed: int) -> list[_Trade]:
     ]
 
 
-def _statement(account: str, day: date, made: str = "") -> Xml.Element:
+def _statement(
+    account: str, day: date, *, first: date | None = None, made: datetime | None = None
+) -> Xml.Element:
     text = f"{day:%Y%m%d}"
     root = Xml.Element("FlexQueryResponse", queryName="simulated", type="AF")
     statements = Xml.SubElement(root, "FlexStatements", count="1")
@@ -224,10 +223,10 @@ def _statement(account: str, day: date, made: str = "") -> Xml.Element:
         statements,
         "FlexStatement",
         accountId=account,
-        fromDate=text,
+        fromDate=f"{first or day:%Y%m%d}",
         toDate=text,
         period="LastBusinessDay",
-        whenGenerated=made or f"{text};210000",
+        whenGenerated=f"{text};210000" if made is None else f"{made:%Y%m%d;%H%M%S}",
     )
     return root
 

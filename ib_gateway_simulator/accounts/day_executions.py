@@ -15,9 +15,6 @@ from ib_gateway_simulator.protocol.requests import Request
 COMMISSION = 0.65
 """What one contract costs to trade."""
 
-FIRST_ORDER = 1_871_000_001
-"""The permanent id of the first order of a gateway."""
-
 
 EXECUTED, BOOKED, TRANSFER = "ExchTrade", "BookTrade", "Transfer"
 """What statements call an execution, what is booked without one, and a transfer."""
@@ -61,14 +58,14 @@ class DayExecutions:
         self._now = now
         self._deals: list[Deal] = []
         self.journal: list[Deal] = []
-        self._orders = 0
+        self._orders = int(now())
         self.refused = False
         """Whether requests are refused, as by a gateway that cannot reach its servers."""
 
     def new_order(self) -> int:
-        """Return the permanent id of a new order."""
+        """Return the permanent id of a new order; a gateway that starts later uses others."""
         self._orders += 1
-        return FIRST_ORDER + self._orders
+        return self._orders
 
     def add(
         self,

@@ -40,7 +40,8 @@ class Facts:
         stated: The days of each account whose trades a statement has.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
-        prices: The last price of underlyings, by conid, each with its time.
+        prices: The last price of the underlying before the end of options, by the option's conid,
+            each with its time.
     """
 
     changes: Sequence[PositionChange]
@@ -500,7 +501,7 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
         return Moneyness.UNCLEAR
     at_the_open = settles_at_the_open(details)
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    price = facts.prices.get(details.under_conid or 0) if details is not None else None
+    price = facts.prices.get(change.conid)
     if price is not None and abs(price[1] - ended) <= NEAR:
         above = price[0] - change.strike
         if abs(above) >= clear:
@@ -551,7 +552,9 @@ class _Delivered:
                 continue
             group: list[_Parts] = []
             for one in sorted(found, key=lambda one: one.change.seen_at):
-                if group and one.change.seen_at - group[-1].change.seen_at > NEAR:
+                # What is seen after a gap may have happened right after its last confirmation.
+                since = one.change.since
+                if group and since is not None and since - group[-1].change.seen_at > NEAR:
                     yield under, group
                     group = []
                 group.append(one)
@@ -566,19 +569,17 @@ class _Delivered:
             or not all(covers(self._facts, one.change) and not one.spare for one in group)
             or len(options) > MOST_FREE
             or settles_in_cash(self._facts.contracts.get(options[0].change.conid))
+            # No exercise and no expiry turns a long position into a short one.
+            or any(_round(one.change.by + one.change.closed) for one in options)
         ):
             return
-        came = _round(sum(one.rest for one in shares))
-        units = [one.change.units or 0.0 for one in options]
+        came = [one.rest for one in shares]
         choices = [self._choices(one) for one in options]
         fitting = [
             chosen
             for chosen in product(*choices)
-            if _round(sum(one * yes for one, yes in zip(units, chosen, strict=True))) == came
-            and _may_be(
-                one.change
-                for one, yes in zip(options, chosen, strict=True)
-                if yes and self._is_over(one.change)
+            if self._fits(
+                [one.change for one, yes in zip(options, chosen, strict=True) if yes], came
             )
         ]
         guessed = any(len(one) > 1 for one in choices)
@@ -598,6 +599,17 @@ class _Delivered:
                         self._causes[other.change.change_id] = (cause, one.change.conid)
             else:
                 self._causes[one.change.change_id] = (Cause.EXPIRED_WORTHLESS, None)
+
+    def _fits(self, ended: Sequence[PositionChange], came: Sequence[float]) -> bool:
+        """Return whether the exercise of all these options, and of no other, explains what came."""
+        units = [one.units or 0.0 for one in ended]
+        if _round(sum(units)) != _round(sum(came)):
+            return False
+        if all(self._is_over(one) for one in ended):
+            return _may_be(ended)
+        # Before their end options also go by a transfer: then their shares are the only evidence.
+        one_by_one = sorted(map(_round, units)) == sorted(map(_round, came))
+        return bool(came) and (one_by_one or _may_be(ended))
 
     def _is_complete(self, options: Sequence[_Parts]) -> bool:
         """Return whether all shares that belong to these options must have come by now."""

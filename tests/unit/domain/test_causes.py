@@ -373,10 +373,10 @@ CASES = {
     "an index option out of the money": Case(
         [worthless(INDEX_CALL, 1)],
         [(Cause.EXPIRED_WORTHLESS, P, 1)],
-        prices={INDEX: (5700.0, END)},
+        prices={INDEX_CALL: (5700.0, END)},
     ),
     "an index option near its strike, however cheap": Case(
-        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], prices={INDEX: (5790.0, END)}
+        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], prices={INDEX_CALL: (5790.0, END)}
     ),
     "a cheap option, and its shares may still come": Case(
         [worthless(CALL, 1)],
@@ -387,7 +387,7 @@ CASES = {
         [worthless(CALL, 1)],
         [(Cause.EXPIRED_WORTHLESS, P, 1)],
         asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
-        prices={SHARES: (560.0, END)},
+        prices={CALL: (560.0, END)},
     ),
     "a cheap option near its strike was exercised": Case(
         [worthless(CALL, 1), change(SHARES, 0, 100)], [(Cause.EXERCISED, P, 1)]
