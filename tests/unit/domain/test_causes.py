@@ -336,6 +336,21 @@ CASES = {
         [deep(PUT, -1), deep(OTHER, 1), change(SHARES, 0, 200)],
         [(Cause.UNEXPLAINED, P, -1), (Cause.UNEXPLAINED, P, 1)],
     ),
+    "two options that are transferred, whose shares would offset each other": Case(
+        [deep(PUT, 1, at=NOON), deep(CALL, 1, at=NOON)],
+        [(Cause.UNEXPLAINED, P, 1), (Cause.UNEXPLAINED, P, 1)],
+    ),
+    "no assignment turns a short position into a long one": Case(
+        [change(CALL, -1, 1, NOON), change(SHARES, 100, 0, NOON)],
+        [(Cause.UNEXPLAINED, P, -1), (Cause.UNEXPLAINED, P, 100)],
+    ),
+    "shares that are seen after a gap may have come at its beginning": Case(
+        [
+            worthless(CALL, 1),
+            change(SHARES, 0, 100, NIGHT + timedelta(hours=6), since=NIGHT),
+        ],
+        [(Cause.EXERCISED, P, 1)],
+    ),
     "shares that come minutes after the second of two options are not overlooked": Case(
         [
             worthless(CALL, 1),
