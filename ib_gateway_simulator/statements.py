@@ -1,4 +1,4 @@
-"""The past sessions of a book, as the broker's statements: one XML file a day.
+"""The broker's statements: of the past sessions of a book, and of a running gateway.
 
 The names of elements and attributes are those of IB's activity Flex queries.
 """
@@ -9,19 +9,108 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from xml.etree import ElementTree as Xml
+from zoneinfo import ZoneInfo
 
+from ib_gateway_simulator.accounts.day_executions import (
+    BOOKED,
+    COMMISSION,
+    EXECUTED,
+    TRANSFER,
+    Deal,
+)
 from ib_gateway_simulator.books.book import Book
+from ib_gateway_simulator.gateway.gateway import Gateway
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.protocol.contract import Contract
 
 SESSIONS_PER_YEAR = 252
 TRADES_PER_DAY = 3
-COMMISSION = 0.65
-"""What one contract costs to trade."""
+
+
+NEW_YORK = ZoneInfo("America/New_York")
+"""The days and times of statements are New York's."""
+
+
+def statements_so_far(gateway: Gateway) -> dict[str, str]:
+    """Return a statement of each account: what was traded and booked since the gateway's start.
+
+    It covers whole days, up to the present one, and has the positions of this moment.
+    """
+    journal = gateway.accounts.executions.journal
+    now = datetime.fromtimestamp(gateway.now(), NEW_YORK)
+    times = [now, *(datetime.fromtimestamp(deal.at, NEW_YORK) for deal in journal)]
+    found: dict[str, str] = {}
+    for account in gateway.ledger.accounts.values():
+        root = _statement(account.name, now.date(), first=min(times).date(), made=now)
+        statement, held = root[0][0], gateway.ledger.holdings(account.name)
+        quantities = {one.contract.conid: one.quantity for one in held}
+        cost = {one.contract.conid: one.average_cost for one in held}
+        marks = {conid: gateway.market.value_price(conid) for conid in quantities}
+        _add_positions(gateway.book, statement, account.name, now.date(), quantities, cost, marks)
+        _add_deals(statement, [deal for deal in journal if deal.account == account.name])
+        value = sum(
+            one.quantity * marks[one.contract.conid] * one.contract.multiplier for one in held
+        )
+        cash = gateway.ledger.cash[account.name]
+        _add_cash(statement, account.name, now.date(), account.currency, cash, cash + value)
+        found[account.name] = Xml.tostring(root, encoding="unicode")
+    return found
+
+
+def _add_deals(statement: Xml.Element, deals: Sequence[Deal]) -> None:
+    trades = Xml.SubElement(statement, "Trades")
+    actions = Xml.SubElement(statement, "CorporateActions")
+    transfers = Xml.SubElement(statement, "Transfers")
+    for deal in deals:
+        at = f"{datetime.fromtimestamp(deal.at, NEW_YORK):%Y%m%d;%H%M%S}"
+        common = {"accountId": deal.account, **_instrument(deal.contract)}
+        if deal.kind == TRANSFER:
+            direction = "IN" if deal.quantity > 0 else "OUT"
+            of_transfer = {"type": "ACATS", "direction": direction, "dateTime": at}
+            _add(
+                transfers,
+                "Transfer",
+                **common,
+                **of_transfer,
+                quantity=f"{abs(deal.quantity):g}",
+                transactionID=f"{deal.order}{deal.number:04}",
+            )
+        elif deal.kind not in (EXECUTED, BOOKED):
+            of_action = {"type": deal.kind, "actionID": f"{deal.order}", "dateTime": at}
+            _add(
+                actions,
+                "CorporateAction",
+                **common,
+                **of_action,
+                quantity=f"{deal.quantity:g}",
+                transactionID=f"{deal.order}{deal.number:04}",
+            )
+        else:
+            executed = deal.kind == EXECUTED
+            of_trade = {"ibExecID": deal.execution_id, "ibOrderID": f"{deal.order}"}
+            _add(
+                trades,
+                "Trade",
+                **common,
+                **(of_trade if executed else {}),
+                tradeID=f"{deal.order}{deal.number:04}",
+                dateTime=at,
+                tradeDate=at[:8],
+                transactionType=deal.kind,
+                notes=deal.codes,
+                openCloseIndicator=deal.codes[-1],
+                buySell="BUY" if deal.quantity > 0 else "SELL",
+                quantity=f"{deal.quantity:g}",
+                tradePrice=f"{deal.price * deal.contract.price_magnifier:.4f}",
+                ibCommission=f"{-COMMISSION * abs(deal.quantity) if executed else 0.0:.2f}",
+                ibCommissionCurrency=deal.contract.currency,
+                fifoPnlRealized=f"{deal.realized:.2f}",
+                levelOfDetail="EXECUTION",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +213,9 @@ def _trades(conids: Sequence[int], day: date, seed: int) -> list[_Trade]:
     ]
 
 
-def _statement(account: str, day: date) -> Xml.Element:
+def _statement(
+    account: str, day: date, *, first: date | None = None, made: datetime | None = None
+) -> Xml.Element:
     text = f"{day:%Y%m%d}"
     root = Xml.Element("FlexQueryResponse", queryName="simulated", type="AF")
     statements = Xml.SubElement(root, "FlexStatements", count="1")
@@ -132,10 +223,10 @@ def _statement(account: str, day: date) -> Xml.Element:
         statements,
         "FlexStatement",
         accountId=account,
-        fromDate=text,
+        fromDate=f"{first or day:%Y%m%d}",
         toDate=text,
         period="LastBusinessDay",
-        whenGenerated=f"{text};210000",
+        whenGenerated=f"{text};210000" if made is None else f"{made:%Y%m%d;%H%M%S}",
     )
     return root
 

@@ -1,4 +1,4 @@
-"""The executions of the day: what was traded, and the answers to reqExecutions."""
+"""The executions of the day: what was traded and booked, and the answers to reqExecutions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from ib_gateway_simulator.protocol.requests import Request
 COMMISSION = 0.65
 """What one contract costs to trade."""
 
-FIRST_ORDER = 1_871_000_001
-"""The permanent id of the first order of a gateway."""
+
+EXECUTED, BOOKED, TRANSFER = "ExchTrade", "BookTrade", "Transfer"
+"""What statements call an execution, what is booked without one, and a transfer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deal:
-    """One execution; `quantity` is signed, and the legs of a combo order have one `order`."""
+    """One execution or booking; `quantity` is signed, and what belongs together has one `order`.
+
+    `kind` is EXECUTED, BOOKED, TRANSFER, or else the type of a corporate action; `codes` are those
+    of a statement.
+    """
 
     account: str
     contract: Contract
@@ -31,6 +36,8 @@ class Deal:
     order: int
     number: int
     at: float
+    kind: str = EXECUTED
+    codes: str = ""
 
     @property
     def execution_id(self) -> str:
@@ -41,6 +48,8 @@ class Deal:
 class DayExecutions:
     """Keeps the executions since the nightly reset; an assignment or an expiry is none of them.
 
+    `journal` has them all since the start, and what was booked without an execution.
+
     Args:
         now: The wall clock, in seconds since 1970.
     """
@@ -48,30 +57,43 @@ class DayExecutions:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._deals: list[Deal] = []
-        self._orders = 0
+        self.journal: list[Deal] = []
+        self._orders = int(now())
         self.refused = False
         """Whether requests are refused, as by a gateway that cannot reach its servers."""
 
     def new_order(self) -> int:
-        """Return the permanent id of a new order."""
+        """Return the permanent id of a new order; a gateway that starts later uses others."""
         self._orders += 1
-        return FIRST_ORDER + self._orders
+        return self._orders
 
-    def add(self, before: Holding | None, after: Holding, price: float, order: int) -> Deal:
-        """Record the trade that led from one row to the next."""
-        realized = (after.realized or 0.0) - ((before.realized or 0.0) if before else 0.0)
+    def add(
+        self,
+        before: Holding | None,
+        after: Holding,
+        order: int,
+        kind: str = EXECUTED,
+        code: str = "",
+    ) -> None:
+        """Record what led from one row to the next."""
+        quantity = after.quantity - (before.quantity if before else 0.0)
+        paid = (before.cash_today if before else 0.0) - after.cash_today
+        opened = abs(after.quantity) > abs(after.quantity - quantity)
         deal = Deal(
             account=after.account,
             contract=after.contract,
-            quantity=after.quantity - (before.quantity if before else 0.0),
-            price=price,
-            realized=realized,
+            quantity=quantity,
+            price=round(paid / (quantity * after.contract.multiplier), 6) + 0.0,
+            realized=(after.realized or 0.0) - ((before.realized or 0.0) if before else 0.0),
             order=order,
-            number=len(self._deals) + 1,
+            number=len(self.journal) + 1,
             at=self._now(),
+            kind=kind,
+            codes=";".join(filter(None, (code, "O" if opened else "C"))),
         )
-        self._deals.append(deal)
-        return deal
+        self.journal.append(deal)
+        if kind == EXECUTED:
+            self._deals.append(deal)
 
     def reset_day(self) -> None:
         """Forget the executions, as the nightly reset does."""

@@ -124,9 +124,7 @@ class Ledger:
         Raises:
             ActionError: The account or the conid is unknown, or the quantity is 0.
         """
-        self._check_known(account, conid)
-        if quantity == 0:
-            raise ActionError("quantity", "a fill of 0 contracts changes nothing")
+        self.check_change(account, conid, quantity)
         contract = self._contracts[conid]
         paid = (self._price_of(conid) if price is None else price) * contract.multiplier
         old = self._holdings.get((account, conid)) or Holding(
@@ -215,8 +213,11 @@ class Ledger:
 
         Args:
             cost: The average cost of what is added; what leaves takes its own cost with it.
+
+        Raises:
+            ActionError: The account or the conid is unknown, or the quantity is 0.
         """
-        self._check_known(account, conid)
+        self.check_change(account, conid, quantity)
         old = self._holdings.get((account, conid)) or Holding(
             account=account, contract=self._contracts[conid], quantity=0.0, average_cost=0.0
         )
@@ -233,6 +234,16 @@ class Ledger:
             for key, holding in self._holdings.items()
             if holding.quantity
         }
+
+    def check_change(self, account: str, conid: int, quantity: float) -> None:
+        """Check the arguments of a change.
+
+        Raises:
+            ActionError: The account or the conid is unknown, or the quantity is 0.
+        """
+        self._check_known(account, conid)
+        if quantity == 0:
+            raise ActionError("quantity", "a fill of 0 contracts changes nothing")
 
     def _check_known(self, account: str, conid: int) -> None:
         if account not in self.accounts:

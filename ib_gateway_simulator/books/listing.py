@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from ib_gateway_simulator.books.schema import ListedPart
 from ib_gateway_simulator.market.underlying import Underlying
@@ -10,6 +11,27 @@ from ib_gateway_simulator.protocol.contract import DEFAULT_FARM, Contract, SecTy
 
 FARMS = {SecType.FUT: "usfuture", SecType.FOP: "usfuture"}
 """The data farms of the security types that have another one than DEFAULT_FARM."""
+
+
+def option_name(trading_class: str, expiry: str, right: str, strike: float) -> str:
+    """Return the local symbol of an option."""
+    return f"{trading_class:<6}{expiry[2:]}{right}{round(strike * 1000):08d}"
+
+
+def listed_like(
+    option: Contract, conid: int, *, strike: float, right: str, end: datetime
+) -> Contract:
+    """Return another option on the same underlying, which trades last at `end`."""
+    expiry = f"{end:%Y%m%d}"
+    return replace(
+        option,
+        conid=conid,
+        strike=strike,
+        right=right,
+        expiry=expiry,
+        last_trade=f"{end:%H:%M:%S}",
+        local_symbol=option_name(option.trading_class, expiry, right, strike),
+    )
 
 
 def derived_contract(
@@ -32,7 +54,7 @@ def derived_contract(
     if not local_symbol:
         local_symbol = underlying.symbol
         if sec_type is SecType.OPT:
-            local_symbol = f"{trading_class:<6}{expiry[2:]}{right}{round(strike * 1000):08d}"
+            local_symbol = option_name(trading_class, expiry, right, strike)
         elif sec_type is SecType.FUT:
             local_symbol = future_name(underlying.symbol, expiry)
         elif sec_type is SecType.FOP:

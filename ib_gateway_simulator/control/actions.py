@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -38,6 +38,7 @@ class Fill(Arguments):
     conid: int
     quantity: float
     price: Annotated[float, Field(ge=0)] | None = None
+    parts: Annotated[int, Field(ge=1)] = 1
 
 
 class HeldPosition(Arguments):
@@ -60,6 +61,15 @@ class Transfer(HeldPosition):
 
 class Split(Roll):
     quantity: float
+    kind: str = "FS"
+
+
+class ListOption(Arguments):
+    conid: Annotated[int, Field(gt=0)]
+    like: int
+    strike: Annotated[float, Field(gt=0)]
+    right: Literal["C", "P"]
+    ends_in_s: float
 
 
 class Refused(Arguments):
@@ -256,6 +266,7 @@ ACTIONS: dict[str, Action] = {
     "roll": Action(arguments=Roll, method="roll"),
     "transfer": Action(arguments=Transfer, method="transfer"),
     "split": Action(arguments=Split, method="split"),
+    "list_option": Action(arguments=ListOption, method="list_option"),
     "refuse_executions": Action(arguments=Refused, method="refuse_executions"),
     "disconnect": Action(arguments=Disconnect, method="disconnect"),
     "error": Action(arguments=SendError, method="send_error"),

@@ -28,7 +28,7 @@ LOCALHOST = "127.0.0.1"
 """The control port is never open to other machines, even if the gateway is."""
 
 
-READS = ("/stats", "/positions", "/ticks?conid=&recent=", "/greeks?conid=")
+READS = ("/stats", "/positions", "/ticks?conid=&recent=", "/greeks?conid=", "/statements")
 
 
 class _Server(uvicorn.Server):
@@ -97,6 +97,7 @@ class ControlPort:
             "/positions": self._positions,
             "/ticks": self._ticks,
             "/greeks": self._greeks,
+            "/statements": self._statements,
         }
         routes = [Route(path, read, methods=["GET"]) for path, read in reads.items()]
         routes += [Route(f"/{name}", self._act, methods=["POST"]) for name in ACTIONS]
@@ -116,6 +117,9 @@ class ControlPort:
 
     async def _positions(self, request: Request) -> JSONResponse:
         return JSONResponse(self._simulator.positions())
+
+    async def _statements(self, request: Request) -> JSONResponse:
+        return JSONResponse(self._simulator.statements())
 
     async def _greeks(self, request: Request) -> JSONResponse:
         conid = _conid(request)

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo
 
+from ib_gateway_simulator.accounts.day_executions import BOOKED, EXECUTED, TRANSFER
 from ib_gateway_simulator.accounts.ledger import Holding
+from ib_gateway_simulator.books.listing import listed_like
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.control.account_faults import AccountFaults
 from ib_gateway_simulator.control.market_data_faults import MarketDataFaults
@@ -44,73 +49,128 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
     # -- trades and market time ---------------------------------------------------------------
 
     def fill(
-        self, account: str, conid: int, quantity: float, price: float | None = None
+        self, account: str, conid: int, quantity: float, price: float | None = None, parts: int = 1
     ) -> dict[str, Any]:
-        """Trade a signed quantity in an account: opens, changes or closes its position."""
-        order = self._gateway.accounts.executions.new_order()
-        return self._trade(account, conid, quantity, price=price, order=order)
+        """Trade a signed quantity by one order: opens, changes or closes a position.
+
+        Args:
+            account: The account that trades.
+            conid: The contract.
+            quantity: Above 0 buys, below 0 sells.
+            price: Per unit in the major currency; without it the current price.
+            parts: In how many equal executions the order is filled.
+        """
+        ledger, order = self._gateway.ledger, self._gateway.accounts.executions.new_order()
+        rows = [
+            self._booked(
+                lambda: [ledger.fill(account, conid, quantity / parts, price)], EXECUTED, order
+            )
+            for _part in range(parts)
+        ]
+        return rows[-1][0]
 
     def close_position(self, account: str, conid: int) -> dict[str, Any]:
         """Trade a position down to 0; its row stays, with 0, until the nightly reset."""
-        held = self._gateway.ledger.holding(account, conid)
-        if held is None or not held.quantity:
-            raise ActionError("conid", f"{account} does not hold conid {conid}")
-        return self.fill(account, conid, -held.quantity)
+        return self.fill(account, conid, -self._quantity(account, conid))
 
     def roll(self, account: str, conid: int, to: int) -> list[dict[str, Any]]:
         """Close a position and open as much of another contract, by one combo order."""
-        held = self._gateway.ledger.holding(account, conid)
-        if held is None or not held.quantity:
-            raise ActionError("conid", f"{account} does not hold conid {conid}")
-        order, quantity = self._gateway.accounts.executions.new_order(), held.quantity
-        return [
-            self._trade(account, conid, -quantity, price=None, order=order),
-            self._trade(account, to, quantity, price=None, order=order),
-        ]
+        quantity, ledger = self._quantity(account, conid), self._gateway.ledger
+        return self._booked(
+            lambda: [ledger.fill(account, conid, -quantity), ledger.fill(account, to, quantity)],
+            EXECUTED,
+        )
 
-    def _trade(
-        self, account: str, conid: int, quantity: float, *, price: float | None, order: int
-    ) -> dict[str, Any]:
-        """Trade, and record the execution."""
+    def assign(self, account: str, conid: int) -> list[dict[str, Any]]:
+        """Assign a short option: it goes to 0, and its underlying is traded at the strike."""
         ledger = self._gateway.ledger
-        before = ledger.holding(account, conid)
-        after = ledger.fill(account, conid, quantity, price)
-        paid = self._gateway.market.value_price(conid) if price is None else price
-        self._gateway.accounts.executions.add(before, after, paid, order)
-        return self._send_change(after)
+        return self._booked(lambda: ledger.assign(account, conid), BOOKED, code="A")
 
     def exercise(self, account: str, conid: int) -> list[dict[str, Any]]:
         """Exercise a long option: it goes to 0, and its underlying is traded at the strike."""
-        return [self._send_change(row) for row in self._gateway.ledger.exercise(account, conid)]
+        ledger = self._gateway.ledger
+        return self._booked(lambda: ledger.exercise(account, conid), BOOKED, code="Ex")
 
     def expire(self, account: str, conid: int, price: float = 0.0) -> dict[str, Any]:
         """Close a derivative as it expires, worthless or at a price; no execution names it."""
-        return self._send_change(self._gateway.ledger.expire(account, conid, price))
+        ledger = self._gateway.ledger
+        rows = self._booked(lambda: [ledger.expire(account, conid, price)], BOOKED, code="Ep")
+        return rows[0]
 
     def transfer(
         self, account: str, conid: int, quantity: float, cost: float = 0.0
     ) -> dict[str, Any]:
         """Move a signed quantity into an account, or out of it, without an execution."""
-        return self._send_change(self._gateway.ledger.move(account, conid, quantity, cost))
+        ledger = self._gateway.ledger
+        return self._booked(lambda: [ledger.move(account, conid, quantity, cost)], TRANSFER)[0]
 
-    def split(self, account: str, conid: int, to: int, quantity: float) -> list[dict[str, Any]]:
-        """Replace a holding by a quantity of another contract: a split, a change of the symbol."""
+    def split(
+        self, account: str, conid: int, to: int, quantity: float, kind: str = "FS"
+    ) -> list[dict[str, Any]]:
+        """Replace a holding by a quantity of another contract: a corporate action.
+
+        Args:
+            account: The account that holds it.
+            conid: The contract that goes.
+            to: The contract that comes.
+            quantity: How much of it, signed.
+            kind: The type of the action in statements: FS is a split, IC a change of the issue,
+                as with a new symbol (ibflex 1.1, `enums.Reorg`).
+        """
+        ledger, held = self._gateway.ledger, self._quantity(account, conid)
+        ledger.check_change(account, to, quantity)
+        before = ledger.holding(account, conid)
+        cost = before.average_cost * held / quantity if before else 0.0
+        return self._booked(
+            lambda: [
+                ledger.move(account, conid, -held, 0.0),
+                ledger.move(account, to, quantity, cost),
+            ],
+            kind,
+        )
+
+    def list_option(
+        self, conid: int, like: int, strike: float, right: Literal["C", "P"], ends_in_s: float
+    ) -> dict[str, Any]:
+        """List a new contract, like another option, that trades last in `ends_in_s` seconds.
+
+        It is on the same underlying, and is settled on the day on which it trades last.
+        """
+        contracts = self._gateway.book.contracts
+        known = contracts.get(like)
+        if conid in contracts or known is None or not known.is_option:
+            cause = "is known already" if conid in contracts else f"{like} is no option of the book"
+            raise ActionError("conid" if conid in contracts else "like", cause)
+        end = datetime.fromtimestamp(self._gateway.now() + ends_in_s, ZoneInfo(known.time_zone))
+        contracts[conid] = listed_like(known, conid, strike=strike, right=right, end=end)
+        return {"conid": conid, "ends_at": end.isoformat()}
+
+    def _quantity(self, account: str, conid: int) -> float:
         held = self._gateway.ledger.holding(account, conid)
         if held is None or not held.quantity:
             raise ActionError("conid", f"{account} does not hold conid {conid}")
-        cost = held.average_cost * held.quantity / quantity if quantity else 0.0
-        return [
-            self.transfer(account, conid, -held.quantity),
-            self.transfer(account, to, quantity, cost),
-        ]
+        return held.quantity
+
+    def _booked(
+        self,
+        act: Callable[[], Sequence[Holding]],
+        kind: str,
+        order: int | None = None,
+        code: str = "",
+    ) -> list[dict[str, Any]]:
+        """Change the ledger, record what happened, and send the new rows."""
+        executions, ledger = self._gateway.accounts.executions, self._gateway.ledger
+        before = {(one.account, one.contract.conid): one for one in ledger.holdings()}
+        rows = act()
+        order = executions.new_order() if order is None else order
+        for row in rows:
+            known = before.get((row.account, row.contract.conid))
+            executions.add(known, row, order, kind, code)
+        return [self._send_change(row) for row in rows]
 
     def refuse_executions(self, refused: bool = True) -> None:
         """Refuse requests for executions by an error, or answer them again."""
         self._gateway.accounts.executions.refused = refused
-
-    def assign(self, account: str, conid: int) -> list[dict[str, Any]]:
-        """Assign a short option: it goes to 0, and its underlying is traded at the strike."""
-        return [self._send_change(row) for row in self._gateway.ledger.assign(account, conid)]
 
     def _send_change(self, holding: Holding) -> dict[str, Any]:
         self._gateway.accounts.send_change(holding)

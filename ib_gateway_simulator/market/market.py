@@ -36,10 +36,6 @@ STOCK_SPREAD = 0.0002
 """Width of a quote, as a share of the price at the opening."""
 
 
-LAST_TRADE = time(16)
-"""When options expire on their last day, in the time zone of the contract."""
-
-
 class _Terms(NamedTuple):
     """What does not change with the steps; `kept` is left of the price after the dividends."""
 
@@ -218,7 +214,9 @@ class Market:
         underlying = self._underlyings[contract.underlying]
         expiry = date.fromisoformat(contract.expiry)
         if isinstance(self._as_of, datetime):
-            end = datetime.combine(expiry, LAST_TRADE, ZoneInfo(contract.time_zone))
+            end = datetime.combine(
+                expiry, time.fromisoformat(contract.last_trade), ZoneInfo(contract.time_zone)
+            )
             years = (end - self._as_of).total_seconds() / 86_400 / DAYS_PER_YEAR
         else:
             years = (expiry - self._as_of).days / DAYS_PER_YEAR

@@ -36,6 +36,10 @@ class Contract:
     """The symbol of the underlying whose random walk moves the price."""
     under_conid: int = 0
     expiry: str = ""
+    """The last trading day, on which a contract trades until `last_trade` in its time zone."""
+    last_trade: str = "16:00:00"
+    settled_on: str = ""
+    """The day of the settlement, where it follows the last trading day: at the open (AM)."""
     strike: float = 0.0
     right: str = ""
     multiplier: float = 1.0

@@ -26,7 +26,7 @@ def contract_details(
     derivative = contract.sec_type in DATED
     venues = (*contract.valid_exchanges, *contract.algo_venues)
     zone = contract.time_zone
-    expiry = f"{contract.expiry} 16:00:00 {zone}" if derivative else ""
+    expiry = f"{contract.expiry} {contract.last_trade} {zone}" if derivative else ""
     return (
         "10",
         str(req_id),
@@ -63,7 +63,7 @@ def contract_details(
         contract.underlying if derivative else "",
         under_sec_type if derivative else "",
         ",".join("26" for _ in venues),
-        contract.expiry,
+        contract.settled_on or contract.expiry,
         "COMMON" if contract.sec_type is SecType.STK else "",
         "1",
         "1",

@@ -6,8 +6,10 @@ stream can close its gateway session while the gateway still answers.
 
 The events are fills, rolls and short outages, chosen by a seed. A later event reverses each. In the
 first minute only legs that are held are filled, so that the counts of the acceptance test do not
-change. The demo's history is statements of the last ten trading days; the newest five are recorded
-in `daily_positions` at the first start.
+change. Then options are listed, sold and closed again: one expires worthless, one is assigned, and
+one is rolled. After three and a half minutes a statement of the day says so too. The demo's history
+is statements of the last ten trading days; the newest five are recorded in `daily_positions` at the
+first start.
 """
 
 import json
@@ -73,6 +75,33 @@ another."""
 ROLL_EVERY_S = 240.0
 
 
+EXPIRING, ASSIGNED, SHORT, ROLLED_TO = 911000101, 913000101, 912000101, 912000102
+"""Options that are in no chain of the book: they are listed, sold and closed during the demo."""
+
+CLOSES: list[dict[str, Any]] = [
+    {"at_s": 62, "do": "list_option", "conid": EXPIRING, "like": 911000000, "strike": 575.0,
+     "right": "P", "ends_in_s": 70.0},
+    {"at_s": 62, "do": "list_option", "conid": ASSIGNED, "like": 913000000, "strike": 235.0,
+     "right": "P", "ends_in_s": 30 * 86_400.0},
+    {"at_s": 62, "do": "list_option", "conid": SHORT, "like": 912000000, "strike": 600.0,
+     "right": "C", "ends_in_s": 30 * 86_400.0},
+    {"at_s": 62, "do": "list_option", "conid": ROLLED_TO, "like": 912000000, "strike": 605.0,
+     "right": "C", "ends_in_s": 60 * 86_400.0},
+    {"at_s": 64, "do": "fill", "conid": EXPIRING, "quantity": -1, "price": 1.12},
+    {"at_s": 66, "do": "fill", "conid": ASSIGNED, "quantity": -1},
+    {"at_s": 68, "do": "fill", "conid": SHORT, "quantity": -1},
+    {"at_s": 110, "do": "assign", "conid": ASSIGNED},
+    {"at_s": 125, "do": "roll", "conid": SHORT, "to": ROLLED_TO},
+    {"at_s": 140, "do": "expire", "conid": EXPIRING},
+    {"at_s": 185, "do": "fill", "conid": 910000003, "quantity": -100},
+    {"at_s": 190, "do": "close", "conid": ROLLED_TO},
+]  # fmt: skip
+"""An expiry, an assignment whose shares are sold later, and a roll by one combo order."""
+
+STATED_S = 215.0
+"""Seconds from the start to the statement of the day, which in life comes in the night."""
+
+
 def day_events(seed: int = SEED, hours: float = HOURS) -> list[dict[str, Any]]:
     """Return the events in the format of a simulator scenario, ordered by time."""
     chance = random.Random(seed)  # noqa: S311 - it decides what a demo shows
@@ -90,6 +119,7 @@ def day_events(seed: int = SEED, hours: float = HOURS) -> list[dict[str, Any]]:
         december, january = ROLLED
         events += [_fill(at_s, december, -towards), _fill(at_s + 0.5, january, towards)]
         at_s, towards = at_s + ROLL_EVERY_S, -towards
+    events += [one if one["do"] == "list_option" else {**one, "account": ACCOUNT} for one in CLOSES]
     at_s = FIRST_OUTAGE_S
     while at_s < end_s:
         events.append({"at_s": at_s, "do": "connectivity", "state": "lost"})
@@ -145,6 +175,20 @@ def record(settings: Settings, ui_port: int) -> None:
             "dagster/asset_partition_range_end": days[-1].isoformat(),
         },
     )
+
+
+def state_the_day(settings: Settings, ui_port: int, control_port: int) -> None:
+    """Write the statements of the day, as the simulator makes them, and import them.
+
+    Raises:
+        SimulatorProcessError: The simulator does not answer.
+        OSError, ValueError: The folder cannot be written, or Dagster's UI does not answer.
+    """
+    day = datetime.now(UTC).date()
+    for account, text in simulator_process.statements(control_port).items():
+        path = settings.flex_folder / f"{account}-{day:%Y%m%d}.xml"
+        path.write_text(text, encoding="utf-8")
+    dagster_dev.launch(ui_port, "import_statements", {})
 
 
 def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[date]:

@@ -130,7 +130,7 @@ def watch(
         since=demo_run.since,
     )
     changes, program = Changes(), program_as_typed()
-    serving = False
+    serving, unstated = False, not options.calm
     deadline = None if options.seconds is None else demo_run.since.timestamp() + options.seconds
     with display:
         while deadline is None or time.time() < deadline:
@@ -143,6 +143,16 @@ def watch(
                         programs.record(settings, demo_run.ui_port)
                     except (OSError, ValueError) as error:
                         display.note(f"No history: {printable(str(error))}")
+            if (
+                serving
+                and unstated
+                and time.time() - demo_run.since.timestamp() >= programs.STATED_S
+            ):
+                unstated = False
+                try:
+                    programs.state_the_day(settings, demo_run.ui_port, demo_run.simulator.control)
+                except (OSError, ValueError, SimulatorProcessError) as error:
+                    display.note(f"No statement of the day: {printable(str(error))}")
             display.show(
                 look_at(
                     observer,

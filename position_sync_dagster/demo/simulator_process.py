@@ -113,6 +113,16 @@ def held(control_port: int) -> frozenset[tuple[str, int]]:
     return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
 
 
+def statements(control_port: int) -> dict[str, str]:
+    """Read the statement of each account since the start, as XML.
+
+    Raises:
+        SimulatorProcessError: The simulator does not answer.
+    """
+    found: dict[str, str] = _get(control_port, "/statements")
+    return found
+
+
 def _get(control_port: int, path: str) -> Any:
     try:
         return get_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)

@@ -8,7 +8,7 @@ no fact explains is UNEXPLAINED; a fact that is missing never makes a cause.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -46,7 +46,8 @@ class Facts:
         stated: The days of each account whose trades a statement has.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
-        prices: The last price of underlyings, by conid, each with its time.
+        prices: The last price of the underlying before the end of options, by the option's conid,
+            each with its time.
     """
 
     changes: Sequence[PositionChange]
@@ -63,6 +64,9 @@ NEAR = timedelta(minutes=15)
 
 SLACK = timedelta(minutes=2)
 """How much later than its effect an execution may be dated: two clocks, and messages that wait."""
+
+RESOLUTION = timedelta(seconds=1)
+"""Executions are dated in whole seconds, and earlier than they were by a part of one."""
 
 A_DAY = timedelta(days=1)
 
@@ -225,17 +229,19 @@ def _taken(change: PositionChange, pool: Sequence[Execution], slack: timedelta) 
     Args:
         slack: By how much their times may be off; a part is taken with it alone.
     """
-    begin = _begin(change)
+    begin, early = _begin(change), max(slack, RESOLUTION)
     near = [
         one
         for one in pool
-        if (begin - BOOKED if _is_booked(one) else begin - slack)
+        if (begin - BOOKED if _is_booked(one) else begin - early)
         < one.time
         <= change.seen_at + slack
     ]
     until = sum(one.time <= change.seen_at for one in near)
-    # All that happened by then, or else the next ones too.
-    for count in range(until, len(near) + 1):
+    before = sum(one.time <= change.seen_at - early for one in near)
+    # All that happened by then, or else the next ones too, or else without the newest, whose effect
+    # is the next change.
+    for count in (*range(until, len(near) + 1), *range(until - 1, before - 1, -1)):
         if count and _round(sum(one.change for one in near[:count])) == _round(change.by):
             return near[:count]
     part = near[:until]
@@ -498,7 +504,7 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
         return Moneyness.UNCLEAR
     at_the_open = settles_at_the_open(details)
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    price = facts.prices.get(details.under_conid or 0) if details is not None else None
+    price = facts.prices.get(change.conid)
     if price is not None and abs(price[1] - ended) <= NEAR:
         above = price[0] - change.strike
         if abs(above) >= clear:
@@ -520,12 +526,8 @@ class _Delivered:
         self._facts = facts
         self._causes: dict[str, tuple[Cause, int | None]] = {}
         self._stated: dict[str, int] = {}
-        self._searched: set[str] = set()
-        open_parts = [one for one in parts.values() if one.rest]
-        for part in open_parts:
-            change = part.change
-            if change.is_option and change.closed and change.change_id not in self._searched:
-                self._search(part, open_parts)
+        for under, found in self._together(parts.values()):
+            self._search(under, found)
         self._note_stated(parts.values())
 
     def of(self, change: PositionChange) -> tuple[Cause, int | None] | None:
@@ -540,44 +542,48 @@ class _Delivered:
         details = self._facts.contracts.get(change.conid)
         return details.under_conid if details is not None else None
 
-    def _search(self, part: _Parts, open_parts: Sequence[_Parts]) -> None:
+    def _together(self, parts: Iterable[_Parts]) -> Iterator[tuple[int, list[_Parts]]]:
+        """Yield each underlying with what closed and came of it, none of which NEAR separates."""
+        by_under: defaultdict[Key, list[_Parts]] = defaultdict(list)
+        for part in parts:
+            change = part.change
+            under = self._under_conid(change) if change.is_option else change.conid
+            if part.rest and under is not None and (change.closed or not change.is_option):
+                by_under[change.account, under].append(part)
+        for (_account, under), found in by_under.items():
+            if not any(one.change.is_option for one in found):
+                continue
+            group: list[_Parts] = []
+            for one in sorted(found, key=lambda one: one.change.seen_at):
+                # What is seen after a gap may have happened right after its last confirmation.
+                since = one.change.since
+                if group and since is not None and since - group[-1].change.seen_at > NEAR:
+                    yield under, group
+                    group = []
+                group.append(one)
+            yield under, group
+
+    def _search(self, under: int, group: Sequence[_Parts]) -> None:
         """Find the options that explain by themselves what came of their underlying."""
-        under, first = self._under_conid(part.change), part.change
-        if under is None:
-            return
-        options = [
-            one
-            for one in open_parts
-            if one.change.account == first.account
-            and one.change.is_option
-            and one.change.closed
-            and self._under_conid(one.change) == under
-            and abs(one.change.seen_at - first.seen_at) <= NEAR
-        ]
-        self._searched |= {one.change.change_id for one in options}
-        shares = [
-            one
-            for one in open_parts
-            if one.change.key == (first.account, under)
-            and abs(one.change.seen_at - first.seen_at) <= NEAR
-        ]
-        known = all(
-            covers(self._facts, one.change) and not one.spare for one in (*options, *shares)
-        )
+        options = [one for one in group if one.change.is_option]
+        shares = [one for one in group if not one.change.is_option]
         if (
-            not known
+            not options
+            or not all(covers(self._facts, one.change) and not one.spare for one in group)
             or len(options) > MOST_FREE
-            or settles_in_cash(self._facts.contracts.get(first.conid))
+            or settles_in_cash(self._facts.contracts.get(options[0].change.conid))
+            # No exercise and no expiry turns a long position into a short one.
+            or any(_round(one.change.by + one.change.closed) for one in options)
         ):
             return
-        came = _round(sum(one.rest for one in shares))
-        units = [one.change.units or 0.0 for one in options]
+        came = [one.rest for one in shares]
         choices = [self._choices(one) for one in options]
         fitting = [
             chosen
             for chosen in product(*choices)
-            if _round(sum(one * yes for one, yes in zip(units, chosen, strict=True))) == came
-            and _may_be([one.change for one, yes in zip(options, chosen, strict=True) if yes])
+            if self._fits(
+                [one.change for one, yes in zip(options, chosen, strict=True) if yes], came
+            )
         ]
         guessed = any(len(one) > 1 for one in choices)
         if len(fitting) != 1 or (guessed and not self._is_complete(options)):
@@ -597,6 +603,17 @@ class _Delivered:
             else:
                 self._causes[one.change.change_id] = (Cause.EXPIRED_WORTHLESS, None)
 
+    def _fits(self, ended: Sequence[PositionChange], came: Sequence[float]) -> bool:
+        """Return whether the exercise of all these options, and of no other, explains what came."""
+        units = [one.units or 0.0 for one in ended]
+        if _round(sum(units)) != _round(sum(came)):
+            return False
+        if all(self._is_over(one) for one in ended):
+            return _may_be(ended)
+        # Before their end options also go by a transfer: then their shares are the only evidence.
+        one_by_one = sorted(map(_round, units)) == sorted(map(_round, came))
+        return bool(came) and (one_by_one or _may_be(ended))
+
     def _is_complete(self, options: Sequence[_Parts]) -> bool:
         """Return whether all shares that belong to these options must have come by now."""
         last = max(one.change.seen_at for one in options)
@@ -605,14 +622,17 @@ class _Delivered:
 
     def _choices(self, one: _Parts) -> tuple[bool, ...]:
         """Return whether an option may, or must, have been exercised or assigned."""
-        ended = last_trade(one.change, self._facts.contracts.get(one.change.conid))
-        if ended is None or one.change.seen_at < ended:
+        if not self._is_over(one.change):
             return (True,)  # before its end an option vanishes in no other way
         where = moneyness(one.change, self._facts)
         return {
             Moneyness.IN: (True,),
             Moneyness.OUT: (False,),
         }.get(where, (True, False))
+
+    def _is_over(self, change: PositionChange) -> bool:
+        ended = last_trade(change, self._facts.contracts.get(change.conid))
+        return ended is not None and change.seen_at >= ended
 
     def _note_stated(self, parts: Iterable[_Parts]) -> None:
         listed = list(parts)
@@ -627,7 +647,7 @@ class _Delivered:
 
 
 def _may_be(options: Iterable[PositionChange]) -> bool:
-    """Return whether one price of the underlying lets all of these be exercised."""
+    """Return whether one price of the underlying, at their end, lets all of these be exercised."""
     listed = list(options)
     calls = [one.strike or 0.0 for one in listed if one.right is Right.CALL]
     puts = [one.strike or 0.0 for one in listed if one.right is Right.PUT]

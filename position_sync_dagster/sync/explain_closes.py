@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from position_sync_dagster.domain.causes import Facts, closures_of
+from position_sync_dagster.domain.causes import A_DAY, NEAR, Facts, closures_of, last_trade
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.closures import (
     Cause,
@@ -14,6 +14,7 @@ from position_sync_dagster.domain.closures import (
     current_closures,
     knows_more,
 )
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
 from position_sync_dagster.lake.lake import Lake
@@ -59,6 +60,7 @@ class CloseExplainer:
     def __init__(self, lake: Lake, *, clock: Clock = utc_now) -> None:
         self._lake = lake
         self._clock = clock
+        self._prices: dict[int, tuple[float, datetime]] = {}
 
     def record(self, changes: Iterable[PositionChange], run_id: str | None = None) -> int:
         """Store changes of quantities; one that is known is not stored again."""
@@ -104,14 +106,49 @@ class CloseExplainer:
     def _facts(self, changes: list[PositionChange], since: datetime, asked: Asked) -> Facts:
         lake = self._lake
         events = lake.statement_events.records(since.date())
+        contracts = lake.contracts.get({change.conid for change in changes})
         return Facts(
             changes=changes,
             executions=lake.executions.records(since),
             events=events,
-            contracts=lake.contracts.get({change.conid for change in changes}),
+            contracts=contracts,
             stated=stated_days(events),
             asked=asked,
+            prices=self._underlying_prices(changes, contracts),
         )
+
+    def _underlying_prices(
+        self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
+    ) -> Mapping[int, tuple[float, datetime]]:
+        """Return the last price of the underlying before the end of each option that closed since.
+
+        The ledger has it in the rows of all options on an underlying: one that ends worthless may
+        have no greeks any more. It is read once, of options that closed in the last day.
+        """
+        now, ends = self._clock(), defaultdict[datetime, dict[int, int]](dict)
+        for change in changes:
+            details = contracts.get(change.conid)
+            ended = last_trade(change, details) if change.is_option and change.closed else None
+            under = details.under_conid if details is not None else None
+            is_new = now - change.seen_at <= A_DAY and change.conid not in self._prices
+            if ended is not None and under and is_new and ended <= change.seen_at:
+                ends[ended][change.conid] = under
+        known = self._lake.contracts.get() if ends else {}
+        for ended, unders in ends.items():
+            under_of = {
+                conid: one.under_conid
+                for conid, one in known.items()
+                if one.under_conid in unders.values()
+            }
+            rows = self._lake.updates.sync.between(ended - NEAR, ended, under_of)
+            priced = rows.drop_nulls("underlying_price").select(
+                "conid", "underlying_price", "timestamp"
+            )
+            last = {under_of[conid]: (price, at) for conid, price, at in priced.rows()}
+            for conid, under in unders.items():
+                if under in last:
+                    self._prices[conid] = last[under]
+        return self._prices
 
     def _ask_people(
         self, unexplained: Iterable[Closure], now: datetime, run_id: str | None

@@ -242,10 +242,18 @@ class SyncUpdates:
             lambda handle: self._files.added_after(data_files(handle), version).collect()
         )
 
-    def between(self, first: datetime, last: datetime) -> pl.DataFrame:
-        """Return all rows with `first` <= timestamp <= `last`, in order of time."""
+    def between(
+        self, first: datetime, last: datetime, conids: Collection[int] | None = None
+    ) -> pl.DataFrame:
+        """Return all rows with `first` <= timestamp <= `last`, in order of time.
+
+        Args:
+            conids: The contracts that are wanted; None: all.
+        """
         first, last = first.astimezone(UTC), last.astimezone(UTC)
         in_range = pl.col("timestamp").is_between(first, last)
+        if conids is not None:
+            in_range &= pl.col("conid").is_in(list(conids))
         rows = self.table.snapshot(
             lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
         )

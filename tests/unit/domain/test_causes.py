@@ -185,6 +185,24 @@ CASES = {
         [(Cause.TRADED, P, 2), (Cause.TRADED, P, 3)],
         [fill(CALL, -2, NOON), fill(CALL, -3, NOON + timedelta(minutes=1))],
     ),
+    "two fills of one second, whose effects are seen apart": Case(
+        [
+            change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
+            change(
+                CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)
+            ),
+        ],
+        [(Cause.TRADED, P, 2), (Cause.TRADED, P, 1)],
+        [fill(CALL, -2, NOON), fill(CALL, -1, NOON)],
+    ),
+    "two fills, whose effects are seen seconds later, one by one": Case(
+        [
+            change(CALL, 3, 1, NOON + timedelta(seconds=8)),
+            change(CALL, 1, 0, NOON + timedelta(seconds=9), since=NOON + timedelta(seconds=8)),
+        ],
+        [(Cause.TRADED, P, 2), (Cause.TRADED, P, 1)],
+        [fill(CALL, -2, NOON), fill(CALL, -1, NOON + timedelta(seconds=1))],
+    ),
     "a sale through zero closes what was held": Case(
         [change(CALL, 2, -3, NOON)], [(Cause.TRADED, P, 2)], [fill(CALL, -5, NOON)]
     ),
@@ -305,6 +323,42 @@ CASES = {
         [deep(CALL, -1), deep(OTHER, 1)],
         [(Cause.ASSIGNED, P, -1), (Cause.EXERCISED, P, 1)],
     ),
+    "before their end, a put is assigned and a call with a higher strike is exercised": Case(
+        [
+            deep(PUT, -1, at=NOON),
+            change(SHARES, 0, 100, NOON),
+            deep(OTHER, 1, at=NOON + timedelta(minutes=5)),
+            change(SHARES, 100, 200, NOON + timedelta(minutes=5)),
+        ],
+        [(Cause.ASSIGNED, P, -1), (Cause.EXERCISED, P, 1)],
+    ),
+    "at their end, one price does not exercise a put and a call with a higher strike": Case(
+        [deep(PUT, -1), deep(OTHER, 1), change(SHARES, 0, 200)],
+        [(Cause.UNEXPLAINED, P, -1), (Cause.UNEXPLAINED, P, 1)],
+    ),
+    "two options that are transferred, whose shares would offset each other": Case(
+        [deep(PUT, 1, at=NOON), deep(CALL, 1, at=NOON)],
+        [(Cause.UNEXPLAINED, P, 1), (Cause.UNEXPLAINED, P, 1)],
+    ),
+    "no assignment turns a short position into a long one": Case(
+        [change(CALL, -1, 1, NOON), change(SHARES, 100, 0, NOON)],
+        [(Cause.UNEXPLAINED, P, -1), (Cause.UNEXPLAINED, P, 100)],
+    ),
+    "shares that are seen after a gap may have come at its beginning": Case(
+        [
+            worthless(CALL, 1),
+            change(SHARES, 0, 100, NIGHT + timedelta(hours=6), since=NIGHT),
+        ],
+        [(Cause.EXERCISED, P, 1)],
+    ),
+    "shares that come minutes after the second of two options are not overlooked": Case(
+        [
+            worthless(CALL, 1),
+            worthless(OTHER, 1, at=NIGHT + timedelta(minutes=14)),
+            change(SHARES, 0, 100, NIGHT + timedelta(minutes=16)),
+        ],
+        [(Cause.UNEXPLAINED, P, 1), (Cause.UNEXPLAINED, P, 1)],
+    ),
     "which of two calls was exercised is not guessed": Case(
         [
             change(CALL, 1, 0),
@@ -334,10 +388,10 @@ CASES = {
     "an index option out of the money": Case(
         [worthless(INDEX_CALL, 1)],
         [(Cause.EXPIRED_WORTHLESS, P, 1)],
-        prices={INDEX: (5700.0, END)},
+        prices={INDEX_CALL: (5700.0, END)},
     ),
     "an index option near its strike, however cheap": Case(
-        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], prices={INDEX: (5790.0, END)}
+        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], prices={INDEX_CALL: (5790.0, END)}
     ),
     "a cheap option, and its shares may still come": Case(
         [worthless(CALL, 1)],
@@ -348,7 +402,7 @@ CASES = {
         [worthless(CALL, 1)],
         [(Cause.EXPIRED_WORTHLESS, P, 1)],
         asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
-        prices={SHARES: (560.0, END)},
+        prices={CALL: (560.0, END)},
     ),
     "a cheap option near its strike was exercised": Case(
         [worthless(CALL, 1), change(SHARES, 0, 100)], [(Cause.EXERCISED, P, 1)]

@@ -1,41 +1,66 @@
 """Why holdings closed: through the real client from the day's executions, then from statements."""
 
+import time
+from collections import defaultdict
+from collections.abc import Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import pytest
 
-from ib_gateway_simulator import load_book
+from ib_gateway_simulator import SimulatedGateway, load_book
+from ib_gateway_simulator.books.book import Opening
 from position_sync_dagster.domain import causes
 from position_sync_dagster.domain.closures import Cause, Stage, current_closures
+from position_sync_dagster.gateway import day_executions
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.owner import close_watcher
 from position_sync_dagster.sync.roll_legs import RollFollower
-from tests.support.flex_files import element, statement, trade
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
 INDEX_PUT, FUTURE, FUTURE_PUT, NEXT_CALL, NEW_CALL = (
     921000006, 920000002, 921000005, 921000007, 921000008,
 )  # fmt: skip
-EXPIRED = (datetime.now(UTC) - timedelta(days=1)).date()
-NEW_YORK = ZoneInfo("America/New_York")
+AT_THE_OPEN, WHOLE, ODD, OLD_NAME, NEW_NAME = range(921000101, 921000106)
+TODAY = datetime.now(UTC).date()
+ENDED, SETTLED = (f"{TODAY - timedelta(days=days):%Y%m%d}" for days in (2, 1))
 P, S = Stage.PROVISIONAL, Stage.STATED
 
 
 def book():
-    """Return the small book; two of its options expired yesterday, one of them in the money."""
+    """Return the small book with more contracts; three of its options have expired."""
     small = load_book("small")
-    ended = {"expiry": f"{EXPIRED:%Y%m%d}"}
     contracts = dict(small.contracts)
-    contracts[WORTHLESS] = replace(contracts[WORTHLESS], **ended)
-    contracts[INDEX_PUT] = replace(contracts[INDEX_PUT], strike=7000.0, **ended)
-    return replace(small, contracts=contracts, as_of=None)
+    call, index_put = contracts[CALL], contracts[INDEX_PUT]
+    contracts[WORTHLESS] = replace(contracts[WORTHLESS], expiry=SETTLED)
+    contracts[INDEX_PUT] = replace(index_put, strike=7000.0, expiry=SETTLED)
+    more = [
+        replace(
+            index_put, conid=AT_THE_OPEN, strike=7400.0, expiry=ENDED, settled_on=SETTLED,
+            trading_class="SPX",
+        ),
+        replace(call, conid=WHOLE, strike=260.0),
+        replace(call, conid=ODD, strike=173.33, multiplier=33.0, trading_class="AAPL1"),
+        replace(call, conid=OLD_NAME, strike=225.0),
+        replace(call, conid=NEW_NAME, strike=225.0, trading_class="APPL"),
+    ]  # fmt: skip
+    openings = [
+        Opening(account=account, conid=conid, quantity=quantity, average_cost=1500.0)
+        for account, conid, quantity in [
+            (B, PUT, 2), (B, AT_THE_OPEN, 1), (B, WHOLE, -4), (A, OLD_NAME, 3),
+        ]
+    ]  # fmt: skip
+    return replace(
+        small,
+        contracts=contracts | {one.conid: one for one in more},
+        openings=(*small.openings, *openings),
+        as_of=None,
+    )
 
 
 @pytest.fixture
@@ -74,110 +99,105 @@ def causes_of(lake, account, conid):
     ]
 
 
+@dataclass(frozen=True)
+class Case:
+    """What happens, and what closes: how much, by which provisional and which stated cause."""
+
+    act: Callable[[SimulatedGateway], object]
+    closes: dict[tuple[str, int], float]
+    provisional: Cause
+    stated: Cause | None = None
+
+
+def overnight(sim):
+    """Assign a put while nobody trades; the reset of the night removes its row."""
+    sim.assign(A, PUT)
+    sim.reset_day()
+
+
+def opposite(sim):
+    """Fill two accounts, one of which bought what the other one sold."""
+    sim.fill(A, CALL, -2)
+    sim.fill(B, CALL, 1)
+
+
 CASES = {
-    "partial fills": (
-        lambda sim: [sim.fill(A, CALL, -1), sim.fill(A, CALL, -1)],
-        {(A, CALL): [Cause.TRADED]},
+    "partial fills of one order": Case(
+        lambda sim: sim.fill(A, CALL, -2, parts=2), {(A, CALL): 2}, Cause.TRADED
     ),
-    "roll by a combo order": (
-        lambda sim: sim.roll(A, CALL, NEXT_CALL),
-        {(A, CALL): [Cause.TRADED, Cause.TRADED]},
+    "two accounts, opposite": Case(opposite, {(A, CALL): 2, (B, CALL): -1}, Cause.TRADED),
+    "roll by one combo order": Case(
+        lambda sim: sim.roll(A, CALL, NEXT_CALL), {(A, CALL): 1}, Cause.TRADED
     ),
-    "closed by another client": (
-        lambda sim: sim.close_position(A, CENTS),
-        {(A, CENTS): [Cause.TRADED]},
+    "closed by another client": Case(
+        lambda sim: sim.close_position(A, CENTS), {(A, CENTS): 2}, Cause.TRADED
     ),
-    "assignment, shares arrive": (
-        lambda sim: sim.assign(A, PUT),
-        {(A, PUT): [Cause.ASSIGNED]},
+    "overnight assignment": Case(overnight, {(A, PUT): -3}, Cause.ASSIGNED),
+    "exercise": Case(lambda sim: sim.exercise(A, NEXT_CALL), {(A, NEXT_CALL): 1}, Cause.EXERCISED),
+    "exercise of the opposite account": Case(
+        lambda sim: sim.exercise(B, PUT), {(B, PUT): 2}, Cause.EXERCISED
     ),
-    "assignment of the opposite account": (
-        lambda sim: sim.assign(B, CALL),
-        {(B, CALL): [Cause.ASSIGNED]},
+    "worthless expiry": Case(
+        lambda sim: sim.expire(A, WORTHLESS), {(A, WORTHLESS): -2}, Cause.EXPIRED_WORTHLESS
     ),
-    "exercise": (
-        lambda sim: sim.exercise(A, NEXT_CALL),
-        {(A, NEXT_CALL): [Cause.EXERCISED]},
+    "cash-settled expiry (PM)": Case(
+        lambda sim: sim.expire(B, INDEX_PUT, 500.0), {(B, INDEX_PUT): 1}, Cause.CASH_SETTLED
     ),
-    "worthless expiry": (
-        lambda sim: sim.expire(A, WORTHLESS),
-        {(A, WORTHLESS): [Cause.EXPIRED_WORTHLESS]},
+    "cash-settled expiry (AM)": Case(
+        lambda sim: sim.expire(B, AT_THE_OPEN, 900.0), {(B, AT_THE_OPEN): 1}, Cause.CASH_SETTLED
     ),
-    "cash-settled expiry (PM)": (
-        lambda sim: sim.expire(B, INDEX_PUT, 500.0),
-        {(B, INDEX_PUT): [Cause.CASH_SETTLED]},
+    "split with an odd multiplier and a new conid": Case(
+        lambda sim: sim.split(B, WHOLE, ODD, -12),
+        {(B, WHOLE): -4},
+        Cause.UNEXPLAINED,
+        Cause.SPLIT,
     ),
-    "split with a new conid": (
-        lambda sim: sim.split(B, FUTURE_PUT, NEW_CALL, -40),
-        {(B, FUTURE_PUT): [Cause.UNEXPLAINED]},
+    "change of the symbol": Case(
+        lambda sim: sim.split(A, OLD_NAME, NEW_NAME, 3, kind="IC"),
+        {(A, OLD_NAME): 3},
+        Cause.UNEXPLAINED,
+        Cause.CORPORATE_ACTION,
     ),
-    "transfer out": (
+    "transfer out": Case(
         lambda sim: sim.transfer(B, FUTURE, -1),
-        {(B, FUTURE): [Cause.UNEXPLAINED]},
+        {(B, FUTURE): 1},
+        Cause.UNEXPLAINED,
+        Cause.TRANSFERRED,
     ),
 }
-"""What happens, and the provisional causes afterwards."""
 
 
-def statements(lake):
-    """Return the statements of the day, as the broker makes them of these cases."""
-    day = f"{datetime.now(UTC):%Y%m%d}"
-    stated = {"reportDate": day, "dateTime": "", "tradeDate": day, "transactionType": "ExchTrade"}
-    executed = [
-        trade(
-            one.execution_id, accountId=one.account, conid=str(one.conid), notes="C",
-            quantity=f"{one.change:g}", dateTime=f"{one.time.astimezone(NEW_YORK):%Y%m%d;%H%M%S}",
-            tradePrice=f"{one.price}", ibOrderID=one.order_id, transactionType="ExchTrade",
-        )
-        for one in lake.executions.records()
-    ]  # fmt: skip
-    booked = [
-        trade(
-            "", tradeID=f"{number}", accountId=account, conid=str(conid), notes=codes,
-            quantity=f"{quantity:g}", tradePrice=price, **stated | {"transactionType": "BookTrade"},
-        )
-        for number, (account, conid, codes, quantity, price) in enumerate(
-            [
-                (A, PUT, "A;C", 3, "0"),
-                (A, STOCK, "A;O", 300, "220"),
-                (B, CALL, "A;C", 1, "0"),
-                (B, STOCK, "A;O", -100, "240"),
-                (A, NEXT_CALL, "C;Ex", -3, "0"),
-                (A, STOCK, "Ex;O", 300, "250"),
-                (A, WORTHLESS, "C;Ep", 2, "0"),
-                (B, INDEX_PUT, "C;Ep", -1, "500"),
-            ]
-        )
-    ]  # fmt: skip
-    more = [
-        element(
-            name,
-            {"accountId": B, "currency": "USD", "dateTime": day, "conid": str(conid)} | values,
-        )
-        for name, conid, values in [
-            ("CorporateAction", FUTURE_PUT, {"type": "FS", "quantity": "4", "actionID": "7"}),
-            ("CorporateAction", NEW_CALL, {"type": "FS", "quantity": "-40", "actionID": "7"}),
-            ("Transfer", FUTURE, {"type": "ACATS", "direction": "OUT", "quantity": "1"}),
-        ]
-    ]
-    files = []
-    for account in (A, B):
-        mine = tuple(t for t in (*executed, *booked) if f'accountId="{account}"' in t)
-        files.append(
-            statement(
-                trades=mine, more="".join(more) if account == B else "", account=account,
-                first=day, generated=f"{day};235900",
-            )
-        )  # fmt: skip
-    return files
+def found_since(lake, earlier):
+    """Return the causes that count of each holding, of changes that are not among the earlier."""
+    found = defaultdict(list)
+    for one in current_closures(lake.closures.records()):
+        if one.change_id not in earlier:
+            found[one.account, one.conid].append(one)
+    return dict(found)
+
+
+def explains(found, closes, cause):
+    """Return whether this is the cause of all that closed."""
+    return {key: sum(one.quantity for one in ones) for key, ones in found.items()} == closes and {
+        one.cause for ones in found.values() for one in ones
+    } == {cause}
+
+
+def without_shares(found):
+    """Return the causes of what is no share: those of shares follow from them."""
+    return {key: ones for key, ones in found.items() if key[1] != STOCK}
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Shares may come 2 s after their option, and the gateway is asked again after 3 s."""
+    """Shares may come 2 s after their option, and the gateway is asked again after 3 s.
+
+    Its day begins twelve hours ago, at whatever hour the test runs.
+    """
     monkeypatch.setattr(causes, "NEAR", timedelta(seconds=2))
     monkeypatch.setattr(roll_legs, "SETTLED", timedelta())
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
+    monkeypatch.setattr(day_executions, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 
 
 @pytest.mark.usefixtures("quick")
@@ -188,48 +208,60 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
         conid=CALL, symbol="AAPL", right="CALL", strike=240.0, expiry="20281215",
         strategy_id="roller", account=A,
     )  # fmt: skip
+    took_s, changes = {}, {}
     async with watched() as (sim, _streamer):
-        for name, (act, expected) in CASES.items():
-            act(sim)
-            for (account, conid), wanted in expected.items():
+        for name, case in CASES.items():
+            earlier = {one.change_id for one in lake.closures.records()}
+            began = time.monotonic()
+            case.act(sim)
 
-                def judged(account=account, conid=conid, wanted=wanted):
-                    found = causes_of(lake, account, conid)
-                    return [cause for cause, _stage, _quantity in found] == wanted
+            def judged(case=case, earlier=earlier):
+                found = without_shares(found_since(lake, earlier))
+                return explains(found, case.closes, case.provisional) and found
 
-                await eventually(judged)
-            if name == "roll by a combo order":
+            found = await eventually(judged)
+            took_s[name] = time.monotonic() - began
+            changes[name] = {one.change_id for ones in found.values() for one in ones}
+            assert {one.stage for ones in found.values() for one in ones} == {P}
+            if name == "roll by one combo order":
                 await eventually(lambda: [leg.conid for leg in lake.registry.legs] == [NEXT_CALL])
-        provisional = current_closures(lake.closures.records())
-        assert {one.stage for one in provisional} == {P}
-
-    (worthless,) = [one for one in provisional if one.conid == WORTHLESS]
-    assert worthless.realized_pnl == pytest.approx(2 * 119.35)
-    (exercised,) = [one for one in provisional if one.conid == NEXT_CALL]
-    assert exercised.counter_conid == STOCK
-    rolled = [one for one in provisional if (one.account, one.conid) == (A, CALL)]
+        statements = sim.statements()
+    provisional = {
+        (one.account, one.conid): one for one in current_closures(lake.closures.records())
+    }
+    assert provisional[A, WORTHLESS].realized_pnl == pytest.approx(2 * 119.35)
+    assert provisional[A, NEXT_CALL].counter_conid == STOCK
     opened = [one.order_id for one in lake.executions.records() if one.conid == NEXT_CALL]
-    assert rolled[-1].order_ids == opened[0]
+    assert provisional[A, CALL].order_ids == opened[0]
 
-    for data in statements(lake):
-        for found in read_statements(data, "day.xml"):
-            lake.executions.add(found.executions)
-            lake.statement_events.add([*found.events, found.period()])
+    for account, text in statements.items():
+        for one in read_statements(text.encode(), f"{account}.xml"):
+            lake.executions.add(one.executions)
+            lake.statement_events.add([*one.events, one.period()])
     CloseExplainer(lake).explain()
     stated = current_closures(lake.closures.records())
     assert {one.stage for one in stated} == {S}, [one for one in stated if one.stage is P]
-    told = {(one.account, one.conid): one.cause for one in stated}
-    assert told == {
-        (A, CALL): Cause.TRADED,
-        (A, CENTS): Cause.TRADED,
-        (A, PUT): Cause.ASSIGNED,
-        (B, CALL): Cause.ASSIGNED,
-        (A, NEXT_CALL): Cause.EXERCISED,
-        (A, WORTHLESS): Cause.EXPIRED_WORTHLESS,
-        (B, INDEX_PUT): Cause.CASH_SETTLED,
-        (B, FUTURE_PUT): Cause.SPLIT,
-        (B, FUTURE): Cause.TRANSFERRED,
-    }
+    for name, case in CASES.items():
+        found = [one for one in stated if one.change_id in changes[name]]
+        assert {one.cause for one in found} == {case.stated or case.provisional}, name
+        evidence = ", ".join(
+            sorted(
+                {
+                    kind
+                    for one in found
+                    for kind, known in (
+                        ("execution or booking", one.executions),
+                        ("event", one.events),
+                        ("counter-holding", one.counter_conid),
+                    )
+                    if known
+                }
+            )
+        )
+        print(
+            f"| {name} | {case.provisional} | {took_s[name]:.1f} | "
+            f"{case.stated or case.provisional} | {evidence} |"
+        )
 
 
 async def test_a_refused_request_for_executions_never_makes_a_cause(
