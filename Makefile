@@ -31,6 +31,7 @@ HOME_DIR ?=
 PART ?=
 SEED ?=
 ARGS ?=
+PYTHON ?=
 
 .PHONY: help
 help: ## list the targets
@@ -41,7 +42,8 @@ help: ## list the targets
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
 	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test and'
 	@echo '  test-fast take ARGS= for pytest; bench takes PART=queue and ARGS=--quick; chaos takes SEED=,'
-	@echo '  which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts.'
+	@echo '  which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts;'
+	@echo '  release-check takes FOR=60 and PYTHON=python3.13.'
 
 .PHONY: demo
 demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
@@ -95,13 +97,13 @@ screenshots: $(SYNCED) ## take the pictures of the documents from a running demo
 
 # As somebody without a checkout gets it: nothing of this folder is used after the build.
 .PHONY: release-check
-release-check: $(UV_INSTALLED) ## build sdist and wheel, install the wheel elsewhere, run its demo (FOR=60)
+release-check: $(UV_INSTALLED) ## build sdist and wheel, install the wheel elsewhere, run its demo
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
 	echo 'Building sdist and wheel' && \
 	$(UV) build --quiet --python .tools/bin/python --out-dir "$$folder/dist" && \
 	$(UV) export --quiet --frozen --no-dev --no-hashes --no-emit-project \
 	  --output-file "$$folder/locked.txt" >/dev/null && \
-	$(UV) venv --quiet --python .tools/bin/python "$$folder/env" && \
+	$(UV) venv --quiet --python "$(or $(PYTHON),.tools/bin/python)" "$$folder/env" && \
 	parts=$$(.tools/bin/python -m zipfile -l "$$folder"/dist/*.whl) && \
 	for part in licenses/LICENSE position_sync_dagster/py.typed ib_gateway_simulator/py.typed; do \
 	  echo "$$parts" | grep -q "$$part" || { echo "the wheel lacks $$part" >&2; exit 1; }; done && \

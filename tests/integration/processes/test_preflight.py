@@ -71,7 +71,7 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
         found = await look(settings)
         expected = {
             "settings", "time zone", "strategies file", "tables", "disk", "Dagster home", "UI port",
-            "programs",
+            "programs", "runs at once",
             "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
             "lines", "legs", "gateway's zone",
         }  # fmt: skip
