@@ -15,10 +15,6 @@ from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-
 logger = logging.getLogger(__name__)
 
 ENGINES_KEPT = 8
@@ -208,6 +204,10 @@ def keep_migrations() -> None:
     Dagster compares the version of a storage with them whenever it opens one, and each run has a
     database of its own: reading 90 small files four times takes a sixteenth of a run's time.
     """
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
     if not hasattr(ScriptDirectory.from_config, "__wrapped__"):
         read, kept = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
 
