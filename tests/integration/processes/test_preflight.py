@@ -89,14 +89,16 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
         assert trace(tmp_path) == before
 
 
-async def test_a_line_without_permission_says_what_to_subscribe(simulate, settings_for, look):
+async def test_a_line_without_permission_says_what_to_subscribe(
+    simulate, settings_for, look, eventually
+):
     async with simulate() as sim:
         sim.set_permission(None, 354)
         for found in (await look(settings_for(sim)))["market data"]:
             assert found.level is Level.WARNING
             assert "(354)" in found.text
             assert "POSITION_SYNC_DELAYED_FALLBACK" in found.remedy
-        assert sim.stats()["lines_in_use"] == 0
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
 
 
 async def test_a_line_without_greeks_says_so(simulate, settings_for, look, monkeypatch):
