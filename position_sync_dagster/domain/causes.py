@@ -162,24 +162,36 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
     for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
         by_key[change.key].append(change)
     parts: dict[str, _Parts] = {}
+    left: dict[Key, list[Execution]] = dict(executions)
     events = _Events(facts)
     for key, changes in by_key.items():
         pool = executions.get(key, [])
         made: dict[str, list[Execution]] = {}
-        # What fits exactly comes first: a time that is a little off may fit two changes.
+        named: dict[str, list[tuple[StatementEvent, float]]] = {}
+        # What fits exactly comes first: a time that is a little off may fit two changes, and so
+        # may what was booked days before.
         for slack in (timedelta(), SLACK):
             for change in changes:
                 if not made.get(change.change_id):
                     taken = made[change.change_id] = _taken(change, pool, slack)
                     pool = [one for one in pool if one not in taken]
         for change in changes:
+            if not made[change.change_id]:
+                named[change.change_id] = events.of(change, (), whole=True)
+        for change in changes:
+            if not made[change.change_id] and not named[change.change_id]:
+                taken = made[change.change_id] = _taken(change, pool, SLACK, booked=BOOKED)
+                pool = [one for one in pool if one not in taken]
+        for change in changes:
             taken = made[change.change_id]
-            parts[change.change_id] = _Parts(change, taken, events.of(change, taken))
+            told = named.get(change.change_id) or events.of(change, taken)
+            parts[change.change_id] = _Parts(change, taken, told)
+        left[key] = pool
         for change in changes:
             parts[change.change_id].spare = any(
                 abs(one.time - change.seen_at) <= A_DAY for one in pool
             )
-    booked = _Delivered(facts, parts)
+    booked = _Delivered(facts, parts, left)
     found: list[Closure] = []
     for change in facts.changes:
         if change.closed:
@@ -218,33 +230,43 @@ def _begin(change: PositionChange) -> datetime:
     return change.since or change.seen_at - BOOKED
 
 
-def _taken(change: PositionChange, pool: Sequence[Execution], slack: timedelta) -> list[Execution]:
+def _taken(
+    change: PositionChange,
+    pool: Sequence[Execution],
+    slack: timedelta,
+    booked: timedelta | None = None,
+) -> list[Execution]:
     """Return the executions, in order of time, that made a change: all or none of its quantity.
 
-    If they explain a part of it, they are returned too: the rest has another cause.
-
     Args:
-        slack: By how much their times may be off; a part is taken with it alone.
+        slack: By how much their times may be off.
+        booked: How much earlier what the broker booked may be dated. With it a part of the quantity
+            is returned too, if nothing explains all of it: the rest has another cause.
     """
     begin, early = _begin(change), max(slack, RESOLUTION)
+    earliest = begin - early - (booked or timedelta())
     near = [
         one
         for one in pool
-        if (begin - BOOKED if _is_booked(one) else begin - early)
-        < one.time
-        <= change.seen_at + slack
+        if (earliest if _is_booked(one) else begin - early) < one.time <= change.seen_at + slack
     ]
+    old = sum(one.time <= begin - early for one in near)
     until = sum(one.time <= change.seen_at for one in near)
     before = sum(one.time <= change.seen_at - early for one in near)
     # All that happened by then, or else the next ones too, or else without the newest, whose effect
     # is the next change.
-    for count in (*range(until, len(near) + 1), *range(until - 1, before - 1, -1)):
-        if count and _round(sum(one.change for one in near[:count])) == _round(change.by):
-            return near[:count]
-    part = near[:until]
-    explained = _round(sum(one.change for one in part))
-    is_part = slack and explained * change.by > 0 and abs(explained) < abs(change.by)
-    return part if is_part else []
+    counts = (*range(until, len(near) + 1), *range(until - 1, before - 1, -1))
+    for first in range(old, -1, -1):
+        for count in counts:
+            found = near[first:count]
+            if found and _round(sum(one.change for one in found)) == _round(change.by):
+                return found
+    if booked is not None:
+        for part in (near[old:until], near[:until]):
+            explained = _round(sum(one.change for one in part))
+            if explained * change.by > 0 and abs(explained) < abs(change.by):
+                return part
+    return []
 
 
 def _is_booked(one: Execution) -> bool:
@@ -262,11 +284,16 @@ class _Events:
                 self._of[one.account, one.conid][one.event_id] = one
 
     def of(
-        self, change: PositionChange, taken: Sequence[Execution]
+        self, change: PositionChange, taken: Sequence[Execution], *, whole: bool = False
     ) -> list[tuple[StatementEvent, float]]:
-        """Return the events that explain what the executions leave, each with its part."""
+        """Return the events that explain what the executions leave, each with its part.
+
+        Args:
+            whole: Return only events of the days of the change, and only if they explain all of it.
+        """
         rest = _round(change.by - sum(one.change for one in taken))
-        first = (_begin(change) - BOOKED).astimezone(NEW_YORK).date()
+        early = timedelta() if whole else BOOKED
+        first = (_begin(change) - early).astimezone(NEW_YORK).date()
         last = change.seen_at.astimezone(NEW_YORK).date()
         found: list[tuple[StatementEvent, float]] = []
         pool = self._of.get(change.key, {})
@@ -280,6 +307,8 @@ class _Events:
         ]
         if rest and _round(sum(by for _one, by in near)) == rest:
             found = near  # a split takes the old shares away and brings the new ones
+        elif whole:
+            found = [(one, by) for one, by in near if _round(by) == rest][:1]
         else:
             for one, by in near:
                 if abs(by) <= abs(rest) and by * rest > 0:
@@ -519,8 +548,14 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
 class _Delivered:
     """What came or went of underlyings without an execution, and which options explain it."""
 
-    def __init__(self, facts: Facts, parts: Mapping[str, _Parts]) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        parts: Mapping[str, _Parts],
+        left: Mapping[Key, Sequence[Execution]],
+    ) -> None:
         self._facts = facts
+        self._left = left
         self._causes: dict[str, tuple[Cause, int | None]] = {}
         self._stated: dict[str, int] = {}
         for under, found in self._together(parts.values()):
@@ -564,11 +599,14 @@ class _Delivered:
         """Find the options that explain by themselves what came of their underlying."""
         options = [one for one in group if one.change.is_option]
         shares = [one for one in group if not one.change.is_option]
+        account, first = group[0].change.account, group[0].change.seen_at
         if (
             not options
             or not all(covers(self._facts, one.change) and not one.spare for one in group)
             or len(options) > MOST_FREE
             or settles_in_cash(self._facts.contracts.get(options[0].change.conid))
+            # Shares may have come, and have been traded away, while nobody looked.
+            or any(one.time > first - A_DAY for one in self._left.get((account, under), ()))
             # No exercise and no expiry turns a long position into a short one.
             or any(_round(one.change.by + one.change.closed) for one in options)
         ):
@@ -583,22 +621,23 @@ class _Delivered:
             )
         ]
         guessed = any(len(one) > 1 for one in choices)
-        if len(fitting) != 1 or (guessed and not self._is_complete(options)):
+        sure = len(fitting) == 1 and (not guessed or self._is_complete(options, shares))
+        if not sure and not (fitting and any(map(self._is_clear, options))):
             return
-        causes = {
-            Cause.EXERCISED if one.change.closed > 0 else Cause.ASSIGNED
+        chosen = [
+            (one.change, yes)
             for one, yes in zip(options, fitting[0], strict=True)
-            if yes
-        }
-        for one, yes in zip(options, fitting[0], strict=True):
-            if yes:
-                cause = Cause.EXERCISED if one.change.closed > 0 else Cause.ASSIGNED
-                self._causes[one.change.change_id] = (cause, under)
-                for other in shares:
-                    if other.change.closed and len(causes) == 1:
-                        self._causes[other.change.change_id] = (cause, one.change.conid)
-            else:
-                self._causes[one.change.change_id] = (Cause.EXPIRED_WORTHLESS, None)
+            if sure or self._is_clear(one)
+        ]
+        causes = {_by_exercise(one) for one, yes in chosen if yes}
+        for one, yes in chosen:
+            if not yes:
+                self._causes[one.change_id] = (Cause.EXPIRED_WORTHLESS, None)
+                continue
+            self._causes[one.change_id] = (_by_exercise(one), under)
+            for other in shares:
+                if sure and other.change.closed and len(causes) == 1:
+                    self._causes[other.change.change_id] = (_by_exercise(one), one.conid)
 
     def _fits(self, ended: Sequence[PositionChange], came: Sequence[float]) -> bool:
         """Return whether the exercise of all these options, and of no other, explains what came."""
@@ -611,11 +650,23 @@ class _Delivered:
         one_by_one = sorted(map(_round, units)) == sorted(map(_round, came))
         return bool(came) and (one_by_one or _may_be(ended))
 
-    def _is_complete(self, options: Sequence[_Parts]) -> bool:
-        """Return whether all shares that belong to these options must have come by now."""
+    def _is_complete(self, options: Sequence[_Parts], shares: Sequence[_Parts]) -> bool:
+        """Return whether all shares that belong to these options must have come by now.
+
+        Shares and options of a longer gap may have come and gone at any time of it, and for
+        reasons of their own.
+        """
+        at_once = [
+            one.change.since is not None and one.change.seen_at - one.change.since <= NEAR
+            for one in (*options, *shares)
+        ]
         last = max(one.change.seen_at for one in options)
         _begin, asked_at = self._facts.asked.get(options[0].change.account, (last, last))
-        return asked_at >= last + NEAR
+        return (
+            asked_at >= last + NEAR
+            and all(names_all(self._facts, one.change) for one in options)
+            and (not shares or all(at_once))
+        )
 
     def _choices(self, one: _Parts) -> tuple[bool, ...]:
         """Return whether an option may, or must, have been exercised or assigned."""
@@ -626,6 +677,10 @@ class _Delivered:
             Moneyness.IN: (True,),
             Moneyness.OUT: (False,),
         }.get(where, (True, False))
+
+    def _is_clear(self, one: _Parts) -> bool:
+        """Return whether its price at its end says by itself that it was exercised, or was not."""
+        return self._is_over(one.change) and len(self._choices(one)) == 1
 
     def _is_over(self, change: PositionChange) -> bool:
         ended = last_trade(change, self._facts.contracts.get(change.conid))
@@ -641,6 +696,10 @@ class _Delivered:
                 near = abs(other.change.seen_at - part.change.seen_at) <= NEAR
                 if near and other.change.key == (part.change.account, under):
                     self._stated[part.change.change_id] = under
+
+
+def _by_exercise(option: PositionChange) -> Cause:
+    return Cause.EXERCISED if option.closed > 0 else Cause.ASSIGNED
 
 
 def _may_be(options: Iterable[PositionChange]) -> bool:
@@ -663,8 +722,17 @@ def covers(facts: Facts, change: PositionChange) -> bool:
         return False
     if ended is not None and change.since >= ended:
         return True
-    begin, end = facts.asked.get(change.account, (change.seen_at, change.since))
+    _begin, end = facts.asked.get(change.account, (change.seen_at, change.since))
     if end < change.seen_at and (ended is None or end < ended):
+        return False
+    return names_all(facts, change)
+
+
+def names_all(facts: Facts, change: PositionChange) -> bool:
+    """Return whether the gateway named all executions since the quantity before was confirmed."""
+    details = facts.contracts.get(change.conid)
+    begin, _end = facts.asked.get(change.account, (change.seen_at, change.seen_at))
+    if change.since is None:
         return False
     if begin <= change.since:
         return True

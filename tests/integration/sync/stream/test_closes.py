@@ -181,6 +181,14 @@ def without_shares(found):
     return {key: ones for key, ones in found.items() if key[1] != STOCK}
 
 
+def import_statements(lake, sim):
+    for account, text in sim.statements().items():
+        for one in read_statements(text.encode(), f"{account}.xml"):
+            lake.executions.add(one.executions)
+            lake.statement_events.add([*one.events, one.period()])
+    CloseExplainer(lake).explain()
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Shares may come 2 s after their option, and the gateway is asked again after 3 s.
@@ -211,7 +219,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
             took_s[name] = time.monotonic() - began
             changes[name] = {one.change_id for ones in found.values() for one in ones}
             assert {one.stage for ones in found.values() for one in ones} == {P}
-        statements = sim.statements()
     provisional = {
         (one.account, one.conid): one for one in current_closures(lake.closures.records())
     }
@@ -220,11 +227,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     opened = [one.order_id for one in lake.executions.records() if one.conid == NEXT_CALL]
     assert provisional[A, CALL].order_ids == opened[0]
 
-    for account, text in statements.items():
-        for one in read_statements(text.encode(), f"{account}.xml"):
-            lake.executions.add(one.executions)
-            lake.statement_events.add([*one.events, one.period()])
-    CloseExplainer(lake).explain()
+    import_statements(lake, sim)
     stated = current_closures(lake.closures.records())
     assert {one.stage for one in stated} == {S}, [one for one in stated if one.stage is P]
     for name, case in CASES.items():
@@ -248,6 +251,68 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
             f"| {name} | {case.provisional} | {took_s[name]:.1f} | "
             f"{case.stated or case.provisional} | {evidence} |"
         )
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_expiry_from_friday_to_monday_is_explained_as_it_happens(
+    watched, lake, eventually
+) -> None:
+    far_put, put, call, index_call = range(921000201, 921000205)
+    async with watched(refresh_interval_s=0.5) as (sim, streamer):
+
+        def causes():
+            return {
+                key: {one.cause for one in ones}
+                for key, ones in without_shares(found_since(lake, ())).items()
+            }
+
+        # Friday: four options end in some seconds, and half of one is bought back before.
+        for conid, like, strike, right in [
+            (far_put, CALL, 150.0, "P"),
+            (put, CALL, 260.0, "P"),
+            (call, CALL, 200.0, "C"),
+            (index_call, INDEX_PUT, 6000.0, "C"),
+        ]:
+            ends = sim.list_option(conid, like, strike, right, 6.0)["ends_at"]
+        for account, conid, quantity in [
+            (A, far_put, -2), (A, put, -1), (A, call, 1), (B, index_call, 1),
+        ]:  # fmt: skip
+            sim.fill(account, conid, quantity)
+        listed = {far_put, put, call, index_call}
+        await eventually(lambda: lake.contracts.get(listed).keys() == listed)
+        sim.fill(A, far_put, 1)
+        await eventually(lambda: causes().get((A, far_put)) == {Cause.TRADED})
+        over = datetime.fromisoformat(ends) + timedelta(seconds=1)
+
+        def is_over():
+            rows = lake.broker_positions.rows(streamer.settings.gateway_id)
+            return rows.get_column("received_at").max() > over
+
+        await eventually(is_over)
+        # Friday night: what is worthless goes first.
+        sim.expire(A, far_put)
+        await eventually(
+            lambda: causes().get((A, far_put)) == {Cause.TRADED, Cause.EXPIRED_WORTHLESS}
+        )
+        # The weekend: the gateway restarts, and comes back with shares in place of options.
+        await sim.restart(down_s=0.5)
+        sim.assign(A, put)
+        sim.exercise(A, call)
+        sim.expire(B, index_call, 500.0)
+        sim.reset_day()
+        wanted = {
+            (A, far_put): {Cause.TRADED, Cause.EXPIRED_WORTHLESS},
+            (A, put): {Cause.ASSIGNED},
+            (A, call): {Cause.EXERCISED},
+            (B, index_call): {Cause.CASH_SETTLED},
+        }
+        await eventually(lambda: causes() == wanted)
+        # Monday: a trade, and the statement of all days.
+        sim.close_position(A, CENTS)
+        await eventually(lambda: causes() == wanted | {(A, CENTS): {Cause.TRADED}})
+        import_statements(lake, sim)
+        assert causes() == wanted | {(A, CENTS): {Cause.TRADED}}
+        assert {one.stage for one in current_closures(lake.closures.records())} == {S}
 
 
 async def test_a_refused_request_for_executions_never_makes_a_cause(
