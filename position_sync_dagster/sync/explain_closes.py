@@ -66,6 +66,19 @@ class CloseExplainer:
         """Store changes of quantities; one that is known is not stored again."""
         return self._lake.position_changes.add(changes, run_id=run_id)
 
+    def has_open_closes(self) -> bool:
+        """Return whether the cause of a close of the last day is not known."""
+        since = self._clock() - A_DAY
+        known = {
+            one.change_id
+            for one in current_closures(self._lake.closures.records(since - BEFORE))
+            if one.cause is not Cause.UNEXPLAINED
+        }
+        return any(
+            change.closed and change.change_id not in known
+            for change in self._lake.position_changes.records(since)
+        )
+
     def explain(
         self,
         executions: Collection[Execution] = (),

@@ -329,7 +329,11 @@ async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(
         assert not lake.position_changes.records()
         sim.close_position(A, CENTS)
         sim.fill(A, STOCK, 10)
+        sim.refuse_executions()
         await refresh(lake, settings)
+        assert causes_of(lake, A, CENTS) == [(Cause.UNEXPLAINED, P, 2.0)]
+        sim.refuse_executions(refused=False)
+        await refresh(lake, settings)  # nothing changed, and the gateway is asked again
         changes = {(one.conid, one.by) for one in lake.position_changes.records()}
         assert changes == {(CENTS, -2.0), (STOCK, 10.0)}
         assert causes_of(lake, A, CENTS) == [(Cause.TRADED, P, 2.0)]
