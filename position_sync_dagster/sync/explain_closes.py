@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from position_sync_dagster.domain.causes import A_DAY, NEAR, Facts, closures_of, last_trade
+from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
 from position_sync_dagster.domain.closures import (
     Cause,
     Closure,

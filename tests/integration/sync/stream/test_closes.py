@@ -11,7 +11,7 @@ import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
-from position_sync_dagster.domain import causes
+from position_sync_dagster.domain import causes, close_facts, deliveries
 from position_sync_dagster.domain.closures import Cause, Stage, current_closures
 from position_sync_dagster.gateway import day_executions
 from position_sync_dagster.gateway.flex import read_statements
@@ -195,7 +195,8 @@ def quick(monkeypatch):
 
     Its day begins twelve hours ago, at whatever hour the test runs.
     """
-    monkeypatch.setattr(causes, "NEAR", timedelta(seconds=2))
+    for module in (causes, close_facts, deliveries):
+        monkeypatch.setattr(module, "NEAR", timedelta(seconds=2))
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
     monkeypatch.setattr(day_executions, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 
