@@ -21,6 +21,7 @@ from ib_gateway_simulator.errors import PortInUseError
 from ib_gateway_simulator.gateway.gateway import Gateway
 from ib_gateway_simulator.options import Options
 from ib_gateway_simulator.protocol.codes import Code
+from ib_gateway_simulator.statements import statements_so_far
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,10 @@ class SimulatedGateway(Faults):
         if old is not None:
             old.close()
         return self.port
+
+    def statements(self) -> dict[str, str]:
+        """Return the statement of each account since the start, as XML of an activity query."""
+        return statements_so_far(self._gateway)
 
     async def restart(self, down_s: float = 1.0) -> None:
         """Restart as gateways do every night: down for `down_s`, then without closed rows."""

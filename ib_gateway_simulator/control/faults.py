@@ -43,7 +43,8 @@ CODES_WITH_TEXT = frozenset(
 class Faults(AccountFaults, MarketDataFaults, ABC):
     """Changes one gateway, besides reading it.
 
-    `move_port` and `restart` act on the listening socket; the class that owns it defines them.
+    `move_port` and `restart` act on the listening socket; the class that owns it defines them, and
+    `statements`.
     """
 
     # -- trades and market time ---------------------------------------------------------------
@@ -254,6 +255,10 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
     @abstractmethod
     async def move_port(self, port: int = 0) -> int:
         """Move to another port and return it: 1300 to every client, then they are cut."""
+
+    @abstractmethod
+    def statements(self) -> dict[str, str]:
+        """Return the statement of each account since the start, as XML of an activity query."""
 
     @abstractmethod
     async def restart(self, down_s: float = 1.0) -> None:

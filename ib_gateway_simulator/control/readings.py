@@ -8,7 +8,6 @@ from typing import Any
 from ib_gateway_simulator.accounts.ledger import Holding
 from ib_gateway_simulator.clients.stats import OrderMessage
 from ib_gateway_simulator.gateway.gateway import Gateway
-from ib_gateway_simulator.statements import statements_so_far
 
 
 class Readings:
@@ -46,10 +45,6 @@ class Readings:
     def positions(self) -> list[dict[str, Any]]:
         """Return all positions, also those that were closed today."""
         return [as_dict(holding) for holding in self._gateway.ledger.holdings()]
-
-    def statements(self) -> dict[str, str]:
-        """Return the statement of each account since the start, as XML of an activity query."""
-        return statements_so_far(self._gateway)
 
     def greeks(self, conid: int | None = None) -> dict[int, dict[str, float]]:
         """Return the theoretical price and greeks of each option now: the truth of this market.

@@ -8,14 +8,23 @@ no fact explains is UNEXPLAINED; a fact that is missing never makes a cause.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
-from enum import StrEnum
-from itertools import product
-from zoneinfo import ZoneInfo
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.close_facts import (
+    A_DAY,
+    NEAR,
+    Facts,
+    Moneyness,
+    Parts,
+    covers,
+    last_trade,
+    moneyness,
+    rounded,
+    settles_in_cash,
+)
 from position_sync_dagster.domain.closures import (
     NEW_YORK,
     Cause,
@@ -23,7 +32,8 @@ from position_sync_dagster.domain.closures import (
     PositionChange,
     Stage,
 )
-from position_sync_dagster.domain.instrument import ContractDetails, Right, leg_name
+from position_sync_dagster.domain.deliveries import Delivered
+from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.statement import (
     FLEX,
     EventKind,
@@ -31,36 +41,6 @@ from position_sync_dagster.domain.statement import (
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.domain.trading_hours import parse_trading_hours
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is known when a close is judged.
-
-    Attributes:
-        changes: All changes of positions near the closes, also those that opened something.
-        executions: Rows of `executions`.
-        events: Rows of `statement_events`.
-        contracts: Contract details, by conid.
-        stated: The days of each account whose trades a statement has.
-        asked: From when and until when the gateway named all executions of an account. Without it
-            the absence of an execution proves nothing.
-        prices: The last price of the underlying before the end of options, by the option's conid,
-            each with its time.
-    """
-
-    changes: Sequence[PositionChange]
-    executions: Sequence[Execution] = ()
-    events: Sequence[StatementEvent] = ()
-    contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
-    stated: Mapping[str, frozenset[date]] = field(default_factory=dict)
-    asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
-    prices: Mapping[int, tuple[float, datetime]] = field(default_factory=dict)
-
-
-NEAR = timedelta(minutes=15)
-"""What closes and what arrives within this time may be one event of the broker's."""
 
 SLACK = timedelta(minutes=2)
 """How much later than its effect an execution may be dated: two clocks, and messages that wait."""
@@ -68,25 +48,9 @@ SLACK = timedelta(minutes=2)
 RESOLUTION = timedelta(seconds=1)
 """Executions are dated in whole seconds, and earlier than they were by a part of one."""
 
-A_DAY = timedelta(days=1)
-
 BOOKED = timedelta(days=5)
 """How long before a change is seen the broker may have booked it: an expiry on Friday, a long
 weekend, and the position is gone on Tuesday."""
-
-WORTHLESS = 0.05
-"""An option that was quoted at this price or below, right before its end, was out of the money."""
-
-CLEAR = 0.01
-CLEAR_AT_THE_OPEN = 0.05
-"""How far from the strike, as a part of it, an underlying must be for an option to be clearly in or
-out of the money. Options that are settled at the open do not trade in the night before."""
-
-MOST_FREE = 12
-"""Maximum number of options of which it is searched which were exercised or assigned."""
-
-USUAL_CLOSE = time(16, 15)
-"""When an option has traded last, where its contract does not say so."""
 
 _SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
 """Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`."""
@@ -164,25 +128,37 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
     by_key: defaultdict[Key, list[PositionChange]] = defaultdict(list)
     for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
         by_key[change.key].append(change)
-    parts: dict[str, _Parts] = {}
+    parts: dict[str, Parts] = {}
+    left: dict[Key, list[Execution]] = dict(executions)
     events = _Events(facts)
     for key, changes in by_key.items():
         pool = executions.get(key, [])
         made: dict[str, list[Execution]] = {}
-        # What fits exactly comes first: a time that is a little off may fit two changes.
+        named: dict[str, list[tuple[StatementEvent, float]]] = {}
+        # What fits exactly comes first: a time that is a little off may fit two changes, and so
+        # may what was booked days before.
         for slack in (timedelta(), SLACK):
             for change in changes:
                 if not made.get(change.change_id):
                     taken = made[change.change_id] = _taken(change, pool, slack)
                     pool = [one for one in pool if one not in taken]
         for change in changes:
+            if not made[change.change_id]:
+                named[change.change_id] = events.of(change, (), whole=True)
+        for change in changes:
+            if not made[change.change_id] and not named[change.change_id]:
+                taken = made[change.change_id] = _taken(change, pool, SLACK, booked=BOOKED)
+                pool = [one for one in pool if one not in taken]
+        for change in changes:
             taken = made[change.change_id]
-            parts[change.change_id] = _Parts(change, taken, events.of(change, taken))
+            told = named.get(change.change_id) or events.of(change, taken)
+            parts[change.change_id] = Parts(change, taken, told)
+        left[key] = pool
         for change in changes:
             parts[change.change_id].spare = any(
                 abs(one.time - change.seen_at) <= A_DAY for one in pool
             )
-    booked = _Delivered(facts, parts)
+    booked = Delivered(facts, parts, left)
     found: list[Closure] = []
     for change in facts.changes:
         if change.closed:
@@ -191,63 +167,47 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
     return found
 
 
-@dataclass(slots=True)
-class _Parts:
-    """A change, the executions and the events that explain it."""
-
-    change: PositionChange
-    taken: list[Execution]
-    events: list[tuple[StatementEvent, float]]
-    spare: bool = False
-    """Whether an execution of the day fits no change: its time may be wrong, or a message lost."""
-
-    @property
-    def explained(self) -> float:
-        """Return the part of the change that is explained."""
-        return sum(one.change for one in self.taken) + sum(by for _event, by in self.events)
-
-    @property
-    def rest(self) -> float:
-        """Return the part of the change that is not explained, with its sign."""
-        return _round(self.change.by - self.explained)
-
-
-def _round(quantity: float) -> float:
-    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
-    return round(quantity, 6) + 0.0
-
-
 def _begin(change: PositionChange) -> datetime:
     return change.since or change.seen_at - BOOKED
 
 
-def _taken(change: PositionChange, pool: Sequence[Execution], slack: timedelta) -> list[Execution]:
+def _taken(
+    change: PositionChange,
+    pool: Sequence[Execution],
+    slack: timedelta,
+    booked: timedelta | None = None,
+) -> list[Execution]:
     """Return the executions, in order of time, that made a change: all or none of its quantity.
 
-    If they explain a part of it, they are returned too: the rest has another cause.
-
     Args:
-        slack: By how much their times may be off; a part is taken with it alone.
+        slack: By how much their times may be off.
+        booked: How much earlier what the broker booked may be dated. With it a part of the quantity
+            is returned too, if nothing explains all of it: the rest has another cause.
     """
     begin, early = _begin(change), max(slack, RESOLUTION)
+    earliest = begin - early - (booked or timedelta())
     near = [
         one
         for one in pool
-        if (begin - BOOKED if _is_booked(one) else begin - early)
-        < one.time
-        <= change.seen_at + slack
+        if (earliest if _is_booked(one) else begin - early) < one.time <= change.seen_at + slack
     ]
+    old = sum(one.time <= begin - early for one in near)
     until = sum(one.time <= change.seen_at for one in near)
     before = sum(one.time <= change.seen_at - early for one in near)
     # All that happened by then, or else the next ones too, or else without the newest, whose effect
     # is the next change.
-    for count in (*range(until, len(near) + 1), *range(until - 1, before - 1, -1)):
-        if count and _round(sum(one.change for one in near[:count])) == _round(change.by):
-            return near[:count]
-    part = near[:until]
-    explained = _round(sum(one.change for one in part))
-    is_part = slack and explained * change.by > 0 and abs(explained) < abs(change.by)
-    return part if is_part else []
+    counts = (*range(until, len(near) + 1), *range(until - 1, before - 1, -1))
+    for first in range(old, -1, -1):
+        for count in counts:
+            found = near[first:count]
+            if found and rounded(sum(one.change for one in found)) == rounded(change.by):
+                return found
+    if booked is not None:
+        for part in (near[old:until], near[:until]):
+            explained = rounded(sum(one.change for one in part))
+            if explained * change.by > 0 and abs(explained) < abs(change.by):
+                return part
+    return []
 
 
 def _is_booked(one: Execution) -> bool:
@@ -265,11 +225,16 @@ class _Events:
                 self._of[one.account, one.conid][one.event_id] = one
 
     def of(
-        self, change: PositionChange, taken: Sequence[Execution]
+        self, change: PositionChange, taken: Sequence[Execution], *, whole: bool = False
     ) -> list[tuple[StatementEvent, float]]:
-        """Return the events that explain what the executions leave, each with its part."""
-        rest = _round(change.by - sum(one.change for one in taken))
-        first = (_begin(change) - BOOKED).astimezone(NEW_YORK).date()
+        """Return the events that explain what the executions leave, each with its part.
+
+        Args:
+            whole: Return only events of the days of the change, and only if they explain all of it.
+        """
+        rest = rounded(change.by - sum(one.change for one in taken))
+        early = timedelta() if whole else BOOKED
+        first = (_begin(change) - early).astimezone(NEW_YORK).date()
         last = change.seen_at.astimezone(NEW_YORK).date()
         found: list[tuple[StatementEvent, float]] = []
         pool = self._of.get(change.key, {})
@@ -281,13 +246,15 @@ class _Events:
             and (one.kind is not EventKind.OPTION_EVENT or _is_option_cause(one))
             and (by := _signed(one, rest))
         ]
-        if rest and _round(sum(by for _one, by in near)) == rest:
+        if rest and rounded(sum(by for _one, by in near)) == rest:
             found = near  # a split takes the old shares away and brings the new ones
+        elif whole:
+            found = [(one, by) for one, by in near if rounded(by) == rest][:1]
         else:
             for one, by in near:
                 if abs(by) <= abs(rest) and by * rest > 0:
                     found.append((one, by))
-                    rest = _round(rest - by)
+                    rest = rounded(rest - by)
         for one, _by in found:
             del pool[one.event_id]
         return found
@@ -324,7 +291,7 @@ def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
     return cause, f"corporate action {words[:200]}"
 
 
-def _judged(part: _Parts, facts: Facts, delivered: "_Delivered", now: datetime) -> list[Closure]:
+def _judged(part: Parts, facts: Facts, delivered: Delivered, now: datetime) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed."""
     change = part.change
     found: list[Closure] = []
@@ -342,12 +309,12 @@ def _judged(part: _Parts, facts: Facts, delivered: "_Delivered", now: datetime) 
     open_quantity = abs(change.closed)
     for (cause, stage, why), ones in groups.items():
         quantity = min(open_quantity, sum(one.quantity for one in ones))
-        open_quantity = _round(open_quantity - quantity)
+        open_quantity = rounded(open_quantity - quantity)
         if quantity:
             found.append(_traded(change, cause, stage, why, ones, quantity))
     for event, by in part.events:
         quantity = min(open_quantity, abs(by))
-        open_quantity = _round(open_quantity - quantity)
+        open_quantity = rounded(open_quantity - quantity)
         if quantity:
             cause, why = _cause_of_event(event)
             found.append(
@@ -375,7 +342,7 @@ def _judged(part: _Parts, facts: Facts, delivered: "_Delivered", now: datetime) 
     ]
 
 
-def _settled_in_cash(part: _Parts, facts: Facts) -> bool:
+def _settled_in_cash(part: Parts, facts: Facts) -> bool:
     """Return whether a statement names the cash settlement of the contract in these days."""
     last = part.change.seen_at.astimezone(NEW_YORK).date()
     return any(
@@ -452,232 +419,7 @@ def _counter_of(event: StatementEvent, facts: Facts) -> int | None:
     return others.pop() if len(others) == 1 else None
 
 
-class Moneyness(StrEnum):
-    """Where an option stood when it was last known.
-
-    QUOTED_OUT: by its own price alone. Near the strike its holder may exercise it all the same, and
-    its shares come minutes later.
-    """
-
-    IN = "IN"
-    OUT = "OUT"
-    QUOTED_OUT = "QUOTED_OUT"
-    UNCLEAR = "UNCLEAR"
-
-
-def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
-    """Return when a derivative could be traded last; None where it does not expire."""
-    day = details.last_trade_date if details and details.last_trade_date else change.expiry
-    if day is None:
-        return None
-    clock, zone = USUAL_CLOSE, NEW_YORK
-    if details is not None and details.last_trade_time and details.time_zone:
-        try:
-            clock = time.fromisoformat(details.last_trade_time)
-            zone = ZoneInfo(details.time_zone.split(" (")[0].strip())
-        except (ValueError, LookupError, OSError):
-            clock, zone = USUAL_CLOSE, NEW_YORK
-    return datetime.combine(day, clock, zone).astimezone(UTC)
-
-
-def settles_at_the_open(details: ContractDetails | None) -> bool:
-    """Return whether the settlement follows the last trading day."""
-    return (
-        details is not None
-        and details.expires_on is not None
-        and details.last_trade_date is not None
-        and details.expires_on > details.last_trade_date
-    )
-
-
-def settles_in_cash(details: ContractDetails | None) -> bool | None:
-    """Return whether an option is settled in cash, as all options on an index; None: not known."""
-    kind = details.under_sec_type if details is not None else None
-    return None if not kind else kind == "IND"
-
-
-def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
-    """Return where an option stood at its end, only if it is clear."""
-    details = facts.contracts.get(change.conid)
-    ended = last_trade(change, details)
-    if ended is None or change.strike is None or change.right is None:
-        return Moneyness.UNCLEAR
-    at_the_open = settles_at_the_open(details)
-    clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    price = facts.prices.get(change.conid)
-    if price is not None and abs(price[1] - ended) <= NEAR:
-        above = price[0] - change.strike
-        if abs(above) >= clear:
-            is_in = above > 0 if change.right is Right.CALL else above < 0
-            return Moneyness.IN if is_in else Moneyness.OUT
-    own = change.market_price
-    if own is None or change.since is None or change.since < ended - NEAR:
-        return Moneyness.UNCLEAR
-    if own >= clear and own > WORTHLESS:
-        return Moneyness.IN
-    quoted_out = own <= WORTHLESS and not at_the_open
-    return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
-
-
-class _Delivered:
-    """What came or went of underlyings without an execution, and which options explain it."""
-
-    def __init__(self, facts: Facts, parts: Mapping[str, _Parts]) -> None:
-        self._facts = facts
-        self._causes: dict[str, tuple[Cause, int | None]] = {}
-        self._stated: dict[str, int] = {}
-        for under, found in self._together(parts.values()):
-            self._search(under, found)
-        self._note_stated(parts.values())
-
-    def of(self, change: PositionChange) -> tuple[Cause, int | None] | None:
-        """Return the cause of an option or of shares, with the counter-holding."""
-        return self._causes.get(change.change_id)
-
-    def stated_counter(self, change: PositionChange) -> int | None:
-        """Return the underlying that moved with a stated exercise or assignment."""
-        return self._stated.get(change.change_id)
-
-    def _under_conid(self, change: PositionChange) -> int | None:
-        details = self._facts.contracts.get(change.conid)
-        return details.under_conid if details is not None else None
-
-    def _together(self, parts: Iterable[_Parts]) -> Iterator[tuple[int, list[_Parts]]]:
-        """Yield each underlying with what closed and came of it, none of which NEAR separates."""
-        by_under: defaultdict[Key, list[_Parts]] = defaultdict(list)
-        for part in parts:
-            change = part.change
-            under = self._under_conid(change) if change.is_option else change.conid
-            if part.rest and under is not None and (change.closed or not change.is_option):
-                by_under[change.account, under].append(part)
-        for (_account, under), found in by_under.items():
-            if not any(one.change.is_option for one in found):
-                continue
-            group: list[_Parts] = []
-            for one in sorted(found, key=lambda one: one.change.seen_at):
-                # What is seen after a gap may have happened right after its last confirmation.
-                since = one.change.since
-                if group and since is not None and since - group[-1].change.seen_at > NEAR:
-                    yield under, group
-                    group = []
-                group.append(one)
-            yield under, group
-
-    def _search(self, under: int, group: Sequence[_Parts]) -> None:
-        """Find the options that explain by themselves what came of their underlying."""
-        options = [one for one in group if one.change.is_option]
-        shares = [one for one in group if not one.change.is_option]
-        if (
-            not options
-            or not all(covers(self._facts, one.change) and not one.spare for one in group)
-            or len(options) > MOST_FREE
-            or settles_in_cash(self._facts.contracts.get(options[0].change.conid))
-            # No exercise and no expiry turns a long position into a short one.
-            or any(_round(one.change.by + one.change.closed) for one in options)
-        ):
-            return
-        came = [one.rest for one in shares]
-        choices = [self._choices(one) for one in options]
-        fitting = [
-            chosen
-            for chosen in product(*choices)
-            if self._fits(
-                [one.change for one, yes in zip(options, chosen, strict=True) if yes], came
-            )
-        ]
-        guessed = any(len(one) > 1 for one in choices)
-        if len(fitting) != 1 or (guessed and not self._is_complete(options)):
-            return
-        causes = {
-            Cause.EXERCISED if one.change.closed > 0 else Cause.ASSIGNED
-            for one, yes in zip(options, fitting[0], strict=True)
-            if yes
-        }
-        for one, yes in zip(options, fitting[0], strict=True):
-            if yes:
-                cause = Cause.EXERCISED if one.change.closed > 0 else Cause.ASSIGNED
-                self._causes[one.change.change_id] = (cause, under)
-                for other in shares:
-                    if other.change.closed and len(causes) == 1:
-                        self._causes[other.change.change_id] = (cause, one.change.conid)
-            else:
-                self._causes[one.change.change_id] = (Cause.EXPIRED_WORTHLESS, None)
-
-    def _fits(self, ended: Sequence[PositionChange], came: Sequence[float]) -> bool:
-        """Return whether the exercise of all these options, and of no other, explains what came."""
-        units = [one.units or 0.0 for one in ended]
-        if _round(sum(units)) != _round(sum(came)):
-            return False
-        if all(self._is_over(one) for one in ended):
-            return _may_be(ended)
-        # Before their end options also go by a transfer: then their shares are the only evidence.
-        one_by_one = sorted(map(_round, units)) == sorted(map(_round, came))
-        return bool(came) and (one_by_one or _may_be(ended))
-
-    def _is_complete(self, options: Sequence[_Parts]) -> bool:
-        """Return whether all shares that belong to these options must have come by now."""
-        last = max(one.change.seen_at for one in options)
-        _begin, asked_at = self._facts.asked.get(options[0].change.account, (last, last))
-        return asked_at >= last + NEAR
-
-    def _choices(self, one: _Parts) -> tuple[bool, ...]:
-        """Return whether an option may, or must, have been exercised or assigned."""
-        if not self._is_over(one.change):
-            return (True,)  # before its end an option vanishes in no other way
-        where = moneyness(one.change, self._facts)
-        return {
-            Moneyness.IN: (True,),
-            Moneyness.OUT: (False,),
-        }.get(where, (True, False))
-
-    def _is_over(self, change: PositionChange) -> bool:
-        ended = last_trade(change, self._facts.contracts.get(change.conid))
-        return ended is not None and change.seen_at >= ended
-
-    def _note_stated(self, parts: Iterable[_Parts]) -> None:
-        listed = list(parts)
-        for part in listed:
-            under = self._under_conid(part.change)
-            if under is None or not part.change.is_option:
-                continue
-            for other in listed:
-                near = abs(other.change.seen_at - part.change.seen_at) <= NEAR
-                if near and other.change.key == (part.change.account, under):
-                    self._stated[part.change.change_id] = under
-
-
-def _may_be(options: Iterable[PositionChange]) -> bool:
-    """Return whether one price of the underlying, at their end, lets all of these be exercised."""
-    listed = list(options)
-    calls = [one.strike or 0.0 for one in listed if one.right is Right.CALL]
-    puts = [one.strike or 0.0 for one in listed if one.right is Right.PUT]
-    return not calls or not puts or max(calls) <= min(puts) * (1 + CLEAR)
-
-
-def covers(facts: Facts, change: PositionChange) -> bool:
-    """Return whether every execution that may have made a change would be known.
-
-    They would, if the gateway named all of the time since the quantity before was confirmed. Before
-    that time it must not have been possible to trade.
-    """
-    details = facts.contracts.get(change.conid)
-    ended = last_trade(change, details)
-    if change.since is None:
-        return False
-    if ended is not None and change.since >= ended:
-        return True
-    begin, end = facts.asked.get(change.account, (change.seen_at, change.since))
-    if end < change.seen_at and (ended is None or end < ended):
-        return False
-    if begin <= change.since:
-        return True
-    hours = parse_trading_hours(details.trading_hours, details.time_zone) if details else None
-    if hours is None or not hours.begins <= change.since <= begin < hours.ends:
-        return False
-    return not any(opens < begin and closes > change.since for opens, closes in hours.sessions)
-
-
-def _inferred(part: _Parts, quantity: float, facts: Facts, delivered: _Delivered) -> Closure:
+def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) -> Closure:
     """Return the cause of what no execution and no event explains."""
     change = part.change
     stated = _is_stated(change, facts)

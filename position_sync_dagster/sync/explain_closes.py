@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from position_sync_dagster.domain.causes import A_DAY, NEAR, Facts, closures_of, last_trade
+from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
 from position_sync_dagster.domain.closures import (
     Cause,
     Closure,
@@ -65,6 +66,19 @@ class CloseExplainer:
     def record(self, changes: Iterable[PositionChange], run_id: str | None = None) -> int:
         """Store changes of quantities; one that is known is not stored again."""
         return self._lake.position_changes.add(changes, run_id=run_id)
+
+    def has_open_closes(self) -> bool:
+        """Return whether the cause of a close of the last day is not known."""
+        since = self._clock() - A_DAY
+        known = {
+            one.change_id
+            for one in current_closures(self._lake.closures.records(since - BEFORE))
+            if one.cause is not Cause.UNEXPLAINED
+        }
+        return any(
+            change.closed and change.change_id not in known
+            for change in self._lake.position_changes.records(since)
+        )
 
     def explain(
         self,

@@ -155,9 +155,8 @@ async def _download_and_enqueue(
         metrics=StreamMetrics(),
         clock=clock,
     )
-    publisher.watcher = watcher = CloseWatcher(
-        CloseExplainer(lake, clock=clock), check=own.check, monotonic=time.monotonic
-    )
+    explainer = CloseExplainer(lake, clock=clock)
+    publisher.watcher = watcher = CloseWatcher(explainer, check=own.check, monotonic=time.monotonic)
     manager = IBConnectionManager(settings)
     try:
         connection = await manager.get_connection()
@@ -175,6 +174,7 @@ async def _download_and_enqueue(
         await resolver.resolve(connection, lake.registry.unresolved)
         before, after = ({one.key: one for one in ones} for ones in (restored, feed.holdings))
         closed = any(change.closed for change in changes_between(before, after, {}))
+        closed = closed or await offload(explainer.has_open_closes)
         executions = await connection.executions() if closed else None
     finally:
         await manager.close()

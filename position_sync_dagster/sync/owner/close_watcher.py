@@ -18,12 +18,14 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 logger = logging.getLogger(__name__)
 
 LOOKS_S = (0.0, 5.0, 60.0, 960.0)
-"""Seconds after a change at which the gateway is asked for the executions of the day: commissions
-follow an execution, and shares may come minutes after an option is gone."""
+"""Seconds after a change, or after the start, at which the gateway is asked for the executions of
+the day: commissions follow an execution, and shares may come minutes after an option is gone."""
 
 
 class CloseWatcher:
     """Stores changes before they are published, then looks for their causes in the background.
+
+    After a start it looks for the causes that an earlier process did not find.
 
     Args:
         check: Called before each write; it raises when the login belongs to another process.
@@ -45,7 +47,8 @@ class CloseWatcher:
         self._follow = follow
         self._monotonic = monotonic
         self._run_id = run_id
-        self._due: list[float] = []
+        self._due = self._looks()
+        self._recorded = False
         self._task: asyncio.Task[None] | None = None
 
     async def record(self, changes: list[PositionChange]) -> None:
@@ -57,8 +60,12 @@ class CloseWatcher:
         self._check()
         await offload(self._explainer.record, changes, self._run_id)
         if any(change.closed for change in changes):
-            now_s = self._monotonic()
-            self._due = sorted({*self._due, *(now_s + delay for delay in LOOKS_S)})
+            self._recorded = True
+            self._due = sorted({*self._due, *self._looks()})
+
+    def _looks(self) -> list[float]:
+        now_s = self._monotonic()
+        return [now_s + delay for delay in LOOKS_S]
 
     def look_in_background(self, connection: GatewayConnection) -> None:
         """Look for causes if it is due, in a background task."""
@@ -91,6 +98,8 @@ class CloseWatcher:
 
     async def _look_or_log(self, connection: GatewayConnection) -> None:
         try:
+            if not self._recorded and not await offload(self._explainer.has_open_closes):
+                return
             await self.look(connection.accounts, await connection.executions())
         except LakeError as error:
             logger.warning("the causes of closes are not stored, they are due later: %s", error)

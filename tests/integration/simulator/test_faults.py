@@ -269,6 +269,7 @@ async def test_quotes_farms_and_steps_can_be_driven(small: Book, connect: Connec
         await post(http, "reset_day")
 
 
+LISTED = {"conid": 7, "like": CALL, "strike": 250.0, "right": "C", "ends_in_s": 60.0}
 BAD: list[tuple[str, Any, int, str]] = [
     ("fill", {"account": "DUSIM0001", "conid": CALL}, 422, "quantity"),
     ("fill", {"account": "DUSIM0001", "conid": "x", "quantity": 1}, 422, "conid"),
@@ -278,6 +279,16 @@ BAD: list[tuple[str, Any, int, str]] = [
     ("fill", {"account": "DUSIM0001", "conid": CALL, "quantity": 1, "px": 2}, 422, "px"),
     ("close", {"account": "DUSIM0001", "conid": 921000007}, 422, "conid"),
     ("assign", {"account": "DUSIM0001", "conid": CALL}, 422, "conid"),
+    ("transfer", {"account": "DUSIM0001", "conid": CALL, "quantity": 0}, 422, "quantity"),
+    (
+        "split",
+        {"account": "DUSIM0001", "conid": CALL, "to": 921000007, "quantity": 0},
+        422,
+        "quantity",
+    ),
+    ("list_option", LISTED | {"conid": CALL}, 422, "conid"),
+    ("list_option", LISTED | {"like": 920000001}, 422, "like"),
+    ("list_option", LISTED | {"right": "CALL"}, 422, "right"),
     ("disconnect", {"client_id": 99}, 422, "client_id"),
     ("error", {"text": "no code"}, 422, "code"),
     ("connectivity", {"state": "maybe"}, 422, "state"),

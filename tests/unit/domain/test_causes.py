@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.causes import Facts, closures_of
+from position_sync_dagster.domain.causes import closures_of
+from position_sync_dagster.domain.close_facts import Facts
 from position_sync_dagster.domain.closures import (
     Cause,
     Closure,
@@ -349,7 +350,35 @@ CASES = {
             worthless(CALL, 1),
             change(SHARES, 0, 100, NIGHT + timedelta(hours=6), since=NIGHT),
         ],
+        [(Cause.UNEXPLAINED, P, 1)],
+    ),
+    "an option near its strike does not hide the exercise of another one": Case(
+        [
+            worthless(OTHER, 1),
+            deep(CALL, 1),
+            change(SHARES, 0, 100, NIGHT + timedelta(hours=6), since=NIGHT),
+        ],
+        [(Cause.UNEXPLAINED, P, 1), (Cause.EXERCISED, P, 1)],
+    ),
+    "shares of an option in the money are known after a gap too": Case(
+        [deep(CALL, 1), change(SHARES, 0, 100, NIGHT + timedelta(hours=6), since=NIGHT)],
         [(Cause.EXERCISED, P, 1)],
+    ),
+    "shares that came and were traded away during a gap": Case(
+        [worthless(CALL, 1)],
+        [(Cause.UNEXPLAINED, P, 1)],
+        [fill(SHARES, -100, NIGHT + timedelta(hours=6))],
+    ),
+    "a transfer of its day is stated, not an assignment of days before": Case(
+        [change(SHARES, 100, 0, END + timedelta(days=3), since=END + timedelta(days=3, hours=-1))],
+        [(Cause.TRANSFERRED, S, 100)],
+        [booked(SHARES, -100, "A;C")],
+        [
+            event(
+                EventKind.TRANSFER, 100, conid=SHARES, direction="OUT",
+                day=FRIDAY + timedelta(days=3),
+            )
+        ],
     ),
     "shares that come minutes after the second of two options are not overlooked": Case(
         [

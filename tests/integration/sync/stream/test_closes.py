@@ -11,7 +11,7 @@ import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
-from position_sync_dagster.domain import causes
+from position_sync_dagster.domain import causes, close_facts, deliveries
 from position_sync_dagster.domain.closures import Cause, Stage, current_closures
 from position_sync_dagster.gateway import day_executions
 from position_sync_dagster.gateway.flex import read_statements
@@ -188,13 +188,22 @@ def without_shares(found):
     return {key: ones for key, ones in found.items() if key[1] != STOCK}
 
 
+def import_statements(lake, sim):
+    for account, text in sim.statements().items():
+        for one in read_statements(text.encode(), f"{account}.xml"):
+            lake.executions.add(one.executions)
+            lake.statement_events.add([*one.events, one.period()])
+    CloseExplainer(lake).explain()
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Shares may come 2 s after their option, and the gateway is asked again after 3 s.
 
     Its day begins twelve hours ago, at whatever hour the test runs.
     """
-    monkeypatch.setattr(causes, "NEAR", timedelta(seconds=2))
+    for module in (causes, close_facts, deliveries):
+        monkeypatch.setattr(module, "NEAR", timedelta(seconds=2))
     monkeypatch.setattr(roll_legs, "SETTLED", timedelta())
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
     monkeypatch.setattr(day_executions, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
@@ -225,7 +234,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
             assert {one.stage for ones in found.values() for one in ones} == {P}
             if name == "roll by one combo order":
                 await eventually(lambda: [leg.conid for leg in lake.registry.legs] == [NEXT_CALL])
-        statements = sim.statements()
     provisional = {
         (one.account, one.conid): one for one in current_closures(lake.closures.records())
     }
@@ -234,11 +242,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     opened = [one.order_id for one in lake.executions.records() if one.conid == NEXT_CALL]
     assert provisional[A, CALL].order_ids == opened[0]
 
-    for account, text in statements.items():
-        for one in read_statements(text.encode(), f"{account}.xml"):
-            lake.executions.add(one.executions)
-            lake.statement_events.add([*one.events, one.period()])
-    CloseExplainer(lake).explain()
+    import_statements(lake, sim)
     stated = current_closures(lake.closures.records())
     assert {one.stage for one in stated} == {S}, [one for one in stated if one.stage is P]
     for name, case in CASES.items():
@@ -262,6 +266,56 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
             f"| {name} | {case.provisional} | {took_s[name]:.1f} | "
             f"{case.stated or case.provisional} | {evidence} |"
         )
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_expiry_from_friday_to_monday_is_explained_as_it_happens(
+    watched, lake, leg, eventually
+) -> None:
+    far_put, put, call = range(921000201, 921000204)
+    await lake.registry.add_active(**leg(CALL))  # its rows have the price of the underlying
+    async with watched() as (sim, _streamer):
+
+        def causes():
+            return {
+                key: {one.cause for one in ones}
+                for key, ones in without_shares(found_since(lake, ())).items()
+            }
+
+        # Friday: three options end in some seconds, and half of one is bought back before.
+        for conid, strike, right in [(far_put, 150.0, "P"), (put, 260.0, "P"), (call, 200.0, "C")]:
+            ends = sim.list_option(conid, CALL, strike, right, 6.0)["ends_at"]
+        sim.fill(A, far_put, -2, 1.12)
+        sim.fill(A, put, -1)
+        sim.fill(A, call, 1)
+        listed = {far_put, put, call}
+        await eventually(lambda: lake.contracts.get(listed).keys() == listed)
+        sim.fill(A, far_put, 1, 0.01)
+        await eventually(lambda: causes().get((A, far_put)) == {Cause.TRADED})
+        over = datetime.fromisoformat(ends) + timedelta(seconds=1)
+        await eventually(lambda: datetime.now(UTC) > over)
+        # Friday night: what is worthless goes first.
+        sim.expire(A, far_put)
+        await eventually(
+            lambda: causes().get((A, far_put)) == {Cause.TRADED, Cause.EXPIRED_WORTHLESS}
+        )
+        # The weekend: the gateway restarts, and comes back with shares in place of options.
+        await sim.restart(down_s=0.5)
+        sim.assign(A, put)
+        sim.exercise(A, call)
+        sim.reset_day()
+        wanted = {
+            (A, far_put): {Cause.TRADED, Cause.EXPIRED_WORTHLESS},
+            (A, put): {Cause.ASSIGNED},
+            (A, call): {Cause.EXERCISED},
+        }
+        await eventually(lambda: causes() == wanted)
+        # Monday: a trade, and the statement of all days.
+        sim.close_position(A, CENTS)
+        await eventually(lambda: causes() == wanted | {(A, CENTS): {Cause.TRADED}})
+        import_statements(lake, sim)
+        assert causes() == wanted | {(A, CENTS): {Cause.TRADED}}
+        assert {one.stage for one in current_closures(lake.closures.records())} == {S}
 
 
 async def test_a_refused_request_for_executions_never_makes_a_cause(
@@ -290,7 +344,11 @@ async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(
         assert not lake.position_changes.records()
         sim.close_position(A, CENTS)
         sim.fill(A, STOCK, 10)
+        sim.refuse_executions()
         await refresh(lake, settings)
+        assert causes_of(lake, A, CENTS) == [(Cause.UNEXPLAINED, P, 2.0)]
+        sim.refuse_executions(refused=False)
+        await refresh(lake, settings)  # nothing changed, and the gateway is asked again
         changes = {(one.conid, one.by) for one in lake.position_changes.records()}
         assert changes == {(CENTS, -2.0), (STOCK, 10.0)}
         assert causes_of(lake, A, CENTS) == [(Cause.TRADED, P, 2.0)]

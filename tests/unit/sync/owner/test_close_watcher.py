@@ -1,0 +1,49 @@
+"""When the gateway is asked why holdings closed: after a change, and after a start."""
+
+import asyncio
+
+from position_sync_dagster.sync.owner.close_watcher import LOOKS_S, CloseWatcher
+
+
+class Gateway:
+    """A connection that counts the requests for executions."""
+
+    accounts = ("DU1",)
+
+    def __init__(self):
+        self.requests = 0
+
+    async def executions(self):
+        self.requests += 1
+
+
+class Explainer:
+    """An explainer of tables in which a close has no cause, or none is open."""
+
+    def __init__(self, *, is_open):
+        self.is_open = is_open
+
+    def has_open_closes(self):
+        return self.is_open
+
+    def explain(self, executions, asked, *, run_id=None):
+        return None
+
+
+async def requests_of_a_start(*, is_open):
+    gateway, now_s = Gateway(), 50.0
+    watcher = CloseWatcher(Explainer(is_open=is_open), monotonic=lambda: now_s)
+    for delay_s in (0.0, 1.0, *LOOKS_S[1:]):
+        now_s = 50.0 + delay_s
+        watcher.look_in_background(gateway)
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+    await watcher.close()
+    return gateway.requests
+
+
+async def test_a_close_that_a_process_left_without_a_cause_is_looked_at_after_the_next_start():
+    assert await requests_of_a_start(is_open=True) == len(LOOKS_S)
+
+
+async def test_a_start_asks_the_gateway_nothing_where_each_close_has_a_cause():
+    assert await requests_of_a_start(is_open=False) == 0
