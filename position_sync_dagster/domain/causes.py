@@ -234,8 +234,9 @@ def _taken(change: PositionChange, pool: Sequence[Execution], slack: timedelta) 
         <= change.seen_at + slack
     ]
     until = sum(one.time <= change.seen_at for one in near)
-    # All that happened by then, or else the next ones too.
-    for count in range(until, len(near) + 1):
+    # All that happened by then, or else the next ones too; or only the first of them: an execution
+    # is dated to the second, and the next change of the same second has the others.
+    for count in (*range(until, len(near) + 1), *range(until - 1, 0, -1)):
         if count and _round(sum(one.change for one in near[:count])) == _round(change.by):
             return near[:count]
     part = near[:until]

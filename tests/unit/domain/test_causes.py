@@ -185,6 +185,14 @@ CASES = {
         [(Cause.TRADED, P, 2), (Cause.TRADED, P, 3)],
         [fill(CALL, -2, NOON), fill(CALL, -3, NOON + timedelta(minutes=1))],
     ),
+    "two orders of one second explain a change each": Case(
+        [
+            change(CALL, 5, 3, NOON + timedelta(seconds=0.4), since=NOON + timedelta(seconds=0.1)),
+            change(CALL, 3, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
+        ],
+        [(Cause.TRADED, P, 2), (Cause.TRADED, P, 3)],
+        [fill(CALL, -2, NOON), fill(CALL, -3, NOON, order_id="72")],
+    ),
     "a sale through zero closes what was held": Case(
         [change(CALL, 2, -3, NOON)], [(Cause.TRADED, P, 2)], [fill(CALL, -5, NOON)]
     ),

@@ -74,12 +74,13 @@ def causes_of(lake, account, conid):
     ]
 
 
+ROLLED = "roll by a combo order"
 CASES = {
     "partial fills": (
         lambda sim: [sim.fill(A, CALL, -1), sim.fill(A, CALL, -1)],
         {(A, CALL): [Cause.TRADED]},
     ),
-    "roll by a combo order": (
+    ROLLED: (
         lambda sim: sim.roll(A, CALL, NEXT_CALL),
         {(A, CALL): [Cause.TRADED, Cause.TRADED]},
     ),
@@ -180,6 +181,12 @@ def quick(monkeypatch):
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
 
 
+def apart(lake) -> bool:
+    """Return whether what closes now is not near what closed before."""
+    last = max((one.seen_at for one in lake.position_changes.records()), default=None)
+    return last is None or datetime.now(UTC) - last > causes.NEAR
+
+
 @pytest.mark.usefixtures("quick")
 async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     watched, lake, eventually
@@ -190,6 +197,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     )  # fmt: skip
     async with watched() as (sim, _streamer):
         for name, (act, expected) in CASES.items():
+            await eventually(lambda: apart(lake))
             act(sim)
             for (account, conid), wanted in expected.items():
 
@@ -198,7 +206,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
                     return [cause for cause, _stage, _quantity in found] == wanted
 
                 await eventually(judged)
-            if name == "roll by a combo order":
+            if name == ROLLED:
                 await eventually(lambda: [leg.conid for leg in lake.registry.legs] == [NEXT_CALL])
         provisional = current_closures(lake.closures.records())
         assert {one.stage for one in provisional} == {P}
