@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from position_sync_dagster.domain.causes import Facts, closures_of
+import polars as pl
+
+from position_sync_dagster.domain.causes import NEAR, Facts, closures_of, last_trade
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.closures import (
     Cause,
@@ -29,6 +31,9 @@ GRACE = timedelta(minutes=2)
 
 BREAKS = "closures"
 """The name under which breaks of closes are recorded, in place of a gateway."""
+
+LATELY = timedelta(days=4)
+"""How long the prices at the end of an option are looked up while its cause is not known."""
 
 Asked = Mapping[str, tuple[datetime, datetime]]
 """From when and until when the gateway named all executions of an account."""
@@ -89,7 +94,9 @@ class CloseExplainer:
         added: list[Closure] = []
         if any(change.closed for change in changes):
             judged: defaultdict[str, list[Closure]] = defaultdict(list)
-            for one in closures_of(self._facts(changes, since - BEFORE, asked or {}), now):
+            facts = self._facts(changes, since - BEFORE, asked or {})
+            facts = replace(facts, prices=self._prices(facts, known, now))
+            for one in closures_of(facts, now):
                 judged[one.change_id].append(one)
             for change_id, new in judged.items():
                 if knows_more(new, known.get(change_id, ())):
@@ -112,6 +119,43 @@ class CloseExplainer:
             stated=stated_days(events),
             asked=asked,
         )
+
+    def _prices(
+        self, facts: Facts, known: Mapping[str, list[Closure]], now: datetime
+    ) -> dict[int, tuple[float, datetime]]:
+        """Return the last prices of underlyings before the ends of options that closed lately.
+
+        They are those from which greeks of the same underlying were computed, also of other
+        options. Those of closes with a known cause are not read again.
+        """
+        ends: dict[int, datetime] = {}
+        for change in facts.changes:
+            causes = known.get(change.change_id, ())
+            details = facts.contracts.get(change.conid)
+            ended = last_trade(change, details) if change.is_option and change.closed else None
+            if ended is None or details is None or details.under_conid is None:
+                continue
+            if causes and all(one.cause is not Cause.UNEXPLAINED for one in causes):
+                continue
+            if timedelta() <= now - ended <= LATELY:
+                ends[details.under_conid] = max(ended, ends.get(details.under_conid, ended))
+        found: dict[int, tuple[float, datetime]] = {}
+        for ended in set(ends.values()):
+            rows = self._lake.updates.sync.between(ended - NEAR, ended).filter(
+                pl.col("underlying_price").is_not_null(),
+                pl.col("greeks_time").is_between(ended - NEAR, ended),
+            )
+            rows = rows.sort("greeks_time").group_by("conid", maintain_order=True).last()
+            contracts = self._lake.contracts.get(rows.get_column("conid"))
+            for conid, price, at in (
+                rows.sort("greeks_time")
+                .select("conid", "underlying_price", "greeks_time")
+                .iter_rows()
+            ):
+                under = contracts[conid].under_conid if conid in contracts else None
+                if under is not None and ends.get(under) == ended:
+                    found[under] = (price, at)
+        return found
 
     def _ask_people(
         self, unexplained: Iterable[Closure], now: datetime, run_id: str | None
