@@ -198,7 +198,7 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
 
 
 class ClosesReader:
-    """Reads the closes repeatedly, and only when one of their tables has changed."""
+    """Reads the closes repeatedly, and only when a cause or a leg was added or changed."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
@@ -212,8 +212,8 @@ class ClosesReader:
             LakeError: A table cannot be used.
         """
         lake = self._lake
-        tables = (lake.position_changes.table, lake.closures.table, lake.registry.table)
-        versions = tuple(table.version() for table in tables)
+        # Seconds after a change of a holding that closed, its cause is in `closures`.
+        versions = (lake.closures.table.version(), lake.registry.version)
         if versions != self._versions:
             self._found, self._versions = read_closes(lake), versions
         return self._found
