@@ -194,9 +194,14 @@ class GatewayConnection:
         """Request contract details; a conid that the gateway does not know is left out."""
         return await fetch_details(self.ib, conids, timeout_s=self._timeout_s)
 
+    @property
+    def sees_ib(self) -> bool:
+        """Whether an answer that has nothing says that there is nothing."""
+        return self.connectivity.has_ib and self.is_connected
+
     async def executions(self) -> DayExecutions | None:
         """Request the executions of the day of all clients; None if there is no sure answer."""
-        if not (self.connectivity.has_ib and self.is_connected):
+        if not self.sees_ib:
             return None
         found = await fetch_executions(self.ib, timeout_s=self._timeout_s)
         return found if self.connectivity.has_ib else None
@@ -208,7 +213,7 @@ class GatewayConnection:
 
         Answers that arrive while the gateway has lost IB are ignored.
         """
-        if not (self.connectivity.has_ib and self.is_connected):
+        if not self.sees_ib:
             return None
         found = await fetch_candidates(self.ib, leg, timeout_s=self._timeout_s, like=like)
         return found if self.connectivity.has_ib else None

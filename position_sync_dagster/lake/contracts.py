@@ -1,12 +1,13 @@
 """The newest details of each contract that was seen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.lake.schema.codec import contract_rows, contracts_of
+from position_sync_dagster.lake.schema.codec import contract_rows, contracts_of, frame_of
 from position_sync_dagster.lake.schema.lifecycle_partitions import MOST_TERMS
 from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.frames import append, overwrite, scan
@@ -42,6 +43,36 @@ class ContractsTable:
 
         self.table.transact(step)
         compact_if_needed(self.table)
+
+    def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
+        """Store in one commit how often, and when last, the gateway gave no details of contracts.
+
+        What is known of them stays.
+        """
+        names = ("not_given", "not_given_at")
+        news = frame_of(
+            CONTRACTS,
+            (
+                {"conid": conid, "not_given": times, "not_given_at": at}
+                for conid, (times, at) in asked.items()
+            ),
+        ).select("conid", *names)
+
+        def step(handle: DeltaTable) -> None:
+            stored = scan(handle, CONTRACTS)
+            among = stored.join(news, on="conid", how="semi").drop(*names)
+            rows = news.join(among, on="conid", how="left").select(stored.columns)
+            kept = stored.join(news, on="conid", how="anti")
+            marks = [Transaction(WRITER, handle.version() + 1)]
+            overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+
+        if asked:
+            self.table.transact(step)
+
+    def not_given(self) -> dict[int, tuple[int, datetime]]:
+        """Return how often, and when last, the gateway gave no details, by conid."""
+        rows = self.table.rows("not_given IS NOT NULL", ["conid", "not_given", "not_given_at"])
+        return {conid: (times, at) for conid, times, at in rows.iter_rows()}
 
     def complete(self) -> set[int]:
         """Return the conids whose details are complete: an older release stored fewer of them."""

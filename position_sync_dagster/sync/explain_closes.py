@@ -156,8 +156,10 @@ class CloseExplainer:
             }
             rows = self._lake.updates.sync.between(ended - NEAR, ended, under_of)
             priced = rows.drop_nulls("underlying_price").select(
-                "conid", "underlying_price", "timestamp"
+                "conid", "underlying_price", "greeks_time"
             )
+            priced = priced.filter(priced["greeks_time"].is_between(ended - NEAR, ended))
+            priced = priced.sort("greeks_time")
             last = {under_of[conid]: (price, at) for conid, price, at in priced.rows()}
             for conid, under in unders.items():
                 if under in last:

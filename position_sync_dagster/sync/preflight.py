@@ -272,10 +272,15 @@ class _Survey:
         return of_trial(trial, delayed, name=name, settings=self._settings)
 
     async def _legs(self, connection: GatewayConnection, legs: list[Leg]) -> None:
-        known = [leg for leg in legs if isinstance(leg, ActiveContract)]
+        yesterday = (utc_now() - timedelta(days=1)).date()
+        gone = [leg for leg in legs if leg.expiry is not None and leg.expiry < yesterday]
+        known = [leg for leg in legs if isinstance(leg, ActiveContract) and leg not in gone]
         compared = list(dict.fromkeys(leg.conid for leg in known))[:MOST_LEGS]
         details = await connection.details(compared)
-        wrong = []
+        wrong = [
+            warning("legs", f"{leg.described} of {leg.strategy_id}: expired", "Remove the leg.")
+            for leg in gone
+        ]
         for leg in known:
             one = details.get(leg.conid)
             if leg.conid not in compared:
@@ -287,7 +292,8 @@ class _Survey:
         more = f"; {rest} more were not compared" if rest else ""
         text = f"{len(compared)} of the active legs agree with their contracts{more}"
         self._found += wrong or [good("legs", text)]
-        await self._open_legs(connection, [leg for leg in legs if isinstance(leg, UnresolvedLeg)])
+        unresolved = [leg for leg in legs if isinstance(leg, UnresolvedLeg) and leg not in gone]
+        await self._open_legs(connection, unresolved)
 
     async def _open_legs(self, connection: GatewayConnection, legs: list[UnresolvedLeg]) -> None:
         """Look up the legs without a conid, as the stream will; nothing is stored."""

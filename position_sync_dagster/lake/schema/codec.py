@@ -223,10 +223,11 @@ def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
 
 
 def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
-    """Return the contract details in a frame."""
+    """Return the contract details in a frame; rows of contracts without details are left out."""
+    known = frame.filter(pl.col("symbol").is_not_null()).drop("not_given", "not_given_at")
     return [
         ContractDetails(**row | {"right": _maybe(Right, row["right"])})
-        for row in frame.iter_rows(named=True)
+        for row in known.iter_rows(named=True)
     ]
 
 

@@ -210,11 +210,16 @@ CONTRACTS = TableSpec.of(
             "Security type of the underlying: IND of an option that is settled in cash; null where "
             "there is none, and in old rows."
         ),
+        "not_given": count_column(
+            "How often the gateway gave no details since it gave them last; null if it never "
+            "refused. A row of a contract of which it never gave any has nothing else."
+        ),
+        "not_given_at": moment_column("When it was asked last without success."),
     },
     indexed=("conid",),
     order="conid",
     key=("conid",),
-    version=3,
+    version=4,
 )
 
 GATEWAY_SESSIONS = TableSpec.of(

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg, matching_contracts, problem_of
 from position_sync_dagster.domain.retry import Backoff
@@ -74,6 +76,7 @@ class LegResolver:
         due = [
             leg
             for leg in self._registry.unresolved
+            if (gone := expired(leg, utc_now())) is None or gone != leg.problem
             if self._attempts.get(leg.key, (0, now_s))[1] <= now_s
         ]
         if due:
@@ -138,10 +141,22 @@ class LegResolver:
                 logger.warning("%s is not streamed: %s", name, problem)
 
 
+def expired(leg: UnresolvedLeg, now: datetime) -> str | None:
+    """Return the problem of a leg that expired before its contract was found, in any time zone."""
+    if leg.expiry is None or leg.expiry >= (now - timedelta(days=1)).date():
+        return None
+    return f"It expired on {leg.expiry}, and an expired contract has no details any more."
+
+
 async def look_up(
     connection: GatewayConnection, leg: UnresolvedLeg
 ) -> ContractDetails | str | None:
-    """Return the contract that a leg describes, or the problem; None without an answer."""
+    """Return the contract that a leg describes, or the problem; None without an answer.
+
+    One that has expired is not asked for.
+    """
+    if (gone := expired(leg, utc_now())) is not None:
+        return gone
     answer = await connection.candidates(leg)
     if answer is None:
         return None

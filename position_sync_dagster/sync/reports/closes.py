@@ -54,14 +54,34 @@ class Closes:
     ends: Mapping[Key, HoldingEnd] = field(default_factory=dict)
     legs: tuple[ActiveContract, ...] = ()
 
+    @cached_property
+    def _legs_of(self) -> Mapping[int, list[ActiveContract]]:
+        found: defaultdict[int, list[ActiveContract]] = defaultdict(list)
+        for leg in self.legs:
+            found[leg.conid].append(leg)
+        return found
+
+    @cached_property
+    def _ends_of(self) -> Mapping[int, list[tuple[str, HoldingEnd]]]:
+        found: defaultdict[int, list[tuple[str, HoldingEnd]]] = defaultdict(list)
+        for (account, conid), end in self.ends.items():
+            found[conid].append((account, end))
+        return found
+
+    @cached_property
+    def _first_legs(self) -> Mapping[str, datetime]:
+        found: dict[str, datetime] = {}
+        for leg in self.legs:
+            found[leg.strategy_id] = min(leg.added_at, found.get(leg.strategy_id, leg.added_at))
+        return found
+
     def strategies_of(self, one: Closure) -> list[str]:
         """Return the strategies that had what closed, sorted by name."""
         return sorted(
             {
                 leg.strategy_id
-                for leg in self.legs
-                if leg.conid == one.conid
-                and leg.account in (None, one.account)
+                for leg in self._legs_of.get(one.conid, ())
+                if leg.account in (None, one.account)
                 and leg.added_at <= one.closed_at
                 and (leg.removed_at is None or one.closed_at <= leg.removed_at)
             }
@@ -103,7 +123,7 @@ class Closes:
             return None
         profits = self._profits.get((name, account, currency), [])
         known = [one for one in profits if one is not None]
-        first = min((leg.added_at for leg in self.legs if leg.strategy_id == name), default=None)
+        first = self._first_legs.get(name)
         return Realized(
             profit=sum(known) if len(known) == len(profits) else None,
             closes=len(profits),
@@ -119,9 +139,8 @@ class Closes:
         """
         ends = [
             end
-            for (account, conid), end in self.ends.items()
-            if conid == leg.conid and leg.account in (None, account)
-            if end.seen_at >= leg.added_at
+            for account, end in self._ends_of.get(leg.conid, ())
+            if leg.account in (None, account) and end.seen_at >= leg.added_at
         ]
         if not ends or any(end.text is None for end in ends):
             return None
@@ -178,7 +197,7 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
 
 
 class ClosesReader:
-    """Reads the closes repeatedly, and only when one of their tables has changed."""
+    """Reads the closes repeatedly, and only when a cause or a leg was added or changed."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
@@ -192,8 +211,8 @@ class ClosesReader:
             LakeError: A table cannot be used.
         """
         lake = self._lake
-        tables = (lake.position_changes.table, lake.closures.table, lake.registry.table)
-        versions = tuple(table.version() for table in tables)
+        # Seconds after a change of a holding that closed, its cause is in `closures`.
+        versions = (lake.closures.table.version(), lake.registry.version)
         if versions != self._versions:
             self._found, self._versions = read_closes(lake), versions
         return self._found

@@ -37,6 +37,10 @@ REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
 """Delays before details that contradict a leg or a row are fetched again, after the first time, and
 before those that the gateway did not give are."""
 
+MOST_TIMES = 10
+"""How often both are fetched, over eight hours: an expired option has no details any more
+(nautilus_trader pull/3305). The table remembers how often details were not given."""
+
 FRESH = timedelta(minutes=1)
 """Details that were fetched so lately are not fetched again before a contradiction counts."""
 
@@ -48,11 +52,15 @@ class _Doubt(NamedTuple):
 
     Attributes:
         fetches: How often they were fetched since; the contradiction counts after the first time.
-        due_at: When they are fetched again.
+        due_at: When they are fetched again, unless they were fetched MOST_TIMES.
     """
 
     fetches: int
     due_at: datetime
+
+    def is_due(self, now: datetime) -> bool:
+        """Return whether they are fetched again now."""
+        return self.fetches < MOST_TIMES and self.due_at <= now
 
 
 class ContractCache:
@@ -78,6 +86,7 @@ class ContractCache:
         self._known: dict[int, ContractDetails] = {}
         self._complete: set[int] = set()
         self._without_details: dict[int, _Doubt] = {}
+        self._not_given_at: dict[int, datetime] = {}
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
         self._wanted: dict[int, None] = {}
@@ -107,6 +116,10 @@ class ContractCache:
         legs = tuple(legs)
         if legs != self._legs:
             self._legs, self._leg_conids = legs, frozenset(leg.conid for leg in legs)
+            for leg in legs:  # one that was added since then is asked for from the beginning
+                at = self._not_given_at.get(leg.conid)
+                if at is not None and at < leg.added_at:
+                    self._forget_refusals([leg.conid])
             self._compare(self._leg_conids)
 
     def compare_rows(self, rows: Iterable[Instrument]) -> None:
@@ -129,6 +142,10 @@ class ContractCache:
         """
         if self._table is not None:
             self._complete |= await offload(self._table.complete)
+            for conid, (times, at) in (await offload(self._table.not_given)).items():
+                due_at = at + timedelta(seconds=REFETCH.delay_s(times))
+                self._without_details[conid] = _Doubt(times, due_at)
+                self._not_given_at[conid] = at
         await self._read_legs(legs)
 
     async def read_legs(self, legs: Iterable[ActiveContract]) -> None:
@@ -184,14 +201,14 @@ class ContractCache:
         """
         wanted = set(conids)
         await self._read(wanted)
-        missing = self.missing(wanted)
+        missing = {c for c in self.missing(wanted) if self._is_doubted(c) or self._is_missing(c)}
         if missing:
             found = await connection.details(missing)
             self._fetched(missing)
             if found:
                 await self.remember(found.values())
             self._compare(missing - found.keys())
-            self._not_given(missing & self._known.keys())
+            await self._not_given(connection, missing)
         return {conid: self._known[conid] for conid in wanted if conid in self._known}
 
     def want(self, conids: Iterable[int], *, first: bool = False) -> None:
@@ -249,7 +266,7 @@ class ContractCache:
         for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
             del self._wanted[conid]
         now = self._clock()
-        missing = [c for c, doubt in self._doubts.items() if doubt.due_at <= now][:CHUNK]
+        missing = [c for c, doubt in self._doubts.items() if doubt.is_due(now)][:CHUNK]
         missing = missing or list(islice(filter(self._is_missing, self._wanted), CHUNK))
         if not missing:
             missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
@@ -326,6 +343,7 @@ class ContractCache:
         kept = found if all_of_them else {c: found[c] for c in found.keys() & in_memory}
         self._known.update(kept)
         self._complete.update(c for c, one in found.items() if one.valid_exchanges is not None)
+        self._forget_refusals(self._complete & found.keys())
         if changed := self._leg_conids & found.keys():
             self._compare(changed)
 
@@ -340,7 +358,7 @@ class ContractCache:
         self._compare(set(conids) - found.keys())
         if self._table is not None:
             self._unstored.update(found)
-        self._not_given(conids)
+        await self._not_given(connection, conids)
         if len(self._unstored) >= STORED_AT_ONCE or not any(map(self._is_missing, self._wanted)):
             await self._store()
 
@@ -358,15 +376,43 @@ class ContractCache:
 
     def _is_missing(self, conid: int) -> bool:
         asked = self._without_details.get(conid)
-        return conid not in self._complete and (asked is None or asked.due_at <= self._clock())
+        return conid not in self._complete and (asked is None or asked.is_due(self._clock()))
 
-    def _not_given(self, conids: Iterable[int]) -> None:
-        """Record for which of these contracts the gateway gave no details, or gave no answer."""
+    async def _not_given(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
+        """Record for which of these contracts the gateway gave no details.
+
+        While the gateway does not see IB, this is no refusal; they are due again a minute later.
+        """
+        now, refused = self._clock(), dict[int, tuple[int, datetime]]()
         for conid in filter(self._is_missing, list(conids)):
             asked = self._without_details.get(conid)
-            times = 1 if asked is None else asked.fetches + 1
-            due_at = self._clock() + timedelta(seconds=REFETCH.delay_s(times))
+            times = 0 if asked is None else asked.fetches
+            if connection.sees_ib:
+                times += 1
+                refused[conid] = (times, now)
+                self._not_given_at[conid] = now
+            due_at = now + timedelta(seconds=REFETCH.delay_s(max(times, 1)))
             self._without_details[conid] = _Doubt(times, due_at)
+            if times == MOST_TIMES:
+                logger.warning(
+                    "the gateway gave no details of contract %d, %d times: it has expired or does "
+                    "not exist, and is not asked for again. Remove its leg, if it has one; a leg "
+                    "that is added anew is asked for again.",
+                    conid,
+                    times,
+                )
+        if self._table is None or not refused:
+            return
+        try:
+            await offload(self._table.put_not_given, refused)
+        except LakeError as error:
+            logger.warning("refused contract details could not be remembered: %s", error)
+
+    def _forget_refusals(self, conids: Iterable[int]) -> None:
+        """Record that contracts may be asked for, as if they had never been refused."""
+        for conid in conids:
+            self._without_details.pop(conid, None)
+            self._not_given_at.pop(conid, None)
 
     def _doubt(self, details: ContractDetails, text: str) -> bool:
         """Record a contradiction; return whether the details are fetched before it counts."""
@@ -398,5 +444,11 @@ class ContractCache:
 
     def _hours_are_over(self, conid: int, now: datetime) -> bool:
         hours, asked_at = self.hours(conid), self._hours_at.get(conid)
-        over = hours is not None and hours.ends <= now
+        over = hours is not None and hours.ends <= now and not self._has_expired(conid, now)
         return over and (asked_at is None or now - asked_at >= HOURS_AGAIN)
+
+    def _has_expired(self, conid: int, now: datetime) -> bool:
+        """Return whether a contract has no trading hours ahead, wherever it was listed."""
+        details = self._known.get(conid)
+        end = (details.expires_on or details.last_trade_date) if details is not None else None
+        return end is not None and end < (now - timedelta(days=1)).date()

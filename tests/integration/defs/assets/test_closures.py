@@ -1,10 +1,27 @@
 """The asset `closures`: its page, its check, and the break that asks a person."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.defs.assets.closures import closures
+from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
-from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, booked, change, fill
+from tests.unit.domain.test_causes import (
+    ACCOUNT,
+    ASKED,
+    CALL,
+    CONTRACTS,
+    END,
+    INDEX,
+    INDEX_CALL,
+    NIGHT,
+    OTHER,
+    booked,
+    change,
+    details,
+    fill,
+    worthless,
+)
 
 AT = datetime.now(UTC) - timedelta(minutes=10)
 
@@ -39,6 +56,29 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     rows = [(one.cause, one.stage) for one in lake.closures.records() if one.conid == OTHER]
     assert rows == [("UNEXPLAINED", "PROVISIONAL"), ("ASSIGNED", "STATED")]
     assert lake.closures.table.version() == materialized_again(materialize, lake)
+
+
+def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake) -> None:
+    lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
+    explainer = CloseExplainer(lake, clock=lambda: NIGHT)
+    explainer.record([worthless(INDEX_CALL, 1)])
+
+    def cause() -> str:
+        (one,) = explainer.explain(asked=ASKED).current
+        return one.cause
+
+    before = END - timedelta(minutes=1)
+    row = PositionUpdate(
+        conid=9, symbol="SPX", right=None, position=1.0, market_price=1.0, market_value=100.0,
+        average_cost=1.0, unrealized_pnl=1.0, timestamp=before, account=ACCOUNT,
+        underlying_price=5000.0, greeks_time=END - timedelta(hours=2),
+    )  # fmt: skip
+    assert cause() == "UNEXPLAINED"
+    lake.updates.sync.append([row])
+    assert cause() == "UNEXPLAINED", "the price is old"
+    at = before + timedelta(seconds=1)
+    lake.updates.sync.append([replace(row, timestamp=at, underlying_price=5700.0, greeks_time=at)])
+    assert cause() == "EXPIRED_WORTHLESS"
 
 
 def materialized_again(materialize, lake) -> int:

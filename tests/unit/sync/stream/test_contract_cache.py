@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import CommitContentionError
-from position_sync_dagster.sync.stream.contract_cache import AGAIN, CHUNK, ContractCache
+from position_sync_dagster.sync.stream.contract_cache import AGAIN, CHUNK, MOST_TIMES, ContractCache
 from tests.support.clock import HandClock
 from tests.support.contracts import contract_details
 from tests.support.legs import leg
@@ -15,6 +15,8 @@ from tests.support.legs import leg
 
 class Gateway:
     """Knows every conid, or none."""
+
+    sees_ib = True
 
     def __init__(self, clock, *, knows=True, **terms):
         self.asked = []
@@ -32,6 +34,7 @@ class Table:
     def __init__(self, *details, fails=0):
         self.commits, self.reads = [], []
         self.stored = {one.conid: one for one in details}
+        self.refused = {}
         self.fails = fails
 
     def put(self, details):
@@ -43,6 +46,13 @@ class Table:
         self._may_fail()
         self.reads.append(set(conids))
         return {conid: self.stored[conid] for conid in conids if conid in self.stored}
+
+    def put_not_given(self, asked):
+        self._may_fail()
+        self.refused |= asked
+
+    def not_given(self):
+        return {c: one for c, one in self.refused.items() if c not in self.stored}
 
     def complete(self):
         return {conid for conid, one in self.stored.items() if one.valid_exchanges is not None}
@@ -282,3 +292,71 @@ async def test_contracts_are_looked_up_without_a_request_and_not_kept(clock, ste
     assert (await cache.keep([1, 2])).keys() == {1}
     assert cache.known(1) is not None
     assert gateway.asked == []
+
+
+A_DAY_S = 86_400.0
+
+
+async def test_a_contract_that_the_gateway_does_not_know_is_not_asked_for_forever(
+    clock, steps, caplog
+):
+    gateway, table = Gateway(clock, knows=False), Table()
+    mistyped = leg(1, "a", added_at=clock.now)
+    for process in range(3):
+        cache = ContractCache(table, clock=clock)
+        await cache.load([mistyped])
+        for _day in range(30 if process else 4):
+            cache.want([1])
+            await steps(cache, gateway, 2)
+            assert await cache.details(gateway, [1]) == {}
+            clock.advance(A_DAY_S)
+    assert len(gateway.asked) == MOST_TIMES
+    assert table.refused[1][0] == MOST_TIMES
+    assert clock.now - table.refused[1][1] > timedelta(days=50)
+    assert caplog.text.count("the gateway gave no details of contract 1, 10 times") == 1
+    cache.follow([leg(1, "a", added_at=clock.now)])
+    cache.want([1])
+    await steps(cache, gateway, 2)
+    assert len(gateway.asked) == MOST_TIMES + 1
+    assert table.refused[1][0] == 1
+
+
+async def test_an_answer_without_ib_is_no_refusal(clock, steps):
+    gateway, table = Gateway(clock, knows=False), Table()
+    gateway.sees_ib = False
+    cache = ContractCache(table, clock=clock)
+    for _minute in range(3 * MOST_TIMES):
+        cache.want([1])
+        await steps(cache, gateway, 2)
+        clock.advance(61)
+    assert len(gateway.asked) == 3 * MOST_TIMES
+    assert table.refused == {}
+
+
+async def test_details_that_contradict_a_leg_are_not_fetched_forever(clock, steps):
+    old = clock.now - timedelta(days=3)
+    gateway, table = Gateway(clock), Table(contract_details(1, seen_at=old))
+    cache = ContractCache(table, clock=clock)
+    await cache.load([leg(1, "a", symbol="NEW")])
+    for _day in range(30):
+        await steps(cache, gateway, 2)
+        clock.advance(A_DAY_S)
+    assert len(gateway.asked) == MOST_TIMES
+    assert len(cache.mismatches) == 1
+
+
+@pytest.mark.parametrize(("days", "asked"), [(3, 2), (-3, 0)])
+async def test_trading_hours_of_an_expired_contract_are_not_asked_for(clock, days, asked):
+    over = "20260101:0930-20260101:1600"
+    terms = {"trading_hours": over, "time_zone": "US/Eastern", "seen_at": clock.now}
+    terms["expires_on"] = terms["last_trade_date"] = (clock.now + timedelta(days=days)).date()
+    gateway = Gateway(clock, **terms)
+    cache = ContractCache(Table(contract_details(1, **terms)), clock=clock)
+    await cache.load([])
+    await cache.keep([1])
+    for _hour in range(2):
+        clock.advance(3601)
+        cache.fetch_in_background(gateway, streamed=[1])
+        if cache._task is not None:
+            await asyncio.wait({cache._task})
+    assert len(gateway.asked) == asked

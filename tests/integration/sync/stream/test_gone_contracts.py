@@ -1,0 +1,89 @@
+"""Contracts of which the gateway has no details any more: the simulator counts the requests."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.sync.owner.leg_resolver import LegResolver
+from position_sync_dagster.sync.preflight import Level, of_gateway
+from position_sync_dagster.sync.stream.contract_cache import MOST_TIMES, ContractCache
+from tests.support.clock import HandClock
+from tests.support.legs import leg
+
+GONE = 921999999
+"""A contract that the simulator does not know, as a gateway an expired one."""
+
+
+@pytest.fixture
+def gateway(simulate, settings_for):
+    """Return a simulator, a connection to it, and what counts the requests for details."""
+
+    @asynccontextmanager
+    async def run():
+        async with simulate() as sim:
+            connection = await connect(settings_for(sim))
+
+            def asked() -> int:
+                of_clients = sim.stats()["requests"].values()
+                return sum(counts.get("reqContractDetails", 0) for counts in of_clients)
+
+            yield sim, connection, asked
+            await connection.close()
+
+    return run
+
+
+async def test_an_unknown_contract_is_asked_for_a_few_times_in_all_processes(
+    gateway, lake, caplog
+) -> None:
+    clock = HandClock()
+    async with gateway() as (_sim, connection, asked):
+        for _process in range(3):
+            cache = ContractCache(lake.contracts, clock=clock)
+            await cache.load([leg(GONE, "a", added_at=clock.now)] if not asked() else [])
+            for _day in range(MOST_TIMES + 5):
+                cache.want([GONE])
+                cache.fetch_in_background(connection, streamed=())
+                if cache._task is not None:
+                    await asyncio.wait({cache._task})
+                assert await cache.details(connection, [GONE]) == {}
+                clock.advance(86_400)
+        assert asked() == MOST_TIMES
+    ((conid, (times, _at)),) = lake.contracts.not_given().items()
+    assert (conid, times) == (GONE, MOST_TIMES)
+    assert caplog.text.count("is not asked for again") == 1
+
+
+async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(gateway, lake) -> None:
+    await lake.registry.add_active(
+        symbol="AAPL", right="CALL", strike=240, expiry="20240119", strategy_id="old"
+    )
+    times = iter(range(0, 10**9, 86_400))
+    async with gateway() as (_sim, connection, asked):
+        resolver = LegResolver(lake.registry, lambda _: None, monotonic=lambda: float(next(times)))
+        for _day in range(3):
+            resolver.resolve_in_background(connection)
+            if resolver._task is not None:
+                await asyncio.wait({resolver._task})
+        (one,) = lake.registry.unresolved
+        assert one.problem.startswith("It expired on 2024-01-19")
+        version = lake.registry.table.version()
+        await resolver.resolve(connection, lake.registry.unresolved)
+        assert (lake.registry.table.version(), asked()) == (version, 0)
+
+
+async def test_doctor_says_that_a_leg_has_expired_and_asks_for_no_details_of_it(
+    gateway, settings_for
+) -> None:
+    async with gateway() as (sim, _connection, asked):
+        held = await of_gateway(settings_for(sim), [])
+        before = asked()
+        gone = leg(GONE, "old", expiry=leg().expiry.replace(year=2024))
+        found = await of_gateway(settings_for(sim), [gone])
+        assert asked() == 2 * before
+    told = [one for one in found if one.check == "legs"]
+    assert [one.level for one in told] == [Level.WARNING]
+    assert "expired" in told[0].text
+    assert len(found) == len(held)
