@@ -76,7 +76,7 @@ class GatewaySession:
     ] = 0
     greeks: Annotated[
         str | None,
-        Column("How many options without a line have computed greeks, and why others have none."),
+        Column("How many options without greeks of IB have computed ones; why others have none."),
     ] = None
 
     def is_alive(self, now: datetime) -> bool:

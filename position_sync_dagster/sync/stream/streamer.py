@@ -133,7 +133,11 @@ class IBPositionStreamer:
             self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
         )
         pricer = StreamPricer(
-            self._lines.login, self._contracts, settings=self.settings, monotonic=self._monotonic
+            self._lines.login,
+            self._contracts,
+            settings=self.settings,
+            greeks=greeks,
+            monotonic=self._monotonic,
         )
         self._greeks = ModelGreeks(
             context,
@@ -209,7 +213,7 @@ class IBPositionStreamer:
 
     @property
     def greeks(self) -> str | None:
-        """How many options without a line have computed greeks, and why others have none."""
+        """How many options without greeks of IB have computed ones, and why others have none."""
         return self._greeks.summary()
 
     @property
