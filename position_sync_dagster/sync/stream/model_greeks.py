@@ -239,7 +239,7 @@ class ModelGreeks:
         return "; ".join([f"computed greeks of {computed}", *reasons])
 
     def _look(self, connection: GatewayConnection) -> None:
-        """Note for which streamed legs the gateway sends prices and no greeks.
+        """Find the streamed legs for which the gateway sends prices and no greeks.
 
         A line that does not tick says nothing about that.
         """

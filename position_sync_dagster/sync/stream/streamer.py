@@ -122,12 +122,11 @@ class IBPositionStreamer:
             settings=self.settings,
             metrics=self.metrics,
             greeks=greeks,
+            watcher=None
+            if tables.closes is None
+            else CloseWatcher(tables.closes, check=context.lease.check, monotonic=self._monotonic),
             clock=clock,
         )
-        if tables.closes is not None:
-            publisher.watcher = CloseWatcher(
-                tables.closes, check=context.lease.check, monotonic=self._monotonic
-            )
         self._contracts = ContractCache(tables.contracts, clock=clock)
         self._lines = LineManager(
             self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
