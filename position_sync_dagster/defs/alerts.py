@@ -9,7 +9,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
-from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO
+from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, outcome_of
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.checks.limits import (
     EXPOSURE,
@@ -107,7 +107,7 @@ def check_states(
 
 def _known_state(state: alerts.CheckState, record: Any) -> alerts.CheckState:
     """Return whether the number of a limit is known, as the state of a check."""
-    evaluation = record.evaluation
+    evaluation = outcome_of(record)
     known = None if evaluation is None else UNKNOWN not in evaluation.metadata
     return replace(state, name=f"{state.name}{OF_VALUE}", passed=known, what_to_do="")
 
@@ -121,8 +121,8 @@ def _state_of(
     asset = key.asset_key.to_user_string()
     name = f"{asset}: {key.name}"
     link = f"{ui_url.rstrip('/')}/assets/{asset}?view=checks&checkDetail={key.name}"
-    planned = record.status.value == "PLANNED"
-    if planned or record.evaluation is None or record.event is None:
+    evaluation = outcome_of(record)
+    if evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
         failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
         return alerts.CheckState(
@@ -133,7 +133,6 @@ def _state_of(
             what_to_do=f"Read the run's log: {ui_url.rstrip('/')}/runs/{record.run_id}",
             link=link,
         )
-    evaluation = record.evaluation
     to_do = evaluation.metadata.get(WHAT_TO_DO)
     return alerts.CheckState(
         name=name,

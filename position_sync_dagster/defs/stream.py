@@ -26,7 +26,7 @@ import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, followed_table, gateway_seen
-from position_sync_dagster.defs.checks.check_results import UNKNOWN
+from position_sync_dagster.defs.checks.check_results import UNKNOWN, outcome_of
 from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.checks.ledger import UNCONFIRMED
 from position_sync_dagster.defs.libraries import sql, stream_service, tables
@@ -267,7 +267,7 @@ class StreamEvents:
         key = dg.AssetCheckKey(dg.AssetKey(AGREES[0]), AGREES[1])
         storage = self._instance.event_log_storage
         record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
-        before = record.evaluation if record is not None else None
+        before = outcome_of(record)
         if record is None or before is None or UNKNOWN in before.metadata:
             return
         if before.passed and UNCONFIRMED not in before.metadata:

@@ -1,6 +1,7 @@
 """Functions that the checks share: their definition, their results, and results as events."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -171,6 +172,12 @@ def check_evaluation(
         metadata=result.metadata,
         target_materialization_data=judged,
     )
+
+
+def outcome_of(record: Any) -> dg.AssetCheckEvaluation | None:
+    """Return what the newest execution of a check found; None while it is only planned."""
+    found = record.evaluation if record is not None else None
+    return found if isinstance(found, dg.AssetCheckEvaluation) else None
 
 
 def newest_materialization(instance: dg.DagsterInstance, asset: str) -> dg.EventLogRecord | None:

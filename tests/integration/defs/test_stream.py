@@ -11,6 +11,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster import DagsterEvent, DagsterEventType
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationPlanned,
+)
 
 from position_sync_dagster.defs import stream as stream_events_module
 from position_sync_dagster.defs import stream as stream_job_module
@@ -184,6 +188,17 @@ def test_a_difference_that_a_drain_saw_is_evaluated_again_until_it_lasts_or_is_g
     wait_for("the difference that lasts fails", lambda: follows(wanted=False))
     append_row(2, seconds_ago(1))
     wait_for("the check passes", lambda: follows(wanted=True))
+
+
+def test_a_check_that_a_run_has_only_planned_is_left_to_that_run(stream_events, instance) -> None:
+    run = instance.create_run_for_job(stream_positions)
+    name = DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value
+    plan = AssetCheckEvaluationPlanned(asset_key=AGREES.asset_key, check_name=AGREES.name)
+    instance.report_dagster_event(
+        DagsterEvent(name, stream_positions.name, event_specific_data=plan), run_id=run.run_id
+    )
+    stream_events.evaluate_again("the-run")
+    assert agreement(instance) == plan
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
