@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.column import Column
@@ -15,6 +15,20 @@ class Owner(StrEnum):
     STREAM = "STREAM"
     REFRESH = "DRAIN"
     """A refresh by a drain run, while no stream is alive; it is short, and stored as DRAIN."""
+
+
+class LineUse(NamedTuple):
+    """How many market data lines an owner uses.
+
+    Attributes:
+        in_use: All that it holds.
+        limit: How many it may use.
+        underlyings: Of those in use, those of underlyings.
+    """
+
+    in_use: int = 0
+    limit: int = 0
+    underlyings: int = 0
 
 
 class SessionState(StrEnum):
@@ -76,7 +90,7 @@ class GatewaySession:
     ] = 0
     greeks: Annotated[
         str | None,
-        Column("How many options without a line have computed greeks, and why others have none."),
+        Column("How many options without greeks of IB have computed ones; why others have none."),
     ] = None
 
     def is_alive(self, now: datetime) -> bool:

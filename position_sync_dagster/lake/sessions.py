@@ -10,7 +10,13 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    ALIVE,
+    GatewaySession,
+    LineUse,
+    Owner,
+    SessionState,
+)
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
@@ -106,7 +112,7 @@ class GatewaySessions:
         lease_s: float,
         state: SessionState | None = None,
         live_since: datetime | None = None,
-        lines: tuple[int, int] | tuple[int, int, int] | None = None,
+        lines: LineUse | None = None,
         detail: str | Detail | None = Detail.KEPT,
         greeks: str | None = None,
     ) -> GatewaySession:
@@ -119,8 +125,7 @@ class GatewaySessions:
             lease_s: How long the lease lasts, in seconds.
             state: The state of the owner.
             live_since: Since when a LIVE owner has seen the gateway without an interruption.
-            lines: The market data lines that the owner has in use, and how many it may use; and of
-                those in use, how many are of underlyings.
+            lines: The market data lines of the owner.
             greeks: What is known of computed greeks; it is replaced in any case.
             detail: The state in words, for a person; None clears it. KEPT keeps it until the state
                 changes.
@@ -134,10 +139,8 @@ class GatewaySessions:
             if now >= stored.expires_at:
                 raise _lease_lost(stored, "its lease has expired")
             entered = state is not None and state is not stored.state
-            in_use, line_limit, *of_underlyings = lines or (
-                stored.lines_in_use,
-                stored.line_limit,
-                stored.underlying_lines or 0,
+            used = lines or LineUse(
+                stored.lines_in_use, stored.line_limit, stored.underlying_lines or 0
             )
             kept = None if entered else stored.detail
             return replace(
@@ -146,9 +149,9 @@ class GatewaySessions:
                 expires_at=now + timedelta(seconds=lease_s),
                 state=state or stored.state,
                 state_since=stored.since_after(state, live_since, now),
-                lines_in_use=in_use,
-                line_limit=line_limit,
-                underlying_lines=of_underlyings[0] if of_underlyings else 0,
+                lines_in_use=used.in_use,
+                line_limit=used.limit,
+                underlying_lines=used.underlyings,
                 greeks=greeks,
                 detail=kept if detail is Detail.KEPT else detail,
             )

@@ -369,7 +369,12 @@ def figures_of(overview: Overview) -> list[tuple[str, str]]:
 def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
-    table.add_column(no_wrap=width is not None, overflow="ellipsis" if width else "fold")
+    labels = max((len(label) for label, _value in lines), default=0)
+    table.add_column(
+        no_wrap=width is not None,
+        overflow="ellipsis" if width else "fold",
+        max_width=None if width is None else max(width - max(labels, LABEL) - 1, 1),
+    )
     for label, value in lines:
         style = "cyan" if "://" in value else "bold red" if LATE in value else ""
         table.add_row(label, Text(printable(value), style=style))

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.lake.breaks import Break
 from position_sync_dagster.lake.lake import Lake
@@ -22,7 +23,7 @@ from position_sync_dagster.sync.reports.exposure import summed
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.sync.reports.profit_curve import POINTS, SPAN, profit_lines
 from position_sync_dagster.terminal.board import Changes
-from position_sync_dagster.terminal.text import printable
+from position_sync_dagster.terminal.text import printable, quantity
 
 CURVES_EVERY = timedelta(minutes=1)
 """How often the curves of the day are read again: they read half a day of the ledger."""
@@ -62,6 +63,7 @@ class PageFigures:
         self._lake = Lake.of(settings)
         self._overviews = OverviewReader(self._lake, settings)
         self._changes = Changes()
+        self._earlier: list[dict[str, Any]] | None = None
         self._curves: list[dict[str, Any]] = []
         self._curves_at: datetime | None = None
 
@@ -74,13 +76,16 @@ class PageFigures:
         overview = self._overviews.read(now)
         if self._curves_at is None or now - self._curves_at >= CURVES_EVERY:
             self._curves, self._curves_at = self._read_curves(overview, now), now
+        if self._earlier is None:
+            day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+            self._earlier = list(_fills(self._lake.position_changes.records(day)))
         changes = [
             {"at": one.at, "kind": "change", "text": one.text}
             for one in self._changes.add(overview)
         ]
         breaks = [*self._lake.breaks.open_breaks(), *self._lake.breaks.closed_breaks(MOST_EVENTS)]
         events = sorted(
-            (*changes, *_breaks(breaks, now), *_closes(overview)),
+            (*self._earlier, *changes, *_breaks(breaks, now), *_closes(overview)),
             key=lambda one: one["at"],
             reverse=True,
         )
@@ -201,6 +206,15 @@ def _expiries(overview: Overview) -> list[dict[str, Any]]:
         days=(pl.col("expiry") - now.date()).dt.total_days(),
         partial=pl.concat_list(partial).list.drop_nulls(),
     ).to_dicts()
+
+
+def _fills(changes: Iterable[PositionChange]) -> Iterable[dict[str, Any]]:
+    """Yield the fills of today from before the first read: of the later ones `Changes` tells."""
+    for one in changes:
+        if one.after:  # a close is an event of its own
+            name = leg_name(one.symbol, one.right, one.strike, one.expiry)
+            text = f"fill: {name}  {quantity(one.before)} → {quantity(one.after)}"
+            yield {"at": one.seen_at, "kind": "change", "text": text}
 
 
 def _closes(overview: Overview) -> Iterable[dict[str, Any]]:

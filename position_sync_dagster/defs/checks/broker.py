@@ -69,7 +69,7 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
         "owner": session.owner.value,
         "lines_in_use": session.lines_in_use,
         "line_limit": session.line_limit,
-        "note": session.detail or "",
+        **({"note": session.detail} if session.detail else {}),
     }
     alive = session.is_alive(now)
     if alive and session.state is SessionState.LIVE:

@@ -147,16 +147,17 @@ async def _download_and_enqueue(
     lake: Lake, settings: Settings, own: Ownership, clock: Clock, emptied: Mapping[str, float]
 ) -> tuple[AccountFeed, int]:
     """Return the account feed, after its connection is closed, and the number of new requests."""
+    explainer = CloseExplainer(lake, clock=clock)
+    watcher = CloseWatcher(explainer, check=own.check, monotonic=time.monotonic)
     publisher = Publisher(
         lake.queue,
         lake.broker_positions,
         Announcements(lake.updates),
         settings=settings,
         metrics=StreamMetrics(),
+        watcher=watcher,
         clock=clock,
     )
-    explainer = CloseExplainer(lake, clock=clock)
-    publisher.watcher = watcher = CloseWatcher(explainer, check=own.check, monotonic=time.monotonic)
     manager = IBConnectionManager(settings)
     try:
         connection = await manager.get_connection()

@@ -14,7 +14,12 @@ from typing import NamedTuple, Self
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    GatewaySession,
+    LineUse,
+    Owner,
+    SessionState,
+)
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -38,16 +43,13 @@ class OwnerStatus(NamedTuple):
 
     Attributes:
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
-        underlying_lines: Of the lines in use, those of underlyings.
         greeks: What is known of computed greeks.
     """
 
     state: SessionState
-    lines_in_use: int = 0
-    line_limit: int = 0
+    lines: LineUse = LineUse()
     detail: str | None = None
     live_since: datetime | None = None
-    underlying_lines: int = 0
     greeks: str | None = None
 
 
@@ -220,7 +222,7 @@ class Ownership:
                     lease_s=self._settings.session_lease_s,
                     state=status.state,
                     live_since=status.live_since,
-                    lines=(status.lines_in_use, status.line_limit, status.underlying_lines),
+                    lines=status.lines,
                     detail=status.detail,
                     greeks=status.greeks,
                 )

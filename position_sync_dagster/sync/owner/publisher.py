@@ -153,8 +153,6 @@ class Publisher:
         broker_positions: Without it, nothing is written.
         announced: The announcements so far; requests are added to them.
         greeks: The computed greeks of options.
-
-    Attributes:
         watcher: Stores the changes of quantities before they are published, if there is one.
     """
 
@@ -167,6 +165,7 @@ class Publisher:
         settings: Settings,
         metrics: StreamMetrics,
         greeks: PublishedGreeks | None = None,
+        watcher: CloseWatcher | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self._greeks = PublishedGreeks() if greeks is None else greeks
@@ -177,7 +176,7 @@ class Publisher:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self.watcher: CloseWatcher | None = None
+        self.watcher = watcher
         self._restored: dict[Key, BrokerPosition] = {}
         self._published: dict[Key, BrokerPosition] = {}
         self._all_due = True

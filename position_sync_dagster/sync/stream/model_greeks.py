@@ -1,7 +1,7 @@
 """Computed greeks of the stream: which underlyings need a line, what goes in, what comes out.
 
-Options without a line have no greeks of the gateway. They are computed in slices between the
-flushes, within a budget of processor time.
+Options without a line have no greeks of the gateway, and neither have legs with one for which it
+sends none. They are computed in slices between the flushes, within a budget of processor time.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
@@ -49,6 +50,12 @@ CHOOSE_S = 60.0
 
 AGAIN_S = 10.0
 """Seconds until the table of contracts is read again after it could not be read."""
+
+LOOK_S = 5.0
+"""Seconds between two looks for streamed options without greeks of the gateway."""
+
+GREEKS_WITHIN_S = 10.0
+"""A gateway that sends greeks does so within a second or two after the first price."""
 
 AT_ONCE = 500
 """Maximum number of contracts that are looked up in one step."""
@@ -122,7 +129,7 @@ def underlying_price(
 
 
 class ModelGreeks:
-    """Follows the options that have no line, and publishes their computed greeks.
+    """Follows the options without greeks of the gateway, and publishes computed ones.
 
     Args:
         contracts: The details of options and underlyings.
@@ -152,6 +159,9 @@ class ModelGreeks:
         self._connection: GatewayConnection | None = None
         self._ticks: PendingChanges[int, float] = PendingChanges()
         self._routed: int | None = None
+        self._look_at = float("-inf")
+        self._silent_since: dict[int, float] = {}
+        self._silent: frozenset[int] = frozenset()
         self._keys: dict[int, list[Key]] = {}
         self._unknown: set[int] = set()
         self._options: dict[int, OptionContract] = {}
@@ -169,9 +179,12 @@ class ModelGreeks:
         """Follow the routes; learn the contracts of options, and choose the underlyings."""
         if not self._most_lines:
             return
+        now = self._monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            self._look(connection)
         if routes.version != self._routed:
             self._follow(routes)
-        now = self._monotonic()
         if now >= self._read_at:
             try:
                 await self._learn()
@@ -222,14 +235,33 @@ class ModelGreeks:
         if self._unknown:
             reasons.append(f"{len(self._unknown)}: the details of the contract are not known")
         known = len(options) + len(self._unknown)
-        computed = f"{len(self._published)} of {known} options without a line"
+        computed = f"{len(self._published)} of {known} options without greeks of IB"
         return "; ".join([f"computed greeks of {computed}", *reasons])
 
+    def _look(self, connection: GatewayConnection) -> None:
+        """Find the streamed legs for which the gateway sends prices and no greeks.
+
+        A line that does not tick says nothing about that.
+        """
+        now, since = self._monotonic(), dict[int, float]()
+        for conid in self._lines.of_legs:
+            line = self._lines.login.line(conid)
+            quote = line.counted(connection.lines.quote(conid), self._clock())
+            if not line.trusted or quote is None:
+                if conid in self._silent_since:
+                    since[conid] = self._silent_since[conid]
+            elif quote.greeks_time is None:
+                since[conid] = self._silent_since.get(conid, now)
+        silent = frozenset(conid for conid, at in since.items() if now - at >= GREEKS_WITHIN_S)
+        if silent != self._silent:
+            self._silent, self._routed = silent, None
+        self._silent_since = since
+
     def _follow(self, routes: Routes) -> None:
-        """Record which holdings have no line."""
+        """Record of which holdings the gateway sends no greeks."""
         keys: dict[int, list[Key]] = defaultdict(list)
         for key, state in routes.states.items():
-            if state in QUEUED:
+            if state in QUEUED or (state is LegState.STREAMED and key[1] in self._silent):
                 keys[key[1]].append(key)
         for conid in self._keys.keys() - keys.keys():
             self._remove(conid)

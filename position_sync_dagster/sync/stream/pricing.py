@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
@@ -14,6 +14,7 @@ from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class StreamPricer:
     Args:
         lines: The records of the lines.
         contracts: The price magnifiers and the trading hours.
+        greeks: Computed greeks, for the legs for which the gateway sends none.
         monotonic: The clock of every interval, in seconds.
     """
 
@@ -56,8 +58,10 @@ class StreamPricer:
         contracts: ContractCache,
         *,
         settings: Settings,
+        greeks: PublishedGreeks | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._greeks = PublishedGreeks() if greeks is None else greeks
         self._lines = lines
         self._contracts = contracts
         self._monotonic = monotonic
@@ -147,8 +151,9 @@ class StreamPricer:
                 arrived = state.arrived
                 if conid not in quotes:
                     quotes[conid] = connection.lines.quote(conid)
+                computed = self._greeks.of(holding)
                 update = state.row(
-                    holding,
+                    holding if computed is None else replace(holding, greeks=computed),
                     quotes[conid],
                     Moment(now=now, now_s=now_s, hours=self._contracts.hours(conid)),
                     price_magnifier=self._contracts.magnifier(conid),

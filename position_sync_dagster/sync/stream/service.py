@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate
 from position_sync_dagster.lake.lake import Lake
@@ -224,11 +224,9 @@ class UpdatesWriter:
 def _status(streamer: IBPositionStreamer) -> OwnerStatus:
     return OwnerStatus(
         state=streamer.state,
-        lines_in_use=streamer.lines_in_use,
-        line_limit=streamer.line_limit,
+        lines=LineUse(streamer.lines_in_use, streamer.line_limit, streamer.underlying_lines),
         detail=streamer.detail,
         live_since=streamer.live_since,
-        underlying_lines=streamer.underlying_lines,
         greeks=streamer.greeks,
     )
 

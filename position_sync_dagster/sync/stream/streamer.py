@@ -125,21 +125,26 @@ class IBPositionStreamer:
             settings=self.settings,
             metrics=self.metrics,
             greeks=greeks,
-            clock=clock,
-        )
-        if tables.closes is not None:
-            publisher.watcher = CloseWatcher(
+            watcher=None
+            if tables.closes is None
+            else CloseWatcher(
                 tables.closes,
                 check=context.lease.check,
                 follow=tables.rolls.follow if tables.rolls else lambda: None,
                 monotonic=self._monotonic,
-            )
+            ),
+            clock=clock,
+        )
         self._contracts = ContractCache(tables.contracts, clock=clock)
         self._lines = LineManager(
             self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
         )
         pricer = StreamPricer(
-            self._lines.login, self._contracts, settings=self.settings, monotonic=self._monotonic
+            self._lines.login,
+            self._contracts,
+            settings=self.settings,
+            greeks=greeks,
+            monotonic=self._monotonic,
         )
         self._greeks = ModelGreeks(
             context,
@@ -215,7 +220,7 @@ class IBPositionStreamer:
 
     @property
     def greeks(self) -> str | None:
-        """How many options without a line have computed greeks, and why others have none."""
+        """How many options without greeks of IB have computed ones, and why others have none."""
         return self._greeks.summary()
 
     @property

@@ -345,7 +345,13 @@ function inTurn(work) {
 }
 
 // Change the layout, and open the groups down to a depth.
+function say(text) {
+  byId("row").textContent = text;
+  byId("row").hidden = false;
+}
+
 function lay(config, depth = 0) {
+  byId("row").hidden = true;
   return inTurn(async () => {
     await grid.viewer.restore(config);
     await unfold(depth);
@@ -447,7 +453,8 @@ function tools() {
     ...Object.entries(GROUPS).map(([name, names]) => button(name, () => lay({ group_by: names, split_by: [], sort: names.length > 1 ? [] : [["today", "asc"]] }))),
     button(`Expires ≤ ${SOON} d`, () => {
       const days = shown.expiries.filter((one) => one.days <= SOON).map((one) => one.expiry);
-      return lay({ group_by: GROUPS.Expiries, filter: [["expiry", "in", days.length ? days : ["none"]]] }, 1);
+      if (!days.length) return say(`Nothing that is held expires within ${SOON} days.`);
+      return lay({ group_by: GROUPS.Expiries, filter: [["expiry", "in", days]] }, 1);
     }),
     button("All", () => only(null), "Remove the filters"),
     element("span", "", { class: "space" }),

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     InvalidRequestError,
@@ -44,7 +44,7 @@ async def test_a_login_has_one_owner_who_is_named_to_the_others(lake):
 async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(lake, clock):
     session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(10)
-    live = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE, lines=(20, 95))
+    live = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE, lines=LineUse(20, 95))
     clock.advance(4)
     again = lake.sessions.renew(session, lease_s=15)
     assert (again.state, again.lines_in_use, again.line_limit) == (SessionState.LIVE, 20, 95)
@@ -293,7 +293,7 @@ async def test_a_renewal_does_not_wait_for_those_of_other_logins(lake, clock, mo
     live = {"lease_s": 15.0, "state": SessionState.LIVE}
     there.renew(two, **live)
     clock.advance(3)
-    commits = overtaken_by(lambda: there.renew(two, lines=(7, 10), **live), monkeypatch)
+    commits = overtaken_by(lambda: there.renew(two, lines=LineUse(7, 10), **live), monkeypatch)
     here.renew(one, **live)
     assert len(commits) == 2  # one each
     for login, lines in (("g:1", 0), ("g:2", 7)):

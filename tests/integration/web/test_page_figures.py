@@ -2,11 +2,13 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta
+from dataclasses import fields, replace
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake import Lake
@@ -88,6 +90,28 @@ def test_a_holding_that_was_closed_today_is_an_event_and_no_part(lake, settings)
     rows, shown = figures.read(utc_now())
     assert rows == {}
     assert [(one["kind"], one["amount"]) for one in shown["events"]] == [("close", 12.0)]
+
+
+def change(change_id: str, **values: object) -> PositionChange:
+    usual = dict.fromkeys(field.name for field in fields(PositionChange)) | {
+        "account": "U1", "conid": 1, "symbol": "SPY", "sec_type": "OPT", "right": Right.PUT,
+        "strike": 575.0, "expiry": date(2026, 3, 20), "multiplier": 100.0, "currency": "USD",
+        "gateway_id": "gate", "snapshot_id": "s",
+    }  # fmt: skip
+    return PositionChange(**usual | {"change_id": change_id} | values)
+
+
+def test_a_fill_from_before_the_page_was_opened_is_an_event(lake, settings):
+    now = datetime.now(UTC)
+    plain = change("1", before=-2.0, after=-3.0, seen_at=now)
+    closed = replace(plain, change_id="2", after=0.0)
+    yesterday = replace(plain, change_id="3", seen_at=now - timedelta(days=1))
+    lake.position_changes.add([plain, closed, yesterday])
+    figures = PageFigures(settings)
+    for _ in range(2):
+        (event,) = figures.read(utc_now())[1]["events"]
+        assert (event["text"], event["kind"]) == ("fill: SPY 575P 20Mar26  -2 → -3", "change")
+        assert event["at"] == round(now.timestamp() * 1000)
 
 
 async def test_a_fill_and_an_outage_are_seen(simulate, lake, settings, eventually):

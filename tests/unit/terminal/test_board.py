@@ -159,6 +159,8 @@ def test_the_board_shows_the_account_and_why_a_held_leg_has_no_line():
     status = replace(LIVE, legs_held=21, accounts=(account,), session_detail=problem)
     text = "\n".join(screen(overview(status), 160, 50))
     assert "net liquidation 1,000.00 USD" in text
+    (cut,) = (line for line in screen(overview(status), 60, 50) if line.startswith("DU1"))
+    assert cut.endswith("…"), "it shows that it is cut"
     assert (
         f"20 of 100 in use; 1 active held leg without one: {problem}"
         in dict(describe(status))["lines"]

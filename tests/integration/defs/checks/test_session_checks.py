@@ -14,7 +14,7 @@ from position_sync_dagster.defs.checks.broker import (
     lines_suffice,
 )
 from position_sync_dagster.defs.checks.ledger import evaluate_tables_fit_the_code as fitting_tables
-from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SessionState
+from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, LineUse, SessionState
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.gateway.accounts.portfolio_rows import OddRows
@@ -83,15 +83,15 @@ def add_legs(lake, *conids: int) -> None:
 def test_lines_near_the_limit_name_the_holdings_without_one(
     check, shown, live, lake, write_holdings, append_row, seconds_ago
 ) -> None:
-    session = live(lines=(8, 10))
+    session = live(lines=LineUse(8, 10))
     write_holdings(session, 1, 2, 3)
     add_legs(lake, 1, 2)
     append_row(1, seconds_ago(1))
     append_row(2, seconds_ago(1), source=Source.QUEUE)
     assert check(lines_suffice).passed
-    live(lines=(10, 10, 5))  # the lines of five underlyings are free for legs
+    live(lines=LineUse(10, 10, 5))  # the lines of five underlyings are free for legs
     assert check(lines_suffice).passed
-    live(lines=(9, 10))
+    live(lines=LineUse(9, 10))
     found = check(lines_suffice)
     assert not found.passed
     assert [row["conid"] for row in shown(found)] == [2]

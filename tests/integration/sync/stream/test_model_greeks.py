@@ -92,7 +92,7 @@ async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(
     computing, lake, leg, published, eventually
 ):
     async with computing(max_lines=4, min_hold_s=3600.0) as (sim, streamer):
-        await eventually(lambda: streamer.underlying_lines == 4)
+        await eventually(lambda: streamer.underlying_lines == sim.stats()["peak_lines"] == 4)
         for conid in (CALL, PUT, STOCK):
             await lake.registry.add_active(**leg(conid))
         await eventually(
@@ -121,6 +121,36 @@ async def test_the_greeks_of_the_gateway_win_in_the_row_of_a_leg_with_a_line(
 
         found = await eventually(row)
         assert (found["greeks_source"], found["greeks_method"]) == ("GATEWAY", None)
+
+
+async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_until_they_come(
+    computing, lake, leg, eventually, monkeypatch
+):
+    monkeypatch.setattr(model_greeks, "LOOK_S", 0.1)
+    monkeypatch.setattr(model_greeks, "GREEKS_WITHIN_S", 0.3)
+    await lake.registry.add_active(**leg(CALL))
+
+    async def source() -> str | None:
+        rows = (await lake.updates.latest()).filter(conid=CALL, account=A, source="STREAM")
+        return rows["greeks_source"][0] if rows.height else None
+
+    async with computing(lambda sim: sim.ticking(CALL, ["quote", "mark"])) as (sim, streamer):
+        await eventually(lambda: streamer.routes.get((A, CALL)) is LegState.STREAMED)
+
+        async def computed():
+            return await source() == "MODEL"
+
+        await eventually(computed)
+        (found,) = (await lake.updates.latest()).filter(conid=CALL, account=A).to_dicts()
+        assert found["delta"] == pytest.approx(sim.greeks(CALL)[CALL]["delta"], abs=0.03)
+        assert (found["price_kind"], found["value_source"]) == ("MARK", "TICK")
+        assert found["greeks_method"].startswith("AMERICAN")
+        sim.ticking(CALL)
+
+        async def sent():
+            return await source() == "GATEWAY"
+
+        await eventually(sent)
 
 
 async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_and_is_named(

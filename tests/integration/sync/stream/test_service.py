@@ -93,7 +93,7 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         status = read_status(lake, settings, utc_now())
         assert (status.session_state, status.lines_text) == ("LIVE", "1 leg + 4 underlyings of 100")
         assert (status.lines_in_use, status.underlying_lines, status.blind_since) == (5, 4, None)
-        assert "of 5 options without a line" in status.greeks
+        assert "of 5 options without greeks of IB" in status.greeks
         assert (status.active_legs, status.legs_held, status.positions) == (1, 1, 9)
         done = await drain(lake, settings)
         assert done.succeeded == 8
