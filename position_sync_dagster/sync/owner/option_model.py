@@ -33,6 +33,10 @@ FEW_DIVIDENDS = 0.75
 LARGEST_SHARE = 0.9
 """More than this share of a price is no forecast of dividends."""
 
+LEAST_RATE = 1e-9
+"""A rate or yield per year that is not above this is none. The engine for American options has no
+price for one of 1e-16."""
+
 FIRST_GUESS = 0.3
 
 CLOSE_ENOUGH = 1e-4
@@ -229,7 +233,7 @@ class OptionModel:
                 self._set[number] = value
         # A call that earns nothing before its expiry, and a put without interest, are kept.
         early = terms.method is not Method.EUROPEAN and (
-            paid > 0 if terms.right is Right.CALL else rate > 0
+            (paid if terms.right is Right.CALL else rate) > LEAST_RATE
         )
         price: float = self._options[terms.right, early].NPV()
         return price * terms.strike / 100

@@ -87,6 +87,12 @@ def spot_of(option: OptionTerms, place: float, volatility: float) -> float:
 
 @settings(max_examples=300, deadline=None)
 @given(option=options, place=SPOTS, volatility=st.floats(0.05, 1.5), near=st.floats(0.011, 4.9))
+@example(
+    option=terms(Right.CALL, Method.FUTURE, strike=5.0, years=4.2, rate=2.2e-16, share=0.0),
+    place=0.0,
+    volatility=1.0,
+    near=3.0,
+)
 def test_a_price_gives_back_its_volatility_wherever_the_search_begins(
     option: OptionTerms, place: float, volatility: float, near: float
 ) -> None:
