@@ -256,6 +256,7 @@ def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncR
 
 @dg.job(
     name=MAINTENANCE_JOB,
+    executor_def=dg.in_process_executor,
     tags={"domain": "upkeep"},
     description="Keep the tables fast and Dagster's storage small.",
 )
