@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import dagster as dg
-from pydantic import Field
 
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.definitions import load
@@ -14,7 +13,9 @@ from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.settings import Settings
 
 PATHS = ("lake", "strategies_file", "gateways_file")
-"""The attributes that are paths; relative ones begin at the root of the project."""
+"""The attributes that are paths."""
+
+RELATIVE = "A relative path begins at the root of the project."
 
 
 class PositionSyncScaffolder(dg.Scaffolder):
@@ -39,51 +40,64 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     or in `.env`, or else its default. A project has one such component.
     """
 
-    gateway_host: str | None = Field(
-        None, description="Address of TWS or IB Gateway.", examples=["127.0.0.1"]
-    )
-    gateway_port: int | None = Field(
-        None,
-        description="Its API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper.",
-        examples=[7497],
-    )
-    gateway_client_id: int | None = Field(
-        None, description="First client id of the pool; 0 is refused.", examples=[17]
-    )
-    gateways_file: str | None = Field(
-        None,
-        description="YAML file of several logins, in place of the three above. A relative path "
-        "begins at the root of the project.",
-        examples=["gateways.yaml"],
-    )
-    lake: str | None = Field(
-        None,
-        description="Folder or s3:// URI of the tables. A relative path begins at the root of the "
-        "project.",
-        examples=["data/lake"],
-    )
-    strategies_file: str | None = Field(
-        None,
-        description="YAML file of the active legs. A relative path begins at the root of the "
-        "project.",
-        examples=["strategies.yaml"],
-    )
-    alert_urls: str | None = Field(
-        None,
-        description="Receivers of failed checks, as apprise URLs separated by spaces. They are "
-        "secrets: name a variable of the environment.",
-        examples=["{{ env.ALERT_URLS }}"],
-    )
-    settings: Mapping[str, Any] = Field(
-        {},
-        description="Any other setting by its name in small letters, without POSITION_SYNC_.",
-        examples=[{"max_lines": 100, "refresh_interval_s": 180}],
-    )
-    automation: bool = Field(
-        True,
-        description="Whether sensors and schedules run from the start; else each is switched on in "
-        "Dagster.",
-    )
+    gateway_host: Annotated[
+        str | None,
+        dg.Resolver.default(description="Address of TWS or IB Gateway.", examples=["127.0.0.1"]),
+    ] = None
+    gateway_port: Annotated[
+        int | None,
+        dg.Resolver.default(
+            description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper.",
+            examples=[7497],
+        ),
+    ] = None
+    gateway_client_id: Annotated[
+        int | None,
+        dg.Resolver.default(
+            description="First client id of the pool; 0 is refused.", examples=[17]
+        ),
+    ] = None
+    gateways_file: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=f"YAML file of several logins, in place of the three above. {RELATIVE}",
+            examples=["gateways.yaml"],
+        ),
+    ] = None
+    lake: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=f"Folder or s3:// URI of the tables. {RELATIVE}", examples=["data/lake"]
+        ),
+    ] = None
+    strategies_file: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=f"YAML file of the active legs. {RELATIVE}", examples=["strategies.yaml"]
+        ),
+    ] = None
+    alert_urls: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="Receivers of failed checks, as apprise URLs separated by spaces. They are "
+            "secrets: name a variable of the environment.",
+            examples=["{{ env.ALERT_URLS }}"],
+        ),
+    ] = None
+    settings: Annotated[
+        Mapping[str, Any],
+        dg.Resolver.default(
+            description="Other settings, by their names in small letters without POSITION_SYNC_.",
+            examples=[{"max_lines": 100, "refresh_interval_s": 180}],
+        ),
+    ] = {}
+    automation: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether sensors and schedules run from the start; else a person starts "
+            "each of them in Dagster."
+        ),
+    ] = True
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
