@@ -8,9 +8,9 @@ import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.definitions import load
-from position_sync_dagster.defs.resources import POSITION_SYNC, set_component_settings
+from position_sync_dagster.defs.resources import set_component_settings
 from position_sync_dagster.errors import SettingsError
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import Settings, load_settings
 
 PATHS = ("lake", "strategies_file", "gateways_file")
 """The attributes that are paths."""
@@ -120,8 +120,17 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                 remedy="Keep one: its attribute gateways_file names several logins. Give a second "
                 "lake a project and a Dagster instance of its own.",
             )
-        set_component_settings(self._given(context.project_root))
-        found = load(POSITION_SYNC.read_settings(), links=False)
+        given = self._given(context.project_root)
+        try:
+            settings = load_settings(**given)
+        except SettingsError as error:
+            raise SettingsError(
+                error.what,
+                remedy=f"Correct it in {context.path}, in the environment or in .env; "
+                "docs/component.md says which of them counts.",
+            ) from None
+        set_component_settings(given)
+        found = load(settings, links=False)
         if self.automation:
             return found
         return dagster_internals.with_stopped_automation(found)
