@@ -191,10 +191,26 @@ def test_an_asset_key_that_the_project_has_already_is_named(project: Project) ->
         project(component(), code=code)
 
 
-def test_a_scaffolded_component_loads(project: Project, root: Path) -> None:
-    subprocess.run(
-        [Path(sys.executable).with_name("dg"), "scaffold", "defs", TYPE, "position_sync"],
-        cwd=root, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(root)},
-    )  # fmt: skip
-    assert statuses(project()) == {"RUNNING"}
-    assert POSITION_SYNC.read_settings().lake == str(root / "data" / "lake")
+LOAD = """
+import sys
+from pathlib import Path
+import dagster as dg
+from position_sync_dagster.defs.resources import POSITION_SYNC
+found = dg.load_from_defs_folder(path_within_project=Path("{root}"))
+print(len(found.sensors), POSITION_SYNC.read_settings().lake, *({heavy} & sys.modules.keys()))
+"""
+
+
+def test_a_scaffolded_component_loads_and_imports_no_library_of_its_services(root: Path) -> None:
+    """Each run of a project loads its definitions, and looks at all registered components."""
+
+    def output(*command: str) -> str:
+        return subprocess.run(
+            command, cwd=root, check=True, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(root)},
+        ).stdout  # fmt: skip
+
+    output(str(Path(sys.executable).with_name("dg")), "scaffold", "defs", TYPE, "position_sync")
+    heavy = {"polars", "deltalake", "ib_async", "exchange_calendars"}
+    found = output(sys.executable, "-c", LOAD.format(root=root, heavy=heavy))
+    assert found.split() == ["4", str(root / "data" / "lake")]
