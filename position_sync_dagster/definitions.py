@@ -8,21 +8,35 @@ import dagster as dg
 
 from position_sync_dagster import defs as package
 from position_sync_dagster.defs.assets.table_asset import GATEWAY
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.object_store import absolute_path
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.memory_and_threads import exempt_from_collection
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Return the definitions of the project."""
+    """Return the definitions of the project, with all steps in the process of their run."""
     return _loaded()
 
 
 @cache
 def _loaded() -> dg.Definitions:
     # A run over a selection of assets loads its definitions twice in one process.
+    return dg.Definitions.merge(
+        load(POSITION_SYNC.read_settings()), dg.Definitions(executor=dg.in_process_executor)
+    )
+
+
+def load(settings: Settings, *, links: bool = True) -> dg.Definitions:
+    """Load the definitions of the package `defs`.
+
+    Args:
+        settings: The settings, for the addresses that the assets show.
+        links: Whether an asset links the job that writes it: a link contains the name of our own
+            code location. Without, it shows the name of the job.
+    """
     # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
     # describes all component types for the UI: a third of the time to load our own definitions.
     tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
@@ -30,10 +44,10 @@ def _loaded() -> dg.Definitions:
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         found = tree.build_defs(Path())
-        return found.map_asset_specs(func=partial(_with_uri, settings=load_settings()))
+        return found.map_asset_specs(func=partial(_with_uri, settings=settings, links=links))
 
 
-def _with_uri(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
+def _with_uri(spec: dg.AssetSpec, settings: Settings, links: bool) -> dg.AssetSpec:
     name = spec.key.to_user_string()
     if "dagster/table_name" in spec.metadata:
         uri = absolute_path(settings.table(name))
@@ -41,7 +55,11 @@ def _with_uri(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
         uri = _gateways(settings)
     else:
         uri = str(settings.flex_folder.absolute())
-    return spec.merge_attributes(metadata={"dagster/uri": uri})
+    metadata = {"dagster/uri": uri}
+    link = spec.metadata.get("written_by")
+    if isinstance(link, dg.DagsterJobMetadataValue) and not links:
+        metadata["written_by"] = link.job_name
+    return spec.merge_attributes(metadata=metadata)
 
 
 def _gateways(settings: Settings) -> str:

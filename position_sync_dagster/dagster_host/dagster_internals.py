@@ -8,12 +8,15 @@ missing, a process logs once what it does instead.
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, wraps
 from importlib import import_module
 from threading import Lock
 from types import SimpleNamespace
 from typing import Any
+
+import dagster as dg
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +224,31 @@ def keep_migrations() -> None:
         config = Config()
         config.set_main_option("script_location", MIGRATIONS)
         ScriptDirectory.from_config(config).as_revision_number("head")
+
+
+def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
+    """Return definitions whose sensors and schedules are stopped until a person starts them.
+
+    Dagster makes no copy of them with another status. Without the attribute they run as before.
+    """
+
+    def stopped(one: Any, status: Any) -> Any:
+        found = copy(one)
+        found._default_status = status
+        return found
+
+    return dg.Definitions(
+        assets=definitions.assets,
+        asset_checks=definitions.asset_checks,
+        jobs=definitions.jobs,
+        resources=definitions.resources,
+        sensors=[stopped(one, dg.DefaultSensorStatus.STOPPED) for one in definitions.sensors or ()],
+        schedules=[
+            stopped(one, dg.DefaultScheduleStatus.STOPPED) for one in definitions.schedules or ()
+        ],
+        metadata=definitions.metadata,
+        component_tree=definitions.component_tree,
+    )
 
 
 def _keeping(create: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,8 @@
 Dagster can delete a run with its events, but not results of checks, events without a run, or tags
 of runs that were deleted from SQLite. This module deletes these from the tables of its storages,
 which are the same in SQLite and Postgres. Otherwise they grow by tens of megabytes a day. SQLite
-reuses freed pages: its files stop growing, and need no VACUUM.
+reuses freed pages: its files stop growing, and need no VACUUM. An instance may serve other projects
+as well: their runs, events and ticks are kept.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +16,15 @@ import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs import runs
+from position_sync_dagster.defs.assets.table_asset import GATEWAY
 from position_sync_dagster.defs.libraries import sql
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.lake.schema.tables import (
+    DAILY_POSITIONS,
+    LATEST_POSITIONS,
+    STRATEGY_EXPOSURE,
+    TABLES,
+)
 
 CHUNK = 200
 """Rows per transaction: SQLite has one writer at a time, and the others wait for it."""
@@ -34,6 +42,16 @@ MAINTENANCE_JOB = "maintain_lake"
 
 PRUNED_JOBS = (runs.DRAIN_JOB, runs.STREAM_JOB, MAINTENANCE_JOB, runs.DERIVE_JOB)
 """Jobs with many runs. Runs of `close_day` are kept: they record which days are filled."""
+
+OWN_ASSETS = (
+    *(spec.name for spec in (*TABLES, LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)),
+    GATEWAY,
+    "flex_statements",
+)
+"""The assets whose old events are deleted."""
+
+OWN_SENSORS = ("drain_queue", "refresh_derived", "supervise_stream", "tell_people")
+"""The sensors whose old ticks are deleted."""
 
 LONGEST = timedelta(minutes=45)
 """Time limit of the deletion of runs; the run of the next hour continues it. Two runs at once would
@@ -60,8 +78,9 @@ Connect = Callable[[], AbstractContextManager["sql.Connection"]]
 def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: int) -> int:
     """Delete old results of checks, and old events without a run; return their number.
 
-    The newest result of each check and status stays, and so does the newest event of each type and
-    asset.
+    Only those of `OWN_ASSETS` are deleted. The newest result of each check and status stays, and so
+    does the newest event of each type and asset. The event of a result names no asset; it is a copy
+    that nothing shows, and is deleted for any asset.
 
     Args:
         before: Events before this time are old.
@@ -72,19 +91,23 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
         return 0
     found = 0
     storage, run_storage = instance.event_log_storage, instance.run_storage
+    own = [dg.AssetKey(name).to_string() for name in OWN_ASSETS]
     if isinstance(storage, internals.SqlEventLogStorage):
         index = storage.index_connection
         checks, logged = internals.AssetCheckExecutionsTable, internals.SqlEventLogStorageTable
         c = checks.c
         kinds = [c.asset_key, c.check_name, c.partition, c.execution_status]
-        old = _old_ids(index, c.evaluation_event_timestamp, kinds, before, keep)
+        old = _old_ids(
+            index, c.evaluation_event_timestamp, kinds, before, keep, [c.asset_key.in_(own)]
+        )
         found += _delete(index, c.id, old)
         c, tagged = logged.c, internals.AssetEventTagsTable.c.event_id
         no_run = internals.RUNLESS_RUN_ID
         # SQLite stores them twice, in the index and in a file of their own.
         for connect in (index, lambda: storage.run_connection(no_run)):
             kinds = [c.dagster_event_type, c.asset_key]
-            old = _old_ids(connect, c.timestamp, kinds, before, keep, [c.run_id == no_run])
+            where = [c.run_id == no_run, sql.or_(c.asset_key.in_(own), c.asset_key.is_(None))]
+            old = _old_ids(connect, c.timestamp, kinds, before, keep, where)
             _delete(connect, tagged, old)
             found += _delete(connect, c.id, old)
     if isinstance(run_storage, internals.SqlRunStorage):
@@ -125,12 +148,12 @@ def _delete(connect: Connect, column: "sql.Column[int]", values: Sequence[int]) 
 
 
 def forget_old_ticks(instance: dg.DagsterInstance, *, now: datetime) -> None:
-    """Delete the ticks of sensors that are older than `KEPT_TICKS` allows."""
+    """Delete the ticks of `OWN_SENSORS` that are older than `KEPT_TICKS` allows."""
     internals = dagster_internals.TICKS.load()
     if internals is None or instance.schedule_storage is None:
         return
     for state in instance.all_instigator_state():
-        if state.instigator_type.value != "SENSOR":
+        if state.instigator_type.value != "SENSOR" or state.instigator_name not in OWN_SENSORS:
             continue
         for status, kept in KEPT_TICKS.items():
             instance.purge_ticks(
@@ -256,6 +279,7 @@ def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncR
 
 @dg.job(
     name=MAINTENANCE_JOB,
+    executor_def=dg.in_process_executor,
     tags={"domain": "upkeep"},
     description="Keep the tables fast and Dagster's storage small.",
 )

@@ -1,6 +1,7 @@
 """The resource of every run: the settings, and the tables of their lake."""
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 
 import dagster as dg
@@ -69,27 +70,44 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             "gateway_port": self.port,
             "gateway_client_id": self.client_id,
         }
-        return load_settings(**{name: value for name, value in given.items() if value is not None})
+        own = {name: value for name, value in given.items() if value is not None}
+        return load_settings(**{**_of_component, **own})
 
 
 POSITION_SYNC = PositionSyncResource()
+
+_of_component: dict[str, object] = {}
+
+
+def set_component_settings(given: Mapping[str, object]) -> None:
+    """Set the settings that a component gives to all definitions of this process.
+
+    Sensors and steps take them before those of the environment. They are of the process, since each
+    process of Dagster loads the definitions of one code location, which has one such component.
+    """
+    _of_component.clear()
+    _of_component.update(given)
 
 
 def shown_resource() -> PositionSyncResource:
     """Return the resource with all its values, as the UI shows it.
 
     A variable of the environment is shown by its name, and each run reads it. Other values are
-    those of `.env`, or the defaults.
+    those of a component or of `.env`, or the defaults.
     """
     settings = POSITION_SYNC.read_settings()
 
-    def text(name: str, value: str) -> str:
+    def variable_of(name: str) -> str | None:
         variable = f"{PREFIX}{name}"
-        return dg.EnvVar(variable) if os.environ.get(variable) else value
+        return variable if os.environ.get(variable) and name.lower() not in _of_component else None
+
+    def text(name: str, value: str) -> str:
+        variable = variable_of(name)
+        return dg.EnvVar(variable) if variable else value
 
     def number(name: str, value: int) -> int:
-        variable = f"{PREFIX}{name}"
-        return dg.EnvVar.int(variable) if os.environ.get(variable) else value
+        variable = variable_of(name)
+        return dg.EnvVar.int(variable) if variable else value
 
     return PositionSyncResource(
         path=text("LAKE", settings.lake),
@@ -101,8 +119,5 @@ def shown_resource() -> PositionSyncResource:
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    """Define the resource of every run, and run all steps in the process of their run."""
-    return dg.Definitions(
-        resources={"position_sync": shown_resource()},
-        executor=dg.in_process_executor,
-    )
+    """Define the resource of every run."""
+    return dg.Definitions(resources={"position_sync": shown_resource()})

@@ -23,12 +23,12 @@ from position_sync_dagster.defs.assets.table_asset import (
     table_asset,
 )
 from position_sync_dagster.defs.libraries import closing, derived, statements
-from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.object_store import first_ledger_day
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, exchange_days
 
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
@@ -225,15 +225,17 @@ RANGE_END = "dagster/asset_partition_range_end"
 @dg.definitions
 def daily() -> dg.Definitions:
     """Build asset, job and schedules for the exchange in the settings."""
-    days, first = known_days(load_settings())
+    days, first = known_days(POSITION_SYNC.read_settings())
     asset = daily_asset(exchange_partitions(days, first))
     job = dg.define_asset_job(
         CLOSE_JOB,
+        executor_def=dg.in_process_executor,
         selection=dg.AssetSelection.assets(asset) | dg.AssetSelection.checks_for_assets(asset),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
     importing = dg.define_asset_job(
         IMPORT_JOB,
+        executor_def=dg.in_process_executor,
         selection=dg.AssetSelection.assets("flex_statements", "executions", "statement_events"),
         description="Download the Flex query of the settings, and store trades and cash of all "
         "statements.",
@@ -307,7 +309,7 @@ def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
         description="By night: download and import the broker's statements, if there are any.",
     )
     def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        settings = load_settings()
+        settings = POSITION_SYNC.read_settings()
         if settings.flex_token is None and not settings.flex_folder.is_dir():
             return dg.SkipReason(
                 "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "

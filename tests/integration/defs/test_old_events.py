@@ -46,11 +46,14 @@ SOON = datetime.now(UTC) + timedelta(days=1)
 LONG_AGO = datetime.now(UTC) - timedelta(days=14)
 KEEP = 4
 
-TABLE = dg.AssetKey("a_table")
+TABLE = dg.AssetKey("position_queue")
+FOREIGN = dg.AssetKey("of_another_project")
 CHECK = dg.AssetCheckKey(TABLE, "is_right")
 
 
-@dg.asset(name="a_table", check_specs=[dg.AssetCheckSpec("is_right", asset="a_table")])
+@dg.asset(
+    name="position_queue", check_specs=[dg.AssetCheckSpec("is_right", asset="position_queue")]
+)
 def a_table() -> dg.MaterializeResult:
     metadata = {"plot": dg.MetadataValue.md("x" * 20_000)}
     result = dg.AssetCheckResult(passed=True, check_name="is_right")
@@ -166,28 +169,53 @@ def test_the_newest_of_each_kind_stay_at_any_age(instance) -> None:
     assert instance.get_latest_materialization_event(TABLE) is not None
 
 
-def test_ticks_of_sensors_are_kept_as_long_as_their_kind_is_of_use(instance) -> None:
-    location = RegisteredCodeLocationOrigin("here")
-    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "here"), "drain_queue")
-    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
-    instance.add_instigator_state(state)
-    now = datetime.now(UTC)
-    for status, kept in KEPT_TICKS.items():
-        for age in (kept * 1.1, kept * 0.9):
-            instance.create_tick(
-                TickData(
-                    state.instigator_origin_id,
-                    state.instigator_name,
-                    InstigatorType.SENSOR,
-                    TickStatus[status],
-                    (now - age).timestamp(),
-                    run_ids=[],
-                    selector_id=state.selector_id,
-                    error=SerializableErrorInfo("why", [], None) if status == "FAILURE" else None,
-                )
+def test_events_of_other_projects_are_kept(instance) -> None:
+    for number in range(3):
+        instance.report_runless_asset_event(dg.AssetObservation(FOREIGN, description=str(number)))
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=FOREIGN, check_name="is_right", passed=True, metadata={}
             )
+        )
+    forget_old_events(instance, before=SOON, keep=0)
+    assert len(instance.fetch_observations(FOREIGN, limit=9).records) == 3
+    check = dg.AssetCheckKey(FOREIGN, "is_right")
+    history = instance.event_log_storage.get_asset_check_execution_history(check, limit=9)
+    assert [one.event is not None for one in history] == [True] * 3
+
+
+def test_ticks_of_our_sensors_are_kept_as_long_as_their_kind_is_of_use(instance) -> None:
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "here")
+    own, foreign = (
+        InstigatorState(
+            RemoteInstigatorOrigin(repository, name),
+            InstigatorType.SENSOR,
+            InstigatorStatus.RUNNING,
+        )
+        for name in ("drain_queue", "of_another_project")
+    )
+    now = datetime.now(UTC)
+    for state in (own, foreign):
+        instance.add_instigator_state(state)
+        for status, kept in KEPT_TICKS.items():
+            for age in (kept * 1.1, kept * 0.9):
+                error = SerializableErrorInfo("why", [], None) if status == "FAILURE" else None
+                instance.create_tick(
+                    TickData(
+                        state.instigator_origin_id,
+                        state.instigator_name,
+                        InstigatorType.SENSOR,
+                        TickStatus[status],
+                        (now - age).timestamp(),
+                        run_ids=[],
+                        selector_id=state.selector_id,
+                        error=error,
+                    )
+                )
     forget_old_ticks(instance, now=now)
-    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id)
+    ticks = instance.get_ticks(own.instigator_origin_id, own.selector_id)
     assert {(tick.status.value, tick.timestamp) for tick in ticks} == {
         (status, (now - kept * 0.9).timestamp()) for status, kept in KEPT_TICKS.items()
     }
+    others = instance.get_ticks(foreign.instigator_origin_id, foreign.selector_id)
+    assert len(others) == 2 * len(KEPT_TICKS)

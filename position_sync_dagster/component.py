@@ -1,0 +1,161 @@
+"""The Dagster component: Position Sync as a part of a Dagster project that exists."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import dagster as dg
+
+from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.definitions import load
+from position_sync_dagster.defs.resources import set_component_settings
+from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.settings import Settings, load_settings
+
+PATHS = ("lake", "strategies_file", "gateways_file")
+"""The attributes that are paths."""
+
+RELATIVE = "A relative path begins at the root of the project."
+
+
+class PositionSyncScaffolder(dg.Scaffolder):
+    """Write a `defs.yaml` for a paper account of TWS on this machine."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        attributes = {
+            "gateway_host": "127.0.0.1",
+            "gateway_port": 7497,
+            "gateway_client_id": 17,
+            "lake": "data/lake",
+            "automation": True,
+        }
+        dg.scaffold_component(request, attributes)
+
+
+@dg.scaffold_with(PositionSyncScaffolder)
+class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
+    """Value every option leg of an Interactive Brokers account into Delta tables.
+
+    An attribute that is left out has the value of its variable POSITION_SYNC_… in the environment
+    or in `.env`, or else its default. A project has one such component.
+    """
+
+    gateway_host: Annotated[
+        str | None,
+        dg.Resolver.default(description="Address of TWS or IB Gateway.", examples=["127.0.0.1"]),
+    ] = None
+    gateway_port: Annotated[
+        int | None,
+        dg.Resolver.default(
+            description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper.",
+            examples=[7497],
+        ),
+    ] = None
+    gateway_client_id: Annotated[
+        int | None,
+        dg.Resolver.default(
+            description="First client id of the pool; 0 is refused.", examples=[17]
+        ),
+    ] = None
+    gateways_file: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=f"YAML file of several logins, in place of the three above. {RELATIVE}",
+            examples=["gateways.yaml"],
+        ),
+    ] = None
+    lake: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=f"Folder or s3:// URI of the tables. {RELATIVE}", examples=["data/lake"]
+        ),
+    ] = None
+    strategies_file: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=f"YAML file of the active legs. {RELATIVE}", examples=["strategies.yaml"]
+        ),
+    ] = None
+    alert_urls: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="Receivers of failed checks, as apprise URLs separated by spaces. They are "
+            "secrets: name a variable of the environment.",
+            examples=["{{ env.ALERT_URLS }}"],
+        ),
+    ] = None
+    settings: Annotated[
+        Mapping[str, Any],
+        dg.Resolver.default(
+            description="Other settings, by their names in small letters without POSITION_SYNC_.",
+            examples=[{"max_lines": 100, "refresh_interval_s": 180}],
+        ),
+    ] = {}
+    automation: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether sensors and schedules run from the start; else a person starts "
+            "each of them in Dagster."
+        ),
+    ] = True
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        return dg.ComponentTypeSpec(
+            description=cls.__doc__,
+            produces=["asset", "asset_check", "job", "resource", "schedule", "sensor"],
+        )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the definitions, with the settings of this component.
+
+        Raises:
+            SettingsError: An attribute is malformed, or the project has a second such component.
+        """
+        others = len(context.component_tree.get_all_components(PositionSyncComponent)) - 1
+        if others > 0:
+            raise SettingsError(
+                f"This project has {others + 1} components of the type PositionSyncComponent, and "
+                "their assets, jobs and sensors have the same names.",
+                remedy="Keep one: its attribute gateways_file names several logins. Give a second "
+                "lake a project and a Dagster instance of its own.",
+            )
+        given = self._given(context.project_root)
+        try:
+            settings = load_settings(**given)
+        except SettingsError as error:
+            raise SettingsError(
+                error.what,
+                remedy=f"Correct it in {context.path}, in the environment or in .env; "
+                "docs/component.md says which of them counts.",
+            ) from None
+        set_component_settings(given)
+        found = load(settings, links=False)
+        if self.automation:
+            return found
+        return dagster_internals.with_stopped_automation(found)
+
+    def _given(self, root: Path) -> dict[str, object]:
+        """Return the settings that the attributes give.
+
+        Raises:
+            SettingsError: The attribute `settings` names no setting, or one that is an attribute.
+        """
+        own = {name: getattr(self, name) for name in type(self).model_fields if name in _SETTINGS}
+        for name in self.settings:
+            if name not in _SETTINGS or name in own:
+                cause = "is an attribute of its own" if name in own else "is not a setting"
+                raise SettingsError(
+                    f"settings.{name} of PositionSyncComponent {cause}.",
+                    remedy="Write it beside `settings`, not below it."
+                    if name in own
+                    else "docs/component.md and .env.example list the settings.",
+                )
+        given = {name: value for name, value in own.items() if value is not None}
+        for name in PATHS:
+            if name in given and "://" not in given[name]:
+                given[name] = str(root / given[name])
+        return given | dict(self.settings)
+
+
+_SETTINGS = Settings.model_fields

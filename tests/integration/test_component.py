@@ -1,0 +1,216 @@
+"""The component in a Dagster project of somebody else, on an instance with Dagster's launcher."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from position_sync_dagster.defs.resources import POSITION_SYNC, set_component_settings
+from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.sync.drain_plan import Step
+
+# Dagster's own loader of a project uses what it calls a preview, and what Pydantic deprecates.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.PreviewWarning"),
+    pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated"),
+]
+
+TYPE = "position_sync_dagster.PositionSyncComponent"
+NAME = "project_of_somebody"
+PROJECT = f"""
+[project]
+name = "{NAME}"
+[tool.dg]
+directory_type = "project"
+[tool.dg.project]
+root_module = "{NAME}"
+"""
+
+
+Project = Callable[..., dg.RepositoryDefinition]
+
+
+def component(**attributes: Any) -> dict[str, Any]:
+    """Return a document of a `defs.yaml`."""
+    return {"type": TYPE, "attributes": attributes}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return the root of a project without definitions."""
+    defs = tmp_path / NAME / "defs"
+    defs.mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    for package in (defs.parent, defs):
+        (package / "__init__.py").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """Write the files of a project and load it as Dagster does."""
+    monkeypatch.syspath_prepend(root)
+
+    def load(*documents: dict[str, Any], code: str = "") -> dg.RepositoryDefinition:
+        defs = root / NAME / "defs"
+        (defs / "own.py").write_text(code)
+        for number, document in enumerate(documents):
+            folder = defs / f"component_{number}"
+            folder.mkdir()
+            (folder / "defs.yaml").write_text(yaml.safe_dump(document))
+        return dg.ComponentTree.for_project(root).build_defs().get_repository_def()
+
+    yield load
+    set_component_settings({})
+    for module in [module for module in sys.modules if module.split(".")[0] == NAME]:
+        del sys.modules[module]
+
+
+async def test_a_project_with_the_component_drains_an_account(
+    project: Project, root: Path, tmp_path: Path, simulate
+) -> None:
+    (tmp_path / "home").mkdir()
+    async with simulate() as simulator:
+        job = project(component(gateway_port=simulator.port, lake="tables")).get_job(
+            "drain_positions"
+        )
+        with dg.instance_for_test(temp_dir=str(tmp_path / "home")) as instance:
+            drained = await asyncio.to_thread(
+                job.execute_in_process,
+                instance=instance,
+                asset_selection=[dg.AssetKey(Step.REFRESH.value), dg.AssetKey(Step.DRAIN.value)],
+            )
+    assert drained.success
+    lake = Lake(str(root / "tables"))
+    requests = lake.queue.sync.counts()
+    assert requests.pop(QueueStatus.SUCCESS) > 0
+    assert not any(requests.values())
+    assert lake.updates.table.rows()["source"].unique().to_list() == ["QUEUE"]
+
+
+def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
+    project: Project, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY", "4001")
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "4002")
+    monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "60")
+    repository = project(
+        component(
+            gateway_port="{{ env.GATEWAY }}",
+            lake="s3://bucket/lake",
+            strategies_file="legs.yaml",
+            alert_urls="json://one json://two",
+            settings={"batch_size": 70},
+        )
+    )
+    found = POSITION_SYNC.read_settings()
+    assert (found.gateway_id, found.lake) == ("127.0.0.1:4001", "s3://bucket/lake")
+    assert found.strategies_file == root / "legs.yaml"
+    assert (len(found.alert_urls), found.batch_size, found.max_lines) == (2, 70, 60)
+    gateway = repository.asset_graph.get(dg.AssetKey("gateway"))
+    assert gateway.metadata["dagster/uri"] == "tcp://127.0.0.1:4001"
+
+
+def statuses(repository: dg.RepositoryDefinition) -> set[str]:
+    found = [*repository.sensor_defs, *repository.schedule_defs]
+    assert len(found) == 8
+    return {one.default_status.value for one in found}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "status"), [({}, "RUNNING"), ({"automation": False}, "STOPPED")]
+)
+def test_automation_is_on_unless_the_project_does_not_want_it(
+    project: Project, attributes: dict[str, Any], status: str
+) -> None:
+    assert statuses(project(component(**attributes))) == {status}
+
+
+OWN = """
+import dagster as dg
+
+@dg.asset(deps=["strategy_exposure"])
+def own(): ...
+
+defs = dg.Definitions(assets=[own], executor=dg.multiprocess_executor)
+"""
+
+
+def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(
+    project: Project,
+) -> None:
+    group = {"target": "group:reports", "attributes": {"group_name": "trading"}}
+    repository = project(component() | {"post_processing": {"assets": [group]}}, code=OWN)
+    graph = repository.asset_graph
+    assert graph.get(dg.AssetKey("strategy_exposure")).group_name == "trading"
+    assert graph.get(dg.AssetKey("own")).parent_keys == {dg.AssetKey("strategy_exposure")}
+    executors = {name: repository.get_job(name).executor_def.name for name in repository.job_names}
+    assert executors.pop("__ASSET_JOB") == "multiprocess"
+    assert set(executors.values()) == {"in_process"}
+    # A link to a job contains the name of a code location, which is not ours here.
+    assert graph.get(dg.AssetKey("contracts")).metadata["written_by"] == "stream_positions"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"gateway_port": 99999}, ["GATEWAY_PORT=99999", "less than or equal to 65535", "defs"]),
+        ({"settings": {"max_line": 1}}, ["settings.max_line", "is not a setting"]),
+        ({"settings": {"lake": "x"}}, ["settings.lake", "beside"]),
+        ({"key_prefix": "x"}, ["key_prefix"]),
+    ],
+)
+def test_a_wrong_attribute_is_named_with_its_remedy(
+    project: Project, attributes: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster's errors are private
+        project(component(**attributes))
+    text = f"{caught.value} {caught.value.__cause__}"
+    assert [word for word in words if word not in text] == []
+
+
+def test_a_second_component_of_a_project_is_refused(project: Project) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster's error is private
+        project(component(), component(lake="other"))
+    assert isinstance(caught.value.__cause__, SettingsError)
+    assert "2 components of the type PositionSyncComponent" in str(caught.value.__cause__)
+
+
+def test_an_asset_key_that_the_project_has_already_is_named(project: Project) -> None:
+    code = "import dagster as dg\n\n@dg.asset\ndef contracts(): ...\n"
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"Duplicate asset key.*contracts"):
+        project(component(), code=code)
+
+
+LOAD = """
+import sys
+from pathlib import Path
+import dagster as dg
+from position_sync_dagster.defs.resources import POSITION_SYNC
+found = dg.load_from_defs_folder(path_within_project=Path("{root}"))
+print(len(found.sensors), POSITION_SYNC.read_settings().lake, *({heavy} & sys.modules.keys()))
+"""
+
+
+def test_a_scaffolded_component_loads_and_imports_no_library_of_its_services(root: Path) -> None:
+    """Each run of a project loads its definitions, and looks at all registered components."""
+
+    def output(*command: str) -> str:
+        return subprocess.run(
+            command, cwd=root, check=True, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(root)},
+        ).stdout  # fmt: skip
+
+    output(str(Path(sys.executable).with_name("dg")), "scaffold", "defs", TYPE, "position_sync")
+    heavy = {"polars", "deltalake", "ib_async", "exchange_calendars"}
+    found = output(sys.executable, "-c", LOAD.format(root=root, heavy=heavy))
+    assert found.split() == ["4", str(root / "data" / "lake")]
