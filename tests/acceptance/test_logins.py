@@ -192,6 +192,7 @@ def test_a_login_that_is_added_to_the_file_comes_up_and_one_that_is_removed_ends
     wait_for("all legs are current, also the new ones", several.all_current, poll_s=0.5)
     session = several.session(third)
     assert several.partitions()[session.run_id] == third.name
+    third.post("freeze")  # what moves is requested again, and no login would have its account
     wait_for("no request of it waits", lambda: waiting(several.lake) == 0)
     several.name(first, second)
 
