@@ -79,24 +79,25 @@ EXPIRING, ASSIGNED, SHORT, ROLLED_TO = 911000101, 913000101, 912000101, 91200010
 """Options that are in no chain of the book: they are listed, sold and closed during the demo."""
 
 CLOSES: list[dict[str, Any]] = [
-    {"at_s": 62, "do": "list_option", "conid": EXPIRING, "like": 911000000, "strike": 575.0,
-     "right": "P", "ends_in_s": 70.0},
-    {"at_s": 62, "do": "list_option", "conid": ASSIGNED, "like": 913000000, "strike": 235.0,
+    {"at_s": 72, "do": "list_option", "conid": EXPIRING, "like": 911000000, "strike": 575.0,
+     "right": "P", "ends_in_s": 60.0},
+    {"at_s": 72, "do": "list_option", "conid": ASSIGNED, "like": 913000000, "strike": 235.0,
      "right": "P", "ends_in_s": 30 * 86_400.0},
-    {"at_s": 62, "do": "list_option", "conid": SHORT, "like": 912000000, "strike": 600.0,
+    {"at_s": 72, "do": "list_option", "conid": SHORT, "like": 912000000, "strike": 600.0,
      "right": "C", "ends_in_s": 30 * 86_400.0},
-    {"at_s": 62, "do": "list_option", "conid": ROLLED_TO, "like": 912000000, "strike": 605.0,
+    {"at_s": 72, "do": "list_option", "conid": ROLLED_TO, "like": 912000000, "strike": 605.0,
      "right": "C", "ends_in_s": 60 * 86_400.0},
-    {"at_s": 64, "do": "fill", "conid": EXPIRING, "quantity": -1, "price": 1.12},
-    {"at_s": 66, "do": "fill", "conid": ASSIGNED, "quantity": -1},
-    {"at_s": 68, "do": "fill", "conid": SHORT, "quantity": -1},
+    {"at_s": 74, "do": "fill", "conid": EXPIRING, "quantity": -1, "price": 1.12},
+    {"at_s": 76, "do": "fill", "conid": ASSIGNED, "quantity": -1},
+    {"at_s": 78, "do": "fill", "conid": SHORT, "quantity": -1},
     {"at_s": 110, "do": "assign", "conid": ASSIGNED},
     {"at_s": 125, "do": "roll", "conid": SHORT, "to": ROLLED_TO},
     {"at_s": 140, "do": "expire", "conid": EXPIRING},
     {"at_s": 185, "do": "fill", "conid": 910000003, "quantity": -100},
     {"at_s": 190, "do": "close", "conid": ROLLED_TO},
 ]  # fmt: skip
-"""An expiry, an assignment whose shares are sold later, and a roll by one combo order."""
+"""An expiry, an assignment whose shares are sold later, and a roll by one combo order. None of it is
+in the first minute, after which `make demo FOR=60` counts the legs."""
 
 STATED_S = 215.0
 """Seconds from the start to the statement of the day, which in life comes in the night."""

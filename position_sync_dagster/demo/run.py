@@ -167,7 +167,10 @@ def watch(
                 )
             )
             complete = observer.complete_after_s is not None
-            stop.pause(display.interval_s if complete else LOOK_INTERVAL_S)
+            pause_s = display.interval_s if complete else LOOK_INTERVAL_S
+            if deadline is not None:
+                pause_s = min(pause_s, max(0.0, deadline - time.time()))
+            stop.pause(pause_s)
         limit_s = (options.seconds or 0) if demo_run.is_first else acceptance.TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
 
