@@ -96,8 +96,8 @@ CLOSES: list[dict[str, Any]] = [
     {"at_s": 185, "do": "fill", "conid": 910000003, "quantity": -100},
     {"at_s": 190, "do": "close", "conid": ROLLED_TO},
 ]  # fmt: skip
-"""An expiry, an assignment whose shares are sold later, and a roll by one combo order. None of it is
-in the first minute, after which `make demo FOR=60` counts the legs."""
+"""An expiry, an assignment whose shares are sold later, and a roll by one combo order. All of it
+follows the first minute, after which `make demo FOR=60` counts the legs."""
 
 STATED_S = 215.0
 """Seconds from the start to the statement of the day, which in life comes in the night."""
