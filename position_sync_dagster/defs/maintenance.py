@@ -22,6 +22,7 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.schema.tables import (
     DAILY_POSITIONS,
     LATEST_POSITIONS,
+    RUNS,
     STRATEGY_EXPOSURE,
     TABLES,
 )
@@ -44,7 +45,11 @@ PRUNED_JOBS = (runs.DRAIN_JOB, runs.STREAM_JOB, MAINTENANCE_JOB, runs.DERIVE_JOB
 """Jobs with many runs. Runs of `close_day` are kept: they record which days are filled."""
 
 OWN_ASSETS = (
-    *(spec.name for spec in (*TABLES, LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)),
+    *(
+        spec.name
+        for spec in (*TABLES, LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)
+        if spec is not RUNS  # a table without an asset
+    ),
     GATEWAY,
     "flex_statements",
 )

@@ -18,6 +18,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 
 from position_sync_dagster.dagster_host.run_queue import LOOK_S
 from position_sync_dagster.definitions import defs
+from position_sync_dagster.defs.maintenance import OWN_ASSETS, OWN_SENSORS
 from position_sync_dagster.defs.resources import shown_resource
 
 ROOT = Path(__file__).parents[3]
@@ -292,3 +293,10 @@ def test_an_installed_package_loads_without_the_project_around_it(tmp_path: Path
     path, jobs = done.stdout.split()
     assert Path(path).is_relative_to(tmp_path)
     assert int(jobs) > 1
+
+
+def test_events_and_ticks_of_each_asset_and_sensor_are_deleted_when_they_are_old() -> None:
+    repository = defs().get_repository_def()
+    assets = repository.asset_graph.get_all_asset_keys()
+    assert {key.to_user_string() for key in assets} == set(OWN_ASSETS)
+    assert {sensor.name for sensor in repository.sensor_defs} == set(OWN_SENSORS)
