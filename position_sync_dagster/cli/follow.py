@@ -9,7 +9,7 @@ import polars as pl
 import typer
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.updates.follow import POLL_S
@@ -88,7 +88,7 @@ def _print_json(rows: pl.DataFrame) -> None:
 
 def _print_lines(rows: pl.DataFrame) -> None:
     for row in updates_of(rows):
-        leg = leg_name(row.symbol, row.right, row.strike, row.expiry)
+        leg = contract_name(row)
         _write(
             f"{row.timestamp:%H:%M:%S}  {printable(row.account)}  {printable(leg):<24} "
             f"{quantity(row.position):>8} {number(row.market_value):>14} "

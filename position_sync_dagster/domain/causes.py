@@ -33,7 +33,7 @@ from position_sync_dagster.domain.closures import (
     Stage,
 )
 from position_sync_dagster.domain.deliveries import Delivered
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.statement import (
     FLEX,
     EventKind,
@@ -475,7 +475,7 @@ def _why_not(change: PositionChange, facts: Facts) -> str:
     ]
     if arrived:
         first = arrived[0]
-        name = leg_name(first.symbol, first.right, first.strike, first.expiry)
+        name = contract_name(first)
         return f"no execution; {first.by:+g} {name} (conid {first.conid}) came at the same time"
     return "no execution, and nothing that came with it, explains it"
 

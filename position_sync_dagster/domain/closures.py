@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.column import Column
-from position_sync_dagster.domain.instrument import Right, leg_name
+from position_sync_dagster.domain.instrument import Right, contract_name
 
 
 class Cause(StrEnum):
@@ -158,7 +158,7 @@ class Closure:
     @property
     def name(self) -> str:
         """Return the contract as a trader writes it."""
-        return leg_name(self.symbol, self.right, self.strike, self.expiry)
+        return contract_name(self)
 
 
 def current_closures(closures: Iterable[Closure]) -> list[Closure]:

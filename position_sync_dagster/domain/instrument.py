@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Protocol
 
 from position_sync_dagster.errors import InvalidLegError, shown
 
@@ -196,3 +197,21 @@ def leg_name(symbol: str, right: str | None, strike: float | None, expiry: date 
     strike_and_right = "" if strike is None else f"{strike:g}{(right or '')[:1]}"
     day = "" if expiry is None else f"{expiry:%d%b%y}"
     return " ".join(part for part in (symbol, strike_and_right, day) if part)
+
+
+class HasTerms(Protocol):
+    """A row, a leg or an instrument: what says which contract it is of."""
+
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def right(self) -> str | None: ...
+    @property
+    def strike(self) -> float | None: ...
+    @property
+    def expiry(self) -> date | None: ...
+
+
+def contract_name(one: HasTerms) -> str:
+    """Return the name of the contract that a row is of, as a trader writes it."""
+    return leg_name(one.symbol, one.right, one.strike, one.expiry)

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.statement import Execution, current_executions
 
 
@@ -35,7 +35,7 @@ class Roll:
     @property
     def opened_name(self) -> str:
         """Return the new contract as a trader writes it."""
-        return _named(self.opened)
+        return contract_name(self.opened)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,9 @@ class UnclearRoll:
 
     def __str__(self) -> str:
         """Return who they are, for people."""
-        gone, new = (" and ".join(sorted(map(_named, ones))) for ones in (self.closed, self.opened))
+        gone, new = (
+            " and ".join(sorted(map(contract_name, ones))) for ones in (self.closed, self.opened)
+        )
         return f"it is not clear which of {new} took the place of {gone} of {self.account}"
 
 
@@ -159,15 +161,11 @@ def _roll(old: _Side, new: _Side) -> Roll:
         account=old.change.account,
         at=max(one.time for one in new.executions),
         closed_conid=old.change.conid,
-        closed_name=_named(old.change),
+        closed_name=contract_name(old.change),
         quantity=old.change.closed,
         complete=old.change.after == 0,
         opened=new.change,
     )
-
-
-def _named(one: PositionChange) -> str:
-    return leg_name(one.symbol, one.right, one.strike, one.expiry)
 
 
 SLACK = timedelta(minutes=2)

@@ -11,7 +11,7 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.closures import current_closures
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.rolls import Roll, UnclearRoll, rolls_of
 from position_sync_dagster.errors import LakeError, PositionSyncError
@@ -106,7 +106,7 @@ def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
     for leg in legs:
         if leg.strategy_id not in following:
             continue
-        name = f"{leg.strategy_id}: {_named(leg)}"
+        name = f"{leg.strategy_id}: {contract_name(leg)}"
         refused += [f"{name}: {one}" for one in unclear if _is_among(leg, one)]
         of_leg = [roll for roll in rolls if _is_of(leg, roll)]
         if not of_leg or now - max(one.opened.seen_at for one in of_leg) < SETTLED:
@@ -235,7 +235,3 @@ def _why_not(
         if other.conid == new.conid:
             return f"the strategy {other.strategy_id} has the new contract already"
     return None
-
-
-def _named(leg: ActiveContract) -> str:
-    return leg_name(leg.symbol, leg.right, leg.strike, leg.expiry)

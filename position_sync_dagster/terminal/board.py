@@ -14,7 +14,7 @@ from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.last_work import SAYS
 from position_sync_dagster.sync.reports.overview import Overview
@@ -94,8 +94,7 @@ def _fills(before: Iterable[BrokerPosition], now: Iterable[BrokerPosition]) -> l
 
 
 def _name(holding: BrokerPosition) -> str:
-    one = holding.instrument
-    return leg_name(one.symbol, one.right, one.strike, one.expiry)
+    return contract_name(holding.instrument)
 
 
 def _lines(before: Overview, now: Overview) -> list[str]:
@@ -111,13 +110,9 @@ def _lines(before: Overview, now: Overview) -> list[str]:
             and was.source is not source
         ]
 
-    promoted = [f"promotion: {_leg(row)} is streamed now" for row in moved(Source.STREAM)]
-    demoted = [f"demotion: {_leg(row)} is monitored now" for row in moved(Source.QUEUE)]
+    promoted = [f"promotion: {contract_name(row)} is streamed now" for row in moved(Source.STREAM)]
+    demoted = [f"demotion: {contract_name(row)} is monitored now" for row in moved(Source.QUEUE)]
     return [*_few("legs promoted", promoted), *_few("legs demoted", demoted)]
-
-
-def _leg(row: PositionUpdate) -> str:
-    return leg_name(row.symbol, row.right, row.strike, row.expiry)
 
 
 def _few(what: str, texts: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.update import GreeksSource, PositionUpdate
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.exposure import add
@@ -357,7 +357,7 @@ def positions_table(
             most=most,
         )
 
-    legs = [leg_name(row.symbol, row.right, row.strike, row.expiry) for row in rows]
+    legs = [contract_name(row) for row in rows]
     values = [row.market_value for row in rows]
     open_keys = [
         [k for k, r in zip(keys, rows, strict=True) if r.currency == c and r.position]

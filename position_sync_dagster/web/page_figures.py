@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.closures import PositionChange
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import contract_name, leg_name
 from position_sync_dagster.lake.breaks import Break
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -212,7 +212,7 @@ def _fills(changes: Iterable[PositionChange]) -> Iterable[dict[str, Any]]:
     """Yield the fills of today from before the first read: of the later ones `Changes` tells."""
     for one in changes:
         if one.after:  # a close is an event of its own
-            name = leg_name(one.symbol, one.right, one.strike, one.expiry)
+            name = contract_name(one)
             text = f"fill: {name}  {quantity(one.before)} → {quantity(one.after)}"
             yield {"at": one.seen_at, "kind": "change", "text": text}
 
@@ -222,7 +222,7 @@ def _closes(overview: Overview) -> Iterable[dict[str, Any]]:
     today = overview.status.at.astimezone(UTC).date()
     for row in overview.book.latest:
         if row.position == 0 and row.timestamp.astimezone(UTC).date() == today:
-            name = leg_name(row.symbol, row.right, row.strike, row.expiry)
+            name = contract_name(row)
             yield {
                 "at": row.timestamp,
                 "kind": "close",

@@ -9,7 +9,7 @@ from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, e
 from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 
@@ -68,7 +68,7 @@ def active_strategies(
 def _rolled(legs: Sequence[ActiveContract]) -> dict[str, dg.MetadataValue]:
     """Return the legs that took the place of others by rolls, one line each."""
     lines = [
-        f"- {leg.strategy_id}: {leg_name(leg.symbol, leg.right, leg.strike, leg.expiry)} "
+        f"- {leg.strategy_id}: {contract_name(leg)} "
         f"({leg.conid}) in the place of {leg.rolled_from} since {leg.added_at:%Y-%m-%d %H:%M} UTC"
         for leg in legs
         if leg.rolled_from

@@ -17,7 +17,7 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import counted_ends
-from position_sync_dagster.domain.instrument import ContractDetails, leg_name
+from position_sync_dagster.domain.instrument import ContractDetails, contract_name, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
@@ -335,7 +335,7 @@ def _difference(
         has: What it has in each account.
         whole: The legs of its contract without a quantity that have something.
     """
-    name = leg_name(leg.symbol, leg.right, leg.strike, leg.expiry)
+    name = contract_name(leg)
     if leg.quantity is not None:
         quantity = sum(has.values())
         if abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.instrument import ContractDetails, leg_name
+from position_sync_dagster.domain.instrument import ContractDetails, contract_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import (
@@ -87,7 +87,7 @@ class Book:
         active = {leg.conid for leg in self.matching}
         return [
             (
-                leg_name(row.symbol, row.right, row.strike, row.expiry),
+                contract_name(row),
                 self.ages.age_s((row.account, row.conid)),
             )
             for row in self.latest
