@@ -51,7 +51,8 @@ def follow(
     """
     settings = options.settings_for(home)
     lake = options.existing(Lake.of(settings))
-    options.known_strategy(strategy, lake.registry.sync.get_all_active())
+    legs = lake.registry.sync.get_all_active()
+    options.known_strategy(strategy, (leg.strategy_id for leg in legs))
     reader = lake.updates.sync.follow(since)
 
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import LakeError, UnknownStrategyError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_environment
@@ -99,13 +98,17 @@ def existing(lake: Lake) -> Lake:
     return lake
 
 
-def known_strategy(strategy: str | None, legs: Iterable[ActiveContract]) -> None:
+def known_strategy(strategy: str | None, active: Iterable[str]) -> None:
     """Raise if a strategy has no active leg: an empty answer would look like no holding.
+
+    Args:
+        strategy: The name that a person gave.
+        active: The strategies of the legs.
 
     Raises:
         UnknownStrategyError: No leg of it is active; the message names the active strategies.
     """
-    known = sorted({leg.strategy_id for leg in legs})
+    known = sorted(set(active))
     if strategy is None or strategy in known:
         return
     listed = f"Active are: {', '.join(known)}." if known else "No strategy is active."

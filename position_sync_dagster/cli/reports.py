@@ -81,7 +81,7 @@ def exposure(
             book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
         else:
             book = book_at(lake, settings, past, utc_now())
-        options.known_strategy(strategy, book.legs)
+        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs))
         return book.money(strategy)
 
     def render(width: int) -> RenderableType:
@@ -189,7 +189,7 @@ def positions(
     def look() -> PositionList:
         found = read_positions(lake, settings, utc_now(), query)
         legs = legs_at(lake, past.at) if past else lake.registry.legs
-        options.known_strategy(strategy, legs)
+        options.known_strategy(strategy, (leg.strategy_id for leg in legs))
         return found
 
     def render(width: int) -> RenderableType:
@@ -217,10 +217,10 @@ def positions(
 def _closes(query: PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
     """Print what closed."""
 
-    def look() -> tuple[Closes, list[Closure]]:
+    def look() -> tuple[Closes, list[tuple[Closure, list[str]]]]:
         found = read_closes(lake, query.past)
-        options.known_strategy(query.strategy, found.legs)
-        return found, found.chosen(query.strategy, query.underlying)
+        options.known_strategy(query.strategy, found.legs.get_column("strategy_id"))
+        return found, found.chosen(query.strategy, query.underlying, limit=query.limit)
 
     def render(width: int) -> RenderableType:
         found, chosen = look()
@@ -230,15 +230,15 @@ def _closes(query: PositionQuery, *, lake: Lake, watch: bool, json: bool) -> Non
         since = f"since {found.since:%Y-%m-%d %H:%M} UTC, when the first change was recorded"
         if not chosen:
             return Group(*above, f"Nothing closed {since}.")
-        shown = chosen[: query.limit]
-        last = f"{len(shown):,} of {len(chosen):,} closes {since}"
-        return Group(*above, closes_table(shown, found.strategies_of, width), last)
+        total = found.count(query.strategy, query.underlying)
+        last = f"{len(chosen):,} of {total:,} closes {since}"
+        return Group(*above, closes_table(chosen, width), last)
 
     if json:
         _print_moment(query.past)
         found, chosen = look()
-        listed = [asdict(one) | {"strategies": found.strategies_of(one)} for one in chosen]
-        print_json({"since": found.since, "closes": listed[: query.limit]})
+        listed = [asdict(one) | {"strategies": names} for one, names in chosen]
+        print_json({"since": found.since, "closes": listed})
         return
     print_or_watch(render, watch=watch)
 

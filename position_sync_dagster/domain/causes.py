@@ -428,16 +428,18 @@ def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) 
     if stated:
         why = "the statement of these days names no trade, no event and no transfer of it"
         return _closure(change, Cause.UNEXPLAINED, Stage.STATED, why, quantity)
-    unexplained = _closure(
-        change, Cause.UNEXPLAINED, Stage.PROVISIONAL, _why_not(change, facts), quantity
-    )
+
+    def unexplained() -> Closure:
+        why = _why_not(change, facts)
+        return _closure(change, Cause.UNEXPLAINED, Stage.PROVISIONAL, why, quantity)
+
     if not change.is_option or part.taken or part.events or part.spare:
         if found is not None and not change.is_option:
             cause, counter = found
             why = f"with the option {counter}, without an execution"
             made = _closure(change, cause, Stage.PROVISIONAL, why, quantity)
             return replace(made, counter_conid=counter)
-        return unexplained
+        return unexplained()
     ended = last_trade(change, details)
     if found is not None and found[0] is not Cause.EXPIRED_WORTHLESS:
         cause, counter = found
@@ -446,7 +448,7 @@ def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) 
         made = _closure(change, cause, Stage.PROVISIONAL, why, quantity)
         return replace(made, counter_conid=counter, price=0.0)
     if ended is None or change.seen_at < ended or not covers(facts, change):
-        return unexplained
+        return unexplained()
     in_cash, where = settles_in_cash(details), moneyness(change, facts)
     if in_cash and where is Moneyness.IN:
         why = "an index option, in the money at its end"
@@ -457,7 +459,7 @@ def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) 
         made = _closure(change, Cause.EXPIRED_WORTHLESS, Stage.PROVISIONAL, why, quantity)
         lost = None if change.average_cost is None else -made.quantity * change.average_cost + 0.0
         return replace(made, price=0.0, realized_pnl=lost)
-    return unexplained
+    return unexplained()
 
 
 def _why_not(change: PositionChange, facts: Facts) -> str:

@@ -1,9 +1,9 @@
 """Changes of positions, and why holdings closed: the records, and which of them count."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -104,7 +104,7 @@ class PositionChange:
 class Closure:
     """The cause of a close, or of a part of it: a row of the table `closures`.
 
-    Of the rows of a change those that were judged last count (`current_closures`).
+    Of the rows of a change those that were judged last count.
     """
 
     change_id: Annotated[str, Column("The change of position_changes that it explains.")]
@@ -159,19 +159,6 @@ class Closure:
     def name(self) -> str:
         """Return the contract as a trader writes it."""
         return contract_name(self)
-
-
-def current_closures(closures: Iterable[Closure]) -> list[Closure]:
-    """Return the causes that count of each close: those that were judged last."""
-    by_change: defaultdict[str, list[Closure]] = defaultdict(list)
-    for one in closures:
-        by_change[one.change_id].append(one)
-    never = datetime.min.replace(tzinfo=UTC)
-    found: list[Closure] = []
-    for ones in by_change.values():
-        last = max(one.judged_at or never for one in ones)
-        found += [one for one in ones if (one.judged_at or never) == last]
-    return sorted(found, key=lambda one: (one.closed_at, one.change_id, one.cause.value))
 
 
 NEW_YORK = ZoneInfo("America/New_York")

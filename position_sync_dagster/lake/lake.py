@@ -8,7 +8,7 @@ from typing import Unpack
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.closures import Closure, PositionChange
+from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.domain.statement import StatementEvent
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -17,10 +17,10 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.records import (
+    ClosuresTable,
     ExecutionsTable,
     RecordsTable,
     changes_table,
-    closures_table,
     events_table,
 )
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
@@ -148,9 +148,9 @@ class Lake:
         return changes_table(self._table(specs.POSITION_CHANGES))
 
     @cached_property
-    def closures(self) -> RecordsTable[Closure]:
+    def closures(self) -> ClosuresTable:
         """The table closures."""
-        return closures_table(self._table(specs.CLOSURES))
+        return ClosuresTable(self._table(specs.CLOSURES))
 
     @cached_property
     def account_values(self) -> AccountValuesTable:

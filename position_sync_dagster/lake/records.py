@@ -3,8 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import fields
 from datetime import date, datetime
-from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -35,9 +34,6 @@ class RecordsTable(Generic[Record]):
         self._kind = kind
         self._names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         self._same = [name for name in self._names if name not in apart]
-        self._choices = {
-            name: column.choices for name, column in columns_of(kind).items() if column.choices
-        }
 
     def add(self, records: Iterable[Record], run_id: str | None = None) -> int:
         """Store the records that are not known yet, in one commit; return how many were new."""
@@ -65,19 +61,24 @@ class RecordsTable(Generic[Record]):
         """Return the rows as records, in the table's order; all of them, or those since a time."""
         order = self.table.spec.order or self._names[0]
         predicate = None if since is None else f"{order} >= {literal(since)}"
-        rows = self.table.rows(predicate).sort(order, *self._same[:1])
-        return [self._record(row) for row in rows.iter_rows(named=True)]
-
-    def _record(self, row: dict[str, Any]) -> Record:
-        values = {name: row[name] for name in self._names}
-        for name, choices in self._choices.items():
-            values[name] = None if values[name] is None else _member(choices, values[name])
-        return self._kind(**values)
+        return records_of(self._kind, self.table.rows(predicate).sort(order, *self._same[:1]))
 
 
-def _member(choices: type[StrEnum], text: str) -> StrEnum | str:
-    """Return the member of an enum; the text itself where a later release added one."""
-    return choices(text) if text in [one.value for one in choices] else text
+def records_of(kind: type[Record], rows: pl.DataFrame) -> list[Record]:
+    """Return rows as records of a dataclass, in their order."""
+    columns = columns_of(kind)
+    # A choice that a later release added stays a text.
+    choices = {
+        name: {one.value: one for one in column.choices}
+        for name, column in columns.items()
+        if column.choices
+    }
+    found: list[Record] = []
+    for row in rows.select(*columns).iter_rows(named=True):
+        for name, members in choices.items():
+            row[name] = members.get(row[name], row[name])
+        found.append(kind(**row))
+    return found
 
 
 class ExecutionsTable(RecordsTable[Execution]):
@@ -107,6 +108,23 @@ def changes_table(table: Table) -> RecordsTable[PositionChange]:
     return RecordsTable(table, PositionChange, names)
 
 
-def closures_table(table: Table) -> RecordsTable[Closure]:
-    """Return the table `closures`: the causes of closes, the provisional and the stated ones."""
-    return RecordsTable(table, Closure, ("run_id", "judged_at"))
+class ClosuresTable(RecordsTable[Closure]):
+    """The table `closures`: the causes of closes, the provisional and the stated ones."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table, Closure, ("run_id", "judged_at"))
+
+    def current_rows(self, only: pl.Expr | None = None) -> pl.DataFrame:
+        """Return the causes that count of each close, oldest first: those judged last.
+
+        Args:
+            only: Chooses rows; of those that it leaves out none counts.
+        """
+        rows = self.table.rows() if only is None else self.table.rows().filter(only)
+        last = pl.col("judged_at").max().over("change_id")
+        counted = rows.filter(pl.col("judged_at").eq_missing(last))
+        return counted.sort("closed_at", "change_id", "cause")
+
+    def current(self, only: pl.Expr | None = None) -> list[Closure]:
+        """Return the rows of `current_rows` as records."""
+        return records_of(Closure, self.current_rows(only))

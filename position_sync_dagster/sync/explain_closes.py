@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+import polars as pl
+
 from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
@@ -12,13 +14,13 @@ from position_sync_dagster.domain.closures import (
     Cause,
     Closure,
     PositionChange,
-    current_closures,
     knows_more,
 )
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.records import records_of
 
 WINDOW = timedelta(days=60)
 """How long a close is judged again: its statement may come late, and be corrected."""
@@ -42,12 +44,10 @@ class Explained:
 
     Attributes:
         rows: How many rows were added to `closures`.
-        current: The causes that count now, oldest first.
-        unexplained: Those without a cause.
+        unexplained: The closes without a cause, oldest first.
     """
 
     rows: int
-    current: tuple[Closure, ...]
     unexplained: tuple[Closure, ...]
 
 
@@ -70,15 +70,15 @@ class CloseExplainer:
     def has_open_closes(self) -> bool:
         """Return whether the cause of a close of the last day is not known."""
         since = self._clock() - A_DAY
-        known = {
-            one.change_id
-            for one in current_closures(self._lake.closures.records(since - BEFORE))
-            if one.cause is not Cause.UNEXPLAINED
-        }
-        return any(
-            change.closed and change.change_id not in known
+        closed = {
+            change.change_id
             for change in self._lake.position_changes.records(since)
-        )
+            if change.closed
+        }
+        if not closed:
+            return False
+        known = self._lake.closures.current(pl.col("change_id").is_in(closed))
+        return bool(closed - {one.change_id for one in known if one.cause != Cause.UNEXPLAINED})
 
     def explain(
         self,
@@ -100,7 +100,8 @@ class CloseExplainer:
         since = now - WINDOW
         changes = lake.position_changes.records(since)
         known: defaultdict[str, list[Closure]] = defaultdict(list)
-        for one in current_closures(lake.closures.records()):
+        of_these = pl.col("change_id").is_in([change.change_id for change in changes])
+        for one in lake.closures.current(of_these):
             known[one.change_id].append(one)
         added: list[Closure] = []
         if any(change.closed for change in changes):
@@ -110,12 +111,12 @@ class CloseExplainer:
             for change_id, new in judged.items():
                 if knows_more(new, known.get(change_id, ())):
                     added += new
-                    known[change_id] = new
         rows = lake.closures.add(added, run_id=run_id)
-        current = tuple(current_closures(one for ones in known.values() for one in ones))
-        unexplained = tuple(one for one in current if one.cause is Cause.UNEXPLAINED)
+        counted = lake.closures.current_rows()
+        is_unexplained = pl.col("cause") == Cause.UNEXPLAINED.value
+        unexplained = tuple(records_of(Closure, counted.filter(is_unexplained)))
         self._ask_people(unexplained, now, run_id)
-        return Explained(rows=rows, current=current, unexplained=unexplained)
+        return Explained(rows=rows, unexplained=unexplained)
 
     def _facts(self, changes: list[PositionChange], since: datetime, asked: Asked) -> Facts:
         lake = self._lake

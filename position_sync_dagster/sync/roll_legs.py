@@ -10,7 +10,6 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.closures import current_closures
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.rolls import Roll, UnclearRoll, rolls_of
@@ -153,9 +152,10 @@ class RollFollower:
 
 def _rolls(lake: Lake, now: datetime, within: timedelta) -> tuple[list[Roll], list[UnclearRoll]]:
     since = now - WINDOW
+    changes = lake.position_changes.records(since)
     return rolls_of(
-        current_closures(lake.closures.records()),
-        lake.position_changes.records(since),
+        lake.closures.current(pl.col("change_id").is_in([one.change_id for one in changes])),
+        changes,
         lake.executions.records(since - BEFORE),
         within,
     )

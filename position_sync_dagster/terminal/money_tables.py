@@ -3,7 +3,7 @@
 A table shows the columns that fit into the width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -416,10 +416,9 @@ def positions_table(
     return Group(table, Text(text, style="dim"))
 
 
-def closes_table(
-    closes: Sequence[Closure], strategies_of: Callable[[Closure], Sequence[str]], width: int
-) -> Group:
-    """Return why holdings closed, one line each."""
+def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) -> Group:
+    """Return why holdings closed, and the strategies that had them, one line each."""
+    closes = [one for one, _names in chosen]
     several = len({one.account for one in closes}) > 1
 
     def text(heading: str, cells: list[str], rank: int = 0) -> FittedColumn:
@@ -439,7 +438,7 @@ def closes_table(
             text("stage", [str(one.stage) for one in closes], 2),
             figure("realised", [amount(one.realized_pnl) for one in closes], signed=True),
             text("", [one.currency for one in closes]),
-            text("strategy", [printable(",".join(strategies_of(one))) for one in closes], 3),
+            text("strategy", [printable(",".join(names)) for _one, names in chosen], 3),
             text("why", [printable(one.detail) for one in closes], 5),
         ],
         width,

@@ -1,7 +1,6 @@
 """The asset `closures`: why holdings closed, and its check."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -65,17 +64,10 @@ def closures(
             **({"rolls_followed": "; ".join(map(str, rolls.due))} if rolls.due else {}),
             **({"rolls_refused": "; ".join(rolls.refused)} if rolls.refused else {}),
             "last_closes": dg.MetadataValue.table(
-                [_record(one) for one in found.current[: -LAST - 1 : -1]], _CLOSES
+                [_record(one) for one, _strategies in known.chosen(limit=LAST)], _CLOSES
             ),
-            "profit_by_cause": dg.MetadataValue.table(_by_cause(found.current), _PROFITS),
-            "profit_by_strategy": dg.MetadataValue.table(
-                [
-                    _profit(name, currency, one.closes, one.profit)
-                    for name, account, currency in known.groups
-                    if (one := known.realized(name, account, currency)) is not None
-                ],
-                _PROFITS,
-            ),
+            "profit_by_cause": dg.MetadataValue.table(_profits(known.by_cause), _PROFITS),
+            "profit_by_strategy": dg.MetadataValue.table(_profits(known.by_strategy), _PROFITS),
         },
         check_results=[judge_causes(found.unexplained)],
         data_version=data_version(version),
@@ -154,20 +146,15 @@ def _record(one: Closure) -> dg.TableRecord:
     )
 
 
-def _by_cause(current: Sequence[Closure]) -> list[dg.TableRecord]:
-    groups: defaultdict[tuple[str, str], list[Closure]] = defaultdict(list)
-    for one in current:
-        groups[one.cause.value, one.currency].append(one)
-    records = []
-    for (cause, currency), ones in sorted(groups.items()):
-        profits = [one.realized_pnl for one in ones if one.realized_pnl is not None]
-        profit = sum(profits) if len(profits) == len(ones) else None
-        records.append(_profit(cause, currency, len(ones), profit))
-    return records
-
-
-def _profit(of: str, currency: str, closes: int, profit: float | None) -> dg.TableRecord:
-    rounded = None if profit is None else round(profit, 2)
-    return dg.TableRecord(
-        {"of": of, "currency": currency, "closes": closes, "realized_pnl": rounded}
-    )
+def _profits(sums: Mapping[tuple[str, str], closes_report.Profit]) -> list[dg.TableRecord]:
+    return [
+        dg.TableRecord(
+            {
+                "of": of,
+                "currency": currency,
+                "closes": one.closes,
+                "realized_pnl": None if one.profit is None else round(one.profit, 2),
+            }
+        )
+        for (of, currency), one in sums.items()
+    ]

@@ -88,11 +88,11 @@ class SyncRegistry:
         self.refresh()
         return list(self._index.legs)
 
-    def history(self) -> list[ActiveContract]:
-        """Return every leg that has a conid, also those that were removed; reads the table."""
+    def history(self) -> pl.DataFrame:
+        """Return the row of every leg that has a conid, also of those that were removed."""
         removed = self._memberships.finished(in_bucket(REMOVED))
-        rows = [self._memberships.snapshot().live, removed]
-        return [leg for leg in legs_of(pl.concat(rows)) if isinstance(leg, ActiveContract)]
+        rows = pl.concat([self._memberships.snapshot().live, removed])
+        return rows.filter(pl.col("conid").is_not_null())
 
     def get_unresolved(self) -> list[UnresolvedLeg]:
         """Read the active legs whose contract is still to be found, by strategy."""
@@ -236,7 +236,10 @@ class SyncRegistry:
         """
         given = list(legs)
         # A description that was rolled is found among the legs that ended.
-        ended = [leg for leg in self.history() if leg.removed_at] if following else []
+        ended: list[ActiveContract] = []
+        if following:
+            rows = self.history().filter(pl.col("removed_at").is_not_null())
+            ended = [leg for leg in legs_of(rows) if isinstance(leg, ActiveContract)]
 
         def step(snapshot: Snapshot) -> Change[tuple[int, int]]:
             before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}

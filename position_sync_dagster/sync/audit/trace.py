@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.closures import Closure, current_closures
+from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg
@@ -287,11 +287,8 @@ def history(
         )
         for row in rows.iter_rows(named=True)
     )
-    closes = tuple(
-        one
-        for one in current_closures(lake.closures.records())
-        if (one.account, one.conid) == (account, conid)
-    )
+    of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
+    closes = tuple(lake.closures.current(of_holding))
     return History(account=account, conid=conid, values=values, more=more, closes=closes)
 
 

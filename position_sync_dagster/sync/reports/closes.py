@@ -2,17 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.closures import Closure, HoldingEnd, current_closures
+from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.records import records_of
 from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, CLOSURES
 from position_sync_dagster.sync.reports.past import Past
 
 TOTAL = "total"
@@ -22,19 +25,28 @@ Group = tuple[str, str | None, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Realized:
+class Profit:
     """The realised profit of closes in one currency.
 
     Attributes:
         profit: None if that of one of the closes is not known.
         closes, unknown: The number of closes, and of those without a known profit.
+    """
+
+    profit: float | None = 0
+    closes: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realized(Profit):
+    """The realised profit of a group.
+
+    Attributes:
         since: Earlier closes are not in it: the first change that was recorded, or the first leg of
             the strategy.
     """
 
-    profit: float | None
-    closes: int
-    unknown: int
     since: datetime
 
 
@@ -42,24 +54,19 @@ class Realized:
 class Closes:
     """The closes of all holdings, as the tables have them.
 
+    They are kept in columns: a book of thousands of legs has tens of thousands of them in a year.
+
     Attributes:
-        current: The causes that count, oldest first.
+        rows: The causes that count, oldest first: rows of the table `closures`.
         since: When the first change of a quantity was recorded; None before it.
-        ends: The holdings of which the last change left nothing.
-        legs: The legs of strategies, also those that were removed.
+        ends: The holdings of strategies' legs of which the last change left nothing.
+        legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
     """
 
-    current: tuple[Closure, ...] = ()
+    rows: pl.DataFrame = field(default_factory=CLOSURES.polars.to_frame)
     since: datetime | None = None
     ends: Mapping[Key, HoldingEnd] = field(default_factory=dict)
-    legs: tuple[ActiveContract, ...] = ()
-
-    @cached_property
-    def _legs_of(self) -> Mapping[int, list[ActiveContract]]:
-        found: defaultdict[int, list[ActiveContract]] = defaultdict(list)
-        for leg in self.legs:
-            found[leg.conid].append(leg)
-        return found
+    legs: pl.DataFrame = field(default_factory=ACTIVE_STRATEGIES.polars.to_frame)
 
     @cached_property
     def _ends_of(self) -> Mapping[int, list[tuple[str, HoldingEnd]]]:
@@ -70,46 +77,63 @@ class Closes:
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
-        found: dict[str, datetime] = {}
-        for leg in self.legs:
-            found[leg.strategy_id] = min(leg.added_at, found.get(leg.strategy_id, leg.added_at))
-        return found
-
-    def strategies_of(self, one: Closure) -> list[str]:
-        """Return the strategies that had what closed, sorted by name."""
-        return sorted(
-            {
-                leg.strategy_id
-                for leg in self._legs_of.get(one.conid, ())
-                if leg.account in (None, one.account)
-                and leg.added_at <= one.closed_at
-                and (leg.removed_at is None or one.closed_at <= leg.removed_at)
-            }
-        )
+        first = self.legs.group_by("strategy_id").agg(pl.col("added_at").min())
+        return dict(first.select("strategy_id", "added_at").iter_rows())
 
     @cached_property
-    def _profits(self) -> Mapping[Group, list[float | None]]:
-        found: defaultdict[Group, list[float | None]] = defaultdict(list)
-        for one in self.current:
-            names = self.strategies_of(one)
-            for name in names:
-                # What several strategies had is not divided: the part of each is not known.
-                profit = one.realized_pnl if len(names) == 1 else None
-                found[name, None, one.currency].append(profit)
-            for account in {None, one.account}:
-                if not names:
-                    found[UNATTRIBUTED, account, one.currency].append(one.realized_pnl)
-                found[TOTAL, account, one.currency].append(one.realized_pnl)
-        return found
+    def _with_strategies(self) -> pl.DataFrame:
+        """The rows, with a column `strategies`: those that had what closed, by name; or null."""
+        rows = self.rows.with_row_index("at")
+        closed, account = pl.col("closed_at"), pl.col("account_leg")
+        removed = pl.col("removed_at")
+        had = (
+            rows.select("at", "conid", "account", "closed_at")
+            .join(
+                self.legs.select("conid", "account", "strategy_id", "added_at", "removed_at"),
+                on="conid",
+                suffix="_leg",
+            )
+            .filter(
+                account.is_null() | (account == pl.col("account")),
+                pl.col("added_at") <= closed,
+                removed.is_null() | (closed <= removed),
+            )
+            .group_by("at")
+            .agg(pl.col("strategy_id").unique().sort().alias("strategies"))
+        )
+        return rows.join(had, on="at", how="left", maintain_order="left").drop("at")
+
+    @cached_property
+    def _profits(self) -> Mapping[Group, Profit]:
+        rows = self._with_strategies.select("account", "currency", "realized_pnl", "strategies")
+        nobody, everywhere = (
+            pl.col("strategies").is_null(),
+            pl.lit(None, pl.String).alias("account"),
+        )
+        rest = rows.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED))
+        every = rows.with_columns(name=pl.lit(TOTAL))
+        # What several strategies had is not divided: the part of each is not known.
+        own = pl.when(pl.col("strategies").list.len() == 1).then("realized_pnl")
+        of_strategies = rows.with_columns(own.alias("realized_pnl"), name="strategies")
+        parts = [of_strategies.filter(~nobody).explode("name").with_columns(everywhere)]
+        for one in (rest, every):
+            parts += [one, one.with_columns(everywhere)]
+        columns = ["name", "account", "currency", "realized_pnl"]
+        return _summed(pl.concat([one.select(columns) for one in parts]), *columns[:3])
 
     @property
-    def groups(self) -> list[Group]:
-        """The strategies, and UNATTRIBUTED of all accounts, of which something closed."""
-        return sorted(
-            (name, account, currency)
-            for name, account, currency in self._profits
+    def by_strategy(self) -> Mapping[tuple[str, str], Profit]:
+        """The realised profit by strategy and currency; what none had is UNATTRIBUTED."""
+        return {
+            (name, currency): one
+            for (name, account, currency), one in self._profits.items()
             if name != TOTAL and account is None
-        )
+        }
+
+    @property
+    def by_cause(self) -> Mapping[tuple[str, str], Profit]:
+        """The realised profit by cause and currency."""
+        return _summed(self.rows, "cause", "currency")
 
     def realized(self, name: str, account: str | None, currency: str | None) -> Realized | None:
         """Return the realised profit of a group; None where no change has been recorded yet.
@@ -121,13 +145,9 @@ class Closes:
         """
         if self.since is None or currency is None:
             return None
-        profits = self._profits.get((name, account, currency), [])
-        known = [one for one in profits if one is not None]
         first = self._first_legs.get(name)
         return Realized(
-            profit=sum(known) if len(known) == len(profits) else None,
-            closes=len(profits),
-            unknown=len(profits) - len(known),
+            **asdict(self._profits.get((name, account, currency), Profit())),
             since=self.since if first is None else max(self.since, first),
         )
 
@@ -146,17 +166,59 @@ class Closes:
             return None
         return max(ends, key=lambda end: end.seen_at).text
 
-    def chosen(self, strategy: str | None, underlying: str | None) -> list[Closure]:
-        """Return the closes of a strategy and on an underlying, the newest first; None: of all."""
-        return [
-            one
-            for one in reversed(self.current)
-            if underlying is None or one.symbol.upper() == underlying.upper()
-            if strategy is None or strategy in self.strategies_of(one)
-        ]
+    def count(self, strategy: str | None = None, underlying: str | None = None) -> int:
+        """Return how many closes a strategy and an underlying have; None: all."""
+        return self._of(strategy, underlying).height
+
+    def chosen(
+        self,
+        strategy: str | None = None,
+        underlying: str | None = None,
+        *,
+        judged_since: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[tuple[Closure, list[str]]]:
+        """Return closes with the strategies that had them, the newest first.
+
+        Args:
+            strategy: The only strategy of interest.
+            underlying: The only underlying of interest, in any case.
+            judged_since: Only what was judged since then.
+            limit: Maximum number of closes; None for all.
+        """
+        rows = self._of(strategy, underlying).reverse()
+        if judged_since is not None:
+            rows = rows.filter(pl.col("judged_at") >= moment(judged_since))
+        rows = rows.head(rows.height if limit is None else limit)
+        names = [names or [] for names in rows.get_column("strategies").to_list()]
+        return list(zip(records_of(Closure, rows), names, strict=True))
+
+    def _of(self, strategy: str | None, underlying: str | None) -> pl.DataFrame:
+        rows = self._with_strategies
+        if strategy is not None:
+            rows = rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
+        if underlying is not None:
+            rows = rows.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+        return rows
 
 
 NO_CLOSES = Closes()
+
+
+def _summed(rows: pl.DataFrame, *by: str) -> dict[Any, Profit]:
+    """Return the profits by some columns, sorted by them."""
+    profit = pl.col("realized_pnl")
+    sums = rows.group_by(by).agg(
+        profit.sum().alias("profit"), pl.len().alias("closes"), profit.null_count().alias("unknown")
+    )
+    return {
+        tuple(row[name] for name in by): Profit(
+            profit=None if row["unknown"] else row["profit"],
+            closes=row["closes"],
+            unknown=row["unknown"],
+        )
+        for row in sums.sort(by).iter_rows(named=True)
+    }
 
 
 def read_closes(lake: Lake, past: Past | None = None) -> Closes:
@@ -167,32 +229,30 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     """
     names = ["change_id", "account", "conid", "after", "seen_at"]
     changes = lake.position_changes.table.rows(None, names)
+    known = None
     if past is not None:
         changes = changes.filter(pl.col("seen_at") <= moment(past.at))
+        judged = pl.coalesce("judged_at", "closed_at")
+        known = (pl.col("closed_at") if past.as_known_now else judged) <= moment(past.at)
     if changes.is_empty():
         return NO_CLOSES
-    causes = [
-        one
-        for one in lake.closures.records()
-        if past is None
-        or (one.closed_at if past.as_known_now or one.judged_at is None else one.judged_at)
-        <= past.at
-    ]
-    current = tuple(current_closures(causes))
-    of_change: defaultdict[str, list[Closure]] = defaultdict(list)
-    for one in current:
-        of_change[one.change_id].append(one)
+    legs = lake.registry.sync.history()
+    rows = lake.closures.current_rows(known)
     last = changes.sort("seen_at").group_by("account", "conid", maintain_order=True).last()
+    gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
+    causes: defaultdict[str, list[Closure]] = defaultdict(list)
+    for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
+        causes[one.change_id].append(one)
     return Closes(
-        current=current,
+        rows=rows,
         since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
         ends={
             (row["account"], row["conid"]): HoldingEnd(
-                seen_at=row["seen_at"], causes=tuple(of_change[row["change_id"]])
+                seen_at=row["seen_at"], causes=tuple(causes[row["change_id"]])
             )
-            for row in last.filter(pl.col("after") == 0).iter_rows(named=True)
+            for row in gone.iter_rows(named=True)
         },
-        legs=tuple(lake.registry.sync.history()),
+        legs=legs,
     )
 
 

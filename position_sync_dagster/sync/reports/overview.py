@@ -258,11 +258,7 @@ class OverviewReader:
         return Overview(
             status=status,
             book=book,
-            closes=tuple(
-                one
-                for one in closes.current
-                if one.judged_at is not None and now - one.judged_at <= LATELY
-            ),
+            closes=tuple(one for one, _names in closes.chosen(judged_since=now - LATELY)),
             held=sum(map(len, held.values())),
             current_keys=frozenset().union(
                 *(

@@ -12,7 +12,6 @@ from position_sync_dagster.domain.closures import (
     Closure,
     PositionChange,
     Stage,
-    current_closures,
     knows_more,
 )
 from position_sync_dagster.domain.instrument import ContractDetails, Right
@@ -577,13 +576,6 @@ def test_what_is_stated_replaces_and_what_is_known_is_not_forgotten(
     old: str, new: str, replaces: bool
 ) -> None:
     assert knows_more(judged(new), judged(old)) is replaces
-
-
-def test_the_causes_that_were_judged_last_count() -> None:
-    (first,) = judged("sold on its day")
-    (last,) = judged("sold as a statement has it")
-    last = replace(last, judged_at=NIGHT + timedelta(days=1))
-    assert current_closures([last, first]) == [last]
 
 
 @pytest.mark.parametrize("name", CASES)

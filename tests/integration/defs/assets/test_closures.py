@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 from position_sync_dagster.defs.assets.closures import closures
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
+from position_sync_dagster.sync.reports.closes import read_closes
+from position_sync_dagster.sync.reports.past import Past
 from tests.unit.domain.test_causes import (
     ACCOUNT,
     ASKED,
@@ -55,16 +58,24 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     assert not lake.breaks.open_breaks(BREAKS)
     rows = [(one.cause, one.stage) for one in lake.closures.records() if one.conid == OTHER]
     assert rows == [("UNEXPLAINED", "PROVISIONAL"), ("ASSIGNED", "STATED")]
+    counted = [one.cause for one in lake.closures.current() if one.conid == OTHER]
+    assert counted == ["ASSIGNED"], "the cause that was judged last"
+    first = min(one.judged_at for one in lake.closures.records() if one.conid == OTHER)
+    for known_now, causes in ((False, {"TRADED", "UNEXPLAINED"}), (True, {"ASSIGNED"})):
+        found = read_closes(lake, Past(at=first, as_known_now=known_now))
+        assert {cause for cause, _currency in found.by_cause} == causes
     assert lake.closures.table.version() == materialized_again(materialize, lake)
 
 
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake) -> None:
     lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
-    explainer = CloseExplainer(lake, clock=lambda: NIGHT)
+    passed = count()
+    explainer = CloseExplainer(lake, clock=lambda: NIGHT + timedelta(microseconds=next(passed)))
     explainer.record([worthless(INDEX_CALL, 1)])
 
     def cause() -> str:
-        (one,) = explainer.explain(asked=ASKED).current
+        explainer.explain(asked=ASKED)
+        (one,) = lake.closures.current()
         return one.cause
 
     before = END - timedelta(minutes=1)

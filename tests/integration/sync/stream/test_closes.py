@@ -12,7 +12,7 @@ import pytest
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
 from position_sync_dagster.domain import causes, close_facts, deliveries
-from position_sync_dagster.domain.closures import Cause, Stage, current_closures
+from position_sync_dagster.domain.closures import Cause, Stage
 from position_sync_dagster.gateway import day_executions
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.sync import roll_legs
@@ -94,7 +94,7 @@ def watched(simulate, streaming, lake, eventually, tmp_path):
 def causes_of(lake, account, conid):
     return [
         (one.cause, one.stage, one.quantity)
-        for one in current_closures(lake.closures.records())
+        for one in lake.closures.current()
         if (one.account, one.conid) == (account, conid)
     ]
 
@@ -170,7 +170,7 @@ CASES = {
 def found_since(lake, earlier):
     """Return the causes that count of each holding, of changes that are not among the earlier."""
     found = defaultdict(list)
-    for one in current_closures(lake.closures.records()):
+    for one in lake.closures.current():
         if one.change_id not in earlier:
             found[one.account, one.conid].append(one)
     return dict(found)
@@ -234,16 +234,14 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
             assert {one.stage for ones in found.values() for one in ones} == {P}
             if name == "roll by one combo order":
                 await eventually(lambda: [leg.conid for leg in lake.registry.legs] == [NEXT_CALL])
-    provisional = {
-        (one.account, one.conid): one for one in current_closures(lake.closures.records())
-    }
+    provisional = {(one.account, one.conid): one for one in lake.closures.current()}
     assert provisional[A, WORTHLESS].realized_pnl == pytest.approx(2 * 119.35)
     assert provisional[A, NEXT_CALL].counter_conid == STOCK
     opened = [one.order_id for one in lake.executions.records() if one.conid == NEXT_CALL]
     assert provisional[A, CALL].order_ids == opened[0]
 
     import_statements(lake, sim)
-    stated = current_closures(lake.closures.records())
+    stated = lake.closures.current()
     assert {one.stage for one in stated} == {S}, [one for one in stated if one.stage is P]
     for name, case in CASES.items():
         found = [one for one in stated if one.change_id in changes[name]]
@@ -315,7 +313,7 @@ async def test_an_expiry_from_friday_to_monday_is_explained_as_it_happens(
         await eventually(lambda: causes() == wanted | {(A, CENTS): {Cause.TRADED}})
         import_statements(lake, sim)
         assert causes() == wanted | {(A, CENTS): {Cause.TRADED}}
-        assert {one.stage for one in current_closures(lake.closures.records())} == {S}
+        assert {one.stage for one in lake.closures.current()} == {S}
 
 
 async def test_a_refused_request_for_executions_never_makes_a_cause(

@@ -1,7 +1,7 @@
 """What closed of the legs of strategies: how it is said, and its realised profit."""
 
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 import pytest
@@ -9,8 +9,9 @@ from rich.console import Console
 
 from position_sync_dagster.defs.assets.strategy_exposure import money_metadata
 from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
-from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.sync.reports.closes import TOTAL, UNATTRIBUTED, Closes
+from position_sync_dagster.lake.schema.codec import frame_of, leg_rows, update_rows
+from position_sync_dagster.lake.schema.tables import CLOSURES
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, TOTAL, UNATTRIBUTED, Closes, Profit
 from position_sync_dagster.sync.reports.exposure import exposures, split
 from position_sync_dagster.sync.reports.money import BookMoney, money_of
 from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
@@ -31,7 +32,12 @@ def end(*causes: Closure) -> HoldingEnd:
 def closes(*current: Closure, **ends: HoldingEnd) -> Closes:
     legs = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "other"))
     by_key = {(ACCOUNT, int(conid[1:])): one for conid, one in ends.items()}
-    return Closes(current=current, since=ADDED_AT + timedelta(days=1), ends=by_key, legs=legs)
+    return Closes(
+        rows=frame_of(CLOSURES, map(asdict, current)),
+        since=ADDED_AT + timedelta(days=1),
+        ends=by_key,
+        legs=leg_rows(legs),
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,7 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     assert of_condor is not None
     assert (of_condor.profit, of_condor.closes, of_condor.unknown) == (None, 3, 1)
     assert of_condor.since == ADDED_AT + timedelta(days=1)
-    alone = replace(found, current=found.current[:3])
+    alone = replace(found, rows=found.rows.head(3))
     of_condor = alone.realized("condor", None, "USD")
     assert of_condor is not None
     assert (of_condor.profit, of_condor.closes) == (-112.0 + 12.0, 2)
@@ -106,11 +112,15 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     total = found.realized(TOTAL, None, "USD")
     assert total is not None
     assert (total.profit, total.closes) == (-112.0 + 12.0 + 7.0 + 50.0, 4)
-    assert found.groups == [
-        (UNATTRIBUTED, None, "USD"), ("condor", None, "USD"), ("other", None, "USD"),
+    assert list(found.by_strategy) == [
+        (UNATTRIBUTED, "USD"), ("condor", "USD"), ("other", "USD"),
     ]  # fmt: skip
+    assert found.by_cause["TRADED", "USD"] == Profit(profit=12.0 + 7.0 + 50.0, closes=3)
     assert replace(found, since=None).realized("condor", None, "USD") is None
-    assert [one.conid for one in found.chosen("other", "spy")] == [OTHER]
+    ((chosen, strategies),) = found.chosen("other", "spy")
+    assert (chosen, strategies) == (shared, ["condor", "other"])
+    assert [one for one, _strategies in found.chosen(limit=2)] == [shared, elsewhere]
+    assert (found.count("condor"), found.count(), NO_CLOSES.count()) == (3, 4, 0)
 
 
 def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> None:
@@ -129,6 +139,6 @@ def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> No
 
 
 def test_each_close_is_a_line_with_cause_stage_and_profit() -> None:
-    _heading, line = shown(closes_table([EXPIRED], lambda _: ["condor"], 160))
+    _heading, line = shown(closes_table([(EXPIRED, ["condor"])], 160))
     for wanted in ("SPY 575C 20Mar26", "EXPIRED_WORTHLESS", "PROVISIONAL", "-112", "condor"):
         assert wanted in line
