@@ -258,7 +258,7 @@ class OverviewReader:
         return Overview(
             status=status,
             book=book,
-            closes=tuple(one for one, _names in closes.chosen(judged_since=now - LATELY)),
+            closes=tuple(one for one, _names in closes.chosen(judged_since=now - LATELY)[::-1]),
             held=sum(map(len, held.values())),
             current_keys=frozenset().union(
                 *(
