@@ -14,6 +14,7 @@ from ib_async import IB, StartupFetchNONE
 from position_sync_dagster import errors
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.accounts.positions_by_account import LISTED_TOGETHER
 from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.message_reader import is_no_length
@@ -103,6 +104,7 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
     ib = IB()
     ib_async_internals.set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
     ib_async_internals.deliver_positions(ib)
+    ib_async_internals.skip_positions_at_login(ib, accounts=LISTED_TOGETHER)
     listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{port}")
     attempt = asyncio.ensure_future(
         ib.connectAsync(
