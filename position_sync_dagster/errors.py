@@ -112,7 +112,7 @@ class BrokerUnavailableError(GatewayError):
 
 
 class TooManyAccountsError(GatewayError):
-    """The login has more than 50 accounts, for which the gateway serves no positions."""
+    """The login has more accounts than this program serves."""
 
 
 # Statements of the broker.

@@ -8,7 +8,7 @@ from datetime import tzinfo
 from ib_gateway_simulator.accounts.account_updates import AccountUpdatesService
 from ib_gateway_simulator.accounts.account_values import account_values
 from ib_gateway_simulator.accounts.day_executions import DayExecutions
-from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row
+from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row, model_of
 from ib_gateway_simulator.accounts.ledger import Holding, Ledger
 from ib_gateway_simulator.accounts.odd_row import OddRow
 from ib_gateway_simulator.accounts.positions import PositionsService
@@ -18,6 +18,9 @@ from ib_gateway_simulator.protocol import account_messages, messages
 from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
+
+MOST_ACCOUNTS = 50
+"""reqPositions lists the positions of up to so many accounts (IB, "Requesting Positions")."""
 
 
 class AccountDataService:
@@ -82,8 +85,20 @@ class AccountDataService:
         client.send(_unknown_account(request.req_id, request.account))
         return None
 
+    def list_positions(self, client: ClientConnection, request: Request) -> None:
+        """Answer reqPositions with the positions of every account.
+
+        With more than 50 accounts it is not available (IB, "Requesting Positions"). No recording
+        of the refusal was found: here it is 321 without an id, and no end follows.
+        """
+        if len(self.names) > MOST_ACCOUNTS:
+            cause = f"The positions of more than {MOST_ACCOUNTS} accounts."
+            client.send(messages.error(-1, Code.INVALID_REQUEST, validator="bW", cause=cause))
+            return
+        self.positions.subscribe(client)
+
     def positions_multi(self, client: ClientConnection, request: Request) -> None:
-        """Answer reqPositionsMulti with the positions of one account."""
+        """Answer reqPositionsMulti with the positions of one account, and what changes in it."""
         account = self.account_of(client, request)
         if account is not None:
             self.positions.multi(client, request.req_id, account)
@@ -119,7 +134,8 @@ class AccountDataService:
             self._unsent.append(row)
             return
         self.positions.send_change(row)
-        self.updates.send_change(row)
+        if not model_of(row):
+            self.updates.send_change(row)
 
     def send_odd(self, row: OddRow) -> None:
         """Send an odd row now, and in every list from now on."""

@@ -1,11 +1,11 @@
-"""Answers to reqPositions and reqPositionsMulti, and the changes that follow the first."""
+"""Answers to reqPositions and reqPositionsMulti, and the changes that follow them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row
+from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row, model_of
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.protocol import account_messages
 from ib_gateway_simulator.protocol.fields import Fields
@@ -38,6 +38,7 @@ class PositionsService:
         self._call_later = call_later
         self._clients: set[ClientConnection] = set()
         self._answers: dict[ClientConnection, _Answer] = {}
+        self._by_account: dict[tuple[ClientConnection, int], str] = {}
         self._silent = False
         self.end_delay_s: float | None = 0.0
         """How long after the first rows the end of a list comes; None means never."""
@@ -94,23 +95,39 @@ class PositionsService:
         self._clients.discard(client)
 
     def multi(self, client: ClientConnection, req_id: int, account: str) -> None:
-        """Send the positions of one account and their end."""
+        """Send the positions of one account, their end, and every change from now on."""
+        self._by_account[client, req_id] = account
         for row in self._rows.positions_multi(req_id, account):
             client.send(row)
-        client.send(account_messages.position_multi_end(req_id))
+        if self.end_delay_s == 0:
+            client.send(account_messages.position_multi_end(req_id))
+        elif self.end_delay_s is not None:
+            self._call_later(self.end_delay_s, lambda: self._end_multi(client, req_id))
+
+    def _end_multi(self, client: ClientConnection, req_id: int) -> None:
+        if (client, req_id) in self._by_account:
+            client.send(account_messages.position_multi_end(req_id))
+            client.flush()
+
+    def cancel_multi(self, client: ClientConnection, req_id: int) -> None:
+        """Send no more changes for one request."""
+        self._by_account.pop((client, req_id), None)
 
     def send_change(self, row: Row) -> None:
         """Send a changed position to every client that subscribed, now or after the delay."""
-        fields = self._rows.position(row)
         if self.change_delay_s:
-            self._call_later(self.change_delay_s, lambda: self._send_to_all(fields))
+            self._call_later(self.change_delay_s, lambda: self._send_to_all(row))
         else:
-            self._send_to_all(fields)
+            self._send_to_all(row)
 
-    def _send_to_all(self, fields: Fields) -> None:
-        for client in self._clients:
-            client.send(fields)
+    def _send_to_all(self, row: Row) -> None:
+        for client in () if model_of(row) else self._clients:
+            client.send(self._rows.position(row))
             client.flush()
+        for (client, req_id), account in self._by_account.items():
+            if self._rows.concerns(row, account):
+                client.send(self._rows.position_multi(req_id, row))
+                client.flush()
 
     def start_silence(self) -> None:
         """Send no late tail from now on, as without a connection to IB."""
@@ -129,3 +146,8 @@ class PositionsService:
             if client in (None, each):
                 self._clients.discard(each)
                 self._answers.pop(each, None)
+        self._by_account = {
+            key: account
+            for key, account in self._by_account.items()
+            if client not in (None, key[0])
+        }

@@ -152,7 +152,12 @@ class AccountFaults(Readings):
         (unlisted.update if empty else unlisted.difference_update)(names)
 
     def holding(
-        self, account: str, conid: int, position: float | str | None, symbol: str | None = None
+        self,
+        account: str,
+        conid: int,
+        position: float | str | None,
+        symbol: str | None = None,
+        model: str = "",
     ) -> dict[str, Any]:
         """Send a row of a holding exactly as given, now and in every list, and return it.
 
@@ -160,7 +165,9 @@ class AccountFaults(Readings):
         position list and account download; one of an account that the login does not know (also
         an empty one) is in every download. It replaces the holding of the same account and conid
         until that trades. All else of it is that of the contract, or of the book's first option
-        where the book does not know the conid. None as position removes the row.
+        where the book does not know the conid. None as position removes the row. A row with a
+        `model`, the code of a model portfolio, comes beside that of its holding, and only to
+        requests for the positions of one account (reqPositionsMulti).
 
         Played are a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
         gateway's "no value" in ib_insync issues/462), quantities as decimals (ib_insync
@@ -169,13 +176,19 @@ class AccountFaults(Readings):
         """
         rows = self._gateway.accounts.rows
         if position is None:
-            if not rows.remove_odd(account, conid):
+            if not rows.remove_odd(account, conid, model):
                 raise ActionError("conid", f"there is no odd row of {account!r} with conid {conid}")
             return {"account": account, "conid": conid, "position": None}
         contracts = self._gateway.book.contracts
         like = contracts.get(conid) or _first_option(contracts.values())
         contract = replace(like, conid=conid, symbol=like.symbol if symbol is None else symbol)
-        row = OddRow(account=account, contract=contract, quantity=position, priced_as=like.conid)
+        row = OddRow(
+            account=account,
+            contract=contract,
+            quantity=position,
+            priced_as=like.conid,
+            model=model,
+        )
         self._gateway.accounts.send_odd(row)
         self._gateway.flush()
         odd = {"account": account, "conid": conid, "position": position}

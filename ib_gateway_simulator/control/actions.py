@@ -226,6 +226,7 @@ class OddHolding(Arguments):
     conid: int
     position: Annotated[float | str | None, BeforeValidator(_text_unless_finite)]
     symbol: str | None = None
+    model: str = ""
 
 
 def _from_hex(value: object) -> bytes:

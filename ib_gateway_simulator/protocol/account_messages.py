@@ -25,11 +25,17 @@ def position(account: str, contract: Contract, held: float | str, average_cost: 
 
 
 def position_multi(
-    req_id: int, account: str, contract: Contract, held: float | str, average_cost: float
+    req_id: int,
+    account: str,
+    contract: Contract,
+    held: float | str,
+    average_cost: float,
+    *,
+    model: str = "",
 ) -> Fields:
-    """Return a position row of one reqPositionsMulti."""
+    """Return a position row of one reqPositionsMulti; it ends with the model code."""
     row = _held_contract(contract)
-    return ("71", "1", str(req_id), account, *row, quantity(held), number(average_cost), "")
+    return ("71", "1", str(req_id), account, *row, quantity(held), number(average_cost), model)
 
 
 def _held_contract(contract: Contract) -> Fields:

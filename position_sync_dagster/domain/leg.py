@@ -45,10 +45,13 @@ Terms = tuple[
 class StrategyId(str):
     """The id of a strategy: text, which equals the number that it was given as.
 
-    As the key of a dict and in a set it is the text alone.
+    In a set and as the key of a dict it is the text alone: it cannot have the hash of both, and
+    the tables hold the text.
 
     >>> StrategyId("1") == 1, 1 == StrategyId("1"), StrategyId("1") == "1", StrategyId("01") == 1
     (True, True, True, False)
+    >>> StrategyId("1") in [1], StrategyId("1") in {"1"}, StrategyId("1") in {1}
+    (True, True, False)
     """
 
     __slots__ = ()

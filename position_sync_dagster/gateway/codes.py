@@ -216,6 +216,8 @@ class MessageType(IntEnum):
     ACCOUNT_DOWNLOAD_END = 54
     POSITION = 61
     POSITION_END = 62
+    POSITION_MULTI = 71
+    POSITION_MULTI_END = 72
     PNL_SINGLE = 95
 
 

@@ -14,6 +14,7 @@ from ib_async import IB, StartupFetchNONE
 from position_sync_dagster import errors
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.accounts.positions_by_account import LISTED_TOGETHER
 from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.message_reader import is_no_length
@@ -27,6 +28,9 @@ own 45 per second come in bursts, of which two may fall into one second at the g
 
 NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=5.0, jitter=(1.0, 1.5))
 """Pauses between two client ids that are in use."""
+
+GREETING_BYTES = 12
+"""The beginning of the first message of a gateway: its length, and the version with its end."""
 
 PAUSES_S = 5.0
 """Bound of all pauses of one log-in together."""
@@ -103,6 +107,7 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
     ib = IB()
     ib_async_internals.set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
     ib_async_internals.deliver_positions(ib)
+    ib_async_internals.skip_positions_at_login(ib, accounts=LISTED_TOGETHER)
     listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{port}")
     attempt = asyncio.ensure_future(
         ib.connectAsync(
@@ -159,6 +164,7 @@ class _LoginListener:
         self.connectivity = Connectivity()
         self._client_id = client_id
         self._head = bytearray()
+        self._versions = range(ib.client.MinClientVersion, ib.client.MaxClientVersion + 1)
         self._listeners = (
             (ib.errorEvent, self._on_error),
             (ib_async_internals.bytes_received(ib), self._on_bytes),
@@ -185,16 +191,24 @@ class _LoginListener:
 
     def _on_bytes(self, data: bytes) -> None:
         # The first message is "version NUL time NUL": a length, then digits.
-        if len(self._head) > ib_async_internals.LENGTH_BYTES:
+        if len(self._head) >= GREETING_BYTES:
             return
-        self._head.extend(data[: ib_async_internals.LENGTH_BYTES + 1])
-        text = self._head[ib_async_internals.LENGTH_BYTES : ib_async_internals.LENGTH_BYTES + 1]
-        if is_no_length(self._head) or (text and not text.isdigit()):
+        self._head.extend(data[: GREETING_BYTES - len(self._head)])
+        version, ended, _ = self._head[ib_async_internals.LENGTH_BYTES :].partition(b"\0")
+        if is_no_length(self._head) or (version and not version[:1].isdigit()):
             self._fail(
                 errors.NotAGatewayError(
                     f"What listens at {self.address} is not an IB gateway.",
                     remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "
                     "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
+                )
+            )
+        elif ended and version.isdigit() and int(version) not in self._versions:
+            self._fail(
+                errors.NotAGatewayError(
+                    f"The gateway at {self.address} speaks version {int(version)} of the API; this "
+                    f"program speaks {self._versions[0]} to {self._versions[-1]}.",
+                    remedy="Install a release of TWS or IB Gateway that serves these versions.",
                 )
             )
 
@@ -203,7 +217,8 @@ class _LoginListener:
             errors.GatewayRefusedError(
                 f"The gateway at {self.address} closed the connection before it was ready.",
                 remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
-                "gateway has logged in.",
+                "gateway has logged in; after an update of the gateway, see whether it still "
+                f"serves API clients of version {self._versions[-1]}.",
             )
         )
 

@@ -22,10 +22,18 @@ from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
 from position_sync_dagster.gateway.accounts import portfolio_rows
 from position_sync_dagster.gateway.accounts.account_downloads import AccountValues
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
+from position_sync_dagster.gateway.accounts.positions_by_account import (
+    LISTED_TOGETHER,
+    MAX_ACCOUNTS,
+    PositionsByAccount,
+)
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.ib_async_internals import filter_positions
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
+
+MANY_TIMEOUTS = 4
+"""The lists of many accounts, a few at a time, take longer than one list."""
 
 
 class PositionDownload:
@@ -38,6 +46,8 @@ class PositionDownload:
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
+        by_account: Lists the positions of a login with many accounts; None: they are listed
+            together.
 
     Attributes:
         requested_at: When the newest list was requested, in monotonic seconds.
@@ -49,10 +59,13 @@ class PositionDownload:
         *,
         settings: Settings,
         give_up: Callable[[str], None],
+        by_account: PositionsByAccount | None = None,
     ) -> None:
         self._ib = ib
         self._gateway_id = settings.gateway_id
-        self._timeout_s = settings.gateway_timeout_s
+        self._request = ib.reqPositionsAsync if by_account is None else by_account.request
+        self._request_name = "reqPositions" if by_account is None else "reqPositionsMulti"
+        self._timeout_s = settings.gateway_timeout_s * (1 if by_account is None else MANY_TIMEOUTS)
         self._interval_s = settings.positions_interval_s
         self._give_up = give_up
         self._listing: asyncio.Future[list[Position]] | None = None
@@ -97,7 +110,7 @@ class PositionDownload:
         try:
             listing = self._listing
             if listing is None:
-                listing = self._listing = asyncio.ensure_future(self._ib.reqPositionsAsync())
+                listing = self._listing = asyncio.ensure_future(self._request())
                 listing.add_done_callback(_retrieve)
                 self._requested, self.requested_at = False, time.monotonic()
             await asyncio.wait({listing}, timeout=self._timeout_s)
@@ -111,7 +124,7 @@ class PositionDownload:
             raise self._lost()
         timeout = errors.GatewayTimeoutError(
             f"The gateway at {self._gateway_id} did not send the whole list of positions "
-            f"(reqPositions) within {self._timeout_s:g} s.",
+            f"({self._request_name}) within {self._timeout_s:g} s.",
             remedy="It is requested again on a new connection. If this goes on, raise "
             "POSITION_SYNC_GATEWAY_TIMEOUT_S.",
         )
@@ -224,10 +237,6 @@ def _retrieve(listing: asyncio.Future[list[Position]]) -> None:
         listing.exception()
 
 
-MAX_ACCOUNTS = 50
-"""`reqPositions` is refused for more accounts. Source: IB, "Requesting Positions"."""
-
-
 LATE_S = 10.0
 """A position message that differs from a portfolio row of the last so many seconds may be older
 than the row: the two come from different parts of a gateway, and neither names a time."""
@@ -275,7 +284,14 @@ class AccountFeed:
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
         self.connectivity = connectivity
-        self._list = PositionDownload(ib, settings=settings, give_up=give_up)
+        self._by_account = (
+            PositionsByAccount(ib, self.odd_rows, accounts=accounts)
+            if len(accounts) > LISTED_TOGETHER
+            else None
+        )
+        self._list = PositionDownload(
+            ib, settings=settings, give_up=give_up, by_account=self._by_account
+        )
         self._values = AccountValues(
             ib,
             self.book,
@@ -341,9 +357,16 @@ class AccountFeed:
                 f"account {account} {EMPTIED}: all {self.book.open_in(account)} are unknown until "
                 "a second list or trades confirm it"
             )
+        for account, code in sorted(self._unlisted.items()):
+            yield f"account {account}: the gateway refused its list of positions (code {code})"
         others = Counter(row.account for row in self.book.unmanaged.values() if row.position)
         for account, count in sorted(others.items()):
             yield f"account {account} {NOT_MANAGED}: its {count} holdings are unknown"
+
+    @property
+    def _unlisted(self) -> Mapping[str, int]:
+        """Return the accounts that the newest list does not cover: the gateway refused them."""
+        return {} if self._by_account is None else self._by_account.refused
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
@@ -377,7 +400,7 @@ class AccountFeed:
         """Request every position; only a list that ends with its end message counts.
 
         Raises:
-            TooManyAccountsError: The login has more accounts than the gateway serves.
+            TooManyAccountsError: The login has more accounts than this program serves.
             GatewayTimeoutError: No end message came; nothing was changed, and the connection is
                 given up.
             GatewayLostError: The connection ended; nothing was changed.
@@ -385,9 +408,9 @@ class AccountFeed:
         """
         if len(self.accounts) > MAX_ACCOUNTS:
             raise errors.TooManyAccountsError(
-                f"The login has {len(self.accounts)} accounts; the gateway serves positions "
-                f"for up to {MAX_ACCOUNTS}.",
-                remedy="Use a login that sees fewer accounts.",
+                f"The login has {len(self.accounts)} accounts; this program serves up to "
+                f"{MAX_ACCOUNTS} of a login.",
+                remedy="Use several logins, each of which sees fewer accounts.",
             )
         async with self._requesting:
             await self._list.abandoned()
@@ -418,8 +441,8 @@ class AccountFeed:
         reported = newest.keys() | self.odd_rows.seen
         before, held = set(self.emptied), {h.key for h in self.book.holdings if h.position}
         named = {account for account, _conid in (held & newest.keys()) | self.odd_rows.seen}
-        self.emptied.take_list({account for account, _conid in held}, named)
-        self.book.close_absent(reported, except_in=self.emptied)
+        self.emptied.take_list({account for account, _conid in held} - self._unlisted.keys(), named)
+        self.book.close_absent(reported, except_in={*self.emptied, *self._unlisted})
         self._values.request(before & named)
         for account in self.accounts:
             self._rate(account)
@@ -494,10 +517,11 @@ class AccountFeed:
         """Set the completeness of an account."""
         if self.snapshot_at is None or account in self.emptied:
             rating = Completeness.UNKNOWN
-        elif self._values.is_whole(account) and not self.odd_rows.of(account):
-            rating = Completeness.COMPLETE
-        else:
+        elif account in self._unlisted or self.odd_rows.of(account):
             rating = Completeness.PARTIAL
+        else:
+            whole = self._values.is_whole(account)
+            rating = Completeness.COMPLETE if whole else Completeness.PARTIAL
         if rating is not self.completeness[account]:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
             self.completeness[account] = rating

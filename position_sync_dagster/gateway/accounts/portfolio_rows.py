@@ -65,6 +65,7 @@ class OddRows:
         self._accounts = accounts
         self._on_change = on_change
         self._reasons: dict[Key, str] = {}
+        self._refused: dict[Key, str] = {}
         self._logged: set[Key] = set()
 
     def __contains__(self, key: Key) -> bool:
@@ -78,6 +79,8 @@ class OddRows:
     def accepts(self, row: RowFields) -> bool:
         """Return whether a row can be used, by its fields as sent; set it aside if not."""
         why = oddness(row, self._accounts)
+        if self._refused and why is None:
+            why = self._refused.get(key_as_sent(row.account, row.conid))
         if why is not None:
             self.set_aside(row.account, row.conid, why)
         elif self and self._reasons.pop(key_as_sent(row.account, row.conid), None) is not None:
@@ -94,6 +97,15 @@ class OddRows:
             logger.warning("a holding (conid %s) is set aside: the gateway sent %s", key[1], reason)
         if account in self._accounts:
             self._on_change(account)
+
+    def refuse(self, account: str, conid: str, reason: str) -> None:
+        """Set every row of a holding aside, this one and later ones, until `accept_again`."""
+        self._refused[key_as_sent(account, conid)] = reason
+        self.set_aside(account, conid, reason)
+
+    def accept_again(self) -> None:
+        """Accept the next usable row of each holding that was refused."""
+        self._refused.clear()
 
     def keep_seen(self) -> None:
         """Forget rows not seen since `seen` was cleared: a whole list no longer names them."""

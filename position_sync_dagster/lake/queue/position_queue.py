@@ -41,6 +41,7 @@ class AsyncQueue:
     get_batch = offloaded(SyncQueue.get_batch)
     claim_batch = offloaded(SyncQueue.claim_batch)
     mark_success = offloaded(SyncQueue.mark_success)
+    mark_processed = offloaded(SyncQueue.mark_processed)
     mark_failed = offloaded(SyncQueue.mark_failed)
     mark_failed_many = offloaded(SyncQueue.mark_failed_many)
     release = offloaded(SyncQueue.release)

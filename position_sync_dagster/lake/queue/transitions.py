@@ -337,7 +337,9 @@ class Action(Enum):
     """Success or failure; allowed also for requests that were only read."""
 
     RELEASE = auto()
-    RENEW = auto()
+
+    HOLD = auto()
+    """Renewal, or success of what the caller claimed: under its own lease alone."""
 
 
 def check_leases(
@@ -373,7 +375,7 @@ def check_leases(
         if request_id in tokens:
             if not held or token != tokens[request_id]:
                 raise lease_lost(request_id)
-        elif held or (status == PROCESSING and action is Action.RENEW):
+        elif held or (status == PROCESSING and action is Action.HOLD):
             raise lease_lost(request_id)
         elif status == PENDING and action is not Action.MARK:
             raise RequestStateError(

@@ -7,12 +7,12 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
@@ -29,13 +29,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """Counts of a worker since it was created."""
+    """Counts of a worker since it was created.
+
+    Attributes:
+        last_batch_time: When the newest batch ended.
+        last_batch_s: How long it took, in seconds.
+        waiting: Requests that were PENDING when the worker last looked, without those that it
+            claimed since; None before its first drain.
+    """
 
     total_processed: int = 0
     total_success: int = 0
     total_failed: int = 0
     last_batch_time: datetime | None = None
     last_batch_size: int = 0
+    last_batch_s: float | None = None
+    waiting: int | None = None
 
 
 class QueueWorker:
@@ -58,7 +67,7 @@ class QueueWorker:
         await worker.start()
         ...
         await worker.stop()
-        print(worker.get_stats())
+        print(worker.stats)
     """
 
     def __init__(
@@ -100,8 +109,13 @@ class QueueWorker:
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
-    def get_stats(self) -> WorkerStats:
+    @property
+    def stats(self) -> WorkerStats:
         """Return the counts so far."""
+        return self._stats
+
+    def get_stats(self) -> WorkerStats:
+        """Return the counts so far, as `stats`."""
         return self._stats
 
     async def start(self) -> None:
@@ -201,18 +215,22 @@ class QueueWorker:
 
     async def _limit(self) -> int:
         overview = await self._queue.overview()
+        self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
         return batch_limit(overview.claimable, self._batch_size, self._max_batch_size)
 
     async def _process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
         report, not_covered = await self._batches.process(limit)
         if report.claimed:
             stats = self._stats
-            self._stats = WorkerStats(
+            self._stats = replace(
+                stats,
                 total_processed=stats.total_processed + report.claimed,
                 total_success=stats.total_success + report.succeeded,
                 total_failed=stats.total_failed + report.failed,
                 last_batch_time=self._clock(),
                 last_batch_size=report.claimed,
+                last_batch_s=report.duration_s,
+                waiting=max(0, (stats.waiting or 0) - report.claimed),
             )
         return report, not_covered
 

@@ -212,13 +212,29 @@ async def test_requests_that_were_only_read_may_be_marked(queue):
     assert await counts_of(queue) == (0, 0, 1, 1)
 
 
+async def test_requests_that_the_caller_valued_end_as_processed_only_if_it_claimed_them(queue):
+    first, second = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
+    [claimed] = await queue.claim_batch(limit=1)
+    with pytest.raises(RequestStateError, match=f"{second} is PENDING"):
+        await queue.mark_processed([first, second])
+    assert await counts_of(queue) == (1, 1, 0, 0)
+    with pytest.raises(LeaseLostError, match=first):
+        await queue.mark_processed(first, lease_token=first)
+    await queue.mark_processed(first, lease_token=claimed.lease_token)
+    with pytest.raises(RequestStateError):
+        await queue.mark_processed(first, lease_token=None)
+    assert await counts_of(queue) == (1, 0, 1, 0)
+
+
 async def test_one_id_alone_may_be_marked(queue):
     request_id = await queue.insert(1, "SPY")
     await queue.mark_success(request_id)
     assert await counts_of(queue) == (0, 0, 1, 0)
 
 
-@pytest.mark.parametrize("step", ["mark_success", "mark_failed", "release", "renew"])
+@pytest.mark.parametrize(
+    "step", ["mark_success", "mark_processed", "mark_failed", "release", "renew"]
+)
 async def test_nothing_is_marked_under_an_expired_lease(queue, clock, step):
     await queue.insert(1, "SPY")
     [claimed] = await queue.claim_batch(lease_s=30)

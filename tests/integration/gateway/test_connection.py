@@ -129,6 +129,21 @@ async def test_a_web_server_is_reported_as_no_gateway():
             await connect(settings)
 
 
+@pytest.mark.parametrize("version", [156, 179, 203])
+async def test_a_gateway_of_a_version_that_is_not_spoken_is_named_at_once(version):
+    async def answer(reader, writer):
+        await reader.read(100)
+        text = b"%d\x0020260302 15:00:00 GMT\x00" % version
+        writer.write(struct.pack(">I", len(text)) + text)
+        await writer.drain()
+        writer.close()
+
+    async with server(answer) as settings:
+        expected = f"speaks version {version} of the API; this program speaks 157 to 178"
+        with pytest.raises(NotAGatewayError, match=expected):
+            await connect(settings)
+
+
 async def test_a_greeting_in_pieces_is_still_the_gateways_protocol():
     async def answer(reader, writer):
         await reader.read(100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -323,3 +324,32 @@ async def test_every_remaining_request_is_answered(small: Book, connect: Connect
         client.send(17, 1)
         client.send(20, 10, CALL, *[""] * 20)
         await client.wait_error(162, 10)
+
+
+async def test_positions_of_more_than_50_accounts_come_by_account_alone(
+    small: Book, connect: Connect
+) -> None:
+    others = tuple(replace(small.accounts[0], name=f"DUSIM9{n:03}") for n in range(49))
+    async with SimulatedGateway(replace(small, accounts=(*small.accounts, *others))) as sim:
+        client = await connect(sim.port)
+        client.send(61, 1)
+        assert (await client.wait_error(321))[2] == "-1"
+        client.send(74, 1, 5, "DUSIM0002", "")
+        await client.wait_id(72)
+        since = await client.barrier()
+        assert (client.of(61), client.of(62)) == ([], [])
+        assert {(m[2], m[3], m[17]) for m in client.of(71)} == {("5", "DUSIM0002", "")}
+        sim.fill("DUSIM0001", CALL, 1)
+        sim.fill("DUSIM0002", CALL, 1)
+        sim.holding("DUSIM0002", CALL, 3, model="Growth")
+        await client.barrier()
+        rows = client.of(71, since=since)
+        assert [(m[3], m[15], m[17]) for m in rows] == [
+            ("DUSIM0002", "0", ""),
+            ("DUSIM0002", "3", "Growth"),
+        ]
+        client.send(75, 1, 5)
+        since = await client.barrier()
+        sim.fill("DUSIM0002", CALL, 1)
+        await client.barrier()
+        assert client.of(71, since=since) == []

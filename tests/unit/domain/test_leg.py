@@ -30,6 +30,15 @@ def test_a_leg_reads_ibs_spellings():
     )
 
 
+def test_the_id_of_a_strategy_equals_its_number_and_is_found_by_its_text_in_sets():
+    number = make_leg(**GOOD).strategy_id
+    assert number == 12
+    assert number in [11, 12]
+    assert {number: "collar"}["12"] == "collar"
+    assert number not in {12}  # the cost of being found by its text, as docs/library.md says
+    assert make_leg(**GOOD | {"strategy_id": "012"}).strategy_id != 12
+
+
 def test_a_stock_or_a_future_has_no_right_and_no_strike():
     hedge = dict(conid=8, symbol="SPY", strategy_id="s", added_at=NOW)
     stock, future = make_leg(**hedge), make_leg(**hedge, expiry="20260320")

@@ -1,11 +1,17 @@
-"""The inside of ib_async is touched in one module."""
+"""The inside of ib_async is touched in one module, and is as that module takes it to be."""
 
 import ast
+import inspect
+import logging
+from collections import deque
 from pathlib import Path
 
+import eventkit
 import ib_async
 import pytest
+from ib_async import connection, decoder
 
+from ib_gateway_simulator.protocol import wire
 from position_sync_dagster import gateway
 from position_sync_dagster.gateway import ib_async_internals, survey
 from position_sync_dagster.gateway.login import _warn_of_version
@@ -23,6 +29,94 @@ def test_no_other_module_touches_the_inside_of_ib_async():
         if isinstance(node, ast.Attribute) and node.attr in PRIVATE
     }
     assert not touched
+
+
+def _used(owners):
+    """Return the attributes of these owners that the module uses, as `owner.attribute`."""
+    found = set()
+    for node in ast.walk(ast.parse(Path(ib_async_internals.__file__).read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Attribute, ast.Name)):
+            owner = getattr(node.value, "attr", None) or getattr(node.value, "id", None)
+            if owner in owners:
+                found.add(f"{owner}.{node.attr}")
+    return found
+
+
+EVENT = eventkit.Event
+SYMBOLS = {
+    "client.MaxRequests": int,
+    "client.RequestsInterval": int,
+    "client._data": bytes,
+    "client._msgQ": deque,
+    "client._numBytesRecv": int,
+    "client._numMsgRecv": int,
+    "client._onSocketHasData": ("data",),
+    "client.conn": connection.Connection,
+    "client.decoder": decoder.Decoder,
+    "client.getAccounts": (),
+    "client.isReady": (),
+    "conn.disconnected": EVENT,
+    "conn.hasData": EVENT,
+    "conn.isConnected": (),
+    "decoder.handlers": dict,
+    "decoder.interpret": ("fields",),
+    "decoder.logger": logging.Logger,
+    "wrapper._endReq": ("key", "result", "success"),
+    "wrapper._logger": logging.Logger,
+    "wrapper._results": dict,
+    "wrapper.endTicker": ("ticker", "tickType"),
+    "wrapper.pnlKey2ReqId": dict,
+    "wrapper.pnlSingleKey2ReqId": dict,
+    "wrapper.position": ("account", "contract", "posSize", "avgCost"),
+    "wrapper.reqId2PnL": dict,
+    "wrapper.reqId2PnlSingle": dict,
+    "wrapper.reqId2Ticker": dict,
+    "wrapper.startReq": ("key", "contract", "container"),
+    "wrapper.tcpDataArrived": (),
+    "wrapper.tcpDataProcessed": (),
+    "wrapper.ticker2ReqId": dict,
+    "wrapper.tickers": dict,
+    "wrapper.time": (int, float),
+}
+"""Each symbol of the inside of ib_async that we use: its type, or the parameters of a function."""
+
+
+@pytest.mark.parametrize("symbol", sorted(SYMBOLS))
+def test_each_private_symbol_is_in_the_installed_release_as_we_use_it(symbol):
+    ib, (owner, name) = ib_async.IB(), symbol.split(".")
+    owners = {
+        "client": ib.client,
+        "conn": ib.client.conn,
+        "decoder": ib.client.decoder,
+        "wrapper": ib.wrapper,
+    }
+    found, expected = getattr(owners[owner], name), SYMBOLS[symbol]
+    if isinstance(expected, tuple) and not any(isinstance(one, type) for one in expected):
+        assert tuple(inspect.signature(found).parameters) == expected
+    else:
+        assert isinstance(found, expected)
+
+
+def test_no_private_symbol_is_used_without_its_test():
+    assert _used({"client", "conn", "decoder", "wrapper"}) == SYMBOLS.keys()
+
+
+async def test_a_list_of_positions_collects_rows_until_its_end():
+    ib = ib_async.IB()
+    ib_async_internals.deliver_positions(ib)
+    listing = ib_async_internals.begin_position_list(ib)
+    row = ["DU1", "7", "SPY", "STK", "", "0", "", "", "NYSE", "USD", "SPY", "SPY", "-2", "3.5"]
+    ib_async_internals.take_position(ib, row)
+    assert not listing.done()
+    ib_async_internals.end_position_list(ib)
+    ((account, contract, size, cost),) = await listing
+    assert (account, contract.conId, size, cost) == ("DU1", 7, -2.0, 3.5)
+
+
+def test_ib_async_offers_gateways_the_versions_that_the_simulator_and_the_recorder_speak():
+    client = ib_async.IB().client
+    offer = f"v{client.MinClientVersion}..{client.MaxClientVersion}".encode()
+    assert wire.negotiate(offer) == client.MaxClientVersion == wire.MAX_SERVER_VERSION
 
 
 def test_the_installed_version_is_the_tested_one():

@@ -49,9 +49,22 @@ async def test_a_worker_values_over_the_shared_connection_without_a_line(
         assert rows[(A, PUT)].position == -3.0
         assert all(u.market_value and u.value_time and u.request_id for u in rows.values())
         assert sim.stats()["peak_lines"] == 0
-        stats = worker.get_stats()
-        assert (stats.total_processed, stats.total_failed) == (3, 0)
+        stats = worker.stats
+        assert stats == worker.get_stats()
+        assert (stats.total_processed, stats.total_failed, stats.waiting) == (3, 0, 0)
         assert stats.last_batch_time is not None
+        assert stats.last_batch_s is not None
+
+
+async def test_a_worker_counts_the_requests_that_wait_behind_its_batch(simulate, lake, worker_for):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        assert worker.stats.waiting is None
+        await lake.queue.insert_many(
+            [QueueRequest(c, "AAPL", account=A) for c in (CALL, PUT, *range(1, 70))]
+        )
+        await worker.process_batch()
+        assert (worker.stats.last_batch_size, worker.stats.waiting) == (50, 21)
 
 
 async def test_a_conid_that_nobody_holds_fails_for_good(simulate, lake, worker_for):
