@@ -294,8 +294,12 @@ async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_
         assert before.gateway_running_since is not None
         assert before.gateway_started_at is None, "it may have run for long"
         await sim.restart(down_s=0, needs_login=True)
-        await eventually(lambda: _state(lake, settings, SessionState.BLIND))
-        assert lake.sessions.current(settings.gateway_id).gateway_started_at is None
+
+        async def refused():
+            session = lake.sessions.current(settings.gateway_id)
+            return "Nothing listens" in (session.detail or "") and session
+
+        assert (await eventually(refused)).gateway_started_at is None
         confirmed_at = utc_now()
         sim.confirm_login()
         await eventually(lambda: _state(lake, settings, SessionState.LIVE))
