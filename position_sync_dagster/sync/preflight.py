@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
@@ -22,7 +23,13 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.domain.weekly_login import CONFIRM
-from position_sync_dagster.errors import GatewayError, GatewaysFileError, LakeError, SettingsError
+from position_sync_dagster.errors import (
+    GatewayError,
+    GatewaysFileError,
+    LakeError,
+    MissingExtraError,
+    SettingsError,
+)
 from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
@@ -414,6 +421,9 @@ def check_settings(
         for login in logins
         if settings.gateways_file is not None
     ]
+    if settings.alert_urls and find_spec("apprise") is None:
+        missing = MissingExtraError("apprise", "alerts")
+        found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
     named = settings.gateway_address if settings.gateways_file is None else settings.gateways_file
     return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
 
