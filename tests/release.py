@@ -37,7 +37,6 @@ NEEDED = (
 )
 NOT_SHIPPED = (".venv/", ".tools/", ".demo/", ".git/", "data/")
 COMPONENT = "position_sync_dagster.PositionSyncComponent"
-CREATE_DAGSTER = "create-dagster>=1.13.27,<1.14"
 
 
 class ReleaseError(Exception):
@@ -166,8 +165,10 @@ def check_demo(programs: Path, folder: Path, seconds: float) -> None:
 
 def check_component(programs: Path, folder: Path, wheel: Path) -> None:
     """Make a Dagster project, add the component, and drain an account."""
-    env = outside(folder)
-    run(UV, "tool", "run", "--quiet", "--python", programs / "python", "--from", CREATE_DAGSTER,
+    env, locked = outside(folder), (folder.parent / "locked.txt").read_text()
+    # A project names the very version of Dagster that made it.
+    maker = re.search(r"^dagster(==\S+)", locked, re.M).expand(r"create-dagster\1")
+    run(UV, "tool", "run", "--quiet", "--python", programs / "python", "--from", maker,
         "create-dagster", "project", "trading", "--no-uv-sync", cwd=folder, env=env)  # fmt: skip
     project = folder / "trading"
     run(UV, "pip", "install", "--quiet", "--python", programs / "python", "--constraints",
