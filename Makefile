@@ -32,6 +32,7 @@ PART ?=
 SEED ?=
 ARGS ?=
 PYTHON ?=
+PYTHONS ?= .tools/bin/python
 
 .PHONY: help
 help: ## list the targets
@@ -43,7 +44,7 @@ help: ## list the targets
 	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test and'
 	@echo '  test-fast take ARGS= for pytest; bench takes PART=queue and ARGS=--quick; chaos takes SEED=,'
 	@echo '  which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts;'
-	@echo '  release-check takes FOR=60 and PYTHON=python3.13.'
+	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.12 python3.13".'
 
 .PHONY: demo
 demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
@@ -97,26 +98,12 @@ screenshots: $(SYNCED) ## take the pictures of the documents from a running demo
 
 # As somebody without a checkout gets it: nothing of this folder is used after the build.
 .PHONY: release-check
-release-check: $(UV_INSTALLED) ## build sdist and wheel, install the wheel elsewhere, run its demo
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
-	echo 'Building sdist and wheel' && \
-	$(UV) build --quiet --python .tools/bin/python --out-dir "$$folder/dist" && \
-	$(UV) export --quiet --frozen --no-dev --no-hashes --no-emit-project \
-	  --output-file "$$folder/locked.txt" >/dev/null && \
-	$(UV) venv --quiet --python "$(or $(PYTHON),.tools/bin/python)" "$$folder/env" && \
-	parts=$$(.tools/bin/python -m zipfile -l "$$folder"/dist/*.whl) && \
-	for part in licenses/LICENSE position_sync_dagster/py.typed ib_gateway_simulator/py.typed; do \
-	  echo "$$parts" | grep -q "$$part" || { echo "the wheel lacks $$part" >&2; exit 1; }; done && \
-	! echo "$$parts" | grep -E '^(tests|benchmarks|docs|deploy)/' && \
-	echo 'Installing the wheel' && \
-	$(UV) pip install --quiet --compile-bytecode --python "$$folder/env/bin/python" \
-	  --constraints "$$folder/locked.txt" "$$folder"/dist/*.whl && \
-	mkdir "$$folder/empty" "$$folder/data" && cd "$$folder/empty" && \
-	unset DAGSTER_HOME && export XDG_DATA_HOME="$$folder/data" && \
-	"$$folder/env/bin/python" -c 'import position_sync_dagster as found; print(found.__file__)' && \
-	"$$folder/env/bin/position-sync" demo --for $(or $(FOR),60) $(ARGS) && \
-	test -z "$$(ls -A "$$folder/empty")" && ls "$$folder/data/position-sync-dagster/demo" && \
-	ls -l "$$folder/dist" && du -sh "$$folder/env"
+release-check: $(UV_INSTALLED) ## sdist and wheel; the wheel, installed elsewhere, runs demo, doctor, library, component
+	@.tools/bin/python -m tests.release $(patsubst %,--python '%',$(PYTHONS)) $(if $(FOR),--for $(FOR)) $(ARGS)
+
+.PHONY: wheel-check
+wheel-check: $(UV_INSTALLED) ## the quick part of it: what is in the wheel, and whether it installs and starts
+	@.tools/bin/python -m tests.release --quick $(ARGS)
 
 .PHONY: check
 check: $(SYNCED) ## lint, format, types, import rules, lock file

@@ -71,6 +71,7 @@ class SimulatedGateway(Faults):
         self._server: asyncio.Server | None = None
         self._control: ControlPort | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._login_confirmed = asyncio.Event()
 
     @property
     def control_port(self) -> int | None:
@@ -141,17 +142,25 @@ class SimulatedGateway(Faults):
         """Return the statement of each account since the start, as XML of an activity query."""
         return statements_so_far(self._gateway)
 
-    async def restart(self, down_s: float = 1.0) -> None:
+    async def restart(self, down_s: float = 1.0, needs_login: bool = False) -> None:
         """Restart as gateways do every night: down for `down_s`, then without closed rows."""
         port = self.port
         await self._stop_listening()
         self.reset_day()
+        self._login_confirmed.clear()
+        if not needs_login:
+            self._login_confirmed.set()
         task = asyncio.create_task(self._listen_again(port, down_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def confirm_login(self) -> None:
+        """Confirm the login that a restart with `needs_login` waits for."""
+        self._login_confirmed.set()
+
     async def _listen_again(self, port: int, down_s: float) -> None:
         await asyncio.sleep(down_s)
+        await self._login_confirmed.wait()
         while self._server is None:
             try:
                 await self._listen(port)

@@ -52,6 +52,24 @@ _SHOWN = 60
 """The number of characters of a value that an error shows."""
 
 
+class MissingExtraError(PositionSyncError):
+    """A library of an extra of this package is not installed.
+
+    >>> print(MissingExtraError("matplotlib", "pictures"))
+    matplotlib is not installed. Run: pip install 'position-sync-dagster[pictures]'
+    """
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"{library} is not installed.",
+            remedy=f"Run: pip install 'position-sync-dagster[{extra}]'",
+        )
+        self._made_of = (library, extra)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), self._made_of)
+
+
 # Input of the user: settings, legs, the files of strategies and gateways.
 
 

@@ -245,6 +245,13 @@ class Settings(GatewaySettings):
         le=DAY_S,
         description="How long a check must have failed before that is sent.",
     )
+    login_notice_h: float = Field(
+        24.0,
+        ge=0,
+        le=144,
+        description="Hours before the end of a live login's week at which that is said; 0: nothing "
+        "is said of it.",
+    )
     ui_url: str = Field(
         "http://127.0.0.1:3000",
         max_length=1024,

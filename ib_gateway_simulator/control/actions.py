@@ -244,6 +244,7 @@ class NewPort(Arguments):
 
 class Restart(Arguments):
     down_s: Annotated[float, Field(ge=0)] = 1.0
+    needs_login: bool = False
 
 
 class Step(Arguments):
@@ -302,6 +303,7 @@ ACTIONS: dict[str, Action] = {
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),
+    "confirm_login": Action(arguments=NoArguments, method="confirm_login"),
     "reset_day": Action(arguments=NoArguments, method="reset_day"),
     "step": Action(arguments=Step, method="step"),
 }

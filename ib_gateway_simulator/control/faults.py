@@ -261,8 +261,18 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """Return the statement of each account since the start, as XML of an activity query."""
 
     @abstractmethod
-    async def restart(self, down_s: float = 1.0) -> None:
-        """Restart as gateways do every night: down for `down_s`, then without closed rows."""
+    async def restart(self, down_s: float = 1.0, needs_login: bool = False) -> None:
+        """Restart as gateways do every night: down for `down_s`, then without closed rows.
+
+        With `needs_login` it refuses connections until `confirm_login`, as a gateway does whose
+        tokens were invalidated on Sunday at 01:00 in New York: the automatic restart waits for a
+        person (ibkrguides.com, "Auto Restart Considerations"; Lean.Brokerages.InteractiveBrokers
+        issues/246: "Auto-restart token expired").
+        """
+
+    @abstractmethod
+    def confirm_login(self) -> None:
+        """Confirm the login that a restart with `needs_login` waits for."""
 
     # -- connectivity to IB -------------------------------------------------------------------
 

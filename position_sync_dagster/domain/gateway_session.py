@@ -1,12 +1,14 @@
 """The session of a gateway owner: which process may write for a login, and until when."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.column import Column
+from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.weekly_login import GatewayRun, WeeklyLogin, weekly_login
 
 
 class Owner(StrEnum):
@@ -92,6 +94,20 @@ class GatewaySession:
         str | None,
         Column("How many options without greeks of IB have computed ones; why others have none."),
     ] = None
+    gateway_running_since: Annotated[
+        datetime | None,
+        Column(
+            "Since when the gateway is known to run without a restart (UTC); null where that is "
+            "not known."
+        ),
+    ] = None
+    gateway_started_at: Annotated[
+        datetime | None,
+        Column(
+            "When the gateway was last seen to accept a connection after it had refused others: "
+            "it was restarted, and logged in (UTC). Null if that was never seen."
+        ),
+    ] = None
 
     def is_alive(self, now: datetime) -> bool:
         """Return whether the lease is valid at `now`."""
@@ -106,6 +122,39 @@ class GatewaySession:
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
         return now if self.is_alive(now) else min(now, self.heartbeat_at)
+
+    @property
+    def gateway_run(self) -> GatewayRun:
+        """What connections have shown of the gateway's process."""
+        return GatewayRun(
+            running_since=self.gateway_running_since, started_at=self.gateway_started_at
+        )
+
+    def login_week(
+        self, now: datetime, mode: TradingMode | None, notice_h: float
+    ) -> WeeklyLogin | None:
+        """Return whether the login of the week was made, as far as an owner has seen it.
+
+        Without an owner that looks, a restart of the gateway may have gone unseen. A paper login
+        has no second factor (IbcAlpha/IBC issues/246).
+
+        Args:
+            mode: The trading mode of the login.
+            notice_h: How long before the end of the week it is said, in hours; 0 for a login
+                without a second factor.
+
+        Returns:
+            None for a login without a second factor.
+        """
+        if mode is not TradingMode.LIVE or not notice_h:
+            return None
+        run, looked = self.gateway_run, self.is_alive(now)
+        return weekly_login(
+            run if looked else replace(run, running_since=None),
+            now,
+            blind_since=self.state_since if looked and self.state is SessionState.BLIND else None,
+            notice=timedelta(hours=notice_h),
+        )
 
     def as_followed(self, now: datetime) -> "GatewaySession":
         """Return the session as stored when its successor starts: LOST if it has not ended."""

@@ -18,6 +18,7 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
 )
 from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
 from position_sync_dagster.lake.schema.ids import new_ids
@@ -98,6 +99,11 @@ class GatewaySessions:
                 expires_at=now + timedelta(seconds=lease_s),
                 state=SessionState.STARTING,
                 state_since=last.seen_until(now) if last else now,
+                # A refresh looks for a moment only: a restart may go unseen before and after it.
+                gateway_running_since=last.gateway_running_since
+                if last and owner is Owner.STREAM
+                else None,
+                gateway_started_at=last.gateway_started_at if last else None,
             )
             past = [last.as_followed(now)] if last else []
             moved = session_rows(past).with_columns(bucket_column(PAST))
@@ -115,6 +121,7 @@ class GatewaySessions:
         lines: LineUse | None = None,
         detail: str | Detail | None = Detail.KEPT,
         greeks: str | None = None,
+        gateway: GatewayRun | None = None,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
@@ -129,6 +136,7 @@ class GatewaySessions:
             greeks: What is known of computed greeks; it is replaced in any case.
             detail: The state in words, for a person; None clears it. KEPT keeps it until the state
                 changes.
+            gateway: What connections have shown of the gateway's process.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -143,6 +151,7 @@ class GatewaySessions:
                 stored.lines_in_use, stored.line_limit, stored.underlying_lines or 0
             )
             kept = None if entered else stored.detail
+            run = gateway or stored.gateway_run
             return replace(
                 stored,
                 heartbeat_at=now,
@@ -154,6 +163,8 @@ class GatewaySessions:
                 underlying_lines=used.underlyings,
                 greeks=greeks,
                 detail=kept if detail is Detail.KEPT else detail,
+                gateway_running_since=run.running_since,
+                gateway_started_at=run.started_at,
             )
 
         return self._change_own(session, change, "heartbeat")

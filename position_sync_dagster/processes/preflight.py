@@ -61,12 +61,13 @@ def run_preflight(
     )
     sessions: dict[str, GatewaySession] = {}
     legs: list[Leg] = []
-    unread = bounded("tables", lambda: _read(lake, logins, sessions, legs), within_s=QUICK_S)
+    weeks: list[Finding] = []
+    unread = bounded("tables", lambda: _read(lake, logins, sessions, legs, weeks), within_s=QUICK_S)
     if unread:
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: the tables do not say whether a stream owns the login"
         return [*found, *unread, bad("gateway", text, "Correct the tables first.")]
-    return found + asyncio.run(_gateways(logins, sessions, legs))
+    return [*found, *weeks, *asyncio.run(_gateways(logins, sessions, legs))]
 
 
 async def _gateways(
@@ -84,13 +85,18 @@ async def _gateways(
         return await preflight.of_gateway(login, legs)
 
     found = await asyncio.gather(*(one(login) for login in logins))
-    if len(logins) == 1:
-        return found[0]
     return [
-        replace(finding, check=f"{login.gateway_id}: {finding.check}")
+        finding
         for login, of_login in zip(logins, found, strict=True)
-        for finding in of_login
+        for finding in _named(login, logins, of_login)
     ]
+
+
+def _named(login: Settings, logins: Sequence[Settings], found: list[Finding]) -> list[Finding]:
+    """Return the findings of a login, which name it if there are several."""
+    if len(logins) == 1:
+        return found
+    return [replace(one, check=f"{login.gateway_id}: {one.check}") for one in found]
 
 
 def check_programs(home: Path) -> list[Finding]:
@@ -145,14 +151,24 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
 
 
 def _read(
-    lake: Lake, logins: Sequence[Settings], sessions: dict[str, GatewaySession], legs: list[Leg]
+    lake: Lake,
+    logins: Sequence[Settings],
+    sessions: dict[str, GatewaySession],
+    legs: list[Leg],
+    weeks: list[Finding],
 ) -> list[Finding]:
-    """Read the sessions of owners that are alive, and the active legs; create no table."""
-    settings = logins[0]
+    """Read the sessions of living owners, active legs and weekly logins; create no table."""
+    settings, now = logins[0], utc_now()
     try:
         for login in logins if lake.exists else ():
             session = lake.sessions.current(login.gateway_id)
-            if session is not None and session.is_alive(utc_now()):
+            if session is None:
+                continue
+            of_login = preflight.of_login_week(
+                session, now, lake.sessions.mode(), login.login_notice_h
+            )
+            weeks += _named(login, logins, of_login)
+            if session.is_alive(now):
                 sessions[login.gateway_id] = session
         if settings.strategies_file is not None:
             legs += load_strategies(settings.strategies_file)

@@ -15,6 +15,7 @@ from functools import cache
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import MissingExtraError
 
 RETRY = Backoff(first_s=30.0, longest_s=900.0)
 """Delays after deliveries to one receiver that failed in a row."""
@@ -257,7 +258,11 @@ def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
         warnings.simplefilter("ignore")  # plugins import deprecated modules
         try:
             import apprise
-
+        except ImportError:
+            missing = MissingExtraError("apprise", "alerts")
+            logger.error("POSITION_SYNC_ALERT_URLS: no message is sent. %s", missing)
+            return False
+        try:
             sender = apprise.Apprise()
             if not sender.add(url.get_secret_value()):
                 why = "apprise does not understand it"

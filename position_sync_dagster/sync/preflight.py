@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
@@ -21,7 +22,14 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.errors import GatewayError, GatewaysFileError, LakeError, SettingsError
+from position_sync_dagster.domain.weekly_login import CONFIRM
+from position_sync_dagster.errors import (
+    GatewayError,
+    GatewaysFileError,
+    LakeError,
+    MissingExtraError,
+    SettingsError,
+)
 from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
@@ -131,6 +139,16 @@ and 7) and that of completed orders (issues/224), and opens a dialog
 
 DELAYED = 3
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
+
+
+def of_login_week(
+    session: GatewaySession, now: datetime, mode: TradingMode | None, notice_h: float
+) -> list[Finding]:
+    """Return until when the login of the week lasts, or that it is due; nothing without one."""
+    week = session.login_week(now, mode, notice_h)
+    if week is None:
+        return []
+    return [warning("login", week.text, CONFIRM) if week.asks else good("login", week.text)]
 
 
 def of_session(session: GatewaySession) -> list[Finding]:
@@ -403,6 +421,9 @@ def check_settings(
         for login in logins
         if settings.gateways_file is not None
     ]
+    if settings.alert_urls and find_spec("apprise") is None:
+        missing = MissingExtraError("apprise", "alerts")
+        found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
     named = settings.gateway_address if settings.gateways_file is None else settings.gateways_file
     return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
 

@@ -161,6 +161,7 @@ def describe(status: Status) -> list[tuple[str, str]]:
     queue = status.queue
     return [
         *(("gateway", _gateway(login, status)) for login in status.each_login),
+        *(("login", one.login) for one in status.each_login if one.login and not one.login_asks),
         ("programs", _programs(status)),
         *(("attention", printable(text)) for text in status.attention),
         (

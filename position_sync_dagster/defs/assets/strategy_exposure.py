@@ -34,7 +34,7 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.errors import LakeError
+from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.terminal.text import amount, duration, quantity
 
@@ -471,7 +471,7 @@ def picture(
             book.leg_ages,
             now,
         )
-    except (ImportError, LakeError, OSError, ValueError) as error:
+    except (MissingExtraError, LakeError, OSError, ValueError) as error:
         context.log.warning(f"No picture could be drawn: {error}")
         return {}
     return picture_metadata(png, now) if png else {}

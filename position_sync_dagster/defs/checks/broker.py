@@ -25,6 +25,7 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import Source
+from position_sync_dagster.domain.weekly_login import CONFIRM, WeeklyLogin
 from position_sync_dagster.settings import Settings
 
 SESSIONS_SEEN = 1000
@@ -89,6 +90,46 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
             "status` says what the stream tried.",
         },
     )
+
+
+def evaluate_login_is_made(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    mode, now = lake.sessions.mode(), datetime.now(UTC)
+    return of_each_login(
+        settings,
+        lambda login: judge_login(
+            None
+            if (session := lake.sessions.current(login.gateway_id)) is None
+            else session.login_week(now, mode, settings.login_notice_h)
+        ),
+    )
+
+
+def judge_login(week: WeeklyLogin | None) -> dg.AssetCheckResult:
+    """Return the check's result; pure. It fails when a person has something to do."""
+    if week is None:
+        return dg.AssetCheckResult(
+            passed=True, description="Nothing is due: no live login with a second factor is used."
+        )
+    text = f"{week.text[0].upper()}{week.text[1:]}."
+    metadata = {"login": week.state.value, "week_ends_at": week.ends_at.isoformat()}
+    if not week.asks:
+        return dg.AssetCheckResult(passed=True, description=text, metadata=metadata)
+    return dg.AssetCheckResult(
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=text,
+        metadata={**metadata, WHAT_TO_DO: CONFIRM},
+    )
+
+
+login_is_made = table_check(
+    "gateway_sessions",
+    "login_is_made",
+    evaluate_login_is_made,
+    description="Whether the live login of the week was made, and whether its week ends within "
+    "POSITION_SYNC_LOGIN_NOTICE_H hours: IB asks for the second factor once a week.",
+)
 
 
 _NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|$)")

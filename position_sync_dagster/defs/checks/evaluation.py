@@ -47,6 +47,7 @@ CHECKS: tuple[tuple[str, str], ...] = (
     (LEGS, "rolls_are_followed"),
     ("broker_positions", "holdings_are_usable"),
     ("gateway_sessions", "lines_suffice"),
+    ("gateway_sessions", "login_is_made"),
     ("account_values", "account_values_follow"),
     ("reconciliation_breaks", "breaks_are_decided"),
 )
@@ -66,6 +67,7 @@ _EVALUATE: dict[str, Evaluate] = {
     "rolls_are_followed": broker.evaluate_rolls_are_followed,
     "holdings_are_usable": broker.evaluate_holdings_are_usable,
     "lines_suffice": broker.evaluate_lines_suffice,
+    "login_is_made": broker.evaluate_login_is_made,
     "account_values_follow": broker.evaluate_account_values_follow,
     "breaks_are_decided": open_differences.evaluate_breaks_are_decided,
 }

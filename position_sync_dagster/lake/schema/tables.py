@@ -228,9 +228,9 @@ GATEWAY_SESSIONS = TableSpec.of(
         columns_of(GatewaySession) | _PARTITION,
         """gateway_id owner session_id run_id host pid fencing_token started_at heartbeat_at
         expires_at state state_since lines_in_use line_limit detail bucket part underlying_lines
-        greeks""",
+        greeks gateway_running_since gateway_started_at""",
     ),
-    version=2,
+    version=3,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
     order="started_at",

@@ -22,6 +22,7 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
@@ -44,6 +45,7 @@ class OwnerStatus(NamedTuple):
     Attributes:
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
         greeks: What is known of computed greeks.
+        gateway: What connections have shown of the gateway's process.
     """
 
     state: SessionState
@@ -51,6 +53,7 @@ class OwnerStatus(NamedTuple):
     detail: str | None = None
     live_since: datetime | None = None
     greeks: str | None = None
+    gateway: GatewayRun | None = None
 
 
 class Ownership:
@@ -225,6 +228,7 @@ class Ownership:
                     lines=status.lines,
                     detail=status.detail,
                     greeks=status.greeks,
+                    gateway=status.gateway,
                 )
                 self._take_session(session)
                 self._outage.clear()

@@ -14,6 +14,7 @@ import polars as pl
 
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.sync.reports.exposure import add, claims_of
 
@@ -115,9 +116,15 @@ def draw_day(
             are drawn.
         ages: The name of each leg with the age of its price in seconds; None if unknown. The
             MOST_BARS oldest are drawn.
+
+    Raises:
+        MissingExtraError: The extra `pictures` is not installed.
     """
-    from matplotlib.figure import Figure
-    from PIL import Image
+    try:
+        from matplotlib.figure import Figure
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "pictures") from error
 
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
     above, below = figure.subplots(2, 1)

@@ -20,7 +20,8 @@ from position_sync_dagster.domain.closures import counted_ends
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.domain.update import Source
+from position_sync_dagster.domain.update import Source, TradingMode
+from position_sync_dagster.domain.weekly_login import CONFIRM
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
@@ -119,6 +120,9 @@ class LoginStatus:
         lines_in_use, line_limit: The lines of the live owner; None without one.
         underlying_lines: Of the lines in use, those of underlyings.
         greeks: Of how many options greeks are computed, and why others have none.
+        login: Until when the login of the week lasts, or that it is due; None for a login without
+            a second factor.
+        login_asks: A person has to confirm the login, now or soon.
     """
 
     gateway_id: str
@@ -132,6 +136,8 @@ class LoginStatus:
     line_limit: int | None
     underlying_lines: int | None = None
     greeks: str | None = None
+    login: str | None = None
+    login_asks: bool = False
 
     @property
     def lines_text(self) -> str | None:
@@ -212,8 +218,9 @@ def read_status(
     Raises:
         LakeError: A table cannot be used.
     """
+    mode = lake.sessions.mode()
     logins = tuple(
-        _login_status(login.gateway_id, lake.sessions.current(login.gateway_id), now)
+        _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
         for login in settings.logins
     )
     programs = last_work.read()
@@ -255,11 +262,16 @@ def read_status(
         legs_streamed=_streamed(confirmed, settings, now).height,
         legs_queued=_queued(confirmed, settings, now).height,
         last_drained_at=overview.last_success_at,
-        trading_mode=lake.sessions.mode(),
+        trading_mode=mode,
         accounts=tuple(lake.account_values.latest_summaries()),
         attention=(
             *programs.problems,
             *([str(refusal)] if refusal else []),
+            *(
+                f"{login.gateway_id}: {login.login}. {CONFIRM}"
+                for login in logins
+                if login.login_asks
+            ),
             *attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
         ),
         programs=programs,
@@ -359,10 +371,13 @@ def _newest_since(
     return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
 
 
-def _login_status(gateway_id: str, session: GatewaySession | None, now: datetime) -> LoginStatus:
+def _login_status(
+    session: GatewaySession | None, login: Settings, mode: TradingMode | None, now: datetime
+) -> LoginStatus:
     alive = session is not None and session.is_alive(now)
+    week = session.login_week(now, mode, login.login_notice_h) if session else None
     return LoginStatus(
-        gateway_id=gateway_id,
+        gateway_id=login.gateway_id,
         session_state=_state(session, alive=alive),
         session_owner=session.owner if session else None,
         session_since=_since(session, now),
@@ -373,6 +388,8 @@ def _login_status(gateway_id: str, session: GatewaySession | None, now: datetime
         line_limit=session.line_limit if session and alive else None,
         underlying_lines=session.underlying_lines if session and alive else None,
         greeks=session.greeks if session and alive else None,
+        login=week.text if week else None,
+        login_asks=week is not None and week.asks,
     )
 
 

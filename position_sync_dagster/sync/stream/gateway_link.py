@@ -12,6 +12,7 @@ from typing import Any
 from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
@@ -83,6 +84,7 @@ class BrokerLink:
     Attributes:
         state: STARTING, LIVE, BLIND (no gateway) or ENDED.
         live_since: When the newest connection opened; values confirmed since then are current.
+        gateway_run: What the connections have shown of the gateway's process.
     """
 
     def __init__(
@@ -110,6 +112,9 @@ class BrokerLink:
         self._blind_at = math.inf
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
+        session = context.lease.session
+        self.gateway_run = GatewayRun() if session is None else session.gateway_run
+        self._ended_at = None if session is None else session.state_since
 
     @property
     def connection(self) -> GatewayConnection | None:
@@ -144,7 +149,19 @@ class BrokerLink:
             LakeError: A table cannot be used.
         """
         self._opened = None
-        connection = await self._manager.get_connection()
+        try:
+            connection = await self._manager.get_connection()
+        except errors.GatewayRefusedError as error:
+            # A machine or a name that cannot be reached says nothing of the gateway.
+            if not isinstance(error.__cause__, OSError) or isinstance(
+                error.__cause__, ConnectionRefusedError
+            ):
+                self.gateway_run = self.gateway_run.after_refusal()
+            raise
+        if connection is not self._attached:
+            now = self._context.clock()
+            self.gateway_run = self.gateway_run.after_connection(now, self._ended_at or now)
+        self._ended_at = None
         await self._lease.claim_mode(connection.trading_mode)
         await self._router.reset()
         replaces_another = self._attached not in (None, connection)
@@ -177,6 +194,8 @@ class BrokerLink:
         if self._opened is not None:
             self.go_blind(f"The connection to {self._settings.gateway_id} ended.")
             self._opened = None
+        if self._ended_at is None and self._attached and not self._attached.is_connected:
+            self._ended_at = self._context.clock()
         await self.pause(self._delay.next_s(), stop)
         if stop.is_set():
             return

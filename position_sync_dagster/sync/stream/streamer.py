@@ -11,6 +11,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PositionUpdateHandler
+from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
@@ -199,6 +200,11 @@ class IBPositionStreamer:
     def live_since(self) -> datetime | None:
         """The start of the uninterrupted connection to the broker, while it is LIVE."""
         return self._link.live_since
+
+    @property
+    def gateway_run(self) -> GatewayRun:
+        """What the connections have shown of the gateway's process."""
+        return self._link.gateway_run
 
     @property
     def detail(self) -> str | None:

@@ -58,11 +58,12 @@ def test_docker_compose_accepts_the_file(name, tmp_path):
     folder = tmp_path / "deploy"
     shutil.copytree(DEPLOY, folder)
     shutil.copy(folder / "host.env.example", folder / "host.env")
-    words = [*(compose() or []), "-f", str(folder / name), "config"]
+    words = [*(compose() or []), "-f", str(folder / name), "--profile", "gateway", "config"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     services = yaml.safe_load(done.stdout)["services"]
     assert {"code", "daemon", "webserver"} <= set(services)
+    assert ("ib-gateway" in services) == (name == "host.yaml")
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "host.yaml", "programs.yaml"])
@@ -78,6 +79,44 @@ def test_each_program_may_do_little():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
     assert re.search(r"^USER [1-9]\d+$", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
+
+
+def test_the_gateway_of_the_profile_is_read_only_closed_and_knows_its_password_by_a_file():
+    parts = read("host.yaml")["services"]["ib-gateway"]
+    said = parts["environment"]
+    assert parts["profiles"] == ["gateway"]
+    assert "env_file" not in parts, "the others' secrets are in theirs"
+    assert (said["READ_ONLY_API"], said["TRADING_MODE"]) == ("yes", "${TRADING_MODE:-paper}")
+    assert said["TWS_PASSWORD_FILE"].removeprefix("/run/secrets/") in parts["secrets"]
+    assert not {"TWS_PASSWORD", "VNC_SERVER_PASSWORD", "VNC_SERVER_PASSWORD_FILE"} & set(said)
+    assert "ports" not in parts
+    assert (parts["cap_drop"], parts["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    # The names that gnzsnz/ib-gateway-docker documents for this image.
+    assert set(said) == {
+        *("TWS_USERID", "TWS_PASSWORD_FILE", "TRADING_MODE", "READ_ONLY_API"),
+        *("TWOFA_TIMEOUT_ACTION", "RELOGIN_AFTER_TWOFA_TIMEOUT", "TWOFA_DEVICE"),
+        *("TIME_ZONE", "TZ", "AUTO_RESTART_TIME", "TWS_COLD_RESTART"),
+    }
+    secret = read("host.yaml")["secrets"]["tws_password"]["file"]
+    assert {f"deploy/{secret}", ".env"} <= set((ROOT / ".gitignore").read_text().split())
+
+
+def test_the_health_check_of_the_profile_is_whether_the_api_listens(tmp_path):
+    words = read("host.yaml")["services"]["ib-gateway"]["healthcheck"]["test"]
+    head = "  sl  local_address rem_address   st tx_queue rx_queue\n"
+
+    def passes(*sockets: str) -> bool:
+        (tmp_path / "tcp").write_text(
+            head + "".join(f"   0: {one} 00000000:0\n" for one in sockets)
+        )
+        return subprocess.run([*words[1:4], tmp_path / "tcp"], check=False).returncode == 0
+
+    any_peer = "00000000:0000"
+    assert passes(f"0100007F:0FA2 {any_peer} 0A")
+    assert passes(f"{'0' * 32}:0FA1 {'0' * 32}:0000 0A"), "as Java listens, by IPv6"
+    assert not passes()
+    assert not passes(f"00000000:0FA4 {any_peer} 0A"), "socat, which listens from the start"
+    assert not passes("0100007F:0FA2 0100007F:C001 01"), "a connection that is still open"
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "programs.yaml"])

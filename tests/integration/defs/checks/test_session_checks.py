@@ -12,13 +12,24 @@ from position_sync_dagster.defs.checks.broker import (
     judge_detail,
     legs_are_resolved,
     lines_suffice,
+    login_is_made,
 )
 from position_sync_dagster.defs.checks.ledger import evaluate_tables_fit_the_code as fitting_tables
-from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, LineUse, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    EMPTIED,
+    NOT_MANAGED,
+    LineUse,
+    Owner,
+    SessionState,
+)
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.update import Source
+from position_sync_dagster.domain.update import Source, TradingMode
+from position_sync_dagster.domain.weekly_login import CONFIRM, GatewayRun, WeekState
 from position_sync_dagster.gateway.accounts.portfolio_rows import OddRows
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
+from position_sync_dagster.sync import preflight
+from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.terminal.board import describe
 
 
 @pytest.fixture
@@ -71,6 +82,44 @@ def test_without_an_owner_nothing_is_known_of_odd_holdings(check, own_login, lak
     lake.sessions.end(own_login())
     found = check(holdings_are_usable)
     assert (found.passed, found.metadata["unknown"].value) == (False, True)
+
+
+def test_a_live_login_that_is_due_is_said_by_check_status_and_doctor(
+    check, live, lake, settings
+) -> None:
+    now = datetime.now(UTC)
+    run = GatewayRun(running_since=now - timedelta(days=8))
+    live(gateway=run)
+    assert check(login_is_made).passed, "the trading mode of the lake is unknown"
+    lake.sessions.claim_mode(TradingMode.LIVE)
+    found = check(login_is_made)
+    assert (found.passed, found.metadata["login"].value) == (False, "DUE")
+    assert "Its next restart asks for the second factor" in found.description
+    status = read_status(lake, settings, now)
+    assert [text for text in status.attention if "the login is due" in text]
+    session = lake.sessions.current(settings.gateway_id)
+    (finding,) = preflight.of_login_week(session, now, TradingMode.LIVE, 24.0)
+    assert (finding.level, finding.remedy) == (preflight.Level.WARNING, CONFIRM)
+    for mode, notice_h in ((TradingMode.PAPER, 24.0), (TradingMode.LIVE, 0.0)):
+        assert session.login_week(now, mode, notice_h) is None, "no second factor"
+    live(gateway=GatewayRun(started_at=now))
+    week = lake.sessions.current(settings.gateway_id).login_week(now, TradingMode.LIVE, 0.001)
+    assert ("login", week.text) in describe(
+        read_status(lake, settings.model_copy(update={"login_notice_h": 0.001}), now)
+    )
+
+
+def test_an_owner_that_looked_away_does_not_know_whether_the_gateway_was_restarted(
+    own_login, lake
+) -> None:
+    now = datetime.now(UTC)
+    run = GatewayRun(running_since=now - timedelta(days=8))
+    session = lake.sessions.renew(own_login(), lease_s=60.0, gateway=run)
+    assert session.login_week(now, TradingMode.LIVE, 1.0).state is WeekState.DUE
+    ended = lake.sessions.end(session)
+    assert ended.login_week(now, TradingMode.LIVE, 1.0).state is WeekState.UNKNOWN
+    refresh = own_login(owner=Owner.REFRESH)
+    assert refresh.gateway_running_since is None, "the stream after it cannot know either"
 
 
 def add_legs(lake, *conids: int) -> None:

@@ -282,6 +282,41 @@ async def test_a_new_state_is_reported_at_once_when_the_session_shows_it(
     assert sum(r.rows for r in reports) == total.rows == await lake.updates.count()
 
 
+async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_in_afterwards(
+    simulate, lake, settings_for, running, eventually, monkeypatch
+):
+    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        task, stop, _ = running(settings)
+        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
+        before = lake.sessions.current(settings.gateway_id)
+        assert before.gateway_running_since is not None
+        assert before.gateway_started_at is None, "it may have run for long"
+        await sim.restart(down_s=0, needs_login=True)
+
+        async def refused():
+            session = lake.sessions.current(settings.gateway_id)
+            return "Nothing listens" in (session.detail or "") and session
+
+        assert (await eventually(refused)).gateway_started_at is None
+        confirmed_at = utc_now()
+        sim.confirm_login()
+        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
+        stop.set()
+        await task
+        after = lake.sessions.current(settings.gateway_id)
+        assert after.gateway_started_at == after.gateway_running_since > confirmed_at
+        # A successor that connects at once knows that the gateway has run on.
+        task, stop, _ = running(settings)
+        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
+        stop.set()
+        await task
+        later = lake.sessions.current(settings.gateway_id)
+        assert later.session_id != after.session_id
+        assert later.gateway_run == after.gateway_run
+
+
 async def _state(lake, settings, state):
     session = lake.sessions.current(settings.gateway_id)
     return session is not None and session.state is state

@@ -1,0 +1,235 @@
+"""What a release is, as somebody without a checkout gets it: `make release-check`.
+
+It builds sdist and wheel, looks into them, and installs the wheel into an empty environment in an
+empty folder, for each Python. There it runs `doctor` and the example of docs/library.md against
+`position-sync simulate`; with the first Python also the demo, and a Dagster project made by
+`create-dagster` that drains an account. It needs the standard library and uv.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+UV = ROOT / ".tools/bin/uv"
+VERSION = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+
+CODE = ("ib_gateway_simulator", "position_sync_dagster")
+NEEDED = (
+    "position_sync_dagster/py.typed",
+    "ib_gateway_simulator/py.typed",
+    "ib_gateway_simulator/books/demo.yaml",
+    "position_sync_dagster/instance/dagster.yaml",
+    "position_sync_dagster/instance/workspace.yaml",
+    "position_sync_dagster/web/static/money.js",
+    f"position_sync_dagster-{VERSION}.dist-info/licenses/LICENSE",
+    f"position_sync_dagster-{VERSION}.dist-info/entry_points.txt",
+)
+NOT_SHIPPED = (".venv/", ".tools/", ".demo/", ".git/", "data/")
+COMPONENT = "position_sync_dagster.PositionSyncComponent"
+
+
+class ReleaseError(Exception):
+    """Something of the release is wrong; the text says what."""
+
+
+def run(*command: str | Path, cwd: Path, env: Mapping[str, str], within_s: float = 300.0) -> str:
+    """Run a command and return its output; raise an error with it if it fails."""
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        words, cwd=cwd, env=env, timeout=within_s, text=True, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise ReleaseError(
+            f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
+    return done.stdout
+
+
+def outside(folder: Path) -> dict[str, str]:
+    """Return the environment of a person who has no checkout, and no settings."""
+    own = ("POSITION_SYNC_", "DAGSTER_", "VIRTUAL_ENV", "PYTHON")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(own)}
+    return kept | {"XDG_DATA_HOME": str(folder / "data"), "UV_PYTHON_DOWNLOADS": "never"}
+
+
+def build(folder: Path) -> Path:
+    """Build sdist and wheel, and raise an error about their contents; return the wheel."""
+    run(UV, "build", "--quiet", "--python", ROOT / ".tools/bin/python", "--out-dir", folder,
+        cwd=ROOT, env=os.environ)  # fmt: skip
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    info = f"position_sync_dagster-{VERSION}.dist-info"
+    wrong = [f"the wheel lacks {name}" for name in NEEDED if name not in names]
+    wrong += [
+        f"the wheel has {name}"
+        for name in sorted(names)
+        if name.split("/")[0] not in (*CODE, info) or "__pycache__" in name
+    ]
+    with tarfile.open(sdist) as archive:
+        packed = [name.partition("/")[2] for name in archive.getnames()]
+    wrong += [f"the sdist has {name}" for name in packed if name.startswith(NOT_SHIPPED)]
+    if "LICENSE" not in packed:
+        wrong.append("the sdist lacks LICENSE")
+    if wrong:
+        raise ReleaseError("\n".join(wrong))
+    for made in (sdist, wheel):
+        print(f"  {made.name}: {made.stat().st_size / 1000:,.0f} kB")
+    return wheel
+
+
+def install(wheel: Path, python: str, folder: Path) -> Path:
+    """Install the wheel, with the locked versions, into an empty environment; return its bin."""
+    locked = folder.parent / "locked.txt"
+    if not locked.exists():
+        run(UV, "export", "--quiet", "--frozen", "--no-hashes", "--no-emit-project", "--all-extras",
+            "--output-file", locked, cwd=ROOT, env=os.environ)  # fmt: skip
+    named = Path(python).absolute() if "/" in python else python  # uv runs in another folder
+    run(UV, "venv", "--quiet", "--python", named, folder / "env", cwd=folder, env=outside(folder))
+    run(UV, "pip", "install", "--quiet", "--python", folder / "env/bin/python", "--constraints",
+        locked, wheel, cwd=folder, env=outside(folder), within_s=900)  # fmt: skip
+    return folder / "env/bin"
+
+
+def check_commands(programs: Path, folder: Path) -> None:
+    """Run the commands that need no gateway, and see that nothing comes from a checkout."""
+    env, empty = outside(folder), folder / "empty"
+    empty.mkdir()
+    said = run(programs / "position-sync", "--version", cwd=empty, env=env).strip()
+    if said != f"position-sync {VERSION}":
+        raise ReleaseError(f"position-sync --version says {said!r}")
+    code = "import position_sync_dagster as one, sys; print(sys.version.split()[0], one.__file__)"
+    version, file = run(programs / "python", "-c", code, cwd=empty, env=env).split()
+    if not file.startswith(str(folder)):
+        raise ReleaseError(f"position_sync_dagster is imported from {file}")
+    used = sum(one.stat().st_size for one in folder.glob("env/lib/**/*") if one.is_file())
+    print(f"  Python {version}, {said}, {used / 1e6:,.0f} MB installed")
+
+
+@contextmanager
+def simulator(programs: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """Run `position-sync simulate`; yield the environment of programs that use it."""
+    env = outside(folder)
+    process = subprocess.Popen(
+        [programs / "position-sync", "simulate", "--port", "0"],
+        cwd=folder, env=env, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        ready = json.loads(process.stdout.readline())
+        yield env | {"POSITION_SYNC_GATEWAY_PORT": str(ready["port"])}
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def check_gateway(programs: Path, folder: Path) -> None:
+    """Run `doctor` and the example of docs/library.md against the simulator."""
+    (example,) = re.findall(
+        r"```python\n(import asyncio.*?)```", (ROOT / "docs/library.md").read_text(), re.S
+    )
+    with simulator(programs, folder) as env:
+        found = run(programs / "position-sync", "doctor", cwd=folder / "empty", env=env)
+        if "server version" not in found:
+            raise ReleaseError(f"doctor did not reach the simulator:\n{found}")
+        print("  doctor: reached the simulator, nothing to correct")
+        used = folder / "library"
+        used.mkdir()
+        (used / "example.py").write_text(example.replace("asyncio.sleep(60)", "asyncio.sleep(20)"))
+        said = run(programs / "python", "example.py", cwd=used, env=env)
+        valued = re.search(r"total_success=(\d+)", said)
+        if valued is None or int(valued[1]) < 100:
+            raise ReleaseError(f"the example of docs/library.md valued too little: {said}")
+        print(f"  docs/library.md: {valued[1]} positions valued in 20 s")
+
+
+def check_demo(programs: Path, folder: Path, seconds: float) -> None:
+    """Run the demo; it fails unless its figures are met."""
+    said = run(
+        programs / "position-sync", "demo", "--for", f"{seconds:g}", cwd=folder / "empty",
+        env=outside(folder), within_s=seconds + 300,
+    )  # fmt: skip
+    print("\n".join(f"  {line}" for line in said.splitlines()[-12:]))
+    if list((folder / "empty").iterdir()):
+        raise ReleaseError("the demo wrote into the folder in which it was started")
+
+
+def check_component(programs: Path, folder: Path, wheel: Path) -> None:
+    """Make a Dagster project, add the component, and drain an account."""
+    env, locked = outside(folder), (folder.parent / "locked.txt").read_text()
+    # A project names the very version of Dagster that made it.
+    maker = re.search(r"^dagster(==\S+)", locked, re.M).expand(r"create-dagster\1")
+    run(UV, "tool", "run", "--quiet", "--python", programs / "python", "--from", maker,
+        "create-dagster", "project", "trading", "--no-uv-sync", cwd=folder, env=env)  # fmt: skip
+    project = folder / "trading"
+    run(UV, "pip", "install", "--quiet", "--python", programs / "python", "--constraints",
+        folder.parent / "locked.txt", "dagster-dg-cli", "--editable", project, wheel,
+        cwd=folder, env=env)  # fmt: skip
+    env |= {"VIRTUAL_ENV": str(folder / "env"), "PATH": f"{programs}:{env['PATH']}"}
+    listed = run("dg", "list", "components", cwd=project, env=env)
+    if "PositionSyncComponent" not in listed:
+        raise ReleaseError(f"dg list components does not show the component:\n{listed}")
+    run("dg", "scaffold", "defs", COMPONENT, "position_sync", cwd=project, env=env)
+    (defs,) = project.glob("src/**/position_sync/defs.yaml")
+    home = folder / "dagster_home"
+    home.mkdir()
+    with simulator(programs, folder) as reached:
+        port = reached["POSITION_SYNC_GATEWAY_PORT"]
+        text = re.sub(r"gateway_port: \d+", f"gateway_port: {port}", defs.read_text())
+        defs.write_text(text.replace("automation: true", "automation: false"))
+        run("dg", "check", "defs", cwd=project, env=env)
+        run("dg", "launch", "--job", "drain_positions", cwd=project,
+            env=env | {"DAGSTER_HOME": str(home)})  # fmt: skip
+    lake = {"POSITION_SYNC_LAKE": str(project / "data/lake"), "POSITION_SYNC_GATEWAY_PORT": port}
+    status = json.loads(run("position-sync", "status", "--json", cwd=project, env=env | lake))
+    queue = status["queue"]
+    if queue["SUCCESS"] < 100 or queue["FAILED"] or queue["PENDING"]:
+        raise ReleaseError(f"the project did not drain the account: {queue}")
+    print(f"  create-dagster, dg scaffold, dg launch: {queue['SUCCESS']} positions valued")
+
+
+def main() -> int:
+    """Check the release; return the exit code."""
+    parser = argparse.ArgumentParser(prog="release-check", description=__doc__)
+    parser.add_argument("--python", action="append", help="a Python to install it for, repeated")
+    parser.add_argument("--for", dest="seconds", type=float, default=60.0, help="of the demo")
+    parser.add_argument("--quick", action="store_true", help="without demo, example and project")
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="release-"))
+    try:
+        print("Building sdist and wheel")
+        wheel = build(folder / "dist")
+        for number, python in enumerate(given.python or [sys.executable]):
+            print(f"Installing the wheel with {python}", flush=True)
+            one = folder / str(number)
+            one.mkdir()
+            programs = install(wheel, python, one)
+            check_commands(programs, one)
+            if given.quick:
+                continue
+            check_gateway(programs, one)
+            if number == 0:
+                print(f"Running the demo for {given.seconds:g} s", flush=True)
+                check_demo(programs, one, given.seconds)
+                print("Making a Dagster project with the component", flush=True)
+                check_component(programs, one, wheel)
+    except (ReleaseError, subprocess.TimeoutExpired) as error:
+        print(f"release-check: {error}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"The release {VERSION} is as it should be.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

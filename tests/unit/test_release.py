@@ -1,0 +1,77 @@
+"""A release: its version, and the versions that it supports, stand in one place."""
+
+import re
+import sys
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from ib_async.client import Client
+from pydantic import SecretStr
+
+from position_sync_dagster.errors import MissingExtraError
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync import preflight
+from position_sync_dagster.sync.alerts import deliver
+from position_sync_dagster.sync.reports.profit_curve import draw_day
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_version_of_the_project_heads_the_changelog_and_tags_the_image():
+    released = re.findall(r"^## \[(\d.*)\] – \d{4}-\d\d-\d\d$", changelog(), re.MULTILINE)
+    assert released[0] == PROJECT["version"]
+    values = (ROOT / "deploy/helm/values.yaml").read_text()
+    assert re.findall(r"^ +tag: \"(.+)\"$", values, re.MULTILINE) == [PROJECT["version"]]
+
+
+def test_what_is_not_released_yet_stands_above_the_releases():
+    assert re.findall(r"^## \[(.*?)\]", changelog(), re.MULTILINE)[0] == "Unreleased"
+
+
+def test_the_supported_versions_are_those_of_the_project():
+    text = (ROOT / "docs/operations.md").read_text()
+    rows = dict(re.findall(r"^\| (Python|Dagster|ib_async|deltalake) \| `(.+?)` \|", text, re.M))
+    required = {
+        name.replace("-", "_"): bounds
+        for name, bounds in (
+            re.match(r"([\w-]+)(.*)", line).groups() for line in PROJECT["dependencies"]
+        )
+    }
+    assert rows == {
+        "Python": PROJECT["requires-python"],
+        "Dagster": required["dagster"],
+        "ib_async": required["ib_async"],
+        "deltalake": required["deltalake"],
+    }
+    gateway = f"server version {Client.MinClientVersion} to {Client.MaxClientVersion}"
+    assert f"| TWS, IB Gateway | {gateway} |" in text
+
+
+def test_an_extra_that_is_not_installed_is_named_where_it_is_needed(monkeypatch, caplog):
+    for library in ("apprise", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, library, None)
+    url = SecretStr("json://127.0.0.1:1")
+    alerts, pictures = (
+        f"pip install 'position-sync-dagster[{extra}]'" for extra in ("alerts", "pictures")
+    )
+    assert not deliver(url, 0, title="t", body="b")
+    assert alerts in caplog.text
+    *_, found = preflight.check_settings(load_settings(alert_urls=(url,)), {}, env_file=None)
+    assert (found.level, found.remedy) == (preflight.Level.BAD, f"Run: {alerts}")
+    with pytest.raises(MissingExtraError, match=re.escape(pictures)):
+        draw_day([], [], datetime.now(UTC))
+    extras = PROJECT["optional-dependencies"]
+    assert {"alerts", "pictures"} <= set(extras)
+
+
+def test_everything_of_the_extras_is_installed_for_the_tests():
+    development = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
+    extras = PROJECT["optional-dependencies"].values()
+    assert {line for lines in extras for line in lines} <= set(development)
+
+
+def changelog() -> str:
+    return (ROOT / "CHANGELOG.md").read_text()
