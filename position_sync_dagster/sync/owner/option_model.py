@@ -354,23 +354,26 @@ def _intrinsic(terms: OptionTerms, spot: float, years: float) -> float:
 def _root(excess: Callable[[float], float], start: float) -> tuple[float, float]:
     """Return the volatility at which a rising function is 0, and the slope of the function there.
 
-    Secants, and halving where they leave what is known of the root. A bound stands for what is
-    beyond it.
+    Secants, and halving where they leave what is known of the root, or where the last step left more
+    than half of the excess: far from the money the function is flat, and a secant there leads
+    nowhere. A bound stands for what is beyond it.
     """
     low, high = LOWEST_VOLATILITY, HIGHEST_VOLATILITY
     at = min(max(start, 1.01 * low), high / 1.02)
     value = excess(at)
     slope = (excess(1.01 * at) - value) / (0.01 * at)
+    is_slow = False
     for _ in range(MOST_STEPS):
         low, high = (low, at) if value > 0 else (at, high)
         guess = at - value / slope if slope > 0 else math.nan
         if abs(guess - at) <= CLOSE_ENOUGH * at:
             return guess, slope
-        if not low < guess < high:
+        if is_slow or not low < guess < high:
             guess = math.sqrt(low * high)
         if high - low <= CLOSE_ENOUGH * low:
             break
         there = excess(guess)
+        is_slow = abs(there) > abs(value) / 2
         slope = (there - value) / (guess - at)
         at, value = guess, there
     edge = LOWEST_VOLATILITY if low == LOWEST_VOLATILITY else HIGHEST_VOLATILITY

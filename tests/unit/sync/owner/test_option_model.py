@@ -93,6 +93,12 @@ def spot_of(option: OptionTerms, place: float, volatility: float) -> float:
     volatility=1.0,
     near=3.0,
 )
+@example(
+    option=terms(Right.CALL, Method.EUROPEAN, strike=5.0, years=3 / 64, rate=1 / 32, share=1 / 32),
+    place=0.0,
+    volatility=7 / 128,
+    near=1 / 32,
+)
 def test_a_price_gives_back_its_volatility_wherever_the_search_begins(
     option: OptionTerms, place: float, volatility: float, near: float
 ) -> None:
