@@ -230,7 +230,7 @@ GATEWAY_SESSIONS = TableSpec.of(
         expires_at state state_since lines_in_use line_limit detail bucket part underlying_lines
         greeks""",
     ),
-    version=2,
+    version=3,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
     order="started_at",
