@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter
 from sqlalchemy import Engine, Row, TextClause, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -40,8 +40,8 @@ _OPTIONS = {
     "application_name": "position-sync heartbeats",
 }
 
+_TABLE = text("SELECT to_regclass('position_sync_heartbeats')")
 _CREATE = text("""
-SELECT pg_advisory_xact_lock(74970001);
 CREATE TABLE IF NOT EXISTS position_sync_heartbeats (
     lake text NOT NULL,
     gateway_id text NOT NULL,
@@ -51,7 +51,6 @@ CREATE TABLE IF NOT EXISTS position_sync_heartbeats (
     session text NOT NULL,
     PRIMARY KEY (lake, gateway_id)
 )""")
-"""Created under a lock: of two processes that do so at once, one would fail."""
 
 _NAME_DATABASE = text(
     "INSERT INTO position_sync_heartbeats VALUES "
@@ -168,8 +167,10 @@ class Heartbeats:
                 f"POSITION_SYNC_HEARTBEATS=postgres needs a module that is missing: {error}.",
                 remedy="Install position-sync-dagster[postgres].",
             ) from None
-        with engine.begin() as connection:
-            connection.execute(_CREATE)
+        try:
+            _create(engine)
+        except IntegrityError:  # another process created it at the same moment
+            _create(engine)
         return engine
 
     def _execute(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
@@ -183,3 +184,9 @@ class Heartbeats:
                 f"Postgres, where heartbeats are kept, cannot be used: {reason}.",
                 remedy="Start it, or correct PGHOST, PGUSER, PGPASSWORD and PGDATABASE.",
             ) from None
+
+
+def _create(engine: Engine) -> None:
+    with engine.begin() as connection:
+        if connection.scalar(_TABLE) is None:
+            connection.execute(_CREATE)

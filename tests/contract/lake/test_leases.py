@@ -23,6 +23,7 @@ from position_sync_dagster.errors import (
     LoginOwnedError,
 )
 from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.heartbeats import Heartbeats
 from position_sync_dagster.lake.sessions import GatewaySessions
 from tests.support import postgres
 from tests.support.clock import HandClock
@@ -310,6 +311,18 @@ def make_row(in_postgres):
         )  # fmt: skip
 
     return make
+
+
+def test_an_owner_that_stood_still_after_its_commit_hides_no_newer_session(in_postgres):
+    here, there = in_postgres.sessions(), in_postgres.sessions()
+    first = here.acquire(LOGIN, Owner.STREAM, **WHO)
+    in_postgres.pass_time(1600)
+    second = there.acquire(LOGIN, Owner.STREAM, **WHO)
+    lake = here.table.snapshot(lambda handle: str(handle.metadata().id))
+    heartbeats = Heartbeats(in_postgres.clock)
+    heartbeats.put(lake, replace(first, expires_at=in_postgres.clock.now + timedelta(seconds=900)))
+    assert heartbeats.read(lake)[LOGIN].session_id == second.session_id
+    assert heartbeats.renew(lake, first, LEASE_S) is None
 
 
 @pytest.mark.parametrize("wrong_s", [-3600.0, 3600.0])
