@@ -9,7 +9,11 @@ to the end of the lease. A machine whose own clock is wrong comes to the same re
 come from the variables of Postgres itself (`PGHOST`, `PGPASSWORD` …), as in `deploy/dagster.yaml`.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -17,8 +21,8 @@ from typing import Any
 from uuid import uuid4
 
 from pydantic import TypeAdapter
-from sqlalchemy import Engine, Row, TextClause, create_engine, text
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -30,13 +34,15 @@ ANSWER_S = 3
 """Longest wait for a connection or an answer, in seconds. Two of them, and a commit into the table
 after that, fit between a heartbeat (4 s) and the end of the lease (15 s)."""
 
+CONNECTIONS = 4
+"""The most connections of a process; they are opened when they are needed."""
+
 _OPTIONS = {
     "connect_timeout": ANSWER_S,
     "tcp_user_timeout": ANSWER_S * 1000,
     "keepalives_idle": ANSWER_S,
     "keepalives_interval": 1,
     "keepalives_count": ANSWER_S,
-    "options": f"-c statement_timeout={ANSWER_S}s",
     "application_name": "position-sync heartbeats",
 }
 
@@ -158,9 +164,14 @@ class Heartbeats:
     @cached_property
     def _engine(self) -> Engine:
         try:
-            # One connection for each process, which waits for the next heartbeat.
+            # A stream needs one connection, and a sensor that looks at many logins a few.
             engine = create_engine(
-                URL, connect_args=_OPTIONS, pool_size=1, max_overflow=-1, pool_pre_ping=True
+                URL,
+                connect_args=_OPTIONS,
+                pool_size=CONNECTIONS,
+                max_overflow=0,
+                pool_timeout=ANSWER_S,
+                isolation_level="AUTOCOMMIT",
             )
         except ImportError as error:
             raise SettingsError(
@@ -175,8 +186,12 @@ class Heartbeats:
 
     def _execute(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
         try:
-            with self._engine.begin() as connection:
-                return connection.execute(statement, values).all()
+            try:
+                return self._ask(statement, values)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return self._ask(statement, values)  # Postgres had ended a connection of the pool
         except SQLAlchemyError as error:
             # The text of SQLAlchemy has the statement; that of the driver names no password.
             reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
@@ -185,8 +200,31 @@ class Heartbeats:
                 remedy="Start it, or correct PGHOST, PGUSER, PGPASSWORD and PGDATABASE.",
             ) from None
 
+    def _ask(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
+        with self._engine.connect() as connection, _cut_when_late(connection):
+            return connection.execute(statement, values).all()
+
+
+@contextmanager
+def _cut_when_late(connection: Connection) -> Iterator[None]:
+    """End a connection that does not answer: a Postgres that hangs must not keep the caller."""
+    opened: Any = connection.connection.dbapi_connection
+    with socket.socket(fileno=os.dup(opened.fileno())) as same:
+        timer = threading.Timer(ANSWER_S, _cut, (same,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _cut(connection: socket.socket) -> None:
+    with suppress(OSError):  # it ended at the same moment
+        connection.shutdown(socket.SHUT_RDWR)
+
 
 def _create(engine: Engine) -> None:
-    with engine.begin() as connection:
+    with engine.connect() as connection, _cut_when_late(connection):
         if connection.scalar(_TABLE) is None:
             connection.execute(_CREATE)

@@ -5,14 +5,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psycopg2
 import pytest
 from psycopg2 import sql
+from typer.testing import CliRunner
 
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
 from position_sync_dagster.domain.update import PositionUpdate
@@ -22,7 +25,7 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,
 )
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake import Lake, heartbeats
 from position_sync_dagster.lake.heartbeats import Heartbeats
 from position_sync_dagster.lake.sessions import GatewaySessions
 from tests.support import postgres
@@ -191,7 +194,7 @@ def test_a_pause_is_told_once_and_read_by_all(leases):
 HOLDER = """
 import sys, time
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake import Lake, heartbeats
 sessions = Lake(sys.argv[1], heartbeats=sys.argv[2], fsync=False).sessions
 session = sessions.acquire("g", Owner.STREAM, lease_s=2, run_id=None, host="here", pid=1)
 while True:
@@ -261,6 +264,21 @@ def test_an_owner_outlives_postgres_and_nobody_takes_its_login_meanwhile_or_afte
     told = [line for line in caplog.messages if "renewed in the tables meanwhile" in line]
     assert len(told) == 1
     assert postgres.PASSWORD not in caplog.text
+
+
+def test_a_postgres_that_hangs_keeps_no_owner_from_renewing_its_lease(
+    in_postgres, database, monkeypatch
+):
+    monkeypatch.setattr(heartbeats, "ANSWER_S", 0.2)
+    sessions = in_postgres.sessions()
+    session = sessions.renew(sessions.acquire(LOGIN, Owner.STREAM, **WHO), **LIVE)
+    version = sessions.table.version()
+    with closing(psycopg2.connect(**database.arguments)) as other:
+        other.cursor().execute("LOCK TABLE position_sync_heartbeats")
+        session = sessions.renew(session, **LIVE)
+    assert sessions.table.version() == version + 1
+    sessions.renew(session, **LIVE)
+    assert sessions.table.version() == version + 1
 
 
 def test_an_owner_that_is_late_in_an_outage_of_postgres_has_lost_its_lease(in_postgres, database):
@@ -392,3 +410,19 @@ def test_heartbeats_move_when_every_owner_has_ended(in_postgres):
             sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     back.end(after)
     assert in_postgres.sessions().acquire(LOGIN, Owner.STREAM, **WHO).fencing_token == 3
+
+
+def test_a_command_that_looks_elsewhere_says_so_and_doctor_moves_the_heartbeats(
+    in_postgres, monkeypatch
+):
+    sessions = in_postgres.sessions(utc_now)
+    session = sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(in_postgres.path))
+    refused = CliRunner().invoke(app, ["status"])
+    assert isinstance(refused.exception, HeartbeatsElsewhereError)
+    assert "position-sync doctor --move-heartbeats" in str(refused.exception)
+    sessions.end(session)
+    moved = CliRunner().invoke(app, ["doctor", "--move-heartbeats"])
+    assert (moved.exit_code, moved.output) == (0, "From now on, heartbeats are in tables.\n")
+    back = replace(in_postgres, heartbeats="tables").sessions(utc_now)
+    assert back.current(LOGIN).session_id == session.session_id
