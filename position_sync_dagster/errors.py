@@ -259,6 +259,16 @@ class LoginOwnedError(LakeError):
     """Another process owns the login; only one may write for it at a time."""
 
 
+class HeartbeatsUnavailableError(LakeError):
+    """Postgres does not answer, which may know of heartbeats that the tables do not know of."""
+
+
+class HeartbeatsElsewhereError(LakeError):
+    """The owners of the lake keep their heartbeats elsewhere than this program looks."""
+
+    exit_code = 2
+
+
 # Legs of strategies.
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -33,6 +33,8 @@ from position_sync_dagster.gateway_settings import (
 )
 
 PREFIX = "POSITION_SYNC_"
+HeartbeatPlace = Literal["tables", "postgres"]
+
 _SECRETS = ("alert_urls", "flex_token", "flex_url")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
@@ -186,6 +188,10 @@ class Settings(GatewaySettings):
     )
     session_lease_s: Seconds = Field(
         15.0, description="An owner that is silent for longer counts as dead."
+    )
+    heartbeats: HeartbeatPlace = Field(
+        "tables",
+        description="Where owners renew their leases: tables, or postgres (PGHOST, PGDATABASE …).",
     )
     rotate_after_s: float = Field(
         21600.0,

@@ -45,6 +45,14 @@ def doctor(
     tables: Annotated[
         bool, typer.Option("--tables", help="Check only the tables, and show each.")
     ] = False,
+    move_heartbeats: Annotated[
+        bool,
+        typer.Option(
+            "--move-heartbeats",
+            help="Record that owners renew their leases where POSITION_SYNC_HEARTBEATS says. End "
+            "every program of the lake before.",
+        ),
+    ] = False,
     ui_port: Annotated[
         int | None,
         typer.Option(
@@ -66,6 +74,11 @@ def doctor(
     With --tables or --repair it only looks for torn commits, which a loss of power can leave. The
     exit code is 1 if something is still wrong at the end, and 0 after a repair that succeeded.
     """
+    if move_heartbeats:
+        settings = settings_for(home)
+        existing(Lake.of(settings)).sessions.record_place(moved=True)
+        typer.echo(f"From now on, heartbeats are in {settings.heartbeats}.")
+        return
     if not (tables or repair):
         raise typer.Exit(look_at_everything(ui_port, home, json=json))
 

@@ -3,7 +3,7 @@
 import asyncio
 from functools import cached_property
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import polars as pl
 
@@ -32,7 +32,10 @@ from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, ma
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import HeartbeatPlace, Settings
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.heartbeats import Heartbeats
 
 
 class Lake:
@@ -42,6 +45,8 @@ class Lake:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         clock: Returns the current time, for leases and ages.
         retry: Attempts and back-off of requests that fail.
+        heartbeats: Where owners of logins renew their leases: `tables`, or `postgres` for the
+            database that PGHOST and the other variables of Postgres name.
         contention_s: How long a change is retried while other writers commit first, in seconds.
         fsync: Whether a change is synced to the disk before the call returns.
 
@@ -56,10 +61,12 @@ class Lake:
         *,
         clock: Clock = utc_now,
         retry: RetryPolicy | None = None,
+        heartbeats: HeartbeatPlace = "tables",
         **options: Unpack[TableOptions],
     ) -> None:
         self.path = str(path).rstrip("/")
         self._clock = clock
+        self._heartbeat_place = heartbeats
         self._retry = retry
         self._options = options
 
@@ -71,7 +78,13 @@ class Lake:
             base_delay_s=settings.retry_delay_s,
             max_delay_s=settings.max_retry_delay_s,
         )
-        return cls(settings.lake, clock=clock, retry=retry, fsync=settings.fsync)
+        return cls(
+            settings.lake,
+            clock=clock,
+            retry=retry,
+            heartbeats=settings.heartbeats,
+            fsync=settings.fsync,
+        )
 
     @property
     def exists(self) -> bool:
@@ -125,7 +138,15 @@ class Lake:
         It has a lock of its own, so that the renewal of a lease does not wait for other uses of
         the table in this process.
         """
-        return GatewaySessions(self._table(specs.GATEWAY_SESSIONS), self._clock)
+        return GatewaySessions(self._table(specs.GATEWAY_SESSIONS), self._clock, self._heartbeats)
+
+    @cached_property
+    def _heartbeats(self) -> "Heartbeats | None":
+        if self._heartbeat_place == "tables":
+            return None
+        from position_sync_dagster.lake.heartbeats import Heartbeats
+
+        return Heartbeats(self._clock)
 
     @cached_property
     def breaks(self) -> ReconciliationBreaks:

@@ -1,13 +1,20 @@
-"""The owners of logins: their leases, and fencing tokens that grow with each session."""
+"""The owners of logins: their leases, and fencing tokens that grow with each session.
 
+Sessions begin, change their state and end in the table, which decides who owns a login. Where
+`POSITION_SYNC_HEARTBEATS` says `postgres`, the heartbeats between these changes go there instead: a
+lease ends at the later of the two times, and an owner whose heartbeat Postgres does not take renews
+its lease in the table. The table records the database, and whoever looks elsewhere is refused.
+"""
+
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
@@ -19,15 +26,23 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.domain.weekly_login import GatewayRun
-from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
+from position_sync_dagster.errors import (
+    HeartbeatsElsewhereError,
+    HeartbeatsUnavailableError,
+    InvalidRequestError,
+    LeaseLostError,
+    LoginOwnedError,
+)
 from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.lifecycle_partitions import (
+    IS_LIVE,
     bucket_column,
     in_bucket,
     part_named,
 )
 from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
+from position_sync_dagster.lake.storage.frames import scan
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
@@ -35,8 +50,18 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
     Step,
 )
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.outage_log import OutageLog
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.heartbeats import Heartbeats
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+HEARTBEATS_PROPERTY = "positionSync.heartbeats"
+"""The property of the table that names the database of the heartbeats; without it, the table has
+them."""
 
 
 class Detail(Enum):
@@ -51,12 +76,22 @@ PAST = "past"
 
 
 class GatewaySessions:
-    """The table `gateway_sessions`: leases by which one process at a time owns a login."""
+    """The table `gateway_sessions`: leases by which one process at a time owns a login.
 
-    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
+    Args:
+        heartbeats: Where leases are renewed while nothing else changes; None for the table.
+    """
+
+    def __init__(
+        self, table: Table, clock: Clock = utc_now, heartbeats: "Heartbeats | None" = None
+    ) -> None:
         self.table = table
-        self._lifecycle = LifecycleTable(table, clock)
+        self._lifecycle = LifecycleTable(table, clock, check=self._check_place)
         self._clock = clock
+        self._heartbeats = heartbeats
+        self._lake: str | None = None
+        self._is_recorded = False
+        self._outage = OutageLog(logger)
 
     def acquire(
         self,
@@ -77,13 +112,16 @@ class GatewaySessions:
         Raises:
             LoginOwnedError: Another owner holds the lease; the message names it and the end of its
                 lease.
+            HeartbeatsUnavailableError: Postgres may know of a later heartbeat, and does not answer.
+            HeartbeatsElsewhereError: The owners of the lake keep their heartbeats elsewhere.
         """
         _check_lease(lease_s)
 
         def step(snapshot: Snapshot) -> Change[GatewaySession]:
-            now = self._clock()
             before = sessions_of(snapshot.live)
-            last = _newest_of(before, gateway_id)
+            # Read within the step: a step that runs again sees heartbeats that came meanwhile.
+            beat, now = self._read(gateway_id).get(gateway_id), self._clock()
+            last = _later(_newest_of(before, gateway_id), beat, now)
             if last is not None and last.is_alive(now):
                 raise _login_owned(last)
             session = GatewaySession(
@@ -109,7 +147,9 @@ class GatewaySessions:
             moved = session_rows(past).with_columns(bucket_column(PAST))
             return Change(session, _live_rows(before, session), moved)
 
-        return self._change(gateway_id, step, action="acquire", run_id=run_id or "")
+        acquired = self._change(gateway_id, step, action="acquire", run_id=run_id or "")
+        self._put(acquired)
+        return acquired
 
     def renew(
         self,
@@ -143,21 +183,19 @@ class GatewaySessions:
         """
         _check_lease(lease_s)
 
-        def change(stored: GatewaySession, now: datetime) -> GatewaySession:
-            if now >= stored.expires_at:
-                raise _lease_lost(stored, "its lease has expired")
-            entered = state is not None and state is not stored.state
+        def renewed(known: GatewaySession, now: datetime) -> GatewaySession:
+            entered = state is not None and state is not known.state
             used = lines or LineUse(
-                stored.lines_in_use, stored.line_limit, stored.underlying_lines or 0
+                known.lines_in_use, known.line_limit, known.underlying_lines or 0
             )
-            kept = None if entered else stored.detail
-            run = gateway or stored.gateway_run
+            kept = None if entered else known.detail
+            run = gateway or known.gateway_run
             return replace(
-                stored,
+                known,
                 heartbeat_at=now,
                 expires_at=now + timedelta(seconds=lease_s),
-                state=state or stored.state,
-                state_since=stored.since_after(state, live_since, now),
+                state=state or known.state,
+                state_since=known.since_after(state, live_since, now),
                 lines_in_use=used.in_use,
                 line_limit=used.limit,
                 underlying_lines=used.underlyings,
@@ -167,6 +205,17 @@ class GatewaySessions:
                 gateway_started_at=run.started_at,
             )
 
+        def change(stored: GatewaySession, now: datetime) -> GatewaySession:
+            known = stored if self._heartbeats is None else _later(stored, session, now) or stored
+            if now >= known.expires_at:
+                raise _lease_lost(known, "its lease has expired")
+            return renewed(known, now)
+
+        after = renewed(session, self._clock())
+        if (after.state, after.detail) == (session.state, session.detail):
+            beaten = self._beat(after, lease_s)
+            if beaten is not None:
+                return beaten
         return self._change_own(session, change, "heartbeat")
 
     def end(
@@ -219,31 +268,56 @@ class GatewaySessions:
         the detail is recorded already.
         """
 
-        def step(snapshot: Snapshot) -> Change[bool]:
+        def step(snapshot: Snapshot) -> Change[GatewaySession | None]:
             before = sessions_of(snapshot.live)
-            stored = _newest_of(before, session.gateway_id)
+            beat = self._read(session.gateway_id).get(session.gateway_id)
+            stored = _later(_newest_of(before, session.gateway_id), beat, self._clock())
             if stored is None or stored.session_id != session.session_id:
-                return Change(False)
+                return Change(None)
             if stored.is_alive(self._clock()) or stored.detail == detail:
-                return Change(False)
-            return Change(True, _live_rows(before, replace(stored, detail=detail)))
+                return Change(None)
+            annotated = replace(stored, detail=detail)
+            return Change(annotated, _live_rows(before, annotated))
 
-        self._change(session.gateway_id, step, action="annotate", session_id=session.session_id)
+        annotated = self._change(
+            session.gateway_id, step, action="annotate", session_id=session.session_id
+        )
+        if annotated is not None:
+            self._put(annotated)
 
     def current(self, gateway_id: str) -> GatewaySession | None:
-        """Return the newest session of a login, alive or not; None if there never was one."""
+        """Return the newest session of a login, alive or not; None if there never was one.
+
+        While Postgres does not answer, it is the session as the table has it.
+        """
+        beat = None
+        try:
+            beat = self._read(gateway_id).get(gateway_id)
+            self._outage.clear()
+        except HeartbeatsUnavailableError as error:
+            self._outage.report(str(error), level=logging.WARNING)
+        if beat is not None and beat.is_alive(self._clock()):
+            return beat
         own = sessions_of(self._lifecycle.part(part_named(gateway_id)))
-        return _newest_of(own or sessions_of(self._lifecycle.snapshot().live), gateway_id)
+        stored = _newest_of(own or sessions_of(self._lifecycle.snapshot().live), gateway_id)
+        return _later(stored, beat, self._clock())
 
     def history(self, limit: int = 50) -> list[GatewaySession]:
-        """Return the newest sessions of all logins, newest first."""
+        """Return the newest sessions of all logins, newest first.
+
+        Raises:
+            HeartbeatsUnavailableError: Postgres may know which of them are alive.
+        """
+        beats = {beat.session_id: beat for beat in self._read().values()}
         rows = pl.concat(
             [self._lifecycle.snapshot().live, self._lifecycle.finished(in_bucket(PAST))]
         )
         newest = rows.sort("started_at", "fencing_token", descending=True)
-        return sessions_of(
+        found = sessions_of(
             newest.unique("session_id", keep="first", maintain_order=True).head(limit)
         )
+        now = self._clock()
+        return [_later(one, beats.get(one.session_id), now) or one for one in found]
 
     def _change_own(
         self,
@@ -261,16 +335,117 @@ class GatewaySessions:
             after = change(stored, self._clock())
             return Change(after, _live_rows(before, after))
 
-        return self._change(session.gateway_id, step, action=action, session_id=session.session_id)
+        done = self._change(session.gateway_id, step, action=action, session_id=session.session_id)
+        self._put(done)
+        return done
+
+    def _beat(self, session: GatewaySession, lease_s: float) -> GatewaySession | None:
+        """Renew a lease in Postgres; None if it cannot, and the table has to."""
+        if self._heartbeats is None:
+            return None
+        try:
+            return self._heartbeats.renew(self._lake_id(), session, lease_s)
+        except HeartbeatsUnavailableError as error:
+            self._report(error)
+            return None
+
+    def _put(self, session: GatewaySession) -> None:
+        """Show Postgres what the table has, if it answers: readers look there first."""
+        if self._heartbeats is None:
+            return
+        try:
+            self._heartbeats.put(self._lake_id(), session)
+            self._outage.clear()
+        except HeartbeatsUnavailableError as error:
+            self._report(error)
+
+    def _read(self, gateway_id: str | None = None) -> "dict[str, GatewaySession]":
+        """Return what Postgres knows of the sessions; nothing if heartbeats are in the table."""
+        if self._heartbeats is None:
+            return {}
+        return self._heartbeats.read(self._lake_id(), gateway_id)
+
+    def _report(self, error: HeartbeatsUnavailableError) -> None:
+        text = f"leases are renewed in the tables meanwhile: {error}"
+        self._outage.report(str(error), text=text, level=logging.WARNING)
+
+    def _lake_id(self) -> str:
+        """Return the id of the table, by which the lakes of a database are told apart."""
+        if self._lake is None:
+            self._lake = self.table.snapshot(lambda handle: str(handle.metadata().id))
+        return self._lake
+
+    def record_place(self, *, moved: bool = False) -> None:
+        """Record in the lake where its heartbeats are, before the first change of this process.
+
+        Args:
+            moved: Whether to replace another record; every owner must have ended before.
+
+        Raises:
+            HeartbeatsElsewhereError: They are elsewhere, or an owner renews its lease in the table.
+            LoginOwnedError: They are to be moved, and an owner is alive.
+        """
+        ours = None if self._heartbeats is None else self._heartbeats.database
+
+        def step(handle: DeltaTable) -> None:
+            place = handle.metadata().configuration.get(HEARTBEATS_PROPERTY) or None
+            if place == ours:
+                return
+            if place is not None and not moved:
+                raise _elsewhere(self.table.path, place, ours)
+            live = sessions_of(scan(handle, self.table.spec, IS_LIVE))
+            alive = next((one for one in live if one.is_alive(self._clock())), None)
+            if alive is not None and moved:
+                raise _login_owned(alive)
+            if alive is not None:
+                raise _elsewhere(self.table.path, place, ours, alive)
+            handle.alter.set_table_properties(
+                {HEARTBEATS_PROPERTY: ours or ""},
+                raise_if_not_exists=False,
+                commit_properties=CommitProperties(custom_metadata={"action": "heartbeats"}),
+            )
+
+        self.table.transact(step)
+        self._is_recorded = True
+
+    def _check_place(self, handle: DeltaTable) -> None:
+        """Refuse a lake whose owners keep their heartbeats elsewhere, for reading too."""
+        place = handle.metadata().configuration.get(HEARTBEATS_PROPERTY) or None
+        if place is None and not self._is_recorded:
+            return
+        try:
+            ours = None if self._heartbeats is None else self._heartbeats.database
+        except HeartbeatsUnavailableError:
+            return  # only for a reader that began while Postgres is away
+        if place != ours:
+            raise _elsewhere(self.table.path, place, ours)
 
     def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
         """Change the session of a login; a new login, which has no part yet, changes them all."""
+        if self._heartbeats is not None and not self._is_recorded:
+            self.record_place()
         done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 
 
 def _newest_of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:
     return next((s for s in sessions if s.gateway_id == gateway_id), None)
+
+
+def _later(
+    stored: GatewaySession | None, beat: GatewaySession | None, now: datetime
+) -> GatewaySession | None:
+    """Return what is known of a login's newest session, from the table and from a heartbeat.
+
+    It is alive if either says so: the clock of its owner, which the table shows, may be wrong.
+    """
+    if stored is None or beat is None:
+        return stored or beat
+    if stored.fencing_token != beat.fencing_token:
+        return max(stored, beat, key=lambda one: one.fencing_token)
+    if stored.state not in ALIVE:
+        return stored  # it ended while Postgres was away
+    return beat if beat.is_alive(now) else max(stored, beat, key=lambda one: one.expires_at)
 
 
 def _live_rows(before: list[GatewaySession], session: GatewaySession) -> pl.DataFrame:
@@ -284,6 +459,22 @@ def _login_owned(by: GatewaySession) -> LoginOwnedError:
         f"The login {by.gateway_id} is owned by {by.owner.value} (process {by.pid} on "
         f"{by.host}{run}) until {by.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
         remedy="Wait until then, or end that process.",
+    )
+
+
+def _elsewhere(
+    path: str, place: str | None, ours: str | None, owner: GatewaySession | None = None
+) -> HeartbeatsElsewhereError:
+    def named(database: str | None) -> str:
+        return "in its tables" if database is None else f"in the Postgres database {database}"
+
+    by = f" ({owner.owner.value} of {owner.gateway_id} on {owner.host})" if owner else ""
+    return HeartbeatsElsewhereError(
+        f"The owners of {path.rpartition('/')[0]} keep their heartbeats {named(place)}{by}, and "
+        f"this program would look for them {named(ours)}.",
+        remedy="Give each program of the lake the same POSITION_SYNC_HEARTBEATS, PGHOST and "
+        "PGDATABASE. To move them, end every program of the lake, then run `position-sync doctor "
+        "--move-heartbeats`.",
     )
 
 

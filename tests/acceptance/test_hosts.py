@@ -3,6 +3,7 @@
 Each host is a group of processes with the commands of `deploy/programs.yaml` and a home of its own.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import polars as pl
@@ -55,13 +57,14 @@ class Deployment:
 
     database: postgres.Postgres
     folder: Path
+    gateway_port: int
     control_port: int
     a: Host
     b: Host
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.folder / "lake")
+        return Lake(self.folder / "lake", heartbeats="postgres")
 
     def post(self, action: str, **arguments: Any) -> None:
         """Make the simulated gateway do something."""
@@ -70,7 +73,7 @@ class Deployment:
         ).raise_for_status()
 
     def session(self) -> GatewaySession | None:
-        return next(iter(self.lake.sessions.history(1)), None)
+        return self.lake.sessions.current(f"127.0.0.1:{self.gateway_port}")
 
     def streaming(self, *, after: GatewaySession | None = None) -> GatewaySession:
         """Wait for a stream with all its lines, which is another than the one before."""
@@ -107,10 +110,12 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             "POSITION_SYNC_LAKE": str(folder / "lake"),
             "POSITION_SYNC_GATEWAY_PORT": str(gateway_port),
             "POSITION_SYNC_TRADING_MODE": "SIMULATED",
+            "POSITION_SYNC_HEARTBEATS": "postgres",
         }
         hosts = [Host(folder / name, environment) for name in "ab"]
         try:
-            yield Deployment(database, folder, control_port, *hosts)
+            with patch.dict(os.environ, database.environment):
+                yield Deployment(database, folder, gateway_port, control_port, *hosts)
         finally:
             for host in hosts:
                 host.kill()

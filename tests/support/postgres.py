@@ -62,7 +62,7 @@ class Postgres:
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync",
         )  # fmt: skip
         self.start()
-        self._execute(f"CREATE DATABASE {DATABASE}", dbname="postgres")
+        self.execute(f"CREATE DATABASE {DATABASE}", dbname="postgres")
 
     @property
     def data(self) -> Path:
@@ -137,10 +137,11 @@ class Postgres:
 
     def _change_password(self, new: str) -> None:
         change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(USER), sql.Literal(new))
-        self._execute(change)
+        self.execute(change)
         self._password = new
 
-    def _execute(self, statement: str | sql.Composed, dbname: str = DATABASE) -> None:
+    def execute(self, statement: str | sql.Composed, dbname: str = DATABASE) -> None:
+        """Execute a statement."""
         connection = psycopg2.connect(**self.arguments | {"dbname": dbname})
         connection.autocommit = True
         connection.cursor().execute(statement)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from position_sync_dagster.errors import LakeError
+from position_sync_dagster.errors import HeartbeatsUnavailableError, LakeError
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.recovery.diagnosis import PAUSE_S, Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import Repair, repair
@@ -95,6 +95,8 @@ def _owner(sessions: GatewaySessions, now: datetime) -> str | None:
     """Return who holds the lease on a login, if that can be read."""
     try:
         alive = [one for one in sessions.history() if one.is_alive(now)]
+    except HeartbeatsUnavailableError:
+        return "a stream or a refresh that only Postgres would name"
     except LakeError:
         return None
     if not alive:

@@ -166,11 +166,20 @@ class LifecycleTable:
 
     Args:
         in_parts: Whether to split many live rows into parts; a change rewrites only its own parts.
+        check: Called before live rows are read, also in each change; it may refuse the table.
     """
 
-    def __init__(self, table: Table, clock: Clock, *, in_parts: bool = False) -> None:
+    def __init__(
+        self,
+        table: Table,
+        clock: Clock,
+        *,
+        in_parts: bool = False,
+        check: Callable[[DeltaTable], None] = lambda _handle: None,
+    ) -> None:
         self.table = table
         self._in_parts = in_parts
+        self._check = check
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
         self._counts: tuple[tuple[int, int], _Finished] | None = None
@@ -221,6 +230,7 @@ class LifecycleTable:
         return CountedSnapshot(snapshot, *counts[1])
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
+        self._check(handle)
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
@@ -279,6 +289,7 @@ class LifecycleTable:
 
     def _rows_of(self, handle: DeltaTable, part: str) -> pl.DataFrame:
         """Return the live rows of a part; they are read again only when its files change."""
+        self._check(handle)
         key, known = self.table.cache_key(handle), self._parts.get(part)
         if known is None or known[0] != key:
             files = _files_of(handle, part)

@@ -354,8 +354,8 @@ def _intrinsic(terms: OptionTerms, spot: float, years: float) -> float:
 def _root(excess: Callable[[float], float], start: float) -> tuple[float, float]:
     """Return the volatility at which a rising function is 0, and the slope of the function there.
 
-    Secants, and halving where they leave what is known of the root, or where the last step left more
-    than half of the excess: far from the money the function is flat, and a secant there leads
+    Secants, and halving where they leave what is known of the root, or where the last step left
+    more than half of the excess: far from the money the function is flat, and a secant there leads
     nowhere. A bound stands for what is beyond it.
     """
     low, high = LOWEST_VOLATILITY, HIGHEST_VOLATILITY

@@ -142,15 +142,24 @@ class Ownership:
         Raises:
             LeaseLostError: The lease ended or belongs to another process.
         """
-        if self.lost.is_set() or self._clock() >= self.session.expires_at:
+        if self.lost.is_set() or self._is_over():
             raise errors.LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
                 f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
 
-    def _take_session(self, session: GatewaySession) -> None:
-        self._session, self._renewed_at = session, (self._clock(), self._monotonic())
+    def _is_over(self) -> bool:
+        """Return whether the lease is over by either clock: this machine's may have been set."""
+        held_s = self._monotonic() - self._renewed_at[1]
+        return self._clock() >= self.session.expires_at or held_s >= self._settings.session_lease_s
+
+    def _take_session(self, session: GatewaySession, began: tuple[datetime, float]) -> None:
+        """Take the lease as it was renewed by a call that began at `began`, by both clocks."""
+        self._session, self._renewed_at = session, began
+
+    def _both_clocks(self) -> tuple[datetime, float]:
+        return self._clock(), self._monotonic()
 
     def _clock_change(self) -> str:
         """Return a sentence about a clock change since the last renewal; "" without one."""
@@ -176,6 +185,7 @@ class Ownership:
         await offload(self._sessions.table.prove_store)
         deadline = asyncio.get_running_loop().time() + self._wait_s
         while self._session is None:
+            began = self._both_clocks()
             try:
                 session = await offload(
                     self._sessions.acquire,
@@ -186,7 +196,7 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                self._take_session(session)
+                self._take_session(session, began)
             except errors.LoginOwnedError:
                 stopped = self._stop is not None and self._stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
@@ -215,7 +225,7 @@ class Ownership:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._renewal_requested.wait(), self._settings.heartbeat_s)
             self._renewal_requested.clear()
-            session = self.session
+            session, began = self.session, self._both_clocks()
             try:
                 status = self._status()
                 # Not in the lake's threads: there it would wait for slow commits.
@@ -230,7 +240,7 @@ class Ownership:
                     greeks=status.greeks,
                     gateway=status.gateway,
                 )
-                self._take_session(session)
+                self._take_session(session, began)
                 self._outage.clear()
             except errors.CommitContentionError as error:
                 self._outage.report(str(error), level=logging.WARNING)
@@ -240,7 +250,7 @@ class Ownership:
                 return
             except errors.LakeError as error:
                 self._outage.report(str(error))
-                if self._clock() >= self.session.expires_at:
+                if self._is_over():
                     self.lost.set()
                     return
             except Exception:

@@ -204,6 +204,16 @@ async def test_a_clock_that_went_back_ends_no_owner(owning, clock):
     own.check()
 
 
+async def test_an_owner_that_cannot_renew_is_over_in_time_although_its_clock_went_back(
+    owning, clock
+):
+    own, seconds = owning
+    clock.advance(-3600)
+    seconds[0] += 4000
+    with pytest.raises(LeaseLostError):
+        own.check()
+
+
 async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lake(lake, clock):
     settings = Settings(_env_file=None, heartbeat_s=0.05, session_lease_s=4000)
     may_end = threading.Event()

@@ -1,8 +1,12 @@
 """The checks that a drain evaluates right after its rows."""
 
 import dagster as dg
+import pytest
 
+from position_sync_dagster.definitions import defs as definitions
+from position_sync_dagster.defs.assets import position_updates
 from position_sync_dagster.defs.checks.evaluation import CHECKS, evaluated
+from position_sync_dagster.defs.runs import DRAIN_JOB
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
 
@@ -14,3 +18,31 @@ def test_after_its_time_limit_a_drain_begins_no_further_check(
     assert [(e.asset_key.to_user_string(), e.check_name) for e in every] == list(CHECKS)
     assert list(evaluated(lake, settings, instance, run_id="r1", time_limit_s=0.0)) == []
     assert CHECKS[0][1] in caplog.text
+
+
+@pytest.mark.parametrize("came", [True, False])
+def test_slow_checks_of_a_drain_give_way_to_requests_that_came_meanwhile(
+    instance, enqueue, own_login, write_holdings, monkeypatch, came
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    enqueue(1)
+
+    def and_a_request(*args, **more):
+        for number, event in enumerate(evaluated(*args, **more), 1):
+            if came and number == 3:
+                enqueue(2)
+            yield event
+
+    monkeypatch.setattr(position_updates, "evaluated", and_a_request)
+    monkeypatch.setattr(position_updates, "CHECKS_FIRST_S", 0.0)
+    job = definitions().resolve_job_def(DRAIN_JOB)
+    result = job.execute_in_process(
+        instance=instance, asset_selection=[dg.AssetKey("position_updates")]
+    )
+    found = [
+        event
+        for event in result.all_events
+        if event.event_type_value == "ASSET_CHECK_EVALUATION"
+        and event.step_key == "position_updates"
+    ]
+    assert len(found) == (3 if came else len(CHECKS))
