@@ -1,8 +1,9 @@
 """The supervisor: a sensor that keeps exactly one stream of each login running."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
 
@@ -21,10 +22,11 @@ from position_sync_dagster.defs.runs import (
     cached_lake,
     fails_once,
     recent_runs,
+    runs_in_progress,
 )
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.supervision import IN_PROGRESS, Supervision, supervise
+from position_sync_dagster.sync.supervision import JobRun, Supervision, supervise
 
 RUNS_SEEN = 8
 """Number of runs read: enough to recognize a crash loop up to its longest delay."""
@@ -58,9 +60,14 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if refusal is not None and not served:
         raise refusal
     since = context.last_sensor_start_time
+    logins = {login.gateway_id: login for login in settings.logins}
+    known = set[str]()
+    if settings.gateways_file is not None:
+        known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
     supervisor = _Supervisor(
         lake,
         instance,
+        logins.keys() | known,
         supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
         heartbeats=_heartbeats(context.cursor),
     )
@@ -68,8 +75,6 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         requests = supervisor.tick(settings, partition=None)
         changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     else:
-        logins = {login.gateway_id: login for login in settings.logins}
-        known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
         removed = sorted(known - logins.keys())
         ended = [name for name in removed if supervisor.has_ended(name)]
         # A new login may be a renamed old one: the gateway serves only one of them at a time.
@@ -95,12 +100,17 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 class _Supervisor:
-    """The decisions of one tick, and their effects."""
+    """The decisions of one tick, and their effects.
+
+    The sessions of all logins are read at once, and so are their runs that have not ended. The
+    ended runs of a login are read only if the decision needs them.
+    """
 
     def __init__(
         self,
         lake: "tables.Lake",
         instance: dg.DagsterInstance,
+        names: Collection[str],
         *,
         supervised_since: datetime | None,
         heartbeats: Mapping[str, str],
@@ -109,6 +119,8 @@ class _Supervisor:
         self._instance = instance
         self._supervised_since = supervised_since
         self._heartbeats = heartbeats
+        self._sessions = lake.sessions.current_of(names)
+        self._streams = runs_in_progress(instance, STREAM_JOB)
         self.heartbeats_seen: dict[str, str] = {}
         self.reasons: list[str] = []
 
@@ -130,24 +142,28 @@ class _Supervisor:
 
     def has_ended(self, name: str) -> bool:
         """Return whether a login that the gateways file no longer names has no run left."""
-        runs = recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=name)
-        if not any(run.state in IN_PROGRESS for run in runs):
+        if name not in self._streams:
             return True
         decision = self._decide(POSITION_SYNC.read_settings(), name, name)
         self.reasons.append(f"{name} is no longer in the gateways file: {decision.reason}")
         return False
 
     def _decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
-        session = self._lake.sessions.current(name)
-        last = self._heartbeats.get(name)
-        decision = supervise(
-            recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=partition),
-            session,
+        session, last = self._sessions.get(name), self._heartbeats.get(name)
+        decide = partial(
+            supervise,
+            session=session,
             now=datetime.now(UTC),
             supervised_since=self._supervised_since,
             rotate_after_s=settings.rotate_after_s,
             last_future_heartbeat=None if last is None else datetime.fromisoformat(last),
         )
+        unended = self._unended(partition)
+        decision = decide(unended)
+        if len(decision.lost) == len(unended):  # what has ended before decides, if anything
+            decision = decide(
+                recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=partition)
+            )
         if decision.future_heartbeat is not None:
             self.heartbeats_seen[name] = decision.future_heartbeat.isoformat()
         for run_id in decision.lost:
@@ -169,6 +185,11 @@ class _Supervisor:
         if decision.paused and session is not None:
             self._lake.sessions.annotate(session, decision.reason)  # for `status`
         return decision
+
+    def _unended(self, partition: str | None) -> list[JobRun]:
+        if partition is not None:
+            return self._streams.get(partition, [])
+        return [run for runs in self._streams.values() for run in runs]
 
 
 def _heartbeats(cursor: str | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The owners of logins: their leases, and fencing tokens that grow with each session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -22,6 +22,7 @@ from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, Lo
 from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.lifecycle_partitions import (
+    LIVE_PART,
     bucket_column,
     in_bucket,
     part_named,
@@ -221,8 +222,17 @@ class GatewaySessions:
 
     def current(self, gateway_id: str) -> GatewaySession | None:
         """Return the newest session of a login, alive or not; None if there never was one."""
-        own = sessions_of(self._lifecycle.part(part_named(gateway_id)))
-        return _newest_of(own or sessions_of(self._lifecycle.snapshot().live), gateway_id)
+        return self.current_of([gateway_id]).get(gateway_id)
+
+    def current_of(self, gateway_ids: Iterable[str]) -> dict[str, GatewaySession]:
+        """Return the newest session of each login that has had one, by its name.
+
+        All are read at once; those that have not changed since the last call are not read again.
+        """
+        logins = {gateway_id: part_named(gateway_id) for gateway_id in gateway_ids}
+        # A release in which logins had no parts of their own left its sessions in the part `0`.
+        found = sessions_of(self._lifecycle.parts([LIVE_PART, *logins.values()]))
+        return {session.gateway_id: session for session in found if session.gateway_id in logins}
 
     def history(self, limit: int = 50) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first."""
