@@ -187,6 +187,10 @@ class Settings(GatewaySettings):
     session_lease_s: Seconds = Field(
         15.0, description="An owner that is silent for longer counts as dead."
     )
+    closed_lease_s: Seconds = Field(
+        60.0,
+        description="The same while no streamed leg trades: heartbeats slow down in proportion.",
+    )
     rotate_after_s: float = Field(
         21600.0,
         gt=0,

@@ -44,6 +44,7 @@ class OwnerStatus(NamedTuple):
     Attributes:
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
         greeks: What is known of computed greeks.
+        closed_until: Until when nothing that it streams trades; None while something may.
     """
 
     state: SessionState
@@ -51,6 +52,19 @@ class OwnerStatus(NamedTuple):
     detail: str | None = None
     live_since: datetime | None = None
     greeks: str | None = None
+    closed_until: datetime | None = None
+
+
+def lease_s(settings: Settings, status: OwnerStatus, now: datetime) -> float:
+    """Return how long the next lease lasts, in seconds; heartbeats are a fixed share of it.
+
+    While nothing that the owner streams trades, it is longer, but ends before something does: in a
+    session, a dead owner is followed as soon as ever.
+    """
+    usual_s = settings.session_lease_s
+    if status.closed_until is None or status.state is not SessionState.LIVE:
+        return usual_s
+    return max(usual_s, min(settings.closed_lease_s, (status.closed_until - now).total_seconds()))
 
 
 class Ownership:
@@ -100,6 +114,7 @@ class Ownership:
         self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
+        self._lease_s = settings.session_lease_s
         self.lost = asyncio.Event()
 
     @property
@@ -145,6 +160,10 @@ class Ownership:
                 f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
+
+    def _pause_s(self) -> float:
+        """Return the seconds until the next heartbeat: as many of a longer lease as it has more."""
+        return self._settings.heartbeat_s * self._lease_s / self._settings.session_lease_s
 
     def _take_session(self, session: GatewaySession) -> None:
         self._session, self._renewed_at = session, (self._clock(), self._monotonic())
@@ -210,16 +229,17 @@ class Ownership:
     async def _heartbeat(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._renewal_requested.wait(), self._settings.heartbeat_s)
+                await asyncio.wait_for(self._renewal_requested.wait(), self._pause_s())
             self._renewal_requested.clear()
             session = self.session
             try:
                 status = self._status()
+                self._lease_s = lease_s(self._settings, status, self._clock())
                 # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
                     self._sessions.renew,
                     session,
-                    lease_s=self._settings.session_lease_s,
+                    lease_s=self._lease_s,
                     state=status.state,
                     live_since=status.live_since,
                     lines=status.lines,

@@ -228,6 +228,7 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
         detail=streamer.detail,
         live_since=streamer.live_since,
         greeks=streamer.greeks,
+        closed_until=streamer.closed_until,
     )
 
 
