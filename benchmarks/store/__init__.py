@@ -2,7 +2,8 @@
 
 from benchmarks.store.claimers import claimers
 from benchmarks.store.latency import latency
+from benchmarks.store.night import night
 
 TITLE = "A lake in an object store"
 
-SECTIONS = {"latency": latency, "claimers": claimers}
+SECTIONS = {"latency": latency, "claimers": claimers, "night": night}
