@@ -1,8 +1,8 @@
 """The supervisor: a sensor that keeps exactly one stream of each login running."""
 
 import json
-from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import dagster as dg
@@ -24,6 +24,8 @@ from position_sync_dagster.defs.runs import (
     recent_runs,
     runs_in_progress,
 )
+from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession
+from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import JobRun, Supervision, supervise
@@ -64,13 +66,19 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     known = set[str]()
     if settings.gateways_file is not None:
         known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
-    supervisor = _Supervisor(
-        lake,
-        instance,
-        logins.keys() | known,
-        supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
-        heartbeats=_heartbeats(context.cursor),
-    )
+    look = _looks.setdefault(lake.path, _Look())
+    try:
+        supervisor = _Supervisor(
+            lake,
+            instance,
+            logins.keys() | known,
+            supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
+            heartbeats=_heartbeats(context.cursor),
+        )
+    except (StoreUnavailableError, StoreRefusedError):
+        look.failed = True
+        raise
+    look.succeeded(datetime.now(UTC))
     if settings.gateways_file is None:
         requests = supervisor.tick(settings, partition=None)
         changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
@@ -97,6 +105,44 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         dynamic_partitions_requests=changes,
         cursor=json.dumps(supervisor.heartbeats_seen) if supervisor.heartbeats_seen else None,
     )
+
+
+LATE_RENEWAL = timedelta(seconds=60)
+"""How long after an outage of the store an owner may still renew a lease that ran out in it."""
+
+
+class _Look:
+    """When the supervisor could read the leases of a lake.
+
+    Attributes:
+        failed: Whether the last look failed by a fault of the store.
+    """
+
+    def __init__(self) -> None:
+        self.failed = False
+        self._last: datetime | None = None
+        self._outage: tuple[datetime, datetime] | None = None
+
+    def succeeded(self, now: datetime) -> None:
+        """Record a look; after failed ones, the outage from the last one before until now."""
+        if self.failed and self._last is not None:
+            self._outage = (self._last, now)
+        self.failed, self._last = False, now
+
+    def may_renew(self, session: GatewaySession, runs: Sequence[JobRun]) -> bool:
+        """Return whether the lease of a run ran out in an outage that has just ended."""
+        if self._outage is None or self._last is None or session.state not in ALIVE:
+            return False
+        began, ended = self._outage
+        return (
+            self._last - ended < LATE_RENEWAL
+            and began <= session.expires_at <= self._last
+            and any(run.run_id == session.run_id for run in runs)
+        )
+
+
+_looks: dict[str, _Look] = {}
+"""By lake. A supervisor that was started meanwhile knows of no outage, and starts a new stream."""
 
 
 class _Supervisor:
@@ -159,6 +205,9 @@ class _Supervisor:
             last_future_heartbeat=None if last is None else datetime.fromisoformat(last),
         )
         unended = self._unended(partition)
+        if session is not None and _looks[self._lake.path].may_renew(session, unended):
+            reason = f"run {session.run_id} may still renew its lease: the store was away"
+            return Supervision(start=False, lost=(), reason=reason)
         decision = decide(unended)
         if len(decision.lost) == len(unended):  # what has ended before decides, if anything
             decision = decide(

@@ -116,6 +116,7 @@ class GatewaySessions:
         lines: LineUse | None = None,
         detail: str | Detail | None = Detail.KEPT,
         greeks: str | None = None,
+        late: bool = False,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
@@ -130,6 +131,7 @@ class GatewaySessions:
             greeks: What is known of computed greeks; it is replaced in any case.
             detail: The state in words, for a person; None clears it. KEPT keeps it until the state
                 changes.
+            late: Whether to renew a lease that has expired, if no other session has followed.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -137,7 +139,7 @@ class GatewaySessions:
         _check_lease(lease_s)
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
-            if now >= stored.expires_at:
+            if now >= stored.expires_at and not late:
                 raise _lease_lost(stored, "its lease has expired")
             entered = state is not None and state is not stored.state
             used = lines or LineUse(

@@ -77,6 +77,7 @@ class Ownership:
     Attributes:
         final_detail: The detail that the session keeps when it ends without an error.
         lost: Set when the lease is lost: nothing more may be written.
+        store_fault: Why the lease was not renewed, if the store could not be used.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end in time.
@@ -115,6 +116,7 @@ class Ownership:
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
         self._lease_s = settings.session_lease_s
+        self.store_fault: errors.LakeError | None = None
         self.lost = asyncio.Event()
 
     @property
@@ -153,13 +155,26 @@ class Ownership:
 
         Raises:
             LeaseLostError: The lease ended or belongs to another process.
+            StoreUnavailableError, StoreRefusedError: It ran out while the store could not be used.
         """
+        if self.suspended and self.store_fault is not None:
+            raise self.store_fault
         if self.lost.is_set() or self._clock() >= self.session.expires_at:
             raise errors.LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
                 f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the lease ran out while the store could not be used.
+
+        Nobody could take the login there. When the store is back, the lease goes on, unless another
+        process is faster; until then nothing is written, and the gateway is left to others.
+        """
+        over = self._clock() >= self.session.expires_at
+        return over and self.store_fault is not None and not self.lost.is_set()
 
     def _pause_s(self) -> float:
         """Return the seconds until the next heartbeat: as many of a longer lease as it has more."""
@@ -245,15 +260,20 @@ class Ownership:
                     lines=status.lines,
                     detail=status.detail,
                     greeks=status.greeks,
+                    late=self.store_fault is not None,
                 )
                 self._take_session(session)
                 self._outage.clear()
+                self.store_fault = None
             except errors.CommitContentionError as error:
                 self._outage.report(str(error), level=logging.WARNING)
             except errors.LeaseLostError as error:
                 logger.error("%s%s", error, self._clock_change())
                 self.lost.set()
                 return
+            except (errors.StoreUnavailableError, errors.StoreRefusedError) as error:
+                self._outage.report(str(error))
+                self.store_fault = error
             except errors.LakeError as error:
                 self._outage.report(str(error))
                 if self._clock() >= self.session.expires_at:
@@ -269,6 +289,7 @@ class Unowned:
     """Replaces the lease if one process alone writes the tables; it is never lost."""
 
     session = None
+    suspended = False
     provenance = Provenance()
 
     def __init__(self) -> None:

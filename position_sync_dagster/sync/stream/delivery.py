@@ -275,7 +275,7 @@ class Flusher:
         while True:
             await asyncio.sleep(pause)
             pause, connection = self._interval_s, live_connection()
-            if connection is not None:
+            if connection is not None and not self._context.lease.suspended:
                 self._flush(connection)
                 pause = pace.pause_s(self._context.monotonic() - connection.lines.ticked_at)
 

@@ -39,6 +39,9 @@ NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
 NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Texts of the column `note`: why the broker's value is used."""
 
+STAND_BY_S = 0.5
+"""Seconds between two looks at a suspended lease."""
+
 COLLECT_AFTER_S = 10.0
 """Delay from a new connection to a garbage collection, which frees the holdings of the previous
 connection; the watchdog of that one has ended by then."""
@@ -194,6 +197,14 @@ class BrokerLink:
             if isinstance(error, errors.GatewayTimeoutError) and self._attached is not None:
                 self._attached.drop(str(error))
             self.go_blind(str(error))
+
+    async def stand_by(self, stop: asyncio.Event) -> None:
+        """Leave the gateway while the lease is suspended: another process may own the login."""
+        if self.connection is not None:
+            reason = "the lease ran out while the store could not be used"
+            self.connection.drop(reason)
+            self.go_blind(f"{reason}.")
+        await self.pause(STAND_BY_S, stop)
 
     async def pause(self, seconds: float, *until: asyncio.Event) -> None:
         """Wait; return early at one of the events, or when the socket or the lease is lost."""

@@ -304,6 +304,9 @@ class IBPositionStreamer:
         ]
         try:
             while not self._stop.is_set():
+                if self._context.lease.suspended:
+                    await self._link.stand_by(self._stop)
+                    continue
                 self._context.lease.check()
                 for task in tasks:
                     if task.done():
