@@ -176,6 +176,7 @@ class BrokerLink:
         Raises:
             LeaseLostError: The login belongs to another process now.
             TradingModeError: The lake holds data of another trading mode.
+            NewerTableError: A later release has migrated a table.
         """
         if self._opened is not None:
             self.go_blind(f"The connection to {self._settings.gateway_id} ended.")
@@ -191,7 +192,7 @@ class BrokerLink:
             self._delay.reset()
             self.go_blind(error.what)
             await self.pause(self._settings.flush_interval_s, stop)
-        except (errors.LeaseLostError, errors.TradingModeError):
+        except (errors.LeaseLostError, errors.TradingModeError, errors.NewerTableError):
             raise
         except (errors.GatewayError, ConnectionError, errors.LakeError) as error:
             if isinstance(error, errors.GatewayTimeoutError) and self._attached is not None:

@@ -11,7 +11,12 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PositionUpdateHandler
-from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
+from position_sync_dagster.errors import (
+    GatewayError,
+    GatewayLostError,
+    LakeError,
+    NewerTableError,
+)
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -280,6 +285,7 @@ class IBPositionStreamer:
         Raises:
             LeaseLostError: The login belongs to another process now.
             LakeError: The tables cannot be used at the start.
+            NewerTableError: A later release has migrated a table.
         """
         await self._initialize()
         self._stop = stop
@@ -331,6 +337,8 @@ class IBPositionStreamer:
         try:
             await self._router.step(connection)
             self._table_outage.clear()
+        except NewerTableError:
+            raise  # the stream of a later release may own the login then
         except LakeError as error:
             self._table_outage.report(str(error))
         except (GatewayLostError, ConnectionError) as error:
