@@ -193,6 +193,10 @@ class Settings(GatewaySettings):
         "tables",
         description="Where owners renew their leases: tables, or postgres (PGHOST, PGDATABASE …).",
     )
+    closed_lease_s: Seconds = Field(
+        60.0,
+        description="The same while no streamed leg trades: heartbeats slow down in proportion.",
+    )
     rotate_after_s: float = Field(
         21600.0,
         gt=0,

@@ -3,7 +3,14 @@
 from benchmarks.store.claimers import claimers
 from benchmarks.store.latency import latency
 from benchmarks.store.login import heartbeats, login
+from benchmarks.store.night import night
 
 TITLE = "A lake in an object store"
 
-SECTIONS = {"latency": latency, "claimers": claimers, "heartbeats": heartbeats, "login": login}
+SECTIONS = {
+    "latency": latency,
+    "claimers": claimers,
+    "heartbeats": heartbeats,
+    "login": login,
+    "night": night,
+}

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster import last_work
-from position_sync_dagster.defs.libraries import tables
+from position_sync_dagster.defs.libraries import tables, threads
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import (
     DRAIN_JOB,
@@ -19,8 +19,8 @@ from position_sync_dagster.defs.runs import (
     cached_lake,
     fails_once,
     recent_runs,
+    runs_in_progress,
 )
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain_plan
@@ -94,10 +94,14 @@ def observe(
     """Read the inputs of the decision; changes nothing."""
     runs = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
     drains = [run for run in runs if run.refreshed is None]
+    # Side by side: in an object store each table takes a request, and one that changed takes more.
+    looked = threads.begin(lake.queue.sync.overview)
+    versions = threads.begin(lake.registry.table.version)
     logins = _logins(instance, lake, settings, now)
     ended = [run for run in drains if run.state not in IN_PROGRESS]
     unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
     several = len(logins) > 1
+    looked.result()  # what it read need not be read again
     backlog = lake.queue.sync.overview(
         [name for state, names in logins if several and state.unavailable for name in names]
     )
@@ -112,7 +116,7 @@ def observe(
         unsuccessful_runs=unsuccessful_runs,
         last_unsuccessful_at=ended[0].ended_at if unsuccessful_runs else None,
         released=ended[0].released if unsuccessful_runs else 0,
-        registry_version=lake.registry.table.version(),
+        registry_version=versions.result(),
         recorded_version=next(
             (run.registry_version for run in drains if run.registry_version is not None), None
         ),
@@ -124,26 +128,27 @@ def _logins(
     instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, now: datetime
 ) -> list[tuple[drain_plan.LoginState, Sequence[str]]]:
     """Return the state of each login, and its accounts if a file names them."""
-    found: list[tuple[drain_plan.LoginState, Sequence[str]]] = []
-    for login in settings.logins:
-        name = login.gateway_id
-        partition = None if settings.gateways_file is None else name
-        streams = recent_runs(instance, STREAM_JOB, limit=1, login=partition)
-        session = lake.sessions.current(name)
-        sees = session is not None and session.is_alive(now) and session.state is SessionState.LIVE
-        state = drain_plan.LoginState(
-            name=name,
-            session=session,
-            stream_in_progress=any(run.state in IN_PROGRESS for run in streams),
-            # The same rule as in the drain; the table is not read while the owner is LIVE.
-            unavailable=None
-            if sees
-            else unavailable_reason(
-                session, lake.broker_positions.newest_confirmation(name, now), login, now
+    names = [login.gateway_id for login in settings.logins]
+    sessions = lake.sessions.current_of(names)
+    streams = runs_in_progress(instance, STREAM_JOB)
+    owned = {name for name, session in sessions.items() if session.is_alive(now)}
+    # What an owner says counts, so that the table is read for logins without one only.
+    confirmed = lake.broker_positions.newest_confirmations(set(names) - owned, now)
+    return [
+        (
+            drain_plan.LoginState(
+                name=(name := login.gateway_id),
+                session=sessions.get(name),
+                stream_in_progress=bool(
+                    streams if settings.gateways_file is None else streams.get(name)
+                ),
+                # The same rule as in the drain.
+                unavailable=unavailable_reason(sessions.get(name), confirmed.get(name), login, now),
             ),
+            login.accounts or (),
         )
-        found.append((state, login.accounts or ()))
-    return found
+        for login in settings.logins
+    ]
 
 
 def _is_unsuccessful(run: JobRun) -> bool:

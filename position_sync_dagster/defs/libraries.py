@@ -31,6 +31,7 @@ __all__ = [
     "strategies_file",
     "stream_service",
     "tables",
+    "threads",
     "verify",
 ]
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import lake as tables
     from position_sync_dagster.lake.registry import strategies_file
     from position_sync_dagster.lake.schema import codec, lifecycle_partitions
+    from position_sync_dagster.lake.storage import threads
     from position_sync_dagster.sync import closing, explain_closes, roll_legs, statements
     from position_sync_dagster.sync.audit import verify
     from position_sync_dagster.sync.drain import refresh
@@ -76,6 +78,7 @@ else:
     inspection = LazyModule("position_sync_dagster.lake.inspection")
     tables = LazyModule("position_sync_dagster.lake.lake")
     strategies_file = LazyModule("position_sync_dagster.lake.registry.strategies_file")
+    threads = LazyModule("position_sync_dagster.lake.storage.threads")
     codec = LazyModule("position_sync_dagster.lake.schema.codec")
     lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
     closing = LazyModule("position_sync_dagster.sync.closing")

@@ -22,7 +22,7 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.run_recorder import RunRecorder
-from position_sync_dagster.sync.supervision import JobRun, RunState
+from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState
 
 DRAIN_JOB = run_slots.DRAIN_JOB
 STREAM_JOB = run_slots.STREAM_JOB
@@ -86,6 +86,23 @@ def recent_runs(
     tags = {} if login is None else {PARTITION: login}
     records = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=limit)
     return [_run_of(record) for record in records]
+
+
+_IN_PROGRESS = [
+    status for status in dg.DagsterRunStatus if _STATES.get(status, RunState.WAITING) in IN_PROGRESS
+]
+
+
+def runs_in_progress(instance: dg.DagsterInstance, job_name: str) -> dict[str, list[JobRun]]:
+    """Return the runs of a job that have not ended, newest first, by partition ("": without one).
+
+    One query, however many partitions there are.
+    """
+    found: dict[str, list[JobRun]] = {}
+    unended = dg.RunsFilter(job_name=job_name, statuses=_IN_PROGRESS)
+    for record in instance.get_run_records(unended):
+        found.setdefault(record.dagster_run.tags.get(PARTITION, ""), []).append(_run_of(record))
+    return found
 
 
 def _run_of(record: dg.RunRecord) -> JobRun:

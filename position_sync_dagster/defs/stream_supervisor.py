@@ -1,8 +1,9 @@
 """The supervisor: a sensor that keeps exactly one stream of each login running."""
 
 import json
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import dagster as dg
 
@@ -21,10 +22,13 @@ from position_sync_dagster.defs.runs import (
     cached_lake,
     fails_once,
     recent_runs,
+    runs_in_progress,
 )
+from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession
+from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.supervision import IN_PROGRESS, Supervision, supervise
+from position_sync_dagster.sync.supervision import JobRun, Supervision, supervise
 
 RUNS_SEEN = 8
 """Number of runs read: enough to recognize a crash loop up to its longest delay."""
@@ -58,18 +62,27 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if refusal is not None and not served:
         raise refusal
     since = context.last_sensor_start_time
-    supervisor = _Supervisor(
-        lake,
-        instance,
-        supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
-        heartbeats=_heartbeats(context.cursor),
-    )
+    logins = {login.gateway_id: login for login in settings.logins}
+    known = set[str]()
+    if settings.gateways_file is not None:
+        known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
+    look = _looks.setdefault(lake.path, _Look())
+    try:
+        supervisor = _Supervisor(
+            lake,
+            instance,
+            logins.keys() | known,
+            supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
+            heartbeats=_heartbeats(context.cursor),
+        )
+    except (StoreUnavailableError, StoreRefusedError):
+        look.failed = True
+        raise
+    look.succeeded(datetime.now(UTC))
     if settings.gateways_file is None:
         requests = supervisor.tick(settings, partition=None)
         changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     else:
-        logins = {login.gateway_id: login for login in settings.logins}
-        known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
         removed = sorted(known - logins.keys())
         ended = [name for name in removed if supervisor.has_ended(name)]
         # A new login may be a renamed old one: the gateway serves only one of them at a time.
@@ -94,13 +107,56 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
 
 
+LATE_RENEWAL = timedelta(seconds=60)
+"""How long after an outage of the store an owner may still renew a lease that ran out in it."""
+
+
+class _Look:
+    """When the supervisor could read the leases of a lake.
+
+    Attributes:
+        failed: Whether the last look failed by a fault of the store.
+    """
+
+    def __init__(self) -> None:
+        self.failed = False
+        self._last: datetime | None = None
+        self._outage: tuple[datetime, datetime] | None = None
+
+    def succeeded(self, now: datetime) -> None:
+        """Record a look; after failed ones, the outage from the last one before until now."""
+        if self.failed and self._last is not None:
+            self._outage = (self._last, now)
+        self.failed, self._last = False, now
+
+    def may_renew(self, session: GatewaySession, runs: Sequence[JobRun]) -> bool:
+        """Return whether the lease of a run ran out in an outage that has just ended."""
+        if self._outage is None or self._last is None or session.state not in ALIVE:
+            return False
+        began, ended = self._outage
+        return (
+            self._last - ended < LATE_RENEWAL
+            and began <= session.expires_at <= self._last
+            and any(run.run_id == session.run_id for run in runs)
+        )
+
+
+_looks: dict[str, _Look] = {}
+"""By lake. A supervisor that was started meanwhile knows of no outage, and starts a new stream."""
+
+
 class _Supervisor:
-    """The decisions of one tick, and their effects."""
+    """The decisions of one tick, and their effects.
+
+    The sessions of all logins are read at once, and so are their runs that have not ended. The
+    ended runs of a login are read only if the decision needs them.
+    """
 
     def __init__(
         self,
         lake: "tables.Lake",
         instance: dg.DagsterInstance,
+        names: Collection[str],
         *,
         supervised_since: datetime | None,
         heartbeats: Mapping[str, str],
@@ -109,6 +165,8 @@ class _Supervisor:
         self._instance = instance
         self._supervised_since = supervised_since
         self._heartbeats = heartbeats
+        self._sessions = lake.sessions.current_of(names)
+        self._streams = runs_in_progress(instance, STREAM_JOB)
         self.heartbeats_seen: dict[str, str] = {}
         self.reasons: list[str] = []
 
@@ -130,24 +188,31 @@ class _Supervisor:
 
     def has_ended(self, name: str) -> bool:
         """Return whether a login that the gateways file no longer names has no run left."""
-        runs = recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=name)
-        if not any(run.state in IN_PROGRESS for run in runs):
+        if name not in self._streams:
             return True
         decision = self._decide(POSITION_SYNC.read_settings(), name, name)
         self.reasons.append(f"{name} is no longer in the gateways file: {decision.reason}")
         return False
 
     def _decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
-        session = self._lake.sessions.current(name)
-        last = self._heartbeats.get(name)
-        decision = supervise(
-            recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=partition),
-            session,
+        session, last = self._sessions.get(name), self._heartbeats.get(name)
+        decide = partial(
+            supervise,
+            session=session,
             now=datetime.now(UTC),
             supervised_since=self._supervised_since,
             rotate_after_s=settings.rotate_after_s,
             last_future_heartbeat=None if last is None else datetime.fromisoformat(last),
         )
+        unended = self._unended(partition)
+        if session is not None and _looks[self._lake.path].may_renew(session, unended):
+            reason = f"run {session.run_id} may still renew its lease: the store was away"
+            return Supervision(start=False, lost=(), reason=reason)
+        decision = decide(unended)
+        if len(decision.lost) == len(unended):  # what has ended before decides, if anything
+            decision = decide(
+                recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=partition)
+            )
         if decision.future_heartbeat is not None:
             self.heartbeats_seen[name] = decision.future_heartbeat.isoformat()
         for run_id in decision.lost:
@@ -169,6 +234,11 @@ class _Supervisor:
         if decision.paused and session is not None:
             self._lake.sessions.annotate(session, decision.reason)  # for `status`
         return decision
+
+    def _unended(self, partition: str | None) -> list[JobRun]:
+        if partition is not None:
+            return self._streams.get(partition, [])
+        return [run for runs in self._streams.values() for run in runs]
 
 
 def _heartbeats(cursor: str | None) -> dict[str, str]:

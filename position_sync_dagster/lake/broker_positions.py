@@ -272,26 +272,35 @@ class BrokerPositionsTable:
 
         It is the same object until the owner of the gateway writes again.
         """
+        return self.table.snapshot(lambda handle: self._rows(handle, gateway_id))
 
-        def step(handle: DeltaTable) -> CachedRows:
-            cached, key = self._cached.get(gateway_id), self.table.cache_key(handle)
-            if cached is None or cached[0] != key:
-                same_table = cached is not None and cached[0][0] == key[0]
-                before = cached[1] if cached and same_table else None
-                cached = self._cached[gateway_id] = (key, _read(handle, gateway_id, before))
-            return cached[1]
-
-        return self.table.snapshot(step).stated
-
-    def newest_confirmation(self, gateway_id: str, now: datetime) -> datetime | None:
-        """Return when the broker last confirmed a holding of the gateway; None: never.
+    def newest_confirmations(
+        self, gateway_ids: Iterable[str], now: datetime
+    ) -> dict[str, datetime | None]:
+        """Return when the broker last confirmed a holding of each gateway; None: never.
 
         Args:
-            gateway_id: The gateway.
+            gateway_ids: The gateways; for none of them the table is not read.
             now: The current time. Later times, written before the clock was set back, count only
                 if there are no others.
         """
-        return last_time(self.rows(gateway_id).get_column("confirmed_at"), now)
+        names = list(gateway_ids)
+        if not names:
+            return {}
+        return self.table.snapshot(
+            lambda handle: {
+                name: last_time(self._rows(handle, name).get_column("confirmed_at"), now)
+                for name in names
+            }
+        )
+
+    def _rows(self, handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
+        cached, key = self._cached.get(gateway_id), self.table.cache_key(handle)
+        if cached is None or cached[0] != key:
+            same_table = cached is not None and cached[0][0] == key[0]
+            before = cached[1] if cached and same_table else None
+            cached = self._cached[gateway_id] = (key, _read(handle, gateway_id, before))
+        return cached[1].stated
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
         """Return a key of the table and the session; `update` needs the key of `replace`."""

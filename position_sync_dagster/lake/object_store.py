@@ -1,12 +1,15 @@
 """The lake in an object store: where a table lies, the clients, and what their errors mean.
 
-Address, region and credentials come from the environment, as for every AWS program; no setting and
-no object of this package ever holds a secret, and errors are shown without one.
+Address, region and credentials come from the environment, as for every AWS program; no setting of
+this package ever holds a secret, and errors are shown without one. Keys of a file are read whenever
+a table is opened, so that a process need not start again when they expire.
 """
 
 import os
 import re
 from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as UnreadableFileError
 from contextlib import suppress
 from datetime import date
 from enum import Enum, auto
@@ -145,6 +148,29 @@ def is_remote(path: str) -> bool:
     return "://" in path and not path.startswith("file://")
 
 
+CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
+_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+
+
+def file_credentials() -> dict[str, str]:
+    """Return the keys of the profile in the credentials file that the environment names.
+
+    Neither client reads such a file by itself. Keys in the environment come first, as for every AWS
+    program; then, and without a file, nothing is returned. A file that cannot be read is left to
+    the clients, which say that there are no keys.
+    """
+    path = os.environ.get(CREDENTIALS_FILE)
+    if not path or os.environ.get("AWS_ACCESS_KEY_ID"):
+        return {}
+    file = ConfigParser(interpolation=None)
+    try:
+        file.read(path, encoding="utf-8")
+        profile = file[os.environ.get("AWS_PROFILE") or "default"]
+    except (KeyError, ValueError, UnreadableFileError, OSError):
+        return {}
+    return {key: profile[key] for key in _KEYS if key in profile}
+
+
 def delta_options(path: str, given: Mapping[str, str] | None) -> dict[str, str] | None:
     """Return the options of Delta's client for a path; None for a local one without any.
 
@@ -153,7 +179,7 @@ def delta_options(path: str, given: Mapping[str, str] | None) -> dict[str, str] 
     """
     if not is_remote(path):
         return dict(given) if given else None
-    return _DELTA | dict(given or {})
+    return _DELTA | file_credentials() | dict(given or {})
 
 
 def polars_options(path: str, given: Mapping[str, str] | None) -> dict[str, object] | None:
@@ -165,7 +191,7 @@ def polars_options(path: str, given: Mapping[str, str] | None) -> dict[str, obje
     kept: dict[str, object] = {
         name: text for name, text in (given or {}).items() if name not in _DELTA
     }
-    return _POLARS | kept if is_remote(path) else kept or None
+    return _POLARS | file_credentials() | kept if is_remote(path) else kept or None
 
 
 def absolute_path(path: str | Path) -> str:

@@ -7,7 +7,7 @@ its lease in the table. The table records the database, and whoever looks elsewh
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -37,6 +37,7 @@ from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.lifecycle_partitions import (
     IS_LIVE,
+    LIVE_PART,
     bucket_column,
     in_bucket,
     part_named,
@@ -162,6 +163,7 @@ class GatewaySessions:
         detail: str | Detail | None = Detail.KEPT,
         greeks: str | None = None,
         gateway: GatewayRun | None = None,
+        late: bool = False,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
@@ -177,6 +179,7 @@ class GatewaySessions:
             detail: The state in words, for a person; None clears it. KEPT keeps it until the state
                 changes.
             gateway: What connections have shown of the gateway's process.
+            late: Whether to renew a lease that has expired, if no other session has followed.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -207,12 +210,12 @@ class GatewaySessions:
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
             known = stored if self._heartbeats is None else _later(stored, session, now) or stored
-            if now >= known.expires_at:
+            if now >= known.expires_at and not late:
                 raise _lease_lost(known, "its lease has expired")
             return renewed(known, now)
 
         after = renewed(session, self._clock())
-        if (after.state, after.detail) == (session.state, session.detail):
+        if not late and (after.state, after.detail) == (session.state, session.detail):
             beaten = self._beat(after, lease_s)
             if beaten is not None:
                 return beaten
@@ -290,17 +293,35 @@ class GatewaySessions:
 
         While Postgres does not answer, it is the session as the table has it.
         """
-        beat = None
+        return self.current_of([gateway_id]).get(gateway_id)
+
+    def current_of(self, gateway_ids: Iterable[str]) -> dict[str, GatewaySession]:
+        """Return the newest session of each login that has had one, by its name.
+
+        All are read at once; those that have not changed since the last call are not read again.
+        While Postgres does not answer, they are the sessions as the table has them.
+        """
+        wanted = set(gateway_ids)
+        beats: Mapping[str, GatewaySession] = {}
         try:
-            beat = self._read(gateway_id).get(gateway_id)
+            beats = self._read()
             self._outage.clear()
         except HeartbeatsUnavailableError as error:
             self._outage.report(str(error), level=logging.WARNING)
-        if beat is not None and beat.is_alive(self._clock()):
-            return beat
-        own = sessions_of(self._lifecycle.part(part_named(gateway_id)))
-        stored = _newest_of(own or sessions_of(self._lifecycle.snapshot().live), gateway_id)
-        return _later(stored, beat, self._clock())
+        now = self._clock()
+        alive = {one: beats[one] for one in wanted & beats.keys() if beats[one].is_alive(now)}
+        if len(alive) == len(wanted):
+            return alive
+        parts = [part_named(one) for one in wanted - alive.keys()]
+        # A release in which logins had no parts of their own left its sessions in the part `0`.
+        stored = {
+            session.gateway_id: session
+            for session in sessions_of(self._lifecycle.parts([LIVE_PART, *parts]))
+        }
+        latest = {
+            one: _later(stored.get(one), beats.get(one), now) for one in wanted - alive.keys()
+        }
+        return alive | {one: session for one, session in latest.items() if session is not None}
 
     def history(self, limit: int = 50) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.

@@ -73,16 +73,21 @@ class Rule:
         kind: Of the requests; empty for any.
         part: Of the path of the requests.
         times: How many of them fail; None for all.
+        key_id: The access key that signed the requests; empty for any.
     """
 
     fault: str
     kind: str = ""
     part: str = ""
     times: int | None = None
+    key_id: str = ""
 
     def fits(self, request: Request) -> bool:
         """Return whether the rule is about a request."""
-        return self.kind in ("", request.kind) and self.part in request.path
+        signed = request.headers.get("authorization", "")
+        return (
+            self.kind in ("", request.kind) and self.part in request.path and self.key_id in signed
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ _REMEDIES = {
     StoreFault.DENIED: "Give the credentials the right to list the bucket and to read, write and "
     "delete under the lake's path, or name other credentials.",
     StoreFault.EXPIRED: "Renew them. If they are environment variables, start the program again: "
-    "it reads them only at its start.",
+    "it reads them only at its start. The file of AWS_SHARED_CREDENTIALS_FILE is read again.",
     StoreFault.NO_CREDENTIALS: "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the "
     "platform gives credentials (docs/object-store.md).",
     StoreFault.NO_BUCKET: "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",

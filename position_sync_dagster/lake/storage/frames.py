@@ -15,6 +15,7 @@ from deltalake import (
     write_deltalake,
 )
 
+from position_sync_dagster.lake.object_store import polars_options
 from position_sync_dagster.lake.schema.ids import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.delta_log import TRANSACTIONS
@@ -57,6 +58,37 @@ def scan(
     frame = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
     wanted = columns or list(spec.columns)
     return frame.select(wanted) if frame.width else pl.DataFrame(schema=spec.polars).select(wanted)
+
+
+FILE = "file"
+"""The column of `scan_files` with the path or URI of the file of each row."""
+
+
+def scan_files(
+    table: str, spec: TableSpec, options: Mapping[str, str] | None, files: pl.DataFrame
+) -> pl.LazyFrame:
+    """Return the stored columns of data files, which are read side by side, and the column FILE.
+
+    In an object store each file takes one request, where `scan` takes three, one file after the
+    other.
+
+    Args:
+        table: The path or URI of the table.
+        spec: The table.
+        options: Those of Delta's client.
+        files: Rows of `data_files`, at least one.
+    """
+    stored = {n: kind for n, kind in spec.polars.items() if n not in spec.partition_by}
+    return pl.scan_parquet(
+        [f"{table}/{path}" for path in files.get_column("path")],
+        schema=pl.Schema(stored),
+        missing_columns="insert",
+        glob=False,
+        hive_partitioning=False,
+        include_file_paths=FILE,
+        storage_options=polars_options(table, options),
+        credential_provider=None,
+    )
 
 
 def overwrite(

@@ -12,7 +12,7 @@ looks at one part alone (`change_part`). Every other change of such a table name
 and conflicts with each of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -23,7 +23,15 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import lifecycle_partitions
 from position_sync_dagster.lake.schema.ids import id_literals, new_ids, new_part
-from position_sync_dagster.lake.storage.frames import append, data_files, files_in, overwrite, scan
+from position_sync_dagster.lake.storage.frames import (
+    FILE,
+    append,
+    data_files,
+    files_in,
+    overwrite,
+    scan,
+    scan_files,
+)
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
@@ -206,9 +214,11 @@ class LifecycleTable:
         compact_if_needed(self.table)
         return result
 
-    def part(self, part: str) -> pl.DataFrame:
-        """Read the newest live rows of one part."""
-        return self.table.snapshot(lambda handle: self._rows_of(handle, part))
+    def parts(self, parts: Collection[str]) -> pl.DataFrame:
+        """Read the newest live rows of some parts, of one version."""
+        return self.table.snapshot(
+            lambda handle: pl.concat([self._rows_of(handle, parts)[part] for part in parts])
+        )
 
     def snapshot(self) -> Snapshot:
         """Read the newest live rows."""
@@ -275,7 +285,7 @@ class LifecycleTable:
     def _commit_part(
         self, handle: DeltaTable, part: str, step: Step[T], commit_info: Mapping[str, str]
     ) -> T | None:
-        before = self._rows_of(handle, part)
+        before = self._rows_of(handle, [part])[part]
         if before.is_empty():
             return None
         change = step(self._snapshot_of(handle, before))
@@ -284,19 +294,39 @@ class LifecycleTable:
         live = pl.concat([change.kept(before), change.live])
         frame, predicate = self._replacement(live, [part], change)
         overwrite(handle, frame, predicate, commit_info)
-        self._parts[part] = (self.table.cache_key(handle), _files_of(handle, part), live)
+        self._parts[part] = (
+            self.table.cache_key(handle),
+            _paths_of(_live_files(handle), part),
+            live,
+        )
         return change.result
 
-    def _rows_of(self, handle: DeltaTable, part: str) -> pl.DataFrame:
-        """Return the live rows of a part; they are read again only when its files change."""
+    def _rows_of(self, handle: DeltaTable, parts: Collection[str]) -> dict[str, pl.DataFrame]:
+        """Return the live rows of each part; they are read again only when its files change."""
         self._check(handle)
-        key, known = self.table.cache_key(handle), self._parts.get(part)
-        if known is None or known[0] != key:
-            files = _files_of(handle, part)
-            where = lifecycle_partitions.in_part(lifecycle_partitions.LIVE, part)
-            rows = known[2] if known and known[1] == files else scan(handle, self.table.spec, where)
-            known = self._parts[part] = (key, files, rows)
-        return known[2]
+        key, known = self.table.cache_key(handle), self._parts
+        if any(part not in known or known[part][0] != key for part in parts):
+            files = _live_files(handle)
+            names = {part: _paths_of(files, part) for part in parts}
+            changed = [p for p in parts if p not in known or known[p][1] != names[p]]
+            found = self._read(files.filter(pl.col("part").is_in(changed)))
+            for part in parts:
+                rows = found.filter(part=part) if part in changed else known[part][2]
+                known[part] = (key, names[part], rows)
+        return {part: known[part][2] for part in parts}
+
+    def _read(self, files: pl.DataFrame) -> pl.DataFrame:
+        """Return the live rows of some data files."""
+        spec = self.table.spec
+        if files.is_empty():
+            return pl.DataFrame(schema=spec.polars)
+        rows = scan_files(self.table.path, spec, self.table.options, files).collect()
+        of_file = files.select(
+            pl.format("{}/{}", pl.lit(self.table.path), "path").alias(FILE),
+            bucket=pl.lit(lifecycle_partitions.LIVE),
+            part="part",
+        )
+        return rows.join(of_file, on=FILE).select(list(spec.columns))
 
     def _replacement(
         self, live: pl.DataFrame, names: list[str], change: Change[T]
@@ -343,8 +373,16 @@ def _changed_parts(
     return sorted({*gone.unique(), *parts.slice(kept.height).unique()})
 
 
-def _files_of(handle: DeltaTable, part: str) -> list[str]:
-    return sorted(files_in(handle, bucket=lifecycle_partitions.LIVE, part=part).get_column("path"))
+def _live_files(handle: DeltaTable) -> pl.DataFrame:
+    """Return the path and the part of each data file of live rows."""
+    files = files_in(handle, bucket=lifecycle_partitions.LIVE)
+    if files.is_empty():
+        return pl.DataFrame(schema={"path": pl.String, "part": pl.String})
+    return files.select("path", part="partition.part")
+
+
+def _paths_of(files: pl.DataFrame, part: str) -> list[str]:
+    return sorted(files.filter(part=part).get_column("path"))
 
 
 _Finished = tuple[dict[str, int], dict[str, datetime]]

@@ -17,7 +17,12 @@ import polars as pl
 from deltalake import DeltaTable
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from position_sync_dagster.errors import LakeError, LakeNotWritableError, StalledError
+from position_sync_dagster.errors import (
+    LakeError,
+    LakeNotWritableError,
+    NewerTableError,
+    StalledError,
+)
 from position_sync_dagster.lake.object_store import absolute_path, plain, without_secrets
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, delta_log
@@ -162,7 +167,11 @@ class TableHandle:
                 before = handle.version()
                 handle.update_incremental()
                 self._was_behind = handle.version() > before
-                self._location.refuse_newer(handle)
+                try:
+                    self._location.refuse_newer(handle)
+                except NewerTableError:
+                    self._handle = None  # else the next use finds it up to date, and writes
+                    raise
             aged = handle.version() - self._opened_version >= self._reopen_every
         if aged:
             self._handle = None

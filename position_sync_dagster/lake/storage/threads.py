@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -24,6 +24,11 @@ async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) ->
     """
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_pool, partial(work, *args, **kwargs))
+
+
+def begin(work: Callable[[], R]) -> Future[R]:
+    """Begin blocking work in the lake's threads; the `result` of the future waits for it."""
+    return _pool.submit(work)
 
 
 def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:

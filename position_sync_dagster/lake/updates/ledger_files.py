@@ -5,8 +5,7 @@ from datetime import datetime, timedelta
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.lake.object_store import polars_options
-from position_sync_dagster.lake.storage.frames import data_files
+from position_sync_dagster.lake.storage.frames import data_files, scan_files
 from position_sync_dagster.lake.storage.table import Table
 
 
@@ -21,18 +20,8 @@ class LedgerFiles:
         schema = self._table.spec.polars
         if files.is_empty():
             return pl.LazyFrame(schema=schema)
-        stored = pl.Schema({name: kind for name, kind in schema.items() if name != "date"})
-        paths = [f"{self._table.path}/{path}" for path in files.get_column("path")]
         return (
-            pl.scan_parquet(
-                paths,
-                schema=stored,
-                missing_columns="insert",
-                glob=False,
-                hive_partitioning=False,
-                storage_options=polars_options(self._table.path, self._table.options),
-                credential_provider=None,
-            )
+            scan_files(self._table.path, self._table.spec, self._table.options, files)
             .with_columns(date=pl.col("timestamp").dt.date())
             .select(list(schema))
         )

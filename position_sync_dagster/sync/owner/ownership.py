@@ -46,6 +46,7 @@ class OwnerStatus(NamedTuple):
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
         greeks: What is known of computed greeks.
         gateway: What connections have shown of the gateway's process.
+        closed_until: Until when nothing that it streams trades; None while something may.
     """
 
     state: SessionState
@@ -54,6 +55,19 @@ class OwnerStatus(NamedTuple):
     live_since: datetime | None = None
     greeks: str | None = None
     gateway: GatewayRun | None = None
+    closed_until: datetime | None = None
+
+
+def lease_s(settings: Settings, status: OwnerStatus, now: datetime) -> float:
+    """Return how long the next lease lasts, in seconds; heartbeats are a fixed share of it.
+
+    While nothing that the owner streams trades, it is longer, but ends before something does: in a
+    session, a dead owner is followed as soon as ever.
+    """
+    usual_s = settings.session_lease_s
+    if status.closed_until is None or status.state is not SessionState.LIVE:
+        return usual_s
+    return max(usual_s, min(settings.closed_lease_s, (status.closed_until - now).total_seconds()))
 
 
 class Ownership:
@@ -66,6 +80,7 @@ class Ownership:
     Attributes:
         final_detail: The detail that the session keeps when it ends without an error.
         lost: Set when the lease is lost: nothing more may be written.
+        store_fault: Why the lease was not renewed, if the store could not be used.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end in time.
@@ -103,6 +118,8 @@ class Ownership:
         self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
+        self._lease_s = settings.session_lease_s
+        self.store_fault: errors.LakeError | None = None
         self.lost = asyncio.Event()
 
     @property
@@ -141,7 +158,10 @@ class Ownership:
 
         Raises:
             LeaseLostError: The lease ended or belongs to another process.
+            StoreUnavailableError, StoreRefusedError: It ran out while the store could not be used.
         """
+        if self.suspended and self.store_fault is not None:
+            raise self.store_fault
         if self.lost.is_set() or self._is_over():
             raise errors.LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
@@ -149,10 +169,24 @@ class Ownership:
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
 
+    @property
+    def suspended(self) -> bool:
+        """Whether the lease ran out while the store could not be used.
+
+        Nobody could take the login there. When the store is back, the lease goes on, unless another
+        process is faster; until then nothing is written, and the gateway is left to others.
+        """
+        return self._is_over() and self.store_fault is not None and not self.lost.is_set()
+
     def _is_over(self) -> bool:
         """Return whether the lease is over by either clock: this machine's may have been set."""
         held_s = self._monotonic() - self._renewed_at[1]
-        return self._clock() >= self.session.expires_at or held_s >= self._settings.session_lease_s
+        lasts = self.session.expires_at - self.session.heartbeat_at
+        return self._clock() >= self.session.expires_at or held_s >= lasts.total_seconds()
+
+    def _pause_s(self) -> float:
+        """Return the seconds until the next heartbeat: as many of a longer lease as it has more."""
+        return self._settings.heartbeat_s * self._lease_s / self._settings.session_lease_s
 
     def _take_session(self, session: GatewaySession, began: tuple[datetime, float]) -> None:
         """Take the lease as it was renewed by a call that began at `began`, by both clocks."""
@@ -223,31 +257,37 @@ class Ownership:
     async def _heartbeat(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._renewal_requested.wait(), self._settings.heartbeat_s)
+                await asyncio.wait_for(self._renewal_requested.wait(), self._pause_s())
             self._renewal_requested.clear()
             session, began = self.session, self._both_clocks()
             try:
                 status = self._status()
+                self._lease_s = lease_s(self._settings, status, self._clock())
                 # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
                     self._sessions.renew,
                     session,
-                    lease_s=self._settings.session_lease_s,
+                    lease_s=self._lease_s,
                     state=status.state,
                     live_since=status.live_since,
                     lines=status.lines,
                     detail=status.detail,
                     greeks=status.greeks,
                     gateway=status.gateway,
+                    late=self.store_fault is not None,
                 )
                 self._take_session(session, began)
                 self._outage.clear()
+                self.store_fault = None
             except errors.CommitContentionError as error:
                 self._outage.report(str(error), level=logging.WARNING)
             except errors.LeaseLostError as error:
                 logger.error("%s%s", error, self._clock_change())
                 self.lost.set()
                 return
+            except (errors.StoreUnavailableError, errors.StoreRefusedError) as error:
+                self._outage.report(str(error))
+                self.store_fault = error
             except errors.LakeError as error:
                 self._outage.report(str(error))
                 if self._is_over():
@@ -263,6 +303,7 @@ class Unowned:
     """Replaces the lease if one process alone writes the tables; it is never lost."""
 
     session = None
+    suspended = False
     provenance = Provenance()
 
     def __init__(self) -> None:

@@ -58,6 +58,7 @@ class Delivery:
 
     Attributes:
         failures: How often the handler raised.
+        refused: The error of a table that a later release has migrated: nothing more is written.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Delivery:
     ) -> None:
         self.handler = handler
         self.failures = 0
+        self.refused: errors.NewerTableError | None = None
         self._batched = getattr(handler, "on_position_updates", None)
         self._on_delivered = on_delivered
         self._monotonic = monotonic
@@ -164,6 +166,8 @@ class Delivery:
             error = await _raised(partial(self._batched, [pending.update for pending in updates]))
             if error is not None:
                 self._log_failure(error)
+                if isinstance(error, errors.NewerTableError):
+                    self.refused = error
                 return not isinstance(error, FINAL)
             self._logged.clear()
         if self._on_delivered is not None:
@@ -270,12 +274,16 @@ class Flusher:
 
         Raises:
             LeaseLostError: The login belongs to another process now.
+            NewerTableError: A later release has migrated a table.
         """
         pause, pace = self._interval_s, FlushPace(self._interval_s)
         while True:
             await asyncio.sleep(pause)
             pause, connection = self._interval_s, live_connection()
-            if connection is not None:
+            for delivery in self._deliveries:
+                if delivery.refused is not None:
+                    raise delivery.refused
+            if connection is not None and not self._context.lease.suspended:
                 self._flush(connection)
                 pause = pace.pause_s(self._context.monotonic() - connection.lines.ticked_at)
 

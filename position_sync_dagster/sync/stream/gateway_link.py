@@ -40,6 +40,9 @@ NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
 NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Texts of the column `note`: why the broker's value is used."""
 
+STAND_BY_S = 0.5
+"""Seconds between two looks at a suspended lease."""
+
 COLLECT_AFTER_S = 10.0
 """Delay from a new connection to a garbage collection, which frees the holdings of the previous
 connection; the watchdog of that one has ended by then."""
@@ -190,6 +193,7 @@ class BrokerLink:
         Raises:
             LeaseLostError: The login belongs to another process now.
             TradingModeError: The lake holds data of another trading mode.
+            NewerTableError: A later release has migrated a table.
         """
         if self._opened is not None:
             self.go_blind(f"The connection to {self._settings.gateway_id} ended.")
@@ -207,12 +211,20 @@ class BrokerLink:
             self._delay.reset()
             self.go_blind(error.what)
             await self.pause(self._settings.flush_interval_s, stop)
-        except (errors.LeaseLostError, errors.TradingModeError):
+        except (errors.LeaseLostError, errors.TradingModeError, errors.NewerTableError):
             raise
         except (errors.GatewayError, ConnectionError, errors.LakeError) as error:
             if isinstance(error, errors.GatewayTimeoutError) and self._attached is not None:
                 self._attached.drop(str(error))
             self.go_blind(str(error))
+
+    async def stand_by(self, stop: asyncio.Event) -> None:
+        """Leave the gateway while the lease is suspended: another process may own the login."""
+        if self.connection is not None:
+            reason = "the lease ran out while the store could not be used"
+            self.connection.drop(reason)
+            self.go_blind(f"{reason}.")
+        await self.pause(STAND_BY_S, stop)
 
     async def pause(self, seconds: float, *until: asyncio.Event) -> None:
         """Wait; return early at one of the events, or when the socket or the lease is lost."""

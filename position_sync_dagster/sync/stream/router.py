@@ -17,7 +17,7 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.domain.request import Reason
-from position_sync_dagster.errors import LakeError
+from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -370,6 +370,8 @@ class Router:
         """Read the registry; while it cannot be read, the legs known so far stay active."""
         try:
             changed = await self._registry.refresh()
+        except NewerTableError:
+            raise
         except LakeError as error:
             text = f"the legs known so far stay active: {error}"
             if self._registry_outage.report(error.what, text=text):

@@ -12,7 +12,12 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.domain.weekly_login import GatewayRun
-from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
+from position_sync_dagster.errors import (
+    GatewayError,
+    GatewayLostError,
+    LakeError,
+    NewerTableError,
+)
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -225,6 +230,11 @@ class IBPositionStreamer:
         return self._lines.in_use - len(self._lines.of_legs)
 
     @property
+    def closed_until(self) -> datetime | None:
+        """Until when no streamed leg trades; None while one may, or if none is streamed."""
+        return self._contracts.closed_until(self._lines.of_legs)
+
+    @property
     def greeks(self) -> str | None:
         """How many options without greeks of IB have computed ones, and why others have none."""
         return self._greeks.summary()
@@ -281,6 +291,7 @@ class IBPositionStreamer:
         Raises:
             LeaseLostError: The login belongs to another process now.
             LakeError: The tables cannot be used at the start.
+            NewerTableError: A later release has migrated a table.
         """
         await self._initialize()
         self._stop = stop
@@ -305,6 +316,9 @@ class IBPositionStreamer:
         ]
         try:
             while not self._stop.is_set():
+                if self._context.lease.suspended:
+                    await self._link.stand_by(self._stop)
+                    continue
                 self._context.lease.check()
                 for task in tasks:
                     if task.done():
@@ -329,6 +343,8 @@ class IBPositionStreamer:
         try:
             await self._router.step(connection)
             self._table_outage.clear()
+        except NewerTableError:
+            raise  # the stream of a later release may own the login then
         except LakeError as error:
             self._table_outage.report(str(error))
         except (GatewayLostError, ConnectionError) as error:

@@ -140,6 +140,21 @@ def begin(instance: dg.DagsterInstance, name: str) -> str:
     return run.run_id
 
 
+def test_a_tick_asks_dagster_once_for_the_runs_of_all_logins(
+    supervise, instance, own, monkeypatch
+) -> None:
+    supervise()
+    for name in ACCOUNTS:
+        own(name, run_id=begin(instance, name))
+    asked = []
+    records = instance.get_run_records
+    monkeypatch.setattr(
+        instance, "get_run_records", lambda *a, **k: asked.append(a) or records(*a, **k)
+    )
+    assert started(supervise()) == []
+    assert len(asked) == 1
+
+
 def test_each_login_has_a_stream_of_its_own(supervise, instance, own) -> None:
     assert started(supervise()) == ["east", "west"]
     own("east", run_id=begin(instance, "east"))

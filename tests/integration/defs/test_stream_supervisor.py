@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from position_sync_dagster.defs import stream_supervisor
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import STREAM_JOB
 from position_sync_dagster.defs.stream import stream_positions
@@ -21,6 +22,7 @@ from position_sync_dagster.places import instance_file
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
+from tests.support.demo_program import wait_for
 from tests.support.store_proxy import Rule
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")
@@ -204,6 +206,35 @@ def test_a_tick_of_a_code_server_opens_the_instance_once(
         supervise_stream(context)
     assert len(opened) == 1
     opened[0].dispose()
+
+
+def test_a_lease_that_ran_out_while_the_store_was_away_may_be_renewed_late(
+    instance, store, monkeypatch
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_LAKE", store.lake())
+    lake, login = POSITION_SYNC.lake, POSITION_SYNC.read_settings().gateway_id
+    run_id = begin(instance, dg.DagsterRunStatus.STARTED)
+    who = {"lease_s": 2.0, "run_id": run_id, "host": "here", "pid": 1}
+    session = lake.sessions.acquire(login, Owner.STREAM, **who)
+
+    def tick() -> str:
+        with dg.build_sensor_context(instance=instance, last_sensor_start_time=0.0) as context:
+            found = supervise_stream(context)
+        return found.skip_reason.skip_message if found.skip_reason else "starts another"
+
+    assert "its lease holds" in tick()
+    store.proxy.fail(Rule("slow down"))
+    with pytest.raises(StoreUnavailableError):
+        tick()
+    wait_for("the lease runs out", lambda: utc_now() > session.expires_at)
+    store.proxy.fail()
+    assert "may still renew its lease: the store was away" in tick()
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
+    lake.sessions.renew(session, lease_s=0.001, late=True)
+    wait_for("that one runs out", lambda: utc_now() > lake.sessions.current(login).expires_at)
+    monkeypatch.setattr(stream_supervisor, "LATE_RENEWAL", timedelta(0))
+    assert tick() == "starts another"
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
 
 
 def test_an_outage_of_the_store_fails_one_tick_and_skips_the_others(

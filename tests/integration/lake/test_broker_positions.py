@@ -143,7 +143,7 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
             ("DUSIM1", 2): (Completeness.COMPLETE, clock.now),
             ("DUSIM2", 1): (Completeness.PARTIAL, None),
         }
-    assert table.newest_confirmation(LOGIN, clock.now) == clock.now
+    assert table.newest_confirmations([LOGIN], clock.now)[LOGIN] == clock.now
     # What is known of the account now replaces what was known of it before.
     partial = holding(clock, 2, completeness=Completeness.PARTIAL)
     table.update(LOGIN, [partial], accounts=confirmed)
@@ -198,16 +198,16 @@ async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again
     monkeypatch.setattr(module, "scan", lambda *args: read.append(args) or scan(*args))
     for port in (1, 2):
         lake.broker_positions.replace(f"b:{port}", [holding(clock, 1, gateway_id=f"b:{port}")])
-        assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
+        assert reader.newest_confirmations([LOGIN], clock.now)[LOGIN] == clock.now
     assert len(read) == 1
     before = clock.now
     clock.advance(600)
     added, later = [holding(clock, 1, account="DUSIM2")], {"DUSIM2": AccountConfirmation(clock.now)}
     lake.broker_positions.update(LOGIN, added, accounts=later)
-    assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
+    assert reader.newest_confirmations([LOGIN], clock.now)[LOGIN] == clock.now
     assert len(read) == 2
     # A time from before the clock was set back counts only where there is no other.
-    assert reader.newest_confirmation(LOGIN, before) == before
+    assert reader.newest_confirmations([LOGIN], before)[LOGIN] == before
     assert len(read) == 2
 
 

@@ -265,3 +265,31 @@ def _taken_over(lake):
             )
         time.sleep(0.1)
     raise AssertionError("the lease of a stopped owner never ended")
+
+
+def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
+    store, lake, make_update, monkeypatch, tmp_path
+):
+    """The keys of a process's environment cannot be renewed from outside; those of a file can."""
+    file = tmp_path / "credentials"
+
+    def write(key_id: str) -> None:
+        keys = f"aws_access_key_id = {key_id}\naws_secret_access_key = {SECRET}\n"
+        file.write_text(f"[default]\n{keys}aws_session_token = {TOKEN}\n")
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    write("FIRSTKEY")
+    lake = Lake(lake.path)
+    assert lake.queue.sync.counts()[QueueStatus.PENDING] == REQUESTS
+    lake.updates.sync.append([make_update(1)])
+    assert lake.updates.sync.latest().height == 1
+    store.proxy.fail(Rule("expired", key_id="FIRSTKEY"))
+    for use in (lake.updates.sync.latest, lake.queue.sync.counts):
+        with pytest.raises(StoreRefusedError, match=r"have expired .*AWS_SHARED_CREDENTIALS_FILE"):
+            use()
+    write("SECONDKEY")
+    lake.updates.sync.append([make_update(2)])
+    assert lake.updates.sync.latest().height == 2
+    assert lake.queue.sync.counts()[QueueStatus.PENDING] == REQUESTS

@@ -79,3 +79,22 @@ def test_owners_that_commit_in_turns_look_once_for_what_the_others_did(store):
         own[turn] = sessions[turn].renew(own[turn], lease_s=600)
         taken.append(len(store.proxy.change()))
     assert sorted(taken)[COMMITS // 2] <= REQUESTS + 1, taken
+
+
+def test_the_sessions_of_all_logins_take_one_request_for_each_that_changed(store):
+    """The sensors ask each 5 s, for forty logins as for one."""
+    uri = store.lake()
+    sessions, reader = Lake(uri).sessions, Lake(uri).sessions
+    sessions.table.initialize()
+    who = {"lease_s": 600, "run_id": None, "host": "here", "pid": 1}
+    own = {name: sessions.acquire(name, Owner.STREAM, **who) for name in ("a", "b", "c", "d")}
+    assert reader.current_of(own) == own
+    store.proxy.change()
+    assert reader.current_of(own) == own
+    assert len(store.proxy.change()) == 1
+    for name in ("b", "d"):
+        own[name] = sessions.renew(own[name], lease_s=600)
+    store.proxy.change()
+    assert reader.current_of([*own, "never"]) == own
+    read = [one for one in store.proxy.change() if ".parquet" in one.path]
+    assert [one.kind for one in read] == ["GET"] * 2

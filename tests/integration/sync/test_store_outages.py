@@ -14,6 +14,7 @@ from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableErro
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream.service import stream
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
@@ -107,6 +108,41 @@ async def test_what_runs_outlives_outages_of_the_store(
     for log in logs:
         assert TOKEN not in log.read_text()
         assert SECRET not in log.read_text()
+
+
+async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_store_is_away(
+    store, simulate, settings_for, eventually, leg
+):
+    """Nobody can take the login meanwhile; the gateway is left to whoever may own it."""
+    lake = Lake(store.lake())
+    put_tables(lake.path)
+    await lake.registry.add_active(**leg(PUT))
+    async with simulate() as sim:
+        settings = settings_for(sim, lake=lake.path, session_lease_s=3.0)
+        stop = asyncio.Event()
+        running = asyncio.create_task(
+            stream(Lake.of(settings), settings, stop=stop, report=lambda _: None)
+        )
+
+        async def streams(since) -> bool:
+            assert not running.done(), running.exception()
+            return await _streamed(lake, since)
+
+        await eventually(lambda: streams(utc_now() - timedelta(seconds=30)))
+        before = lake.sessions.current(settings.gateway_id)
+        store.proxy.fail(Rule("slow down"))
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+        assert utc_now() > before.expires_at
+        store.proxy.fail()
+        back = utc_now()
+        await eventually(lambda: streams(back))
+        after = await eventually(lambda: lake.sessions.current(settings.gateway_id))
+        assert after.session_id == before.session_id
+        stop.set()
+        await running
+    rows = lake.updates.table.rows()
+    assert_never_two_writers(rows)
+    assert rows.get_column("update_id").is_unique().all()
 
 
 WRITERS = 3

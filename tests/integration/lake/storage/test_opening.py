@@ -121,6 +121,22 @@ def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp
         PositionQueue(tmp_path / "q").sync.counts()
 
 
+def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_release_migrated_it(
+    tmp_path,
+):
+    older = filled_queue(tmp_path / "q", 3)
+    columns = {**POSITION_QUEUE.columns, "note": Kind.TEXT}
+    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
+    table = Table(tmp_path / "q", newer)
+    table.initialize()
+    migrated = table.version()
+    for _ in range(3):
+        with pytest.raises(NewerTableError, match=f"this release knows {POSITION_QUEUE.version}"):
+            older.sync.insert_many([QueueRequest(9, "SPY")])
+    assert table.version() == migrated
+    assert table.count() == 3
+
+
 def test_a_table_whose_log_is_gone_is_called_broken(tmp_path):
     filled_queue(tmp_path / "q")
     shutil.rmtree(tmp_path / "q" / "_delta_log")

@@ -17,11 +17,15 @@ from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LeaseLostError,
     LoginOwnedError,
+    NewerTableError,
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.table_spec import Kind
+from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, POSITION_UPDATES
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.reports.overview import OverviewReader
@@ -436,3 +440,28 @@ async def test_a_leg_with_the_conid_of_another_contract_opens_a_break_until_it_i
         assert await mismatches() == []
         assert "LEG_MISMATCH" not in {b.type.value for b in lake.breaks.open_breaks()}
         stop.set()
+
+
+@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACTIVE_STRATEGIES], ids=lambda spec: spec.name)
+async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_migrates_a_table(
+    simulate, lake, settings_for, running, eventually, leg, spec
+):
+    """Two releases side by side on one lake: the older one writes nothing more."""
+    await lake.registry.add_active(**leg(CALL))
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        task, _stop, _reports = running(settings)
+        await eventually(lambda: lake.sessions.current(settings.gateway_id))
+        await eventually(lambda: _is_live(lake, settings))
+        columns = {**spec.columns, "later": Kind.TEXT}
+        newer = Table(
+            lake.table_path(spec.name), replace(spec, version=spec.version + 1, columns=columns)
+        )
+        await offload(newer.initialize)
+        migrated = newer.version()
+        with pytest.raises(NewerTableError, match=f"this release knows {spec.version}"):
+            await asyncio.wait_for(task, 60)
+        assert newer.version() == migrated
+        assert sim.stats()["lines_in_use"] == 0
+    session = lake.sessions.current(settings.gateway_id)
+    assert session.state is SessionState.ENDED
