@@ -3,12 +3,14 @@
 import gc
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import psutil
 import pytest
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
@@ -26,9 +28,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--recording", metavar="FILE", help="what test_recorded_day.py plays")
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - each test has a folder of its own in it
+MEMORY_NEEDED = 4 * 1024**3
+"""Free bytes, several times what all tests write."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
-    """Run the same, whatever the shell that started it ignores."""
+    """Run the same, whatever the shell that started it ignores, with temporary files in memory."""
     signals.unignore()
+    if "TMPDIR" not in os.environ and _is_roomy(MEMORY):
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+def _is_roomy(folder: Path) -> bool:
+    """Return whether all files of the tests, and programs among them, can be in a folder."""
+    if not folder.is_dir() or psutil.virtual_memory().available < 2 * MEMORY_NEEDED:
+        return False
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize >= MEMORY_NEEDED and not found.f_flag & os.ST_NOEXEC
 
 
 @pytest.hookimpl(tryfirst=True)
