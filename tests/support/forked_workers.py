@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from tempfile import gettempdir
 from typing import Any
 
 
@@ -29,7 +30,11 @@ class WorkerForker:
             command = [sys.executable, "-W", "ignore", "-m", __name__, str(theirs.fileno()), module]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
             subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], start_new_session=True, env=environment
+                command,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env=environment,
+                cwd=gettempdir(),  # the folder of a test is removed after it
             ).returncode = 0  # it ends when this process does
 
     def start(self, *arguments: Any) -> "ForkedWorker":

@@ -1,5 +1,7 @@
 """Which tests pytest-xdist may run beside each other."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -21,14 +23,20 @@ CHAINS = {
 """Modules of whole programs that run in one process, one after the other. Each has a home in
 which some of its tests share a demo. That of the UI (`looks`) takes longest."""
 
+UNIT = "tests/unit/"
+WAITING = tuple(
+    f"tests/integration/{folder}/" for folder in ("sync", "dagster_host", "gateway", "simulator")
+)
+"""Folders whose tests wait most of their time, in the order in which they begin: first those with
+tests of a minute."""
+
 
 class Scheduling(LoadScopeScheduling):
     """Gives each worker one test at a time, but for chains and for modules with shared fixtures.
 
     A fixture of a module takes seconds: in two processes it would be made twice. The chains of
     whole programs are three: such a program takes a good part of a core while a test waits for
-    something, and more at once make each other slow. Tests begin in the order of their folders: the
-    chains first, and tests of milliseconds last.
+    something, and more at once make each other slow. Tests begin in the order of `mixed`.
     """
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
@@ -40,6 +48,25 @@ class Scheduling(LoadScopeScheduling):
         if module.startswith(ACCEPTANCE):
             return CHAINS.get(module.removeprefix(ACCEPTANCE), module)
         return module if _has_shared_fixtures(self.config.rootpath / module) else nodeid
+
+
+def mixed(nodeids: Iterable[str]) -> list[str]:
+    """Order tests: the chains, then those that wait among those that compute, then unit tests.
+
+    In the order of their folders, all processes would wait at once, and compute at once. The last
+    tests take milliseconds, so that all processes end together.
+    """
+    kinds: dict[tuple[int, bool], list[str]] = defaultdict(list)
+    for nodeid in nodeids:
+        tier = 0 if nodeid.startswith(ACCEPTANCE) else 2 if nodeid.startswith(UNIT) else 1
+        kinds[tier, nodeid.startswith(WAITING)].append(nodeid)
+    kinds[1, True].sort(key=lambda n: [n.startswith(folder) for folder in WAITING], reverse=True)
+    placed = [
+        (tier, place / len(found), nodeid)
+        for (tier, _), found in kinds.items()
+        for place, nodeid in enumerate(found)
+    ]
+    return [nodeid for *_, nodeid in sorted(placed, key=lambda one: one[:2])]
 
 
 @cache

@@ -222,7 +222,7 @@ async def test_a_new_connection_subscribes_again_and_writes_no_row_without_its_v
         rows = lake.account_values.between(before.timestamp, utc_now())
         assert rows.get_column("net_liquidation").null_count() == 0
         assert rows.get_column("daily_pnl").null_count() == 0
-        assert sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1}
+        await eventually(lambda: sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1})
 
 
 async def test_a_new_stream_writes_no_row_for_what_the_last_one_wrote(

@@ -12,8 +12,9 @@ import pytest
 
 from ib_gateway_simulator import load_book
 from position_sync_dagster.domain import line, login_lines, streamed_holding
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.accounts import account_downloads
@@ -285,14 +286,17 @@ class Day:
         mine = [leg for leg in self.lake.registry.legs if leg.strategy_id == strategy]
         for leg in mine:
             await self.lake.registry.remove_active(leg.conid, strategy)
-        for conid in self.random.sample(conids, LEGS):
-            if not self.lake.registry.is_active(conid):
-                await self.lake.registry.add_active(
-                    conid=conid,
-                    strategy_id=strategy,
-                    priority=1 + hour % 3,
-                    **terms_of(conid, "demo"),
-                )
+        chosen = self.random.sample(conids, LEGS)
+        added = [
+            make_leg(
+                conid=conid, strategy_id=strategy, priority=1 + hour % 3, added_at=utc_now(),
+                **terms_of(conid, "demo"),
+            )
+            for conid in chosen if not self.lake.registry.is_active(conid)
+        ]  # fmt: skip
+        one_by_one = hour % 3 == 0  # as a person adds them; in other hours as a file does
+        for legs in [[leg] for leg in added] if one_by_one else [added]:
+            await self.lake.registry.add_many(legs)
         for conid in self.random.sample(conids, 4):
             account = self.random.choice([A, B])
             quantity = self.random.choice([-2, 1, 3]) * SIZE[account]
