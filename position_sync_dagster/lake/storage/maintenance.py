@@ -8,6 +8,7 @@ in them are read, however long the history is.
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
-from position_sync_dagster.lake.object_store import plain
+from position_sync_dagster.lake.object_store import is_remote, plain
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE, in_parts
 from position_sync_dagster.lake.schema.table_spec import TableSpec
@@ -220,9 +221,24 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
 
 
 def compact_if_needed(table: Table) -> None:
-    """Merge the smallest files after enough commits; writers call it after a commit."""
+    """Merge the smallest files after enough commits; writers call it after a commit.
+
+    In an object store a merge takes up to 20 s: there it runs beside the writer, on a handle of its
+    own, so that no flush waits for it.
+    """
     if not table.take_compaction_due():
         return
+    if is_remote(table.path):
+        beside = Table(table.path, table.spec, storage_options=table.options)
+        _merges.submit(_compact, beside)
+    else:
+        _compact(table)
+
+
+_merges = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merges")
+
+
+def _compact(table: Table) -> None:
     try:
         compact(table, WRITER_SMALL_BYTES)
     except (*STORAGE_ERRORS, LakeError) as error:

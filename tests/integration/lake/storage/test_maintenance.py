@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,26 @@ def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
     done = queue.sync.get_batch(priority=None, status=QueueStatus.SUCCESS, limit=100)
     assert {r.request_id for r in done} == set(ids)
     assert queue.sync.counts()[QueueStatus.SUCCESS] == 40
+
+
+async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch, eventually):
+    queue = PositionQueue(f"{store.lake()}/q")
+    queue.sync.initialize()
+    begun, go_on, merged = threading.Event(), threading.Event(), []
+    monkeypatch.setattr("position_sync_dagster.lake.storage.table.REMOTE_COMPACT_EVERY", 2)
+
+    def slow(of: Table, _small_bytes: int) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        merged.append(of.path)
+
+    monkeypatch.setattr(maintenance, "compact", slow)
+    finish_some(queue, 1)
+    assert begun.wait(60)
+    finish_some(queue, 1, first=2)
+    assert not merged
+    go_on.set()
+    await eventually(lambda: set(merged) == {queue.table.path})
 
 
 def test_few_files_are_left_as_they_are(queue):

@@ -413,13 +413,15 @@ def test_an_append_that_lost_looks_only_at_what_the_winners_added(ledger, make_u
 
 
 @pytest.mark.in_store
-def test_writers_merge_small_files_from_time_to_time(ledger, make_update, clock, monkeypatch):
+async def test_writers_merge_small_files_from_time_to_time(
+    ledger, make_update, clock, monkeypatch, eventually
+):
     monkeypatch.setattr(table, "COMPACT_EVERY", 40)
     monkeypatch.setattr(table, "REMOTE_COMPACT_EVERY", 40)
     for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])
-    assert ledger.table.snapshot(lambda handle: len(handle.file_uris())) < 10
+    await eventually(lambda: ledger.table.snapshot(lambda handle: len(handle.file_uris())) < 10)
     assert ledger.sync.count() == 40
 
 
