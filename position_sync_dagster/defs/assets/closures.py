@@ -146,7 +146,7 @@ def _record(one: Closure) -> dg.TableRecord:
     )
 
 
-def _profits(sums: Mapping[tuple[str, str], closes_report.Profit]) -> list[dg.TableRecord]:
+def _profits(sums: Mapping[tuple[str, str], "closes_report.ClosedProfit"]) -> list[dg.TableRecord]:
     return [
         dg.TableRecord(
             {

@@ -25,7 +25,7 @@ Group = tuple[str, str | None, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profit:
+class ClosedProfit:
     """The realised profit of closes in one currency.
 
     Attributes:
@@ -39,7 +39,7 @@ class Profit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Realized(Profit):
+class Realized(ClosedProfit):
     """The realised profit of a group.
 
     Attributes:
@@ -104,7 +104,7 @@ class Closes:
         return rows.join(had, on="at", how="left", maintain_order="left").drop("at")
 
     @cached_property
-    def _profits(self) -> Mapping[Group, Profit]:
+    def _profits(self) -> Mapping[Group, ClosedProfit]:
         rows = self._with_strategies.select("account", "currency", "realized_pnl", "strategies")
         nobody, everywhere = (
             pl.col("strategies").is_null(),
@@ -122,7 +122,7 @@ class Closes:
         return _summed(pl.concat([one.select(columns) for one in parts]), *columns[:3])
 
     @property
-    def by_strategy(self) -> Mapping[tuple[str, str], Profit]:
+    def by_strategy(self) -> Mapping[tuple[str, str], ClosedProfit]:
         """The realised profit by strategy and currency; what none had is UNATTRIBUTED."""
         return {
             (name, currency): one
@@ -131,7 +131,7 @@ class Closes:
         }
 
     @property
-    def by_cause(self) -> Mapping[tuple[str, str], Profit]:
+    def by_cause(self) -> Mapping[tuple[str, str], ClosedProfit]:
         """The realised profit by cause and currency."""
         return _summed(self.rows, "cause", "currency")
 
@@ -147,7 +147,7 @@ class Closes:
             return None
         first = self._first_legs.get(name)
         return Realized(
-            **asdict(self._profits.get((name, account, currency), Profit())),
+            **asdict(self._profits.get((name, account, currency), ClosedProfit())),
             since=self.since if first is None else max(self.since, first),
         )
 
@@ -205,14 +205,14 @@ class Closes:
 NO_CLOSES = Closes()
 
 
-def _summed(rows: pl.DataFrame, *by: str) -> dict[Any, Profit]:
+def _summed(rows: pl.DataFrame, *by: str) -> dict[Any, ClosedProfit]:
     """Return the profits by some columns, sorted by them."""
     profit = pl.col("realized_pnl")
     sums = rows.group_by(by).agg(
         profit.sum().alias("profit"), pl.len().alias("closes"), profit.null_count().alias("unknown")
     )
     return {
-        tuple(row[name] for name in by): Profit(
+        tuple(row[name] for name in by): ClosedProfit(
             profit=None if row["unknown"] else row["profit"],
             closes=row["closes"],
             unknown=row["unknown"],

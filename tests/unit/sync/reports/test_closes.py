@@ -11,7 +11,13 @@ from position_sync_dagster.defs.assets.strategy_exposure import money_metadata
 from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
 from position_sync_dagster.lake.schema.codec import frame_of, leg_rows, update_rows
 from position_sync_dagster.lake.schema.tables import CLOSURES
-from position_sync_dagster.sync.reports.closes import NO_CLOSES, TOTAL, UNATTRIBUTED, Closes, Profit
+from position_sync_dagster.sync.reports.closes import (
+    NO_CLOSES,
+    TOTAL,
+    UNATTRIBUTED,
+    ClosedProfit,
+    Closes,
+)
 from position_sync_dagster.sync.reports.exposure import exposures, split
 from position_sync_dagster.sync.reports.money import BookMoney, money_of
 from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
@@ -115,7 +121,7 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     assert list(found.by_strategy) == [
         (UNATTRIBUTED, "USD"), ("condor", "USD"), ("other", "USD"),
     ]  # fmt: skip
-    assert found.by_cause["TRADED", "USD"] == Profit(profit=12.0 + 7.0 + 50.0, closes=3)
+    assert found.by_cause["TRADED", "USD"] == ClosedProfit(profit=12.0 + 7.0 + 50.0, closes=3)
     assert replace(found, since=None).realized("condor", None, "USD") is None
     ((chosen, strategies),) = found.chosen("other", "spy")
     assert (chosen, strategies) == (shared, ["condor", "other"])
