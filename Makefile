@@ -56,7 +56,7 @@ demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live
 dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
 	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
 
-# The tests wait more than they compute: six processes fill two cores.
+# Some tests wait while others compute: six processes fill two cores.
 .PHONY: test
 test: $(SYNCED) ## the whole test suite, in parallel (ARGS='-n 0': one test after the other)
 	@$(BIN)/pytest -n 6 $(ARGS)
