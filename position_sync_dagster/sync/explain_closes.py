@@ -99,12 +99,13 @@ class CloseExplainer:
             lake.executions.add(executions, run_id=run_id)
         since = now - WINDOW
         changes = lake.position_changes.records(since)
-        known: defaultdict[str, list[Closure]] = defaultdict(list)
-        of_these = pl.col("change_id").is_in([change.change_id for change in changes])
-        for one in lake.closures.current(of_these):
-            known[one.change_id].append(one)
+        counted = lake.closures.current_rows()
         added: list[Closure] = []
         if any(change.closed for change in changes):
+            known: defaultdict[str, list[Closure]] = defaultdict(list)
+            of_these = pl.col("change_id").is_in([change.change_id for change in changes])
+            for one in records_of(Closure, counted.filter(of_these)):
+                known[one.change_id].append(one)
             judged: defaultdict[str, list[Closure]] = defaultdict(list)
             for one in closures_of(self._facts(changes, since - BEFORE, asked or {}), now):
                 judged[one.change_id].append(one)
@@ -112,7 +113,8 @@ class CloseExplainer:
                 if knows_more(new, known.get(change_id, ())):
                     added += new
         rows = lake.closures.add(added, run_id=run_id)
-        counted = lake.closures.current_rows()
+        if rows:
+            counted = lake.closures.current_rows()
         is_unexplained = pl.col("cause") == Cause.UNEXPLAINED.value
         unexplained = tuple(records_of(Closure, counted.filter(is_unexplained)))
         self._ask_people(unexplained, now, run_id)
