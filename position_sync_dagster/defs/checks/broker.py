@@ -95,14 +95,13 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
 def evaluate_login_is_made(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     mode, now = lake.sessions.mode(), datetime.now(UTC)
-    return of_each_login(
-        settings,
-        lambda login: judge_login(
-            None
-            if (session := lake.sessions.current(login.gateway_id)) is None
-            else session.login_week(now, mode, settings.login_notice_h)
-        ),
-    )
+    weeks = {
+        name: session.login_week(now, mode, settings.login_notice_h)
+        for name, session in lake.sessions.current_of(
+            login.gateway_id for login in settings.logins
+        ).items()
+    }
+    return of_each_login(settings, lambda login: judge_login(weeks.get(login.gateway_id)))
 
 
 def judge_login(week: WeeklyLogin | None) -> dg.AssetCheckResult:

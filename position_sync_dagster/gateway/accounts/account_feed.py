@@ -519,9 +519,10 @@ class AccountFeed:
             rating = Completeness.UNKNOWN
         elif account in self._unlisted or self.odd_rows.of(account):
             rating = Completeness.PARTIAL
+        elif self._values.is_whole(account):
+            rating = Completeness.COMPLETE
         else:
-            whole = self._values.is_whole(account)
-            rating = Completeness.COMPLETE if whole else Completeness.PARTIAL
+            rating = Completeness.PARTIAL
         if rating is not self.completeness[account]:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
             self.completeness[account] = rating
