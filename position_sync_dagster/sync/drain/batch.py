@@ -1,7 +1,7 @@
 """One batch of the queue: claim, plan, write the rows in one commit, mark the requests."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -65,15 +65,19 @@ def plan_batch(
     now: datetime,
     provenance: Provenance,
     keep: timedelta,
+    written: Collection[str] = (),
 ) -> BatchPlan:
     """Decide about each request of a batch.
 
-    A holding needs no new row if its newest row in the ledger has the same values, or is from the
-    stream and newer than the view. That row then answers the request; so does the row that an
-    earlier request of the batch needs.
+    A request has a row of its own in the ledger if its worker was killed before it marked it. That
+    row answers it, whatever was written since.
 
-    The update_id of a row is derived from its request and its holding, so that a batch that is
-    written again after a crash is recognized. It sorts by the time of the request.
+    Otherwise, a holding needs no new row if its newest row in the ledger has the same values, or is
+    from the stream and newer than the view. That row then answers the request; so does the row that
+    an earlier request of the batch needs.
+
+    The update_id of a row is derived from its request and its holding, so that a row of an earlier
+    claim is recognized. It sorts by the time of the request.
 
     Args:
         batch: The requests.
@@ -82,6 +86,7 @@ def plan_batch(
         now: The time of the rows.
         provenance: The writer of the rows.
         keep: A row that is older than this is written again, even with the same values.
+        written: Ids of the requests' own rows that the ledger holds; see `own_ids`.
     """
     rows: list[PositionUpdate] = []
     planned: dict[Key, PositionUpdate] = {}
@@ -91,12 +96,20 @@ def plan_batch(
         match = match_holdings(request, view)
         ids[match.outcome].append(request.request_id)
         for holding in match.holdings:
+            known = planned.get(holding.key) or newest.get(holding.key)
+            own_id = _own_id(request, holding.key)
+            if own_id in written:
+                # A later row of the holding says nothing about when the value of this one was true.
+                own = known if known is not None and known.update_id == own_id else None
+                confirmed = confirmed_time(own, holding, now) if own is not None else None
+                answer = Answer(update_id=own_id, confirmed_at=confirmed)
+                answers.setdefault(request.request_id, answer)
+                continue
             row = replace(
                 from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
                 request_id=request.request_id,
-                update_id=content_id(request.created_at, request.request_id, *holding.key),
+                update_id=own_id,
             )
-            known = planned.get(holding.key) or newest.get(holding.key)
             if known is not None and _answers(known, row, view, now, keep):
                 row = known
             else:
@@ -112,6 +125,33 @@ def plan_batch(
         not_held=tuple(ids[Outcome.NOT_HELD]),
         not_covered=tuple(ids[Outcome.NOT_COVERED]),
     )
+
+
+def own_ids(
+    batch: Iterable[QueuedPosition],
+    view: BrokerView,
+    newest: Mapping[Key, PositionUpdate],
+    since: datetime,
+) -> list[str]:
+    """Return the ids of the rows that an earlier claim of a request may have written.
+
+    Such a row is newer than its request, so that the newest row of its holding is so too, but for
+    the difference of two clocks.
+
+    Args:
+        newest: The newest row of each holding that has one since then.
+    """
+    found: list[str] = []
+    for request in batch:
+        for holding in match_holdings(request, view).holdings:
+            known = newest.get(holding.key)
+            if (known.timestamp if known is not None else since) > request.created_at - SKEW:
+                found.append(_own_id(request, holding.key))
+    return found
+
+
+def _own_id(request: QueuedPosition, key: Key) -> str:
+    return content_id(request.created_at, request.request_id, *key)
 
 
 def _answers(
@@ -264,14 +304,18 @@ class BatchProcessor:
             # The ledger is read before the view: a row that is added later may be newer than the
             # view, and makes the append fail.
             conids = {request.conid for request in batch}
-            newest = await self._updates.newest_of(conids, now - self._row_interval)
+            since = now - self._row_interval
+            newest = await self._updates.newest_of(conids, since)
+            view = await self._values.view(conids)
+            own = own_ids(batch, view, newest.rows, since)
             plan = plan_batch(
                 batch,
-                await self._values.view(conids),
+                view,
                 newest.rows,
                 now=now,
                 provenance=self._provenance,
                 keep=self._keep,
+                written=await self._updates.existing(own) if own else (),
             )
             try:
                 return plan, await self._append(batch, plan, batch_id, newest.through)

@@ -51,6 +51,9 @@ class Ledger:
         self.rows += rows
         return AppendResult(version=len(self.rows), rows=len(rows))
 
+    async def existing(self, update_ids):
+        return {row.update_id for row in self.rows} & set(update_ids)
+
     def newest(self):
         return {row.conid: row.position for row in sorted(self.rows, key=lambda r: r.timestamp)}
 
@@ -160,6 +163,27 @@ async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so(
     answers = [(r.conid, r.update_id) for r in sorted(done, key=lambda r: r.created_at)]
     ids = [row.update_id for row in ledger.rows]
     assert sorted(answers) == sorted([(1, ids[0]), (1, ids[0]), (2, ids[1]), (2, ids[2])])
+
+
+async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_row(queue, clock):
+    broker, ledger = Broker(clock, [1]), Ledger()
+    batches = processor(queue, ledger, broker, clock)
+    request_id = await queue.insert(1, "SPY")
+    marks, queue.mark_success = queue.mark_success, None
+    with pytest.raises(TypeError):  # as if it were killed: nothing is released
+        await batches.process(50)
+    queue.mark_success = marks
+    broker.positions[1] = 2.0
+    await queue.insert(1, "SPY", account="A")
+    await batches.process(50)
+    clock.now += timedelta(seconds=61)
+    assert await queue.rescue() == [request_id]
+    await batches.process(50)
+    done = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
+    assert [row.position for row in ledger.rows] == [1.0, 2.0]
+    assert {r.request_id: r.update_id for r in done} == {
+        row.request_id: row.update_id for row in ledger.rows
+    }
 
 
 async def test_a_row_that_would_be_too_old_at_the_next_request_is_written_again(queue, clock):

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.request import Answer, QueuedPosition, QueueStatus
 from position_sync_dagster.domain.update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.sync.drain.batch import Outcome, match_holdings, plan_batch
+from position_sync_dagster.sync.drain.batch import Outcome, match_holdings, own_ids, plan_batch
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from tests.support.holdings import make_holding
 
@@ -45,9 +45,9 @@ def test_an_absent_holding_is_not_held_only_if_the_view_is_complete():
     assert match_holdings(request(1, "C"), PARTIAL).outcome is Outcome.NOT_COVERED
 
 
-def plan(batch, view=COMPLETE, newest=None, now=NOW):
+def plan(batch, view=COMPLETE, newest=None, now=NOW, written=()):
     return plan_batch(
-        batch, view, newest or {}, now=now,
+        batch, view, newest or {}, now=now, written=written,
         provenance=Provenance(run_id="run"), keep=timedelta(minutes=57),
     )  # fmt: skip
 
@@ -153,3 +153,35 @@ def test_two_requests_of_one_holding_in_a_batch_need_one_row():
     assert [row.request_id for row in done.rows] == ["first"]
     assert done.valued == ("first", "second")
     assert done.answers["first"] == done.answers["second"]
+
+
+def test_the_row_that_a_killed_worker_wrote_answers_its_request_also_after_a_newer_row():
+    (own,) = plan([request(1, "A")], confirmed()).rows
+    newest = known(update_id="of another", market_value=1.0)
+    for view in (confirmed(), confirmed(market_value=1.0)):
+        done = plan([request(1, "A")], view, newest=newest, written={own.update_id})
+        assert (done.rows, done.valued) == ((), ("r1",))
+        assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=None)}
+
+
+def test_the_row_that_a_killed_worker_wrote_is_confirmed_while_it_is_the_newest():
+    (own,) = plan([request(1, "A")], confirmed(), now=NOW - timedelta(minutes=1)).rows
+    done = plan(
+        [request(1, "A")], confirmed(), newest={("A", 1): own}, written={own.update_id}
+    )  # fmt: skip
+    assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=NOW)}
+
+
+def test_only_a_request_that_is_older_than_the_newest_row_may_have_a_row_of_its_own():
+    since = NOW - timedelta(hours=1)
+    before, after = (
+        {("A", 1): replace(known()[("A", 1)], timestamp=request(1).created_at + age)}
+        for age in (timedelta(minutes=-6), timedelta(seconds=1))
+    )
+    assert own_ids([request(1, "A")], COMPLETE, before, since) == []
+    assert own_ids([request(1, "A")], COMPLETE, {}, since) == []
+    assert own_ids([request(1, "A")], COMPLETE, after, since) == [
+        plan([request(1, "A")]).rows[0].update_id
+    ]
+    of_yesterday = replace(request(1, "A"), created_at=NOW - timedelta(days=1))
+    assert len(own_ids([of_yesterday], COMPLETE, {}, since)) == 1
