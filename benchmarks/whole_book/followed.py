@@ -20,11 +20,14 @@ import httpx
 import polars as pl
 import psutil
 import yaml
+from ib_async import IB, Contract, StartupFetchNONE
 
 from benchmarks.bench import Bench
 from benchmarks.book.generated import GeneratedBook, generate
 from benchmarks.book.running import LINES, simulate
 from benchmarks.outcome import Line, Target
+from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.gateway.translate import details_of
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import LakeValues
@@ -45,10 +48,13 @@ SETTLED = 0.99
 
 
 class Figures(NamedTuple):
-    """What was measured."""
+    """What was measured; `followed` is of the holdings whose newest value PnLSingle gave."""
 
     age_p50_s: float
     age_p95_s: float
+    followed: float
+    followed_p50_s: float
+    followed_p95_s: float
     rows_an_hour: float
     broker_rows_an_hour: float
     broker_commits_an_hour: float
@@ -88,6 +94,7 @@ class Running:
             for one in strategies
             for leg in one["legs"]
         ]
+        asyncio.run(self._learn(ports["port"]))
         self.stream = subprocess.Popen(
             [
                 sys.executable, str(STREAMER), str(folder / "lake"), str(ports["port"]),
@@ -98,20 +105,38 @@ class Running:
             stderr=(folder / "stream.log").open("w"),
         )  # fmt: skip
 
+    async def _learn(self, port: int) -> None:
+        """Store all contract details, as on each start but the first, which fetches 10 a second."""
+        ib, conids = IB(), [*self.book.active, *self.book.monitored]
+        ib.client.MaxRequests = 0
+        await self.lake.initialize()
+        await ib.connectAsync("127.0.0.1", port, clientId=99, fetchFields=StartupFetchNONE)
+        try:
+            for start in range(0, len(conids), 500):
+                chunk = conids[start : start + 500]
+                asked = (ib.reqContractDetailsAsync(Contract(conId=conid)) for conid in chunk)
+                found = await asyncio.gather(*asked)
+                now = datetime.now(UTC)
+                details = [details_of(one, seen_at=now) for several in found for one in several]
+                await asyncio.to_thread(self.lake.contracts.put, details)
+        finally:
+            ib.disconnect()
+
     def statistics(self) -> dict[str, Any]:
         """Give the simulator's counts."""
         answer = httpx.get(f"{self._control}/stats", timeout=60, trust_env=False)
         counts: dict[str, Any] = answer.raise_for_status().json()
         return counts
 
-    def ages_s(self) -> pl.Series:
-        """Give the age of the newest value of each monitored holding, as readers see it."""
+    def ages(self) -> pl.DataFrame:
+        """Give source and age of the newest value of each monitored holding, as readers see it."""
         holdings = all_broker_rows(self.lake, self.settings)
         monitored = pl.col("conid").is_in(list(self.book.monitored))
         rows = newest_values(self.lake.updates.sync.latest().filter(monitored), holdings)
         now = datetime.now(UTC)
-        confirmed = with_confirmed(rows, holdings, now).get_column(CONFIRMED)
-        return (pl.lit(now) - confirmed).dt.total_milliseconds().pipe(_evaluated) / 1000
+        return with_confirmed(rows, holdings, now).select(
+            "value_source", age_s=(pl.lit(now) - pl.col(CONFIRMED)).dt.total_milliseconds() / 1000
+        )
 
     def greeks(self) -> pl.DataFrame:
         """Give the computed greeks as readers see them: ages, and errors of delta."""
@@ -129,10 +154,6 @@ class Running:
         for process in (self.stream, self._simulator):
             process.terminate()
             process.wait()
-
-
-def _evaluated(expression: pl.Expr) -> pl.Series:
-    return pl.select(expression).to_series()
 
 
 @contextmanager
@@ -194,18 +215,22 @@ async def _figures(run: Running, seconds: float) -> Figures:
     since, sent = datetime.now(UTC), run.statistics()
     cpu, drained = sum(process.cpu_times()[:2]), run.drained
     version, began = await asyncio.to_thread(table.version), time.monotonic()
-    ages: list[pl.Series] = []
+    ages: list[pl.DataFrame] = []
     greeks: list[pl.DataFrame] = []
     while time.monotonic() - began < seconds:
-        ages.append(await asyncio.to_thread(run.ages_s))
+        ages.append(await asyncio.to_thread(run.ages))
         greeks.append(await asyncio.to_thread(run.greeks))
         await asyncio.sleep(1.0)
     took_s, after = time.monotonic() - began, run.statistics()
     found, modelled = pl.concat(ages), pl.concat(greeks)
     history = await asyncio.to_thread(_rows_added, table, since)
+    followed = found.filter(pl.col("value_source") == ValueOrigin.PNL_SINGLE.value)
     return Figures(
-        age_p50_s=float(found.quantile(0.5) or 0),
-        age_p95_s=float(found.quantile(0.95) or 0),
+        age_p50_s=_quantile(found, "age_s", 0.5),
+        age_p95_s=_quantile(found, "age_s", 0.95),
+        followed=followed.height / len(ages),
+        followed_p50_s=_quantile(followed, "age_s", 0.5),
+        followed_p95_s=_quantile(followed, "age_s", 0.95),
         rows_an_hour=(run.drained - drained) * 3600 / took_s,
         broker_rows_an_hour=history * 3600 / took_s,
         broker_commits_an_hour=(table.version() - version) * 3600 / took_s,
@@ -243,6 +268,9 @@ def _messages(statistics: dict[str, Any]) -> int:
 SHOWN = {
     "age_p50_s": ("age of a monitored value, p50", "s", None),
     "age_p95_s": ("age of a monitored value, p95", "s", Target(value=6)),
+    "followed": ("holdings with a value of PnLSingle", "", None),
+    "followed_p50_s": ("age of a value of PnLSingle, p50", "s", None),
+    "followed_p95_s": ("age of a value of PnLSingle, p95", "s", Target(value=8)),
     "rows_an_hour": ("rows of monitored holdings in the ledger, an hour", "", None),
     "broker_rows_an_hour": ("rows added to broker_positions, an hour", "", None),
     "broker_commits_an_hour": ("commits of broker_positions, an hour", "", None),
