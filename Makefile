@@ -92,6 +92,11 @@ fuzz: $(SYNCED) ## a gateway that sends anything: a million messages, over a nig
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)
 	@$(BIN)/python -m benchmarks $(if $(PART),--part $(PART)) $(ARGS)
 
+.PHONY: chart-check
+chart-check: $(SYNCED) ## render a chart of Dagster with our values and check it (needs helm; CHART=…)
+	@helm template position-sync $(or $(CHART),dagster/dagster) -f deploy/helm/values.yaml | \
+		$(BIN)/python -m tests.support.rendered_chart
+
 .PHONY: screenshots
 screenshots: $(SYNCED) ## take the pictures of the documents from a running demo (needs Chromium)
 	@$(BIN)/python -m docs.screenshots
