@@ -14,7 +14,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     table_asset,
 )
 from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
-from position_sync_dagster.defs.checks.open_differences import observe_breaks
+from position_sync_dagster.defs.checks.ledger import observe_breaks
 from position_sync_dagster.defs.libraries import refresh, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.request import QueueStatus

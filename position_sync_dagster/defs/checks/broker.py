@@ -14,8 +14,6 @@ from position_sync_dagster.defs.checks.check_results import (
     unknown_result,
 )
 from position_sync_dagster.defs.libraries import inspection, pl, roll_legs, tables
-from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.gateway_session import (
     GatewaySession,
     Owner,
@@ -32,24 +30,19 @@ SESSIONS_SEEN = 1000
 """Number of sessions read: enough to find the last stream before two days of refreshes."""
 
 
-@dg.asset_check(
-    name="a_stream_watches",
-    asset="position_updates",
-    config_schema={},
-    description="Whether a stream sees the gateway, and since when none does.",
-)
-@dagster_failures
-def a_stream_watches(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-    """Check the newest session of a stream; a refresh that owns the login does not count."""
-    return watched_now(position_sync.lake, position_sync.settings)
-
-
 def watched_now(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now; the stream evaluates it when its state changes."""
+    """Return whether a stream watches now; a refresh that owns the login does not count."""
     return of_each_login(
         settings,
         lambda login: judge_stream_session(_session_of(lake, login), datetime.now(UTC)),
     )
+
+
+a_stream_watches = table_check(
+    "position_updates",
+    "a_stream_watches",
+    description="Whether a stream sees the gateway, and since when none does.",
+)(watched_now)
 
 
 def _session_of(lake: "tables.Lake", login: Settings) -> GatewaySession | None:
@@ -92,7 +85,12 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
     )
 
 
-def evaluate_login_is_made(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@table_check(
+    "gateway_sessions",
+    description="Whether the live login of the week was made, and whether its week ends within "
+    "POSITION_SYNC_LOGIN_NOTICE_H hours: IB asks for the second factor once a week.",
+)
+def login_is_made(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     mode, now = lake.sessions.mode(), datetime.now(UTC)
     weeks = {
@@ -122,20 +120,17 @@ def judge_login(week: WeeklyLogin | None) -> dg.AssetCheckResult:
     )
 
 
-login_is_made = table_check(
-    "gateway_sessions",
-    "login_is_made",
-    evaluate_login_is_made,
-    description="Whether the live login of the week was made, and whether its week ends within "
-    "POSITION_SYNC_LOGIN_NOTICE_H hours: IB asks for the second factor once a week.",
-)
-
-
 _NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|$)")
 _MORE = re.compile(r" and (\d+) more$")
 
 
-def evaluate_holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@table_check(
+    "broker_positions",
+    description="Whether the gateway sent rows of holdings that cannot be used (no number for a "
+    "quantity, an impossible conid or account), and whether the holdings of an account are "
+    "unknown: the login does not manage it, or a list of positions emptied it.",
+)
+def holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     sessions, now = lake.sessions, datetime.now(UTC)
     return of_each_login(
@@ -172,21 +167,16 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
     )
 
 
-holdings_are_usable = table_check(
-    "broker_positions",
-    "holdings_are_usable",
-    evaluate_holdings_are_usable,
-    description="Whether the gateway sent rows of holdings that cannot be used (no number for a "
-    "quantity, an impossible conid or account), and whether the holdings of an account are "
-    "unknown: the login does not manage it, or a list of positions emptied it.",
-)
-
-
 NEAR = 0.9
 """The check fails when this share of the line limit is in use."""
 
 
-def evaluate_lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@table_check(
+    "gateway_sessions",
+    description="Whether the stream uses nine tenths of its market data lines or more, and which "
+    "active holdings have none.",
+)
+def lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
@@ -268,16 +258,13 @@ TO_DO = (
     "Legs without a line are valued by the queue."
 )
 
-lines_suffice = table_check(
-    "gateway_sessions",
-    "lines_suffice",
-    evaluate_lines_suffice,
-    description="Whether the stream uses nine tenths of its market data lines or more, and which "
-    "active holdings have none.",
+
+@table_check(
+    "account_values",
+    description="Whether each account with holdings has values that are no more than "
+    "POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.",
 )
-
-
-def evaluate_account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     values = lake.account_values.latest()
 
@@ -331,19 +318,14 @@ def judge_accounts(
     )
 
 
-account_values_follow = table_check(
-    "account_values",
-    "account_values_follow",
-    evaluate_account_values_follow,
-    description="Whether each account with holdings has values that are no more than "
-    "POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.",
-)
-
-
 NOT_TRIED = "its contract has not been looked up yet"
 
 
-def evaluate_legs_are_resolved(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@table_check(
+    "active_strategies",
+    description="Whether exactly one contract was found for each leg without a conid.",
+)
+def legs_are_resolved(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     lake.registry.sync.refresh()
     return judge_legs(
@@ -384,15 +366,11 @@ def judge_legs(
     )
 
 
-legs_are_resolved = table_check(
+@table_check(
     "active_strategies",
-    "legs_are_resolved",
-    evaluate_legs_are_resolved,
-    description="Whether exactly one contract was found for each leg without a conid.",
+    description="Whether each roll of a strategy with `follow_rolls: true` is clear.",
 )
-
-
-def evaluate_rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     found = roll_legs.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
     return rows_result(
@@ -401,11 +379,3 @@ def evaluate_rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.A
         failed="rolls are not followed",
         what_to_do="Write the legs of these strategies as they are now into the strategies file.",
     )
-
-
-rolls_are_followed = table_check(
-    "active_strategies",
-    "rolls_are_followed",
-    evaluate_rolls_are_followed,
-    description="Whether each roll of a strategy with `follow_rolls: true` is clear.",
-)

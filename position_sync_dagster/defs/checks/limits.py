@@ -6,7 +6,7 @@ limit that was added since is evaluated and sent at once, and has its page after
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import dagster as dg
@@ -118,21 +118,18 @@ def _readable(count: int) -> dg.AssetCheckResult:
     )
 
 
-def evaluate_limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@table_check(
+    EXPOSURE,
+    READ_CHECK,
+    description="Whether the limits in the strategies file can be read. Without a file there are "
+    "none.",
+)
+def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     try:
         return _readable(len(read_limits(settings)))
     except StrategiesFileError as error:
         return _unreadable(error)
-
-
-limits_are_read = table_check(
-    EXPOSURE,
-    READ_CHECK,
-    evaluate_limits_are_read,
-    description="Whether the limits in the strategies file can be read. Without a file there are "
-    "none.",
-)
 
 
 def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
@@ -164,7 +161,6 @@ def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
     return table_check(
         EXPOSURE,
         limit.name,
-        lambda lake, settings: _evaluate_alone(limit.name, lake, settings),
         description=f"The {limit.bound} of {limit.measure} of {limit.subject} is {limit.value:g}"
         f"{f' {limit.currency}' if limit.currency else ''}.",
-    )
+    )(partial(_evaluate_alone, limit.name))

@@ -126,7 +126,13 @@ def evaluated_sums(
     return check_evaluation(asset, SUMS_CHECK, result, newest_materialization(instance, asset))
 
 
-def _evaluate_exposure(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@table_check(
+    STRATEGY_EXPOSURE.name,
+    SUMS_CHECK,
+    description="Whether the strategies and UNATTRIBUTED together equal the totals of the accounts "
+    "and the sums of all holdings, in each currency. Evaluated with each publication.",
+)
+def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the result for the holdings of now: those of the last publication are not kept."""
     latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     now = utc_now()
@@ -135,23 +141,12 @@ def _evaluate_exposure(lake: "tables.Lake", settings: Settings) -> dg.AssetCheck
     return judge_exposure(codec.frame_of(STRATEGY_EXPOSURE, rows), book)
 
 
-def _evaluate_latest(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    table = derived.DerivedTable(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
-    return judge_latest(table.read(), lake.updates.sync.latest())
-
-
-exposure_sums_equal_their_parts = table_check(
-    STRATEGY_EXPOSURE.name,
-    SUMS_CHECK,
-    _evaluate_exposure,
-    description="Whether the strategies and UNATTRIBUTED together equal the totals of the accounts "
-    "and the sums of all holdings, in each currency. Evaluated with each publication.",
-)
-
-latest_sums_equal_their_parts = table_check(
+@table_check(
     LATEST_POSITIONS.name,
     SUMS_CHECK,
-    _evaluate_latest,
     description="Whether the sums of the table equal those of the newest rows of the ledger, in "
     "each account and currency. Evaluated with each publication.",
 )
+def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    table = derived.DerivedTable(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
+    return judge_latest(table.read(), lake.updates.sync.latest())
