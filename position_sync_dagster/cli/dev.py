@@ -1,4 +1,4 @@
-"""The commands that run programs: `dev` for the user's own gateway, `demo`, and `record`."""
+"""The commands that run programs: `dev` for your own gateway, `demo`, `record` and `money`."""
 
 import os
 import shutil
@@ -16,6 +16,7 @@ from position_sync_dagster.cli.options import (
     EndWith,
     HomeFolder,
     Json,
+    existing,
     settings_for,
     warn_of_unknown_settings,
 )
@@ -393,3 +394,29 @@ def record(
     raise typer.Exit(
         program.run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities)
     )
+
+
+def money(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3001,
+    home: HomeFolder = None,
+) -> None:
+    """Show the money page of the tables in a browser, without Dagster, until Ctrl-C.
+
+    It only reads, at 127.0.0.1. The server of `dev` and `demo` has the same page, at /money.
+    """
+    # The other commands of this module start without a web server.
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+
+    from ib_gateway_simulator.loopback_guard import LoopbackGuard
+    from position_sync_dagster.web.money_page import money_routes
+    from position_sync_dagster.web.page_figures import PageFigures
+
+    settings = settings_for(home)
+    existing(Lake.of(settings))
+    ports.require_free(port, purpose="money page", option="--port")
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
+    typer.echo(f"The money page is at http://{ports.LOOPBACK}:{port}/money (Ctrl-C ends it).")
+    uvicorn.run(app, host=ports.LOOPBACK, port=port, log_level="warning")

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
-from position_sync_dagster.demo import acceptance, programs, simulator_process
+from position_sync_dagster.demo import acceptance, programs
 from position_sync_dagster.demo.display import LOOK_INTERVAL_S, Display, Look, choose_display
-from position_sync_dagster.demo.programs import DemoRun
-from position_sync_dagster.demo.simulator_process import SimulatorPorts, SimulatorProcessError
+from position_sync_dagster.demo.programs import DemoRun, SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import Lake
@@ -228,7 +227,7 @@ class Observer:
         holdings = self._lake.broker_positions.rows(self._settings.gateway_id)
         latest = newest_values(self._lake.updates.sync.latest(), holdings)
         now = utc_now()
-        expectation = acceptance.expect_paths(simulator_process.held(self._control_port), legs)
+        expectation = acceptance.expect_paths(programs.held(self._control_port), legs)
         confirmed = with_confirmed(latest.filter(pl.col("position") != 0), holdings, now)
         times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
         coverage = acceptance.count_coverage(
@@ -253,7 +252,7 @@ class Observer:
     def acceptance(self, *, limit_s: float) -> tuple[acceptance.AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
         expectation, coverage = self.coverage()
-        counts = simulator_process.stats(self._control_port)
+        counts = programs.stats(self._control_port)
         return acceptance.evaluate(
             expectation,
             coverage,
