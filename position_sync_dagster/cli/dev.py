@@ -16,7 +16,7 @@ from position_sync_dagster.cli.options import (
     EndWith,
     HomeFolder,
     Json,
-    existing,
+    opened,
     settings_for,
     warn_of_unknown_settings,
 )
@@ -83,7 +83,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     home = places.dagster_home()
     with (
         StopRequest(end_with=end_with) as stop,
-        exclusive_use(home, purpose="position-sync dev") as lock,
+        exclusive_use(home, purpose="position-sync dev") as lock_fd,
     ):
         put_instance(home)
         log = home / LOG_NAME if live else None
@@ -96,7 +96,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
                 ui_port=ui_port,
                 cwd=Path.cwd(),
                 log=log,
-                inherited_fds=[lock.fd],
+                inherited_fds=[lock_fd],
             ) as dagster:
                 output = LiveOutput(settings, log) if log else Output(settings)
                 watch(dagster, settings, ui_port, stop, output)
@@ -413,8 +413,7 @@ def money(
     from position_sync_dagster.web.money_page import money_routes
     from position_sync_dagster.web.page_figures import PageFigures
 
-    settings = settings_for(home)
-    existing(Lake.of(settings))
+    settings, _lake = opened(home)
     ports.require_free(port, purpose="money page", option="--port")
     routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])

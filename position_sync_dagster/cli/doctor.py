@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.cli.options import HomeFolder, Json, opened, settings_for
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.checkup import Checkup, check_up
@@ -75,8 +75,8 @@ def doctor(
     exit code is 1 if something is still wrong at the end, and 0 after a repair that succeeded.
     """
     if move_heartbeats:
-        settings = settings_for(home)
-        existing(Lake.of(settings)).sessions.record_place(moved=True)
+        settings, lake = opened(home)
+        lake.sessions.record_place(moved=True)
         typer.echo(f"From now on, heartbeats are in {settings.heartbeats}.")
         return
     if not (tables or repair):
@@ -207,17 +207,6 @@ def _repaired(one: Checkup) -> list[str]:
     return lines
 
 
-COLUMNS = {
-    "table": "left",
-    "compacted": "right",
-    "deleted": "right",
-    "files": "right",
-    "version": "right",
-    "doubled": "right",
-    "skipped": "left",
-}
-
-
 def maintain(json: Json = False, home: HomeFolder = None) -> None:
     """Merge small files of each table, and delete files that no version in the retention needs.
 
@@ -226,22 +215,22 @@ def maintain(json: Json = False, home: HomeFolder = None) -> None:
     afterwards, the number of duplicate rows (`doctor --repair` removes them), and why a part was
     skipped until the next time.
     """
-    results = existing(Lake.of(settings_for(home))).maintain()
+    results = opened(home)[1].maintain()
     if json:
         print_json(results)
         return
     print_table(
-        COLUMNS,
-        (
-            (
-                result.table,
-                f"{result.compacted:,}",
-                f"{result.deleted:,}",
-                f"{result.files:,}",
-                str(result.version),
-                f"{result.doubled.surplus:,}",
-                result.skipped or "",
-            )
+        [
+            {
+                "table": result.table,
+                "compacted": f"{result.compacted:,}",
+                "deleted": f"{result.deleted:,}",
+                "files": f"{result.files:,}",
+                "version": str(result.version),
+                "doubled": f"{result.doubled.surplus:,}",
+                "skipped": result.skipped or "",
+            }
             for result in results
-        ),
+        ],
+        right=("compacted", "deleted", "files", "version", "doubled"),
     )

@@ -50,8 +50,7 @@ MOST_DIGITS = 4
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show the owner of the gateway, the lines, the queue, the newest rows and their totals."""
-    settings = options.settings_for(home)
-    lake = options.existing(Lake.of(settings))
+    settings, lake = options.opened(home)
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
     money = read_book(lake, settings, now, latest=latest, of_strategies=True).money()
@@ -80,8 +79,7 @@ def exposure(
     and is left out of the sums; `no value` counts the held legs without a value.
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
-    settings = options.settings_for(home)
-    lake = options.existing(Lake.of(settings))
+    settings, lake = options.opened(home)
 
     def look() -> BookMoney:
         if past is None:
@@ -178,8 +176,7 @@ def positions(
     of the broker says it (STATED).
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
-    settings = options.settings_for(home)
-    lake = options.existing(Lake.of(settings))
+    settings, lake = options.opened(home)
 
     if closed:
         if expiring is not None or sort is not None:
@@ -294,8 +291,7 @@ def follow(
     program stores the last token together with what it did, and passes it as --since to go on
     there: nothing is left out, and nothing comes twice.
     """
-    settings = options.settings_for(home)
-    lake = options.existing(Lake.of(settings))
+    settings, lake = options.opened(home)
     legs = lake.registry.sync.get_all_active()
     options.known_strategy(strategy, (leg.strategy_id for leg in legs))
     reader = lake.updates.sync.follow(since)

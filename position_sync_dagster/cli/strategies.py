@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.cli.options import HomeFolder, Json, opened, settings_for
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, make_leg
@@ -67,8 +67,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     known why it is gone (`positions --closed`). A leg without a conid is ARMED until its contract
     is found; if that failed, the reason and the candidates follow.
     """
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
+    settings, lake = opened(home)
     registry = lake.registry.sync
     legs: list[Leg] = sorted(
         [*registry.get_all_active(), *registry.get_unresolved()],
@@ -97,33 +96,20 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
 
 def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
     """Print legs and their states as a table that is never cut, each with its problem if any."""
-    columns = {
-        "strategy": "left",
-        "state": "left",
-        "conid": "right",
-        "symbol": "left",
-        "right": "left",
-        "strike": "right",
-        "expiry": "left",
-        "account": "left",
-        "quantity": "right",
-        "priority": "right",
-        "since (UTC)": "left",
-    }
     rows = [
-        (
-            leg.strategy_id,
-            str(state),
-            str(leg.conid or "–"),
-            leg.symbol,
-            str(leg.right or ""),
-            "" if leg.strike is None else f"{leg.strike:g}",
-            "" if leg.expiry is None else leg.expiry.isoformat(),
-            leg.account or "any",
-            "all" if leg.quantity is None else quantity(leg.quantity),
-            str(leg.priority),
-            f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
-        )
+        {
+            "strategy": leg.strategy_id,
+            "state": str(state),
+            "conid": str(leg.conid or "–"),
+            "symbol": leg.symbol,
+            "right": str(leg.right or ""),
+            "strike": "" if leg.strike is None else f"{leg.strike:g}",
+            "expiry": "" if leg.expiry is None else leg.expiry.isoformat(),
+            "account": leg.account or "any",
+            "quantity": "all" if leg.quantity is None else quantity(leg.quantity),
+            "priority": str(leg.priority),
+            "since (UTC)": f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
+        }
         for leg, state in zip(legs, states, strict=True)
     ]
     problems = [
@@ -132,7 +118,7 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
         else ""
         for leg in legs
     ]
-    print_table_with_notes(columns, zip(rows, problems, strict=True))
+    print_table_with_notes(rows, problems, right=("conid", "strike", "quantity", "priority"))
 
 
 def _named(leg: Leg) -> str:
@@ -247,7 +233,7 @@ def export_file(
     home: HomeFolder = None,
 ) -> None:
     """Write the active legs as a strategies file, which `strategies import` reads."""
-    registry = existing(Lake.of(settings_for(home))).registry.sync
+    registry = opened(home)[1].registry.sync
     text = as_strategies_file([*registry.get_all_active(), *registry.get_unresolved()])
     if file is None:
         typer.echo(text, nl=False)

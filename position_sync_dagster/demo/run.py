@@ -68,13 +68,13 @@ def run(options: Options) -> int:
     ending = time.monotonic()
     with StopRequest(end_with=options.end_with) as stop:
         try:
-            with exclusive_use(home.path, purpose="position-sync demo") as lock:
+            with exclusive_use(home.path, purpose="position-sync demo") as lock_fd:
                 ui_port, wanted = choose_ports(options, display)
                 with programs.start(
                     home,
                     ui_port=ui_port,
                     wanted=wanted,
-                    lock_fd=lock.fd,
+                    lock_fd=lock_fd,
                     stop=stop,
                     calm=options.calm,
                 ) as demo_run:
