@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, opened
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.places import dagster_home
@@ -31,11 +31,11 @@ def trace(
         ),
     ],
     limit: Limit = 10,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
-    found = ids.trace(opened(home)[1], id_, limit=limit)
+    found = ids.trace(options.opened(home)[1], id_, limit=limit)
     _show(found, trace_lines(found), json=json)
 
 
@@ -163,8 +163,8 @@ def verify(
             help="Seconds that a run has to write its record and event before it is compared.",
         ),
     ] = 120.0,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Compare rows, Dagster's events and the table `runs`, in all directions.
 
@@ -174,7 +174,7 @@ def verify(
     """
     from position_sync_dagster.defs import audit_events
 
-    settings, lake = opened(home)
+    settings, lake = options.opened(home)
     storage = dagster_home()
     instance = audit_events.instance_at(storage)
     if instance is None:
@@ -239,13 +239,13 @@ def history(
         int,
         typer.Option(min=1, max=100_000, help="Show at most this many values, the newest ones."),
     ] = 20,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show each value of a holding with its source, batch, run, request, break and strategy."""
     account, conid = parse_holding(holding)
     on: date | None = None if day is None else day.date()
-    found = ids.history(opened(home)[1], account, conid, day=on, limit=limit)
+    found = ids.history(options.opened(home)[1], account, conid, day=on, limit=limit)
     _show(found, history_lines(found), json=json)
 
 

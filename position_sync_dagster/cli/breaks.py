@@ -6,13 +6,7 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import (
-    AsOf,
-    HomeFolder,
-    Json,
-    ListByDefault,
-    opened,
-)
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.breaks import Break
 from position_sync_dagster.sync.reports.past import MOMENT, Past, breaks_at, require_past
@@ -24,7 +18,7 @@ ALL = 1_000_000
 """More closed breaks than there are."""
 
 app = typer.Typer(
-    cls=ListByDefault,
+    cls=options.ListByDefault,
     help="List differences between broker and tables, and accept them. Without a command: `list`.",
 )
 
@@ -39,14 +33,14 @@ Person = Annotated[
 @app.command("list")
 def list_breaks(
     closed: Annotated[bool, typer.Option("--closed", help="Show the last 50 closed too.")] = False,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """List the open breaks, oldest first, each with its detail and what a person said of it.
 
     `broker` and `tables` are the quantities on each side; a dash is none.
     """
-    table = opened(home)[1].breaks
+    table = options.opened(home)[1].breaks
     found = table.open_breaks() + (table.closed_breaks() if closed else [])
     if json:
         print_json(found)
@@ -57,9 +51,9 @@ def list_breaks(
 
 
 @app.command()
-def show(break_id: BreakId, json: Json = False, home: HomeFolder = None) -> None:
+def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show everything about open and closed breaks whose ids begin so."""
-    table = opened(home)[1].breaks
+    table = options.opened(home)[1].breaks
     found = [
         one
         for one in (*table.open_breaks(), *table.closed_breaks(1000))
@@ -81,31 +75,33 @@ def accept(
     break_id: BreakId,
     reason: Annotated[str, typer.Option(help="Why the difference is right as it is.")],
     by: Person = "",
-    home: HomeFolder = None,
+    home: options.HomeFolder = None,
 ) -> None:
     """Accept an open break as it is, until its quantities change. The check passes without it."""
     if not reason.strip():
         raise typer.BadParameter("Say why the difference is right as it is.")
-    print_breaks([opened(home)[1].breaks.accept(break_id, by or getpass.getuser(), reason.strip())])
+    print_breaks(
+        [options.opened(home)[1].breaks.accept(break_id, by or getpass.getuser(), reason.strip())]
+    )
 
 
 @app.command()
-def reopen(break_id: BreakId, by: Person = "", home: HomeFolder = None) -> None:
+def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
-    print_breaks([opened(home)[1].breaks.reopen(break_id, by or getpass.getuser())])
+    print_breaks([options.opened(home)[1].breaks.reopen(break_id, by or getpass.getuser())])
 
 
 def reconcile(
-    as_of: AsOf = None,
-    json: Json = False,
-    home: HomeFolder = None,
+    as_of: options.AsOf = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Compare the broker's holdings with the tables now, or show what differed at a time.
 
     Nothing is recorded: the check `agrees_with_the_broker` does that. What differed at a time is
     what it had recorded and not yet resolved then; the quantities are those that it saw last.
     """
-    settings, lake = opened(home)
+    settings, lake = options.opened(home)
     if as_of is not None:
         past, table = Past(at=as_of), lake.breaks
         require_past(as_of, utc_now())

@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import (
-    HomeFolder,
-    Json,
-    ListByDefault,
-    opened,
-)
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
@@ -21,7 +16,7 @@ from position_sync_dagster.terminal.output import print_json, print_table_with_n
 from position_sync_dagster.terminal.text import age, duration, printable
 
 app = typer.Typer(
-    cls=ListByDefault,
+    cls=options.ListByDefault,
     help="List requests for position values, and retry failed ones. Without a command: `list`.",
 )
 
@@ -35,15 +30,15 @@ def list_requests(
     limit: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Show at most this many requests.")
     ] = 50,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Count the requests by status. With --status, show those requests and their errors.
 
     PENDING and PROCESSING requests come in the order in which they are claimed, the others newest
     first. The age counts from the creation of the request.
     """
-    queue = opened(home)[1].queue.sync
+    queue = options.opened(home)[1].queue.sync
     overview = queue.overview()
     requests = None if status is None else queue.get_batch(None, limit, status)
     now = utc_now()
@@ -115,8 +110,8 @@ def retry_requests(
         typer.Argument(metavar="REQUEST_ID", help="An id from `queue --status FAILED`."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Retry all FAILED requests.")] = False,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Put FAILED requests back to PENDING with fresh attempts: all named requests, or none.
 
@@ -125,7 +120,7 @@ def retry_requests(
     """
     if bool(request_ids) == every:
         raise typer.BadParameter("Give either ids of requests or --all.")
-    queue = opened(home)[1].queue.sync
+    queue = options.opened(home)[1].queue.sync
     live_ids = retry_all(queue) if every else retry(queue, request_ids or [])
     if json:
         print_json(

@@ -19,28 +19,15 @@ from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.updates.follow import POLL_S
+from position_sync_dagster.sync.reports import position_list
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.overview import book_at, read_book
 from position_sync_dagster.sync.reports.past import Past, legs_at
-from position_sync_dagster.sync.reports.position_list import (
-    SORTED_BY,
-    PositionList,
-    PositionQuery,
-    is_leg_of,
-    read_positions,
-)
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.terminal import money_tables
 from position_sync_dagster.terminal.board import describe
-from position_sync_dagster.terminal.money_tables import (
-    closes_table,
-    describe_totals,
-    money_notes,
-    positions_table,
-    strategy_table,
-    underlying_table,
-)
 from position_sync_dagster.terminal.output import escaped, print_json, print_or_watch
 from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
 
@@ -58,7 +45,7 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
         print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
         return
 
-    for label, value in [*describe(found), *describe_totals(money)]:
+    for label, value in [*describe(found), *money_tables.describe_totals(money)]:
         typer.echo(f"{label:<18} {value}")
 
 
@@ -96,11 +83,13 @@ def exposure(
             return as_typed("No leg is active. Add one with `position-sync strategies add`.")
         below: list[RenderableType] = []
         if found.underlyings:
-            below = ["", underlying_table(found.underlyings, width)]
+            below = ["", money_tables.underlying_table(found.underlyings, width)]
         return Group(
             *([str(past)] if past else []),
-            strategy_table(found.strategies, [*found.rest, *found.totals, *found.in_base], width),
-            *money_notes(found, width),
+            money_tables.strategy_table(
+                found.strategies, [*found.rest, *found.totals, *found.in_base], width
+            ),
+            *money_tables.money_notes(found, width),
             *below,
         )
 
@@ -127,9 +116,10 @@ def _days(text: str) -> timedelta:
 
 def _sortable(name: str | None) -> str | None:
     """Return the name of a column by which positions can be sorted."""
-    if name is not None and name.removeprefix("-") not in SORTED_BY:
+    if name is not None and name.removeprefix("-") not in position_list.SORTED_BY:
         raise typer.BadParameter(
-            f"There is no column {name!r} to sort by. Choose one of: {', '.join(SORTED_BY)}."
+            f"There is no column {name!r} to sort by. Choose one of: "
+            f"{', '.join(position_list.SORTED_BY)}."
         )
     return name
 
@@ -183,16 +173,18 @@ def positions(
             raise typer.BadParameter(
                 "--closed lists what is gone, the newest first: leave out --expiring and --sort."
             )
-        chosen = PositionQuery(strategy=strategy, underlying=underlying, limit=limit, past=past)
+        chosen = position_list.PositionQuery(
+            strategy=strategy, underlying=underlying, limit=limit, past=past
+        )
         _closes(chosen, lake=lake, watch=watch, json=json)
         return
-    query = PositionQuery(
+    query = position_list.PositionQuery(
         strategy=strategy, underlying=underlying, expiring=expiring, sort=sort, limit=limit,
         past=past,
     )  # fmt: skip
 
-    def look() -> PositionList:
-        found = read_positions(lake, settings, utc_now(), query)
+    def look() -> position_list.PositionList:
+        found = position_list.read_positions(lake, settings, utc_now(), query)
         legs = legs_at(lake, past.at) if past else lake.registry.legs
         options.known_strategy(strategy, (leg.strategy_id for leg in legs))
         return found
@@ -203,7 +195,7 @@ def positions(
             return "No position has this underlying and expires in this time."
         if not found.rows:
             return f"No leg of {strategy} is held." if strategy else "No position has a row yet."
-        table = positions_table(found.rows, found.ages, found.strategies_of, width)
+        table = money_tables.positions_table(found.rows, found.ages, found.strategies_of, width)
         above = [str(past)] if past else []
         if len(found.rows) == found.total:
             return Group(*above, table)
@@ -219,7 +211,7 @@ def positions(
     print_or_watch(render, watch=watch)
 
 
-def _closes(query: PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
+def _closes(query: position_list.PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
     """Print what closed."""
 
     def look() -> tuple[Closes, list[tuple[Closure, list[str]]]]:
@@ -237,7 +229,7 @@ def _closes(query: PositionQuery, *, lake: Lake, watch: bool, json: bool) -> Non
             return Group(*above, f"Nothing closed {since}.")
         total = found.count(query.strategy, query.underlying)
         last = f"{len(chosen):,} of {total:,} closes {since}"
-        return Group(*above, closes_table(chosen, width), last)
+        return Group(*above, money_tables.closes_table(chosen, width), last)
 
     if json:
         _print_moment(query.past)
@@ -299,7 +291,9 @@ def follow(
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows_of_logins(rows, settings)
         if strategy is not None:
-            rows = rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
+            rows = rows.filter(
+                position_list.is_leg_of(lake, strategy, lake.registry.sync.get_all_active())
+            )
         for column, value in (("account", account), ("conid", conid)):
             if value is not None:
                 rows = rows.filter(pl.col(column) == value)

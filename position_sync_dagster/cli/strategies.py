@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, opened, settings_for
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, make_leg
@@ -59,7 +59,7 @@ def warn_of_file(settings: Settings) -> None:
 
 
 @app.command("list")
-def list_legs(json: Json = False, home: HomeFolder = None) -> None:
+def list_legs(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """List the active legs, each with its state.
 
     ARMED: the leg is not held (is its conid right?). STREAMED: the stream values it. OVERFLOW: it
@@ -67,7 +67,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     known why it is gone (`positions --closed`). A leg without a conid is ARMED until its contract
     is found; if that failed, the reason and the candidates follow.
     """
-    settings, lake = opened(home)
+    settings, lake = options.opened(home)
     registry = lake.registry.sync
     legs: list[Leg] = sorted(
         [*registry.get_all_active(), *registry.get_unresolved()],
@@ -150,8 +150,8 @@ def add_leg(
     priority: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="1 gets a market data line before 2.")
     ] = 1,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Make a leg active. If it is held and a line is free, it streams within seconds.
 
@@ -175,7 +175,7 @@ def add_leg(
         exchange=exchange,
         currency=currency,
     )
-    settings = settings_for(home)
+    settings = options.settings_for(home)
     lake = open_lake(settings)
     [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
@@ -201,12 +201,12 @@ def remove_leg(
     strike: Strike = None,
     expiry: Expiry = None,
     trading_class: TradingClass = None,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Make a leg inactive: its line becomes free, and the queue values it again."""
     number = None if conid is None else parse_conid(conid)
-    settings = settings_for(home)
+    settings = options.settings_for(home)
     lake = open_lake(settings)
     leg = lake.registry.sync.remove_active(
         number,
@@ -230,10 +230,10 @@ def export_file(
     file: Annotated[
         Path | None, typer.Argument(help="A new file. Default: the standard output.")
     ] = None,
-    home: HomeFolder = None,
+    home: options.HomeFolder = None,
 ) -> None:
     """Write the active legs as a strategies file, which `strategies import` reads."""
-    registry = opened(home)[1].registry.sync
+    registry = options.opened(home)[1].registry.sync
     text = as_strategies_file([*registry.get_all_active(), *registry.get_unresolved()])
     if file is None:
         typer.echo(text, nl=False)
@@ -258,15 +258,15 @@ def list_rolls(
         float,
         typer.Option(min=0, max=86_400, help="Seconds between the executions of two orders."),
     ] = 60.0,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show the legs that were rolled, with the contracts that took their places.
 
     A leg is rolled when it was closed, and as much of another contract of the same underlying and
     right was opened under the same order, or within a minute. Without --apply nothing changes.
     """
-    settings = settings_for(home)
+    settings = options.settings_for(home)
     lake = open_lake(settings)
     found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))
     replaced = len(roll_legs.apply(lake, found)) if apply else 0
@@ -290,12 +290,12 @@ def list_rolls(
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="A strategies file in YAML.")],
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
     legs = load_strategies(file, named_by="the path")
-    settings = settings_for(home)
+    settings = options.settings_for(home)
     lake = open_lake(settings)
     following = following_rolls(file, named_by="the path")
     added, removed = lake.registry.sync.replace_all(legs, following=following)

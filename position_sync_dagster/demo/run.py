@@ -24,11 +24,7 @@ from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.confirmations import (
-    CONFIRMED,
-    newest_values,
-    with_confirmed,
-)
+from position_sync_dagster.sync.reports import confirmations
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes, Lines, figures_of
 from position_sync_dagster.terminal.text import printable, program_as_typed
@@ -225,11 +221,13 @@ class Observer:
         """Compare the positions held with the rows of this run, and values published since."""
         legs = self._lake.registry.sync.get_all_active()
         holdings = self._lake.broker_positions.rows(self._settings.gateway_id)
-        latest = newest_values(self._lake.updates.sync.latest(), holdings)
+        latest = confirmations.newest_values(self._lake.updates.sync.latest(), holdings)
         now = utc_now()
         expectation = acceptance.expect_paths(programs.held(self._control_port), legs)
-        confirmed = with_confirmed(latest.filter(pl.col("position") != 0), holdings, now)
-        times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
+        confirmed = confirmations.with_confirmed(
+            latest.filter(pl.col("position") != 0), holdings, now
+        )
+        times = confirmed.select("account", "conid", confirmations.CONFIRMED).iter_rows()
         coverage = acceptance.count_coverage(
             expectation,
             updates_of(latest),

@@ -16,9 +16,11 @@ from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DATA_VERSION,
+    Columns,
     Lineage,
     column_lineage,
     data_version,
+    event_table,
     replacement_metadata,
     table_asset,
 )
@@ -225,7 +227,7 @@ RANGE_END = "dagster/asset_partition_range_end"
 
 @dg.definitions
 def daily() -> dg.Definitions:
-    """Build asset, job and schedules for the exchange in the settings."""
+    """Build asset, check, jobs and schedules for the exchange in the settings."""
     days, first = known_days(POSITION_SYNC.read_settings())
     asset = daily_asset(exchange_partitions(days, first))
     job = dg.define_asset_job(
@@ -242,7 +244,12 @@ def daily() -> dg.Definitions:
         "statements.",
     )
     schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
-    return dg.Definitions(assets=[asset], jobs=[job, importing], schedules=schedules)
+    return dg.Definitions(
+        assets=[asset],
+        asset_checks=[days_are_complete],
+        jobs=[job, importing],
+        schedules=schedules,
+    )
 
 
 def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
@@ -397,13 +404,7 @@ def judge_days(
             **({WHAT_TO_DO: to_do} if to_do else {}),
             "missing": len(missing),
             "only_older_values": len(set(old) & set(over)),
-            "to_fill": dg.MetadataValue.table(
-                [
-                    dg.TableRecord({"first": str(a), "last": str(b), "days": n})
-                    for a, b, n in ranges[:RANGES_SHOWN]
-                ],
-                _RANGES,
-            ),
+            "to_fill": event_table(ranges[:RANGES_SHOWN], _RANGES),
         },
     )
 
@@ -420,10 +421,8 @@ def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, 
     return ranges
 
 
-_RANGES = dg.TableSchema(
-    columns=[
-        dg.TableColumn("first", "string"),
-        dg.TableColumn("last", "string"),
-        dg.TableColumn("days", "int"),
-    ]
+_RANGES: Columns[tuple[date, date, int]] = (
+    (dg.TableColumn("first", "string"), lambda row: str(row[0])),
+    (dg.TableColumn("last", "string"), lambda row: str(row[1])),
+    (dg.TableColumn("days", "int"), lambda row: row[2]),
 )

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import observe_table
-from position_sync_dagster.defs.checks.check_results import (
-    SHOWN,
-    WHAT_TO_DO,
-    of_each_login,
-    rows_result,
-    table_check,
-    unknown_result,
-)
+from position_sync_dagster.defs.assets.table_asset import Columns, event_table, observe_table
+from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import derived, inspection, pl, reconciliation, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
@@ -72,7 +65,7 @@ def compared_now(lake: "tables.Lake", settings: Settings, *, run_id: str) -> dg.
     try:
         result = asyncio.run(service.run(run_id=run_id))
     except GatewayError as error:
-        return unknown_result(str(error))
+        return check_results.unknown_result(str(error))
     return judge_reconciliation(result)
 
 
@@ -99,41 +92,27 @@ def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
             "checked": result.checked,
             "accepted": result.accepted,
             **({UNCONFIRMED: len(result.unconfirmed)} if result.unconfirmed else {}),
-            **({} if passed else {WHAT_TO_DO: TO_DO}),
+            **({} if passed else {check_results.WHAT_TO_DO: TO_DO}),
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
-            "discrepancies": dg.MetadataValue.table(
-                [_record(d) for d in result.discrepancies[:MAX_DISCREPANCIES]], schema=_SCHEMA
-            ),
+            "discrepancies": event_table(result.discrepancies[:MAX_DISCREPANCIES], _DISCREPANCIES),
         },
     )
 
 
-_SCHEMA = dg.TableSchema(
-    columns=[
-        dg.TableColumn("type", "string"),
-        dg.TableColumn("account", "string"),
-        dg.TableColumn("conid", "int"),
-        dg.TableColumn("symbol", "string"),
-        dg.TableColumn("expected", "string"),
-        dg.TableColumn("actual", "string"),
-        dg.TableColumn("detail", "string"),
-    ]
+_DISCREPANCIES: Columns[Discrepancy] = (
+    (dg.TableColumn("type", "string"), lambda one: one.type.value),
+    (dg.TableColumn("account", "string"), lambda one: one.account),
+    (dg.TableColumn("conid", "int"), lambda one: one.conid),
+    (dg.TableColumn("symbol", "string"), lambda one: one.symbol),
+    (dg.TableColumn("expected", "string"), lambda one: _number(one.expected)),
+    (dg.TableColumn("actual", "string"), lambda one: _number(one.actual)),
+    (dg.TableColumn("detail", "string"), lambda one: one.detail),
 )
 
 
-def _record(one: Discrepancy) -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "type": one.type.value,
-            "account": one.account,
-            "conid": one.conid,
-            "symbol": one.symbol,
-            "expected": "" if one.expected is None else f"{one.expected:g}",
-            "actual": "" if one.actual is None else f"{one.actual:g}",
-            "detail": one.detail,
-        }
-    )
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
 
 
 COUNT_ONCE = (
@@ -145,7 +124,7 @@ WINDOW = timedelta(minutes=30)
 """Time span of the checked rows: twice the longest time between two evaluations."""
 
 
-@table_check(
+@check_results.table_check(
     "position_updates",
     description="Whether each row of the ledger is there once: by its update_id in the last half "
     "hour, and before that by the statistics of its files.",
@@ -167,7 +146,7 @@ def ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResu
 
 def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
     """Return the check's result for the ids that the ledger has more than once; pure."""
-    return rows_result(
+    return check_results.rows_result(
         repeated.sort("rows", "update_id", descending=True),
         passed="No row was merged twice, and each of the last half hour has an id of its own.",
         failed="ids are in the ledger more than once",
@@ -176,13 +155,13 @@ def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
     )
 
 
-@table_check(
+@check_results.table_check(
     "position_updates",
     description="Whether the newest row of each open holding has a value.",
 )
 def legs_have_values(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    return of_each_login(
+    return check_results.of_each_login(
         settings, lambda login: judge_values(inspection.newest_values(lake, login))
     )
 
@@ -190,9 +169,9 @@ def legs_have_values(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckRe
 def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
     """Return the check's result for the newest row of each open holding; pure."""
     if newest.is_empty():
-        return unknown_result("the ledger has no open holding of this gateway yet.")
+        return check_results.unknown_result("the ledger has no open holding of this gateway yet.")
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
-    return rows_result(
+    return check_results.rows_result(
         without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
         passed=f"{newest.height} holdings, all with a value.",
         failed=f"of {newest.height} holdings have no value",
@@ -206,14 +185,14 @@ SAME_TIME = timedelta(seconds=5)
 """Maximum time between two compared values: further apart, the market may have moved."""
 
 
-@table_check(
+@check_results.table_check(
     "position_updates",
     description="Whether the newest values differ from the broker's own of the same time by more "
     "than POSITION_SYNC_VALUE_BAND.",
 )
 def values_match_the_broker(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    return of_each_login(
+    return check_results.of_each_login(
         settings,
         lambda login: judge_difference(
             inspection.newest_values(lake, login),
@@ -241,7 +220,9 @@ def judge_difference(
         .filter(pl.col("position") == pl.col("position_broker"))
     )
     if pairs.is_empty():
-        return unknown_result("no holding has both our own value and one of the broker.")
+        return check_results.unknown_result(
+            "no holding has both our own value and one of the broker."
+        )
     difference = (pl.col("market_value") - pl.col("market_value_broker")).abs()
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
     allowed = pl.max_horizontal(
@@ -250,7 +231,7 @@ def judge_difference(
     apart = pairs.with_columns(difference=difference).filter(difference > allowed)
     same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
     wrong = apart.filter(same_time.fill_null(value=False))
-    return rows_result(
+    return check_results.rows_result(
         wrong.sort("difference", descending=True).select(
             "account",
             "conid",
@@ -272,7 +253,7 @@ def judge_difference(
     )
 
 
-@table_check(
+@check_results.table_check(
     "position_updates",
     description="Whether each table of the lake has the version, columns and partitions that this "
     "release expects.",
@@ -289,7 +270,7 @@ def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> 
         schema=dict.fromkeys(("table", "what", "remedy"), pl.String),
         orient="row",
     )
-    return rows_result(
+    return check_results.rows_result(
         rows,
         passed=f"{checked} tables, all with the version and columns of this release.",
         failed=f"of {checked} tables cannot be used by this release",
@@ -347,7 +328,7 @@ def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
         for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
     }
     if found:
-        rows = _rows_of_breaks(found[:SHOWN]).to_dicts()
+        rows = _rows_of_breaks(found[: check_results.SHOWN]).to_dicts()
         shown = [{k: "" if v is None else v for k, v in row.items()} for row in rows]
         metadata["open_breaks"] = dg.MetadataValue.table([dg.TableRecord(row) for row in shown])
     observed = observe_table(lake, RECONCILIATION_BREAKS)
@@ -364,7 +345,7 @@ def judge_breaks(breaks: "Sequence[Break]", now: datetime) -> dg.AssetCheckResul
         for one in breaks
         if one.state is not BreakState.ACCEPTED and now - one.opened_at > UNDECIDED_AFTER
     ]
-    return rows_result(
+    return check_results.rows_result(
         _rows_of_breaks(waiting),
         passed=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
         "others is older than an hour.",
@@ -375,7 +356,7 @@ def judge_breaks(breaks: "Sequence[Break]", now: datetime) -> dg.AssetCheckResul
     )
 
 
-@table_check(
+@check_results.table_check(
     RECONCILIATION_BREAKS.name,
     description="Whether each difference between broker and tables ends, or is accepted by a "
     "person, within an hour.",
