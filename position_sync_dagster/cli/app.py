@@ -105,10 +105,11 @@ def load(name: str) -> Any:
     >>> load("status").name
     'status'
     """
-    place, _help = COMMANDS[name]
+    place, listed = COMMANDS[name]
     module, _, attribute = place.partition(":")
     found = getattr(import_module(module), attribute)
     if isinstance(found, typer.Typer):
+        found.info.help = listed
         return get_group(found)
     alone = typer.Typer(add_completion=False)
     alone.command(name)(found)

@@ -134,7 +134,7 @@ def _last(shown: int, count: int) -> str:
 SHOWN = 20
 """The number of findings that the terminal shows; JSON has all."""
 
-app = typer.Typer(help="Compare rows, Dagster's events and the table `runs`.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()

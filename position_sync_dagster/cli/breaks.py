@@ -17,10 +17,7 @@ from position_sync_dagster.terminal.text import age, printable, quantity
 ALL = 1_000_000
 """More closed breaks than there are."""
 
-app = typer.Typer(
-    cls=options.ListByDefault,
-    help="List differences between broker and tables, and accept them. Without a command: `list`.",
-)
+app = typer.Typer(cls=options.ListByDefault)
 
 BreakId = Annotated[
     str, typer.Argument(metavar="ID", help="An id from the list, or its beginning.")

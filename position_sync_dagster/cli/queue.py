@@ -15,10 +15,7 @@ from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import age, duration, printable
 
-app = typer.Typer(
-    cls=options.ListByDefault,
-    help="List requests for position values, and retry failed ones. Without a command: `list`.",
-)
+app = typer.Typer(cls=options.ListByDefault)
 
 
 @app.command("list")

@@ -25,7 +25,7 @@ from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import as_typed, printable, quantity
 
-app = typer.Typer(help="List and change the legs of active strategies.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 Conid = Annotated[
     str | None,

@@ -250,13 +250,11 @@ class Observer:
     def acceptance(self, *, limit_s: float) -> tuple[acceptance.AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
         expectation, coverage = self.coverage()
-        counts = programs.stats(self._control_port)
         return acceptance.evaluate(
             expectation,
             coverage,
             complete_after_s=self.complete_after_s,
             limit_s=limit_s,
-            peak_lines=counts["peak_lines"],
             underlyings=self._underlyings(expectation),
-            order_messages=len(counts["orders_received"]),
+            counts=programs.stats(self._control_port),
         )
