@@ -43,7 +43,7 @@ COMMANDS = {
         "Show the newest row of each position: its values, its greeks, its source and its age.",
     ),
     "follow": (
-        f"{CLI}.follow:follow",
+        f"{CLI}.reports:follow",
         "Print each row of the ledger as it is committed, one a line, until Ctrl-C or a closed "
         "pipe.",
     ),
@@ -60,7 +60,7 @@ COMMANDS = {
         "Show value, profit, greeks and the oldest price of each strategy, account and underlying.",
     ),
     "money": (
-        f"{CLI}.money_server:money",
+        f"{CLI}.dev:money",
         "Show the money page of the tables in a browser, without Dagster, until Ctrl-C.",
     ),
     "doctor": (
@@ -105,10 +105,11 @@ def load(name: str) -> Any:
     >>> load("status").name
     'status'
     """
-    place, _help = COMMANDS[name]
+    place, listed = COMMANDS[name]
     module, _, attribute = place.partition(":")
     found = getattr(import_module(module), attribute)
     if isinstance(found, typer.Typer):
+        found.info.help = listed
         return get_group(found)
     alone = typer.Typer(add_completion=False)
     alone.command(name)(found)

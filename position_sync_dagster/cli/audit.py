@@ -1,25 +1,22 @@
 """The commands of the audit trail: `trace`, `history` and `audit verify`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.places import dagster_home
+from position_sync_dagster.sync.audit import trace as ids
+from position_sync_dagster.sync.audit import verify as audit_trail
+from position_sync_dagster.sync.audit.trace import History, PastValue, Trace
+from position_sync_dagster.sync.audit.verify import Verification
 from position_sync_dagster.terminal.output import print_json
 from position_sync_dagster.terminal.text import number, printable, quantity
-
-if TYPE_CHECKING:
-    from position_sync_dagster.domain.run_record import RunRecord
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.settings import Settings
-    from position_sync_dagster.sync.audit.trace import History, PastValue, Trace
-    from position_sync_dagster.sync.audit.verify import Verification
-
 
 Limit = Annotated[
     int, typer.Option(min=1, max=100_000, help="Show at most this many rows, the last ones.")
@@ -34,27 +31,23 @@ def trace(
         ),
     ],
     limit: Limit = 10,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
-    from position_sync_dagster.sync.audit.trace import trace as find
+    found = ids.trace(options.opened(home)[1], id_, limit=limit)
+    _show(found, trace_lines(found), json=json)
 
-    found = find(_lake(settings_for(home)), id_, limit=limit)
+
+def _show(found: object, lines: Iterable[str], *, json: bool) -> None:
     if json:
         print_json(found)
         return
-    for line in trace_lines(found):
+    for line in lines:
         typer.echo(printable(line))
 
 
-def _lake(settings: "Settings") -> "Lake":
-    from position_sync_dagster.lake import Lake
-
-    return existing(Lake.of(settings))
-
-
-def trace_lines(found: "Trace") -> Iterator[str]:
+def trace_lines(found: Trace) -> Iterator[str]:
     """Return a trace as lines of at most 80 columns; only a reason may be longer."""
     yield f"{found.kind.lower():<8} {found.id}"
     if found.kind != "RUN" and not found.run_ids and found.row_count:
@@ -106,7 +99,7 @@ def stamp(at: datetime | None) -> str:
     return "–" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def _record_lines(record: "RunRecord") -> Iterator[str]:
+def _record_lines(record: RunRecord) -> Iterator[str]:
     rebuilt = ", rebuilt from its rows" if record.recorded_by == "AUDIT" else ""
     yield f"{record.job or 'job unknown'} / {record.step}: {record.result}{rebuilt}"
     until = stamp(record.ended_at)
@@ -141,7 +134,7 @@ def _last(shown: int, count: int) -> str:
 SHOWN = 20
 """The number of findings that the terminal shows; JSON has all."""
 
-app = typer.Typer(help="Compare rows, Dagster's events and the table `runs`.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
@@ -170,8 +163,8 @@ def verify(
             help="Seconds that a run has to write its record and event before it is compared.",
         ),
     ] = 120.0,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Compare rows, Dagster's events and the table `runs`, in all directions.
 
@@ -180,16 +173,14 @@ def verify(
     difference is left.
     """
     from position_sync_dagster.defs import audit_events
-    from position_sync_dagster.sync.audit import verify as audit_trail
 
-    settings = settings_for(home)
-    lake = _lake(settings)
+    settings, lake = options.opened(home)
     storage = dagster_home()
     instance = audit_events.instance_at(storage)
     if instance is None:
         typer.echo(f"No Dagster storage is at {storage}: events are not compared.", err=True)
 
-    def compared() -> "Verification":
+    def compared() -> Verification:
         now = utc_now()
         since = (now - timedelta(days=days)).date()
         events = None
@@ -207,18 +198,13 @@ def verify(
             if instance is not None:
                 audit_events.log_missing_events(instance, found.findings)
             left = compared()
-    if json:
-        doubled = left.doubled.surplus
-        print_json({"found": found, "left": left.findings, "doubled": doubled, "repaired": repair})
-    else:
-        for line in verification_lines(found, left, repair=repair):
-            typer.echo(printable(line))
-    raise typer.Exit(1 if left.findings or left.doubled.surplus else 0)
+    doubled = left.doubled.surplus
+    data = {"found": found, "left": left.findings, "doubled": doubled, "repaired": repair}
+    _show(data, verification_lines(found, left, repair=repair), json=json)
+    raise typer.Exit(1 if left.findings or doubled else 0)
 
 
-def verification_lines(
-    found: "Verification", left: "Verification", *, repair: bool
-) -> Iterator[str]:
+def verification_lines(found: Verification, left: Verification, *, repair: bool) -> Iterator[str]:
     """Return the result as lines for a person."""
     events = "not read" if found.events is None else f"{found.events:,}"
     yield f"since     {found.since} (UTC)"
@@ -253,20 +239,14 @@ def history(
         int,
         typer.Option(min=1, max=100_000, help="Show at most this many values, the newest ones."),
     ] = 20,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show each value of a holding with its source, batch, run, request, break and strategy."""
-    from position_sync_dagster.sync.audit.trace import history as read
-
     account, conid = parse_holding(holding)
     on: date | None = None if day is None else day.date()
-    found = read(_lake(settings_for(home)), account, conid, day=on, limit=limit)
-    if json:
-        print_json(found)
-        return
-    for line in history_lines(found):
-        typer.echo(printable(line))
+    found = ids.history(options.opened(home)[1], account, conid, day=on, limit=limit)
+    _show(found, history_lines(found), json=json)
 
 
 def parse_holding(text: str) -> tuple[str, int]:
@@ -282,7 +262,7 @@ def parse_holding(text: str) -> tuple[str, int]:
     return account, int(conid)
 
 
-def history_lines(found: "History") -> Iterator[str]:
+def history_lines(found: History) -> Iterator[str]:
     """Return a history as lines of at most 80 columns."""
     symbol = found.values[-1].row["symbol"]
     yield f"{found.account}:{found.conid} {symbol}"
@@ -296,7 +276,7 @@ def history_lines(found: "History") -> Iterator[str]:
         yield f"    why       {close.detail}{profit and f'{profit} {close.currency}'}"
 
 
-def _value_lines(one: "PastValue") -> Iterator[str]:
+def _value_lines(one: PastValue) -> Iterator[str]:
     row = one.row
     kind = f" {row['price_kind']}" if row["price_kind"] else ""
     yield (

@@ -6,41 +6,18 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import (
-    AsOf,
-    HomeFolder,
-    Json,
-    ListByDefault,
-    existing,
-    settings_for,
-)
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.breaks import Break, ReconciliationBreaks
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.breaks import Break
 from position_sync_dagster.sync.reports.past import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import age, printable, quantity
 
-COLUMNS = {
-    "id": "left",
-    "state": "left",
-    "type": "left",
-    "account": "left",
-    "conid": "right",
-    "symbol": "left",
-    "broker": "right",
-    "tables": "right",
-    "age": "right",
-}
-
 ALL = 1_000_000
 """More closed breaks than there are."""
 
-app = typer.Typer(
-    cls=ListByDefault,
-    help="List differences between broker and tables, and accept them. Without a command: `list`.",
-)
+app = typer.Typer(cls=options.ListByDefault)
 
 BreakId = Annotated[
     str, typer.Argument(metavar="ID", help="An id from the list, or its beginning.")
@@ -50,26 +27,17 @@ Person = Annotated[
 ]
 
 
-def open_table(home: HomeFolder) -> ReconciliationBreaks:
-    """Return the breaks of the lake in the settings, without creating tables.
-
-    Raises:
-        LakeError: There are no tables.
-    """
-    return existing(Lake.of(settings_for(home))).breaks
-
-
 @app.command("list")
 def list_breaks(
     closed: Annotated[bool, typer.Option("--closed", help="Show the last 50 closed too.")] = False,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """List the open breaks, oldest first, each with its detail and what a person said of it.
 
     `broker` and `tables` are the quantities on each side; a dash is none.
     """
-    table = open_table(home)
+    table = options.opened(home)[1].breaks
     found = table.open_breaks() + (table.closed_breaks() if closed else [])
     if json:
         print_json(found)
@@ -80,9 +48,9 @@ def list_breaks(
 
 
 @app.command()
-def show(break_id: BreakId, json: Json = False, home: HomeFolder = None) -> None:
+def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show everything about open and closed breaks whose ids begin so."""
-    table = open_table(home)
+    table = options.opened(home)[1].breaks
     found = [
         one
         for one in (*table.open_breaks(), *table.closed_breaks(1000))
@@ -104,32 +72,33 @@ def accept(
     break_id: BreakId,
     reason: Annotated[str, typer.Option(help="Why the difference is right as it is.")],
     by: Person = "",
-    home: HomeFolder = None,
+    home: options.HomeFolder = None,
 ) -> None:
     """Accept an open break as it is, until its quantities change. The check passes without it."""
     if not reason.strip():
         raise typer.BadParameter("Say why the difference is right as it is.")
-    print_breaks([open_table(home).accept(break_id, by or getpass.getuser(), reason.strip())])
+    print_breaks(
+        [options.opened(home)[1].breaks.accept(break_id, by or getpass.getuser(), reason.strip())]
+    )
 
 
 @app.command()
-def reopen(break_id: BreakId, by: Person = "", home: HomeFolder = None) -> None:
+def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
-    print_breaks([open_table(home).reopen(break_id, by or getpass.getuser())])
+    print_breaks([options.opened(home)[1].breaks.reopen(break_id, by or getpass.getuser())])
 
 
 def reconcile(
-    as_of: AsOf = None,
-    json: Json = False,
-    home: HomeFolder = None,
+    as_of: options.AsOf = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Compare the broker's holdings with the tables now, or show what differed at a time.
 
     Nothing is recorded: the check `agrees_with_the_broker` does that. What differed at a time is
     what it had recorded and not yet resolved then; the quantities are those that it saw last.
     """
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
+    settings, lake = options.opened(home)
     if as_of is not None:
         past, table = Past(at=as_of), lake.breaks
         require_past(as_of, utc_now())
@@ -162,30 +131,32 @@ def print_breaks(breaks: list[Break]) -> None:
     """Print breaks as a table, with what is known of each below it."""
     now = utc_now()
     print_table_with_notes(
-        COLUMNS,
-        (
-            (
-                (
-                    one.break_id,
-                    one.state.value,
-                    one.type.value,
-                    one.account,
-                    str(one.conid),
-                    one.symbol,
-                    quantity(one.expected),
-                    quantity(one.actual),
-                    age(one.opened_at, now),
-                ),
-                "; ".join(
-                    text
-                    for text in (
+        [
+            {
+                "id": one.break_id,
+                "state": one.state.value,
+                "type": one.type.value,
+                "account": one.account,
+                "conid": str(one.conid),
+                "symbol": one.symbol,
+                "broker": quantity(one.expected),
+                "tables": quantity(one.actual),
+                "age": age(one.opened_at, now),
+            }
+            for one in breaks
+        ],
+        [
+            "; ".join(
+                filter(
+                    None,
+                    (
                         one.detail,
                         f"accepted by {one.accepted_by}" if one.accepted_by else "",
-                        one.note or "",
-                    )
-                    if text
-                ),
+                        one.note,
+                    ),
+                )
             )
             for one in breaks
-        ),
+        ],
+        right=("conid", "broker", "tables", "age"),
     )

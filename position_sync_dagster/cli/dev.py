@@ -1,4 +1,4 @@
-"""The commands that run programs: `dev` for the user's own gateway, `demo`, and `record`."""
+"""The commands that run programs: `dev` for your own gateway, `demo`, `record` and `money`."""
 
 import os
 import shutil
@@ -12,13 +12,7 @@ import typer
 
 from ib_gateway_simulator.recording import program
 from position_sync_dagster import errors, places, run_slots
-from position_sync_dagster.cli.options import (
-    EndWith,
-    HomeFolder,
-    Json,
-    settings_for,
-    warn_of_unknown_settings,
-)
+from position_sync_dagster.cli import options
 from position_sync_dagster.demo.display import LiveDisplay, Look
 from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
@@ -45,7 +39,7 @@ INTERVAL_S = 5.0
 
 def dev(
     ui_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
-    end_with: EndWith = None,
+    end_with: options.EndWith = None,
 ) -> None:
     """Run Dagster against your own TWS or IB Gateway, as the settings say.
 
@@ -71,7 +65,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         RunSlotsError: Dagster may not have as many runs in progress at once as the logins need.
     """
     settings = load_settings()
-    warn_of_unknown_settings()
+    options.warn_of_unknown_settings()
     require_files(settings)
     refusal = run_slots.too_few(run_slots.configured(places.dagster_home()), len(settings.logins))
     if refusal is not None:
@@ -82,7 +76,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     home = places.dagster_home()
     with (
         StopRequest(end_with=end_with) as stop,
-        exclusive_use(home, purpose="position-sync dev") as lock,
+        exclusive_use(home, purpose="position-sync dev") as lock_fd,
     ):
         put_instance(home)
         log = home / LOG_NAME if live else None
@@ -95,7 +89,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
                 ui_port=ui_port,
                 cwd=Path.cwd(),
                 log=log,
-                inherited_fds=[lock.fd],
+                inherited_fds=[lock_fd],
             ) as dagster:
                 output = LiveOutput(settings, log) if log else Output(settings)
                 watch(dagster, settings, ui_port, stop, output)
@@ -340,8 +334,8 @@ def demo(
     calm: Annotated[
         bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
     ] = False,
-    json: Json = False,
-    end_with: EndWith = None,
+    json: options.Json = False,
+    end_with: options.EndWith = None,
 ) -> None:
     """Run the whole system on a simulated gateway: 200 option legs, 20 of them streamed.
 
@@ -354,17 +348,20 @@ def demo(
     With --for the exit code is 0 if all figures are met and 1 if not. If it is stopped before its
     time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
     """
-    options = Options(
-        home=home or places.demo_home(),
-        seconds=seconds,
-        ui_port=ui_port,
-        gateway_port=gateway_port,
-        control_port=control_port,
-        as_json=json,
-        end_with=end_with,
-        calm=calm,
+    sys.exit(
+        run_demo(
+            Options(
+                home=home or places.demo_home(),
+                seconds=seconds,
+                ui_port=ui_port,
+                gateway_port=gateway_port,
+                control_port=control_port,
+                as_json=json,
+                end_with=end_with,
+                calm=calm,
+            )
+        )
     )
-    sys.exit(run_demo(options))
 
 
 def record(
@@ -381,15 +378,40 @@ def record(
     keep_quantities: Annotated[
         bool, typer.Option("--keep-quantities", help="Write quantities and amounts as they are.")
     ] = False,
-    home: HomeFolder = None,
+    home: options.HomeFolder = None,
 ) -> None:
     """Record what a client and the gateway of the settings say to each other.
 
     The client connects to the printed port instead of the gateway's. Account ids, names,
     quantities and amounts are replaced before they are written; orders are never passed on.
     """
-    settings = settings_for(home).for_login(login)
+    settings = options.settings_for(home).for_login(login)
     gateway = (settings.gateway_host, settings.gateway_port)
     raise typer.Exit(
         program.run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities)
     )
+
+
+def money(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3001,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show the money page of the tables in a browser, without Dagster, until Ctrl-C.
+
+    It only reads, at 127.0.0.1. The server of `dev` and `demo` has the same page, at /money.
+    """
+    # The other commands of this module start without a web server.
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+
+    from ib_gateway_simulator.loopback_guard import LoopbackGuard
+    from position_sync_dagster.web.money_page import money_routes
+    from position_sync_dagster.web.page_figures import PageFigures
+
+    settings, _lake = options.opened(home)
+    ports.require_free(port, purpose="money page", option="--port")
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
+    typer.echo(f"The money page is at http://{ports.LOOPBACK}:{port}/money (Ctrl-C ends it).")
+    uvicorn.run(app, host=ports.LOOPBACK, port=port, log_level="warning")

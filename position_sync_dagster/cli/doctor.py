@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.checkup import Checkup, check_up
@@ -62,8 +62,8 @@ def doctor(
             show_default="that of POSITION_SYNC_UI_URL, 3000",
         ),
     ] = None,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Check everything that a start needs: settings, clocks, disk, tables, ports, gateway, legs.
 
@@ -75,14 +75,14 @@ def doctor(
     exit code is 1 if something is still wrong at the end, and 0 after a repair that succeeded.
     """
     if move_heartbeats:
-        settings = settings_for(home)
-        existing(Lake.of(settings)).sessions.record_place(moved=True)
+        settings, lake = options.opened(home)
+        lake.sessions.record_place(moved=True)
         typer.echo(f"From now on, heartbeats are in {settings.heartbeats}.")
         return
     if not (tables or repair):
         raise typer.Exit(look_at_everything(ui_port, home, json=json))
 
-    lake = Lake.of(settings_for(home))
+    lake = Lake.of(options.settings_for(home))
     results = check_up(lake.all_tables, lake.sessions, utc_now(), mend=repair)
     if json:
         print_json(as_data(results))
@@ -94,7 +94,7 @@ def doctor(
 
 def look_at_everything(ui_port: int | None, home: Path | None, *, json: bool) -> int:
     """Print what the preflight finds; return 1 if anything is bad."""
-    settings = settings_for(home, warn=False)
+    settings = options.settings_for(home, warn=False)
     found = run_preflight(
         settings,
         os.environ,
@@ -207,18 +207,7 @@ def _repaired(one: Checkup) -> list[str]:
     return lines
 
 
-COLUMNS = {
-    "table": "left",
-    "compacted": "right",
-    "deleted": "right",
-    "files": "right",
-    "version": "right",
-    "doubled": "right",
-    "skipped": "left",
-}
-
-
-def maintain(json: Json = False, home: HomeFolder = None) -> None:
+def maintain(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Merge small files of each table, and delete files that no version in the retention needs.
 
     Dagster does this every hour while it runs. Other programs may read and write at the same
@@ -226,22 +215,22 @@ def maintain(json: Json = False, home: HomeFolder = None) -> None:
     afterwards, the number of duplicate rows (`doctor --repair` removes them), and why a part was
     skipped until the next time.
     """
-    results = existing(Lake.of(settings_for(home))).maintain()
+    results = options.opened(home)[1].maintain()
     if json:
         print_json(results)
         return
     print_table(
-        COLUMNS,
-        (
-            (
-                result.table,
-                f"{result.compacted:,}",
-                f"{result.deleted:,}",
-                f"{result.files:,}",
-                str(result.version),
-                f"{result.doubled.surplus:,}",
-                result.skipped or "",
-            )
+        [
+            {
+                "table": result.table,
+                "compacted": f"{result.compacted:,}",
+                "deleted": f"{result.deleted:,}",
+                "files": f"{result.files:,}",
+                "version": str(result.version),
+                "doubled": f"{result.doubled.surplus:,}",
+                "skipped": result.skipped or "",
+            }
             for result in results
-        ),
+        ],
+        right=("compacted", "deleted", "files", "version", "doubled"),
     )

@@ -81,21 +81,24 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def existing(lake: Lake) -> Lake:
-    """Return the lake if it has tables.
+def opened(home: Path | None) -> tuple[Settings, Lake]:
+    """Return the settings of `settings_for`, and their lake, which must have tables.
 
-    A command that only reads must not create tables where somebody mistyped a path.
+    A command that only reads must not leave empty tables where there were none.
 
     Raises:
+        SettingsError: A setting is unusable.
         LakeError: There are no tables.
     """
+    settings = settings_for(home)
+    lake = Lake.of(settings)
     if not lake.exists:
         raise LakeError(
             f"There are no tables at {lake.path} yet.",
             remedy="Start `make dev` or `make demo`, which make them, or set POSITION_SYNC_LAKE "
             "(--home .demo for the demo's).",
         )
-    return lake
+    return settings, lake
 
 
 def known_strategy(strategy: str | None, active: Iterable[str]) -> None:

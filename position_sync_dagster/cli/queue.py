@@ -7,45 +7,15 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import (
-    HomeFolder,
-    Json,
-    ListByDefault,
-    existing,
-    settings_for,
-)
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import age, duration, printable
 
-COLUMNS = {
-    "id": "left",
-    "account": "left",
-    "conid": "right",
-    "symbol": "left",
-    "priority": "right",
-    "attempts": "right",
-    "age": "right",
-}
-
-
-app = typer.Typer(
-    cls=ListByDefault,
-    help="List requests for position values, and retry failed ones. Without a command: `list`.",
-)
-
-
-def open_queue(home: HomeFolder) -> SyncQueue:
-    """Return the queue of the lake in the settings, without creating tables.
-
-    Raises:
-        LakeError: There are no tables.
-    """
-    return existing(Lake.of(settings_for(home))).queue.sync
+app = typer.Typer(cls=options.ListByDefault)
 
 
 @app.command("list")
@@ -57,15 +27,15 @@ def list_requests(
     limit: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Show at most this many requests.")
     ] = 50,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Count the requests by status. With --status, show those requests and their errors.
 
     PENDING and PROCESSING requests come in the order in which they are claimed, the others newest
     first. The age counts from the creation of the request.
     """
-    queue = open_queue(home)
+    queue = options.opened(home)[1].queue.sync
     overview = queue.overview()
     requests = None if status is None else queue.get_batch(None, limit, status)
     now = utc_now()
@@ -102,23 +72,22 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
 
 def print_requests(requests: Iterable[QueuedPosition], now: datetime) -> None:
     """Print requests as a table, with the first line of its error below each."""
+    listed = list(requests)
     print_table_with_notes(
-        COLUMNS,
-        (
-            (
-                (
-                    request.request_id,
-                    request.account or "any",
-                    str(request.conid),
-                    request.symbol,
-                    str(request.priority),
-                    str(request.attempts),
-                    age(request.created_at, now),
-                ),
-                first_line(request.error_message or ""),
-            )
-            for request in requests
-        ),
+        [
+            {
+                "id": request.request_id,
+                "account": request.account or "any",
+                "conid": str(request.conid),
+                "symbol": request.symbol,
+                "priority": str(request.priority),
+                "attempts": str(request.attempts),
+                "age": age(request.created_at, now),
+            }
+            for request in listed
+        ],
+        [first_line(request.error_message or "") for request in listed],
+        right=("conid", "priority", "attempts", "age"),
     )
 
 
@@ -138,8 +107,8 @@ def retry_requests(
         typer.Argument(metavar="REQUEST_ID", help="An id from `queue --status FAILED`."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Retry all FAILED requests.")] = False,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Put FAILED requests back to PENDING with fresh attempts: all named requests, or none.
 
@@ -148,7 +117,7 @@ def retry_requests(
     """
     if bool(request_ids) == every:
         raise typer.BadParameter("Give either ids of requests or --all.")
-    queue = open_queue(home)
+    queue = options.opened(home)[1].queue.sync
     live_ids = retry_all(queue) if every else retry(queue, request_ids or [])
     if json:
         print_json(

@@ -1,40 +1,35 @@
-"""The commands that show what the tables hold: `status`, `exposure` and `positions`."""
+"""The commands that show what the tables hold: `status`, `exposure`, `positions` and `follow`."""
 
+import os
+import sys
+import time
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any
 
+import polars as pl
 import typer
 from rich.console import Group, RenderableType
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.updates.follow import POLL_S
+from position_sync_dagster.sync.reports import position_list
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.overview import book_at, read_book
 from position_sync_dagster.sync.reports.past import Past, legs_at
-from position_sync_dagster.sync.reports.position_list import (
-    SORTED_BY,
-    PositionList,
-    PositionQuery,
-    read_positions,
-)
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.terminal import money_tables
 from position_sync_dagster.terminal.board import describe
-from position_sync_dagster.terminal.money_tables import (
-    closes_table,
-    describe_totals,
-    money_notes,
-    positions_table,
-    strategy_table,
-    underlying_table,
-)
-from position_sync_dagster.terminal.output import print_json, print_or_watch
-from position_sync_dagster.terminal.text import as_typed
+from position_sync_dagster.terminal.output import escaped, print_json, print_or_watch
+from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
 
 MOST_DIGITS = 4
 """Of a number of days."""
@@ -42,8 +37,7 @@ MOST_DIGITS = 4
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show the owner of the gateway, the lines, the queue, the newest rows and their totals."""
-    settings = options.settings_for(home)
-    lake = options.existing(Lake.of(settings))
+    settings, lake = options.opened(home)
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
     money = read_book(lake, settings, now, latest=latest, of_strategies=True).money()
@@ -51,7 +45,7 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
         print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
         return
 
-    for label, value in [*describe(found), *describe_totals(money)]:
+    for label, value in [*describe(found), *money_tables.describe_totals(money)]:
         typer.echo(f"{label:<18} {value}")
 
 
@@ -72,8 +66,7 @@ def exposure(
     and is left out of the sums; `no value` counts the held legs without a value.
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
-    settings = options.settings_for(home)
-    lake = options.existing(Lake.of(settings))
+    settings, lake = options.opened(home)
 
     def look() -> BookMoney:
         if past is None:
@@ -90,11 +83,13 @@ def exposure(
             return as_typed("No leg is active. Add one with `position-sync strategies add`.")
         below: list[RenderableType] = []
         if found.underlyings:
-            below = ["", underlying_table(found.underlyings, width)]
+            below = ["", money_tables.underlying_table(found.underlyings, width)]
         return Group(
             *([str(past)] if past else []),
-            strategy_table(found.strategies, [*found.rest, *found.totals, *found.in_base], width),
-            *money_notes(found, width),
+            money_tables.strategy_table(
+                found.strategies, [*found.rest, *found.totals, *found.in_base], width
+            ),
+            *money_tables.money_notes(found, width),
             *below,
         )
 
@@ -121,9 +116,10 @@ def _days(text: str) -> timedelta:
 
 def _sortable(name: str | None) -> str | None:
     """Return the name of a column by which positions can be sorted."""
-    if name is not None and name.removeprefix("-") not in SORTED_BY:
+    if name is not None and name.removeprefix("-") not in position_list.SORTED_BY:
         raise typer.BadParameter(
-            f"There is no column {name!r} to sort by. Choose one of: {', '.join(SORTED_BY)}."
+            f"There is no column {name!r} to sort by. Choose one of: "
+            f"{', '.join(position_list.SORTED_BY)}."
         )
     return name
 
@@ -170,24 +166,25 @@ def positions(
     of the broker says it (STATED).
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
-    settings = options.settings_for(home)
-    lake = options.existing(Lake.of(settings))
+    settings, lake = options.opened(home)
 
     if closed:
         if expiring is not None or sort is not None:
             raise typer.BadParameter(
                 "--closed lists what is gone, the newest first: leave out --expiring and --sort."
             )
-        chosen = PositionQuery(strategy=strategy, underlying=underlying, limit=limit, past=past)
+        chosen = position_list.PositionQuery(
+            strategy=strategy, underlying=underlying, limit=limit, past=past
+        )
         _closes(chosen, lake=lake, watch=watch, json=json)
         return
-    query = PositionQuery(
+    query = position_list.PositionQuery(
         strategy=strategy, underlying=underlying, expiring=expiring, sort=sort, limit=limit,
         past=past,
     )  # fmt: skip
 
-    def look() -> PositionList:
-        found = read_positions(lake, settings, utc_now(), query)
+    def look() -> position_list.PositionList:
+        found = position_list.read_positions(lake, settings, utc_now(), query)
         legs = legs_at(lake, past.at) if past else lake.registry.legs
         options.known_strategy(strategy, (leg.strategy_id for leg in legs))
         return found
@@ -198,7 +195,7 @@ def positions(
             return "No position has this underlying and expires in this time."
         if not found.rows:
             return f"No leg of {strategy} is held." if strategy else "No position has a row yet."
-        table = positions_table(found.rows, found.ages, found.strategies_of, width)
+        table = money_tables.positions_table(found.rows, found.ages, found.strategies_of, width)
         above = [str(past)] if past else []
         if len(found.rows) == found.total:
             return Group(*above, table)
@@ -214,7 +211,7 @@ def positions(
     print_or_watch(render, watch=watch)
 
 
-def _closes(query: PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
+def _closes(query: position_list.PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
     """Print what closed."""
 
     def look() -> tuple[Closes, list[tuple[Closure, list[str]]]]:
@@ -232,7 +229,7 @@ def _closes(query: PositionQuery, *, lake: Lake, watch: bool, json: bool) -> Non
             return Group(*above, f"Nothing closed {since}.")
         total = found.count(query.strategy, query.underlying)
         last = f"{len(chosen):,} of {total:,} closes {since}"
-        return Group(*above, closes_table(chosen, width), last)
+        return Group(*above, money_tables.closes_table(chosen, width), last)
 
     if json:
         _print_moment(query.past)
@@ -252,3 +249,89 @@ def _as_values(row: PositionUpdate, ages: Ages) -> dict[str, Any]:
         "greeks_age_s": ages.greeks_age_s(key),
         "feed": feed_of(row) or "live" if row.value_source is ValueOrigin.TICK else None,
     }
+
+
+TOKEN_EVERY_S = 5.0
+"""How often a token is printed, in seconds; it also shows a closed pipe while there are no rows."""
+
+
+def follow(
+    strategy: options.Strategy = None,
+    account: Annotated[str | None, typer.Option(help="Only rows of this account.")] = None,
+    conid: Annotated[int | None, typer.Option(help="Only rows of this contract.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="Go on behind this token; `now` for what is committed from now on, `start` for "
+            "every row. Without it, the newest row of each holding comes first.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json/--table", help="Print JSON lines, or short lines for people.")
+    ] = True,
+    poll: Annotated[
+        float,
+        typer.Option(min=0.05, max=3600, help="How often to look for a new commit, in seconds."),
+    ] = POLL_S,
+    home: options.HomeFolder = None,
+) -> None:
+    """Print each row of the ledger as it is committed, one a line, until Ctrl-C or a closed pipe.
+
+    A line is a row of position_updates: an object with its columns, times in ISO 8601 and unknown
+    values null. After the rows of a commit, and every 5 s, comes a line `{"token": "..."}`. A
+    program stores the last token together with what it did, and passes it as --since to go on
+    there: nothing is left out, and nothing comes twice.
+    """
+    settings, lake = options.opened(home)
+    legs = lake.registry.sync.get_all_active()
+    options.known_strategy(strategy, (leg.strategy_id for leg in legs))
+    reader = lake.updates.sync.follow(since)
+
+    def wanted(rows: pl.DataFrame) -> pl.DataFrame:
+        rows = rows_of_logins(rows, settings)
+        if strategy is not None:
+            rows = rows.filter(
+                position_list.is_leg_of(lake, strategy, lake.registry.sync.get_all_active())
+            )
+        for column, value in (("account", account), ("conid", conid)):
+            if value is not None:
+                rows = rows.filter(pl.col(column) == value)
+        return rows
+
+    token, printed_at = "", time.monotonic()
+    try:
+        while True:
+            found = reader.read()
+            if found is not None:
+                token = found.token
+                (_print_json if json else _print_lines)(wanted(found.rows))
+            if json and (found is not None or time.monotonic() > printed_at + TOKEN_EVERY_S):
+                _write(pl.DataFrame({"token": [token]}).write_ndjson())
+                printed_at = time.monotonic()
+            if found is None:
+                time.sleep(min(poll, TOKEN_EVERY_S))
+    except BrokenPipeError:
+        # The interpreter flushes the output at its end, and would report the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return
+
+
+def _print_json(rows: pl.DataFrame) -> None:
+    _write(escaped(rows.drop("date").write_ndjson()))
+
+
+def _print_lines(rows: pl.DataFrame) -> None:
+    for row in updates_of(rows):
+        leg = contract_name(row)
+        _write(
+            f"{row.timestamp:%H:%M:%S}  {printable(row.account)}  {printable(leg):<24} "
+            f"{quantity(row.position):>8} {number(row.market_value):>14} "
+            f"{number(row.unrealized_pnl):>12}  {row.source}\n"
+        )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

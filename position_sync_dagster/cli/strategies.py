@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, make_leg
@@ -25,7 +25,7 @@ from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import as_typed, printable, quantity
 
-app = typer.Typer(help="List and change the legs of active strategies.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 Conid = Annotated[
     str | None,
@@ -59,7 +59,7 @@ def warn_of_file(settings: Settings) -> None:
 
 
 @app.command("list")
-def list_legs(json: Json = False, home: HomeFolder = None) -> None:
+def list_legs(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """List the active legs, each with its state.
 
     ARMED: the leg is not held (is its conid right?). STREAMED: the stream values it. OVERFLOW: it
@@ -67,8 +67,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     known why it is gone (`positions --closed`). A leg without a conid is ARMED until its contract
     is found; if that failed, the reason and the candidates follow.
     """
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
+    settings, lake = options.opened(home)
     registry = lake.registry.sync
     legs: list[Leg] = sorted(
         [*registry.get_all_active(), *registry.get_unresolved()],
@@ -97,33 +96,20 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
 
 def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
     """Print legs and their states as a table that is never cut, each with its problem if any."""
-    columns = {
-        "strategy": "left",
-        "state": "left",
-        "conid": "right",
-        "symbol": "left",
-        "right": "left",
-        "strike": "right",
-        "expiry": "left",
-        "account": "left",
-        "quantity": "right",
-        "priority": "right",
-        "since (UTC)": "left",
-    }
     rows = [
-        (
-            leg.strategy_id,
-            str(state),
-            str(leg.conid or "–"),
-            leg.symbol,
-            str(leg.right or ""),
-            "" if leg.strike is None else f"{leg.strike:g}",
-            "" if leg.expiry is None else leg.expiry.isoformat(),
-            leg.account or "any",
-            "all" if leg.quantity is None else quantity(leg.quantity),
-            str(leg.priority),
-            f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
-        )
+        {
+            "strategy": leg.strategy_id,
+            "state": str(state),
+            "conid": str(leg.conid or "–"),
+            "symbol": leg.symbol,
+            "right": str(leg.right or ""),
+            "strike": "" if leg.strike is None else f"{leg.strike:g}",
+            "expiry": "" if leg.expiry is None else leg.expiry.isoformat(),
+            "account": leg.account or "any",
+            "quantity": "all" if leg.quantity is None else quantity(leg.quantity),
+            "priority": str(leg.priority),
+            "since (UTC)": f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
+        }
         for leg, state in zip(legs, states, strict=True)
     ]
     problems = [
@@ -132,7 +118,7 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
         else ""
         for leg in legs
     ]
-    print_table_with_notes(columns, zip(rows, problems, strict=True))
+    print_table_with_notes(rows, problems, right=("conid", "strike", "quantity", "priority"))
 
 
 def _named(leg: Leg) -> str:
@@ -164,8 +150,8 @@ def add_leg(
     priority: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="1 gets a market data line before 2.")
     ] = 1,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Make a leg active. If it is held and a line is free, it streams within seconds.
 
@@ -189,7 +175,7 @@ def add_leg(
         exchange=exchange,
         currency=currency,
     )
-    settings = settings_for(home)
+    settings = options.settings_for(home)
     lake = open_lake(settings)
     [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
@@ -215,12 +201,12 @@ def remove_leg(
     strike: Strike = None,
     expiry: Expiry = None,
     trading_class: TradingClass = None,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Make a leg inactive: its line becomes free, and the queue values it again."""
     number = None if conid is None else parse_conid(conid)
-    settings = settings_for(home)
+    settings = options.settings_for(home)
     lake = open_lake(settings)
     leg = lake.registry.sync.remove_active(
         number,
@@ -244,10 +230,10 @@ def export_file(
     file: Annotated[
         Path | None, typer.Argument(help="A new file. Default: the standard output.")
     ] = None,
-    home: HomeFolder = None,
+    home: options.HomeFolder = None,
 ) -> None:
     """Write the active legs as a strategies file, which `strategies import` reads."""
-    registry = existing(Lake.of(settings_for(home))).registry.sync
+    registry = options.opened(home)[1].registry.sync
     text = as_strategies_file([*registry.get_all_active(), *registry.get_unresolved()])
     if file is None:
         typer.echo(text, nl=False)
@@ -272,15 +258,15 @@ def list_rolls(
         float,
         typer.Option(min=0, max=86_400, help="Seconds between the executions of two orders."),
     ] = 60.0,
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show the legs that were rolled, with the contracts that took their places.
 
     A leg is rolled when it was closed, and as much of another contract of the same underlying and
     right was opened under the same order, or within a minute. Without --apply nothing changes.
     """
-    settings = settings_for(home)
+    settings = options.settings_for(home)
     lake = open_lake(settings)
     found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))
     replaced = len(roll_legs.apply(lake, found)) if apply else 0
@@ -304,12 +290,12 @@ def list_rolls(
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="A strategies file in YAML.")],
-    json: Json = False,
-    home: HomeFolder = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
     legs = load_strategies(file, named_by="the path")
-    settings = settings_for(home)
+    settings = options.settings_for(home)
     lake = open_lake(settings)
     following = following_rolls(file, named_by="the path")
     added, removed = lake.registry.sync.replace_all(legs, following=following)

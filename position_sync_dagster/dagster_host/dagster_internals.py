@@ -160,17 +160,6 @@ SQLITE_STORAGES = (
 MIGRATIONS = "dagster:_core/storage/alembic"
 """Where alembic finds the migrations of Dagster's storage."""
 
-ALL = (
-    FORKED_RUNS,
-    DAEMON,
-    WEBSERVER,
-    INTERRUPTS,
-    EVENT_TABLES,
-    TICKS,
-    CHECKED_EVENT,
-    LOADING,
-)
-
 IMPORTED_BY_RUNS = (
     *SQLITE_STORAGES,
     "dagster._core.run_coordinator",

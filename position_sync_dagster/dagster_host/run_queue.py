@@ -4,15 +4,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from position_sync_dagster.run_slots import (
-    DRAIN_JOB,
-    FOR_A_LOGIN,
-    FOR_DRAINS,
-    FOR_OTHERS,
-    LOGINS,
-    STREAM_JOB,
-    needed,
-)
+from position_sync_dagster import run_slots
 
 LOOK_S = 0.5
 """Polling interval of the queue, in seconds; Dagster's own setting takes whole seconds only."""
@@ -49,22 +41,22 @@ class PromptRunQueue(dg.QueuedRunCoordinator):
 
     def get_run_queue_config(self) -> Any:
         """Return the limits of this moment; those in `concurrency.runs` of `dagster.yaml` win."""
-        logins = max(1, len(self._instance.get_dynamic_partitions(LOGINS)))
+        logins = max(1, len(self._instance.get_dynamic_partitions(run_slots.LOGINS)))
         config = super().get_run_queue_config()
         shares = [
-            {"key": SHARE, "value": STREAMS, "limit": FOR_A_LOGIN * logins},
-            {"key": SHARE, "value": OTHERS, "limit": FOR_OTHERS - FOR_DRAINS},
+            {"key": SHARE, "value": STREAMS, "limit": run_slots.FOR_A_LOGIN * logins},
+            {"key": SHARE, "value": OTHERS, "limit": run_slots.FOR_OTHERS - run_slots.FOR_DRAINS},
         ]
         return config._replace(
-            max_concurrent_runs=needed(logins),
+            max_concurrent_runs=run_slots.needed(logins),
             tag_concurrency_limits=[*config.tag_concurrency_limits, *shares],
         )
 
     def submit_run(self, context: Any) -> dg.DagsterRun:
         """Queue a run, with the tag of its share; a drain has none."""
         run = context.dagster_run
-        if run.job_name != DRAIN_JOB:
-            share = STREAMS if run.job_name == STREAM_JOB else OTHERS
+        if run.job_name != run_slots.DRAIN_JOB:
+            share = STREAMS if run.job_name == run_slots.STREAM_JOB else OTHERS
             self._instance.add_run_tags(run.run_id, {SHARE: share})
         return super().submit_run(context)
 

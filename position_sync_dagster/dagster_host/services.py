@@ -30,8 +30,9 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import NoReturn, TextIO
@@ -43,10 +44,14 @@ from dotenv import dotenv_values
 
 from position_sync_dagster import last_work, places
 from position_sync_dagster.dagster_host.dagster_internals import LACKING
-from position_sync_dagster.dagster_host.outage_alerts import OutageAlerts
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.processes.ports import LOOPBACK, get_json
 from position_sync_dagster.processes.reaper import descendants
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync import alerts
 
 LOOK_S = 0.5
 """Seconds between two checks of all programs."""
@@ -382,6 +387,102 @@ class DaemonSigns:
             self._ticked = None  # judged once: a sensor that is switched off does not tick either
             return ProgramAnswer.ERROR
         return ProgramAnswer.YES
+
+
+ALERTS_LOOK_S = 1.0
+LAST_S = 15.0
+"""Time limit of the last message, in seconds."""
+
+ERROR = "ERROR"
+READ_THE_LOG = (
+    "Read Dagster's log, which `make dev` and `make demo` name, and run `position-sync doctor`."
+)
+
+
+class OutageAlerts:
+    """Sends messages about faults of the programs, in its own thread: a receiver may be slow.
+
+    Attributes:
+        states: The fault of each program, "" for one that works; the supervisor sets it.
+    """
+
+    def __init__(self) -> None:
+        self.states: Mapping[str, str] = {}
+        self._reason = ""
+        self._ended = threading.Event()
+        self._cursor = alerts.AlertCursor()
+        self._log = OutageLog(logger)
+        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def end(self, reason: str) -> None:
+        """Send the message that everything ends; wait for it at most LAST_S seconds."""
+        self._reason = reason
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(LAST_S)
+
+    def _run(self) -> None:
+        while not self._ended.wait(ALERTS_LOOK_S):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        states = list(self._checks())
+        if all(state.passed for state in states) and not (
+            self._cursor.breaks or self._cursor.outbox
+        ):
+            return
+        try:
+            settings = load_settings()
+        except SettingsError as error:
+            self._log.report(f"No message can be sent: {error.what}")
+            return
+        now = utc_now()
+        self._cursor = alerts.follow(
+            self._cursor,
+            states,
+            now=now,
+            after=timedelta(seconds=0 if self._reason else settings.alert_after_s),
+            severities=settings.alert_severities,
+            receivers=len(settings.alert_urls),
+        )
+        for place, messages in alerts.due(self._cursor, now).items():
+            title, body = alerts.together(messages)
+            ok = alerts.deliver(settings.alert_urls[place], place, title=title, body=body)
+            self._cursor = alerts.after_delivery(
+                self._cursor, place, messages, ok=ok, now=utc_now()
+            )
+
+    def _checks(self) -> Iterator[alerts.CheckState]:
+        now = utc_now()
+        if self._reason:
+            yield alerts.CheckState(
+                name="Dagster",
+                at=now,
+                passed=False,
+                severity=ERROR,
+                description=f"Everything ends, also the stream. {self._reason}",
+                what_to_do=READ_THE_LOG,
+            )
+            return
+        troubles = dict(self.states)
+        for work in last_work.read().works:
+            if work.program == last_work.SENSORS:
+                late = f"The last sensor tick was at {work.at:%H:%M:%S} UTC: nothing is drained."
+                troubles[work.program] = late if work.late else ""
+        for program, trouble in troubles.items():
+            yield alerts.CheckState(
+                name=f"Dagster's {program}",
+                at=now,
+                passed=not trouble,
+                severity=ERROR,
+                description=trouble or "It works again.",
+                what_to_do=READ_THE_LOG if trouble else "",
+            )
 
 
 class Supervisor:

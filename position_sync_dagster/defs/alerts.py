@@ -9,15 +9,9 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
+from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, evaluation_of
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.checks.limits import (
-    EXPOSURE,
-    OF_VALUE,
-    PREFIX,
-    READ_CHECK,
-    watched_limits,
-)
 from position_sync_dagster.defs.checks.sums import SUMS_CHECK
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
@@ -28,10 +22,10 @@ WATCHED = (
     *KEYS,
     dg.AssetCheckKey(dg.AssetKey("daily_positions"), "days_are_complete"),
     dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
-    dg.AssetCheckKey(dg.AssetKey(EXPOSURE), READ_CHECK),
+    dg.AssetCheckKey(dg.AssetKey(limits.EXPOSURE), limits.READ_CHECK),
     *(
         dg.AssetCheckKey(dg.AssetKey(name), SUMS_CHECK)
-        for name in (EXPOSURE, LATEST_POSITIONS.name)
+        for name in (limits.EXPOSURE, LATEST_POSITIONS.name)
     ),
     dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK),
 )
@@ -63,7 +57,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = datetime.now(UTC)
     before = alerts.AlertCursor.from_text(context.cursor)
-    keys = (*WATCHED, *watched_limits(settings, before.breaks))
+    keys = (*WATCHED, *limits.watched_limits(settings, before.breaks))
     cursor = alerts.follow(
         before,
         check_states(cached_instance(context), settings.ui_url, keys),
@@ -101,7 +95,7 @@ def check_states(
         if key in found:
             state = _state_of(instance, key, found[key], ui_url)
             yield state
-            if key.name.startswith(PREFIX):
+            if key.name.startswith(limits.PREFIX):
                 yield _known_state(state, found[key])
 
 
@@ -109,7 +103,7 @@ def _known_state(state: alerts.CheckState, record: Any) -> alerts.CheckState:
     """Return whether the number of a limit is known, as the state of a check."""
     evaluation = evaluation_of(record)
     known = None if evaluation is None else UNKNOWN not in evaluation.metadata
-    return replace(state, name=f"{state.name}{OF_VALUE}", passed=known, what_to_do="")
+    return replace(state, name=f"{state.name}{limits.OF_VALUE}", passed=known, what_to_do="")
 
 
 def _state_of(

@@ -7,20 +7,9 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster import last_work
+from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.libraries import tables, threads
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import (
-    DRAIN_JOB,
-    REASON,
-    REFRESHED,
-    SHORTEST_INTERVAL_S,
-    STREAM_JOB,
-    cached_instance,
-    cached_lake,
-    fails_once,
-    recent_runs,
-    runs_in_progress,
-)
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain_plan
@@ -33,7 +22,7 @@ MAX_RUNTIME_S = 90
 RUNS_SEEN = 8
 
 drain_positions = dg.define_asset_job(
-    DRAIN_JOB,
+    runs.DRAIN_JOB,
     selection=dg.AssetSelection.assets(*(step.value for step in drain_plan.Step)).without_checks(),
     executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_S), "dagster/max_retries": "0"},
@@ -43,22 +32,22 @@ drain_positions = dg.define_asset_job(
 
 
 @dg.sensor(
-    job_name=DRAIN_JOB,
-    minimum_interval_seconds=SHORTEST_INTERVAL_S,
+    job_name=runs.DRAIN_JOB,
+    minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks every 5 s and only reads. It requests a drain when requests wait, about "
     "once a minute while the stream runs, and a refresh when one is due and no stream is alive.",
 )
-@fails_once
+@runs.fails_once
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request one run over the assets that have work, or skip with the reason and counts.
 
     With several logins, the refresh is a run of its own.
     """
     settings = POSITION_SYNC.read_settings()
-    lake = cached_lake(settings)
+    lake = runs.cached_lake(settings)
     plan = drain_plan.plan_drain(
-        observe(cached_instance(context), lake, settings, now=datetime.now(UTC)),
+        observe(runs.cached_instance(context), lake, settings, now=datetime.now(UTC)),
         drain_plan.DrainCursor.from_text(context.cursor),
         refresh_interval_s=settings.refresh_interval_s,
     )
@@ -68,7 +57,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if plan.refreshes:
         names = " ".join(plan.refreshes)
         requests.append(
-            _request([drain_plan.Step.REFRESH], drain_plan.REFRESH_IS_DUE, {REFRESHED: names})
+            _request([drain_plan.Step.REFRESH], drain_plan.REFRESH_IS_DUE, {runs.REFRESHED: names})
         )
     last_work.note(last_work.SENSORS)
     return dg.SensorResult(
@@ -84,7 +73,7 @@ def _request(
     return dg.RunRequest(
         asset_selection=[dg.AssetKey(step.value) for step in steps],
         asset_check_keys=[],
-        tags={REASON: reason, **(tags or {})},
+        tags={runs.REASON: reason, **(tags or {})},
     )
 
 
@@ -92,8 +81,8 @@ def observe(
     instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, *, now: datetime
 ) -> drain_plan.Workload:
     """Read the inputs of the decision; changes nothing."""
-    runs = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
-    drains = [run for run in runs if run.refreshed is None]
+    newest = runs.recent_runs(instance, runs.DRAIN_JOB, limit=RUNS_SEEN)
+    drains = [run for run in newest if run.refreshed is None]
     # Side by side: in an object store each table takes a request, and one that changed takes more.
     looked = threads.begin(lake.queue.sync.overview)
     versions = threads.begin(lake.registry.table.version)
@@ -112,7 +101,7 @@ def observe(
         oldest_pending_at=backlog.oldest_pending_at,
         logins=tuple(state for state, _accounts in logins),
         drain_in_progress=_in_progress(drains, now),
-        refresh_in_progress=_in_progress([run for run in runs if run.refreshed], now) is not None,
+        refresh_in_progress=_in_progress([run for run in newest if run.refreshed], now) is not None,
         unsuccessful_runs=unsuccessful_runs,
         last_unsuccessful_at=ended[0].ended_at if unsuccessful_runs else None,
         released=ended[0].released if unsuccessful_runs else 0,
@@ -130,7 +119,7 @@ def _logins(
     """Return the state of each login, and its accounts if a file names them."""
     names = [login.gateway_id for login in settings.logins]
     sessions = lake.sessions.current_of(names)
-    streams = runs_in_progress(instance, STREAM_JOB)
+    streams = runs.runs_in_progress(instance, runs.STREAM_JOB)
     owned = {name for name, session in sessions.items() if session.is_alive(now)}
     # What an owner says counts, so that the table is read for logins without one only.
     confirmed = lake.broker_positions.newest_confirmations(set(names) - owned, now)

@@ -19,13 +19,7 @@ from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.table_asset import GATEWAY
 from position_sync_dagster.defs.libraries import sql
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.lake.schema.tables import (
-    DAILY_POSITIONS,
-    LATEST_POSITIONS,
-    RUNS,
-    STRATEGY_EXPOSURE,
-    TABLES,
-)
+from position_sync_dagster.lake.schema import tables as specs
 
 CHUNK = 200
 """Rows per transaction: SQLite has one writer at a time, and the others wait for it."""
@@ -47,8 +41,13 @@ PRUNED_JOBS = (runs.DRAIN_JOB, runs.STREAM_JOB, MAINTENANCE_JOB, runs.DERIVE_JOB
 OWN_ASSETS = (
     *(
         spec.name
-        for spec in (*TABLES, LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)
-        if spec is not RUNS  # a table without an asset
+        for spec in (
+            *specs.TABLES,
+            specs.LATEST_POSITIONS,
+            specs.STRATEGY_EXPOSURE,
+            specs.DAILY_POSITIONS,
+        )
+        if spec is not specs.RUNS  # a table without an asset
     ),
     GATEWAY,
     "flex_statements",

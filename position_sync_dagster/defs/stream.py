@@ -34,15 +34,7 @@ from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncReso
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import GatewaysFileError, PositionSyncError
-from position_sync_dagster.lake.schema.tables import (
-    ACCOUNT_VALUES,
-    BROKER_POSITIONS,
-    CONTRACTS,
-    GATEWAY_SESSIONS,
-    POSITION_CHANGES,
-    POSITION_QUEUE,
-    POSITION_UPDATES,
-)
+from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.run_recorder import StreamReport
@@ -193,11 +185,11 @@ AGREE_SELDOM = timedelta(minutes=1)
 """Interval of these looks once the difference has lasted for ten minutes."""
 
 FOLLOWED_TABLES = (
-    BROKER_POSITIONS,
-    CONTRACTS,
-    GATEWAY_SESSIONS,
-    ACCOUNT_VALUES,
-    POSITION_CHANGES,
+    specs.BROKER_POSITIONS,
+    specs.CONTRACTS,
+    specs.GATEWAY_SESSIONS,
+    specs.ACCOUNT_VALUES,
+    specs.POSITION_CHANGES,
 )
 """The tables that the stream writes beside the queue and the ledger."""
 
@@ -233,19 +225,19 @@ class StreamEvents:
             yield self._gateway(report)
             for spec in FOLLOWED_TABLES:
                 yield followed_table(self._lake, spec)
-            yield self._materialization(POSITION_QUEUE.name, queue_numbers(report), report)
-            yield self._materialization(POSITION_UPDATES.name, ledger_numbers(report), report)
+            yield self._materialization(specs.POSITION_QUEUE.name, queue_numbers(report), report)
+            yield self._materialization(specs.POSITION_UPDATES.name, ledger_numbers(report), report)
             self._materialized_at = report.until
             return
         if report.enqueued:
             yield dg.AssetObservation(
-                POSITION_QUEUE.name,
+                specs.POSITION_QUEUE.name,
                 description="Enqueued by the stream",
                 metadata=queue_numbers(report),
             )
         if report.rows or report.reconnects:
             yield dg.AssetObservation(
-                POSITION_UPDATES.name,
+                specs.POSITION_UPDATES.name,
                 description=f"Streamed: {report.state.lower()}",
                 metadata=ledger_numbers(report),
             )
@@ -256,7 +248,7 @@ class StreamEvents:
         These events belong to no run: Dagster stores one evaluation of a check per run, at the
         position of the first, so that a later one would seem older than those of other runs.
         """
-        watches = ((POSITION_UPDATES.name, "a_stream_watches"),)
+        watches = ((specs.POSITION_UPDATES.name, "a_stream_watches"),)
         checks = CHECKS if self._state in SETTLED else watches
         self._failed = self._logged(run_id, checks)
 

@@ -9,21 +9,11 @@ import dagster as dg
 
 from position_sync_dagster import run_slots
 from position_sync_dagster.dagster_host.run_queue import fixed_limit
+from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.checks.broker import watched_now
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import (
-    LOGINS,
-    REASON,
-    SHORTEST_INTERVAL_S,
-    STREAM_JOB,
-    cached_instance,
-    cached_lake,
-    fails_once,
-    recent_runs,
-    runs_in_progress,
-)
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
@@ -35,15 +25,15 @@ RUNS_SEEN = 8
 
 
 @dg.sensor(
-    job_name=STREAM_JOB,
-    minimum_interval_seconds=SHORTEST_INTERVAL_S,
+    job_name=runs.STREAM_JOB,
+    minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks every 5 s. It starts the stream of a login when its lease has ended: after "
     "a clean end, a crash, a kill. Terminating its run pauses it until this sensor is "
     "switched off and on, or the job launched. The logins are those of the gateways "
     "file, where there is one.",
 )
-@fails_once
+@runs.fails_once
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a stream run if none is alive; report a run as failed if its process is gone.
 
@@ -55,7 +45,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         RunSlotsError: There is no room for the stream of any login.
     """
     settings = POSITION_SYNC.read_settings()
-    lake, instance = cached_lake(settings), cached_instance(context)
+    lake, instance = runs.cached_lake(settings), runs.cached_instance(context)
     limit = fixed_limit(instance)
     refusal = run_slots.too_few(limit, len(settings.logins))
     served = run_slots.logins_served(limit) if refusal else None
@@ -65,7 +55,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     logins = {login.gateway_id: login for login in settings.logins}
     known = set[str]()
     if settings.gateways_file is not None:
-        known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
+        known = set(instance.get_dynamic_partitions(str(runs.LOGINS.name)))
     look = _looks.setdefault(lake.path, _Look())
     try:
         supervisor = _Supervisor(
@@ -97,8 +87,8 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
                 refusal=refusal if served is not None and number > served else None,
             )
         ]
-        changes = [LOGINS.build_add_request(new)] if new else []
-        changes += [LOGINS.build_delete_request(ended)] if ended else []
+        changes = [runs.LOGINS.build_add_request(new)] if new else []
+        changes += [runs.LOGINS.build_delete_request(ended)] if ended else []
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else "; ".join(supervisor.reasons) or "no login",
@@ -129,7 +119,7 @@ class _Look:
             self._outage = (self._last, now)
         self.failed, self._last = False, now
 
-    def may_renew(self, session: GatewaySession, runs: Sequence[JobRun]) -> bool:
+    def may_renew(self, session: GatewaySession, unended: Sequence[JobRun]) -> bool:
         """Return whether the lease of a run ran out in an outage that has just ended."""
         if self._outage is None or self._last is None or session.state not in ALIVE:
             return False
@@ -137,7 +127,7 @@ class _Look:
         return (
             self._last - ended < LATE_RENEWAL
             and began <= session.expires_at <= self._last
-            and any(run.run_id == session.run_id for run in runs)
+            and any(run.run_id == session.run_id for run in unended)
         )
 
 
@@ -166,7 +156,7 @@ class _Supervisor:
         self._supervised_since = supervised_since
         self._heartbeats = heartbeats
         self._sessions = lake.sessions.current_of(names)
-        self._streams = runs_in_progress(instance, STREAM_JOB)
+        self._streams = runs.runs_in_progress(instance, runs.STREAM_JOB)
         self.heartbeats_seen: dict[str, str] = {}
         self.reasons: list[str] = []
 
@@ -183,7 +173,7 @@ class _Supervisor:
         self.reasons.append(f"{partition}: {reason}" if partition else reason)
         if refusal or not decision.start:
             return []
-        tags = {**login.run_tags, REASON: decision.tag}
+        tags = {**login.run_tags, runs.REASON: decision.tag}
         return [dg.RunRequest(partition_key=partition, tags=tags)]
 
     def has_ended(self, name: str) -> bool:
@@ -211,7 +201,7 @@ class _Supervisor:
         decision = decide(unended)
         if len(decision.lost) == len(unended):  # what has ended before decides, if anything
             decision = decide(
-                recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=partition)
+                runs.recent_runs(self._instance, runs.STREAM_JOB, limit=RUNS_SEEN, login=partition)
             )
         if decision.future_heartbeat is not None:
             self.heartbeats_seen[name] = decision.future_heartbeat.isoformat()
@@ -238,7 +228,7 @@ class _Supervisor:
     def _unended(self, partition: str | None) -> list[JobRun]:
         if partition is not None:
             return self._streams.get(partition, [])
-        return [run for runs in self._streams.values() for run in runs]
+        return [run for streams in self._streams.values() for run in streams]
 
 
 def _heartbeats(cursor: str | None) -> dict[str, str]:

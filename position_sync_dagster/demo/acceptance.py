@@ -6,6 +6,7 @@ Pure functions over values that `run.Observer` reads.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract
@@ -114,9 +115,8 @@ def evaluate(
     *,
     complete_after_s: float | None,
     limit_s: float,
-    peak_lines: int,
     underlyings: int,
-    order_messages: int,
+    counts: Mapping[str, Any],
 ) -> tuple[AcceptanceResult, ...]:
     """Compare the figures of a run with the figures that the demo promises.
 
@@ -124,9 +124,9 @@ def evaluate(
         complete_after_s: Seconds from the start until each leg had a current row; None if that
             did not happen.
         limit_s: The time allowed for it, in seconds.
-        peak_lines: The highest number of lines in use at once, as the simulator counted.
         underlyings: The number of underlyings of the holdings, which have one line each.
-        order_messages: The number of order messages that the simulator received.
+        counts: What the simulator counted, as its control port answers: `peak_lines` is the
+            highest number of lines in use at once.
     """
 
     def count(name: str, wanted: int, found: int) -> AcceptanceResult:
@@ -149,8 +149,8 @@ def evaluate(
         AcceptanceResult(
             name="peak of market data lines",
             wanted=f"{expectation.lines} legs + {underlyings} underlyings",
-            found=str(peak_lines),
-            met=peak_lines == expectation.lines + underlyings,
+            found=str(counts["peak_lines"]),
+            met=counts["peak_lines"] == expectation.lines + underlyings,
         ),
-        count("order messages at the broker", 0, order_messages),
+        count("order messages at the broker", 0, len(counts["orders_received"])),
     )

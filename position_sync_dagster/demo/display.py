@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from rich.console import Console
@@ -91,12 +91,9 @@ class JsonDisplay(Display):
             self.event("status", look.status)
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        figures = [
-            {"name": r.name.strip(), "wanted": r.wanted, "found": r.found, "met": r.met}
-            for r in results
-        ]
+        figures = [asdict(one) | {"name": one.name.strip()} for one in results]
         # Other programs read these names: keep them.
-        self.event("verdict", {"met": all(r.met for r in results), "figures": figures})
+        self.event("verdict", {"met": all(one.met for one in results), "figures": figures})
 
 
 class LineDisplay(Display):

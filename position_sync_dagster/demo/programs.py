@@ -14,20 +14,20 @@ first start.
 
 import json
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from ib_gateway_simulator.books.loader import load_book
 from ib_gateway_simulator.statements import write_statements
-from position_sync_dagster.demo import simulator_process
-from position_sync_dagster.demo.simulator_process import SimulatorPorts
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
@@ -38,6 +38,7 @@ from position_sync_dagster.processes.home import (
     adopt_environment,
     home_environment,
 )
+from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, get_json
 from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
@@ -186,7 +187,7 @@ def state_the_day(settings: Settings, ui_port: int, control_port: int) -> None:
         OSError, ValueError: The folder cannot be written, or Dagster's UI does not answer.
     """
     day = datetime.now(UTC).date()
-    for account, text in simulator_process.statements(control_port).items():
+    for account, text in statements(control_port).items():
         path = settings.flex_folder / f"{account}-{day:%Y%m%d}.xml"
         path.write_text(text, encoding="utf-8")
     dagster_dev.launch(ui_port, "import_statements", {})
@@ -200,6 +201,128 @@ def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[d
     ends = local.date() if local.time() < exchange.settled_at else local.date() + timedelta(days=1)
     span = (first + timedelta(days=n) for n in range((ends - first).days))
     return [day for day in span if exchange.is_trading_day(day)][-count:]
+
+
+READY_TIMEOUT_S = 20.0
+SIMULATOR_GRACE_S = 1.0
+POLL_S = 0.05
+ANSWER_TIMEOUT_S = 5.0
+
+
+class SimulatorProcessError(PositionSyncError):
+    """The simulator did not start, or it does not answer."""
+
+
+class SimulatorPorts(NamedTuple):
+    """The ports at which the simulator listens."""
+
+    gateway: int
+    control: int
+
+
+def start_simulator(
+    home: Home, wanted: SimulatorPorts, *, lock_fd: int, scenario: Path | None = None
+) -> ChildProcess:
+    """Start the simulator with the demo's book, and a scenario.
+
+    Args:
+        home: The home of the demo.
+        wanted: The simulator listens at this gateway port, or at the next free one. It binds the
+            port itself, so that two demos that start together get different ones. A control port
+            of 0 means any free one.
+        lock_fd: The file descriptor of the home's lock.
+    """
+    command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo"]
+    command += ["--host", LOOPBACK, "--port", str(wanted.gateway), "--next-ports", str(NEXT_PORTS)]
+    command += ["--control-port", str(wanted.control)]
+    command += [] if scenario is None else ["--scenario", str(scenario)]
+    return ChildProcess(
+        "The simulator",
+        command,
+        env=home_environment(home.path, {}),
+        cwd=home.path,
+        log=home.log_file("simulator"),
+        grace_s=SIMULATOR_GRACE_S,
+        inherited_fds=[lock_fd],
+    )
+
+
+def wait_until_ready(
+    child: ChildProcess, stop: StopRequest, *, timeout_s: float = READY_TIMEOUT_S
+) -> SimulatorPorts:
+    """Wait until the simulator has printed its ports, and return them.
+
+    Raises:
+        ChildEndedError: The simulator has ended.
+        SimulatorProcessError: The simulator did not print its ports in time.
+        StopRequested: This process shall stop.
+    """
+    for _ in range(round(timeout_s / POLL_S)):
+        ports = parse_ports(child.tail(lines=50))
+        if ports:
+            return ports
+        child.check()
+        stop.pause(POLL_S)
+    raise SimulatorProcessError(
+        f"The simulator was not ready after {timeout_s:.0f} s.", remedy=f"See {child.log}."
+    )
+
+
+def parse_ports(output: str) -> SimulatorPorts | None:
+    """Return the ports from the simulator's output, None if it has not printed them yet.
+
+    >>> parse_ports('{"port": 4010, "control_port": 4011}')
+    SimulatorPorts(gateway=4010, control=4011)
+    """
+    for line in output.splitlines():
+        if line.startswith("{"):
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue
+            if values.get("port") and values.get("control_port"):
+                return SimulatorPorts(gateway=values["port"], control=values["control_port"])
+    return None
+
+
+def stats(control_port: int) -> dict[str, Any]:
+    """Read the simulator's counts from its control port.
+
+    Raises:
+        SimulatorProcessError: The simulator does not answer.
+    """
+    counts: dict[str, Any] = _get(control_port, "/stats")
+    return counts
+
+
+def held(control_port: int) -> frozenset[tuple[str, int]]:
+    """Read the positions held from the control port, each as (account, conid).
+
+    Raises:
+        SimulatorProcessError: The simulator does not answer.
+    """
+    rows = _get(control_port, "/positions")
+    return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
+
+
+def statements(control_port: int) -> dict[str, str]:
+    """Read the statement of each account since the start, as XML.
+
+    Raises:
+        SimulatorProcessError: The simulator does not answer.
+    """
+    found: dict[str, str] = _get(control_port, "/statements")
+    return found
+
+
+def _get(control_port: int, path: str) -> Any:
+    try:
+        return get_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise SimulatorProcessError(
+            f"The simulator's control port {control_port} does not answer: {error}.",
+            remedy="See the simulator's log.",
+        ) from error
 
 
 GATEWAY_PORT = 17497
@@ -283,10 +406,10 @@ def start(
     scenario = None if calm else home.path / "day.yaml"
     if scenario is not None:
         write_day(scenario)
-    with simulator_process.start(home, wanted, lock_fd=lock_fd, scenario=scenario) as gateway:
+    with start_simulator(home, wanted, lock_fd=lock_fd, scenario=scenario) as gateway:
         if is_first:
             import_strategies(home.lake)
-        found = simulator_process.wait_until_ready(gateway, stop)
+        found = wait_until_ready(gateway, stop)
         settings = home.update_settings(
             {
                 f"{PREFIX}LAKE": str(home.lake),

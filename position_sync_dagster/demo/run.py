@@ -13,10 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
-from position_sync_dagster.demo import acceptance, programs, simulator_process
+from position_sync_dagster.demo import acceptance, programs
 from position_sync_dagster.demo.display import LOOK_INTERVAL_S, Display, Look, choose_display
-from position_sync_dagster.demo.programs import DemoRun
-from position_sync_dagster.demo.simulator_process import SimulatorPorts, SimulatorProcessError
+from position_sync_dagster.demo.programs import DemoRun, SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import Lake
@@ -25,11 +24,7 @@ from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.confirmations import (
-    CONFIRMED,
-    newest_values,
-    with_confirmed,
-)
+from position_sync_dagster.sync.reports import confirmations
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes, Lines, figures_of
 from position_sync_dagster.terminal.text import printable, program_as_typed
@@ -69,13 +64,13 @@ def run(options: Options) -> int:
     ending = time.monotonic()
     with StopRequest(end_with=options.end_with) as stop:
         try:
-            with exclusive_use(home.path, purpose="position-sync demo") as lock:
+            with exclusive_use(home.path, purpose="position-sync demo") as lock_fd:
                 ui_port, wanted = choose_ports(options, display)
                 with programs.start(
                     home,
                     ui_port=ui_port,
                     wanted=wanted,
-                    lock_fd=lock.fd,
+                    lock_fd=lock_fd,
                     stop=stop,
                     calm=options.calm,
                 ) as demo_run:
@@ -226,11 +221,13 @@ class Observer:
         """Compare the positions held with the rows of this run, and values published since."""
         legs = self._lake.registry.sync.get_all_active()
         holdings = self._lake.broker_positions.rows(self._settings.gateway_id)
-        latest = newest_values(self._lake.updates.sync.latest(), holdings)
+        latest = confirmations.newest_values(self._lake.updates.sync.latest(), holdings)
         now = utc_now()
-        expectation = acceptance.expect_paths(simulator_process.held(self._control_port), legs)
-        confirmed = with_confirmed(latest.filter(pl.col("position") != 0), holdings, now)
-        times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
+        expectation = acceptance.expect_paths(programs.held(self._control_port), legs)
+        confirmed = confirmations.with_confirmed(
+            latest.filter(pl.col("position") != 0), holdings, now
+        )
+        times = confirmed.select("account", "conid", confirmations.CONFIRMED).iter_rows()
         coverage = acceptance.count_coverage(
             expectation,
             updates_of(latest),
@@ -253,13 +250,11 @@ class Observer:
     def acceptance(self, *, limit_s: float) -> tuple[acceptance.AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
         expectation, coverage = self.coverage()
-        counts = simulator_process.stats(self._control_port)
         return acceptance.evaluate(
             expectation,
             coverage,
             complete_after_s=self.complete_after_s,
             limit_s=limit_s,
-            peak_lines=counts["peak_lines"],
             underlyings=self._underlyings(expectation),
-            order_messages=len(counts["orders_received"]),
+            counts=programs.stats(self._control_port),
         )

@@ -168,71 +168,20 @@ class HomeInUseError(PositionSyncError):
     exit_code = 2
 
 
-class HomeLock:
-    """The lock of the folder `home`. `acquire` takes it.
-
-    Args:
-        purpose: The name of the holder, for the message that another process shows.
-    """
-
-    def __init__(self, home: Path, *, purpose: str) -> None:
-        self._home = home
-        self._purpose = purpose
-        self._fd: int | None = None
-
-    @property
-    def fd(self) -> int:
-        """The file descriptor. The lock is held while any copy of it is open."""
-        if self._fd is None:
-            raise RuntimeError("The lock is not held.")
-        return self._fd
-
-    def acquire(self, *, wait_s: float = 10.0) -> None:
-        """Take the lock. If its owner has ended, wait for the owner's processes to end.
-
-        Raises:
-            HomeInUseError: A living process holds it, or it was not free after `wait_s`.
-        """
-        fd = os.open(self._home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = living_holder(os.pread(fd, 4096, 0))
-                if holder is None and time.monotonic() < deadline:
-                    time.sleep(POLL_S)
-                    continue
-                os.close(fd)
-                user = holder or "processes whose owner has ended"
-                raise HomeInUseError(
-                    f"The home {self._home} is in use by {user}.",
-                    remedy="End it first, or choose another home.",
-                ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, holder_record(self._purpose), 0)
-        self._fd = fd
-
-    def release(self) -> None:
-        """Close this process's copy of the lock."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
 @contextmanager
-def exclusive_use(home: Path, *, purpose: str) -> Iterator[HomeLock]:
+def exclusive_use(home: Path, *, purpose: str) -> Iterator[int]:
     """Hold the lock of the folder `home`; end its leftover processes before and after.
 
+    The lock is held while any process has a copy of the yielded file descriptor: a process of the
+    home inherits one, so a new owner waits until those of a killed owner have ended.
+
     Raises:
-        HomeInUseError: Another living process holds the lock.
-        HomeError: The folder cannot be created or written.
+        HomeInUseError: Another process uses the home.
+        HomeError: The folder cannot be written.
     """
-    lock = HomeLock(home, purpose=purpose)
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock.acquire()
+        fd = take_lock(home, purpose=purpose)
     except OSError as error:
         raise HomeError(
             f"The home {home} cannot be written: {error.strerror}.",
@@ -240,10 +189,40 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[HomeLock]:
         ) from error
     try:
         end_processes(lambda: find_marked(home), grace_s=LEFTOVER_GRACE_S)
-        yield lock
+        yield fd
     finally:
         end_processes(lambda: find_marked(home), grace_s=LEFTOVER_GRACE_S)
-        lock.release()
+        os.close(fd)
+
+
+def take_lock(home: Path, *, purpose: str, wait_s: float = 10.0) -> int:
+    """Take the lock, and return its file descriptor.
+
+    If its owner has ended, wait until the owner's processes have ended too.
+
+    Raises:
+        HomeInUseError: A living process holds it, or leftover processes do after `wait_s`.
+    """
+    fd = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = living_holder(os.pread(fd, 4096, 0))
+            if holder is None and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                continue
+            os.close(fd)
+            user = holder or "processes whose owner has ended"
+            raise HomeInUseError(
+                f"The home {home} is in use by {user}.",
+                remedy="End it first, or choose another home.",
+            ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, holder_record(purpose), 0)
+    return fd
 
 
 def holder_record(purpose: str) -> bytes:

@@ -9,7 +9,6 @@ handler of its own when it is imported.
 import os
 import signal
 import time
-from types import TracebackType
 from typing import Self
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -98,12 +97,7 @@ class StopRequest:
         self._blocked = block_stop_signals()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         while _take_pending_signal() is not None:
             pass
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._blocked)

@@ -20,11 +20,7 @@ from position_sync_dagster.last_work import SAYS
 from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.sync.supervision import PAUSED
-from position_sync_dagster.terminal.money_tables import (
-    money_notes,
-    strategy_table,
-    underlying_table,
-)
+from position_sync_dagster.terminal import money_tables
 from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 MOST_OF_A_KIND = 2
@@ -315,21 +311,21 @@ def board(
     if money.strategies or money.rest:
         ends, notes_below = (
             [*money.rest, *money.totals, *money.in_base],
-            money_notes(money, width)[:MOST_NOTES],
+            money_tables.money_notes(money, width)[:MOST_NOTES],
         )
         room -= len(gap) + 1 + len(ends) + len(notes_below)
         kept = min(len(changes), LEAST_CHANGES) + len(gap)
         shown = money.strategies
         if len(shown) > room - kept:
             shown = shown[: max(room - kept - 1, 1)]
-        head += [*gap, strategy_table(shown, ends, width)]
+        head += [*gap, money_tables.strategy_table(shown, ends, width)]
         room -= len(shown)
         if len(shown) < len(money.strategies):
             head.append(Text(f"… and {len(money.strategies) - len(shown)} more"))
             room -= 1
         head += notes_below
         if len(money.underlyings) + 1 + len(gap) <= room - kept:
-            head += [*gap, underlying_table(money.underlyings, width)]
+            head += [*gap, money_tables.underlying_table(money.underlyings, width)]
             room -= len(money.underlyings) + 1 + len(gap)
     listed = [_change(change, width) for change in changes[: max(room - len(gap), 0)]]
     return Group(*head, *(gap if listed else []), *listed, *foot)
@@ -385,31 +381,21 @@ def _gauges(overview: Overview, width: int) -> RenderableType:
     table.add_column(width=bar)
     table.add_column(no_wrap=True, overflow="ellipsis")
     whole = overview.held > 0 and overview.current == overview.held
-    table.add_row(
-        "current",
-        ProgressBar(
-            total=max(overview.held, 1),
-            completed=overview.current,
-            width=bar,
-            complete_style="yellow",
-            finished_style="green",
-        ),
-        Text(current_text(overview), style="green" if whole else "yellow"),
-    )
     used, limit = status.lines_in_use, status.line_limit
     of_legs = None if used is None else used - (status.underlying_lines or 0)
     near = of_legs is not None and limit is not None and of_legs >= 0.9 * limit
-    table.add_row(
-        "lines",
-        ProgressBar(
-            total=max(limit or 1, 1),
-            completed=used or 0,
-            width=bar,
-            complete_style="red" if near else "cyan",
-            finished_style="red",
-        ),
-        Text("–" if used is None else _lines_used(status)),
-    )
+
+    def gauge(label: str, done: int, of: int, colours: tuple[str, str], text: Text) -> None:
+        part, full = colours
+        progress = ProgressBar(
+            total=max(of, 1), completed=done, width=bar, complete_style=part, finished_style=full
+        )
+        table.add_row(label, progress, text)
+
+    current = Text(current_text(overview), style="green" if whole else "yellow")
+    gauge("current", overview.current, overview.held, ("yellow", "green"), current)
+    lines = Text("–" if used is None else _lines_used(status))
+    gauge("lines", used or 0, limit or 1, ("red" if near else "cyan", "red"), lines)
     return table
 
 

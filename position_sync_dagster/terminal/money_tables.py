@@ -4,7 +4,7 @@ A table shows the columns that fit into the width.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from rich.cells import cell_len
 from rich.console import Group
@@ -29,7 +29,7 @@ WIDE = 110
 """Characters; in a terminal of this width or more, two spaces separate the columns."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FittedColumn:
     """One column of a table.
 
@@ -43,6 +43,7 @@ class FittedColumn:
 
     heading: str
     cells: Sequence[str]
+    _: KW_ONLY
     rank: int = 0
     justify: str = "right"
     signed: bool = False
@@ -128,22 +129,20 @@ def strategy_table(strategies: "Sequence[Money]", ends: "Sequence[Money]", width
         for row in rows
     ]
     columns = [
-        FittedColumn(heading="strategy", cells=[*map(printable, names)], justify="left", most=18),
-        FittedColumn(heading="", cells=[row.currency or "–" for row in rows], justify="left"),
-        FittedColumn(heading="legs", cells=[f"{row.legs_held}/{row.legs}" for row in rows]),
+        FittedColumn("strategy", [*map(printable, names)], justify="left", most=18),
+        FittedColumn("", [row.currency or "–" for row in rows], justify="left"),
+        FittedColumn("legs", [f"{row.legs_held}/{row.legs}" for row in rows]),
         *_money_columns(rows),
         *_realized_column(rows),
         FittedColumn(
-            heading="lines",
-            cells=["–" if row.lines is None else str(row.lines) for row in rows],
+            "lines",
+            ["–" if row.lines is None else str(row.lines) for row in rows],
             rank=4,
         ),
         *_age_columns(rows),
     ]
     if any(row.unvalued for row in rows):
-        columns.append(
-            FittedColumn(heading="no value", cells=[str(row.unvalued) for row in rows], rank=5)
-        )
+        columns.append(FittedColumn("no value", [str(row.unvalued) for row in rows], rank=5))
     return fitted_table(columns, width, totals=len(ends))
 
 
@@ -156,23 +155,16 @@ def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
     ]
     return fitted_table(
         [
-            FittedColumn(
-                heading="underlying", cells=[printable(row.name) for row in rows], justify="left"
-            ),
-            FittedColumn(heading="", cells=[row.currency or "–" for row in rows], justify="left"),
-            FittedColumn(heading="legs", cells=[str(row.legs) for row in rows]),
-            FittedColumn(
-                heading="with greeks",
-                cells=[_greeks_of(row) for row in rows],
-            ),
+            FittedColumn("underlying", [printable(row.name) for row in rows], justify="left"),
+            FittedColumn("", [row.currency or "–" for row in rows], justify="left"),
+            FittedColumn("legs", [str(row.legs) for row in rows]),
+            FittedColumn("with greeks", [_greeks_of(row) for row in rows]),
             *_money_columns(rows, skip=3),
             FittedColumn(
-                heading="expiry",
-                cells=[
-                    f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows
-                ],
+                "expiry",
+                [f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows],
             ),
-            FittedColumn(heading="short ITM", cells=short),
+            FittedColumn("short ITM", short),
             *_age_columns(rows),
         ],
         width,
@@ -276,8 +268,8 @@ def _money_columns(rows: "Sequence[Money]", skip: int = 0) -> list[FittedColumn]
     ]
     return [
         FittedColumn(
-            heading=heading,
-            cells=[_sum(getattr(row, name), partial=name in row.partial) for row in rows],
+            heading,
+            [_sum(getattr(row, name), partial=name in row.partial) for row in rows],
             rank=0 if place < 3 and not skip else rank,
             signed=name.endswith("_pnl"),
         )
@@ -290,13 +282,13 @@ def _realized_column(rows: "Sequence[Money]") -> list[FittedColumn]:
     if not any(row.closes for row in rows):
         return []
     cells = [amount(row.realized_pnl) for row in rows]
-    return [FittedColumn(heading="realised", cells=cells, rank=2, signed=True)]
+    return [FittedColumn("realised", cells, rank=2, signed=True)]
 
 
 def _age_columns(rows: "Sequence[Money]") -> list[FittedColumn]:
     ages = [_price_age(row.oldest_age_s, "delayed" if row.delayed else None) for row in rows]
     greeks = [greeks_age(row.oldest_greeks_s, row.oldest_age_s) for row in rows]
-    return [FittedColumn(heading="oldest", cells=ages), *_greeks_column(greeks)]
+    return [FittedColumn("oldest", ages), *_greeks_column(greeks)]
 
 
 def positions_table(
@@ -333,8 +325,8 @@ def positions_table(
         ]
         sums = [_sum(add(group), partial=None in group) if summed else "" for group in groups]
         return FittedColumn(
-            heading=heading,
-            cells=[*(amount(v) if counts else "" for _, v, counts in listed), *sums],
+            heading,
+            [*(amount(v) if counts else "" for _, v, counts in listed), *sums],
             rank=rank,
             signed=heading in ("unreal", "daily"),
         )
@@ -350,8 +342,8 @@ def positions_table(
         heading: str, cells: Sequence[str], rank: int = 0, *, left: bool = False, most: int = 40
     ) -> FittedColumn:
         return FittedColumn(
-            heading=heading,
-            cells=[*cells, *("" for _ in currencies)],
+            heading,
+            [*cells, *("" for _ in currencies)],
             rank=rank,
             justify="left" if left else "right",
             most=most,
@@ -379,8 +371,8 @@ def positions_table(
         plain("account", [row.account for row in rows], 3 if several else 8, left=True),
         plain("conid", [str(row.conid) for row in rows], 6),
         FittedColumn(
-            heading="leg",
-            cells=[*map(printable, legs), *(f"total {c}" for c in currencies)],
+            "leg",
+            [*map(printable, legs), *(f"total {c}" for c in currencies)],
             justify="left",
         ),
         plain("qty", [quantity(row.position) for row in rows]),
@@ -402,7 +394,7 @@ def positions_table(
         ),
         plain("by", [str(row.source) for row in rows], 5, left=True),
         plain("source", [_source(row) for row in rows], 2, left=True),
-        FittedColumn(heading="age", cells=price_ages),
+        FittedColumn("age", price_ages),
         *_greeks_column(greeks_ages),
     ]  # fmt: skip
     table = fitted_table(columns, width, totals=len(currencies))
@@ -422,10 +414,10 @@ def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) ->
     several = len({one.account for one in closes}) > 1
 
     def text(heading: str, cells: list[str], rank: int = 0) -> FittedColumn:
-        return FittedColumn(heading=heading, cells=cells, rank=rank, justify="left", most=40)
+        return FittedColumn(heading, cells, rank=rank, justify="left", most=40)
 
     def figure(heading: str, cells: list[str], *, signed: bool = False) -> FittedColumn:
-        return FittedColumn(heading=heading, cells=cells, signed=signed)
+        return FittedColumn(heading, cells, signed=signed)
 
     return fitted_table(
         [
@@ -454,7 +446,7 @@ def _price_age(age_s: float | None, feed: str | None) -> str:
 
 def _greeks_column(cells: Sequence[str]) -> list[FittedColumn]:
     """Return the column of the ages of greeks, if any of them differs from that of its price."""
-    return [FittedColumn(heading="greeks", cells=cells)] if any(cells) else []
+    return [FittedColumn("greeks", cells)] if any(cells) else []
 
 
 def _source(row: PositionUpdate) -> str:

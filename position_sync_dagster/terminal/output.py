@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
@@ -56,50 +56,50 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value) + "\n")
 
 
-def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(rows: Sequence[Mapping[str, str]], *, right: Collection[str]) -> None:
     """Print rows as a table.
 
     Args:
-        columns: Each heading with its justification, "left" or "right".
-        rows: One text per column, printed literally and never read as markup.
+        rows: One row or more: each a text by heading, all with the same headings.
+        right: The headings of the columns that are aligned to the right.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, justify in columns.items():
-        table.add_column(heading, justify="right" if justify == "right" else "left")
+    for heading in rows[0]:
+        table.add_column(heading, justify="right" if heading in right else "left")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row.values()))
     console().print(table)
 
 
 def print_table_with_notes(
-    columns: Mapping[str, str], rows: Iterable[tuple[Sequence[str], str]]
+    rows: Sequence[Mapping[str, str]], notes: Sequence[str], *, right: Collection[str]
 ) -> None:
     """Print rows as a table that is never cut, each with a note on the next line.
 
-    A note is never cut either: its end says what to do.
+    A terminal wraps a line that is too long.
 
     Args:
-        columns: As for `print_table`.
-        rows: One text per column, and the note. An empty note has no line.
+        rows: As for `print_table`.
+        notes: The note of each row; an empty one has no line.
+        right: As for `print_table`.
     """
-    listed = [([printable(cell) for cell in cells], printable(note)) for cells, note in rows]
-    widths = [
-        max(map(cell_len, cells)) for cells in zip(columns, *(c for c, _ in listed), strict=True)
-    ]
+    listed = [[printable(cell) for cell in row.values()] for row in rows]
+    headings = [*rows[0]]
+    widths = [max(map(cell_len, cells)) for cells in zip(headings, *listed, strict=True)]
 
     def line(cells: Iterable[str]) -> str:
         padded = []
-        for cell, width, justify in zip(cells, widths, columns.values(), strict=True):
+        for cell, width, heading in zip(cells, widths, headings, strict=True):
             space = " " * (width - cell_len(cell))
-            padded.append(space + cell if justify == "right" else cell + space)
+            padded.append(space + cell if heading in right else cell + space)
         return "  ".join(padded).rstrip()
 
     console = Console()
-    console.print(Text(line(columns), style="bold"), soft_wrap=True)
-    for cells, note in listed:
+    console.print(Text(line(headings), style="bold"), soft_wrap=True)
+    for cells, note in zip(listed, notes, strict=True):
         console.print(Text(line(cells)), soft_wrap=True)
         if note:
-            console.print(Text(f"  {note}"), soft_wrap=True)
+            console.print(Text(f"  {printable(note)}"), soft_wrap=True)
 
 
 PIPE_WIDTH = 200

@@ -1,10 +1,15 @@
 """The asset `closures`: why holdings closed, and its check."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
+from position_sync_dagster.defs.assets.table_asset import (
+    Columns,
+    data_version,
+    event_table,
+    table_asset,
+)
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
 from position_sync_dagster.defs.libraries import closes as closes_report
 from position_sync_dagster.defs.libraries import explain_closes, roll_legs
@@ -63,11 +68,11 @@ def closures(
             "unexplained": len(found.unexplained),
             **({"rolls_followed": "; ".join(map(str, rolls.due))} if rolls.due else {}),
             **({"rolls_refused": "; ".join(rolls.refused)} if rolls.refused else {}),
-            "last_closes": dg.MetadataValue.table(
-                [_record(one) for one, _strategies in known.chosen(limit=LAST)], _CLOSES
+            "last_closes": event_table(
+                (one for one, _strategies in known.chosen(limit=LAST)), _CLOSES
             ),
-            "profit_by_cause": dg.MetadataValue.table(_profits(known.by_cause), _PROFITS),
-            "profit_by_strategy": dg.MetadataValue.table(_profits(known.by_strategy), _PROFITS),
+            "profit_by_cause": event_table(known.by_cause.items(), _PROFITS),
+            "profit_by_strategy": event_table(known.by_strategy.items(), _PROFITS),
         },
         check_results=[judge_causes(found.unexplained)],
         data_version=data_version(version),
@@ -101,60 +106,43 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     )
 
 
-_CLOSES = dg.TableSchema(
-    columns=[
+_CLOSES: Columns[Closure] = (
+    (
         dg.TableColumn("closed_at", "string", "In UTC."),
-        dg.TableColumn("account", "string"),
-        dg.TableColumn("contract", "string"),
+        lambda one: f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
+    ),
+    (dg.TableColumn("account", "string"), lambda one: one.account),
+    (dg.TableColumn("contract", "string"), lambda one: one.name),
+    (
         dg.TableColumn("quantity", "float", "What was closed, with the sign it had."),
-        dg.TableColumn("price", "float"),
-        dg.TableColumn("cause", "string"),
-        dg.TableColumn("stage", "string"),
-        dg.TableColumn("realized_pnl", "float"),
-        dg.TableColumn("currency", "string"),
-        dg.TableColumn("detail", "string"),
+        lambda one: one.quantity,
+    ),
+    (dg.TableColumn("price", "float"), lambda one: one.price),
+    (dg.TableColumn("cause", "string"), lambda one: one.cause.value),
+    (dg.TableColumn("stage", "string"), lambda one: one.stage.value),
+    (dg.TableColumn("realized_pnl", "float"), lambda one: _cents(one.realized_pnl)),
+    (dg.TableColumn("currency", "string"), lambda one: one.currency),
+    (dg.TableColumn("detail", "string"), lambda one: one.detail),
+    (
         dg.TableColumn("evidence", "string"),
-    ]
+        lambda one: " ".join(
+            str(part)
+            for part in (one.executions, one.events, one.statement, one.counter_conid)
+            if part
+        ),
+    ),
 )
 
-_PROFITS = dg.TableSchema(
-    columns=[
-        dg.TableColumn("of", "string"),
-        dg.TableColumn("currency", "string"),
-        dg.TableColumn("closes", "int"),
+_PROFITS: "Columns[tuple[tuple[str, str], closes_report.ClosedProfit]]" = (
+    (dg.TableColumn("of", "string"), lambda row: row[0][0]),
+    (dg.TableColumn("currency", "string"), lambda row: row[0][1]),
+    (dg.TableColumn("closes", "int"), lambda row: row[1].closes),
+    (
         dg.TableColumn("realized_pnl", "float", "Empty where that of one close is not known."),
-    ]
+        lambda row: _cents(row[1].profit),
+    ),
 )
 
 
-def _record(one: Closure) -> dg.TableRecord:
-    evidence = (one.executions, one.events, one.statement, one.counter_conid)
-    return dg.TableRecord(
-        {
-            "closed_at": f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
-            "account": one.account,
-            "contract": one.name,
-            "quantity": one.quantity,
-            "price": one.price,
-            "cause": one.cause.value,
-            "stage": one.stage.value,
-            "realized_pnl": None if one.realized_pnl is None else round(one.realized_pnl, 2),
-            "currency": one.currency,
-            "detail": one.detail,
-            "evidence": " ".join(str(part) for part in evidence if part),
-        }
-    )
-
-
-def _profits(sums: Mapping[tuple[str, str], "closes_report.ClosedProfit"]) -> list[dg.TableRecord]:
-    return [
-        dg.TableRecord(
-            {
-                "of": of,
-                "currency": currency,
-                "closes": one.closes,
-                "realized_pnl": None if one.profit is None else round(one.profit, 2),
-            }
-        )
-        for (of, currency), one in sums.items()
-    ]
+def _cents(profit: float | None) -> float | None:
+    return None if profit is None else round(profit, 2)

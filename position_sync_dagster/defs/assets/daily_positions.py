@@ -1,11 +1,11 @@
-"""The asset `daily_positions`: every holding at the close of each trading day.
+"""The asset `daily_positions`: every holding at the close of each trading day, and its check.
 
 The trading days of an exchange are its partitions; each exists from its close on. The job
 `close_day` records them after the close, and again at night.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -16,15 +16,18 @@ from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DATA_VERSION,
+    Columns,
     Lineage,
     column_lineage,
     data_version,
+    event_table,
     replacement_metadata,
     table_asset,
 )
-from position_sync_dagster.defs.libraries import closing, derived, statements
+from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
+from position_sync_dagster.defs.libraries import closing, derived, pl, statements
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
-from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
+from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB, dagster_failures
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.object_store import first_ledger_day
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
@@ -224,7 +227,7 @@ RANGE_END = "dagster/asset_partition_range_end"
 
 @dg.definitions
 def daily() -> dg.Definitions:
-    """Build asset, job and schedules for the exchange in the settings."""
+    """Build asset, check, jobs and schedules for the exchange in the settings."""
     days, first = known_days(POSITION_SYNC.read_settings())
     asset = daily_asset(exchange_partitions(days, first))
     job = dg.define_asset_job(
@@ -241,7 +244,12 @@ def daily() -> dg.Definitions:
         "statements.",
     )
     schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
-    return dg.Definitions(assets=[asset], jobs=[job, importing], schedules=schedules)
+    return dg.Definitions(
+        assets=[asset],
+        asset_checks=[days_are_complete],
+        jobs=[job, importing],
+        schedules=schedules,
+    )
 
 
 def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
@@ -329,3 +337,92 @@ def last_days(days: ExchangeDays, *, before: date, count: int = LATE_DAYS) -> li
         if days.is_trading_day(day):
             found.append(day)
     return found[::-1]
+
+
+RANGES_SHOWN = 20
+"""Maximum number of ranges shown with the check."""
+
+
+@dg.asset_check(
+    asset="daily_positions",
+    config_schema={},
+    description="Whether each trading day since the first is recorded, with values of that day. "
+    "A gap names the range to fill.",
+)
+@dagster_failures
+def days_are_complete(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
+    """Compare the days of the table with the past trading days."""
+    exchange, first = known_days(position_sync.settings)
+    keys = exchange_partitions(exchange, first).get_partition_keys()
+    # Right after today's close its run may not have ended.
+    today = datetime.now(ZoneInfo(exchange.timezone)).date()
+    over = [day for day in map(date.fromisoformat, keys) if day < today]
+    table = position_sync.derived_table(DAILY_POSITIONS)
+    newest = (
+        table.read(["session_date", "timestamp"])
+        .group_by("session_date")
+        .agg(pl.col("timestamp").max().dt.date())
+    )
+    found = dict(newest.iter_rows())
+    return judge_days(
+        over,
+        recorded=found.keys(),
+        old=[day for day, last in found.items() if last is not None and last < day],
+    )
+
+
+def judge_days(
+    over: Sequence[date], *, recorded: Collection[date], old: Collection[date]
+) -> dg.AssetCheckResult:
+    """Return the check's result; pure.
+
+    Args:
+        over: The past trading days, ascending.
+        recorded: The days with rows.
+        old: Recorded days whose values are all from before the day.
+    """
+    if not over:
+        return dg.AssetCheckResult(passed=True, description="No trading day is over yet.")
+    missing = [day for day in over if day not in recorded]
+    ranges = ranges_of(over, [day for day in over if day not in recorded or day in old])
+    description, to_do = f"{len(over)} trading days, all recorded", ""
+    if ranges:
+        to_do = (
+            f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
+            "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
+        )
+        description = (
+            f"{len(missing)} of {len(over)} trading days have no rows, {len(set(old) & set(over))} "
+            f"only older values. {to_do}"
+        )
+    return dg.AssetCheckResult(
+        passed=not ranges,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={
+            "days": len(over),
+            **({WHAT_TO_DO: to_do} if to_do else {}),
+            "missing": len(missing),
+            "only_older_values": len(set(old) & set(over)),
+            "to_fill": event_table(ranges[:RANGES_SHOWN], _RANGES),
+        },
+    )
+
+
+def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, date, int]]:
+    """Return the chosen days as ranges of consecutive days: first, last, number."""
+    index = {day: number for number, day in enumerate(days)}
+    ranges: list[tuple[date, date, int]] = []
+    for day in sorted(chosen):
+        if ranges and index[ranges[-1][1]] + 1 == index[day]:
+            ranges[-1] = (ranges[-1][0], day, ranges[-1][2] + 1)
+        else:
+            ranges.append((day, day, 1))
+    return ranges
+
+
+_RANGES: Columns[tuple[date, date, int]] = (
+    (dg.TableColumn("first", "string"), lambda row: str(row[0])),
+    (dg.TableColumn("last", "string"), lambda row: str(row[1])),
+    (dg.TableColumn("days", "int"), lambda row: row[2]),
+)

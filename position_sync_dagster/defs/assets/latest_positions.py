@@ -5,12 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.strategy_exposure import (
-    counted,
-    positions_metadata,
-    seldom,
-    version_text,
-)
+from position_sync_dagster.defs.assets import strategy_exposure
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
     data_version,
@@ -67,13 +62,13 @@ def latest_positions(
     result = table.replace(rows, run_id=context.run.run_id)
     versions: dict[str, dg.RawMetadataValue] = {
         "dagster/row_count": result.rows,
-        "ledger_version": version_text(found),
+        "ledger_version": strategy_exposure.version_text(found),
     }
     yield dg.MaterializeResult(
-        metadata=positions_metadata(rows, now)
-        | counted(
+        metadata=strategy_exposure.positions_metadata(rows, now)
+        | strategy_exposure.counted(
             held=rows.filter(rows["position"] != 0).height,
-            **seldom(without_value=rows["market_value"].null_count()),
+            **strategy_exposure.seldom(without_value=rows["market_value"].null_count()),
         )
         | versions
         | replacement_metadata(table, result),

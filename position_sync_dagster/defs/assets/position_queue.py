@@ -15,11 +15,7 @@ from position_sync_dagster.defs.libraries import refresh
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import REFRESHED, STREAM_JOB
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.schema.tables import (
-    BROKER_POSITIONS,
-    GATEWAY_SESSIONS,
-    POSITION_QUEUE,
-)
+from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.sync.run_recorder import RefreshReport
 
 REFRESH_S = 75.0
@@ -27,7 +23,7 @@ REFRESH_S = 75.0
 
 
 @table_asset(
-    POSITION_QUEUE,
+    specs.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
     job=STREAM_JOB,
     freshness_policy=QUARTER_HOURLY,
@@ -73,7 +69,7 @@ def position_queue(
     for name in connected:
         seen = {"state": "LIVE", "gateway": name}
         context.log_event(gateway_seen("A refresh saw the gateway", seen))
-    for spec in (BROKER_POSITIONS, GATEWAY_SESSIONS) if connected else ():
+    for spec in (specs.BROKER_POSITIONS, specs.GATEWAY_SESSIONS) if connected else ():
         context.log_event(followed_table(lake, spec))
     notes = {name: report.reason for name, report in reports.items() if report.reason}
     notes |= {name: error.what for name, error in errors.items()}

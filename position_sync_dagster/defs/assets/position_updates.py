@@ -10,11 +10,13 @@ from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.strategy_exposure import seldom
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
+    Columns,
     data_version,
+    event_table,
     table_asset,
 )
 from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
-from position_sync_dagster.defs.checks.open_differences import observe_breaks
+from position_sync_dagster.defs.checks.ledger import observe_breaks
 from position_sync_dagster.defs.libraries import refresh, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.request import QueueStatus
@@ -128,10 +130,7 @@ def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.Met
         ),
     }
     metadata = _values(numbers)
-    metadata["batch_table"] = dg.MetadataValue.table(
-        [_batch_record(b) for b in report.batches[:MAX_BATCHES]],
-        schema=_BATCH_SCHEMA,
-    )
+    metadata["batch_table"] = event_table(report.batches[:MAX_BATCHES], _BATCHES)
     texts = {
         "event": f"Drained: {report.rows} rows in {len(report.batches)} batches",
         "first_batch_id": report.first_batch_id,
@@ -153,30 +152,18 @@ def _values(numbers: Mapping[str, float | int | None]) -> dict[str, dg.MetadataV
     }
 
 
-_BATCH_SCHEMA = dg.TableSchema(
-    columns=[
-        dg.TableColumn("batch_id", "string"),
-        *(dg.TableColumn(n, "int") for n in ("claimed", "succeeded", "failed", "released", "rows")),
+_BATCHES: Columns[BatchReport] = (
+    (dg.TableColumn("batch_id", "string"), lambda one: one.batch_id),
+    (dg.TableColumn("claimed", "int"), lambda one: one.claimed),
+    (dg.TableColumn("succeeded", "int"), lambda one: one.succeeded),
+    (dg.TableColumn("failed", "int"), lambda one: one.failed),
+    (dg.TableColumn("released", "int"), lambda one: one.released),
+    (dg.TableColumn("rows", "int"), lambda one: one.rows),
+    (
         dg.TableColumn("delta_version", "int"),
-        dg.TableColumn("oldest_wait_s", "float"),
-        dg.TableColumn("duration_s", "float"),
-        dg.TableColumn("note", "string"),
-    ]
+        lambda one: -1 if one.version is None else one.version,
+    ),
+    (dg.TableColumn("oldest_wait_s", "float"), lambda one: round(one.oldest_wait_s or 0.0, 3)),
+    (dg.TableColumn("duration_s", "float"), lambda one: round(one.duration_s, 3)),
+    (dg.TableColumn("note", "string"), lambda one: one.reason or ""),
 )
-
-
-def _batch_record(batch: BatchReport) -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "batch_id": batch.batch_id,
-            "claimed": batch.claimed,
-            "succeeded": batch.succeeded,
-            "failed": batch.failed,
-            "released": batch.released,
-            "rows": batch.rows,
-            "delta_version": batch.version if batch.version is not None else -1,
-            "oldest_wait_s": round(batch.oldest_wait_s or 0.0, 3),
-            "duration_s": round(batch.duration_s, 3),
-            "note": batch.reason or "",
-        }
-    )

@@ -13,8 +13,10 @@ from position_sync_dagster.defs.assets.table_asset import (
     LOCATION,
     OWNERS,
     TAGS,
+    Columns,
     code_reference,
     data_version,
+    event_table,
     table_asset,
 )
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
@@ -154,7 +156,7 @@ def flex_statements(
             "downloaded": downloaded,
             "account_rows": account_rows,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
-            "listed": dg.MetadataValue.table([_record(one) for one in found[:SHOWN]], _SCHEMA),
+            "listed": event_table(found[:SHOWN], _STATEMENTS),
         },
         check_results=[judge_files(read)],
     )
@@ -182,26 +184,11 @@ def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
     )
 
 
-_SCHEMA = dg.TableSchema(
-    columns=[
-        dg.TableColumn("file", "string"),
-        dg.TableColumn("account", "string"),
-        dg.TableColumn("first", "string"),
-        dg.TableColumn("last", "string"),
-        dg.TableColumn("positions", "int"),
-        dg.TableColumn("executions", "int"),
-    ]
+_STATEMENTS: Columns[Statement] = (
+    (dg.TableColumn("file", "string"), lambda one: one.file),
+    (dg.TableColumn("account", "string"), lambda one: one.account),
+    (dg.TableColumn("first", "string"), lambda one: one.first.isoformat()),
+    (dg.TableColumn("last", "string"), lambda one: one.last.isoformat()),
+    (dg.TableColumn("positions", "int"), lambda one: len(one.positions)),
+    (dg.TableColumn("executions", "int"), lambda one: len(one.executions)),
 )
-
-
-def _record(one: "Statement") -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "file": one.file,
-            "account": one.account,
-            "first": one.first.isoformat(),
-            "last": one.last.isoformat(),
-            "positions": len(one.positions),
-            "executions": len(one.executions),
-        }
-    )

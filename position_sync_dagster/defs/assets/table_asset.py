@@ -5,23 +5,16 @@ state changes and each quarter of an hour, or a refresh does while no stream is 
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
 from position_sync_dagster.defs.libraries import derived, tables
 from position_sync_dagster.defs.runs import DERIVE_JOB, STREAM_JOB, dagster_failures, recorded
+from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
-from position_sync_dagster.lake.schema.tables import (
-    ACCOUNT_VALUES,
-    BROKER_POSITIONS,
-    CONTRACTS,
-    GATEWAY_SESSIONS,
-    POSITION_CHANGES,
-    RECONCILIATION_BREAKS,
-)
 
 OWNERS = ["team:position-sync"]
 KINDS = {"deltalake", "python"}
@@ -182,6 +175,19 @@ def data_version(version: int | None) -> dg.DataVersion | None:
     return None if version is None else dg.DataVersion(str(version))
 
 
+Row = TypeVar("Row")
+Columns = Sequence[tuple[dg.TableColumn, Callable[[Row], str | float | None]]]
+"""The columns of a table in an event, each with the function that takes its value from a row."""
+
+
+def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataValue:
+    """Return rows as a table of an event, which the UI shows."""
+    return dg.MetadataValue.table(
+        [dg.TableRecord({column.name: of(row) for column, of in columns}) for row in rows],
+        dg.TableSchema([column for column, _of in columns]),
+    )
+
+
 def replacement_metadata(
     table: "derived.DerivedTable", result: "derived.Replaced"
 ) -> "dict[str, dg.RawMetadataValue]":
@@ -244,7 +250,7 @@ check a_stream_watches of position_updates turns yellow while it does not.
 """,
     )
     broker_positions = external_table(
-        BROKER_POSITIONS,
+        specs.BROKER_POSITIONS,
         deps=[GATEWAY],
         description="""
 Every holding as the broker last reported it, with the broker's own value.
@@ -260,7 +266,7 @@ account_followed_until of its account.
 """,
     )
     contracts = external_table(
-        CONTRACTS,
+        specs.CONTRACTS,
         deps=[GATEWAY],
         description="""
 Contract details, stored when a contract is first seen.
@@ -272,7 +278,7 @@ and expiry, as the broker names them.
 """,
     )
     sessions = external_table(
-        GATEWAY_SESSIONS,
+        specs.GATEWAY_SESSIONS,
         deps=[GATEWAY],
         description="""
 The lease of each owner of a login: which process may write, and until when.
@@ -284,7 +290,7 @@ fencing_token is on each row of position_updates that the session wrote.
 """,
     )
     account_values = external_table(
-        ACCOUNT_VALUES,
+        specs.ACCOUNT_VALUES,
         deps=[GATEWAY, "flex_statements"],
         description="""
 Net liquidation, cash, available funds, margin and profit of each account, one row per change.
@@ -296,7 +302,7 @@ Amounts that the broker did not report are null.
 """,
     )
     breaks = external_table(
-        RECONCILIATION_BREAKS,
+        specs.RECONCILIATION_BREAKS,
         deps=["broker_positions", "position_updates", "active_strategies"],
         job=DERIVE_JOB,
         description="""
@@ -311,7 +317,7 @@ check breaks_are_decided turns yellow when one is open for an hour and nobody ac
 """,
     )
     changes = external_table(
-        POSITION_CHANGES,
+        specs.POSITION_CHANGES,
         deps=[GATEWAY],
         description="""
 Each change of a quantity that the owner of a login saw, before it published the new quantity.

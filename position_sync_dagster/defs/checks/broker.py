@@ -6,16 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.check_results import (
-    WHAT_TO_DO,
-    of_each_login,
-    rows_result,
-    table_check,
-    unknown_result,
-)
+from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import inspection, pl, roll_legs, tables
-from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.gateway_session import (
     GatewaySession,
     Owner,
@@ -32,24 +24,19 @@ SESSIONS_SEEN = 1000
 """Number of sessions read: enough to find the last stream before two days of refreshes."""
 
 
-@dg.asset_check(
-    name="a_stream_watches",
-    asset="position_updates",
-    config_schema={},
-    description="Whether a stream sees the gateway, and since when none does.",
-)
-@dagster_failures
-def a_stream_watches(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-    """Check the newest session of a stream; a refresh that owns the login does not count."""
-    return watched_now(position_sync.lake, position_sync.settings)
-
-
 def watched_now(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now; the stream evaluates it when its state changes."""
-    return of_each_login(
+    """Return whether a stream watches now; a refresh that owns the login does not count."""
+    return check_results.of_each_login(
         settings,
         lambda login: judge_stream_session(_session_of(lake, login), datetime.now(UTC)),
     )
+
+
+a_stream_watches = check_results.table_check(
+    "position_updates",
+    "a_stream_watches",
+    description="Whether a stream sees the gateway, and since when none does.",
+)(watched_now)
 
 
 def _session_of(lake: "tables.Lake", login: Settings) -> GatewaySession | None:
@@ -64,7 +51,7 @@ def _session_of(lake: "tables.Lake", login: Settings) -> GatewaySession | None:
 def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
     """Return the check's result for the newest session of a stream; pure."""
     if session is None:
-        return unknown_result("No stream has run yet.")
+        return check_results.unknown_result("No stream has run yet.")
     metadata: Mapping[str, dg.RawMetadataValue] = {
         "state": session.state.value,
         "owner": session.owner.value,
@@ -86,13 +73,18 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
         metadata={
             **metadata,
             "blind_for_s": (now - since).total_seconds(),
-            WHAT_TO_DO: "Check whether TWS or IB Gateway runs and is logged in; `position-sync "
-            "status` says what the stream tried.",
+            check_results.WHAT_TO_DO: "Check whether TWS or IB Gateway runs and is logged in; "
+            "`position-sync status` says what the stream tried.",
         },
     )
 
 
-def evaluate_login_is_made(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    "gateway_sessions",
+    description="Whether the live login of the week was made, and whether its week ends within "
+    "POSITION_SYNC_LOGIN_NOTICE_H hours: IB asks for the second factor once a week.",
+)
+def login_is_made(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     mode, now = lake.sessions.mode(), datetime.now(UTC)
     weeks = {
@@ -101,7 +93,9 @@ def evaluate_login_is_made(lake: "tables.Lake", settings: Settings) -> dg.AssetC
             login.gateway_id for login in settings.logins
         ).items()
     }
-    return of_each_login(settings, lambda login: judge_login(weeks.get(login.gateway_id)))
+    return check_results.of_each_login(
+        settings, lambda login: judge_login(weeks.get(login.gateway_id))
+    )
 
 
 def judge_login(week: WeeklyLogin | None) -> dg.AssetCheckResult:
@@ -118,27 +112,24 @@ def judge_login(week: WeeklyLogin | None) -> dg.AssetCheckResult:
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
         description=text,
-        metadata={**metadata, WHAT_TO_DO: CONFIRM},
+        metadata={**metadata, check_results.WHAT_TO_DO: CONFIRM},
     )
-
-
-login_is_made = table_check(
-    "gateway_sessions",
-    "login_is_made",
-    evaluate_login_is_made,
-    description="Whether the live login of the week was made, and whether its week ends within "
-    "POSITION_SYNC_LOGIN_NOTICE_H hours: IB asks for the second factor once a week.",
-)
 
 
 _NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|$)")
 _MORE = re.compile(r" and (\d+) more$")
 
 
-def evaluate_holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    "broker_positions",
+    description="Whether the gateway sent rows of holdings that cannot be used (no number for a "
+    "quantity, an impossible conid or account), and whether the holdings of an account are "
+    "unknown: the login does not manage it, or a list of positions emptied it.",
+)
+def holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     sessions, now = lake.sessions, datetime.now(UTC)
-    return of_each_login(
+    return check_results.of_each_login(
         settings, lambda login: judge_detail(sessions.current(login.gateway_id), now)
     )
 
@@ -146,7 +137,7 @@ def evaluate_holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.
 def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
     """Return the check's result for the session of the login's owner; pure."""
     if session is None or not session.is_alive(now) or session.state is not SessionState.LIVE:
-        return unknown_result("no owner of the login sees the gateway now.")
+        return check_results.unknown_result("no owner of the login sees the gateway now.")
     text = set_aside(session.detail)
     named = _NAMED.findall(text or "")
     unknown = unknown_accounts(session.detail)
@@ -162,7 +153,7 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
         # The session counts the holdings that it does not name.
         rest = f"{more[1]} more" if named and more else text
         rows = rows.vstack(pl.DataFrame([(None, "", rest)], schema=rows.schema, orient="row"))
-    return rows_result(
+    return check_results.rows_result(
         rows,
         passed="The gateway sent no holding that cannot be used, and no account is unknown.",
         failed="shown: " + "; ".join([*unknown.values(), *([text] if text else [])]),
@@ -172,25 +163,20 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
     )
 
 
-holdings_are_usable = table_check(
-    "broker_positions",
-    "holdings_are_usable",
-    evaluate_holdings_are_usable,
-    description="Whether the gateway sent rows of holdings that cannot be used (no number for a "
-    "quantity, an impossible conid or account), and whether the holdings of an account are "
-    "unknown: the login does not manage it, or a list of positions emptied it.",
-)
-
-
 NEAR = 0.9
 """The check fails when this share of the line limit is in use."""
 
 
-def evaluate_lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    "gateway_sessions",
+    description="Whether the stream uses nine tenths of its market data lines or more, and which "
+    "active holdings have none.",
+)
+def lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    return of_each_login(
+    return check_results.of_each_login(
         settings,
         lambda login: judge_lines(
             lake.sessions.current(login.gateway_id),
@@ -226,7 +212,7 @@ def judge_lines(
         or session.state is not SessionState.LIVE
         or session.line_limit <= 0
     ):
-        return unknown_result("no stream uses lines now.")
+        return check_results.unknown_result("no stream uses lines now.")
     underlyings, limit = session.underlying_lines or 0, session.line_limit
     used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
     numbers: dict[str, int] = {
@@ -250,9 +236,9 @@ def judge_lines(
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
             description=f"{used} of {limit} lines are in use by legs. {TO_DO}",
-            metadata={**numbers, WHAT_TO_DO: TO_DO},
+            metadata={**numbers, check_results.WHAT_TO_DO: TO_DO},
         )
-    return rows_result(
+    return check_results.rows_result(
         without.select("account", "conid", "symbol", "position"),
         passed="",
         failed=f"active holdings are without a line; {used} of {limit} are in use",
@@ -268,16 +254,13 @@ TO_DO = (
     "Legs without a line are valued by the queue."
 )
 
-lines_suffice = table_check(
-    "gateway_sessions",
-    "lines_suffice",
-    evaluate_lines_suffice,
-    description="Whether the stream uses nine tenths of its market data lines or more, and which "
-    "active holdings have none.",
+
+@check_results.table_check(
+    "account_values",
+    description="Whether each account with holdings has values that are no more than "
+    "POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.",
 )
-
-
-def evaluate_account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     values = lake.account_values.latest()
 
@@ -290,7 +273,7 @@ def evaluate_account_values_follow(lake: "tables.Lake", settings: Settings) -> d
             patience=timedelta(seconds=settings.stale_after_s),
         )
 
-    return of_each_login(settings, of_login)
+    return check_results.of_each_login(settings, of_login)
 
 
 def judge_accounts(
@@ -309,7 +292,7 @@ def judge_accounts(
         patience: Maximum delay of the row.
     """
     if broker.is_empty():
-        return unknown_result("the broker has not reported a holding yet.")
+        return check_results.unknown_result("the broker has not reported a holding yet.")
     accounts = (
         broker.group_by("account")
         .agg(holdings_changed_at=pl.col("received_at").max())
@@ -319,8 +302,8 @@ def judge_accounts(
     late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
     waiting = accounts.filter(pl.col("timestamp").is_null())
     if late.is_empty() and waiting.height:
-        return unknown_result(f"{waiting.height} accounts have no row yet.")
-    return rows_result(
+        return check_results.unknown_result(f"{waiting.height} accounts have no row yet.")
+    return check_results.rows_result(
         late.sort("timestamp", nulls_last=False),
         passed=f"{accounts.height} accounts, all as new as their holdings.",
         failed=f"of {accounts.height} accounts have values that are more than "
@@ -331,19 +314,14 @@ def judge_accounts(
     )
 
 
-account_values_follow = table_check(
-    "account_values",
-    "account_values_follow",
-    evaluate_account_values_follow,
-    description="Whether each account with holdings has values that are no more than "
-    "POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.",
-)
-
-
 NOT_TRIED = "its contract has not been looked up yet"
 
 
-def evaluate_legs_are_resolved(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    "active_strategies",
+    description="Whether exactly one contract was found for each leg without a conid.",
+)
+def legs_are_resolved(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     lake.registry.sync.refresh()
     return judge_legs(
@@ -374,7 +352,7 @@ def judge_legs(
         schema=dict.fromkeys(("strategy_id", "account", "leg", "problem"), pl.String),
         orient="row",
     )
-    return rows_result(
+    return check_results.rows_result(
         rows,
         passed=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         failed="legs have no contract, and are not streamed",
@@ -384,28 +362,16 @@ def judge_legs(
     )
 
 
-legs_are_resolved = table_check(
+@check_results.table_check(
     "active_strategies",
-    "legs_are_resolved",
-    evaluate_legs_are_resolved,
-    description="Whether exactly one contract was found for each leg without a conid.",
+    description="Whether each roll of a strategy with `follow_rolls: true` is clear.",
 )
-
-
-def evaluate_rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     found = roll_legs.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
-    return rows_result(
+    return check_results.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
         passed="Nothing is left to a person.",
         failed="rolls are not followed",
         what_to_do="Write the legs of these strategies as they are now into the strategies file.",
     )
-
-
-rolls_are_followed = table_check(
-    "active_strategies",
-    "rolls_are_followed",
-    evaluate_rolls_are_followed,
-    description="Whether each roll of a strategy with `follow_rolls: true` is clear.",
-)

@@ -23,17 +23,33 @@ WHAT_TO_DO = "what_to_do"
 Evaluate = Callable[["tables.Lake", Settings], dg.AssetCheckResult]
 
 
+EVALUATE: dict[dg.AssetCheckKey, Evaluate] = {}
+"""The function of each check that `table_check` defined; drains and streams call it too."""
+
+
 def table_check(
-    asset: str, name: str, evaluate: Evaluate, *, description: str
-) -> dg.AssetChecksDefinition:
-    """Return a non-blocking check of a table that a function evaluates."""
+    asset: str, name: str | None = None, *, description: str
+) -> Callable[[Evaluate], dg.AssetChecksDefinition]:
+    """Return the decorator of a function that evaluates a table: it defines a non-blocking check.
 
-    @dg.asset_check(name=name, asset=asset, description=description, config_schema={})
-    @dagster_failures
-    def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-        return evaluate(position_sync.lake, position_sync.settings)
+    Args:
+        asset: The asset that the check is of.
+        name: The name of the check; None is that of the function.
+        description: What Dagster shows of the check.
+    """
 
-    return check
+    def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            name=name or evaluate.__name__, asset=asset, description=description, config_schema={}
+        )
+        @dagster_failures
+        def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
+            return evaluate(position_sync.lake, position_sync.settings)
+
+        EVALUATE[check.check_key] = evaluate
+        return check
+
+    return define
 
 
 def unknown_result(why: str) -> dg.AssetCheckResult:

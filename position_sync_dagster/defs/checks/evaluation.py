@@ -13,9 +13,9 @@ from functools import partial
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks import broker, ledger, open_differences, requests
+from position_sync_dagster.defs.checks import broker, ledger, requests
 from position_sync_dagster.defs.checks.check_results import (
-    Evaluate,
+    EVALUATE,
     check_evaluation,
     newest_materialization,
     unknown_result,
@@ -31,46 +31,32 @@ TIME_LIMIT_S = 20.0
 time, begins no further check. If tables are slow, values come first."""
 
 LEDGER = "position_updates"
-QUEUE = "position_queue"
 LEGS = "active_strategies"
 
-CHECKS: tuple[tuple[str, str], ...] = (
-    (LEDGER, "a_stream_watches"),
-    (LEDGER, "agrees_with_the_broker"),
-    (LEDGER, "legs_have_values"),
-    (LEDGER, "values_match_the_broker"),
-    (LEDGER, "ids_are_unique"),
-    (LEDGER, "tables_fit_the_code"),
-    (QUEUE, "requests_are_answered"),
-    (QUEUE, "requests_end_once"),
-    (LEGS, "legs_are_resolved"),
-    (LEGS, "rolls_are_followed"),
-    ("broker_positions", "holdings_are_usable"),
-    ("gateway_sessions", "lines_suffice"),
-    ("gateway_sessions", "login_is_made"),
-    ("account_values", "account_values_follow"),
-    ("reconciliation_breaks", "breaks_are_decided"),
+KEYS = tuple(
+    check.check_key
+    for check in (
+        broker.a_stream_watches,
+        ledger.agrees_with_the_broker,
+        ledger.legs_have_values,
+        ledger.values_match_the_broker,
+        ledger.ids_are_unique,
+        ledger.tables_fit_the_code,
+        requests.requests_are_answered,
+        requests.requests_end_once,
+        broker.legs_are_resolved,
+        broker.rolls_are_followed,
+        broker.holdings_are_usable,
+        broker.lines_suffice,
+        broker.login_is_made,
+        broker.account_values_follow,
+        ledger.breaks_are_decided,
+    )
 )
+"""The checks of the tables, in the order of their evaluation."""
+
+CHECKS = tuple((key.asset_key.to_user_string(), key.name) for key in KEYS)
 """Asset and name of each check."""
-
-KEYS = tuple(dg.AssetCheckKey(dg.AssetKey(asset), name) for asset, name in CHECKS)
-
-_EVALUATE: dict[str, Evaluate] = {
-    "a_stream_watches": broker.watched_now,
-    "legs_have_values": ledger.evaluate_legs_have_values,
-    "values_match_the_broker": ledger.evaluate_values_match_the_broker,
-    "ids_are_unique": ledger.evaluate_ids_are_unique,
-    "tables_fit_the_code": ledger.evaluate_tables_fit_the_code,
-    "requests_are_answered": requests.evaluate_requests_are_answered,
-    "requests_end_once": requests.evaluate_requests_end_once,
-    "legs_are_resolved": broker.evaluate_legs_are_resolved,
-    "rolls_are_followed": broker.evaluate_rolls_are_followed,
-    "holdings_are_usable": broker.evaluate_holdings_are_usable,
-    "lines_suffice": broker.evaluate_lines_suffice,
-    "login_is_made": broker.evaluate_login_is_made,
-    "account_values_follow": broker.evaluate_account_values_follow,
-    "breaks_are_decided": open_differences.evaluate_breaks_are_decided,
-}
 
 
 def evaluated(
@@ -96,14 +82,14 @@ def evaluated(
     """
     until = None if time_limit_s is None else time.monotonic() + time_limit_s
     compared = partial(ledger.compared_now, run_id=run_id)
-    functions = _EVALUATE | {"agrees_with_the_broker": compared}
+    functions = EVALUATE | {ledger.agrees_with_the_broker.check_key: compared}
     targets: dict[str, dg.EventLogRecord | None] = {}
     for asset, name in checks:
         if until is not None and time.monotonic() >= until:
             logger.warning("the check %s and those behind it are left to refresh_derived", name)
             return
         try:
-            result = functions[name](lake, settings)
+            result = functions[dg.AssetCheckKey(dg.AssetKey(asset), name)](lake, settings)
         except PositionSyncError as error:
             result = unknown_result(str(error))
         except Exception as error:

@@ -1,29 +1,27 @@
-"""Checks of the ledger: its ids, its values, and whether it agrees with the broker."""
+"""Checks of the ledger: its ids, its values, whether it agrees with the broker, and the breaks."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.check_results import (
-    WHAT_TO_DO,
-    of_each_login,
-    rows_result,
-    table_check,
-    unknown_result,
-)
-from position_sync_dagster.defs.checks.open_differences import observe_breaks
+from position_sync_dagster.defs.assets.table_asset import Columns, event_table, observe_table
+from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import derived, inspection, pl, reconciliation, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.reconciliation import (
+    BreakState,
     Discrepancy,
     DiscrepancyType,
     ReconciliationResult,
 )
 from position_sync_dagster.errors import GatewayError, LakeError
+from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.settings import Settings
 
 MAX_DISCREPANCIES = 100
@@ -67,7 +65,7 @@ def compared_now(lake: "tables.Lake", settings: Settings, *, run_id: str) -> dg.
     try:
         result = asyncio.run(service.run(run_id=run_id))
     except GatewayError as error:
-        return unknown_result(str(error))
+        return check_results.unknown_result(str(error))
     return judge_reconciliation(result)
 
 
@@ -94,41 +92,27 @@ def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
             "checked": result.checked,
             "accepted": result.accepted,
             **({UNCONFIRMED: len(result.unconfirmed)} if result.unconfirmed else {}),
-            **({} if passed else {WHAT_TO_DO: TO_DO}),
+            **({} if passed else {check_results.WHAT_TO_DO: TO_DO}),
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
-            "discrepancies": dg.MetadataValue.table(
-                [_record(d) for d in result.discrepancies[:MAX_DISCREPANCIES]], schema=_SCHEMA
-            ),
+            "discrepancies": event_table(result.discrepancies[:MAX_DISCREPANCIES], _DISCREPANCIES),
         },
     )
 
 
-_SCHEMA = dg.TableSchema(
-    columns=[
-        dg.TableColumn("type", "string"),
-        dg.TableColumn("account", "string"),
-        dg.TableColumn("conid", "int"),
-        dg.TableColumn("symbol", "string"),
-        dg.TableColumn("expected", "string"),
-        dg.TableColumn("actual", "string"),
-        dg.TableColumn("detail", "string"),
-    ]
+_DISCREPANCIES: Columns[Discrepancy] = (
+    (dg.TableColumn("type", "string"), lambda one: one.type.value),
+    (dg.TableColumn("account", "string"), lambda one: one.account),
+    (dg.TableColumn("conid", "int"), lambda one: one.conid),
+    (dg.TableColumn("symbol", "string"), lambda one: one.symbol),
+    (dg.TableColumn("expected", "string"), lambda one: _number(one.expected)),
+    (dg.TableColumn("actual", "string"), lambda one: _number(one.actual)),
+    (dg.TableColumn("detail", "string"), lambda one: one.detail),
 )
 
 
-def _record(one: Discrepancy) -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "type": one.type.value,
-            "account": one.account,
-            "conid": one.conid,
-            "symbol": one.symbol,
-            "expected": "" if one.expected is None else f"{one.expected:g}",
-            "actual": "" if one.actual is None else f"{one.actual:g}",
-            "detail": one.detail,
-        }
-    )
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
 
 
 COUNT_ONCE = (
@@ -140,7 +124,12 @@ WINDOW = timedelta(minutes=30)
 """Time span of the checked rows: twice the longest time between two evaluations."""
 
 
-def evaluate_ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    "position_updates",
+    description="Whether each row of the ledger is there once: by its update_id in the last half "
+    "hour, and before that by the statistics of its files.",
+)
+def ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     now = datetime.now(UTC)
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
@@ -157,7 +146,7 @@ def evaluate_ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.Asset
 
 def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
     """Return the check's result for the ids that the ledger has more than once; pure."""
-    return rows_result(
+    return check_results.rows_result(
         repeated.sort("rows", "update_id", descending=True),
         passed="No row was merged twice, and each of the last half hour has an id of its own.",
         failed="ids are in the ledger more than once",
@@ -166,18 +155,13 @@ def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
     )
 
 
-ids_are_unique = table_check(
+@check_results.table_check(
     "position_updates",
-    "ids_are_unique",
-    evaluate_ids_are_unique,
-    description="Whether each row of the ledger is there once: by its update_id in the last half "
-    "hour, and before that by the statistics of its files.",
+    description="Whether the newest row of each open holding has a value.",
 )
-
-
-def evaluate_legs_have_values(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def legs_have_values(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    return of_each_login(
+    return check_results.of_each_login(
         settings, lambda login: judge_values(inspection.newest_values(lake, login))
     )
 
@@ -185,9 +169,9 @@ def evaluate_legs_have_values(lake: "tables.Lake", settings: Settings) -> dg.Ass
 def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
     """Return the check's result for the newest row of each open holding; pure."""
     if newest.is_empty():
-        return unknown_result("the ledger has no open holding of this gateway yet.")
+        return check_results.unknown_result("the ledger has no open holding of this gateway yet.")
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
-    return rows_result(
+    return check_results.rows_result(
         without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
         passed=f"{newest.height} holdings, all with a value.",
         failed=f"of {newest.height} holdings have no value",
@@ -197,23 +181,18 @@ def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
     )
 
 
-legs_have_values = table_check(
-    "position_updates",
-    "legs_have_values",
-    evaluate_legs_have_values,
-    description="Whether the newest row of each open holding has a value.",
-)
-
-
 SAME_TIME = timedelta(seconds=5)
 """Maximum time between two compared values: further apart, the market may have moved."""
 
 
-def evaluate_values_match_the_broker(
-    lake: "tables.Lake", settings: Settings
-) -> dg.AssetCheckResult:
+@check_results.table_check(
+    "position_updates",
+    description="Whether the newest values differ from the broker's own of the same time by more "
+    "than POSITION_SYNC_VALUE_BAND.",
+)
+def values_match_the_broker(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    return of_each_login(
+    return check_results.of_each_login(
         settings,
         lambda login: judge_difference(
             inspection.newest_values(lake, login),
@@ -241,7 +220,9 @@ def judge_difference(
         .filter(pl.col("position") == pl.col("position_broker"))
     )
     if pairs.is_empty():
-        return unknown_result("no holding has both our own value and one of the broker.")
+        return check_results.unknown_result(
+            "no holding has both our own value and one of the broker."
+        )
     difference = (pl.col("market_value") - pl.col("market_value_broker")).abs()
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
     allowed = pl.max_horizontal(
@@ -250,7 +231,7 @@ def judge_difference(
     apart = pairs.with_columns(difference=difference).filter(difference > allowed)
     same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
     wrong = apart.filter(same_time.fill_null(value=False))
-    return rows_result(
+    return check_results.rows_result(
         wrong.sort("difference", descending=True).select(
             "account",
             "conid",
@@ -272,16 +253,12 @@ def judge_difference(
     )
 
 
-values_match_the_broker = table_check(
+@check_results.table_check(
     "position_updates",
-    "values_match_the_broker",
-    evaluate_values_match_the_broker,
-    description="Whether the newest values differ from the broker's own of the same time by more "
-    "than POSITION_SYNC_VALUE_BAND.",
+    description="Whether each table of the lake has the version, columns and partitions that this "
+    "release expects.",
 )
-
-
-def evaluate_tables_fit_the_code(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def tables_fit_the_code(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     return judge_tables(inspection.unusable_tables(lake), checked=len(lake.tables))
 
@@ -293,7 +270,7 @@ def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> 
         schema=dict.fromkeys(("table", "what", "remedy"), pl.String),
         orient="row",
     )
-    return rows_result(
+    return check_results.rows_result(
         rows,
         passed=f"{checked} tables, all with the version and columns of this release.",
         failed=f"of {checked} tables cannot be used by this release",
@@ -303,10 +280,87 @@ def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> 
     )
 
 
-tables_fit_the_code = table_check(
-    "position_updates",
-    "tables_fit_the_code",
-    evaluate_tables_fit_the_code,
-    description="Whether each table of the lake has the version, columns and partitions that this "
-    "release expects.",
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.breaks import Break
+
+UNDECIDED_AFTER = timedelta(hours=1)
+"""How long a difference may stay before somebody has to decide about it; most end with the next
+refresh of the account."""
+
+DECIDE = (
+    "Compare the holding with TWS. If the difference is right as it is, accept it: `position-sync "
+    "breaks accept ID --reason TEXT`; otherwise correct the strategies, or run `position-sync "
+    "doctor`."
 )
+
+
+def _rows_of_breaks(breaks: "Sequence[Break]") -> "pl.DataFrame":
+    """Return breaks as the rows of a page."""
+    names = ("break_id", "state", "type", "account", "conid", "symbol")
+    return pl.DataFrame(
+        [
+            {name: getattr(one, name) for name in names}
+            | {
+                "broker": one.expected,
+                "tables": one.actual,
+                "opened_at": f"{one.opened_at:%Y-%m-%d %H:%M}",
+                "detail": one.detail,
+                "accepted_by": one.accepted_by,
+                "note": one.note,
+            }
+            for one in breaks
+        ],
+        schema={
+            **dict.fromkeys(names, pl.String),
+            "conid": pl.Int64,
+            **dict.fromkeys(("broker", "tables"), pl.Float64),
+            **dict.fromkeys(("opened_at", "detail", "accepted_by", "note"), pl.String),
+        },
+    )
+
+
+def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
+    """Return an observation of the table: how many breaks are open in each state, and which."""
+    found = lake.breaks.open_breaks()
+    counts = Counter(one.state for one in found)
+    metadata: dict[str, dg.RawMetadataValue] = {
+        f"open/{state.lower()}": counts[state]
+        for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
+    }
+    if found:
+        rows = _rows_of_breaks(found[: check_results.SHOWN]).to_dicts()
+        shown = [{k: "" if v is None else v for k, v in row.items()} for row in rows]
+        metadata["open_breaks"] = dg.MetadataValue.table([dg.TableRecord(row) for row in shown])
+    observed = observe_table(lake, RECONCILIATION_BREAKS)
+    return dg.AssetObservation(
+        RECONCILIATION_BREAKS.name, metadata={**observed.metadata, **metadata}
+    )
+
+
+def judge_breaks(breaks: "Sequence[Break]", now: datetime) -> dg.AssetCheckResult:
+    """Return the result of the check for the open breaks; pure."""
+    accepted = sum(one.state is BreakState.ACCEPTED for one in breaks)
+    waiting = [
+        one
+        for one in breaks
+        if one.state is not BreakState.ACCEPTED and now - one.opened_at > UNDECIDED_AFTER
+    ]
+    return check_results.rows_result(
+        _rows_of_breaks(waiting),
+        passed=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
+        "others is older than an hour.",
+        failed="differences have been open for more than an hour, and nobody accepted them",
+        what_to_do=DECIDE,
+        open=len(breaks),
+        accepted=accepted,
+    )
+
+
+@check_results.table_check(
+    RECONCILIATION_BREAKS.name,
+    description="Whether each difference between broker and tables ends, or is accepted by a "
+    "person, within an hour.",
+)
+def breaks_are_decided(lake: "tables.Lake", _settings: Settings) -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    return judge_breaks(lake.breaks.open_breaks(), datetime.now(UTC))

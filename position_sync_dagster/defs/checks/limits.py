@@ -6,18 +6,12 @@ limit that was added since is evaluated and sent at once, and has its page after
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.check_results import (
-    WHAT_TO_DO,
-    check_evaluation,
-    newest_materialization,
-    table_check,
-    unknown_result,
-)
+from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import limit_readings, overview, strategies_file, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.limit import Limit, LimitState
@@ -75,7 +69,7 @@ def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
     if one.reading.number is not None:
         metadata["number"] = float(one.reading.number)
     if one.outcome is LimitState.UNKNOWN:
-        result = unknown_result(one.text)
+        result = check_results.unknown_result(one.text)
         return result._replace(metadata={**metadata, **result.metadata})
     if one.outcome is LimitState.HOLDS:
         return dg.AssetCheckResult(passed=True, description=one.text, metadata=metadata)
@@ -83,7 +77,7 @@ def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
         passed=False,
         severity=dg.AssetCheckSeverity.ERROR,
         description=one.text,
-        metadata={**metadata, WHAT_TO_DO: DECIDE},
+        metadata={**metadata, check_results.WHAT_TO_DO: DECIDE},
     )
 
 
@@ -91,16 +85,16 @@ def evaluated_limits(
     lake: "tables.Lake", settings: Settings, book: "overview.Book", instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Evaluate each limit with the book of an exposure that was just materialized; blocks."""
-    target = newest_materialization(instance, EXPOSURE)
+    target = check_results.newest_materialization(instance, EXPOSURE)
     try:
         limits = read_limits(settings)
     except StrategiesFileError as error:
-        yield check_evaluation(EXPOSURE, READ_CHECK, _unreadable(error), target)
+        yield check_results.check_evaluation(EXPOSURE, READ_CHECK, _unreadable(error), target)
         return
-    yield check_evaluation(EXPOSURE, READ_CHECK, _readable(len(limits)), target)
+    yield check_results.check_evaluation(EXPOSURE, READ_CHECK, _readable(len(limits)), target)
     evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
     for one in limit_readings.evaluate(limits, evidence) if evidence else ():
-        yield check_evaluation(EXPOSURE, one.limit.name, result_of(one), target)
+        yield check_results.check_evaluation(EXPOSURE, one.limit.name, result_of(one), target)
 
 
 def _unreadable(error: StrategiesFileError) -> dg.AssetCheckResult:
@@ -108,7 +102,7 @@ def _unreadable(error: StrategiesFileError) -> dg.AssetCheckResult:
         passed=False,
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"No limit is evaluated. {error}",
-        metadata={WHAT_TO_DO: error.remedy or "Correct the file."},
+        metadata={check_results.WHAT_TO_DO: error.remedy or "Correct the file."},
     )
 
 
@@ -118,7 +112,13 @@ def _readable(count: int) -> dg.AssetCheckResult:
     )
 
 
-def evaluate_limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    EXPOSURE,
+    READ_CHECK,
+    description="Whether the limits in the strategies file can be read. Without a file there are "
+    "none.",
+)
+def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     try:
         return _readable(len(read_limits(settings)))
@@ -126,20 +126,11 @@ def evaluate_limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.Ass
         return _unreadable(error)
 
 
-limits_are_read = table_check(
-    EXPOSURE,
-    READ_CHECK,
-    evaluate_limits_are_read,
-    description="Whether the limits in the strategies file can be read. Without a file there are "
-    "none.",
-)
-
-
 def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
     limit = next((one for one in read_limits(settings) if one.name == name), None)
     if limit is None:
-        return unknown_result("the strategies file has no such limit any more.")
+        return check_results.unknown_result("the strategies file has no such limit any more.")
     latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     now = datetime.now(UTC)
     book = overview.read_book(lake, settings, now, latest=latest, of_strategies=True)
@@ -161,10 +152,9 @@ def limit_checks() -> dg.Definitions:
 
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
-    return table_check(
+    return check_results.table_check(
         EXPOSURE,
         limit.name,
-        lambda lake, settings: _evaluate_alone(limit.name, lake, settings),
         description=f"The {limit.bound} of {limit.measure} of {limit.subject} is {limit.value:g}"
         f"{f' {limit.currency}' if limit.currency else ''}.",
-    )
+    )(partial(_evaluate_alone, limit.name))

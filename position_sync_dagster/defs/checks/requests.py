@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.check_results import rows_result, table_check
+from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import inspection, lifecycle_partitions, pl, tables
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.settings import Settings
@@ -20,7 +20,12 @@ ANSWERED_WITHIN = timedelta(hours=1)
 _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
 
 
-def evaluate_requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    "position_queue",
+    description="Whether requests are FAILED and their holding has no value since, or wait for "
+    "longer than POSITION_SYNC_STALE_AFTER_S.",
+)
+def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     now = datetime.now(UTC)
     failed = inspection.finished_requests(lake, QueueStatus.FAILED.value, now - LOOK_BACK)
@@ -77,7 +82,7 @@ def judge_requests(
             foreign.select(pl.all(), since="created_at").select(_COLUMNS),
         ]
     )
-    return rows_result(
+    return check_results.rows_result(
         rows,
         passed=f"No request failed for good; {live.height} wait, none for long.",
         failed="requests are FAILED, have waited for more than "
@@ -95,20 +100,16 @@ def judge_requests(
     )
 
 
-requests_are_answered = table_check(
-    "position_queue",
-    "requests_are_answered",
-    evaluate_requests_are_answered,
-    description="Whether requests are FAILED and their holding has no value since, or wait for "
-    "longer than POSITION_SYNC_STALE_AFTER_S.",
-)
-
-
 WINDOW = timedelta(minutes=30)
 """Time span of the checked requests: twice the longest time between two evaluations."""
 
 
-def evaluate_requests_end_once(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    "position_queue",
+    description="Of the requests of the last half hour: each is live, or ended once, and the row "
+    "that answers it is in the ledger.",
+)
+def requests_end_once(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now.
 
     The queue is read first: a row is committed before its request is marked.
@@ -141,7 +142,7 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
         .then(pl.lit("the row that answers it is not in the ledger"))
     )
     wrong = requests.with_columns(why=why).filter(pl.col("why").is_not_null())
-    return rows_result(
+    return check_results.rows_result(
         wrong.sort("request_id").select(
             "request_id", "account", "conid", "status", "update_id", "why"
         ),
@@ -152,12 +153,3 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
         severity=dg.AssetCheckSeverity.ERROR,
         checked=requests.height,
     )
-
-
-requests_end_once = table_check(
-    "position_queue",
-    "requests_end_once",
-    evaluate_requests_end_once,
-    description="Of the requests of the last half hour: each is live, or ended once, and the row "
-    "that answers it is in the ledger.",
-)

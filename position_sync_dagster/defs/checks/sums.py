@@ -5,12 +5,7 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.check_results import (
-    check_evaluation,
-    newest_materialization,
-    rows_result,
-    table_check,
-)
+from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import codec, derived, exposure, overview, pl, tables
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
@@ -110,7 +105,7 @@ def judge_latest(rows: "pl.DataFrame", newest: "pl.DataFrame") -> dg.AssetCheckR
 
 
 def _result(differing: "pl.DataFrame", sums: "pl.DataFrame") -> dg.AssetCheckResult:
-    return rows_result(
+    return check_results.rows_result(
         differing,
         passed=f"{sums.height} sums by account and currency, all equal to those of the holdings.",
         failed=f"of {sums.height} sums differ from those of the holdings",
@@ -123,10 +118,18 @@ def evaluated_sums(
     asset: str, result: dg.AssetCheckResult, instance: dg.DagsterInstance
 ) -> dg.AssetCheckEvaluation:
     """Return a result as an event about the newest materialization of the asset."""
-    return check_evaluation(asset, SUMS_CHECK, result, newest_materialization(instance, asset))
+    return check_results.check_evaluation(
+        asset, SUMS_CHECK, result, check_results.newest_materialization(instance, asset)
+    )
 
 
-def _evaluate_exposure(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check(
+    STRATEGY_EXPOSURE.name,
+    SUMS_CHECK,
+    description="Whether the strategies and UNATTRIBUTED together equal the totals of the accounts "
+    "and the sums of all holdings, in each currency. Evaluated with each publication.",
+)
+def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the result for the holdings of now: those of the last publication are not kept."""
     latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     now = utc_now()
@@ -135,23 +138,12 @@ def _evaluate_exposure(lake: "tables.Lake", settings: Settings) -> dg.AssetCheck
     return judge_exposure(codec.frame_of(STRATEGY_EXPOSURE, rows), book)
 
 
-def _evaluate_latest(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    table = derived.DerivedTable(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
-    return judge_latest(table.read(), lake.updates.sync.latest())
-
-
-exposure_sums_equal_their_parts = table_check(
-    STRATEGY_EXPOSURE.name,
-    SUMS_CHECK,
-    _evaluate_exposure,
-    description="Whether the strategies and UNATTRIBUTED together equal the totals of the accounts "
-    "and the sums of all holdings, in each currency. Evaluated with each publication.",
-)
-
-latest_sums_equal_their_parts = table_check(
+@check_results.table_check(
     LATEST_POSITIONS.name,
     SUMS_CHECK,
-    _evaluate_latest,
     description="Whether the sums of the table equal those of the newest rows of the ledger, in "
     "each account and currency. Evaluated with each publication.",
 )
+def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    table = derived.DerivedTable(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
+    return judge_latest(table.read(), lake.updates.sync.latest())

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from position_sync_dagster.dagster_host import outage_alerts
-from position_sync_dagster.dagster_host.outage_alerts import OutageAlerts
+from position_sync_dagster.dagster_host import services
+from position_sync_dagster.dagster_host.services import OutageAlerts
 from tests.support.demo_program import wait_for
 from tests.support.receiver import PASSWORD, Receiver, running_receiver
 
@@ -14,7 +14,7 @@ TROUBLE = "The daemon (process 7) was killed by signal 9 (SIGKILL)"
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    monkeypatch.setattr(outage_alerts, "LOOK_S", 0.02)
+    monkeypatch.setattr(services, "ALERTS_LOOK_S", 0.02)
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
         monkeypatch.setenv("POSITION_SYNC_ALERT_AFTER_S", "0")

@@ -13,10 +13,10 @@ from position_sync_dagster.processes.home import (
     Home,
     HomeError,
     HomeInUseError,
-    HomeLock,
     adopt_environment,
     exclusive_use,
     home_environment,
+    take_lock,
 )
 from position_sync_dagster.processes.reaper import MARKER, find_marked, is_running
 from tests.support.demo_program import wait_for
@@ -74,17 +74,14 @@ def test_a_killed_holder_leaves_the_home_free(tmp_path, holder):
 
 
 def test_a_home_stays_locked_until_the_last_child_has_ended(tmp_path):
-    first = HomeLock(tmp_path, purpose="the first")
-    second = HomeLock(tmp_path, purpose="the second")
-    first.acquire()
-    with sleeper(tmp_path, first.fd) as child:
-        first.release()
+    first = take_lock(tmp_path, purpose="the first")
+    with sleeper(tmp_path, first) as child:
+        os.close(first)
         (tmp_path / ".lock").write_text("{}")  # a record without a living holder
         with pytest.raises(HomeInUseError, match="processes whose owner has ended"):
-            second.acquire(wait_s=0.3)
+            take_lock(tmp_path, purpose="the second", wait_s=0.3)
         child.stop()
-    second.acquire(wait_s=5.0)
-    second.release()
+    os.close(take_lock(tmp_path, purpose="the second", wait_s=5.0))
 
 
 def test_processes_that_a_crash_left_are_ended_before_the_next_use(tmp_path):

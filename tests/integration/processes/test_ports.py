@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from position_sync_dagster.demo import simulator_process
+from position_sync_dagster.demo import programs
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.ports import ProbeResult, advice, get_json, probe
 from tests.support.ports import free_port
@@ -74,13 +74,11 @@ def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
 
 def test_a_simulator_that_does_not_answer_is_named():
     port = free_port()
-    with pytest.raises(simulator_process.SimulatorProcessError, match=str(port)):
-        simulator_process.stats(port)
+    with pytest.raises(programs.SimulatorProcessError, match=str(port)):
+        programs.stats(port)
 
 
 def test_the_ports_are_read_from_the_simulators_output():
     output = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
-    assert simulator_process.parse_ports(output) == simulator_process.SimulatorPorts(
-        gateway=4010, control=4011
-    )
-    assert simulator_process.parse_ports("nothing yet") is None
+    assert programs.parse_ports(output) == programs.SimulatorPorts(gateway=4010, control=4011)
+    assert programs.parse_ports("nothing yet") is None

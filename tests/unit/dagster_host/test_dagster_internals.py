@@ -22,12 +22,13 @@ from position_sync_dagster.dagster_host import (
     standby_daemon,
     webserver,
 )
-from position_sync_dagster.dagster_host.dagster_internals import ALL, LACKING, Internal
+from position_sync_dagster.dagster_host.dagster_internals import LACKING, Internal
 from position_sync_dagster.defs import maintenance
 from position_sync_dagster.defs.assets import daily_positions
 from position_sync_dagster.defs.checks.check_results import check_evaluation, unknown_result
 from position_sync_dagster.settings import load_settings
 
+ALL = [one for one in vars(dagster_internals).values() if isinstance(one, Internal)]
 SYMBOLS = [(internal, name) for internal in ALL for name in internal.symbols]
 
 

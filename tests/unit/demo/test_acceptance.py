@@ -35,6 +35,7 @@ def row(conid, source, *, seconds=5.0):
 
 
 EXPECTED = expect_paths(HELD, [leg(1), leg(2), leg(2, "b"), leg(99)])
+COUNTS = {"peak_lines": 3, "orders_received": []}
 ROWS = [row(c, Source.STREAM if c <= 2 else Source.QUEUE) for c in range(1, 11)]
 
 
@@ -80,9 +81,8 @@ def figures_met(**changes):
         "coverage": count_coverage(EXPECTED, ROWS, since=START),
         "complete_after_s": 20.0,
         "limit_s": 60.0,
-        "peak_lines": 3,
         "underlyings": 1,
-        "order_messages": 0,
+        "counts": COUNTS,
     } | changes
     coverage = arguments.pop("coverage")
     return {f.name.strip(): f.met for f in evaluate(EXPECTED, coverage, **arguments)}
@@ -96,8 +96,10 @@ def test_each_figure_can_be_missed_alone():
     full = count_coverage(EXPECTED, ROWS, since=START)
     assert missed(complete_after_s=61.0) == ["all current after"]
     assert missed(complete_after_s=None) == ["all current after"]
-    assert missed(peak_lines=4) == ["peak of market data lines"]
-    assert missed(order_messages=1) == ["order messages at the broker"]
+    assert missed(counts={"peak_lines": 4, "orders_received": []}) == ["peak of market data lines"]
+    assert missed(counts={"peak_lines": 3, "orders_received": ["BUY"]}) == [
+        "order messages at the broker"
+    ]
     assert missed(coverage=replace(full, queued=7)) == ["legs with a current row", "by QUEUE"]
     assert missed(coverage=replace(full, streamed=1, misrouted=1)) == ["by STREAM"]
 

@@ -17,7 +17,8 @@ def test_a_value_cannot_steer_the_terminal():
 
 
 def test_a_value_is_never_read_as_markup(capsys):
-    print_table({"symbol": "left"}, [("[bold red]AAPL[/]",), ("[/nonsense]",), ("\x1b[2J",)])
+    cells = ("[bold red]AAPL[/]", "[/nonsense]", "\x1b[2J")
+    print_table([{"symbol": cell} for cell in cells], right=())
     out = capsys.readouterr().out
     assert "[bold red]AAPL[/]" in out
     assert "[/nonsense]" in out
@@ -25,7 +26,7 @@ def test_a_value_is_never_read_as_markup(capsys):
 
 
 def test_a_row_is_not_cut_in_a_pipe(capsys):
-    print_table(dict.fromkeys("abcdefgh", "left"), [("x" * 20,) * 8])
+    print_table([dict.fromkeys("abcdefgh", "x" * 20)], right=())
     assert capsys.readouterr().out.count("x") == 160
 
 
@@ -42,7 +43,7 @@ def test_neither_a_row_nor_its_note_is_cut(terminal, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
     print_table_with_notes(
-        {"id": "left", "n": "right"}, [(("x" * 50, "7"), "y" * 60), (("z", "123"), "")]
+        [{"id": "x" * 50, "n": "7"}, {"id": "z", "n": "123"}], ["y" * 60, ""], right=("n",)
     )
     _, row, note, last = capsys.readouterr().out.splitlines()
     assert row == "x" * 50 + "    7"

@@ -2,9 +2,10 @@
 
 from datetime import UTC, date, datetime
 
-from position_sync_dagster.defs.assets.daily_positions import daily_asset, exchange_partitions
-from position_sync_dagster.defs.checks.days_are_complete import (
+from position_sync_dagster.defs.assets.daily_positions import (
+    daily_asset,
     days_are_complete,
+    exchange_partitions,
     judge_days,
     ranges_of,
 )

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import external_assets
-from position_sync_dagster.defs.checks.open_differences import (
-    WHAT_TO_DO,
+from position_sync_dagster.defs.checks.ledger import (
+    DECIDE,
     judge_breaks,
     observe_breaks,
 )
@@ -69,6 +69,6 @@ def test_the_command_compares_now_and_records_nothing(lake, own_login, write_hol
 
 def test_the_page_names_only_commands_that_exist() -> None:
     asset = next(a for a in external_assets().assets if a.key.to_user_string().endswith("breaks"))
-    named = re.findall(r"position-sync (\w+)", f"{asset.description} {WHAT_TO_DO}")
+    named = re.findall(r"position-sync (\w+)", f"{asset.description} {DECIDE}")
     assert named
     assert set(named) <= set(COMMANDS)

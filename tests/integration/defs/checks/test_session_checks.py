@@ -14,7 +14,8 @@ from position_sync_dagster.defs.checks.broker import (
     lines_suffice,
     login_is_made,
 )
-from position_sync_dagster.defs.checks.ledger import evaluate_tables_fit_the_code as fitting_tables
+from position_sync_dagster.defs.checks.check_results import EVALUATE
+from position_sync_dagster.defs.checks.ledger import tables_fit_the_code
 from position_sync_dagster.domain.gateway_session import (
     EMPTIED,
     NOT_MANAGED,
@@ -171,14 +172,14 @@ def test_a_leg_that_nobody_looks_up_is_named_after_a_while(check, lake) -> None:
 
 
 def test_a_table_of_a_newer_release_is_an_error_that_names_it(lake, settings) -> None:
-    assert fitting_tables(lake, settings).passed
+    assert EVALUATE[tables_fit_the_code.check_key](lake, settings).passed
     log = Path(lake.contracts.table.path, "_delta_log", f"{0:020}.json")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     for line in lines:
         if "metaData" in line:
             line["metaData"]["configuration"][VERSION_PROPERTY] = "99"
     log.write_text("\n".join(json.dumps(line) for line in lines))
-    result = fitting_tables(lake, settings)
+    result = EVALUATE[tables_fit_the_code.check_key](lake, settings)
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
     (record,) = result.metadata["rows"].records
     assert record.data["table"] == "contracts"
