@@ -26,7 +26,7 @@ from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.latest import HOLDING
-from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 
 LOOK_BACK_DAYS = 4
 """Maximum age of the value at a close, in days: a long weekend."""

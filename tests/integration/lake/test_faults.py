@@ -22,7 +22,7 @@ from position_sync_dagster.errors import (
     UnsafeStoreError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.lake.storage import conditional_put
 from tests.support.empty_lakes import put_tables

@@ -16,8 +16,7 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
-from position_sync_dagster.lake.recovery.repair import repair
+from position_sync_dagster.lake.recovery import Diagnosis, diagnose, repair
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.schema.table_spec import TableSpec, day_column, text_column
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, POSITION_UPDATES
