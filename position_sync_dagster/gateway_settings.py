@@ -85,11 +85,9 @@ def address_flaw(url: str) -> str | None:
     if "@" in parts.netloc:
         return "holds a user name or a password, which would be shown"
     local = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
-    return (
-        None
-        if local or (parts.scheme == "https" and host)
-        else ("would send the token in the clear")
-    )
+    if local or (parts.scheme == "https" and host):
+        return None
+    return "would send the token in the clear"
 
 
 def _checked_address(value: str) -> str:
@@ -463,17 +461,12 @@ class GatewaySettings(BaseSettings):
 
     def _of(self, login: LoginEntry) -> Self:
         """Return these settings, replaced by those that a login sets."""
-        given = {
-            "gateway_host": login.host,
-            "gateway_port": login.port,
-            "gateway_client_id": login.client_id,
-            "gateway_client_ids": login.client_ids,
-            "max_lines": login.max_lines,
-            "reserved_lines": login.reserved_lines,
-            "trading_mode": login.trading_mode,
-        }
+        given = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
+        known = GatewaySettings.model_fields
         found = self.model_copy(
-            update={name: value for name, value in given.items() if value is not None}
+            update={
+                name if name in known else f"gateway_{name}": value for name, value in given.items()
+            }
         )
         found._login, found._whole = login, self
         return found

@@ -28,14 +28,78 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
 from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
-from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode
+from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode, MessageType
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
 from position_sync_dagster.gateway.day_executions import DayExecutions, fetch_executions
-from position_sync_dagster.gateway.login import log_in
+from position_sync_dagster.gateway.login import is_no_length, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
-from position_sync_dagster.gateway.message_reader import MessageReader, is_no_length
+from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY_S = 60.0
+"""Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
+
+_POSITION, _POSITION_END = str(int(MessageType.POSITION)), str(int(MessageType.POSITION_END))
+
+
+class MessageReader:
+    """Counts the messages of a connection that were understood, and logs the others sparingly.
+
+    ib_async logs a trace for each message that it cannot read, and a line for each tick of a
+    request that it does not know.
+
+    After a position that could not be read, or a message that may have been one, no list of
+    positions ends on this connection: the holding that the list lacks would count as closed. The
+    request for the list times out, which ends the connection. A later end message proves nothing:
+    the gateway may send the end of one list twice.
+
+    Args:
+        ib: The connection.
+        gateway_id: Its gateway.
+
+    Attributes:
+        understood: The number of messages that were understood.
+    """
+
+    def __init__(self, ib: IB, gateway_id: str) -> None:
+        self.understood = 0
+        self._gateway_id = gateway_id
+        self._type = ""
+        self._failed = False
+        self._position_failed = False
+        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
+        self._interpret = ib_async_internals.intercept_messages(
+            ib, read=self._read, unreadable=self._on_unreadable
+        )
+        ib_async_internals.intercept_unknown_requests(ib, self._on_unknown_request)
+        ib_async_internals.read_without_copies(ib)
+
+    def _read(self, fields: list[str]) -> None:
+        self._type, self._failed = fields[0] if fields else "", False
+        if self._type == _POSITION_END and self._position_failed:
+            return
+        self._interpret(fields)
+        if self._failed:
+            self._position_failed |= self._type == _POSITION or not self._type.isdecimal()
+        else:
+            self.understood += 1
+
+    def _on_unreadable(self, error: BaseException | None) -> None:
+        self._failed = True
+        self._log.report(
+            "unreadable message",
+            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
+            f"{type(error).__name__}); it is left out",
+        )
+
+    def _on_unknown_request(self, message: str) -> None:
+        self._log.report(
+            "unknown request", f"{self._gateway_id} sent a tick that nobody asked for ({message})"
+        )
+
 
 SILENCE_S = 10.0
 """Seconds without a readable message after which the watchdog requests the gateway's time; it waits
@@ -88,8 +152,6 @@ class Watchdog:
         if is_no_length(ib_async_internals.unread_bytes(self._ib)):
             self._give_up("it sent a frame longer than any message")
 
-
-logger = logging.getLogger(__name__)
 
 CLOSE_S = 2.0
 """Maximum seconds to wait until a socket is closed."""

@@ -10,7 +10,7 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.schema.codec import account_rows, account_summaries_of, moment
+from position_sync_dagster.lake.schema.codec import account_rows, moment, records_of
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
 from position_sync_dagster.lake.storage import fencing
@@ -135,7 +135,7 @@ class AccountValuesTable:
         self, source: AccountSource = AccountSource.GATEWAY
     ) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
-        return account_summaries_of(self.latest(source))
+        return records_of(AccountSummary, self.latest(source))
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""

@@ -3,23 +3,20 @@
 from collections.abc import Collection, Iterable
 from dataclasses import fields
 from datetime import date, datetime
-from typing import Any, Generic, TypeVar
+from typing import Generic
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.closures import Closure, PositionChange
-from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
+from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.domain.statement import Execution, StatementEvent, current_executions
-from position_sync_dagster.lake.schema.codec import frame_of
+from position_sync_dagster.lake.schema.codec import Record, fields_of, frame_of, records_of
 from position_sync_dagster.lake.schema.ids import id_literals, is_id, literal
-from position_sync_dagster.lake.schema.table_spec import columns_of
 from position_sync_dagster.lake.schema.tables import RUNS
 from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
-
-Record = TypeVar("Record")
 
 
 class RecordsTable(Generic[Record]):
@@ -41,7 +38,7 @@ class RecordsTable(Generic[Record]):
     def add(self, records: Iterable[Record], run_id: str | None = None) -> int:
         """Store the records that are not known yet, in one commit; return how many were new."""
         spec = self.table.spec
-        named = ({name: getattr(one, name) for name in self._names} for one in records)
+        named = map(fields_of, records)
         rows = frame_of(spec, (row | {"run_id": run_id or row["run_id"]} for row in named)).unique(
             self._same, keep="first", maintain_order=True
         )
@@ -67,23 +64,6 @@ class RecordsTable(Generic[Record]):
         return records_of(self._kind, self.table.rows(predicate).sort(order, *self._same[:1]))
 
 
-def records_of(kind: type[Record], rows: pl.DataFrame) -> list[Record]:
-    """Return rows as records of a dataclass, in their order."""
-    columns = columns_of(kind)
-    # A choice that a later release added stays a text.
-    choices = {
-        name: {one.value: one for one in column.choices}
-        for name, column in columns.items()
-        if column.choices
-    }
-    found: list[Record] = []
-    for row in rows.select(*columns).iter_rows(named=True):
-        for name, members in choices.items():
-            row[name] = members.get(row[name], row[name])
-        found.append(kind(**row))
-    return found
-
-
 class ExecutionsTable(RecordsTable[Execution]):
     """The table `executions`: a row of each source, and of each correction, of an execution."""
 
@@ -92,12 +72,7 @@ class ExecutionsTable(RecordsTable[Execution]):
 
     def read(self) -> pl.DataFrame:
         """Return the row that counts of each execution, oldest first."""
-        kept = current_executions(self.records())
-        names = {name: [getattr(one, name) for one in kept] for name in self._names}
-        return frame_of(
-            self.table.spec,
-            (dict(zip(names, row, strict=True)) for row in zip(*names.values(), strict=True)),
-        )
+        return frame_of(self.table.spec, map(fields_of, current_executions(self.records())))
 
 
 def events_table(table: Table) -> RecordsTable[StatementEvent]:
@@ -133,9 +108,6 @@ class ClosuresTable(RecordsTable[Closure]):
         return records_of(Closure, self.current_rows(only))
 
 
-_FIELDS = tuple(RunRecord.__dataclass_fields__)
-
-
 class RunsTable:
     """The table `runs`: one row per record of a step of a run; the newest record counts.
 
@@ -152,9 +124,10 @@ class RunsTable:
         Raises:
             LakeError: The table cannot be used.
         """
-        rows = _rows(records)
+        rows = frame_of(RUNS, map(fields_of, records))
         if rows.is_empty():
             return
+        rows = rows.with_columns(date=pl.col("started_at").dt.date())
         self.table.transact(lambda handle: append(handle, rows, {"action": "record"}))
         compact_if_needed(self.table)
 
@@ -177,11 +150,6 @@ class RunsTable:
         return _newest(self.table.rows(f"date >= '{first.isoformat()}'"))
 
 
-def _rows(records: Iterable[RunRecord]) -> pl.DataFrame:
-    listed = ({name: getattr(one, name) for name in _FIELDS} for one in records)
-    return frame_of(RUNS, listed).with_columns(date=pl.col("started_at").dt.date())
-
-
 def _newest(frame: pl.DataFrame) -> list[RunRecord]:
     newest = (
         frame.with_columns(_ended=pl.col("result") != RunResult.RUNNING.value)
@@ -189,10 +157,4 @@ def _newest(frame: pl.DataFrame) -> list[RunRecord]:
         .unique(["run_id", "step"], keep="last", maintain_order=True)
         .sort("started_at", "run_id", "step")
     )
-    return [_record_of(row) for row in newest.select(_FIELDS).iter_rows(named=True)]
-
-
-def _record_of(row: dict[str, Any]) -> RunRecord:
-    return RunRecord(
-        **row | {"result": RunResult(row["result"]), "recorded_by": RecordedBy(row["recorded_by"])}
-    )
+    return records_of(RunRecord, newest)

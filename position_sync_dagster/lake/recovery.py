@@ -25,6 +25,7 @@ from urllib.parse import unquote
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.errors import (
     BrokenTableError,
@@ -35,7 +36,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.transitions import as_pending
-from position_sync_dagster.lake.schema.codec import account_summaries_of, updates_of
+from position_sync_dagster.lake.schema.codec import records_of, updates_of
 from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE_COLUMNS, LIVE_PREFIX
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED, POSITION_QUEUE
@@ -278,7 +279,7 @@ def _put_back_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
 
 
 def _put_back_account_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
-    return AccountValuesTable(table).append(account_summaries_of(rows)).rows
+    return AccountValuesTable(table).append(records_of(AccountSummary, rows)).rows
 
 
 def _put_back_records(table: Table, rows: pl.DataFrame, _: datetime) -> int:
