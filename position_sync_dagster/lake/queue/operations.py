@@ -225,16 +225,16 @@ class SyncQueue:
         self,
         store: lookup.QueueStore,
         *,
-        retry: RetryPolicy,
+        retry: RetryPolicy | None,
         clock: Clock,
-        random: Random,
+        random: Random | None,
         new_ids: NewIds,
         promote_after_s: float,
     ) -> None:
         self.store = store
-        self._retry = retry
+        self._retry = retry or RetryPolicy()
         self._clock = clock
-        self._random = random
+        self._random = random or Random()  # noqa: S311 - jitter, not a secret
         self._new_ids = new_ids
         self._promote_after_s = promote_after_s
         self._tokens = LeaseTokens()

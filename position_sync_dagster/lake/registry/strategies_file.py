@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -218,10 +217,9 @@ def load_strategies(
     holders = WholeHolders()
     legs: list[Leg] = []
     list(_limits(file))  # a mistake in a limit makes the whole file wrong
-    for number, entry in enumerate(file.parse(StrategiesPart, file.data).strategies):
-        strategy = file.parse(StrategyPart, entry, ("strategies", number))
+    for of_strategy, strategy in _strategies(file):
         for place, value in enumerate(strategy.legs):
-            at = ("strategies", number, "legs", place)
+            at = (*of_strategy, "legs", place)
             if id(value) not in read:
                 part = file.parse(LegPart, value, at)
                 read[id(value)] = _leg(file, part, at, strategy.strategy_id, now), part.priority
@@ -255,7 +253,8 @@ def as_strategies_file(legs: Iterable[Leg]) -> str:
     """Return legs as the text of a strategies file, from which `load_strategies` reads the same."""
     found: dict[str, list[dict[str, object]]] = {}
     for leg in legs:
-        values = {name: _plain(getattr(leg, name)) for name in LegPart.model_fields}
+        values = {name: getattr(leg, name) for name in LegPart.model_fields}
+        values["right"] = leg.right and leg.right.value
         if leg.priority == 1:
             del values["priority"]
         known = {name: value for name, value in values.items() if value is not None}
@@ -265,13 +264,6 @@ def as_strategies_file(legs: Iterable[Leg]) -> str:
         {"strategies": strategies}, sort_keys=False, allow_unicode=True, width=200
     )
     return text
-
-
-def _plain(value: object) -> object:
-    """Return a value as YAML writes it."""
-    if isinstance(value, Enum):
-        return value.value
-    return value
 
 
 def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: datetime) -> Leg:
@@ -327,23 +319,23 @@ def following_rolls(
     if path.is_file() and b"follow_rolls" not in path.read_bytes():
         return frozenset()
     file = YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
-    content = file.parse(StrategiesPart, file.data)
-    strategies = (
-        file.parse(StrategyPart, entry, ("strategies", number))
-        for number, entry in enumerate(content.strategies)
-    )
-    return frozenset(one.strategy_id for one in strategies if one.follow_rolls)
+    return frozenset(one.strategy_id for _, one in _strategies(file) if one.follow_rolls)
+
+
+def _strategies(file: YamlFile) -> Iterator[tuple[Place, StrategyPart]]:
+    """Yield the strategies with their places."""
+    for number, entry in enumerate(file.parse(StrategiesPart, file.data).strategies):
+        at = ("strategies", number)
+        yield at, file.parse(StrategyPart, entry, at)
 
 
 def _limits(file: YamlFile) -> Iterator[Limit]:
     """Yield the limits; a strategy or an account has them at one place only."""
-    content = file.parse(StrategiesPart, file.data)
-    given: list[tuple[Place, object, dict[str, str]]] = []
-    for number, entry in enumerate(content.strategies):
-        strategy = file.parse(StrategyPart, entry, ("strategies", number))
-        subject = {"strategy_id": strategy.strategy_id}
-        given.append((("strategies", number, "limits"), strategy.limits, subject))
-    for number, entry in enumerate(content.accounts):
+    given: list[tuple[Place, object, dict[str, str]]] = [
+        ((*at, "limits"), one.limits, {"strategy_id": one.strategy_id})
+        for at, one in _strategies(file)
+    ]
+    for number, entry in enumerate(file.parse(StrategiesPart, file.data).accounts):
         account = file.parse(AccountPart, entry, ("accounts", number))
         given.append((("accounts", number, "limits"), account.limits, {"account": account.account}))
     places: dict[str, Place] = {}
