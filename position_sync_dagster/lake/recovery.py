@@ -244,15 +244,6 @@ def _open(table: Table, unknown: Diagnosis) -> Diagnosis:
     return replace(unknown, version=version, whole_version=version, doubled=doubled)
 
 
-def is_put_back(spec: TableSpec) -> bool:
-    """Return whether the undone rows of a table can be put back.
-
-    The rows of the other tables replace each other, and an undone row may be an older one. The
-    next connection, reconciliation or run writes them again, or a person compares them.
-    """
-    return spec.name in _METHODS
-
-
 def put_back(table: Table, rows: pl.DataFrame, now: datetime) -> int:
     """Write the rows that the table does not hold; return how many.
 
@@ -416,7 +407,9 @@ def _take_back(
     aside = _new_folder(log.table, now)
     kept = []
     if not undone.is_empty():
-        comes_back = is_put_back(table.spec)
+        # The rows of the other tables replace each other, and an undone row may be an older one.
+        # The next connection or run writes them again, or a person compares them.
+        comes_back = table.spec.name in _METHODS
         file = delta_log.keep_rows(aside, undone, put_back=comes_back)
         kept = [] if comes_back else [(file, undone.height)]
     moved = _files_to_move(log, whole, found)

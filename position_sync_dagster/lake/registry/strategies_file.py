@@ -103,6 +103,9 @@ def limits_at(
     return limits
 
 
+NAMED_BY = "POSITION_SYNC_STRATEGIES_FILE"
+"""The setting that holds the path of the file."""
+
 MOST_LEGS = 500_000
 """Maximum number of memberships in a file; YAML aliases give a small file very many."""
 
@@ -183,7 +186,7 @@ class StrategiesPart(Part):
 
 
 def load_strategies(
-    path: str | Path, clock: Clock = utc_now, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
+    path: str | Path, clock: Clock = utc_now, *, named_by: str = NAMED_BY
 ) -> list[Leg]:
     """Read the legs of a strategies file, in the order of the file.
 
@@ -210,7 +213,7 @@ def load_strategies(
             deeply, names too many legs, or has a mistake. The message names file, line, column,
             cause and remedy.
     """
-    file = YamlFile(Path(path), named_by=named_by, holds="strategies", error=StrategiesFileError)
+    file = _opened(Path(path), named_by)
     now = clock()
     read: dict[int, tuple[Leg, int | None]] = {}  # an alias is the same object each time
     places: dict[LegKey, Place] = {}
@@ -275,9 +278,7 @@ def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: dateti
         file.fail(at, error.what, error.remedy)
 
 
-def load_limits(
-    path: str | Path, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
-) -> list[Limit]:
+def load_limits(path: str | Path) -> list[Limit]:
     """Read the limits of a strategies file: of each strategy, then of each account.
 
     A file that does not contain the word `limits` is not parsed, since it may name many legs.
@@ -292,22 +293,16 @@ def load_limits(
           - account: DU1234567
             limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
 
-    Args:
-        named_by: The setting that holds the path, named in the error when there is no such file.
-
     Raises:
         StrategiesFileError: The file cannot be read, or a limit has a mistake.
     """
     path = Path(path)
     if path.is_file() and b"limits" not in path.read_bytes():
         return []
-    file = YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
-    return list(_limits(file))
+    return list(_limits(_opened(path)))
 
 
-def following_rolls(
-    path: str | Path, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
-) -> frozenset[str]:
+def following_rolls(path: str | Path, *, named_by: str = NAMED_BY) -> frozenset[str]:
     """Read which strategies of a strategies file follow rolls (`follow_rolls: true`).
 
     A file that does not contain these words is not parsed, since it may name many legs.
@@ -318,8 +313,12 @@ def following_rolls(
     path = Path(path)
     if path.is_file() and b"follow_rolls" not in path.read_bytes():
         return frozenset()
-    file = YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
+    file = _opened(path, named_by)
     return frozenset(one.strategy_id for _, one in _strategies(file) if one.follow_rolls)
+
+
+def _opened(path: Path, named_by: str = NAMED_BY) -> YamlFile:
+    return YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
 
 
 def _strategies(file: YamlFile) -> Iterator[tuple[Place, StrategyPart]]:

@@ -1,6 +1,6 @@
 """Conversion between dataclasses and the rows of a table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
@@ -18,7 +18,7 @@ from position_sync_dagster.domain.broker_position import (
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
-from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus
 from position_sync_dagster.domain.update import (
     GreeksSource,
     PositionUpdate,
@@ -28,12 +28,10 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema import lifecycle_partitions, tables
-from position_sync_dagster.lake.schema.table_spec import TableSpec, columns_of
+from position_sync_dagster.lake.schema.table_spec import StoredColumn, TableSpec, columns_of
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
-_REQUEST = tuple(QueuedPosition.__dataclass_fields__)
-_STATUSES: dict[str, QueueStatus] = {status.value: status for status in QueueStatus}
-_REASONS: dict[str, Reason] = {reason.value: reason for reason in Reason}
+_REQUEST = columns_of(QueuedPosition)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
 _UPDATE = tuple(tables.UPDATE_COLUMNS)
 _update_values = attrgetter(*_UPDATE)
@@ -94,10 +92,7 @@ def new_request_rows(
 
 def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
     """Return the requests in a frame."""
-    columns = {name: frame.get_column(name).to_list() for name in _REQUEST}
-    columns["status"] = [_STATUSES[text] for text in columns["status"]]
-    columns["reason"] = [_REASONS[text] for text in columns["reason"]]
-    return [QueuedPosition(*row) for row in zip(*columns.values(), strict=True)]
+    return [QueuedPosition(*row) for row in _values_of(frame, _REQUEST)]
 
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
@@ -246,14 +241,19 @@ def records_of(kind: type[Record], frame: pl.DataFrame) -> list[Record]:
     A choice that a later release added stays a text.
     """
     columns = columns_of(kind)
+    return [kind(**dict(zip(columns, row, strict=True))) for row in _values_of(frame, columns)]
+
+
+def _values_of(
+    frame: pl.DataFrame, columns: Mapping[str, StoredColumn]
+) -> Iterator[tuple[Any, ...]]:
+    """Return the values of each row, with the enum members that texts stand for."""
     values = {name: frame.get_column(name).to_list() for name in columns}
     for name, column in columns.items():
         if column.choices:
             members = {one.value: one for one in column.choices}
             values[name] = [members.get(text, text) for text in values[name]]
-    return [
-        kind(**dict(zip(columns, row, strict=True))) for row in zip(*values.values(), strict=True)
-    ]
+    return zip(*values.values(), strict=True)
 
 
 def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
