@@ -16,8 +16,7 @@ _HOMES = {
     "domain.retry": ("RetryPolicy",),
     "domain.update": ("PositionUpdate", "PositionUpdateHandler"),
     "errors": ("PositionSyncError",),
-    "gateway.connection": ("GatewayConnection",),
-    "gateway.shared_connection": ("IBConnectionManager",),
+    "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
     "lake.lake": ("Lake",),
     "lake.queue.position_queue": ("InMemoryPositionQueue", "PositionQueue"),
     "lake.registry.strategy_registry": ("StrategyRegistry",),
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.domain.update import PositionUpdateHandler as PositionUpdateHandler
     from position_sync_dagster.errors import PositionSyncError as PositionSyncError
     from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
-    from position_sync_dagster.gateway.shared_connection import (
+    from position_sync_dagster.gateway.connection import (
         IBConnectionManager as IBConnectionManager,
     )
     from position_sync_dagster.lake.lake import Lake as Lake

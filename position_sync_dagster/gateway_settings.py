@@ -6,6 +6,7 @@ Every number is finite and bounded: a time of 1e308 seconds would overflow.
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
 from functools import lru_cache
@@ -85,11 +86,9 @@ def address_flaw(url: str) -> str | None:
     if "@" in parts.netloc:
         return "holds a user name or a password, which would be shown"
     local = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
-    return (
-        None
-        if local or (parts.scheme == "https" and host)
-        else ("would send the token in the clear")
-    )
+    if local or (parts.scheme == "https" and host):
+        return None
+    return "would send the token in the clear"
 
 
 def _checked_address(value: str) -> str:
@@ -99,22 +98,19 @@ def _checked_address(value: str) -> str:
     return value
 
 
-def _split_urls(value: object) -> object:
-    return tuple(value.split()) if isinstance(value, str) else value
+def _read_by(parse: Callable[[str], object]) -> BeforeValidator:
+    """Return a validator that parses a text, and leaves any other value to pydantic."""
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
-def _split_severities(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+def _split_severities(value: str) -> object:
     names = tuple(part.strip().upper() for part in value.split(",") if part.strip())
     if not names or not {"WARN", "ERROR"}.issuperset(names):
         raise ValueError("write WARN,ERROR or one of them")
     return names
 
 
-def _split_rates(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+def _split_rates(value: str) -> object:
     if len(value) > LONGEST_PATH:
         raise ValueError(f"it has more than {LONGEST_PATH} characters")
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
@@ -123,9 +119,7 @@ def _split_rates(value: object) -> object:
     return tuple((name.strip().upper(), rate.strip()) for name, _equals, rate in pairs)
 
 
-def _split_types(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+def _split_types(value: str) -> object:
     text = value.strip()
     if len(text) > LONGEST_NAME:
         raise ValueError(f"it has more than {LONGEST_NAME} characters")
@@ -157,8 +151,8 @@ FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
 Address = Annotated[str, AfterValidator(_checked_address)]
-SecTypes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_types)]
-SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_urls)]
+SecTypes = Annotated[tuple[str, ...], NoDecode, _read_by(_split_types)]
+SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, _read_by(str.split)]
 Rates = Annotated[
     tuple[
         tuple[
@@ -168,9 +162,9 @@ Rates = Annotated[
         ...,
     ],
     NoDecode,
-    BeforeValidator(_split_rates),
+    _read_by(_split_rates),
 ]
-Severities = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_severities)]
+Severities = Annotated[tuple[str, ...], NoDecode, _read_by(_split_severities)]
 
 
 NAMED_BY = "POSITION_SYNC_GATEWAYS_FILE"
@@ -463,17 +457,12 @@ class GatewaySettings(BaseSettings):
 
     def _of(self, login: LoginEntry) -> Self:
         """Return these settings, replaced by those that a login sets."""
-        given = {
-            "gateway_host": login.host,
-            "gateway_port": login.port,
-            "gateway_client_id": login.client_id,
-            "gateway_client_ids": login.client_ids,
-            "max_lines": login.max_lines,
-            "reserved_lines": login.reserved_lines,
-            "trading_mode": login.trading_mode,
-        }
+        given = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
+        known = GatewaySettings.model_fields
         found = self.model_copy(
-            update={name: value for name, value in given.items() if value is not None}
+            update={
+                name if name in known else f"gateway_{name}": value for name, value in given.items()
+            }
         )
         found._login, found._whole = login, self
         return found

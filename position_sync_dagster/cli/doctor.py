@@ -11,7 +11,7 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.checkup import Checkup, check_up
+from position_sync_dagster.lake.recovery import Checkup, check_up
 from position_sync_dagster.places import dagster_home
 from position_sync_dagster.processes.preflight import run_preflight
 from position_sync_dagster.sync.preflight import Level

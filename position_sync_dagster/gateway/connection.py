@@ -1,4 +1,7 @@
-"""One live connection to the gateway, with its account feed, market data lines and watchdog."""
+"""One live connection to the gateway, with its account feed, market data lines and watchdog.
+
+`IBConnectionManager` shares the connection with the other managers of an event loop.
+"""
 
 import asyncio
 import logging
@@ -6,25 +9,97 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from random import Random
+from typing import ClassVar
+from weakref import WeakKeyDictionary, WeakSet
 
 from ib_async import IB
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.errors import (
+    GatewayError,
+    GatewayRefusedError,
+    GatewayTimeoutError,
+    NotAGatewayError,
+    SettingsError,
+)
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
 from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
-from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode
+from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode, MessageType
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
 from position_sync_dagster.gateway.day_executions import DayExecutions, fetch_executions
-from position_sync_dagster.gateway.login import log_in
+from position_sync_dagster.gateway.login import is_no_length, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
-from position_sync_dagster.gateway.message_reader import MessageReader, is_no_length
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.outage_log import LimitedLog
+from position_sync_dagster.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY_S = 60.0
+"""Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
+
+_POSITION, _POSITION_END = str(int(MessageType.POSITION)), str(int(MessageType.POSITION_END))
+
+
+class MessageReader:
+    """Counts the messages of a connection that were understood, and logs the others sparingly.
+
+    ib_async logs a trace for each message that it cannot read, and a line for each tick of a
+    request that it does not know.
+
+    After a position that could not be read, or a message that may have been one, no list of
+    positions ends on this connection: the holding that the list lacks would count as closed. The
+    request for the list times out, which ends the connection. A later end message proves nothing:
+    the gateway may send the end of one list twice.
+
+    Args:
+        ib: The connection.
+        gateway_id: Its gateway.
+
+    Attributes:
+        understood: The number of messages that were understood.
+    """
+
+    def __init__(self, ib: IB, gateway_id: str) -> None:
+        self.understood = 0
+        self._gateway_id = gateway_id
+        self._type = ""
+        self._failed = False
+        self._position_failed = False
+        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
+        self._interpret = ib_async_internals.intercept_messages(
+            ib, read=self._read, unreadable=self._on_unreadable
+        )
+        ib_async_internals.intercept_unknown_requests(ib, self._on_unknown_request)
+        ib_async_internals.read_without_copies(ib)
+
+    def _read(self, fields: list[str]) -> None:
+        self._type, self._failed = fields[0] if fields else "", False
+        if self._type == _POSITION_END and self._position_failed:
+            return
+        self._interpret(fields)
+        if self._failed:
+            self._position_failed |= self._type == _POSITION or not self._type.isdecimal()
+        else:
+            self.understood += 1
+
+    def _on_unreadable(self, error: BaseException | None) -> None:
+        self._failed = True
+        self._log.report(
+            "unreadable message",
+            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
+            f"{type(error).__name__}); it is left out",
+        )
+
+    def _on_unknown_request(self, message: str) -> None:
+        self._log.report(
+            "unknown request", f"{self._gateway_id} sent a tick that nobody asked for ({message})"
+        )
+
 
 SILENCE_S = 10.0
 """Seconds without a readable message after which the watchdog requests the gateway's time; it waits
@@ -77,8 +152,6 @@ class Watchdog:
         if is_no_length(ib_async_internals.unread_bytes(self._ib)):
             self._give_up("it sent a frame longer than any message")
 
-
-logger = logging.getLogger(__name__)
 
 CLOSE_S = 2.0
 """Maximum seconds to wait until a socket is closed."""
@@ -317,3 +390,104 @@ def new_port_of(text: str) -> int | None:
     """
     found = _NEW_PORT.search(text)
     return int(found[1]) if found and 0 < int(found[1]) < 1 << 16 else None
+
+
+class IBConnectionManager:
+    """Shares the process's one connection to a gateway with the other managers of that gateway.
+
+    Args:
+        settings: Address, pool of client ids, timeouts; by default from the environment.
+        host, port, client_id: Override the settings.
+
+    Example:
+        manager = IBConnectionManager()
+        connection = await manager.get_connection()
+        print(connection.accounts, connection.ib.isConnected())
+        await manager.close()
+    """
+
+    _shared: ClassVar[
+        WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, int, int], "_Shared"]]
+    ] = WeakKeyDictionary()
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        client_id: int | None = None,
+    ) -> None:
+        settings = settings or load_settings()
+        if client_id is not None and client_id < 1:
+            raise SettingsError(
+                f"The client id {client_id} is refused: id 0 binds the orders of TWS itself.",
+                remedy="Use 1 or more.",
+            )
+        changes = {
+            "gateway_host": host or settings.gateway_host,
+            "gateway_port": port or settings.gateway_port,
+            "gateway_client_id": client_id or settings.gateway_client_id,
+        }
+        self.settings = settings.model_copy(update=changes)
+
+    async def get_connection(self) -> GatewayConnection:
+        """Return the live connection; connect first where there is none.
+
+        Raises:
+            GatewayRefusedError: Nothing listens there, or it hangs up at once.
+            GatewayTimeoutError: It accepts the connection and then sends nothing.
+            NotAGatewayError: It speaks another protocol.
+            ClientIdInUseError: Every client id of the pool is in use.
+            SettingsError: The login is of another trading mode.
+        """
+        shared = self._slot()
+        async with shared.lock:
+            shared.holders.add(self)
+            if shared.connection is None or not shared.connection.is_connected:
+                if shared.connection is not None and shared.connection.new_port is not None:
+                    shared.port = shared.connection.new_port
+                shared.connection = await self._connect(shared)
+            shared.connection.require_trading_mode(self.settings)
+            return shared.connection
+
+    async def close(self) -> None:
+        """Release the connection; it ends when the last of its managers has released it."""
+        shared = self._slot()
+        async with shared.lock:
+            shared.holders.discard(self)
+            if not shared.holders and shared.connection is not None:
+                await shared.connection.close()
+                shared.connection = None
+
+    async def _connect(self, shared: "_Shared") -> GatewayConnection:
+        """Connect to the last or announced port; if that fails, to the configured one."""
+        configured = self.settings.gateway_port
+        errors: list[GatewayError] = []
+        for port in dict.fromkeys((shared.port or configured, configured)):
+            try:
+                connection = await connect(self.settings, port=port)
+            except (GatewayRefusedError, GatewayTimeoutError, NotAGatewayError) as error:
+                errors.append(error)
+            else:
+                shared.port = port
+                return connection
+        raise errors[0]
+
+    def _slot(self) -> "_Shared":
+        loop = asyncio.get_running_loop()
+        slots = self._shared.setdefault(loop, {})
+        key = (
+            self.settings.gateway_host,
+            self.settings.gateway_port,
+            self.settings.gateway_client_id,
+        )
+        return slots.setdefault(key, _Shared())
+
+
+class _Shared:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.holders: WeakSet[IBConnectionManager] = WeakSet()
+        self.connection: GatewayConnection | None = None
+        self.port: int | None = None

@@ -123,15 +123,15 @@ class Fields:
         Raises:
             StatementError: It is absent or no conid.
         """
-        found = self.required("conid")
-        # More digits are out of range, and Python refuses to parse thousands of them.
-        if found.isascii() and found.isdigit() and len(found) <= 10 and int(found) in CONIDS:
-            return int(found)
-        raise self._error(f"has conid={shown(found)}, which is no conid")
+        found = self.conid_of("conid")
+        if found is None:
+            raise self._error(f"has conid={shown(self.required('conid'))}, which is no conid")
+        return found
 
     def conid_of(self, name: str) -> int | None:
         """Return a conid that may be absent, None also where it is no conid."""
         found = self.text(name) or ""
+        # More digits are out of range, and Python refuses to parse thousands of them.
         is_number = found.isascii() and found.isdigit() and len(found) <= 10
         return int(found) if is_number and int(found) in CONIDS else None
 

@@ -17,10 +17,26 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.positions_by_account import LISTED_TOGETHER
 from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
-from position_sync_dagster.gateway.message_reader import is_no_length
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+MAX_FRAME = 1 << 20
+"""Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
+lost and text stands where the length should be, its value is greater."""
+
+
+def is_no_length(data: bytes | bytearray) -> bool:
+    """Return whether data cannot begin with the length of a message.
+
+    >>> is_no_length(b"HTTP/1.1"), is_no_length(bytes([0, 0, 0, 26, 49])), is_no_length(b"HT")
+    (True, False, False)
+    """
+    length = data[: ib_async_internals.LENGTH_BYTES]
+    return (
+        len(length) == ib_async_internals.LENGTH_BYTES and int.from_bytes(length, "big") > MAX_FRAME
+    )
+
 
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's

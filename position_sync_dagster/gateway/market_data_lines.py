@@ -103,9 +103,7 @@ class MarketDataLines:
             line.holders += 1
             return
         kind = market_data_type or self._market_data_type
-        line = _Line(streamable(details), kind)
-        self._lines[details.conid] = line
-        self._request(line)
+        self._request(_Line(streamable(details), kind))
 
     def cancel(self, conid: int) -> None:
         """Release a line; the last caller that releases it frees it."""
@@ -131,7 +129,6 @@ class MarketDataLines:
         self._retire(line)
         self._ib.client.cancelMktData(line.request_id)
         line.market_data_type = market_data_type or self._market_data_type
-        self._lines[conid] = line
         self._request(line)
 
     def resubscribe(self) -> None:
@@ -140,11 +137,10 @@ class MarketDataLines:
         A line that has not ticked yet is cancelled first: if its request came to the gateway after
         that, it runs.
         """
-        for conid, line in list(self._lines.items()):
+        for line in list(self._lines.values()):
             self._retire(line)
             if line.ticker.time is None:
                 self._ib.client.cancelMktData(line.request_id)
-            self._lines[conid] = line
             self._request(line)
 
     def cancel_all(self) -> None:
@@ -175,7 +171,7 @@ class MarketDataLines:
         line.request_id = request_id_of(self._ib, line.ticker)
         line.arrivals, line.sides = Arrivals(), (math.nan, math.nan)
         line.mark, line.greeks = math.nan, None
-        self._by_request[line.request_id] = line
+        self._lines[line.contract.conId] = self._by_request[line.request_id] = line
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
         for ticker in tickers:

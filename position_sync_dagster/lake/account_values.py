@@ -5,24 +5,19 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 
 from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.schema.codec import account_rows, account_summaries_of, moment
+from position_sync_dagster.lake.schema.codec import account_rows, records_of
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
 from position_sync_dagster.lake.storage import fencing
-from position_sync_dagster.lake.storage.frames import append, data_files
-from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.append import AppendResult
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
-
-WRITER = "account_values"
-"""The application id in the Delta transaction of every append. Concurrent appends with equal ids
-conflict, so that each append checks its row ids against all earlier rows."""
+from position_sync_dagster.lake.updates.append import AppendResult, append_rows
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 
 LOOK_BACK = timedelta(days=14)
 """How far `latest` looks back from the day of the last commit, so that its cost does not grow with
@@ -54,41 +49,9 @@ class AccountValuesTable:
             TradingModeError: The table holds data of another trading mode.
             LeaseLostError: A later owner of the gateway has fenced the table.
         """
-        rows = [_identified(summary) for summary in summaries]
-        if not rows:
-            return AppendResult(version=self.table.version(), rows=0)
-        frame = account_rows(rows).unique("row_id", keep="first", maintain_order=True)
-        owners = {
-            (row.gateway_id, row.fencing_token)
-            for row in rows
-            if row.gateway_id is not None and row.fencing_token is not None
-        }
-
-        def step(handle: DeltaTable) -> AppendResult:
-            for gateway_id, token in owners:
-                fencing.refuse_stale_owner(
-                    token, fencing.newest_token(handle, gateway_id), gateway_id
-                )
-            fencing.check_mode(
-                handle, (trading_mode_of(row.account) for row in rows), self.table.path
-            )
-            present = data_files(handle)
-            stored = self._files.stored_ids(present, "row_id", frame.get_column("row_id"))
-            new = frame.filter(~pl.col("row_id").is_in(list(stored)))
-            if new.is_empty():
-                return AppendResult(version=handle.version(), rows=0)
-            version = handle.version() + 1
-            # Rows that were copied from another table may have greater versions.
-            added = max(version, last_added(present) + 1)
-            new = new.with_columns(
-                ledger_version=pl.lit(added, pl.Int64), committed_at=moment(self._clock())
-            )
-            append(handle, new, {}, [Transaction(WRITER, version)])
-            return AppendResult(version=handle.version(), rows=new.height)
-
-        result = self.table.transact(step)
-        compact_if_needed(self.table)
-        return result
+        rows = account_rows(map(_identified, summaries))
+        single = rows.unique("row_id", keep="first", maintain_order=True)
+        return append_rows(self.table, self._files, single, clock=self._clock)
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
@@ -135,7 +98,7 @@ class AccountValuesTable:
         self, source: AccountSource = AccountSource.GATEWAY
     ) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
-        return account_summaries_of(self.latest(source))
+        return records_of(AccountSummary, self.latest(source))
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import lifecycle_partitions
-from position_sync_dagster.lake.schema.codec import frame_of, moment
+from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, records_of
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -241,33 +241,22 @@ class ReconciliationBreaks:
                 pl.when(is_it).then(value).otherwise(name).alias(name)
                 for name, value in changes.items()
             )
-            return Change(breaks_of(after.filter(pl.col("break_id") == found[0]))[0], after)
+            return Change(records_of(Break, after.filter(pl.col("break_id") == found[0]))[0], after)
 
         return self._lifecycle.change(step, {"action": action})
 
     def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
         """Return the breaks that are there now, oldest first."""
-        found = breaks_of(self._lifecycle.snapshot().live)
+        found = records_of(Break, self._lifecycle.snapshot().live)
         mine = [one for one in found if gateway_id in (None, one.gateway_id)]
         return sorted(mine, key=lambda one: (one.opened_at, one.break_id))
 
     def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Return the breaks that are gone, newest first."""
         rows = self._lifecycle.finished(lifecycle_partitions.in_bucket(CLOSED))
-        return breaks_of(rows.sort("resolved_at", descending=True).head(limit))
-
-
-def breaks_of(frame: pl.DataFrame) -> list[Break]:
-    """Return the breaks in a frame of this table."""
-    return [
-        Break(**row | {"type": DiscrepancyType(row["type"]), "state": BreakState(row["state"])})
-        for row in lifecycle_partitions.without_partition(frame).iter_rows(named=True)
-    ]
+        return records_of(Break, rows.sort("resolved_at", descending=True).head(limit))
 
 
 def _rows_of(discrepancies: Iterable[Discrepancy]) -> pl.DataFrame:
-    rows = (
-        {name: getattr(one, name) for name in Discrepancy.__dataclass_fields__}
-        for one in discrepancies
-    )
+    rows = map(fields_of, discrepancies)
     return frame_of(RECONCILIATION_BREAKS, rows).unique(_KEY, keep="last", maintain_order=True)

@@ -20,13 +20,13 @@ from position_sync_dagster.domain.update import (
     ValueOrigin,
     trading_mode_of,
 )
-from position_sync_dagster.lake.schema.codec import frame_of
+from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.latest import HOLDING
-from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 
 LOOK_BACK_DAYS = 4
 """Maximum age of the value at a close, in days: a long weekend."""
@@ -199,27 +199,13 @@ def stated_rows(
     return frame_of(
         DAILY_POSITIONS,
         (
-            {
+            fields_of(one)
+            | {
                 "session_date": day,
                 "closed_at": closed,
                 "age_s": 0.0,
                 "update_id": f"{FLEX}:{one.account}:{one.conid}:{day}",
-                "account": one.account,
-                "conid": one.conid,
-                "symbol": one.symbol,
-                "sec_type": one.sec_type,
-                "right": one.right,
-                "strike": one.strike,
-                "expiry": one.expiry,
-                "multiplier": one.multiplier,
-                "currency": one.currency,
-                "local_symbol": one.local_symbol,
-                "position": one.position,
-                "market_price": one.market_price,
                 "price_kind": None if one.market_price is None else PriceKind.MARK,
-                "market_value": one.market_value,
-                "average_cost": one.average_cost,
-                "unrealized_pnl": one.unrealized_pnl,
                 "timestamp": closed,
                 "value_time": closed,
                 "source": FLEX,

@@ -20,11 +20,11 @@ from position_sync_dagster.lake.records import (
     ClosuresTable,
     ExecutionsTable,
     RecordsTable,
+    RunsTable,
     changes_table,
     events_table,
 )
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
-from position_sync_dagster.lake.runs import RunsTable
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.sessions import GatewaySessions

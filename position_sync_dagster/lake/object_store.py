@@ -30,14 +30,6 @@ _ADDRESS = re.compile(r"Error performing \w+ (\w+://)(?:[^/@\s]*@)?([^/\s]+)")
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
 
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
-_CLOCK = {"RequestTimeTooSkewed"}
-_REGION = {
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-    "PermanentRedirect",
-    "TemporaryRedirect",
-}
 _NO_CREDENTIALS = (
     "169.254.169.254",
     "CredentialsNotLoaded",
@@ -59,6 +51,21 @@ class StoreFault(Enum):
     HTTP = auto()
 
 
+_BY_CODE = {
+    "RequestTimeTooSkewed": StoreFault.CLOCK,
+    "NoSuchBucket": StoreFault.NO_BUCKET,
+    "ExpiredToken": StoreFault.EXPIRED,
+    "ExpiredTokenException": StoreFault.EXPIRED,
+    "TokenRefreshRequired": StoreFault.EXPIRED,
+    "RequestExpired": StoreFault.EXPIRED,
+    "AuthorizationHeaderMalformed": StoreFault.REGION,
+    "IllegalLocationConstraintException": StoreFault.REGION,
+    "PermanentRedirect": StoreFault.REGION,
+    "TemporaryRedirect": StoreFault.REGION,
+}
+"""The faults that the code of a store's answer names."""
+
+
 def store_fault(text: str) -> StoreFault | None:
     """Return the fault that an error's text reports.
 
@@ -70,14 +77,9 @@ def store_fault(text: str) -> StoreFault | None:
     if not any(mark in text for mark in _MARKS):
         return None
     found, status = _CODE.search(text), _STATUS.search(text)
-    code = found[1] if found else ""
-    if code in _EXPIRED:
-        return StoreFault.EXPIRED
-    if code in _CLOCK:
-        return StoreFault.CLOCK
-    if code == "NoSuchBucket":
-        return StoreFault.NO_BUCKET
-    if code in _REGION or "incorrectly configured region" in text:
+    if found and found[1] in _BY_CODE:
+        return _BY_CODE[found[1]]
+    if "incorrectly configured region" in text:
         return StoreFault.REGION
     if any(mark in text for mark in _NO_CREDENTIALS):
         return StoreFault.NO_CREDENTIALS

@@ -1,22 +1,22 @@
-"""Facts that are stored once each: executions, events, changes of positions, causes of closes."""
+"""Facts that are stored once each: executions, events, changes of positions, causes, and runs."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import fields
 from datetime import date, datetime
-from typing import Generic, TypeVar
+from typing import Generic
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.closures import Closure, PositionChange
+from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.domain.statement import Execution, StatementEvent, current_executions
-from position_sync_dagster.lake.schema.codec import frame_of
-from position_sync_dagster.lake.schema.ids import literal
-from position_sync_dagster.lake.schema.table_spec import columns_of
+from position_sync_dagster.lake.schema.codec import Record, fields_of, frame_of, records_of
+from position_sync_dagster.lake.schema.ids import id_literals, is_id, literal
+from position_sync_dagster.lake.schema.tables import RUNS
 from position_sync_dagster.lake.storage.frames import append, scan
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
-
-Record = TypeVar("Record")
 
 
 class RecordsTable(Generic[Record]):
@@ -38,7 +38,7 @@ class RecordsTable(Generic[Record]):
     def add(self, records: Iterable[Record], run_id: str | None = None) -> int:
         """Store the records that are not known yet, in one commit; return how many were new."""
         spec = self.table.spec
-        named = ({name: getattr(one, name) for name in self._names} for one in records)
+        named = map(fields_of, records)
         rows = frame_of(spec, (row | {"run_id": run_id or row["run_id"]} for row in named)).unique(
             self._same, keep="first", maintain_order=True
         )
@@ -64,23 +64,6 @@ class RecordsTable(Generic[Record]):
         return records_of(self._kind, self.table.rows(predicate).sort(order, *self._same[:1]))
 
 
-def records_of(kind: type[Record], rows: pl.DataFrame) -> list[Record]:
-    """Return rows as records of a dataclass, in their order."""
-    columns = columns_of(kind)
-    # A choice that a later release added stays a text.
-    choices = {
-        name: {one.value: one for one in column.choices}
-        for name, column in columns.items()
-        if column.choices
-    }
-    found: list[Record] = []
-    for row in rows.select(*columns).iter_rows(named=True):
-        for name, members in choices.items():
-            row[name] = members.get(row[name], row[name])
-        found.append(kind(**row))
-    return found
-
-
 class ExecutionsTable(RecordsTable[Execution]):
     """The table `executions`: a row of each source, and of each correction, of an execution."""
 
@@ -89,12 +72,7 @@ class ExecutionsTable(RecordsTable[Execution]):
 
     def read(self) -> pl.DataFrame:
         """Return the row that counts of each execution, oldest first."""
-        kept = current_executions(self.records())
-        names = {name: [getattr(one, name) for one in kept] for name in self._names}
-        return frame_of(
-            self.table.spec,
-            (dict(zip(names, row, strict=True)) for row in zip(*names.values(), strict=True)),
-        )
+        return frame_of(self.table.spec, map(fields_of, current_executions(self.records())))
 
 
 def events_table(table: Table) -> RecordsTable[StatementEvent]:
@@ -128,3 +106,55 @@ class ClosuresTable(RecordsTable[Closure]):
     def current(self, only: pl.Expr | None = None) -> list[Closure]:
         """Return the rows of `current_rows` as records."""
         return records_of(Closure, self.current_rows(only))
+
+
+class RunsTable:
+    """The table `runs`: one row per record of a step of a run; the newest record counts.
+
+    Records are only appended, so no run waits for the commit of another. A run that is killed
+    leaves the records that it wrote, and a repair adds its own.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def record(self, records: Iterable[RunRecord]) -> None:
+        """Append records in one commit, which conflicts with no other commit.
+
+        Raises:
+            LakeError: The table cannot be used.
+        """
+        rows = frame_of(RUNS, map(fields_of, records))
+        if rows.is_empty():
+            return
+        rows = rows.with_columns(date=pl.col("started_at").dt.date())
+        self.table.transact(lambda handle: append(handle, rows, {"action": "record"}))
+        compact_if_needed(self.table)
+
+    def get(self, run_id: str) -> list[RunRecord]:
+        """Return the newest record of each step of a run, in the order of their start."""
+        if not is_id(run_id):
+            return []
+        return _newest(self.table.rows(f"run_id = {id_literals([run_id])}"))
+
+    def beginning_with(self, prefix: str) -> list[RunRecord]:
+        """Return the newest record of each step of the runs whose id begins with a prefix."""
+        if not is_id(prefix):
+            return []
+        end = prefix + "\N{TILDE}"  # sorts after every character of an id
+        found = self.table.rows(f"run_id >= {id_literals([prefix])} AND run_id <= '{end}'")
+        return _newest(found)
+
+    def since(self, first: date) -> list[RunRecord]:
+        """Return the newest record of each step that began on this UTC date or later."""
+        return _newest(self.table.rows(f"date >= '{first.isoformat()}'"))
+
+
+def _newest(frame: pl.DataFrame) -> list[RunRecord]:
+    newest = (
+        frame.with_columns(_ended=pl.col("result") != RunResult.RUNNING.value)
+        .sort("recorded_at", "_ended")
+        .unique(["run_id", "step"], keep="last", maintain_order=True)
+        .sort("started_at", "run_id", "step")
+    )
+    return records_of(RunRecord, newest)

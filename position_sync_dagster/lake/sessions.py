@@ -33,7 +33,7 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,
 )
-from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
+from position_sync_dagster.lake.schema.codec import records_of, session_rows
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.lifecycle_partitions import (
     IS_LIVE,
@@ -119,7 +119,7 @@ class GatewaySessions:
         _check_lease(lease_s)
 
         def step(snapshot: Snapshot) -> Change[GatewaySession]:
-            before = sessions_of(snapshot.live)
+            before = records_of(GatewaySession, snapshot.live)
             # Read within the step: a step that runs again sees heartbeats that came meanwhile.
             beat, now = self._read(gateway_id).get(gateway_id), self._clock()
             last = _later(_newest_of(before, gateway_id), beat, now)
@@ -272,7 +272,7 @@ class GatewaySessions:
         """
 
         def step(snapshot: Snapshot) -> Change[GatewaySession | None]:
-            before = sessions_of(snapshot.live)
+            before = records_of(GatewaySession, snapshot.live)
             beat = self._read(session.gateway_id).get(session.gateway_id)
             stored = _later(_newest_of(before, session.gateway_id), beat, self._clock())
             if stored is None or stored.session_id != session.session_id:
@@ -316,7 +316,7 @@ class GatewaySessions:
         # A release in which logins had no parts of their own left its sessions in the part `0`.
         stored = {
             session.gateway_id: session
-            for session in sessions_of(self._lifecycle.parts([LIVE_PART, *parts]))
+            for session in records_of(GatewaySession, self._lifecycle.parts([LIVE_PART, *parts]))
         }
         latest = {
             one: _later(stored.get(one), beats.get(one), now) for one in wanted - alive.keys()
@@ -334,8 +334,9 @@ class GatewaySessions:
             [self._lifecycle.snapshot().live, self._lifecycle.finished(in_bucket(PAST))]
         )
         newest = rows.sort("started_at", "fencing_token", descending=True)
-        found = sessions_of(
-            newest.unique("session_id", keep="first", maintain_order=True).head(limit)
+        found = records_of(
+            GatewaySession,
+            newest.unique("session_id", keep="first", maintain_order=True).head(limit),
         )
         now = self._clock()
         return [_later(one, beats.get(one.session_id), now) or one for one in found]
@@ -347,7 +348,7 @@ class GatewaySessions:
         action: str,
     ) -> GatewaySession:
         def step(snapshot: Snapshot) -> Change[GatewaySession]:
-            before = sessions_of(snapshot.live)
+            before = records_of(GatewaySession, snapshot.live)
             stored = _newest_of(before, session.gateway_id)
             if stored is None or stored.session_id != session.session_id:
                 raise _lease_lost(session, "a newer session has followed")
@@ -414,7 +415,7 @@ class GatewaySessions:
                 return
             if place is not None and not moved:
                 raise _elsewhere(self.table.path, place, ours)
-            live = sessions_of(scan(handle, self.table.spec, IS_LIVE))
+            live = records_of(GatewaySession, scan(handle, self.table.spec, IS_LIVE))
             alive = next((one for one in live if one.is_alive(self._clock())), None)
             if alive is not None and moved:
                 raise _login_owned(alive)

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.records import records_of
+from position_sync_dagster.lake.schema.codec import records_of
 
 WINDOW = timedelta(days=60)
 """How long a close is judged again: its statement may come late, and be corrected."""

@@ -34,7 +34,7 @@ from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
 from position_sync_dagster.sync.reports.status import lines_text, strategies_problem

@@ -15,7 +15,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.storage.threads import offload
 
 if TYPE_CHECKING:
-    from position_sync_dagster.lake.runs import RunsTable
+    from position_sync_dagster.lake.records import RunsTable
     from position_sync_dagster.lake.updates.position_updates import AppendResult
 
 

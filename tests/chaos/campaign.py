@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.storage.delta_log import (
     LOG,
     checkpoint_versions,

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.checkup import check_up
+from position_sync_dagster.lake.recovery import check_up
 from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.updates.follow import START
 from position_sync_dagster.settings import Settings

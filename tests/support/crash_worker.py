@@ -16,12 +16,12 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.lake import recovery
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
-from position_sync_dagster.lake.recovery import repair
 from position_sync_dagster.lake.storage import delta_log, lifecycle_table, maintenance
 from position_sync_dagster.lake.updates import append as ledger_append
-from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
@@ -166,9 +166,9 @@ ARM: dict[str, Callable[[str], None]] = {
     "the rows are kept": lambda p: after(delta_log, "keep_rows", p),
     "the newest entry is moved": lambda p: replaced(2, p),
     "the last entry is moved": lambda p: replaced(3, p),
-    "before the rows are put back": lambda p: before(repair, "put_back", p),
+    "before the rows are put back": lambda p: before(recovery, "put_back", p),
     "the rows' files are written": uncommitted_repair,
-    "the rows are back": lambda p: after(repair, "put_back", p),
+    "the rows are back": lambda p: after(recovery, "put_back", p),
     "the repair is finished": lambda p: after(delta_log, "finish_repair", p),
     "the insert's file is written": lambda p: uncommitted(
         lifecycle_table, "overwrite", p, is_commit_of("insert")
@@ -241,7 +241,7 @@ def main(work: str, path: str, point: str) -> None:
             maintenance.maintain(lake.queue.table)
         case "repair":
             for table in lake.tables:
-                repair.repair(table, datetime.now(UTC))
+                recovery.repair(table, datetime.now(UTC))
             print("done")
         case "insert":
             lake.queue.sync.insert_many(large_insert()[:1])

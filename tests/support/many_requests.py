@@ -7,7 +7,7 @@ from position_sync_dagster.cli.queue import retry_all
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.recovery.repair import plan_restore
+from position_sync_dagster.lake.recovery import plan_restore
 
 SOME = 1_000
 """Requests of which each is finished by a commit of its own part."""

@@ -307,6 +307,7 @@ class AccountValues:
         downloaded: The accounts whose download ended, also if the gateway refused it.
         ended: When the newest download of each account ended.
         account_time: The newest time of day that came with values; empty until one came.
+        standing: Whether the newest download of each account is whole.
     """
 
     def __init__(
@@ -336,7 +337,7 @@ class AccountValues:
             on_late_end=self._on_late_end,
             on_stop=self._on_stop,
         )
-        self._standing = AccountStanding(
+        self.standing = AccountStanding(
             lasts_s=settings.account_interval_s,
             random=Random(),  # noqa: S311 - jitter of a delay
         )
@@ -345,37 +346,19 @@ class AccountValues:
         read_messages(ib, MessageType.ACCOUNT_TIME, self._read_time)
 
     @property
-    def overdue(self) -> list[str]:
-        """Return the accounts that should be requested again now: their values do not arrive."""
-        return self._standing.overdue
-
-    @property
-    def problems(self) -> list[str]:
-        """Return why accounts have no current values, by account."""
-        return self._standing.problems
-
-    @property
     def follows(self) -> bool:
         """Return whether an open subscription keeps the values of the login current."""
-        return self._standing.is_whole(self._subscription.account)
-
-    def is_whole(self, account: str) -> bool:
-        """Return whether the newest download of an account ended and its values are current."""
-        return self._standing.is_whole(account)
+        return self.standing.is_whole(self._subscription.account)
 
     def request(self, accounts: Iterable[str]) -> None:
         """Make accounts overdue at once: their latest messages may have been ignored."""
         for account in accounts:
-            self._standing.interrupt(account)
-
-    def retry_now(self) -> None:
-        """Make every account overdue whose values are missing: the gateway has IB again."""
-        self._standing.retry_now()
+            self.standing.interrupt(account)
 
     def invalidate(self) -> None:
         """Forget every subscription: the gateway dropped them."""
         self.downloaded.clear()
-        self._standing.invalidate()
+        self.standing.invalidate()
         self._subscription.reset()
 
     def put_row(self, row: PortfolioRow) -> None:
@@ -398,30 +381,30 @@ class AccountValues:
         Raises:
             GatewayLostError: The connection ended.
         """
-        for account in sorted(accounts, key=self._standing.has_failed):
+        for account in sorted(accounts, key=self.standing.has_failed):
             await self._download(account)
 
     def check_silence(self) -> None:
         """End a subscription that has been silent for two intervals."""
         account = self._subscription.account
         silent_s = time.monotonic() - self._subscription.heard_at
-        if account is not None and self._standing.is_whole(account) and silent_s >= self._silence_s:
+        if account is not None and self.standing.is_whole(account) and silent_s >= self._silence_s:
             self._subscription.account = None
-            self._standing.end(account, f"its values have not come for {self._silence_s:g} s")
+            self.standing.end(account, f"its values have not come for {self._silence_s:g} s")
             self._on_change(account)
 
     async def _download(self, account: str) -> None:
         interruptions = self._connectivity.interruptions
         self._times.start()
-        self._standing.begin(account)
+        self.standing.begin(account)
         try:
             result = await self._subscription.download(
-                account, impatient=self._standing.has_failed(account)
+                account, impatient=self.standing.has_failed(account)
             )
         except ConnectionError as error:
             raise self._lost(account) from error
         except asyncio.CancelledError:
-            self._standing.interrupt(account)
+            self.standing.interrupt(account)
             self._on_change(account)
             raise
         finally:
@@ -436,7 +419,7 @@ class AccountValues:
             self._complete(account)
         else:
             why = WHY_INCOMPLETE.get(result, "the gateway had lost IB")
-            self._standing.fail(account, why)
+            self.standing.fail(account, why)
             self._on_change(account)
         if not self._only_one:
             self._times.stop()
@@ -451,7 +434,7 @@ class AccountValues:
 
     def _complete(self, account: str, at: datetime | None = None) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
-        self._standing.complete(account, stays_open=self._only_one)
+        self.standing.complete(account, stays_open=self._only_one)
         self._book.confirmed.confirm(account, at)
         self._on_change(account)
 
@@ -462,7 +445,7 @@ class AccountValues:
             self._complete(account, at)
 
     def _on_stop(self, account: str) -> None:
-        self._standing.end(account, WHY_INCOMPLETE[DownloadResult.STOPPED])
+        self.standing.end(account, WHY_INCOMPLETE[DownloadResult.STOPPED])
         self._on_change(account)
 
     def _on_account_value(self, value: AccountValue) -> None:
@@ -473,5 +456,5 @@ class AccountValues:
         """Record a row or a time of an account, which confirms it once its download ended."""
         self._heard[account] = utc_now()
         self._subscription.record_values(account)
-        if account == self._subscription.account and self._standing.is_whole(account):
+        if account == self._subscription.account and self.standing.is_whole(account):
             self._book.confirmed.confirm(account)

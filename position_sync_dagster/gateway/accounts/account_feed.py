@@ -343,13 +343,13 @@ class AccountFeed:
     @property
     def overdue(self) -> list[str]:
         """Return the accounts that should be requested again now: their values do not arrive."""
-        return self._values.overdue
+        return self._values.standing.overdue
 
     @property
     def problems(self) -> list[str]:
         """Return what a person should know: accounts without current values, rows set aside."""
         odd = self.odd_rows.problem()
-        return [*self._unknown_accounts(), *self._values.problems, *([odd] if odd else [])]
+        return [*self._unknown_accounts(), *self._values.standing.problems, *([odd] if odd else [])]
 
     def _unknown_accounts(self) -> Iterator[str]:
         for account in sorted(self.emptied):
@@ -387,7 +387,7 @@ class AccountFeed:
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
         self._list.request()
-        self._values.retry_now()
+        self._values.standing.retry_now()
 
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
@@ -519,7 +519,7 @@ class AccountFeed:
             rating = Completeness.UNKNOWN
         elif account in self._unlisted or self.odd_rows.of(account):
             rating = Completeness.PARTIAL
-        elif self._values.is_whole(account):
+        elif self._values.standing.is_whole(account):
             rating = Completeness.COMPLETE
         else:
             rating = Completeness.PARTIAL

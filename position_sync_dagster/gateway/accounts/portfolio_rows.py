@@ -199,22 +199,16 @@ def _contract_of(fields: list[str]) -> Contract:
     """
     if len(fields) != FIELDS:
         raise ValueError(f"{len(fields)} fields")
-    contract = Contract()
-    (
-        _,
-        _,
-        conid,
-        contract.symbol,
-        contract.secType,
-        contract.lastTradeDateOrContractMonth,
-        strike,
-        contract.right,
-        contract.multiplier,
-        contract.primaryExchange,
-        contract.currency,
-        contract.localSymbol,
-        contract.tradingClass,
-    ) = fields[:13]
-    contract.conId = int(conid) if conid else 0
-    contract.strike = float(strike) if strike else 0.0
-    return contract
+    return Contract(
+        conId=int(fields[2] or 0),
+        symbol=fields[3],
+        secType=fields[4],
+        lastTradeDateOrContractMonth=fields[5],
+        strike=float(fields[6] or 0),
+        right=fields[7],
+        multiplier=fields[8],
+        primaryExchange=fields[9],
+        currency=fields[10],
+        localSymbol=fields[11],
+        tradingClass=fields[12],
+    )

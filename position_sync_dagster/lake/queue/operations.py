@@ -225,16 +225,16 @@ class SyncQueue:
         self,
         store: lookup.QueueStore,
         *,
-        retry: RetryPolicy,
+        retry: RetryPolicy | None,
         clock: Clock,
-        random: Random,
+        random: Random | None,
         new_ids: NewIds,
         promote_after_s: float,
     ) -> None:
         self.store = store
-        self._retry = retry
+        self._retry = retry or RetryPolicy()
         self._clock = clock
-        self._random = random
+        self._random = random or Random()  # noqa: S311 - jitter, not a secret
         self._new_ids = new_ids
         self._promote_after_s = promote_after_s
         self._tokens = LeaseTokens()
@@ -405,14 +405,11 @@ class SyncQueue:
         lease_token: str | None,
         answers: Mapping[str, Answer],
     ) -> None:
-        if not ids:
-            return
 
         def step(done: pl.DataFrame, now: datetime) -> Change[None]:
             return transitions.succeed(done, answers=answers, now=now, new_ids=self._new_ids)
 
         self._change_claimed(ids, action, lease_token, step, {"action": "success"})
-        self._tokens.forget(ids)
 
     def mark_failed(
         self,
@@ -446,8 +443,6 @@ class SyncQueue:
             request_id: transitions.Failure(error_message=storable(text), retryable=retryable)
             for request_id, text in errors.items()
         }
-        if not failures:
-            return
 
         def step(done: pl.DataFrame, now: datetime) -> Change[None]:
             return transitions.fail(
@@ -462,7 +457,6 @@ class SyncQueue:
         self._change_claimed(
             list(failures), transitions.Action.MARK, lease_token, step, {"action": "failure"}
         )
-        self._tokens.forget(failures)
 
     def release(
         self,
@@ -475,16 +469,12 @@ class SyncQueue:
 
         For cases in which the gateway failed and not the request. Errors as `mark_success`.
         """
-        ids = ids_of(request_ids)
-        if not ids:
-            return
 
         def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
             return transitions.release(claimed, now=now)
 
-        info = {"action": "release", "reason": storable(reason)[:200]}
+        ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
         self._change_claimed(ids, transitions.Action.RELEASE, lease_token, step, info)
-        self._tokens.forget(ids)
 
     def renew(
         self,
@@ -500,13 +490,12 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         check_lease(lease_s)
-        if not ids:
-            return
 
         def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
             return transitions.renew(claimed, now=now, lease_s=lease_s)
 
-        self._change_claimed(ids, transitions.Action.HOLD, lease_token, step, {"action": "renew"})
+        info = {"action": "renew"}
+        self._change_claimed(ids, transitions.Action.HOLD, lease_token, step, info, ends=False)
 
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
@@ -579,13 +568,21 @@ class SyncQueue:
         ids: Sequence[str],
         action: transitions.Action,
         lease_token: str | None,
-        step: Callable[[pl.DataFrame, datetime], Change[T]],
+        step: Callable[[pl.DataFrame, datetime], Change[None]],
         commit_info: Mapping[str, str],
-    ) -> T:
-        """Check that the caller may act on the requests, and change their rows."""
+        *,
+        ends: bool = True,
+    ) -> None:
+        """Check that the caller may act on the requests, and change their rows.
+
+        Args:
+            ends: Whether the caller no longer claims the requests afterwards.
+        """
+        if not ids:
+            return
         now = self._clock()
 
-        def checked(snapshot: Snapshot) -> Change[T]:
+        def checked(snapshot: Snapshot) -> Change[None]:
             named = transitions.has_id(snapshot.live, ids)
             rows = snapshot.live.filter(named)
             tokens = self._tokens.of(ids, lease_token)
@@ -599,4 +596,6 @@ class SyncQueue:
                 )
             return replace(step(rows, now), replaced=named)
 
-        return self.store.change(checked, commit_info)
+        self.store.change(checked, commit_info)
+        if ends:
+            self._tokens.forget(ids)

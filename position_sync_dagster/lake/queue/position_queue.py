@@ -87,9 +87,9 @@ class PositionQueue(AsyncQueue):
         super().__init__(
             SyncQueue(
                 LifecycleTable(self.table, clock, in_parts=True),
-                retry=retry or RetryPolicy(),
+                retry=retry,
                 clock=clock,
-                random=random or Random(),  # noqa: S311 - jitter, not a secret
+                random=random,
                 new_ids=new_ids,
                 promote_after_s=promote_after_s,
             )
@@ -163,9 +163,9 @@ class InMemoryPositionQueue(AsyncQueue):
         super().__init__(
             SyncQueue(
                 _MemoryStore(),
-                retry=retry or RetryPolicy(),
+                retry=retry,
                 clock=clock,
-                random=random or Random(),  # noqa: S311 - jitter, not a secret
+                random=random,
                 new_ids=new_ids,
                 promote_after_s=promote_after_s,
             )

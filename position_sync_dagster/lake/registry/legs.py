@@ -56,13 +56,12 @@ class LegIndex:
     """The active legs by conid, and separately those whose contract is not known."""
 
     def __init__(self, legs: Iterable[Leg] = ()) -> None:
-        legs = tuple(legs)
-        self.legs = tuple(
-            sorted((leg for leg in legs if isinstance(leg, ActiveContract)), key=leg_order)
-        )
-        self.unresolved = tuple(
-            sorted((leg for leg in legs if isinstance(leg, UnresolvedLeg)), key=_described_order)
-        )
+        listed = list(legs)
+        known = [leg for leg in listed if isinstance(leg, ActiveContract)]
+        known.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
+        described = [leg for leg in listed if isinstance(leg, UnresolvedLeg)]
+        described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
+        self.legs, self.unresolved = tuple(known), tuple(described)
         self._accounts: dict[int, set[str | None]] = {}
         for leg in self.legs:
             self._accounts.setdefault(leg.conid, set()).add(leg.account)
@@ -73,15 +72,6 @@ class LegIndex:
         if accounts is None:
             return False
         return account is None or account in accounts or None in accounts
-
-
-def leg_order(leg: ActiveContract) -> tuple[int, str, str]:
-    """Return the sort key of a leg: conid, account and strategy."""
-    return (leg.conid, leg.account or "", leg.strategy_id)
-
-
-def _described_order(leg: UnresolvedLeg) -> tuple[str, str, str]:
-    return (leg.strategy_id, leg.described, leg.account or "")
 
 
 def is_unchanged(before: Leg | None, leg: Leg) -> bool:

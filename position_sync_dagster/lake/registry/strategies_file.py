@@ -3,22 +3,108 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg, strategy_name
-from position_sync_dagster.domain.limit import Limit
+from position_sync_dagster.domain.limit import SUMS_OF_MONEY, Bound, Limit, Measure
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.registry.legs import LegKey, WholeHolders, name_of
-from position_sync_dagster.lake.registry.limit_parts import limits_at
 from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile
+
+
+class BoundsPart(Part):
+    """The numbers between which a measure may be."""
+
+    min: float | None = Field(None, description="Write a number")
+    max: float | None = Field(None, description="Write a number")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "BoundsPart":
+        if self.min is None and self.max is None:
+            raise _mistake("it has neither min nor max", "Write {min: -1500}, {max: 2} or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise _mistake("min is greater than max", "Exchange them")
+        return self
+
+
+def _mistake(what: str, remedy: str) -> PydanticCustomError:
+    return PydanticCustomError("leg", "{what}", {"what": what, "remedy": remedy})
+
+
+class LimitsPart(Part):
+    """The limits of one strategy or account: the field of each measure, and their currency."""
+
+    currency: str | None = Field(
+        None, pattern=r"^[A-Z]{3}$", description="Write its three letters, as USD"
+    )
+    unrealized_pnl: Any = None
+    daily_pnl: Any = None
+    dollar_delta: Any = None
+    theta: Any = None
+    vega: Any = None
+    days_to_expiry: Any = None
+    short_in_money: Any = None
+    value_age_s: Any = None
+    missing_legs: Any = None
+
+
+def limits_at(
+    file: YamlFile, at: Place, value: object, *, strategy_id: str | None = None, account: str = ""
+) -> list[Limit]:
+    """Return the limits of one strategy or account, in the order of the measures.
+
+    Args:
+        file: The strategies file.
+        at: The place of `limits` in it.
+        value: The content of that place; None is no limit.
+        strategy_id: The strategy that has the limits.
+        account: The account that has them, if no strategy has.
+
+    Raises:
+        StrategiesFileError: There is a mistake.
+    """
+    if value is None:
+        return []
+    part = file.parse(LimitsPart, value, at)
+    limits: list[Limit] = []
+    for measure in Measure:
+        given = getattr(part, measure)
+        if given is None:
+            continue
+        place = (*at, measure.value)
+        bounds = file.parse(BoundsPart, given, place)
+        is_money = measure in SUMS_OF_MONEY
+        if is_money and part.currency is None:
+            file.fail(
+                place,
+                f"{measure} is a sum of money, and these limits have no currency",
+                "Add the field currency beside it, as `currency: USD`",
+            )
+        limits += [
+            Limit(
+                strategy_id=strategy_id,
+                account=account or None,
+                measure=measure,
+                bound=bound,
+                value=number,
+                currency=part.currency if is_money else None,
+                place=file.named_place(place),
+            )
+            for bound in Bound
+            if (number := getattr(bounds, bound)) is not None
+        ]
+    return limits
+
+
+NAMED_BY = "POSITION_SYNC_STRATEGIES_FILE"
+"""The setting that holds the path of the file."""
 
 MOST_LEGS = 500_000
 """Maximum number of memberships in a file; YAML aliases give a small file very many."""
@@ -100,7 +186,7 @@ class StrategiesPart(Part):
 
 
 def load_strategies(
-    path: str | Path, clock: Clock = utc_now, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
+    path: str | Path, clock: Clock = utc_now, *, named_by: str = NAMED_BY
 ) -> list[Leg]:
     """Read the legs of a strategies file, in the order of the file.
 
@@ -127,17 +213,16 @@ def load_strategies(
             deeply, names too many legs, or has a mistake. The message names file, line, column,
             cause and remedy.
     """
-    file = YamlFile(Path(path), named_by=named_by, holds="strategies", error=StrategiesFileError)
+    file = _opened(Path(path), named_by)
     now = clock()
     read: dict[int, tuple[Leg, int | None]] = {}  # an alias is the same object each time
     places: dict[LegKey, Place] = {}
     holders = WholeHolders()
     legs: list[Leg] = []
     list(_limits(file))  # a mistake in a limit makes the whole file wrong
-    for number, entry in enumerate(file.parse(StrategiesPart, file.data).strategies):
-        strategy = file.parse(StrategyPart, entry, ("strategies", number))
+    for of_strategy, strategy in _strategies(file):
         for place, value in enumerate(strategy.legs):
-            at = ("strategies", number, "legs", place)
+            at = (*of_strategy, "legs", place)
             if id(value) not in read:
                 part = file.parse(LegPart, value, at)
                 read[id(value)] = _leg(file, part, at, strategy.strategy_id, now), part.priority
@@ -171,7 +256,8 @@ def as_strategies_file(legs: Iterable[Leg]) -> str:
     """Return legs as the text of a strategies file, from which `load_strategies` reads the same."""
     found: dict[str, list[dict[str, object]]] = {}
     for leg in legs:
-        values = {name: _plain(getattr(leg, name)) for name in LegPart.model_fields}
+        values = {name: getattr(leg, name) for name in LegPart.model_fields}
+        values["right"] = leg.right and leg.right.value
         if leg.priority == 1:
             del values["priority"]
         known = {name: value for name, value in values.items() if value is not None}
@@ -183,13 +269,6 @@ def as_strategies_file(legs: Iterable[Leg]) -> str:
     return text
 
 
-def _plain(value: object) -> object:
-    """Return a value as YAML writes it."""
-    if isinstance(value, Enum):
-        return value.value
-    return value
-
-
 def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: datetime) -> Leg:
     try:
         return make_leg(
@@ -199,9 +278,7 @@ def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: dateti
         file.fail(at, error.what, error.remedy)
 
 
-def load_limits(
-    path: str | Path, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
-) -> list[Limit]:
+def load_limits(path: str | Path) -> list[Limit]:
     """Read the limits of a strategies file: of each strategy, then of each account.
 
     A file that does not contain the word `limits` is not parsed, since it may name many legs.
@@ -216,22 +293,16 @@ def load_limits(
           - account: DU1234567
             limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
 
-    Args:
-        named_by: The setting that holds the path, named in the error when there is no such file.
-
     Raises:
         StrategiesFileError: The file cannot be read, or a limit has a mistake.
     """
     path = Path(path)
     if path.is_file() and b"limits" not in path.read_bytes():
         return []
-    file = YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
-    return list(_limits(file))
+    return list(_limits(_opened(path)))
 
 
-def following_rolls(
-    path: str | Path, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
-) -> frozenset[str]:
+def following_rolls(path: str | Path, *, named_by: str = NAMED_BY) -> frozenset[str]:
     """Read which strategies of a strategies file follow rolls (`follow_rolls: true`).
 
     A file that does not contain these words is not parsed, since it may name many legs.
@@ -242,24 +313,28 @@ def following_rolls(
     path = Path(path)
     if path.is_file() and b"follow_rolls" not in path.read_bytes():
         return frozenset()
-    file = YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
-    content = file.parse(StrategiesPart, file.data)
-    strategies = (
-        file.parse(StrategyPart, entry, ("strategies", number))
-        for number, entry in enumerate(content.strategies)
-    )
-    return frozenset(one.strategy_id for one in strategies if one.follow_rolls)
+    file = _opened(path, named_by)
+    return frozenset(one.strategy_id for _, one in _strategies(file) if one.follow_rolls)
+
+
+def _opened(path: Path, named_by: str = NAMED_BY) -> YamlFile:
+    return YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
+
+
+def _strategies(file: YamlFile) -> Iterator[tuple[Place, StrategyPart]]:
+    """Yield the strategies with their places."""
+    for number, entry in enumerate(file.parse(StrategiesPart, file.data).strategies):
+        at = ("strategies", number)
+        yield at, file.parse(StrategyPart, entry, at)
 
 
 def _limits(file: YamlFile) -> Iterator[Limit]:
     """Yield the limits; a strategy or an account has them at one place only."""
-    content = file.parse(StrategiesPart, file.data)
-    given: list[tuple[Place, object, dict[str, str]]] = []
-    for number, entry in enumerate(content.strategies):
-        strategy = file.parse(StrategyPart, entry, ("strategies", number))
-        subject = {"strategy_id": strategy.strategy_id}
-        given.append((("strategies", number, "limits"), strategy.limits, subject))
-    for number, entry in enumerate(content.accounts):
+    given: list[tuple[Place, object, dict[str, str]]] = [
+        ((*at, "limits"), one.limits, {"strategy_id": one.strategy_id})
+        for at, one in _strategies(file)
+    ]
+    for number, entry in enumerate(file.parse(StrategiesPart, file.data).accounts):
         account = file.parse(AccountPart, entry, ("accounts", number))
         given.append((("accounts", number, "limits"), account.limits, {"account": account.account}))
     places: dict[str, Place] = {}

@@ -166,8 +166,7 @@ class SyncRegistry:
         """
         wanted = list(legs)
 
-        def step(snapshot: Snapshot) -> Change[list[Leg]]:
-            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+        def step(before: _Legs) -> Change[list[Leg]]:
             added = distinct_legs(with_known_contracts(wanted, before.values()))
             replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
             kept = {key: leg for key, leg in before.items() if key not in replaced}
@@ -214,8 +213,7 @@ class SyncRegistry:
         }
         number = None if conid is None else parse_conid(conid)
 
-        def step(snapshot: Snapshot) -> Change[Leg]:
-            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+        def step(before: _Legs) -> Change[Leg]:
             leg = find_membership(before.values(), number, strategy_id, account, described)
             after = {key: other for key, other in before.items() if key != leg.key}
             return self._replace(before, after, leg.ended(self._clock()))
@@ -241,8 +239,7 @@ class SyncRegistry:
             rows = self.history().filter(pl.col("removed_at").is_not_null())
             ended = [leg for leg in legs_of(rows) if isinstance(leg, ActiveContract)]
 
-        def step(snapshot: Snapshot) -> Change[tuple[int, int]]:
-            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+        def step(before: _Legs) -> Change[tuple[int, int]]:
             known = with_known_contracts(given, before.values())
             if following:
                 known = with_rolls(known, before.values(), ended, following)
@@ -263,8 +260,7 @@ class SyncRegistry:
         """
         wanted = list(pairs)
 
-        def step(snapshot: Snapshot) -> Change[list[ActiveContract]]:
-            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+        def step(before: _Legs) -> Change[list[ActiveContract]]:
             after, new_legs = dict(before), list[ActiveContract]()
             for old, new in wanted:
                 if after.get(old.key) == old and new.key not in after:
@@ -286,8 +282,7 @@ class SyncRegistry:
         """
         found, now = list(findings), self._clock()
 
-        def step(snapshot: Snapshot) -> Change[None]:
-            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+        def step(before: _Legs) -> Change[None]:
             after = before
             for leg, finding in found:
                 present = before.get(leg.key)
@@ -308,8 +303,13 @@ class SyncRegistry:
         ended = leg_rows(left).with_columns(bucket_column(REMOVED))
         return Change(result, leg_rows(after.values()), ended)
 
-    def _change(self, step: Callable[[Snapshot], Change[T]], action: str) -> T:
-        result = self._memberships.change(step, {"action": action})
+    def _change(self, step: Callable[[_Legs], Change[T]], action: str) -> T:
+        """Run a step on the active legs by key, and commit its decision."""
+
+        def of_rows(snapshot: Snapshot) -> Change[T]:
+            return step({leg.key: leg for leg in legs_of(snapshot.live)})
+
+        result = self._memberships.change(of_rows, {"action": action})
         self.refresh()
         return result
 

@@ -1,24 +1,24 @@
 """Conversion between dataclasses and the rows of a table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
-from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import (
     GREEKS_COLUMNS,
     BrokerPosition,
     Completeness,
     HoldingGreeks,
 )
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
-from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus
 from position_sync_dagster.domain.update import (
     GreeksSource,
     PositionUpdate,
@@ -28,19 +28,16 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema import lifecycle_partitions, tables
-from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.schema.table_spec import StoredColumn, TableSpec, columns_of
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
-_REQUEST = tuple(QueuedPosition.__dataclass_fields__)
-_STATUSES: dict[str, QueueStatus] = {status.value: status for status in QueueStatus}
-_REASONS: dict[str, Reason] = {reason.value: reason for reason in Reason}
+_REQUEST = columns_of(QueuedPosition)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
 _UPDATE = tuple(tables.UPDATE_COLUMNS)
 _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
     name: column.choices for name, column in tables.UPDATE_COLUMNS.items() if column.choices
 }
-_SUMMARY = tuple(AccountSummary.__dataclass_fields__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -95,31 +92,24 @@ def new_request_rows(
 
 def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
     """Return the requests in a frame."""
-    columns = {name: frame.get_column(name).to_list() for name in _REQUEST}
-    columns["status"] = [_STATUSES[text] for text in columns["status"]]
-    columns["reason"] = [_REASONS[text] for text in columns["reason"]]
-    return [QueuedPosition(*row) for row in zip(*columns.values(), strict=True)]
+    return [QueuedPosition(*row) for row in _values_of(frame, _REQUEST)]
 
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
     """Return the live rows of legs."""
     return frame_of(
         tables.ACTIVE_STRATEGIES,
-        (_fields(leg) | lifecycle_partitions.LIVE_PARTITION for leg in legs),
+        (fields_of(leg) | lifecycle_partitions.LIVE_PARTITION for leg in legs),
     )
 
 
 def legs_of(frame: pl.DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
+    described = pl.col("conid").is_null()
     return [
-        _leg(row) for row in lifecycle_partitions.without_partition(frame).iter_rows(named=True)
+        *records_of(ActiveContract, frame.filter(~described)),
+        *records_of(UnresolvedLeg, frame.filter(described)),
     ]
-
-
-def _leg(row: dict[str, Any]) -> Leg:
-    kind = UnresolvedLeg if row["conid"] is None else ActiveContract
-    known = {name: row[name] for name in kind.__dataclass_fields__}
-    return kind(**known | {"right": _maybe(Right, row["right"])})
 
 
 def update_rows(
@@ -219,53 +209,51 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
 
 def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
     """Return the rows of contract details."""
-    return frame_of(tables.CONTRACTS, (_fields(contract) for contract in details))
+    return frame_of(tables.CONTRACTS, map(fields_of, details))
 
 
 def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
     """Return the contract details in a frame; rows of contracts without details are left out."""
-    known = frame.filter(pl.col("symbol").is_not_null()).drop("not_given", "not_given_at")
-    return [
-        ContractDetails(**row | {"right": _maybe(Right, row["right"])})
-        for row in known.iter_rows(named=True)
-    ]
+    return records_of(ContractDetails, frame.filter(pl.col("symbol").is_not_null()))
 
 
 def account_rows(summaries: Iterable[AccountSummary]) -> pl.DataFrame:
     """Return the rows of account summaries; `date` is the UTC date of the timestamp."""
-    frame = frame_of(tables.ACCOUNT_VALUES, (_fields(summary) for summary in summaries))
+    frame = frame_of(tables.ACCOUNT_VALUES, map(fields_of, summaries))
     return frame.with_columns(date=pl.col("timestamp").dt.date())
-
-
-def account_summaries_of(frame: pl.DataFrame) -> list[AccountSummary]:
-    """Return the account summaries in a frame."""
-    return [
-        AccountSummary(**row | {"source": AccountSource(row["source"])})
-        for row in frame.select(_SUMMARY).iter_rows(named=True)
-    ]
 
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
+    part_named, bucket = lifecycle_partitions.part_named, lifecycle_partitions.LIVE
     return frame_of(
         tables.GATEWAY_SESSIONS,
-        (
-            _fields(session)
-            | {
-                "bucket": lifecycle_partitions.LIVE,
-                "part": lifecycle_partitions.part_named(session.gateway_id),
-            }
-            for session in sessions
-        ),
+        (fields_of(s) | {"bucket": bucket, "part": part_named(s.gateway_id)} for s in sessions),
     )
 
 
-def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
-    """Return the sessions in a frame."""
-    return [
-        GatewaySession(**row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])})
-        for row in lifecycle_partitions.without_partition(frame).iter_rows(named=True)
-    ]
+Record = TypeVar("Record")
+
+
+def records_of(kind: type[Record], frame: pl.DataFrame) -> list[Record]:
+    """Return the rows of a frame as records of a dataclass, in their order.
+
+    A choice that a later release added stays a text.
+    """
+    columns = columns_of(kind)
+    return [kind(**dict(zip(columns, row, strict=True))) for row in _values_of(frame, columns)]
+
+
+def _values_of(
+    frame: pl.DataFrame, columns: Mapping[str, StoredColumn]
+) -> Iterator[tuple[Any, ...]]:
+    """Return the values of each row, with the enum members that texts stand for."""
+    values = {name: frame.get_column(name).to_list() for name in columns}
+    for name, column in columns.items():
+        if column.choices:
+            members = {one.value: one for one in column.choices}
+            values[name] = [members.get(text, text) for text in values[name]]
+    return zip(*values.values(), strict=True)
 
 
 def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
@@ -284,7 +272,8 @@ def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:
     return moments(values, name) if kind == pl.Datetime else pl.Series(name, values, kind)
 
 
-def _fields(value: Any) -> dict[str, Any]:
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, as a row."""
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
@@ -292,7 +281,3 @@ def _chosen(kind: type[StrEnum], texts: Iterable[str | None]) -> list[Any]:
     """Return the enum members of a column of texts; None for a null or an unknown text."""
     members = {member.value: member for member in kind}
     return [members.get(text or "") for text in texts]
-
-
-def _maybe(kind: type[Any], text: str | None) -> Any:
-    return None if text is None else kind(text)

@@ -13,8 +13,6 @@ from types import MappingProxyType
 
 import polars as pl
 
-from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
-
 LIVE = "live"
 """The bucket of rows that still change."""
 
@@ -92,8 +90,3 @@ def bucket_column(bucket: str) -> pl.Expr:
 def part_named(text: str) -> str:
     """Return the name of the part for a text, such as a gateway id: its hash in hexadecimal."""
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def without_partition(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return rows without the two partition columns."""
-    return frame.drop(PARTITION_COLUMNS, strict=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from enum import StrEnum
 from functools import cached_property
+from textwrap import dedent
 from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -54,34 +55,28 @@ class StoredColumn:
     choices: type[StrEnum] | None = None
 
 
-def text_column(description: str) -> StoredColumn:
-    """Return a column of text."""
-    return StoredColumn(kind=Kind.TEXT, description=description)
+def described(
+    text: str, like: Mapping[str, StoredColumn] = MappingProxyType({})
+) -> dict[str, StoredColumn]:
+    """Return the columns that a text describes, in its order.
 
+    Args:
+        text: A line for each column: its name, its kind and its description, which goes on in
+            lines that are indented further. A line `same: NAMES` stands for columns of `like`.
+        like: Columns of another table.
 
-def count_column(description: str) -> StoredColumn:
-    """Return a column of whole numbers."""
-    return StoredColumn(kind=Kind.COUNT, description=description)
-
-
-def number_column(description: str) -> StoredColumn:
-    """Return a column of numbers."""
-    return StoredColumn(kind=Kind.NUMBER, description=description)
-
-
-def moment_column(description: str) -> StoredColumn:
-    """Return a column of times in UTC."""
-    return StoredColumn(kind=Kind.MOMENT, description=description)
-
-
-def day_column(description: str) -> StoredColumn:
-    """Return a column of calendar days."""
-    return StoredColumn(kind=Kind.DAY, description=description)
-
-
-def flag_column(description: str) -> StoredColumn:
-    """Return a column of true and false."""
-    return StoredColumn(kind=Kind.FLAG, description=description)
+    >>> described("seen_at moment When the details were requested.")["seen_at"].kind
+    <Kind.MOMENT: 'timestamp'>
+    """
+    columns: dict[str, StoredColumn] = {}
+    for line in dedent(text).strip().replace("\n    ", " ").splitlines():
+        first, rest = line.split(" ", 1)
+        if first == "same:":
+            columns |= {name: like[name] for name in rest.split()}
+        else:
+            kind, description = rest.split(" ", 1)
+            columns[first] = StoredColumn(kind=Kind[kind.upper()], description=description)
+    return columns
 
 
 def columns_of(record: type) -> dict[str, StoredColumn]:

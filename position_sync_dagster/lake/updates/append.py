@@ -30,7 +30,7 @@ from position_sync_dagster.domain.update import (
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
 from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
-from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
+from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, TableSpec
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.frames import append, data_files
@@ -240,11 +240,6 @@ def _update_id(update: PositionUpdate) -> str:
     return content_id(update.timestamp, *content)
 
 
-WRITER = "position_updates"
-"""The application id in the Delta transaction of every append. Concurrent appends with equal ids
-conflict, so that each append checks its update ids against all earlier rows."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendResult:
     """The outcome of an append.
@@ -272,21 +267,26 @@ def append_rows(
     files: LedgerFiles,
     frame: pl.DataFrame,
     *,
-    guard: Callable[[], None] | None,
-    through: int | None,
     clock: Clock,
+    guard: Callable[[], None] | None = None,
+    through: int | None = None,
 ) -> AppendResult:
     """Write the rows that the table does not hold, in one commit; see `SyncUpdates.append`.
 
+    The application transaction of each append is named like the table. Concurrent appends with
+    equal ids conflict, so that each one checks its ids against all earlier rows.
+
     Args:
-        frame: As `identified` returned it.
+        table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
+            the owner that wrote them.
+        frame: Its rows, as `identified` returned them.
     """
     if frame.is_empty():
         return AppendResult(version=table.version(), rows=0)
     first = frame.row(0, named=True)
-    commit_info = {"batch_id": first["batch_id"]}
-    if first["run_id"]:
-        commit_info["run_id"] = first["run_id"]
+    batch_id = first.get("batch_id", "")
+    known = {"batch_id": batch_id, "run_id": first.get("run_id")}
+    commit_info = {name: text for name, text in known.items() if text}
     checked = through
     written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
     owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
@@ -298,7 +298,7 @@ def append_rows(
             fencing.refuse_stale_owner(token, fencing.newest_token(handle, gateway_id), gateway_id)
         fencing.check_mode(handle, modes, table.path)
         present = data_files(handle)
-        new = _without_stored(files, present, frame)
+        new = _without_stored(files, present, frame, table.spec)
         if new.is_empty():
             return AppendResult(version=handle.version(), rows=0)
         if checked is not None:
@@ -312,8 +312,8 @@ def append_rows(
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
         new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
-        append(handle, new, commit_info, [Transaction(WRITER, version)])
-        return AppendResult(version=handle.version(), rows=new.height, batch_id=first["batch_id"])
+        append(handle, new, commit_info, [Transaction(table.spec.name, version)])
+        return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
     refused: Exception
     try:
@@ -326,9 +326,12 @@ def append_rows(
     raise refused  # after the except block, so that it gets no context that the guard did not set
 
 
-def _without_stored(files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+def _without_stored(
+    files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFrame, spec: TableSpec
+) -> pl.DataFrame:
     """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
-    for column in ("batch_id", "update_id"):
+    batch = [name for name in spec.indexed if name == "batch_id"]
+    for column in (*batch, *spec.key):
         stored = files.stored_ids(present, column, rows.get_column(column))
         if stored:
             rows = rows.filter(~pl.col(column).is_in(stored))

@@ -1,17 +1,304 @@
-"""The ledger for asyncio, and the handler that writes streamed updates to it."""
+"""The ledger of values, `position_updates`: appended once per `update_id`, read by holding.
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+`SyncUpdates` has blocking calls, `PositionUpdatesTable` is for asyncio. The handler that writes
+streamed updates to the ledger is here too.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.lake.storage.fencing import fence
+from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
-from position_sync_dagster.lake.updates.append import AppendResult
-from position_sync_dagster.lake.updates.follow import POLL_S, Added
-from position_sync_dagster.lake.updates.ledger import NewestRows, SyncUpdates
+from position_sync_dagster.lake.updates.append import (
+    AppendResult,
+    append_rows,
+    identified,
+)
+from position_sync_dagster.lake.updates.follow import POLL_S, Added, AddedRows, Follower
+from position_sync_dagster.lake.updates.latest import (
+    BY_TIME,
+    DECIDING,
+    HOLDING,
+    LatestRows,
+    newest_rows,
+)
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+
+SAMPLED = [
+    *HOLDING,
+    "timestamp",
+    "update_id",
+    "symbol",
+    "sec_type",
+    "currency",
+    "position",
+    "unrealized_pnl",
+    "daily_pnl",
+]
+"""The columns that a sample has: few, because a day has many rows."""
+
+SHORTEST = timedelta(seconds=1)
+
+
+def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
+    """Return the newest row per holding in each of `slots` equal parts up to `last`."""
+    found = rows.collect()
+    first = found.get_column("timestamp").min()
+    if not isinstance(first, datetime):
+        return found.with_columns(slot=pl.col("timestamp"))
+    length = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
+    before_last = (pl.lit(last) - pl.col("timestamp")).dt.total_microseconds() // length
+    ends = pl.lit(last).dt.cast_time_unit("us") - pl.duration(microseconds=before_last * length)
+    return (
+        found.with_columns(slot=ends)
+        .sort("timestamp", "update_id")
+        .unique(["slot", *HOLDING], keep="last")
+        .sort("slot", *HOLDING)
+    )
+
+
+STATE = (
+    *DECIDING,
+    *("source", "position", "market_price", "market_value", "value_source", "value_time", "note"),
+)
+"""The columns of a holding's state: what is held, its value, and who wrote the row."""
+
+LOOK_BACK_DAYS = 14
+"""How far back `last_before` reads for the last row of a holding, in days."""
+
+
+class NewestRows(NamedTuple):
+    """The newest rows of some contracts at one version of the ledger, by account and conid.
+
+    Attributes:
+        through: The greatest `ledger_version` of the ledger's rows at that version.
+    """
+
+    rows: Mapping[Key, PositionUpdate]
+    through: int = 0
+
+
+class SyncUpdates:
+    """The ledger with blocking calls; see `PositionUpdatesTable`."""
+
+    def __init__(self, table: Table, clock: Clock = utc_now, known: Table | None = None) -> None:
+        self.table = table
+        self._clock = clock
+        self._files = LedgerFiles(table)
+        self._latest = LatestRows(table, self._files, known=known)
+        self._recent = LatestRows(table, self._files, known=known)
+        self._recent_states = LatestRows(table, self._files, STATE, known=known)
+        self._added = AddedRows(table)
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self.table.initialize()
+
+    def append(
+        self,
+        updates: Iterable[PositionUpdate],
+        batch_id: str = "",
+        *,
+        run_id: str | None = None,
+        guard: Callable[[], None] | None = None,
+        through: int | None = None,
+    ) -> AppendResult:
+        """Write updates in one commit; rows that the table holds are not written again.
+
+        A batch that was committed before writes nothing. Neither does an update whose id is in
+        the table, however old its row is. Empty ids are filled in: the update of a request takes
+        the id of the request, a streamed one the UUID of its content, and the batch that of its
+        rows.
+
+        Args:
+            guard: Called right before the commit, again in each retry after a conflict, and not at
+                all when there is nothing to write. Its errors reach the caller unchanged, and
+                nothing is written. It runs in a thread of the lake, while this table's lock is
+                held: keep it short, and do not call this table in it.
+            through: The `through` that `newest_of` returned: nothing is written if any process
+                added a row of one of the holdings since.
+
+        Raises:
+            TradingModeError: The table holds data of another trading mode.
+            LeaseLostError: A later owner of the gateway has fenced the table.
+            NewerRowError: A row of one of the holdings was added after `through`.
+            InvalidRequestError: A field cannot be stored: no position, text for a number, a right
+                or an expiry that does not parse. (A number that is not finite is stored as
+                unknown, and a time without a zone is local time.)
+        """
+        rows = identified(updates, batch_id, run_id)
+        return append_rows(
+            self.table, self._files, rows, guard=guard, through=through, clock=self._clock
+        )
+
+    def fence(self, gateway_id: str, token: int) -> None:
+        """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
+
+        Raises:
+            LeaseLostError: An owner with a greater token has fenced the table already.
+        """
+        self.table.transact(lambda handle: fence(handle, gateway_id, token))
+
+    def existing(self, update_ids: Iterable[str]) -> set[str]:
+        """Return which of these ids the table holds."""
+        ids = pl.Series(list(update_ids), dtype=pl.String)
+        return self.table.snapshot(
+            lambda handle: self._files.stored_ids(data_files(handle), "update_id", ids)
+        )
+
+    def latest(self) -> pl.DataFrame:
+        """Return the newest row per (account, conid).
+
+        The newest row has the greatest `timestamp`, then the greatest `update_id`, whatever the
+        order of writing. Only if a later writer found that `timestamp` to be in the future does the
+        order of writing decide (see `newest_rows`).
+        The first call reads the known rows and what was added since, or the whole table where there
+        are none; later calls only what was added since.
+        """
+        return self._latest.read()
+
+    def latest_updates(self) -> list[PositionUpdate]:
+        """Return the newest update per (account, conid)."""
+        return updates_of(self.latest())
+
+    def newest_of(self, conids: Collection[int], since: datetime) -> NewestRows:
+        """Return the newest row of each holding of some contracts, if it is not older than `since`.
+
+        The first call reads the known rows, or the files that have rows since then; later calls
+        only new files. The cost does not grow with the history before.
+        """
+        rows, through = self._recent.read_since(since.astimezone(UTC), set(conids))
+        found = {(row.account, row.conid): row for row in updates_of(rows)}
+        return NewestRows(rows=found, through=through)
+
+    def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
+        """Return the newest row per (account, conid) among those that were committed by a moment.
+
+        This is what `latest` returned then. It reads a few columns of the whole history before.
+
+        Args:
+            moment: With a time zone; one without is local time.
+            as_known_now: Instead, return the last row with a timestamp at or before the moment,
+                also if it was committed later.
+        """
+        moment = moment.astimezone(UTC)
+        committed = pl.col("committed_at").fill_null(pl.col("timestamp"))
+        wanted = (pl.col("timestamp") if as_known_now else committed) <= moment
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.scan(data_files(handle)).filter(wanted)
+            return newest_rows(rows, list(self.table.spec.columns))
+
+        return self.table.snapshot(step).sort(HOLDING)
+
+    def begun_at(self) -> datetime | None:
+        """Return when the first row was committed, and None without rows; reads two columns."""
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            committed = pl.coalesce("committed_at", "timestamp")
+            return self._files.scan(data_files(handle)).select(committed.min()).collect()
+
+        found: datetime | None = self.table.snapshot(step).item()
+        return found
+
+    def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
+        """Return the last row at or before a moment per (account, conid), as far as known now.
+
+        Reads only files of the `look_back_days` before the moment.
+        """
+        moment = moment.astimezone(UTC)
+        return self._newest_between(moment - timedelta(days=look_back_days), moment)
+
+    def follow(self, since: str | None = None) -> Follower:
+        """Return a reader of what is committed from a place on; see `Follower`.
+
+        Args:
+            since: A token of an earlier read; "now" for what is committed from now on; None for the
+                newest row of each holding first.
+
+        Raises:
+            TokenError: The text is no token.
+        """
+        return Follower(self.table, self._added, self._latest, since)
+
+    def latest_since(self, since: datetime) -> pl.DataFrame:
+        """Return the columns STATE of the newest row per (account, conid) since a moment.
+
+        The first call reads the known rows, or the rows since then; later calls what was added.
+        """
+        return self._recent_states.read_since(since.astimezone(UTC))[0]
+
+    def added_after(self, version: int) -> pl.DataFrame:
+        """Return the rows of all commits after a version, whatever their timestamps say."""
+        return self.table.snapshot(
+            lambda handle: self._files.added_after(data_files(handle), version).collect()
+        )
+
+    def between(
+        self, first: datetime, last: datetime, conids: Collection[int] | None = None
+    ) -> pl.DataFrame:
+        """Return all rows with `first` <= timestamp <= `last`, in order of time.
+
+        Args:
+            conids: The contracts that are wanted; None: all.
+        """
+        first, last = first.astimezone(UTC), last.astimezone(UTC)
+        in_range = pl.col("timestamp").is_between(first, last)
+        if conids is not None:
+            in_range &= pl.col("conid").is_in(list(conids))
+        rows = self.table.snapshot(
+            lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
+        )
+        return rows.sort(BY_TIME)
+
+    def sampled(
+        self, conids: Iterable[int], first: datetime, last: datetime, slots: int
+    ) -> pl.DataFrame:
+        """Return the newest row per holding in each of `slots` equal parts of a span of time.
+
+        The span begins with the first row at `first` or later, and ends at `last`.
+
+        Returns:
+            The columns of SAMPLED, and `slot`: the end of the part, in order.
+        """
+        first, last = first.astimezone(UTC), last.astimezone(UTC)
+        wanted = pl.col("timestamp").is_between(first, last) & pl.col("conid").is_in(list(conids))
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.between(handle, first, last).filter(wanted)
+            return sample(rows.select(SAMPLED), last, slots)
+
+        return self.table.snapshot(step)
+
+    def count(self) -> int:
+        """Count the rows, without reading them."""
+        return self.table.count()
+
+    def version(self) -> int:
+        """Return the table's newest version."""
+        return self.table.version()
+
+    def _newest_between(self, first: datetime, last: datetime) -> pl.DataFrame:
+        in_range = pl.col("timestamp").is_between(first, last)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.between(handle, first, last)
+            return newest_rows(rows.filter(in_range), list(self.table.spec.columns))
+
+        return self.table.snapshot(step).sort(HOLDING)
+
 
 __all__ = ["AppendResult", "NewestRows", "PositionUpdatesTable"]
 

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.request import QueueStatus, Reason
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import GatewayTimeoutError, LoginOwnedError, PositionSyncError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.storage.threads import offload

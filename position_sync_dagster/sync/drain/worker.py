@@ -14,7 +14,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
@@ -249,7 +249,7 @@ def _log(report: BatchReport) -> None:
 
 def _shared_connection(settings: Settings) -> ValueSource:
     """Return the default source; a drain run passes its own and never imports ib_async."""
-    from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+    from position_sync_dagster.gateway.connection import IBConnectionManager
 
     return ConnectionValues(IBConnectionManager(settings))
 

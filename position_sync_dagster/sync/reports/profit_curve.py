@@ -15,7 +15,7 @@ import polars as pl
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import MissingExtraError
-from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.sync.reports.exposure import add, claims_of
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
-from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.run_recorder import StreamCounts

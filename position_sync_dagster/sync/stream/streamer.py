@@ -18,8 +18,7 @@ from position_sync_dagster.errors import (
     LakeError,
     NewerTableError,
 )
-from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable

@@ -14,7 +14,7 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.recovery.checkup import check_up
+from position_sync_dagster.lake.recovery import check_up
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import (
     DAILY_POSITIONS,

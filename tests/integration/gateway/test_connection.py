@@ -17,9 +17,8 @@ from position_sync_dagster.errors import (
     NotAGatewayError,
     SettingsError,
 )
-from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.gateway.login import PAUSES_S, client_id_pauses
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.settings import Settings, load_settings
 
 

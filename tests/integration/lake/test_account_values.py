@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.schema.codec import account_rows
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
 from position_sync_dagster.lake.storage.frames import append, data_files

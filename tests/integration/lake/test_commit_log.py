@@ -6,8 +6,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
-from position_sync_dagster.lake.recovery.repair import repair
+from position_sync_dagster.lake.recovery import diagnose, repair
 from position_sync_dagster.lake.storage.delta_log import parse_entry
 from tests.support.torn_queues import (
     STEPS,

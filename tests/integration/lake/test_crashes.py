@@ -6,7 +6,7 @@ import pytest
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery import diagnose
 from tests.support.crash_worker import MANY, POINTS, large_insert
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING

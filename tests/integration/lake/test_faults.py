@@ -22,9 +22,9 @@ from position_sync_dagster.errors import (
     UnsafeStoreError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
-from position_sync_dagster.lake.storage import conditional_put
+from position_sync_dagster.lake.storage import opening
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
@@ -47,7 +47,7 @@ def lake(store):
 @pytest.fixture
 def unproven(monkeypatch):
     """Forget which stores are proven to be safe."""
-    monkeypatch.setattr(conditional_put, "_proven", set())
+    monkeypatch.setattr(opening, "_proven", set())
 
 
 def drained(lake, make_update) -> None:

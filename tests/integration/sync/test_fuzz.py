@@ -30,8 +30,7 @@ from ib_gateway_simulator.protocol import account_messages, messages
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import GatewayError, LeaseLostError
-from position_sync_dagster.gateway.message_reader import MessageReader
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.refresh import drain, refresh

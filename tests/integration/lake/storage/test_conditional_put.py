@@ -8,7 +8,7 @@ from position_sync_dagster.cli.dev import require_safe_store
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import conditional_put
+from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.preflight import check_lake
@@ -22,7 +22,7 @@ def lake(store, monkeypatch):
     """Return a lake in the store, of whose store the process has no proof."""
     made = Lake(store.lake())
     made.initialize_sync()
-    monkeypatch.setattr(conditional_put, "_proven", set())
+    monkeypatch.setattr(opening, "_proven", set())
     return made
 
 
@@ -54,19 +54,19 @@ async def test_the_proof_before_a_lease_leaves_nothing_and_takes_few_requests_on
 ):
     store.proxy.change()
     lake.sessions.table.prove_store()
-    assert len(store.proxy.change()) <= 30 * conditional_put.ROUNDS
+    assert len(store.proxy.change()) <= 30 * opening.ROUNDS
     lake.sessions.table.prove_store()
     assert store.proxy.change() == []
-    assert not [name for name in stored_under(lake.path) if conditional_put.PROBES in name]
+    assert not [name for name in stored_under(lake.path) if opening.PROBES in name]
 
 
 def test_a_winner_whose_answer_is_lost_makes_no_store_unsafe(store, lake):
-    store.proxy.fail(Rule(CUT_AFTER, "PUT", conditional_put.PROBES, times=1))
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", opening.PROBES, times=1))
     lake.sessions.table.prove_store()
 
 
 def test_writers_that_never_meet_prove_nothing(lake, monkeypatch):
-    monkeypatch.setattr(conditional_put, "RACERS", 1)
+    monkeypatch.setattr(opening, "RACERS", 1)
     with pytest.raises(UnsafeStoreError, match="no writer lost"):
         lake.sessions.table.prove_store()
 
@@ -84,7 +84,7 @@ def test_the_doctor_finds_it_out(store, lake):
     assert [one.text for one in check_lake(lake) if one.check == "store"] == [
         "it refuses the second of two writers (conditional put)"
     ]
-    conditional_put._proven.clear()
+    opening._proven.clear()
     store.proxy.change(stripped=("if-none-match",))
     [found] = [one for one in check_lake(lake) if one.check == "store"]
     assert "no conditional put" in found.text

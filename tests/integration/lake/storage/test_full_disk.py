@@ -13,7 +13,7 @@ from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from tests.support.filled_queue import filled_queue

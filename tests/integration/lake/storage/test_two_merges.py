@@ -11,7 +11,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.checkup import check_up
+from position_sync_dagster.lake.recovery import check_up
 from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.maintenance import find_doubled, maintain, remove_doubled
 from position_sync_dagster.lake.storage.table import Table

@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake.recovery.repair import repair
+from position_sync_dagster.lake.recovery import repair
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.updates import follow
 from position_sync_dagster.lake.updates.follow import NOW, START, Follower, Place

@@ -14,8 +14,7 @@ from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates import latest
-from position_sync_dagster.lake.updates.ledger import STATE
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import STATE, PositionUpdatesTable
 from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)

@@ -8,7 +8,7 @@ from polars.testing import assert_frame_equal
 
 from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.updates.ledger import STATE
+from position_sync_dagster.lake.updates.position_updates import STATE
 from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)

@@ -21,11 +21,11 @@ from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
-from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.lake.updates.position_updates import (
     DeltaLakePositionWriter,
     PositionUpdatesTable,
+    SyncUpdates,
 )
 
 

@@ -11,7 +11,7 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     SettingsError,
 )
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.storage import frames
 from position_sync_dagster.sync.drain.worker import ConnectionValues, QueueWorker
 

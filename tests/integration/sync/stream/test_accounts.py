@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.drain.worker import ConnectionValues, QueueWorker
 from tests.integration.sync.conftest import CALL, A

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import connection
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.stream import gateway_link
 from tests.support.messages import frame
 

@@ -15,7 +15,7 @@ from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
 from position_sync_dagster.gateway import connection
-from position_sync_dagster.gateway.shared_connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.worker import ConnectionValues
 from position_sync_dagster.sync.stream import gateway_link

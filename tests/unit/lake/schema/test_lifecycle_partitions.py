@@ -14,7 +14,6 @@ from position_sync_dagster.lake.schema.lifecycle_partitions import (
     in_parts,
     is_finished,
     ranges_of,
-    without_partition,
 )
 
 ROWS = pl.DataFrame(
@@ -40,13 +39,12 @@ def test_each_predicate_matches_its_rows_only():
     assert matches(f"{IS_LIVE} OR {in_part('FAILED', 'a')}") == [1, 4]
 
 
-def test_rows_get_and_lose_the_columns_of_their_partition():
-    live = without_partition(ROWS).with_columns(*LIVE_COLUMNS)
+def test_rows_get_the_columns_of_their_partition():
+    live = ROWS.with_columns(*LIVE_COLUMNS)
     assert live.select("bucket", "part").unique().to_dicts() == [dict(LIVE_PARTITION)]
     assert live.filter(pl.sql_expr(IS_LIVE)).height == ROWS.height
     finished = live.with_columns(bucket_column("closed"))
     assert finished.filter(pl.sql_expr(in_bucket("closed"))).height == ROWS.height
-    assert without_partition(without_partition(ROWS)).columns == ["id"]
 
 
 def test_a_range_matches_all_parts_between_its_ends_and_no_other_bucket():

@@ -16,10 +16,9 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
-from position_sync_dagster.lake.recovery.repair import repair
+from position_sync_dagster.lake.recovery import Diagnosis, diagnose, repair
 from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.lake.schema.table_spec import TableSpec, day_column, text_column
+from position_sync_dagster.lake.schema.table_spec import TableSpec, described
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, POSITION_UPDATES
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
@@ -347,11 +346,13 @@ def finish(queue: PositionQueue, count: int) -> None:
 
 
 def test_records_of_a_torn_commit_are_written_once_again_with_their_partition(tmp_path):
-    columns = {
-        "run_id": text_column("The run."),
-        "ended": text_column("How it ended; null while it runs."),
-        "date": day_column("Partition: the day."),
-    }
+    columns = described(
+        """
+        run_id text The run.
+        ended text How it ended; null while it runs.
+        date day Partition: the day.
+        """
+    )
     spec = TableSpec.of("runs", columns, partition_by=("date",), indexed=("run_id",))
     table = Table(tmp_path / "r", spec, fsync=False)
     for number, ended in ((1, None), (1, "well"), (2, None)):

@@ -10,12 +10,10 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.lake import recovery
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.recovery import diagnosis
-from position_sync_dagster.lake.recovery.checkup import Checkup, check_up
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
-from position_sync_dagster.lake.recovery.repair import repair
+from position_sync_dagster.lake.recovery import Checkup, check_up, diagnose, repair
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage import delta_log
 from position_sync_dagster.lake.storage.frames import append
@@ -59,7 +57,7 @@ def test_a_checkpoint_that_is_written_during_the_examination_is_no_fault(tmp_pat
         return found
 
     monkeypatch.setattr(delta_log, "checkpoint_versions", versions_before_a_checkpoint)
-    monkeypatch.setattr(diagnosis, "READINGS", 1)
+    monkeypatch.setattr(recovery, "READINGS", 1)
     assert diagnose(queue_at(path).table).healthy
 
 
@@ -74,7 +72,7 @@ def test_what_only_one_reading_finds_torn_is_not_torn(tmp_path, monkeypatch):
         pauses.append(pause_s)
         newest_entry(path).write_bytes(whole)
 
-    monkeypatch.setattr(diagnosis, "sleep", finish_writing)
+    monkeypatch.setattr(recovery, "sleep", finish_writing)
     assert diagnose(queue_at(path).table, pause_s=7.0).healthy
     assert pauses == [7.0]
 
@@ -94,8 +92,8 @@ def test_a_table_in_which_every_reading_finds_something_else_is_not_called_torn(
         entry(path, next(torn)).write_bytes(b"")
 
     go_on(0)
-    monkeypatch.setattr(diagnosis, "READINGS", 3)
-    monkeypatch.setattr(diagnosis, "sleep", go_on)
+    monkeypatch.setattr(recovery, "READINGS", 3)
+    monkeypatch.setattr(recovery, "sleep", go_on)
     found = diagnose(queue_at(path).table)
     assert (found.healthy, found.repairable, found.torn_files) == (False, False, ())
     assert "too fast" in str(found.problem)
@@ -137,7 +135,7 @@ def test_a_repair_notices_itself_that_somebody_commits(tmp_path, monkeypatch):
     small_queue(path)
     entry(path, 1).write_bytes(b"")
     nothing = pl.DataFrame(schema=POSITION_QUEUE.polars)
-    monkeypatch.setattr(diagnosis, "sleep", lambda _: append(DeltaTable(path), nothing, {}))
+    monkeypatch.setattr(recovery, "sleep", lambda _: append(DeltaTable(path), nothing, {}))
     with pytest.raises(CommitContentionError, match="being written"):
         repair(queue_at(path).table, datetime.now(UTC))
     assert entry(path, 1).exists()

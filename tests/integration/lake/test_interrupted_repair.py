@@ -10,7 +10,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery import diagnose
 from tests.support.crash_worker import POINTS
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import part_of
