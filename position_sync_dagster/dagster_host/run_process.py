@@ -1,15 +1,8 @@
-"""The entry point of a run's process, and the modules that it finds imported.
+"""The entry point of a run's process."""
 
-The fork server imports this module, and each run begins as a copy of the fork server. For that
-reason it imports only libraries, which do not change while Dagster runs; each run loads the
-definitions and the rest of the package as they are then. Nothing here may start a thread, since
-threads do not survive a fork: that excludes Polars, Delta Lake and NumPy.
-"""
-
-import gc
 import multiprocessing
 import signal
-from importlib import import_module
+import sys
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
@@ -17,27 +10,8 @@ import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
 
-IMPORTED = (
-    "alembic.command",
-    "psutil",
-    "pydantic_settings",
-    "sqlalchemy.dialects.sqlite",
-    "tenacity",
-    "tomlkit",
-    "upath.implementations.local",
-)
-"""Further modules that a run imports before its first step."""
-
-for _name in IMPORTED:
-    import_module(_name)
-dagster_internals.import_for_runs()
-dagster_internals.FORKED_RUNS.load()
-dagster_internals.keep_engines()
-dagster_internals.keep_migrations()
-
-gc.freeze()
-"""Exclude the imported objects from garbage collection, which writes to each object: a run would
-then copy the memory that it shares with this process."""
+PRELOADED = f"{__package__}.preloaded"
+"""The module that the fork server imports, and nothing else."""
 
 
 def execute(arguments: str, origin: str, begin: Connection) -> None:
@@ -50,6 +24,9 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
     begin.recv()
+    preloaded = sys.modules.get(PRELOADED)
+    if preloaded is not None:
+        preloaded.forget_changed(preloaded.imported)
     internals = dagster_internals.FORKED_RUNS.load()
     job = internals.recon_job_from_origin(dg.deserialize_value(origin))
     ended = multiprocessing.Event()
