@@ -94,7 +94,7 @@ def main() -> None:
     internals = dagster_internals.DAEMON.load()
     if internals is None:
         sys.exit(dagster_internals.LACKING)
-    dagster_internals.keep_engines()
+    dagster_internals.keep_engines(connected=True)
     internals.configure_loggers(formatter="colored", log_level="INFO")
     internals.setup_interrupt_handlers()
     try:

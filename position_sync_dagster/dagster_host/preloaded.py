@@ -116,7 +116,7 @@ def prepare() -> dict[str, Stamp]:
         import_module(name)
     dagster_internals.import_for_runs()
     dagster_internals.FORKED_RUNS.load()
-    dagster_internals.keep_engines()
+    dagster_internals.keep_engines(connected=True)
     dagster_internals.keep_migrations()
     with warnings.catch_warnings():
         for kind in (dg.BetaWarning, dg.PreviewWarning):

@@ -30,4 +30,7 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
     internals = dagster_internals.FORKED_RUNS.load()
     job = internals.recon_job_from_origin(dg.deserialize_value(origin))
     ended = multiprocessing.Event()
-    internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
+    try:
+        internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
+    finally:
+        dagster_internals.close_connections()
