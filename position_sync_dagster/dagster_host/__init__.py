@@ -7,3 +7,7 @@ The fork server of the runs imports `preloaded`, and each run begins in `run_pro
 separate programs, and nothing else in the package imports them. They import Dagster, `processes`,
 `sync.alerts` and the settings.
 """
+
+LACKING = 76
+"""Exit code of these programs if Dagster lacks a private symbol that they need (EX_PROTOCOL). It is
+here since the supervisor does not import Dagster."""

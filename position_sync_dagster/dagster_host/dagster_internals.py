@@ -147,9 +147,6 @@ LOADING = Internal(
     },
 )
 
-LACKING = 76
-"""Exit code of our programs if Dagster lacks a private symbol that they need (EX_PROTOCOL)."""
-
 SQLITE_STORAGES = (
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
     "dagster._core.storage.runs.sqlite.sqlite_run_storage",

@@ -42,7 +42,7 @@ import yaml
 from dotenv import dotenv_values
 
 from position_sync_dagster import last_work, places
-from position_sync_dagster.dagster_host.dagster_internals import LACKING
+from position_sync_dagster.dagster_host import LACKING
 from position_sync_dagster.dagster_host.outage_alerts import OutageAlerts
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.processes.ports import LOOPBACK, get_json

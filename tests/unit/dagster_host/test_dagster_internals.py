@@ -16,6 +16,7 @@ from sqlalchemy import Engine, NullPool, create_engine, inspect, text
 from sqlalchemy.event import listens_for
 
 from position_sync_dagster.dagster_host import (
+    LACKING,
     daemon,
     dagster_internals,
     launcher,
@@ -24,7 +25,7 @@ from position_sync_dagster.dagster_host import (
     standby_daemon,
     webserver,
 )
-from position_sync_dagster.dagster_host.dagster_internals import ALL, LACKING, Internal
+from position_sync_dagster.dagster_host.dagster_internals import ALL, Internal
 from position_sync_dagster.defs import maintenance
 from position_sync_dagster.defs.assets import daily_positions
 from position_sync_dagster.defs.checks.check_results import check_evaluation, unknown_result
