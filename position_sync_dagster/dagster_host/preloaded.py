@@ -63,23 +63,23 @@ def import_package(package: str, names: Iterable[str]) -> dict[str, Stamp]:
         names: The modules, by their names in the package.
 
     Returns:
-        Module → state of its file, of each module of the package that was imported here.
+        Module → state of its file, of each module of the package that is imported.
     """
-    before = set(sys.modules)
+    before = _modules_of(package)
     try:
         for name in names:
             module = import_module(f"{package}.{name}")
             for inner in walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
                 import_module(inner.name)
-        return {name: stamp_of(name) for name in _added(package, before)}
+        return {name: stamp_of(name) for name in _modules_of(package)}
     except Exception as error:  # noqa: BLE001 - the run that imports it reports it
         logger.warning("Each run imports the package itself: %s: %s", type(error).__name__, error)
-        forget(_added(package, before))
+        forget(_modules_of(package) - before)
         return {}
 
 
-def _added(package: str, before: set[str]) -> list[str]:
-    return [n for n in sys.modules if n not in before and n.startswith(f"{package}.")]
+def _modules_of(package: str) -> set[str]:
+    return {name for name in sys.modules if name.partition(".")[0] == package}
 
 
 def forget_changed(imported: Mapping[str, Stamp]) -> None:

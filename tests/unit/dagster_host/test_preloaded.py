@@ -47,7 +47,7 @@ def test_a_run_finds_the_package_imported(package, preloaded):
 
 def test_a_folder_is_imported_with_all_that_is_in_it(package, preloaded):
     imported = preloaded.import_package(PACKAGE, ["inner"])
-    assert set(imported) == {f"{PACKAGE}.inner", f"{PACKAGE}.inner.price"}
+    assert set(imported) == {PACKAGE, f"{PACKAGE}.inner", f"{PACKAGE}.inner.price"}
 
 
 def test_a_changed_file_is_imported_anew_with_all_that_use_it(package, preloaded):
@@ -56,6 +56,14 @@ def test_a_changed_file_is_imported_anew_with_all_that_use_it(package, preloaded
     (package / "inner" / "price.py").write_text("VALUE = 22\n")
     preloaded.forget_changed(imported)
     assert report() == "22"
+
+
+def test_a_name_that_is_new_in_a_package_is_found(package, preloaded):
+    imported = preloaded.import_package(PACKAGE, ["report"])
+    (package / "__init__.py").write_text("NEW = 5\n")
+    (package / "report.py").write_text(f"from {PACKAGE} import NEW\nTEXT = str(NEW)\n")
+    preloaded.forget_changed(imported)
+    assert report() == "5"
 
 
 def test_a_removed_file_is_not_found_by_the_run(package, preloaded):
