@@ -36,6 +36,7 @@ IMPORTED = (
 PACKAGE = __name__.partition(".")[0]
 
 IN_PACKAGE = (
+    "dagster_host.launcher",
     "definitions",
     "defs",
     "gateway.contract_details",
