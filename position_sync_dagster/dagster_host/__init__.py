@@ -2,7 +2,7 @@
 
 `services` starts the code server, the daemon and the webserver and keeps them running.
 `standby_daemon` is the daemon for several hosts. `dagster.yaml` names `launcher` and `run_queue`.
-The fork server of the runs imports `preloaded`, and each run begins in `run_process`.
+The fork server of the runs imports `preloaded`.
 `dagster_internals` has every private symbol of Dagster; `defs` uses it too. The other modules are
 separate programs, and nothing else in the package imports them. They import Dagster, `processes`,
 `sync.alerts` and the settings.

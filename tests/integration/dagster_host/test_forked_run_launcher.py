@@ -17,13 +17,13 @@ from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 
 from position_sync_dagster.dagster_host.launcher import (
     NICENESS,
+    PRELOADED,
     PROCESS_TAG,
     ForkedRunLauncher,
     process_context,
     process_of,
     since_boot_s,
 )
-from position_sync_dagster.dagster_host.run_process import PRELOADED
 from position_sync_dagster.domain.clock import utc_now
 from tests.support import launched_jobs
 from tests.support.demo_program import wait_for

@@ -20,7 +20,6 @@ from position_sync_dagster.dagster_host import (
     daemon,
     dagster_internals,
     launcher,
-    run_process,
     services,
     standby_daemon,
     webserver,
@@ -93,7 +92,7 @@ def test_what_forked_runs_would_import_need_not_be_there(monkeypatch):
     monkeypatch.setattr(dagster_internals, "MIGRATIONS", "dagster:_gone")
     dagster_internals.keep_engines()
     dagster_internals.keep_migrations()
-    assert callable(run_process.execute)
+    assert callable(launcher.execute)
 
 
 def test_the_migrations_of_a_storage_are_read_once():
