@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from position_sync_dagster import last_work, places
-from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.dagster_host import LACKING, dagster_internals
 from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher, prepare_processes
 
 SIGN_S = 1.0
@@ -93,8 +93,8 @@ def main() -> None:
     """
     internals = dagster_internals.DAEMON.load()
     if internals is None:
-        sys.exit(dagster_internals.LACKING)
-    dagster_internals.keep_engines()
+        sys.exit(LACKING)
+    dagster_internals.keep_engines(connected=True)
     internals.configure_loggers(formatter="colored", log_level="INFO")
     internals.setup_interrupt_handlers()
     try:

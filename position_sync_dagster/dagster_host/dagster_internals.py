@@ -147,9 +147,6 @@ LOADING = Internal(
     },
 )
 
-LACKING = 76
-"""Exit code of our programs if Dagster lacks a private symbol that they need (EX_PROTOCOL)."""
-
 SQLITE_STORAGES = (
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
     "dagster._core.storage.runs.sqlite.sqlite_run_storage",
@@ -176,18 +173,31 @@ def import_for_runs() -> None:
             import_module(name)
 
 
-def keep_engines() -> None:
+def keep_engines(*, connected: bool = False) -> None:
     """Make Dagster's storages on SQLite keep their SQLAlchemy engine between two connections.
 
     Dagster makes a new engine for each connection, and each engine compiles every statement again.
-    That takes half of the processor time of an idle daemon. A connection is still opened for each
-    use. Without these symbols Dagster's behaviour is the same, and slower.
+    That takes half of the processor time of an idle daemon. Without these symbols Dagster's
+    behaviour is the same, and slower.
+
+    Args:
+        connected: Whether connections are used again for `CONNECTED_S`, and stay open until
+            `close_connections`. Else each use opens one: its first statement reads the schema of
+            the database, and when the last connection is closed, SQLite copies the write-ahead
+            log into the database and deletes it. That is done for each event that a run logs.
     """
     for name in SQLITE_STORAGES:
         with suppress(ImportError, AttributeError):
             module: Any = import_module(name)
             if module.create_engine.__module__ != __name__:
-                module.create_engine = _keeping(module.create_engine)
+                module.create_engine = _keeping(module.create_engine, connected=connected)
+
+
+def close_connections() -> None:
+    """Close the connections that `keep_engines` has left open."""
+    while _connected:
+        _, dispose = _connected.popitem()
+        dispose()
 
 
 def keep_migrations() -> None:
@@ -240,8 +250,22 @@ def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
     )
 
 
-def _keeping(create: Callable[..., Any]) -> Callable[..., Any]:
+CONNECTED_S = 5
+"""Seconds for which a connection is used again. A database that is deleted and made anew, which the
+supervisor does, is not noticed for so long."""
+
+_connected: dict[int, Callable[[], None]] = {}
+"""What closes the connections of an engine, by the engine's id."""
+
+
+def _leave_open() -> None:
+    """Replace `dispose` of an engine, which the storage of events calls after each use."""
+
+
+def _keeping(create: Callable[..., Any], *, connected: bool = False) -> Callable[..., Any]:
     """Return `create` with a cache of the newest engines."""
+    from sqlalchemy.pool import QueuePool
+
     kept: dict[tuple[str, str], Any] = {}
     lock = Lock()
 
@@ -250,8 +274,15 @@ def _keeping(create: Callable[..., Any]) -> Callable[..., Any]:
         with lock:
             if key not in kept:
                 if len(kept) >= ENGINES_KEPT:
-                    del kept[next(iter(kept))]
-                kept[key] = create(url, **options)
+                    oldest = kept.pop(next(iter(kept)))
+                    _connected.pop(id(oldest), _leave_open)()
+                if connected:
+                    options |= {"poolclass": QueuePool, "pool_recycle": CONNECTED_S}
+                    engine = create(url, **options, max_overflow=-1)
+                    _connected[id(engine)], engine.dispose = engine.dispose, _leave_open
+                else:
+                    engine = create(url, **options)
+                kept[key] = engine
             return kept[key]
 
     return create_engine

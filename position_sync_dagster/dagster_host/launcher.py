@@ -9,19 +9,23 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from typing import Any, Self
 
 import dagster as dg
 import psutil
 
 from position_sync_dagster.dagster_host import dagster_internals
-from position_sync_dagster.dagster_host.run_process import execute
 
 PROCESS_TAG = ".dagster/run_process"
 """The tag with the process of a run, for a termination by the daemon or the webserver. Dagster
 hides tags that begin with a dot."""
+
+PRELOADED = f"{__package__}.preloaded"
+"""The module that the fork server imports, and nothing else."""
 
 PRIORITY_TAG = "dagster/priority"
 
@@ -45,7 +49,9 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Self:
-        """Return the launcher; there is nothing to configure."""
+        """Return the launcher, and make the storages of this process cheaper to use."""
+        dagster_internals.keep_engines()
+        dagster_internals.keep_migrations()
         return cls(inst_data)
 
     def launch_run(self, context: Any) -> None:
@@ -147,13 +153,35 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
         self._instance.report_run_failed(run)
 
 
+def execute(arguments: str, origin: str, begin: Connection) -> None:
+    """Execute a run like the process of Dagster's own launcher.
+
+    Args:
+        arguments: Dagster's `ExecuteExternalJobArgs`, serialized.
+        origin: The origin of the job, serialized.
+        begin: The run begins when this connection receives a message.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    begin.recv()
+    preloaded = sys.modules.get(PRELOADED)
+    if preloaded is not None:
+        preloaded.forget_changed(preloaded.imported)
+    internals = dagster_internals.FORKED_RUNS.load()
+    job = internals.recon_job_from_origin(dg.deserialize_value(origin))
+    ended = multiprocessing.Event()
+    try:
+        internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
+    finally:
+        dagster_internals.close_connections()
+
+
 @cache
 def process_context() -> ForkServerContext | SpawnContext:
     """Return the start method: a fork server on Linux, spawn elsewhere (forks are unsafe there)."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload([execute.__module__])
+    found.set_forkserver_preload([PRELOADED])
     return found
 
 

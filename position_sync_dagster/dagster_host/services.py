@@ -43,7 +43,7 @@ import yaml
 from dotenv import dotenv_values
 
 from position_sync_dagster import last_work, places
-from position_sync_dagster.dagster_host.dagster_internals import LACKING
+from position_sync_dagster.dagster_host import LACKING
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import SettingsError

@@ -26,7 +26,7 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.dagster_host import LACKING, dagster_internals
 
 LOCK = 7497
 """The key of the advisory lock, in the database of the instance."""
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     internals = dagster_internals.DAEMON.load()
     if internals is None:
         logger.error("Run `dagster-daemon run` on one of the hosts, and on no other.")
-        return dagster_internals.LACKING
+        return LACKING
     internals.configure_loggers(formatter="colored", log_level="INFO")
     internals.setup_interrupt_handlers()
     try:

@@ -32,7 +32,7 @@ from starlette.routing import BaseRoute, Route
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster import last_work
-from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.dagster_host import LACKING, dagster_internals
 from position_sync_dagster.processes.ports import LOOPBACK
 from position_sync_dagster.web.money_page import money_routes
 
@@ -92,7 +92,7 @@ def serve(*, host: str, port: int, workspace: str) -> None:
     """
     internals = dagster_internals.WEBSERVER.load()
     if internals is None:
-        sys.exit(dagster_internals.LACKING)
+        sys.exit(LACKING)
     internals.configure_loggers(formatter="colored", log_level="INFO")
     internals.setup_interrupt_handlers()
     with internals.get_instance_for_cli() as instance:

@@ -22,6 +22,7 @@ def show(context: dg.OpExecutionContext) -> None:
         "main_thread": threading.current_thread() is threading.main_thread(),
         "cwd": os.getcwd(),
         "niceness": process.nice(),
+        "definitions_imported": "position_sync_dagster.definitions" in sys.modules,
     }
     context.log_event(dg.AssetObservation("shown", metadata={"shown": dg.JsonMetadataValue(shown)}))
     print(f"printed by {os.getpid()}")

@@ -17,6 +17,7 @@ from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 
 from position_sync_dagster.dagster_host.launcher import (
     NICENESS,
+    PRELOADED,
     PROCESS_TAG,
     ForkedRunLauncher,
     process_context,
@@ -30,7 +31,6 @@ from tests.support.demo_program import wait_for
 LAUNCHER = {
     "run_launcher": {"module": ForkedRunLauncher.__module__, "class": ForkedRunLauncher.__name__}
 }
-LIBRARIES = "position_sync_dagster.dagster_host.run_process"
 IN_PLACE = """
 import dagster as dg
 
@@ -140,6 +140,7 @@ def test_a_run_is_forked_from_a_process_without_threads(instance, launch):
     assert shown["parents_threads"] == 1
     assert shown["main_thread"]
     assert shown["cwd"] == os.getcwd()
+    assert shown["definitions_imported"], "before the fork"
     assert shown["pid"] == json.loads(run.tags[PROCESS_TAG])["pid"] != os.getpid()
     assert f"Started process for run (pid: {shown['pid']})." in messages(instance, run_id)
 
@@ -262,15 +263,17 @@ def test_each_run_loads_the_code_as_it_is_then(instance, tmp_path: Path):
     assert said == ["first", "second"]
 
 
-def test_what_is_imported_once_for_all_runs_is_no_code_of_the_project():
-    package = ForkedRunLauncher.__module__.partition(".")[0]
-    code = f"import sys, {LIBRARIES}; print(*sys.modules)"
+def test_what_is_imported_once_for_all_runs_starts_no_thread():
+    code = (
+        f"import psutil, sys, {PRELOADED} as preloaded\n"
+        "print(psutil.Process().num_threads(), *sys.modules.keys() - preloaded.imported.keys())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    imported = done.stdout.split()
-    own = {name for name in imported if name.split(".")[0] == package}
-    internals = f"{package}.dagster_host.dagster_internals"
-    assert own == {package, f"{package}.dagster_host", internals, LIBRARIES}
-    assert not {"polars", "deltalake", "numpy", "ib_async"} & set(imported)
+    threads, *libraries = done.stdout.split()
+    assert threads == "1"
+    assert not {"polars", "deltalake", "numpy"} & set(libraries)
+    assert not [name for name in libraries if name.partition(".")[0] == PRELOADED.partition(".")[0]]
+    assert done.stderr == ""
 
 
 def test_the_process_to_fork_from_can_be_started_before_the_first_run():

@@ -2,6 +2,8 @@
 
 import logging
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,3 +156,10 @@ def test_one_that_never_works_ends_everything(make, monkeypatch):
 
     with pytest.raises(CannotRunError, match=r"has not answered for .*, the 6th time in a row"):
         wait_for("it is given up", look_on, poll_s=0.02)
+
+
+def test_the_supervisor_does_not_import_dagster():
+    """It would take twice the memory, all the time."""
+    code = f"import sys, {services.__name__}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"dagster", "polars", "deltalake"} & set(done.stdout.split())

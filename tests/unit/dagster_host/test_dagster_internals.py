@@ -12,17 +12,19 @@ import pytest
 from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.sql import get_alembic_config
+from sqlalchemy import Engine, NullPool, create_engine, inspect, text
+from sqlalchemy.event import listens_for
 
 from position_sync_dagster.dagster_host import (
+    LACKING,
     daemon,
     dagster_internals,
     launcher,
-    run_process,
     services,
     standby_daemon,
     webserver,
 )
-from position_sync_dagster.dagster_host.dagster_internals import LACKING, Internal
+from position_sync_dagster.dagster_host.dagster_internals import Internal
 from position_sync_dagster.defs import maintenance
 from position_sync_dagster.defs.assets import daily_positions
 from position_sync_dagster.defs.checks.check_results import check_evaluation, unknown_result
@@ -91,7 +93,7 @@ def test_what_forked_runs_would_import_need_not_be_there(monkeypatch):
     monkeypatch.setattr(dagster_internals, "MIGRATIONS", "dagster:_gone")
     dagster_internals.keep_engines()
     dagster_internals.keep_migrations()
-    assert callable(run_process.execute)
+    assert callable(launcher.execute)
 
 
 def test_the_migrations_of_a_storage_are_read_once():
@@ -197,3 +199,59 @@ def test_an_engine_is_made_once_for_a_database_and_the_oldest_is_forgotten(monke
         engine_for(str(number))
     engine_for("one")
     assert made.count("one") == 3
+
+
+def test_a_run_opens_a_database_once_and_closes_it_at_its_end(tmp_path):
+    made = _counted_engines()
+    for _ in range(3):
+        engine = made.create(f"sqlite:///{tmp_path}/one.db", poolclass=NullPool)
+        with engine.connect() as connection, connection.begin():
+            connection.execute(text("PRAGMA journal_mode=WAL"))
+            connection.execute(text("CREATE TABLE IF NOT EXISTS events (text)"))
+        engine.dispose()  # as the storage of events does
+    assert made.opened == 1
+    assert (tmp_path / "one.db-wal").exists()
+    dagster_internals.close_connections()
+    assert not (tmp_path / "one.db-wal").exists()
+
+
+def test_the_database_of_an_older_run_is_closed(tmp_path):
+    made = _counted_engines()
+    for number in range(dagster_internals.ENGINES_KEPT + 1):
+        with made.create(f"sqlite:///{tmp_path}/{number}.db").connect() as connection:
+            connection.execute(text("PRAGMA journal_mode=WAL"))
+            connection.execute(text("CREATE TABLE events (text)"))
+            connection.commit()
+    assert not (tmp_path / "0.db-wal").exists()
+    assert (tmp_path / "1.db-wal").exists()
+    dagster_internals.close_connections()
+
+
+def test_a_database_that_was_made_anew_is_found_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(dagster_internals, "CONNECTED_S", 0)
+    made = _counted_engines()
+    for number in range(2):
+        with made.create(f"sqlite:///{tmp_path}/one.db").connect() as connection:
+            connection.execute(text(f"CREATE TABLE made_{number} (text)"))
+        if number == 0:
+            (tmp_path / "one.db").unlink()
+    with create_engine(f"sqlite:///{tmp_path}/one.db").connect() as connection:
+        assert inspect(connection).get_table_names() == ["made_1"]
+    dagster_internals.close_connections()
+
+
+def _counted_engines() -> SimpleNamespace:
+    """Return `create`, as the storages of a run call it, and `opened`: how many connections."""
+    made = SimpleNamespace(opened=0)
+
+    def create(url: str, **options: object) -> Engine:
+        engine = create_engine(url, **options)
+
+        @listens_for(engine, "connect")
+        def opened(*_: object) -> None:
+            made.opened += 1
+
+        return engine
+
+    made.create = dagster_internals._keeping(create, connected=True)
+    return made

@@ -1,0 +1,133 @@
+"""What the fork server imports, so that each run, which begins as its copy, finds it imported.
+
+Only the fork server imports this module. A run executes the package as it is then: if a file has
+changed since the fork server imported it, the run imports the package anew. Nothing here may start
+a thread, since threads do not survive a fork: that excludes Polars and Delta Lake, and the modules
+that import them.
+"""
+
+import gc
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pkgutil import walk_packages
+
+import dagster as dg
+
+from position_sync_dagster.dagster_host import dagster_internals
+
+logger = logging.getLogger(__name__)
+
+IMPORTED = (
+    "alembic.command",
+    "holidays",
+    "psutil",
+    "pydantic_settings",
+    "sqlalchemy.dialects.sqlite",
+    "tenacity",
+    "tomlkit",
+    "upath.implementations.local",
+)
+"""Libraries that a run imports before its first step, besides those of the package."""
+
+PACKAGE = __name__.partition(".")[0]
+
+IN_PACKAGE = (
+    "dagster_host.launcher",
+    "definitions",
+    "defs",
+    "gateway.contract_details",
+    "gateway.market_data_lines",
+    "gateway.shared_connection",
+    "lake.registry.limit_parts",
+    "lake.registry.strategies_file",
+    "sync.owner.account_greeks",
+    "sync.owner.metrics",
+)
+"""The modules of the package that a run finds imported, with what they import; a folder counts with
+all that is in it."""
+
+Stamp = tuple[int, int]
+"""The time of a file's last change in nanoseconds, and its size."""
+
+
+def import_package(package: str, names: Iterable[str]) -> dict[str, Stamp]:
+    """Import modules of a package, if all of them can be imported.
+
+    While one is being edited it may have an error, which the runs report.
+
+    Args:
+        package: The name of the package.
+        names: The modules, by their names in the package.
+
+    Returns:
+        Module → state of its file, of each module of the package that is imported.
+    """
+    before = _modules_of(package)
+    try:
+        for name in names:
+            module = import_module(f"{package}.{name}")
+            for inner in walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
+                import_module(inner.name)
+        return {name: stamp_of(name) for name in _modules_of(package)}
+    except Exception as error:  # noqa: BLE001 - the run that imports it reports it
+        logger.warning("Each run imports the package itself: %s: %s", type(error).__name__, error)
+        forget(_modules_of(package) - before)
+        return {}
+
+
+def _modules_of(package: str) -> set[str]:
+    return {name for name in sys.modules if name.partition(".")[0] == package}
+
+
+def forget_changed(imported: Mapping[str, Stamp]) -> None:
+    """Discard imported modules if the file of one has changed, so that the run imports them anew.
+
+    All are discarded, since each may have objects of the one that changed.
+    """
+    try:
+        same = all(stamp_of(name) == stamp for name, stamp in imported.items())
+    except FileNotFoundError:
+        same = False
+    if not same:
+        forget(imported)
+
+
+def forget(names: Iterable[str]) -> None:
+    """Discard modules, so that the next import of each reads its file."""
+    for name in names:
+        sys.modules.pop(name, None)
+        parent, _, own = name.rpartition(".")
+        if parent in sys.modules:
+            vars(sys.modules[parent]).pop(own, None)
+
+
+def stamp_of(module: str) -> Stamp:
+    """Return the state of the file of an imported module."""
+    found = os.stat(str(sys.modules[module].__file__))
+    return found.st_mtime_ns, found.st_size
+
+
+def prepare() -> dict[str, Stamp]:
+    """Import what runs need, and return the modules of the package as `import_package` does."""
+    for name in IMPORTED:
+        import_module(name)
+    dagster_internals.import_for_runs()
+    dagster_internals.FORKED_RUNS.load()
+    dagster_internals.keep_engines(connected=True)
+    dagster_internals.keep_migrations()
+    with warnings.catch_warnings():
+        for kind in (dg.BetaWarning, dg.PreviewWarning):
+            warnings.simplefilter("ignore", kind)
+        imported = import_package(PACKAGE, IN_PACKAGE)
+    # Exclude the imported objects from garbage collection, which writes to each object: a run
+    # would then copy the memory that it shares with this process.
+    gc.freeze()
+    return imported
+
+
+imported = prepare()
+"""The modules of the package that a run finds imported, with the state of their files."""

@@ -1,0 +1,82 @@
+"""A run finds the package imported, and imports it anew if a file has changed."""
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PACKAGE = "edited_package"
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / PACKAGE
+    (folder / "inner").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "inner" / "__init__.py").touch()
+    (folder / "inner" / "price.py").write_text("VALUE = 1\n")
+    (folder / "report.py").write_text(
+        f"from {PACKAGE}.inner import price\nTEXT = str(price.VALUE)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def preloaded() -> Any:
+    """Return the module, of which the import would freeze the objects of this process."""
+    return import_module("position_sync_dagster.dagster_host.preloaded")
+
+
+def report() -> str:
+    return str(import_module(f"{PACKAGE}.report").TEXT)
+
+
+def test_a_run_finds_the_package_imported(package, preloaded):
+    imported = preloaded.import_package(PACKAGE, ["report"])
+    module = sys.modules[f"{PACKAGE}.report"]
+    preloaded.forget_changed(imported)
+    assert import_module(f"{PACKAGE}.report") is module
+
+
+def test_a_folder_is_imported_with_all_that_is_in_it(package, preloaded):
+    imported = preloaded.import_package(PACKAGE, ["inner"])
+    assert set(imported) == {PACKAGE, f"{PACKAGE}.inner", f"{PACKAGE}.inner.price"}
+
+
+def test_a_changed_file_is_imported_anew_with_all_that_use_it(package, preloaded):
+    imported = preloaded.import_package(PACKAGE, ["report"])
+    assert report() == "1"
+    (package / "inner" / "price.py").write_text("VALUE = 22\n")
+    preloaded.forget_changed(imported)
+    assert report() == "22"
+
+
+def test_a_name_that_is_new_in_a_package_is_found(package, preloaded):
+    imported = preloaded.import_package(PACKAGE, ["report"])
+    (package / "__init__.py").write_text("NEW = 5\n")
+    (package / "report.py").write_text(f"from {PACKAGE} import NEW\nTEXT = str(NEW)\n")
+    preloaded.forget_changed(imported)
+    assert report() == "5"
+
+
+def test_a_removed_file_is_not_found_by_the_run(package, preloaded):
+    imported = preloaded.import_package(PACKAGE, ["report"])
+    (package / "inner" / "price.py").unlink()
+    preloaded.forget_changed(imported)
+    with pytest.raises(ImportError):
+        report()
+
+
+def test_an_error_in_an_edited_file_is_left_to_the_run(package, preloaded, caplog):
+    (package / "inner" / "price.py").write_text("VALUE = \n")
+    assert preloaded.import_package(PACKAGE, ["report"]) == {}
+    assert "SyntaxError" in caplog.text
+    (package / "inner" / "price.py").write_text("VALUE = 3\n")
+    assert report() == "3"
