@@ -135,6 +135,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeveralLogins]
         "DAGSTER_HOME": str(home.dagster_home),
         "POSITION_SYNC_LAKE": str(home.lake),
         "POSITION_SYNC_TRADING_MODE": "SIMULATED",
+        "POSITION_SYNC_SESSION_LEASE_S": "120",  # no stream of a busy machine loses its login
         "POSITION_SYNC_GATEWAYS_FILE": str(folder / "gateways.yaml"),
         "POSITION_SYNC_STRATEGIES_FILE": str(folder / "strategies.yaml"),
     }

@@ -11,14 +11,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 ACCEPTANCE = "tests/acceptance/"
 CHAINS = {
-    "test_endings.py": "endings",
-    "test_hosts.py": "endings",
+    "test_dev.py": "hosts",
+    "test_hosts.py": "hosts",
+    "test_logins.py": "hosts",
     "test_recovery.py": "recovery",
-    "test_dev.py": "recovery",
+    "test_stopping.py": "recovery",
     "test_running.py": "looks",
     "test_screens.py": "looks",
     "test_sigint.py": "looks",
-    "test_logins.py": "endings",
 }
 """Modules of whole programs that run in one process, one after the other. Each has a home in
 which some of its tests share a demo. That of the UI (`looks`) takes longest."""

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from position_sync_dagster.dagster_host.dagster_internals import keep_migrations
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
@@ -24,6 +25,12 @@ from tests.support.holdings import make_holding
 ACCOUNT = "DUSIM0001"
 CLOSED_PORT = 1
 """Nothing listens there: a connection that is made by mistake is refused at once."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> None:
+    """Read the migrations of Dagster's storage once: most of what an instance costs."""
+    keep_migrations()
 
 
 @pytest.fixture

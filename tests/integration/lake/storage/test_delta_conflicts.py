@@ -3,6 +3,7 @@
 Another version of deltalake that changes a line of this table fails here, and not in a lake.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,12 +79,20 @@ DOUBLED = {("append", "append"), ("optimize", "optimize")}
 merged row twice, which nobody asked for: nothing of ours may use it."""
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a table with a file for each row, which tests copy: its commits cost most of all."""
+    path = tmp_path_factory.mktemp("made") / "table"
+    write_deltalake(path, rows(), mode="append", partition_by=["part"])
+    for number in range(1, ROWS + 1):
+        write_deltalake(path, rows(number), mode="append")
+    return path
+
+
 @pytest.mark.parametrize("second", COMMITS)
 @pytest.mark.parametrize("first", COMMITS)
-def test_a_commit_on_a_snapshot_that_another_commit_made_old(tmp_path, first, second):
-    write_deltalake(tmp_path, rows(), mode="append", partition_by=["part"])
-    for number in range(1, ROWS + 1):
-        write_deltalake(tmp_path, rows(number), mode="append")
+def test_a_commit_on_a_snapshot_that_another_commit_made_old(made, tmp_path, first, second):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     late = DeltaTable(tmp_path)
     COMMITS[first](DeltaTable(tmp_path))
     before = numbers(tmp_path)

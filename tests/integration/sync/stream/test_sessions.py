@@ -9,14 +9,17 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import ValueOrigin
 from tests.integration.sync.conftest import CALL, PUT, STOCK, A
 
-MANY_SILENCES_S = 2.0
-"""What must not happen cannot be waited for: several times the silence of these tests."""
+SILENCE_S = 1.0
+"""Longer than a busy machine keeps a line that ticks from being read."""
+
+MANY_SILENCES_S = 3 * SILENCE_S
+"""What must not happen cannot be waited for."""
 
 
 async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(
     stream_legs, eventually
 ):
-    quick = {"line_silence_s": 0.3, "pnl_subscriptions": 0, "row_interval_s": 0.3}
+    quick = {"line_silence_s": SILENCE_S, "pnl_subscriptions": 0, "row_interval_s": 0.3}
     async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
         for conid in (CALL, PUT):
             await eventually(lambda c=conid: received.newest(A, c))
@@ -37,7 +40,7 @@ async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(
 
 
 async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs, eventually):
-    quick = {"line_silence_s": 0.3, "pnl_subscriptions": 0, "row_interval_s": 0.3}
+    quick = {"line_silence_s": SILENCE_S, "pnl_subscriptions": 0, "row_interval_s": 0.3}
     async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
         for conid in (CALL, PUT):
             await eventually(lambda c=conid: received.newest(A, c))

@@ -1,7 +1,7 @@
 """However the demo ends, nothing of it is left, and the next start carries on.
 
-SIGINT ends the demo of `test_sigint.py`, SIGTERM the `dev` of `test_logins.py`, and SIGKILL the
-demo of `test_recovery.py`.
+The kill of everything ends the demo that `test_recovery.py` started last. SIGINT ends the demo of
+`test_sigint.py`, SIGTERM the `dev` of `test_logins.py`, and SIGKILL that of `test_dev.py`.
 """
 
 import os
