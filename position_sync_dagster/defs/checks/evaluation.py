@@ -85,7 +85,8 @@ def evaluated(
     """Evaluate checks, and return the results as events.
 
     A check that raises an error gets a result that says so; the other checks, the stream and the
-    drain continue.
+    drain continue. They judge the tables as of one moment: in an object store each table is looked
+    at once.
 
     Args:
         lake, settings: The data that the checks read.
@@ -98,12 +99,14 @@ def evaluated(
     compared = partial(ledger.compared_now, run_id=run_id)
     functions = _EVALUATE | {"agrees_with_the_broker": compared}
     targets: dict[str, dg.EventLogRecord | None] = {}
+    seen = set[int]()
     for asset, name in checks:
         if until is not None and time.monotonic() >= until:
             logger.warning("the check %s and those behind it are left to refresh_derived", name)
             return
         try:
-            result = functions[name](lake, settings)
+            with lake.looked_at_once(seen):
+                result = functions[name](lake, settings)
         except PositionSyncError as error:
             result = unknown_result(str(error))
         except Exception as error:
