@@ -244,7 +244,7 @@ class BrokerPositionsTable:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             if is_fragmented(files_in(handle, gateway_id=gateway_id), rows.height):
-                stored_rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
+                stored_rows = self._read(handle, gateway_id, None).frame
                 overwrite(
                     handle,
                     newest(pl.concat([stored_rows, numbered])),

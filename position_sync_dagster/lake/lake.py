@@ -1,8 +1,7 @@
 """All tables of one lake, and the broker's newest rows of the holdings of each login."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -248,16 +247,9 @@ class Lake:
         begin_each(_open_if_there, self.derived_tables)
         self.registry.sync.refresh()
 
-    @contextmanager
-    def looked_at_once(self, seen: set[int]) -> Iterator[None]:
-        """Look for newer versions of each table at most once; see `table.looked_at_once`.
-
-        The queue is looked at first: a row is committed before its request is marked.
-        """
-        with looked_at_once(seen):
-            if not seen and self.queue.table.is_remote:
-                self.queue.table.version()
-            yield
+    def looked_at_once(self, seen: set[int] | None = None) -> AbstractContextManager[None]:
+        """Look for newer versions of each table at most once; see `table.looked_at_once`."""
+        return looked_at_once(set() if seen is None else seen)
 
     def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:
         """Maintain every table that is there; blocks. See `maintenance.maintain`."""

@@ -100,6 +100,9 @@ def evaluated(
     functions = _EVALUATE | {"agrees_with_the_broker": compared}
     targets: dict[str, dg.EventLogRecord | None] = {}
     seen = set[int]()
+    if QUEUE in dict(checks) and lake.queue.table.is_remote:
+        with lake.looked_at_once(seen):  # first: a row is committed before its request is marked
+            lake.queue.table.version()
     for asset, name in checks:
         if until is not None and time.monotonic() >= until:
             logger.warning("the check %s and those behind it are left to refresh_derived", name)
