@@ -34,7 +34,7 @@ class ContractsTable:
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]
-            stored = self._scan(handle, among, ["conid"])
+            stored = self.table.scan(handle, among, ["conid"])
             if stored.join(rows, on="conid", how="semi").is_empty():
                 append(handle, rows, {}, marks)
                 return
