@@ -47,6 +47,9 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lake(self) -> "tables.Lake":
         """Return the tables, created or migrated at the first use in the run.
 
+        In an object store they are opened beside the run, and an error is that of the first use of
+        a table.
+
         Raises:
             SettingsError: A value is malformed.
             LakeError: A table cannot be used.

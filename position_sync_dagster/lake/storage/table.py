@@ -140,7 +140,6 @@ class TableHandle:
         self._table_id: str | None = None
         self.generation = 0
         self._was_behind = False
-        self._is_new = False
         remote = location.remote
         self._reopen_every = REMOTE_REOPEN_EVERY if remote else REOPEN_EVERY
         self._reopen_after_s = REMOTE_REOPEN_AFTER_S if remote else REOPEN_AFTER_S
@@ -165,7 +164,6 @@ class TableHandle:
             self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
-            self._is_new = True
             self.record(handle.version())
         return self._handle
 
@@ -176,9 +174,9 @@ class TableHandle:
 
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
-        handle, is_new, self._is_new = self.ready(), self._is_new, False
-        if is_new and self._location.remote:
-            return handle  # opened a moment ago: nobody waited for a lock since
+        is_new, handle = self._handle is None, self.ready()
+        if is_new:
+            return handle
         aged = time.monotonic() - self._opened_at > self._reopen_after_s or self._is_replaced()
         if not aged:
             # Between two steps only: an update between plan and commit would hide a conflict.
@@ -195,7 +193,6 @@ class TableHandle:
         if aged:
             self._handle = None
             handle = self.ready()
-            self._is_new = False
         self.record(handle.version())
         return handle
 
@@ -245,9 +242,8 @@ class TableHandle:
 
 
 CHECKPOINT_EVERY = 10
-REMOTE_CHECKPOINT_EVERY = 20
-"""Versions after which a checkpoint is written. In an object store it takes two requests for each
-log entry, beside the next commits, and so does each opening of the table."""
+"""Versions after which a checkpoint is written. In an object store each entry of the log since then
+is two requests for each process that opens the table, which a drain does with all of them."""
 
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200
@@ -486,11 +482,12 @@ class Table:
         )
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
-        # The lock file lies in the table's folder, which must be there first.
-        handle = self._handle.ready()
+        if not self._remote:
+            # The lock file lies in the table's folder, which must be there first.
+            self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
-            if change or not self._was_seen():
-                handle = self._handle.newest()
+            may_rest = self._was_seen(change=change)
+            handle = self._handle.ready() if may_rest else self._handle.newest()
             started, before = time.monotonic(), handle.version()
             result = step(handle)
             self._record_commit(handle, before, started)
@@ -500,10 +497,10 @@ class Table:
         self._checkpoint_if_due(handle, before)
         return result
 
-    def _was_seen(self) -> bool:
+    def _was_seen(self, *, change: bool) -> bool:
         """Return whether no look for a newer version is needed now; note that there was one."""
         seen = _seen.get()
-        if seen is None or not self._remote:
+        if change or seen is None or not self._remote:
             return False
         was_seen = id(self) in seen
         seen.add(id(self))
@@ -526,8 +523,7 @@ class Table:
 
     def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:
         version = handle.version()
-        every = REMOTE_CHECKPOINT_EVERY if self._remote else CHECKPOINT_EVERY
-        if version // every == before // every:
+        if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
             return
         clean = version // CLEAN_EVERY != before // CLEAN_EVERY
         if self._remote:

@@ -22,8 +22,8 @@ REQUESTS = 8
 
 @pytest.fixture(autouse=True)
 def _without_checkpoints(monkeypatch):
-    """Count what a commit itself takes: one of 20 writes a checkpoint as well."""
-    monkeypatch.setattr(table, "REMOTE_CHECKPOINT_EVERY", 10 * COMMITS)
+    """Count what a commit itself takes: one of ten writes a checkpoint as well."""
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 10 * COMMITS)
 
 
 def test_an_append_of_an_owner_takes_as_few_requests_after_many_commits(store, make_update, clock):
@@ -195,7 +195,7 @@ def test_a_fold_of_the_holdings_takes_one_request_for_each_file(store, clock, mo
 
 
 async def test_in_an_object_store_no_commit_waits_for_a_checkpoint(store, monkeypatch, eventually):
-    monkeypatch.setattr(table, "REMOTE_CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 2)
     go_on, written = threading.Event(), []
 
     def slow(self, handle) -> None:
