@@ -90,10 +90,10 @@ def observe(
     ended = [run for run in drains if run.state not in IN_PROGRESS]
     unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
     several = len(logins) > 1
-    looked.result()  # what it read need not be read again
-    backlog = lake.queue.sync.overview(
-        [name for state, names in logins if several and state.unavailable for name in names]
-    )
+    backlog = looked.result()
+    blocked = [name for state, names in logins if several and state.unavailable for name in names]
+    if blocked:  # what was read need not be read again
+        backlog = lake.queue.sync.overview(blocked)
     return drain_plan.Workload(
         now=now,
         pending=backlog.counts[QueueStatus.PENDING],

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from position_sync_dagster.defs.libraries import derived, tables
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 
@@ -46,17 +47,24 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lake(self) -> "tables.Lake":
         """Return the tables, created or migrated at the first use in the run.
 
+        In an object store they are opened beside the run, and an error is that of the first use of
+        a table.
+
         Raises:
             SettingsError: A value is malformed.
             LakeError: A table cannot be used.
         """
         lake = tables.Lake.of(self.settings)
-        lake.initialize_sync()
+        if is_remote(lake.path):
+            lake.open_ahead()
+        else:
+            lake.initialize_sync()
         return lake
 
     def derived_table(self, spec: TableSpec) -> "derived.DerivedTable":
         """Return a table that is derived from `position_updates`."""
-        return derived.DerivedTable(self.settings.table(spec.name), spec)
+        table = self.lake.derived_table(spec)
+        return derived.DerivedTable(table.path, spec, table=table)
 
     def read_settings(self) -> Settings:
         """Read the current settings; values of this resource override the environment.

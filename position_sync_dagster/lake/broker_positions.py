@@ -244,7 +244,7 @@ class BrokerPositionsTable:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             if is_fragmented(files_in(handle, gateway_id=gateway_id), rows.height):
-                stored_rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
+                stored_rows = self._read(handle, gateway_id, None).frame
                 overwrite(
                     handle,
                     newest(pl.concat([stored_rows, numbered])),
@@ -299,24 +299,31 @@ class BrokerPositionsTable:
         if cached is None or cached[0] != key:
             same_table = cached is not None and cached[0][0] == key[0]
             before = cached[1] if cached and same_table else None
-            cached = self._cached[gateway_id] = (key, _read(handle, gateway_id, before))
+            cached = self._cached[gateway_id] = (key, self._read(handle, gateway_id, before))
         return cached[1].stated
+
+    def _read(self, handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
+        """Read a gateway's rows, from files that were not read before."""
+        present = files_in(handle, gateway_id=gateway_id)
+        files = frozenset(present.get_column("path"))
+        if before is not None and files == before.files:
+            return before  # another gateway's rows changed
+        if before is None or not before.covers(files):
+            before = None
+        if self.table.is_remote:
+            known = before.files if before is not None else frozenset[str]()
+            added = present.filter(~pl.col("path").is_in(list(known)))
+            found = self.table.read_files(added).with_columns(gateway_id=pl.lit(gateway_id))
+            return read_rows(files, found.select(list(BROKER_POSITIONS.columns)), before)
+        where = _rows_of(gateway_id)
+        if before is not None:
+            where += f" AND published_version > {before.through}"
+        return read_rows(files, scan(handle, BROKER_POSITIONS, where), before)
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
         """Return a key of the table and the session; `update` needs the key of `replace`."""
         generation, _version = self.table.cache_key(handle)
         return (generation, session.fencing_token if session else None)
-
-
-def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
-    """Read a gateway's rows, from files that were not read before."""
-    files = frozenset(files_in(handle, gateway_id=gateway_id).get_column("path"))
-    if before is not None and files == before.files:
-        return before  # another gateway's rows changed
-    if before is None or not before.covers(files):
-        return read_rows(files, scan(handle, BROKER_POSITIONS, _rows_of(gateway_id)), None)
-    added = f"{_rows_of(gateway_id)} AND published_version > {before.through}"
-    return read_rows(files, scan(handle, BROKER_POSITIONS, added), before)
 
 
 def _modes_of(rows: pl.DataFrame) -> list[TradingMode]:

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake.schema.codec import contract_rows, contracts_of, frame_of
 from position_sync_dagster.lake.schema.lifecycle_partitions import MOST_TERMS
 from position_sync_dagster.lake.schema.tables import CONTRACTS
-from position_sync_dagster.lake.storage.frames import append, overwrite, scan
+from position_sync_dagster.lake.storage.frames import append, overwrite
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
@@ -34,11 +34,11 @@ class ContractsTable:
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]
-            stored = scan(handle, CONTRACTS, among, ["conid"])
+            stored = self.table.scan(handle, among, ["conid"])
             if stored.join(rows, on="conid", how="semi").is_empty():
                 append(handle, rows, {}, marks)
                 return
-            kept = scan(handle, CONTRACTS).join(rows.select("conid"), on="conid", how="anti")
+            kept = self.table.scan(handle).join(rows.select("conid"), on="conid", how="anti")
             overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
 
         self.table.transact(step)
@@ -59,7 +59,7 @@ class ContractsTable:
         ).select("conid", *names)
 
         def step(handle: DeltaTable) -> None:
-            stored = scan(handle, CONTRACTS)
+            stored = self.table.scan(handle)
             among = stored.join(news, on="conid", how="semi").drop(*names)
             rows = news.join(among, on="conid", how="left").select(stored.columns)
             kept = stored.join(news, on="conid", how="anti")
@@ -71,17 +71,16 @@ class ContractsTable:
 
     def not_given(self) -> dict[int, tuple[int, datetime]]:
         """Return how often, and when last, the gateway gave no details, by conid."""
-        rows = self.table.rows("not_given IS NOT NULL", ["conid", "not_given", "not_given_at"])
+        rows = self._rows("not_given IS NOT NULL", ["conid", "not_given", "not_given_at"])
         return {conid: (times, at) for conid, times, at in rows.iter_rows()}
 
     def complete(self) -> set[int]:
         """Return the conids whose details are complete: an older release stored fewer of them."""
-        rows = self.table.rows("valid_exchanges IS NOT NULL", ["conid"])
-        return set(rows.get_column("conid"))
+        return set(self._rows("valid_exchanges IS NOT NULL", ["conid"]).get_column("conid"))
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""
-        return {one.conid: one for one in contracts_of(self.table.rows("price_magnifier <> 1"))}
+        return {one.conid: one for one in contracts_of(self._rows("price_magnifier <> 1"))}
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
@@ -90,8 +89,20 @@ class ContractsTable:
         wanted = sorted(set(conids))
         if not wanted:
             return {}
-        found = self.table.rows(_among(wanted)).filter(pl.col("conid").is_in(wanted))
+        found = self._rows(_among(wanted)).filter(pl.col("conid").is_in(wanted))
         return {one.conid: one for one in contracts_of(found)}
+
+    def _rows(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
+        return self.table.snapshot(lambda handle: self._scan(handle, predicate, columns))
+
+    def _scan(
+        self, handle: DeltaTable, predicate: str, columns: list[str] | None = None
+    ) -> pl.DataFrame:
+        """Read rows; in an object store all of the table's few files, a request for each."""
+        if not self.table.is_remote:
+            return self.table.scan(handle, predicate, columns)
+        found = self.table.scan(handle).filter(pl.sql_expr(predicate))
+        return found.select(columns or found.columns)
 
 
 def _among(conids: Sequence[int]) -> str:

@@ -23,7 +23,7 @@ from position_sync_dagster.domain.update import (
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
-from position_sync_dagster.lake.storage.frames import overwrite, scan
+from position_sync_dagster.lake.storage.frames import overwrite
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.latest import HOLDING
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
@@ -53,9 +53,9 @@ class Replaced:
 class DerivedTable:
     """A table whose rows are computed from other tables; the same rows again change nothing."""
 
-    def __init__(self, path: str | Path, spec: TableSpec) -> None:
+    def __init__(self, path: str | Path, spec: TableSpec, *, table: Table | None = None) -> None:
         self.spec = spec
-        self._table = Table(path, spec)
+        self._table = table or Table(path, spec)
 
     @property
     def path(self) -> str:
@@ -76,7 +76,7 @@ class DerivedTable:
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
-        return self._replace(frame, "true", run_id)
+        return self._replace(frame, None, run_id)
 
     def replace_days(
         self, frames: Mapping[date, pl.DataFrame], *, run_id: str | None = None
@@ -93,14 +93,14 @@ class DerivedTable:
             run_id,
         )
 
-    def _replace(self, frame: pl.DataFrame, predicate: str, run_id: str | None) -> Replaced:
+    def _replace(self, frame: pl.DataFrame, predicate: str | None, run_id: str | None) -> Replaced:
         wanted = frame.select(list(self.spec.columns)).cast(self.spec.polars)
 
         def step(handle: DeltaTable) -> Replaced:
-            changed = not _same(scan(handle, self.spec, predicate), wanted)
+            changed = not _same(self._table.scan(handle, predicate), wanted)
             if changed:
                 commit_info = {"step": f"replace {self.spec.name}", "run_id": run_id or ""}
-                overwrite(handle, wanted, predicate, commit_info)
+                overwrite(handle, wanted, predicate or "true", commit_info)
             return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
         return self._table.transact(step)

@@ -11,7 +11,6 @@ from position_sync_dagster.lake.queue.transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.lifecycle_partitions import IS_LIVE, in_bucket
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.settings import Settings
 
 REQUEST = ["request_id", "account", "conid", "symbol", "status", "attempts", "error_message"]
@@ -48,10 +47,10 @@ def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
     Returns:
         The columns update_id, account, conid and rows (the number of rows with this id).
     """
-    ledger = lake.updates.table
+    ledger = lake.updates
 
     def step(handle: DeltaTable) -> pl.DataFrame:
-        rows = LedgerFiles(ledger).between(handle, since, until)
+        rows = ledger.sync.files.between(handle, since, until)
         return (
             rows.filter(pl.col("timestamp").is_between(since, until))
             .group_by("update_id")
@@ -61,7 +60,7 @@ def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
             .collect()
         )
 
-    return ledger.snapshot(step)
+    return ledger.table.snapshot(step)
 
 
 def doubled_rows(lake: Lake) -> DoubledRows:

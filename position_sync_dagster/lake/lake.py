@@ -1,6 +1,7 @@
 """All tables of one lake, and the broker's newest rows of the holdings of each login."""
 
 import asyncio
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -29,8 +30,8 @@ from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import together
+from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
+from position_sync_dagster.lake.storage.threads import begin_each, together
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import HeartbeatPlace, Settings
 
@@ -113,7 +114,7 @@ class Lake:
         return PositionUpdatesTable(
             self.table_path("position_updates"),
             clock=self._clock,
-            known=self._table(specs.LATEST_POSITIONS),
+            known=self.derived_table(specs.LATEST_POSITIONS),
             **self._options,
         )
 
@@ -202,10 +203,14 @@ class Lake:
             self.runs.table,
         )
 
-    @property
+    @cached_property
     def derived_tables(self) -> tuple[Table, ...]:
-        """Return the tables that are computed from the others; their first rows create them."""
+        """The tables that are computed from the others; their first rows create them."""
         return tuple(map(self._table, specs.DERIVED))
+
+    def derived_table(self, spec: TableSpec) -> Table:
+        """Return one of `derived_tables`."""
+        return next(table for table in self.derived_tables if table.spec is spec)
 
     @property
     def all_tables(self) -> tuple[Table, ...]:
@@ -232,10 +237,29 @@ class Lake:
         together(Table.initialize, self.tables)
         self.registry.sync.refresh()
 
+    def open_ahead(self) -> None:
+        """Open all tables side by side, beside the caller; blocks for those of the registry alone.
+
+        Each use of a table waits for that table. For a process that ends soon: in an object store
+        opening all of them takes longer than to use a few.
+        """
+        begin_each(Table.initialize, self.tables)
+        begin_each(_open_if_there, self.derived_tables)
+        self.registry.sync.refresh()
+
+    def looked_at_once(self, seen: set[int] | None = None) -> AbstractContextManager[None]:
+        """Look for newer versions of each table at most once; see `table.looked_at_once`."""
+        return looked_at_once(set() if seen is None else seen)
+
     def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:
         """Maintain every table that is there; blocks. See `maintenance.maintain`."""
         there = (*self.tables, *(table for table in self.derived_tables if table.exists()))
         return [maintain(table, clean_now=clean_now) for table in there]
+
+
+def _open_if_there(table: Table) -> None:
+    if table.exists():
+        table.version()
 
 
 def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:

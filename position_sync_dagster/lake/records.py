@@ -14,7 +14,7 @@ from position_sync_dagster.domain.statement import Execution, StatementEvent, cu
 from position_sync_dagster.lake.schema.codec import Record, fields_of, frame_of, records_of
 from position_sync_dagster.lake.schema.ids import id_literals, is_id, literal
 from position_sync_dagster.lake.schema.tables import RUNS
-from position_sync_dagster.lake.storage.frames import append, scan
+from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
@@ -46,7 +46,7 @@ class RecordsTable(Generic[Record]):
             return 0
 
         def step(handle: DeltaTable) -> int:
-            known = scan(handle, spec, columns=self._same)
+            known = self.table.scan(handle, columns=self._same)
             new = rows.join(known, on=self._same, how="anti", nulls_equal=True)
             if not new.is_empty():
                 # Concurrent appends with equal ids conflict: each one sees what the other stored.

@@ -7,12 +7,13 @@ import logging
 import socket
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.threads import begin, offload
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.records import RunsTable
@@ -318,8 +319,14 @@ class RunRecorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        """Record the end of the block."""
-        self._end_by(error)
+        """Record the end of the block; in an object store beside what follows.
+
+        A commit takes half a second there. The process waits for it when it ends.
+        """
+        if self._runs.table.is_remote:
+            begin(partial(self._end_by, error))
+        else:
+            self._end_by(error)
 
     async def __aenter__(self) -> Self:
         """Begin a block as `__enter__` does."""

@@ -27,9 +27,9 @@ DRAIN_POOL = "drain"
 """One run at a time may have this step: a drain that a person launches waits for the running one
 (`concurrency.pools` in `dagster.yaml`)."""
 
-CHECKS_FIRST_S = 2.0
+CHECKS_FIRST_S, LOOK_AGAIN_S = 2.0, 1.0
 """Checks that take longer, in a slow store, give way to requests that came meanwhile: no other
-drain begins before this one has ended."""
+drain begins before this one has ended. The second is the time between two looks for requests."""
 
 MAX_BATCHES = 50
 """Maximum number of batches shown with a run; the rows name every batch."""
@@ -84,7 +84,7 @@ def position_updates(
         metadata=drain_metadata(report, version), data_version=data_version(version)
     )
     if context.job_name == runs.DRAIN_JOB:
-        run_id, began = context.run.run_id, time.monotonic()
+        run_id, look_at = context.run.run_id, time.monotonic() + CHECKS_FIRST_S
         for event in evaluated(
             lake,
             position_sync.settings,
@@ -93,7 +93,10 @@ def position_updates(
             time_limit_s=TIME_LIMIT_S - report.duration_s,
         ):
             context.log_event(event)
-            if time.monotonic() - began >= CHECKS_FIRST_S and requests_came(lake, report):
+            if time.monotonic() < look_at:
+                continue
+            look_at = time.monotonic() + LOOK_AGAIN_S
+            if requests_came(lake, report):
                 context.log.info("Requests wait: refresh_derived evaluates the other checks.")
                 break
         context.log_event(observe_breaks(lake))

@@ -418,7 +418,10 @@ def strategy_exposure(
     """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
     lake, now = position_sync.lake, datetime.now(UTC)
     latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
-    book = overview.read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
+    with lake.looked_at_once():
+        book = overview.read_book(
+            lake, position_sync.settings, now, latest=latest, of_strategies=True
+        )
     found = exposure.exposures(book.split, now)
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
     version = {"ledger_version": newest_version(latest)}

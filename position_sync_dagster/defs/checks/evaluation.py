@@ -32,6 +32,7 @@ time, begins no further check. If tables are slow, values come first."""
 
 LEDGER = "position_updates"
 LEGS = "active_strategies"
+QUEUE = "position_queue"
 
 KEYS = tuple(
     check.check_key
@@ -71,7 +72,8 @@ def evaluated(
     """Evaluate checks, and return the results as events.
 
     A check that raises an error gets a result that says so; the other checks, the stream and the
-    drain continue.
+    drain continue. They judge the tables as of one moment: in an object store each table is looked
+    at once.
 
     Args:
         lake, settings: The data that the checks read.
@@ -84,12 +86,17 @@ def evaluated(
     compared = partial(ledger.compared_now, run_id=run_id)
     functions = EVALUATE | {ledger.agrees_with_the_broker.check_key: compared}
     targets: dict[str, dg.EventLogRecord | None] = {}
+    seen = set[int]()
+    if QUEUE in dict(checks) and lake.queue.table.is_remote:
+        with lake.looked_at_once(seen):  # first: a row is committed before its request is marked
+            lake.queue.table.version()
     for asset, name in checks:
         if until is not None and time.monotonic() >= until:
             logger.warning("the check %s and those behind it are left to refresh_derived", name)
             return
         try:
-            result = functions[dg.AssetCheckKey(dg.AssetKey(asset), name)](lake, settings)
+            with lake.looked_at_once(seen):
+                result = functions[dg.AssetCheckKey(dg.AssetKey(asset), name)](lake, settings)
         except PositionSyncError as error:
             result = unknown_result(str(error))
         except Exception as error:

@@ -201,6 +201,14 @@ class TableSpec:
         return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
 
     @cached_property
+    def stored(self) -> "pl.Schema":
+        """Return the schema of a data file: without the partition columns."""
+        import polars as pl
+
+        kinds = self.polars.items()
+        return pl.Schema({name: kind for name, kind in kinds if name not in self.partition_by})
+
+    @cached_property
     def delta(self) -> "Schema":
         """Return the schema in the form that Delta Lake takes."""
         from deltalake import Field, Schema

@@ -64,6 +64,11 @@ FILE = "file"
 """The column of `scan_files` with the path or URI of the file of each row."""
 
 
+def uri_of(table: str, path: str) -> str:
+    """Return the path or URI of a data file; the log has its path as a part of a URL."""
+    return f"{table}/{unquote(path)}"
+
+
 def scan_files(
     table: str, spec: TableSpec, options: Mapping[str, str] | None, files: pl.DataFrame
 ) -> pl.LazyFrame:
@@ -78,10 +83,9 @@ def scan_files(
         options: Those of Delta's client.
         files: Rows of `data_files`, at least one.
     """
-    stored = {n: kind for n, kind in spec.polars.items() if n not in spec.partition_by}
     return pl.scan_parquet(
-        [f"{table}/{path}" for path in files.get_column("path")],
-        schema=pl.Schema(stored),
+        [uri_of(table, path) for path in files.get_column("path")],
+        schema=spec.stored,
         missing_columns="insert",
         glob=False,
         hive_partitioning=False,

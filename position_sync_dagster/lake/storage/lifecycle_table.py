@@ -30,7 +30,6 @@ from position_sync_dagster.lake.storage.frames import (
     files_in,
     overwrite,
     scan,
-    scan_files,
 )
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
@@ -244,8 +243,13 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
-            cached = self._live = (key, scan(handle, self.table.spec, lifecycle_partitions.IS_LIVE))
+            cached = self._live = (key, self._read_live(handle))
         return self._snapshot_of(handle, cached[1])
+
+    def _read_live(self, handle: DeltaTable) -> pl.DataFrame:
+        if self.table.is_remote:
+            return self._read(_live_files(handle))
+        return scan(handle, self.table.spec, lifecycle_partitions.IS_LIVE)
 
     def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
         return Snapshot(
@@ -317,16 +321,13 @@ class LifecycleTable:
 
     def _read(self, files: pl.DataFrame) -> pl.DataFrame:
         """Return the live rows of some data files."""
-        spec = self.table.spec
-        if files.is_empty():
-            return pl.DataFrame(schema=spec.polars)
-        rows = scan_files(self.table.path, spec, self.table.options, files).collect()
+        rows = self.table.read_files(files)
         of_file = files.select(
             pl.format("{}/{}", pl.lit(self.table.path), "path").alias(FILE),
             bucket=pl.lit(lifecycle_partitions.LIVE),
             part="part",
         )
-        return rows.join(of_file, on=FILE).select(list(spec.columns))
+        return rows.join(of_file, on=FILE).select(list(self.table.spec.columns))
 
     def _replacement(
         self, live: pl.DataFrame, names: list[str], change: Change[T]

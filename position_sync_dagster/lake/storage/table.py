@@ -7,8 +7,10 @@ that fail are retried for a bounded time.
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import TypedDict, TypeVar
@@ -27,8 +29,16 @@ from position_sync_dagster.lake.object_store import absolute_path, plain, withou
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, delta_log
 from position_sync_dagster.lake.storage.deltalake_internals import is_behind
-from position_sync_dagster.lake.storage.frames import check_room, count_rows, scan
+from position_sync_dagster.lake.storage.frames import (
+    FILE,
+    check_room,
+    count_rows,
+    data_files,
+    scan,
+    scan_files,
+)
 from position_sync_dagster.lake.storage.opening import TableLocation
+from position_sync_dagster.lake.storage.threads import begin
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
 from position_sync_dagster.outage_log import OutageLog
 
@@ -98,8 +108,8 @@ of its commits gets slower (3.8 to 42 ms after 560)."""
 REOPEN_AFTER_S = 20.0
 """Age at which a handle is opened anew, far below the retention of log and files."""
 
-REMOTE_REOPEN_EVERY, REMOTE_REOPEN_AFTER_S = 50, 120.0
-"""The same in an object store, where opening a table takes a dozen requests and a connection."""
+REMOTE_REOPEN_EVERY, REMOTE_REOPEN_AFTER_S = 100, 240.0
+"""The same in an object store, where opening a table takes a dozen requests and more."""
 
 _Entry = tuple[int, int, int]
 """Version, inode and modification time of an entry of the log: the identity of the table."""
@@ -157,9 +167,16 @@ class TableHandle:
             self.record(handle.version())
         return self._handle
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether there is a handle."""
+        return self._handle is not None
+
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
-        handle = self.ready()
+        is_new, handle = self._handle is None, self.ready()
+        if is_new:
+            return handle
         aged = time.monotonic() - self._opened_at > self._reopen_after_s or self._is_replaced()
         if not aged:
             # Between two steps only: an update between plan and commit would hide a conflict.
@@ -225,9 +242,8 @@ class TableHandle:
 
 
 CHECKPOINT_EVERY = 10
-REMOTE_CHECKPOINT_EVERY = 20
-"""Versions after which a checkpoint is written. In an object store the commit that writes one waits
-for two requests for each log entry, and so does each process that opens the table."""
+"""Versions after which a checkpoint is written. In an object store each entry of the log since then
+is two requests for each process that opens the table, which a drain does with all of them."""
 
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200
@@ -241,6 +257,27 @@ SUSPECT_AFTER_S = 300.0
 
 
 CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0
+
+
+_seen: ContextVar[set[int] | None] = ContextVar("seen", default=None)
+
+
+@contextmanager
+def looked_at_once(seen: set[int]) -> Iterator[None]:
+    """Look for newer versions of each table at most once within blocks that share a set.
+
+    For work that reads the same few tables many times and judges them as of one moment: in an
+    object store each look is a request. Commits look as always. On a disk, where a look costs
+    microseconds, nothing changes. The block is one of this thread, and of what it offloads.
+
+    Args:
+        seen: The tables that were looked at; empty for the first block.
+    """
+    token = _seen.set(seen)
+    try:
+        yield
+    finally:
+        _seen.reset(token)
 
 
 def _is_conflict(error: Exception) -> bool:
@@ -295,6 +332,11 @@ class Table:
         self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
 
+    @property
+    def is_remote(self) -> bool:
+        """Return whether the table lies in an object store."""
+        return self._remote
+
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there.
 
@@ -307,11 +349,13 @@ class Table:
                 self._synced.sync_through(0)
 
     def exists(self) -> bool:
-        """Return whether there is a table at the path; a request, where it is remote.
+        """Return whether there is a table at the path; a request, where it is remote and not open.
 
         Raises:
             StoreUnavailableError, StoreRefusedError.
         """
+        if self._remote and self._handle.is_open:
+            return True
         return retried(self._location.exists, path=self.path, contention_s=self._contention_s)
 
     def prove_store(self) -> None:
@@ -360,7 +404,28 @@ class Table:
 
     def rows(self, predicate: str | None = None, columns: list[str] | None = None) -> pl.DataFrame:
         """Read rows; `predicate` holds constants or checked literals only."""
-        return self.snapshot(lambda handle: scan(handle, self.spec, predicate, columns))
+        return self.snapshot(lambda handle: self.scan(handle, predicate, columns))
+
+    def scan(
+        self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
+    ) -> pl.DataFrame:
+        """Read rows of a snapshot, in no particular order."""
+        if predicate is None and self._remote and not self.spec.partition_by:
+            return self.read_files(data_files(handle)).select(columns or list(self.spec.columns))
+        return scan(handle, self.spec, predicate, columns)
+
+    def read_files(self, files: pl.DataFrame) -> pl.DataFrame:
+        """Read data files of a snapshot side by side; in an object store, a request for each.
+
+        Args:
+            files: Rows of `data_files`.
+
+        Returns:
+            The columns that files have, which are all but those of partitions, and FILE.
+        """
+        if files.is_empty():
+            return pl.DataFrame(schema={**self.spec.stored, FILE: pl.String})
+        return scan_files(self.path, self.spec, self.options, files).collect()
 
     def count(self) -> int:
         """Count the rows, without reading them."""
@@ -417,10 +482,12 @@ class Table:
         )
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
-        # The lock file lies in the table's folder, which must be there first.
-        self._handle.ready()
+        if not self._remote:
+            # The lock file lies in the table's folder, which must be there first.
+            self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
-            handle = self._handle.newest()
+            may_rest = self._was_seen(change=change)
+            handle = self._handle.ready() if may_rest else self._handle.newest()
             started, before = time.monotonic(), handle.version()
             result = step(handle)
             self._record_commit(handle, before, started)
@@ -429,6 +496,15 @@ class Table:
             self._synced.sync_through(handle.version())
         self._checkpoint_if_due(handle, before)
         return result
+
+    def _was_seen(self, *, change: bool) -> bool:
+        """Return whether no look for a newer version is needed now; note that there was one."""
+        seen = _seen.get()
+        if change or seen is None or not self._remote:
+            return False
+        was_seen = id(self) in seen
+        seen.add(id(self))
+        return was_seen
 
     def _record_commit(self, handle: DeltaTable, before: int, started: float) -> None:
         version = handle.version()
@@ -447,13 +523,21 @@ class Table:
 
     def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:
         version = handle.version()
-        every = REMOTE_CHECKPOINT_EVERY if self._remote else CHECKPOINT_EVERY
-        if version // every == before // every:
+        if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
+            return
+        clean = version // CLEAN_EVERY != before // CLEAN_EVERY
+        if self._remote:
+            # Neither the commit waits for it nor the next one for another handle.
+            begin(partial(self._write_checkpoint, handle, clean=clean))
             return
         self._handle.drop()
+        self._write_checkpoint(handle, clean=clean)
+
+    def _write_checkpoint(self, handle: DeltaTable, *, clean: bool) -> None:
+        version = handle.version()
         try:
             self.checkpoint(handle)
-            if version // CLEAN_EVERY != before // CLEAN_EVERY:
+            if clean:
                 handle.cleanup_metadata()
         except (*commit_errors.STORAGE_ERRORS, LakeNotWritableError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.

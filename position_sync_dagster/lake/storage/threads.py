@@ -1,8 +1,9 @@
 """The threads in which blocking Delta work runs, apart from the event loop."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -20,10 +21,12 @@ _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="lake")
 async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Run blocking work in the lake's threads and return its result.
 
-    If the caller is cancelled, the work goes on: a commit that has begun is still made.
+    If the caller is cancelled, the work goes on: a commit that has begun is still made. The work
+    sees the caller's context variables.
     """
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_pool, partial(work, *args, **kwargs))
+    call = partial(copy_context().run, partial(work, *args, **kwargs))
+    return await loop.run_in_executor(_pool, call)
 
 
 def begin(work: Callable[[], R]) -> Future[R]:
@@ -44,6 +47,17 @@ def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
         for one in running:
             one.cancel()
         wait(running)
+
+
+def begin_each(work: Callable[[S], object], items: Collection[S]) -> None:
+    """Begin blocking work for each item, in threads of their own, up to eight at once.
+
+    Nobody waits for it, and an error is dropped: it is for work that a later call would do anyway.
+    """
+    pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ahead")
+    for item in items:
+        pool.submit(work, item)
+    pool.shutdown(wait=False)
 
 
 class Facade(Protocol[S_co]):

@@ -1,12 +1,18 @@
 """The data files of the ledger: chosen by the statistics in the log, and read directly."""
 
+from collections import OrderedDict
 from datetime import datetime, timedelta
+from threading import Lock
 
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.lake.storage.frames import data_files, scan_files
+from position_sync_dagster.lake.storage.frames import FILE, data_files, scan_files, uri_of
 from position_sync_dagster.lake.storage.table import Table
+
+KEPT_BYTES, KEPT_FILES = 64 * 1024, 256
+"""Files up to this size that were read from an object store are kept in memory, the last so many:
+one process reads the newest files for several purposes, and a file never changes."""
 
 
 class LedgerFiles:
@@ -14,17 +20,39 @@ class LedgerFiles:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
+        self._mutex = Lock()
 
     def scan(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of these files, which are rows of `data_files`."""
-        schema = self._table.spec.polars
-        if files.is_empty():
-            return pl.LazyFrame(schema=schema)
-        return (
-            scan_files(self._table.path, self._table.spec, self._table.options, files)
-            .with_columns(date=pl.col("timestamp").dt.date())
-            .select(list(schema))
-        )
+        spec, parts = self._table.spec, list[pl.LazyFrame]()
+        if self._table.is_remote and not files.is_empty():
+            small = pl.col("size_bytes") <= KEPT_BYTES
+            parts = [rows.lazy() for rows in self._rows_of(files.filter(small))]
+            files = files.filter(~small)
+        if not files.is_empty():
+            parts.append(scan_files(self._table.path, spec, self._table.options, files))
+        if not parts:
+            return pl.LazyFrame(schema=spec.polars)
+        rows = pl.concat([part.select(list(spec.stored)) for part in parts])
+        return rows.with_columns(date=pl.col("timestamp").dt.date()).select(list(spec.polars))
+
+    def _rows_of(self, files: pl.DataFrame) -> list[pl.DataFrame]:
+        """Return the rows of each small file: of those that were read lately without a request."""
+        paths = files.get_column("path").to_list()
+        with self._mutex:
+            missing = files.filter(~pl.col("path").is_in(list(self._kept)))
+            read = self._table.read_files(missing)
+            of_file = read.partition_by(FILE, as_dict=True, include_key=False)
+            for path in missing.get_column("path"):
+                rows = of_file.get((uri_of(self._table.path, path),))
+                self._kept[path] = read.clear().drop(FILE) if rows is None else rows
+            found = [self._kept[path] for path in paths]
+            for path in paths:
+                self._kept.move_to_end(path)
+            while len(self._kept) > KEPT_FILES:
+                self._kept.popitem(last=False)
+        return found
 
     def stored_ids(self, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
         """Return which of the ids a column holds; reads only the files that may hold one."""

@@ -96,10 +96,10 @@ class SyncUpdates:
     def __init__(self, table: Table, clock: Clock = utc_now, known: Table | None = None) -> None:
         self.table = table
         self._clock = clock
-        self._files = LedgerFiles(table)
-        self._latest = LatestRows(table, self._files, known=known)
-        self._recent = LatestRows(table, self._files, known=known)
-        self._recent_states = LatestRows(table, self._files, STATE, known=known)
+        self.files = LedgerFiles(table)
+        self._latest = LatestRows(table, self.files, known=known)
+        self._recent = LatestRows(table, self.files, known=known)
+        self._recent_states = LatestRows(table, self.files, STATE, known=known)
         self._added = AddedRows(table)
 
     def initialize(self) -> None:
@@ -140,7 +140,7 @@ class SyncUpdates:
         """
         rows = identified(updates, batch_id, run_id)
         return append_rows(
-            self.table, self._files, rows, guard=guard, through=through, clock=self._clock
+            self.table, self.files, rows, guard=guard, through=through, clock=self._clock
         )
 
     def fence(self, gateway_id: str, token: int) -> None:
@@ -155,7 +155,7 @@ class SyncUpdates:
         """Return which of these ids the table holds."""
         ids = pl.Series(list(update_ids), dtype=pl.String)
         return self.table.snapshot(
-            lambda handle: self._files.stored_ids(data_files(handle), "update_id", ids)
+            lambda handle: self.files.stored_ids(data_files(handle), "update_id", ids)
         )
 
     def latest(self) -> pl.DataFrame:
@@ -198,7 +198,7 @@ class SyncUpdates:
         wanted = (pl.col("timestamp") if as_known_now else committed) <= moment
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._files.scan(data_files(handle)).filter(wanted)
+            rows = self.files.scan(data_files(handle)).filter(wanted)
             return newest_rows(rows, list(self.table.spec.columns))
 
         return self.table.snapshot(step).sort(HOLDING)
@@ -208,7 +208,7 @@ class SyncUpdates:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             committed = pl.coalesce("committed_at", "timestamp")
-            return self._files.scan(data_files(handle)).select(committed.min()).collect()
+            return self.files.scan(data_files(handle)).select(committed.min()).collect()
 
         found: datetime | None = self.table.snapshot(step).item()
         return found
@@ -243,7 +243,7 @@ class SyncUpdates:
     def added_after(self, version: int) -> pl.DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
         return self.table.snapshot(
-            lambda handle: self._files.added_after(data_files(handle), version).collect()
+            lambda handle: self.files.added_after(data_files(handle), version).collect()
         )
 
     def between(
@@ -259,7 +259,7 @@ class SyncUpdates:
         if conids is not None:
             in_range &= pl.col("conid").is_in(list(conids))
         rows = self.table.snapshot(
-            lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
+            lambda handle: self.files.between(handle, first, last).filter(in_range).collect()
         )
         return rows.sort(BY_TIME)
 
@@ -277,7 +277,7 @@ class SyncUpdates:
         wanted = pl.col("timestamp").is_between(first, last) & pl.col("conid").is_in(list(conids))
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._files.between(handle, first, last).filter(wanted)
+            rows = self.files.between(handle, first, last).filter(wanted)
             return sample(rows.select(SAMPLED), last, slots)
 
         return self.table.snapshot(step)
@@ -294,7 +294,7 @@ class SyncUpdates:
         in_range = pl.col("timestamp").is_between(first, last)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._files.between(handle, first, last)
+            rows = self.files.between(handle, first, last)
             return newest_rows(rows.filter(in_range), list(self.table.spec.columns))
 
         return self.table.snapshot(step).sort(HOLDING)

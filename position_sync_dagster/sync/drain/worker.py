@@ -15,6 +15,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake.queue.operations import QueueOverview
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
@@ -144,7 +145,7 @@ class QueueWorker:
             LeaseLostError: The batch took longer than its lease; nothing was written.
             LakeError: A table could not be used; the requests are rescued later.
         """
-        report, not_covered = await self._process(await self._limit())
+        report, not_covered = await self._process(self._limit(await self._queue.overview()))
         await self._batches.release(not_covered, NOT_COVERED)
         _log(report)
         return report
@@ -166,8 +167,9 @@ class QueueWorker:
         loop = asyncio.get_running_loop()
         started = loop.time()
         until = started + time_limit_s
-        rescued = len(await self._queue.rescue())
-        limit = await self._limit()
+        overview = await self._queue.overview()
+        rescued = len(await self._queue.rescue()) if overview.expired else 0
+        limit = self._limit(await self._queue.overview() if rescued else overview)
         batches: list[BatchReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
         exhausted, unavailable = False, None
@@ -213,8 +215,7 @@ class QueueWorker:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._interval_s)
 
-    async def _limit(self) -> int:
-        overview = await self._queue.overview()
+    def _limit(self, overview: QueueOverview) -> int:
         self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
         return batch_limit(overview.claimable, self._batch_size, self._max_batch_size)
 

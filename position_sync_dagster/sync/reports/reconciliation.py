@@ -119,7 +119,6 @@ class ReconciliationService:
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
-        await self._lake.initialize()
         result, logins, snapshots = await self._compare()
         for gateway_id, found in _by_login(result.discrepancies, logins).items():
             await offload(

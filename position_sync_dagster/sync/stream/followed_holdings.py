@@ -8,6 +8,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.memory_and_threads import rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
@@ -92,9 +93,9 @@ class Routes:
         return changes
 
 
-PUBLISH_S = 4.0
-"""Minimum seconds between two publications of the values of PnLSingle; slow commits make it
-longer."""
+PUBLISH_S, REMOTE_PUBLISH_S = 4.0, 8.0
+"""Minimum seconds between two publications of the values of PnLSingle, the second in an object
+store, where each takes eight requests; slow commits make it longer."""
 
 MOVED_S = 60.0
 """Minimum seconds between two times at which monitored holdings whose values moved are queued: each
@@ -122,6 +123,7 @@ class FollowedHoldings:
         self._interval_s = settings.overflow_interval_s
         self._monotonic = monotonic
         self._max_monitored = settings.pnl_subscriptions
+        self._publish_s = REMOTE_PUBLISH_S if is_remote(settings.lake) else PUBLISH_S
         self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
         self._chosen_as_of: int | None = None
         self._monitored: list[Key] = []
@@ -151,7 +153,7 @@ class FollowedHoldings:
             if wanted and (connection.pnl.take_fresh() or self._publisher.greeks_moved):
                 await publish()
             ended = self._monotonic()
-            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now))
+            self._publish_at = max(now + self._publish_s, ended + rest_s(ended - now))
         if queue_now:
             self._queue_at = now + self._interval_s
             await self._publisher.enqueue(routes.states, legs)

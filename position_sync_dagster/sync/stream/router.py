@@ -192,6 +192,11 @@ DOWNLOAD_S = 1.0
 """Maximum wait for the values of the accounts, in seconds, while lines wait for contracts."""
 
 
+REGISTRY_LOOK_S = 3.0
+"""Time between two looks at the registry in an object store, in seconds, where each is a request.
+On a disk each step looks."""
+
+
 class RoutedBy(NamedTuple):
     """The inputs of the last routing: the conids with a line, and the legs with their version."""
 
@@ -233,6 +238,7 @@ class Router:
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
         monotonic, settings = context.monotonic, context.settings
+        self._monotonic, self._registry_at = monotonic, 0.0
         self._account_refresh = AccountRefresh(
             publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
         )
@@ -368,6 +374,9 @@ class Router:
 
     async def _registry_changed(self) -> bool:
         """Read the registry; while it cannot be read, the legs known so far stay active."""
+        if self._registry.table.is_remote and self._monotonic() < self._registry_at:
+            return False
+        self._registry_at = self._monotonic() + REGISTRY_LOOK_S
         try:
             changed = await self._registry.refresh()
         except NewerTableError:

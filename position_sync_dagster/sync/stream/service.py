@@ -10,7 +10,7 @@ from position_sync_dagster.domain.gateway_session import LineUse, Owner, Session
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.threads import begin, offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import run_recorder
@@ -138,6 +138,7 @@ async def stream(
         LeaseLostError: The login was taken over; nothing was written afterwards.
         TradingModeError: The lake holds data of another trading mode.
     """
+    begin(lake.sessions.table.prove_store)  # the ownership waits for the result
     await lake.initialize()
     recorder = RunRecorder(
         lake.runs,
@@ -160,8 +161,11 @@ async def stream(
         ) as own,
     ):
         recorder.note(session_id=own.session.session_id)
-        await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
-        await offload(lake.account_values.fence, settings.gateway_id, own.session.fencing_token)
+        token = own.session.fencing_token
+        await asyncio.gather(
+            lake.updates.fence(settings.gateway_id, token),
+            offload(lake.account_values.fence, settings.gateway_id, token),
+        )
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,

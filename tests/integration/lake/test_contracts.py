@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from position_sync_dagster.lake import contracts
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.schema.codec import contract_rows
 from position_sync_dagster.lake.schema.tables import CONTRACTS
@@ -51,14 +50,14 @@ async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(
     lake, clock, monkeypatch
 ):
     lake.contracts.put([details(clock, conid) for conid in range(1, 501)])
-    heights, scan = [], contracts.scan
+    heights, scan = [], lake.contracts.table.scan
 
     def counted(*arguments, **more):
         frame = scan(*arguments, **more)
         heights.append(frame.height)
         return frame
 
-    monkeypatch.setattr(contracts, "scan", counted)
+    monkeypatch.setattr(lake.contracts.table, "scan", counted)
     lake.contracts.put([details(clock, conid) for conid in range(501, 521)])
     assert sum(heights) == 0
     clock.advance(60)

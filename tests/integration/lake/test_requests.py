@@ -1,12 +1,18 @@
 """How many requests to the store a commit takes: as many after many commits as after few."""
 
-from dataclasses import replace
+import threading
+from dataclasses import fields, replace
+from datetime import datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.lake import broker_positions
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table
+from position_sync_dagster.sync.run_recorder import RunRecorder
+from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
 
 COMMITS = 30
@@ -16,8 +22,8 @@ REQUESTS = 8
 
 @pytest.fixture(autouse=True)
 def _without_checkpoints(monkeypatch):
-    """Count what a commit itself takes: one of 20 writes a checkpoint as well."""
-    monkeypatch.setattr(table, "REMOTE_CHECKPOINT_EVERY", 10 * COMMITS)
+    """Count what a commit itself takes: one of ten writes a checkpoint as well."""
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 10 * COMMITS)
 
 
 def test_an_append_of_an_owner_takes_as_few_requests_after_many_commits(store, make_update, clock):
@@ -98,3 +104,129 @@ def test_the_sessions_of_all_logins_take_one_request_for_each_that_changed(store
     assert reader.current_of([*own, "never"]) == own
     read = [one for one in store.proxy.change() if ".parquet" in one.path]
     assert [one.kind for one in read] == ["GET"] * 2
+
+
+def _change(conid: int, at: datetime) -> PositionChange:
+    unknown = dict.fromkeys(field.name for field in fields(PositionChange))
+    return PositionChange(**unknown | {"change_id": str(conid), "conid": conid, "seen_at": at})
+
+
+def _reads(store) -> int:
+    """Return how many requests for data files there were since the last question."""
+    return sum(".parquet" in one.path and one.kind == "GET" for one in store.proxy.change())
+
+
+def test_checks_look_once_for_newer_versions_of_a_table_and_commits_look_as_always(store):
+    uri = store.lake()
+    other, lake = Lake(uri).queue.sync, Lake(uri)
+    other.insert(1, "SPY")
+    assert lake.queue.sync.overview().claimable == 1
+    seen = set[int]()
+    with lake.looked_at_once(seen):
+        lake.queue.sync.overview()
+        other.insert(2, "SPY")
+        store.proxy.change()
+        assert lake.queue.sync.overview().claimable == 1
+    with lake.looked_at_once(seen):
+        assert lake.queue.sync.overview().claimable == 1
+        assert not store.proxy.change()
+        assert len(lake.queue.sync.claim_batch()) == 2
+    assert other.insert(3, "SPY")
+    assert lake.queue.sync.overview().claimable == 1
+
+
+async def test_what_a_check_offloads_looks_once_too(store):
+    lake = Lake(store.lake())
+    with lake.looked_at_once():
+        await lake.queue.overview()
+        store.proxy.change()
+        await lake.queue.overview()
+    assert not store.proxy.change()
+
+
+def test_a_table_that_was_just_opened_is_not_looked_at_again(store):
+    uri = store.lake()
+    Lake(uri).queue.sync.initialize()
+    store.proxy.change()
+    Lake(uri).queue.table.version()
+    assert store.proxy.counts()["LIST"] == 1
+
+
+def test_a_small_file_of_the_ledger_is_read_once_by_a_process(store, make_update, clock):
+    uri = store.lake()
+    for number in range(5):
+        Lake(uri).updates.sync.append([make_update(number + 1)])
+    updates = Lake(uri).updates.sync
+    since = clock.now - timedelta(days=1)
+    store.proxy.change()
+    assert updates.latest().height == len(updates.newest_of(range(1, 6), since).rows) == 5
+    assert updates.latest_since(since).height == updates.between(since, clock.now).height == 5
+    assert _reads(store) == 5
+
+
+def test_rows_that_are_read_whole_take_one_request_for_each_file(store, clock):
+    lake = Lake(store.lake())
+    for conid in (1, 2, 3):
+        lake.contracts.put([contract_details(conid, price_magnifier=100)])
+        lake.position_changes.add([_change(conid, clock.now)])
+        lake.queue.sync.insert(conid, "SPY")
+    fresh = Lake(lake.path)
+    store.proxy.change()
+    assert set(fresh.contracts.get([1, 3])) == {1, 3}
+    assert set(fresh.contracts.quoted_in_cents()) == {1, 2, 3}
+    assert _reads(store) == 6
+    assert fresh.position_changes.add([_change(3, clock.now)]) == 0
+    assert _reads(store) == 3
+    assert fresh.queue.sync.overview().claimable == 3
+    assert _reads(store) <= 2
+
+
+def test_a_fold_of_the_holdings_takes_one_request_for_each_file(store, clock, monkeypatch):
+    monkeypatch.setattr(broker_positions, "FOLD_FILES", 4)
+    positions = Lake(store.lake()).broker_positions
+    positions.replace("a:1", [make_holding(conid, clock.now) for conid in range(1, 9)])
+    for number in range(4):
+        store.proxy.change()
+        changed = make_holding(7, clock.now, position=float(number))
+        assert positions.update("a:1", [changed], accounts={}) is not None
+    assert _reads(store) == 4
+    assert [one.position for one in positions.read("a:1") if one.instrument.conid == 7] == [3.0]
+    assert len(positions.read("a:1")) == 8
+
+
+async def test_in_an_object_store_no_commit_waits_for_a_checkpoint(store, monkeypatch, eventually):
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 2)
+    go_on, written = threading.Event(), []
+
+    def slow(self, handle) -> None:
+        assert go_on.wait(60)
+        written.append(handle.version())
+
+    monkeypatch.setattr(table.Table, "checkpoint", slow)
+    queue = Lake(store.lake()).queue.sync
+    for conid in (1, 2, 3):
+        queue.insert(conid, "SPY")
+    assert not written
+    go_on.set()
+    await eventually(lambda: len(written) == 1)
+
+
+async def test_a_run_opens_its_tables_ahead_and_creates_no_derived_table(store, eventually):
+    lake = Lake(store.lake())
+    lake.open_ahead()
+    await eventually(lambda: all(Lake(lake.path).tables[n].exists() for n in range(13)))
+    assert not any(one.exists() for one in Lake(lake.path).derived_tables)
+    lake.queue.sync.insert(1, "SPY")
+    fresh = Lake(lake.path)
+    fresh.open_ahead()
+    assert fresh.queue.sync.overview().claimable == 1
+
+
+async def test_in_an_object_store_a_step_does_not_wait_for_its_record(store, eventually):
+    lake = Lake(store.lake())
+    lake.runs.table.initialize()
+    store.proxy.change(latency_s=0.2)
+    with RunRecorder(lake.runs, run_id="run-1", job="job", step="step") as recorder:
+        recorder.note(rows=3)
+    assert not any(one.kind == "PUT" for one in store.proxy.change(latency_s=0.0))
+    await eventually(lambda: [one.rows for one in lake.runs.get("run-1")] == [3])

@@ -35,6 +35,7 @@ def test_slow_checks_of_a_drain_give_way_to_requests_that_came_meanwhile(
 
     monkeypatch.setattr(position_updates, "evaluated", and_a_request)
     monkeypatch.setattr(position_updates, "CHECKS_FIRST_S", 0.0)
+    monkeypatch.setattr(position_updates, "LOOK_AGAIN_S", 0.0)
     job = definitions().resolve_job_def(DRAIN_JOB)
     result = job.execute_in_process(
         instance=instance, asset_selection=[dg.AssetKey("position_updates")]
