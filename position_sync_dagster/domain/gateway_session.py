@@ -3,10 +3,9 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.domain.weekly_login import GatewayRun, WeeklyLogin, weekly_login
 
@@ -52,62 +51,53 @@ ALIVE = frozenset({SessionState.STARTING, SessionState.LIVE, SessionState.BLIND}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySession:
-    """One owner's lease on one login: the columns of the table `gateway_sessions`."""
+    """One owner's lease on one login: the columns of the table `gateway_sessions`.
 
-    gateway_id: Annotated[str, Column('"host:port" of the gateway.')]
-    owner: Annotated[Owner, Column("STREAM, or DRAIN for a refresh by a drain run.")]
-    session_id: Annotated[str, Column("Unique id of the session.")]
-    run_id: Annotated[str | None, Column("The Dagster run of the owner; null outside Dagster.")]
-    host: Annotated[str, Column("Host of the owning process.")]
-    pid: Annotated[int, Column("Process id of the owner on that host.")]
-    fencing_token: Annotated[
-        int, Column("One above that of the gateway's session before; rows of the owner carry it.")
-    ]
-    started_at: Annotated[datetime, Column("When the lease was acquired (UTC).")]
-    heartbeat_at: Annotated[
-        datetime, Column("When the lease was last renewed, or when the session ended (UTC).")
-    ]
-    expires_at: Annotated[
-        datetime, Column("End of the lease (UTC); the owner must renew it before.")
-    ]
-    state: Annotated[SessionState, Column("STARTING, LIVE, BLIND (disconnected), ENDED or LOST.")]
-    state_since: Annotated[
-        datetime,
-        Column(
-            "LIVE: since when the gateway is seen without an interruption. Any other state: the "
-            "time after which nobody has seen it, also across sessions (UTC)."
-        ),
-    ]
-    lines_in_use: Annotated[int, Column("Market data lines that the owner has in use.")] = 0
-    line_limit: Annotated[int, Column("Market data lines that the owner may use.")] = 0
-    detail: Annotated[
-        str | None, Column("Why the session is BLIND, or how it ended, for a person.")
-    ] = None
-    underlying_lines: Annotated[
-        int | None,
-        Column(
-            "Of the lines in use, those of underlyings of held options; null in rows of older "
-            "releases."
-        ),
-    ] = 0
-    greeks: Annotated[
-        str | None,
-        Column("How many options without greeks of IB have computed ones; why others have none."),
-    ] = None
-    gateway_running_since: Annotated[
-        datetime | None,
-        Column(
-            "Since when the gateway is known to run without a restart (UTC); null where that is "
-            "not known."
-        ),
-    ] = None
-    gateway_started_at: Annotated[
-        datetime | None,
-        Column(
-            "When the gateway was last seen to accept a connection after it had refused others: "
-            "it was restarted, and logged in (UTC). Null if that was never seen."
-        ),
-    ] = None
+    Attributes:
+        gateway_id: "host:port" of the gateway.
+        owner: STREAM, or DRAIN for a refresh by a drain run.
+        session_id: Unique id of the session.
+        run_id: The Dagster run of the owner; null outside Dagster.
+        host: Host of the owning process.
+        pid: Process id of the owner on that host.
+        fencing_token: One above that of the gateway's session before; rows of the owner carry it.
+        started_at: When the lease was acquired (UTC).
+        heartbeat_at: When the lease was last renewed, or when the session ended (UTC).
+        expires_at: End of the lease (UTC); the owner must renew it before.
+        state: STARTING, LIVE, BLIND (disconnected), ENDED or LOST.
+        state_since: LIVE: since when the gateway is seen without an interruption. Any other state:
+            the time after which nobody has seen it, also across sessions (UTC).
+        lines_in_use: Market data lines that the owner has in use.
+        line_limit: Market data lines that the owner may use.
+        detail: Why the session is BLIND, or how it ended, for a person.
+        underlying_lines: Of the lines in use, those of underlyings of held options; null in rows of
+            older releases.
+        greeks: How many options without greeks of IB have computed ones; why others have none.
+        gateway_running_since: Since when the gateway is known to run without a restart (UTC); null
+            where that is not known.
+        gateway_started_at: When the gateway was last seen to accept a connection after it had
+            refused others: it was restarted, and logged in (UTC). Null if that was never seen.
+    """
+
+    gateway_id: str
+    owner: Owner
+    session_id: str
+    run_id: str | None
+    host: str
+    pid: int
+    fencing_token: int
+    started_at: datetime
+    heartbeat_at: datetime
+    expires_at: datetime
+    state: SessionState
+    state_since: datetime
+    lines_in_use: int = 0
+    line_limit: int = 0
+    detail: str | None = None
+    underlying_lines: int | None = 0
+    greeks: str | None = None
+    gateway_running_since: datetime | None = None
+    gateway_started_at: datetime | None = None
 
     def is_alive(self, now: datetime) -> bool:
         """Return whether the lease is valid at `now`."""
