@@ -16,6 +16,7 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.close_facts import (
     A_DAY,
     NEAR,
+    Delivered,
     Facts,
     Moneyness,
     Parts,
@@ -32,7 +33,6 @@ from position_sync_dagster.domain.closures import (
     PositionChange,
     Stage,
 )
-from position_sync_dagster.domain.deliveries import Delivered
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.statement import (
     FLEX,

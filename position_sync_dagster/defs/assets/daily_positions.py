@@ -22,7 +22,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
-from position_sync_dagster.defs.libraries import closing, derived, statements
+from position_sync_dagster.defs.libraries import derived, statements
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -104,10 +104,10 @@ stays missing.
 
     def fill(
         context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-    ) -> "tuple[closing.ClosedDays, derived.Replaced | None]":
+    ) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
 
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        service = closing.ClosingService(position_sync.lake, position_sync.settings, clock=clock)
+        service = statements.ClosingService(position_sync.lake, position_sync.settings, clock=clock)
         found = service.collect(days)
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
@@ -124,7 +124,7 @@ stays missing.
     return daily_positions
 
 
-def describe(closed: "closing.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
+def describe(closed: "statements.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day."""
     rows = closed.rows
     return {

@@ -17,15 +17,16 @@ from position_sync_dagster.defs.libraries import inspection, pl, roll_legs, tabl
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.gateway_session import (
+    CONFIRM,
     GatewaySession,
     Owner,
     SessionState,
+    WeeklyLogin,
     set_aside,
     unknown_accounts,
 )
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import Source
-from position_sync_dagster.domain.weekly_login import CONFIRM, WeeklyLogin
 from position_sync_dagster.settings import Settings
 
 SESSIONS_SEEN = 1000

@@ -15,7 +15,7 @@ from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.availability import unavailable_reason, unconfirmed
+from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
 
 _WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
 

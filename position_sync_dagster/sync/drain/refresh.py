@@ -28,10 +28,9 @@ from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
-from position_sync_dagster.sync.run_recorder import DrainReport, RefreshReport
+from position_sync_dagster.sync.run_recorder import DrainReport, RefreshReport, StreamMetrics
 
 
 async def refresh(

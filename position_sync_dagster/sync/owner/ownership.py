@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
+    GatewayRun,
     GatewaySession,
     LineUse,
     Owner,
@@ -22,12 +23,11 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.run_recorder import StreamMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -35,10 +35,9 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
-from position_sync_dagster.sync.run_recorder import StreamCounts
+from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics
 
 
 class Announcements:

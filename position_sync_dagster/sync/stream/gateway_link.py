@@ -10,9 +10,8 @@ from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager

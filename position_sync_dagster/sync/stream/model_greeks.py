@@ -19,7 +19,11 @@ from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.owner.account_greeks import AccountGreeks, OptionValue
+from position_sync_dagster.sync.owner.account_greeks import (
+    AccountGreeks,
+    OptionValue,
+    PublishedGreeks,
+)
 from position_sync_dagster.sync.owner.option_model import (
     Method,
     OptionModel,
@@ -29,7 +33,6 @@ from position_sync_dagster.sync.owner.option_model import (
     load_quantlib,
 )
 from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.publisher import QUEUED
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.followed_holdings import Routes

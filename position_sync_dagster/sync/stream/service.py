@@ -16,10 +16,14 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import run_recorder
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
-from position_sync_dagster.sync.owner.metrics import StreamMetrics, quantile
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.roll_legs import RollFollower
-from position_sync_dagster.sync.run_recorder import RunRecorder, StreamReport
+from position_sync_dagster.sync.run_recorder import (
+    RunRecorder,
+    StreamMetrics,
+    StreamReport,
+    quantile,
+)
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
