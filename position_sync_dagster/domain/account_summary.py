@@ -81,22 +81,12 @@ class AccountSummary:
         >>> AccountSummary(account="U1", cash=1.001, timestamp=at).amounts[3]
         1.0
         """
-        return (
-            self.currency,
-            self.exchange_rates,
-            *(
-                None if amount is None else round(amount, 2)
-                for amount in (
-                    self.net_liquidation,
-                    self.cash,
-                    self.available_funds,
-                    self.maintenance_margin,
-                    self.daily_pnl,
-                    self.unrealized_pnl,
-                    self.realized_pnl,
-                )
-            ),
-        )
+        money = (
+            self.net_liquidation, self.cash, self.available_funds, self.maintenance_margin,
+            self.daily_pnl, self.unrealized_pnl, self.realized_pnl,
+        )  # fmt: skip
+        cents = (None if amount is None else round(amount, 2) for amount in money)
+        return (self.currency, self.exchange_rates, *cents)
 
     @property
     def rates(self) -> dict[str, float]:

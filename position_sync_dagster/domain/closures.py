@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -38,11 +38,10 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PositionChange:
-    """A change of a quantity, as the owner of the login saw it: a row of `position_changes`.
+class ChangedHolding:
+    """The holding that a row of `position_changes` or of `closures` is about.
 
     Attributes:
-        change_id: Id of the change; the same if it is recorded again.
         account: IB account.
         conid: IB's contract id.
         symbol: Symbol of the underlying, as IB writes it.
@@ -50,6 +49,27 @@ class PositionChange:
         right: CALL or PUT; null of what is no option.
         strike: Strike of an option. Unit: as quoted.
         expiry: Expiry of an option or a future.
+    """
+
+    change_id: str
+    account: str
+    conid: int
+    symbol: str
+    sec_type: str
+    right: Right | None
+    strike: float | None
+    expiry: date | None
+
+
+TERMS = tuple(field.name for field in fields(ChangedHolding))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionChange(ChangedHolding):
+    """A change of a quantity, as the owner of the login saw it: a row of `position_changes`.
+
+    Attributes:
+        change_id: Id of the change; the same if it is recorded again.
         multiplier: Units of the underlying in one contract.
         currency: ISO code of the currency.
         before: Signed quantity before. Unit: contracts or shares.
@@ -63,14 +83,6 @@ class PositionChange:
         run_id: The Dagster run that wrote the row.
     """
 
-    change_id: str
-    account: str
-    conid: int
-    symbol: str
-    sec_type: str
-    right: Right | None
-    strike: float | None
-    expiry: date | None
     multiplier: float
     currency: str
     before: float
@@ -115,20 +127,13 @@ class PositionChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closure:
+class Closure(ChangedHolding):
     """The cause of a close, or of a part of it: a row of the table `closures`.
 
     Of the rows of a change those that were judged last count.
 
     Attributes:
         change_id: The change of position_changes that it explains.
-        account: IB account.
-        conid: IB's contract id.
-        symbol: Symbol of the underlying, as IB writes it.
-        sec_type: IB's security type.
-        right: CALL or PUT; null of what is no option.
-        strike: Strike of an option. Unit: as quoted.
-        expiry: Expiry of an option or a future.
         closed_at: When it was seen to be gone, or was traded (UTC).
         quantity: What was closed, with the sign it had. Unit: contracts or shares.
         price: Price of one unit; null where it is not known. Unit: as quoted.
@@ -148,14 +153,6 @@ class Closure:
         run_id: The Dagster run that wrote the row.
     """
 
-    change_id: str
-    account: str
-    conid: int
-    symbol: str
-    sec_type: str
-    right: Right | None
-    strike: float | None
-    expiry: date | None
     closed_at: datetime
     quantity: float
     price: float | None

@@ -194,17 +194,12 @@ def _parts(
     if PRICED not in rows.columns:
         rows = rows.with_columns(pl.coalesce("value_time", "timestamp").alias(PRICED))
     claimed = pl.DataFrame(
-        {
-            "account": [claim.key[0] for claim in claims],
-            "conid": [claim.key[1] for claim in claims],
-            "leg": [claim.leg for claim in claims],
-            "strategy_id": [legs[claim.leg].strategy_id for claim in claims],
-            "share": [claim.share for claim in claims],
-        },
+        [(*key, leg, str(legs[leg].strategy_id), share) for leg, key, share in claims],
         schema={
             "account": pl.String, "conid": pl.Int64, "leg": pl.Int64, "strategy_id": pl.String,
             "share": pl.Float64,
         },
+        orient="row",
     )  # fmt: skip
     key = ["account", "conid"]
     rest = (
