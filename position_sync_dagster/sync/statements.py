@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain
 from pathlib import Path
@@ -79,6 +79,7 @@ class Statements:
         )
 
 
+@dataclass(eq=False, repr=False)
 class StatementFolder:
     """Reads statements from the XML files of a folder; a missing folder has none.
 
@@ -86,8 +87,7 @@ class StatementFolder:
         statements = StatementFolder(Path("data/flex")).read()
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    folder: Path
 
     def read(self) -> Statements:
         """Read every file; one that cannot be read does not affect the others."""
@@ -138,8 +138,8 @@ class StatementFolder:
         first, last = min(one.first for one in found), max(one.last for one in found)
         safe = "".join(letter for letter in query_id if letter.isalnum()) or "query"
         safe = safe.encode()[:100].decode(errors="ignore")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml"
         draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         try:
             draft.write_bytes(data)
@@ -152,14 +152,14 @@ class StatementFolder:
         try:
             return sorted(
                 path
-                for path in self._folder.iterdir()
+                for path in self.folder.iterdir()
                 if path.suffix.lower() == ".xml" and not path.name.startswith(".")
             )
         except FileNotFoundError:
             return []
         except OSError as error:
             raise errors.StatementError(
-                f"The folder {self._folder} cannot be read: {error.strerror}.",
+                f"The folder {self.folder} cannot be read: {error.strerror}.",
                 remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
             ) from None
 
@@ -374,6 +374,7 @@ class _Stated:
                     self.positions.setdefault(row.day, []).append((row, one.file))
 
 
+@dataclass(eq=False, repr=False)
 class ClosingService:
     """Collects the rows of past trading days, and records what differs.
 
@@ -381,10 +382,10 @@ class ClosingService:
         days = ClosingService(lake, settings).collect([date(2026, 3, 5)])
     """
 
-    def __init__(self, lake: Lake, settings: Settings, *, clock: Clock = utc_now) -> None:
-        self._lake = lake
-        self._settings = settings
-        self._clock = clock
+    lake: Lake
+    settings: Settings
+    _: KW_ONLY
+    clock: Clock = utc_now
 
     def collect(self, days: Collection[date]) -> ClosedDays:
         """Return the rows of each day, or why there are none; nothing is written.
@@ -394,17 +395,17 @@ class ClosingService:
             StatementError, FlexServiceError: A day has no source, and a file of the folder, which
                 may be its source, cannot be read or is of a foreign account.
         """
-        now = self._clock()
-        closes = closing_times(self._settings.calendar, days)
-        read = StatementFolder(self._settings.flex_folder).read()
+        now = self.clock()
+        closes = closing_times(self.settings.calendar, days)
+        read = StatementFolder(self.settings.flex_folder).read()
         concerned = [one for one in read.found if one.days & set(days)]
         read = Statements(found=tuple(concerned), unreadable=read.unreadable)
         if concerned:
-            known = known_accounts(self._lake)
-            read = read.without_foreign(known, self._settings.trading_mode)
-        stated = _Stated(read.found, days, self._settings.sec_types)
+            known = known_accounts(self.lake)
+            read = read.without_foreign(known, self.settings.trading_mode)
+        stated = _Stated(read.found, days, self.settings.sec_types)
         result = ClosedDays(unreadable=read.unreadable)
-        zone = time_zone_of(self._settings.calendar)
+        zone = time_zone_of(self.settings.calendar)
         for day in sorted(days):
             closed = closes[day]
             if closed > now:
@@ -422,31 +423,31 @@ class ClosingService:
 
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> int:
         """Open, confirm and resolve the breaks of days; return how many differences there are."""
-        breaks = self._lake.breaks
+        breaks = self.lake.breaks
         known = {one.gateway_id for one in breaks.open_breaks()}
         for day, found in days.items():
             name = f"{STATEMENT_BREAKS}{day}"
             if found.differences or name in known:
-                breaks.record(name, found.differences, at=self._clock(), run_id=run_id)
+                breaks.record(name, found.differences, at=self.clock(), run_id=run_id)
         return sum(len(found.differences) for found in days.values())
 
     def _day(
         self, day: date, closed: datetime, opened: datetime, stated: _Stated
     ) -> ClosedDay | None:
         # Two row intervals are enough: an unchanged value has a row in each.
-        span = timedelta(seconds=2 * self._settings.monitored_row_interval_s)
+        span = timedelta(seconds=2 * self.settings.monitored_row_interval_s)
         own = values_at_close(
-            self._lake.updates.sync,
+            self.lake.updates.sync,
             day,
             opened=opened,
             closed=closed,
-            confirmed=self._lake.queue.sync.confirmations(closed - span, closed),
+            confirmed=self.lake.queue.sync.confirmations(closed - span, closed),
         )
         covered = stated.accounts.get(day, set())
         if own.is_empty() and not covered:
             return None
         theirs = stated_rows(stated.positions.get(day, ()), day, closed)
-        joined = join_rows(own, theirs, covered, opened=opened, band=self._settings.value_band)
+        joined = join_rows(own, theirs, covered, opened=opened, band=self.settings.value_band)
         from_statement = joined.rows.filter(pl.col("value_source") == FLEX).height
         return ClosedDay(
             closed_at=closed,

@@ -9,7 +9,7 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -112,6 +112,7 @@ class OptionValue(NamedTuple):
     at: datetime
 
 
+@dataclass(eq=False, repr=False)
 class AccountGreeks:
     """Computes the greeks of options when their inputs moved, the largest first.
 
@@ -125,18 +126,13 @@ class AccountGreeks:
         reasons: How many options have no greeks, by reason.
     """
 
-    def __init__(
-        self,
-        model: OptionModel,
-        *,
-        value_of: Callable[[int], OptionValue | None],
-        session_open: Callable[[int], bool | None],
-        processor: Callable[[], float] = time.thread_time,
-    ) -> None:
-        self._model = model
-        self._value_of = value_of
-        self._session_open = session_open
-        self._processor = processor
+    model: OptionModel
+    _: KW_ONLY
+    value_of: Callable[[int], OptionValue | None]
+    session_open: Callable[[int], bool | None]
+    processor: Callable[[], float] = time.thread_time
+
+    def __post_init__(self) -> None:
         self._legs: dict[int, _Leg] = {}
         self._prices: dict[int, _Prices] = {}
         self._due: dict[float, list[tuple[float, float, int]]] = {PASS_S: [], TURN_S: []}
@@ -157,7 +153,7 @@ class AccountGreeks:
         ]
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
-        return now - at > OLD and self._session_open(underlying) is not False
+        return now - at > OLD and self.session_open(underlying) is not False
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -210,13 +206,13 @@ class AccountGreeks:
         Returns:
             The results that changed.
         """
-        began = self._processor()
+        began = self.processor()
         if monotonic - self._ranked_at >= TURN_S:
             self._rank(monotonic)
         changed = []
         for interval_s, share in ((PASS_S, 0.5), (TURN_S, 1.0), (PASS_S, 1.0)):
             due, ends = self._due[interval_s], began + share * budget_s
-            while due and due[0][0] <= monotonic and self._processor() < ends:
+            while due and due[0][0] <= monotonic and self.processor() < ends:
                 leg = self._legs.get(heappop(due)[2])
                 if leg is None:
                     continue
@@ -242,7 +238,7 @@ class AccountGreeks:
 
         A value that is older than the last one is not used.
         """
-        prices, valued = self._prices.get(leg.underlying), self._value_of(leg.conid)
+        prices, valued = self._prices.get(leg.underlying), self.value_of(leg.conid)
         if valued is not None and (leg.value_at is None or valued.at > leg.value_at):
             leg.value, leg.value_at = valued
             leg.spot_then = prices.at(leg.value_at) if prices else None
@@ -276,14 +272,14 @@ class AccountGreeks:
             leg.volatility = (
                 NoGreeks.NO_PRICE_THEN
                 if leg.spot_then is None
-                else self._model.implied_volatility(
+                else self.model.implied_volatility(
                     leg.terms, value=leg.value, spot=leg.spot_then, at=leg.value_at, near=leg.near
                 )
             )
         if isinstance(leg.volatility, NoGreeks):
             return leg.volatility
         leg.near = leg.volatility
-        return self._model.greeks(leg.terms, volatility=leg.volatility, spot=spot, now=now)
+        return self.model.greeks(leg.terms, volatility=leg.volatility, spot=spot, now=now)
 
 
 DELTA_MOVE = 0.005

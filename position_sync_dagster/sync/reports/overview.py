@@ -224,15 +224,17 @@ LATELY = timedelta(hours=1)
 """How long after its judgement a close is among the last ones."""
 
 
+@dataclass(eq=False, repr=False)
 class OverviewReader:
     """Reads the overview repeatedly, and each time only the new data."""
 
-    def __init__(self, lake: Lake, settings: Settings) -> None:
-        self._lake = lake
-        self._settings = settings
+    lake: Lake
+    settings: Settings
+
+    def __post_init__(self) -> None:
         self._details: dict[int, ContractDetails] = {}
         self._cents_read_at: datetime | None = None
-        self._closes = ClosesReader(lake)
+        self._closes = ClosesReader(self.lake)
 
     def read(self, now: datetime) -> Overview:
         """Read everything that the live status shows; blocks.
@@ -240,7 +242,7 @@ class OverviewReader:
         Raises:
             LakeError: A table cannot be used.
         """
-        lake, settings = self._lake, self._settings
+        lake, settings = self.lake, self.settings
         frame = rows_of_logins(lake.updates.sync.latest(), settings)
         closes = self._closes.read()
         status = read_status(lake, settings, now, latest=frame, closes=closes)
