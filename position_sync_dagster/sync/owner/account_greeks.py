@@ -7,7 +7,6 @@ rounds the results in time, so that not each tick makes a row.
 
 import time
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
@@ -121,9 +120,6 @@ class AccountGreeks:
         value_of: Returns the newest value of an option; None: unknown.
         session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
         processor: Measures processor time, in seconds.
-
-    Attributes:
-        reasons: How many options have no greeks, by reason.
     """
 
     model: OptionModel
@@ -137,12 +133,6 @@ class AccountGreeks:
         self._prices: dict[int, _Prices] = {}
         self._due: dict[float, list[tuple[float, float, int]]] = {PASS_S: [], TURN_S: []}
         self._ranked_at = float("-inf")
-
-    @property
-    def reasons(self) -> Counter[NoGreeks]:
-        """How many options have no greeks, by reason."""
-        results = (leg.result for leg in self._legs.values())
-        return Counter(found.reason for found in results if found and found.reason)
 
     def stale(self, now: datetime) -> list[int]:
         """Return the underlyings whose price is too old although they trade."""

@@ -86,10 +86,7 @@ class Book:
         """The name of each active leg that is held, and the age of its price in seconds."""
         active = {leg.conid for leg in self.matching}
         return [
-            (
-                contract_name(row),
-                self.ages.age_s((row.account, row.conid)),
-            )
+            (contract_name(row), self.ages.age_s((row.account, row.conid)))
             for row in self.latest
             if row.position and row.conid in active
         ]

@@ -121,7 +121,6 @@ async def stream(
     report: Callable[[StreamReport], None],
     report_interval_s: float = 60.0,
     wait_s: float = 60.0,
-    clock: Clock = utc_now,
 ) -> StreamReport:
     """Stream until `stop` is set or the run's time is up, and return the totals.
 
@@ -145,7 +144,6 @@ async def stream(
         job=run_recorder.STREAM_JOB,
         step=run_recorder.STREAM_STEP,
         gateway_id=settings.gateway_id,
-        clock=clock,
     )
     async with (
         recorder,
@@ -156,7 +154,6 @@ async def stream(
             run_id=run_id,
             wait_s=wait_s,
             stop=stop,
-            clock=clock,
         ) as own,
     ):
         recorder.note(session_id=own.session.session_id)
@@ -171,15 +168,14 @@ async def stream(
                 updates=lake.updates,
                 contracts=lake.contracts,
                 account_values=lake.account_values,
-                closes=CloseExplainer(lake, clock=clock),
-                rolls=RollFollower(lake, settings.strategies_file, clock=clock),
+                closes=CloseExplainer(lake),
+                rolls=RollFollower(lake, settings.strategies_file),
                 ownership=own,
             ),
-            clock=clock,
         )
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
         own.report_status(lambda: _status(streamer))
-        reporter = StreamReporter(streamer, report, clock, stored_state=lambda: own.session.state)
+        reporter = StreamReporter(streamer, report, utc_now, stored_state=lambda: own.session.state)
         end = asyncio.Event()
         tasks = [
             asyncio.create_task(_set_after(stop, end)),
