@@ -230,11 +230,11 @@ class RefreshReport:
     """
 
     connected: bool
-    accounts: int
-    positions: int
-    enqueued: int
-    queue_version: int | None
-    incomplete_accounts: tuple[str, ...]
+    accounts: int = 0
+    positions: int = 0
+    enqueued: int = 0
+    queue_version: int | None = None
+    incomplete_accounts: tuple[str, ...] = ()
     duration_s: float
     reason: str | None = None
 

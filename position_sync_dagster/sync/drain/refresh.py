@@ -63,11 +63,6 @@ async def refresh(
     except LoginOwnedError as error:
         return RefreshReport(
             connected=False,
-            accounts=0,
-            positions=0,
-            enqueued=0,
-            queue_version=None,
-            incomplete_accounts=(),
             duration_s=(clock() - started).total_seconds(),
             reason=f"{error.what} It enqueues by itself.",
         )

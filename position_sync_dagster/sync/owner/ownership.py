@@ -180,11 +180,8 @@ class Ownership:
         """Return the seconds until the next heartbeat: as many of a longer lease as it has more."""
         return self.settings.heartbeat_s * self._lease_s / self.settings.session_lease_s
 
-    def _take_session(self, session: GatewaySession, began: tuple[datetime, float]) -> None:
-        """Take the lease as it was renewed by a call that began at `began`, by both clocks."""
-        self._session, self._renewed_at = session, began
-
     def _both_clocks(self) -> tuple[datetime, float]:
+        """Return the time by both clocks; a lease counts from the beginning of its renewal."""
         return self.clock(), self.monotonic()
 
     def _clock_change(self) -> str:
@@ -222,7 +219,7 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                self._take_session(session, began)
+                self._session, self._renewed_at = session, began
             except errors.LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
@@ -268,7 +265,7 @@ class Ownership:
                     gateway=status.gateway,
                     late=self.store_fault is not None,
                 )
-                self._take_session(session, began)
+                self._session, self._renewed_at = session, began
                 self._outage.clear()
                 self.store_fault = None
             except errors.CommitContentionError as error:

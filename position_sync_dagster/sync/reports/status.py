@@ -351,11 +351,13 @@ def _confirmed(
 ) -> pl.DataFrame:
     """Return the newest row of each open holding, with when its value was last confirmed.
 
-    Rows that are too old to count as streamed or current are left out.
+    Rows that are too old to count as streamed or current are left out, and those of the future.
     """
     earliest = _streamed_since(settings, now) - timedelta(seconds=settings.monitored_row_interval_s)
-    found = _newest_since(earliest, lake, settings, now, latest)
-    return with_confirmed(found, all_broker_rows(lake, settings), now)
+    found = lake.updates.sync.latest_since(earliest) if latest is None else latest
+    is_recent = pl.col("timestamp").is_between(earliest, now + SKEW)
+    rows = rows_of_logins(found, settings).filter(pl.col("position") != 0, is_recent)
+    return with_confirmed(rows, all_broker_rows(lake, settings), now)
 
 
 def _plain(value: Any) -> Any:
@@ -364,15 +366,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _newest_since(
-    since: datetime, lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
-) -> pl.DataFrame:
-    """Return the newest row of each open holding with a row since a time and not in the future."""
-    found = lake.updates.sync.latest_since(since) if latest is None else latest
-    rows = rows_of_logins(found, settings)
-    return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
 
 
 def _login_status(

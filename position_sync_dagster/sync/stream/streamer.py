@@ -11,12 +11,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PositionUpdateHandler
-from position_sync_dagster.errors import (
-    GatewayError,
-    GatewayLostError,
-    LakeError,
-    NewerTableError,
-)
+from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError, NewerTableError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.shared_connection import IBConnectionManager
 from position_sync_dagster.lake.account_values import AccountValuesTable
