@@ -9,7 +9,7 @@ from position_sync_dagster.domain.instrument import Right
 
 
 class PriceKind(StrEnum):
-    """The price that valued the position; which one is used when: `domain.price`.
+    """The price that valued the position; which one is used when: `domain.valuation`.
 
     PORTFOLIO is the price of the broker's portfolio row, MODEL that of the gateway's option model.
     """
