@@ -13,7 +13,7 @@ from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain_plan
-from position_sync_dagster.sync.availability import unavailable_reason
+from position_sync_dagster.sync.drain_plan import unavailable_reason
 from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
 
 MAX_RUNTIME_S = 90

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "closes",
-    "closing",
     "codec",
     "confirmations",
     "derived",
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.registry import strategies_file
     from position_sync_dagster.lake.schema import codec, lifecycle_partitions
     from position_sync_dagster.lake.storage import threads
-    from position_sync_dagster.sync import closing, explain_closes, roll_legs, statements
+    from position_sync_dagster.sync import explain_closes, roll_legs, statements
     from position_sync_dagster.sync.audit import verify
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
@@ -81,7 +80,6 @@ else:
     threads = LazyModule("position_sync_dagster.lake.storage.threads")
     codec = LazyModule("position_sync_dagster.lake.schema.codec")
     lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
-    closing = LazyModule("position_sync_dagster.sync.closing")
     explain_closes = LazyModule("position_sync_dagster.sync.explain_closes")
     roll_legs = LazyModule("position_sync_dagster.sync.roll_legs")
     statements = LazyModule("position_sync_dagster.sync.statements")

@@ -4,9 +4,6 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
-
-from position_sync_dagster.domain.column import Column
 
 
 class AccountSource(StrEnum):
@@ -21,88 +18,59 @@ class AccountSummary:
     """The net liquidation, cash and profits of one account, in its base currency.
 
     None is unknown, zero is zero. This class is the one definition of the table's columns.
+
+    Attributes:
+        row_id: Unique id of the row; ids sort by timestamp.
+        account: Account id.
+        currency: Base currency of the account, in which all amounts are; null until the broker
+            named it with the net liquidation.
+        net_liquidation: What the account would be worth if all of it was sold now (tag
+            NetLiquidation). Unit: `currency`.
+        cash: Cash of all currencies (tag TotalCashValue). Unit: `currency`.
+        available_funds: Funds that are free for new positions (tag AvailableFunds). Unit:
+            `currency`.
+        maintenance_margin: Margin to keep the positions (tag MaintMarginReq). Unit: `currency`.
+        daily_pnl: Profit and loss of the day, as the broker reports it. Unit: `currency`.
+        unrealized_pnl: Unrealized profit and loss, as the broker reports it. Unit: `currency`.
+        realized_pnl: Realized profit and loss of the day. Unit: `currency`.
+        timestamp: When the row was made; of a statement, the time for which it holds (UTC).
+        values_received_at: When the newest of net_liquidation, cash, available_funds and
+            maintenance_margin was received: their age counts from here (UTC).
+        pnl_received_at: When the profits and losses were received: their age counts from here
+            (UTC).
+        exchange_rates: JSON: currency → what one unit of it is worth in the base currency (tag
+            ExchangeRate); null until the broker sent one. Unit: `currency`.
+        rates_received_at: When the oldest of exchange_rates was received: their age counts from
+            here (UTC).
+        source: GATEWAY, or FLEX for a row of one of the broker's statements.
+        gateway_id: "host:port" of the gateway; null for a statement.
+        trading_mode: LIVE, PAPER or SIMULATED.
+        session_id: The session of gateway_sessions that wrote the row.
+        fencing_token: The fencing token of that session; rows of an older one are refused.
+        run_id: The Dagster run that wrote the row.
     """
 
-    row_id: Annotated[str, Column("Unique id of the row; ids sort by timestamp.")] = ""
-    account: Annotated[str, Column("Account id.")]
-    currency: Annotated[
-        str | None,
-        Column(
-            "Base currency of the account, in which all amounts are; null until the broker named "
-            "it with the net liquidation."
-        ),
-    ] = None
-    net_liquidation: Annotated[
-        float | None,
-        Column(
-            "What the account would be worth if all of it was sold now (tag NetLiquidation).",
-            unit="`currency`",
-        ),
-    ] = None
-    cash: Annotated[
-        float | None,
-        Column("Cash of all currencies (tag TotalCashValue).", unit="`currency`"),
-    ] = None
-    available_funds: Annotated[
-        float | None,
-        Column("Funds that are free for new positions (tag AvailableFunds).", unit="`currency`"),
-    ] = None
-    maintenance_margin: Annotated[
-        float | None,
-        Column("Margin to keep the positions (tag MaintMarginReq).", unit="`currency`"),
-    ] = None
-    daily_pnl: Annotated[
-        float | None,
-        Column("Profit and loss of the day, as the broker reports it.", unit="`currency`"),
-    ] = None
-    unrealized_pnl: Annotated[
-        float | None,
-        Column("Unrealized profit and loss, as the broker reports it.", unit="`currency`"),
-    ] = None
-    realized_pnl: Annotated[
-        float | None,
-        Column("Realized profit and loss of the day.", unit="`currency`"),
-    ] = None
-    timestamp: Annotated[
-        datetime,
-        Column("When the row was made; of a statement, the time for which it holds (UTC)."),
-    ]
-    values_received_at: Annotated[
-        datetime | None,
-        Column(
-            "When the newest of net_liquidation, cash, available_funds and maintenance_margin was "
-            "received: their age counts from here (UTC)."
-        ),
-    ] = None
-    pnl_received_at: Annotated[
-        datetime | None,
-        Column("When the profits and losses were received: their age counts from here (UTC)."),
-    ] = None
-    exchange_rates: Annotated[
-        str | None,
-        Column(
-            "JSON: currency → what one unit of it is worth in the base currency (tag "
-            "ExchangeRate); null until the broker sent one. Unit: `currency`."
-        ),
-    ] = None
-    rates_received_at: Annotated[
-        datetime | None,
-        Column("When the oldest of exchange_rates was received: their age counts from here (UTC)."),
-    ] = None
-    source: Annotated[
-        AccountSource, Column("GATEWAY, or FLEX for a row of one of the broker's statements.")
-    ] = AccountSource.GATEWAY
-    gateway_id: Annotated[
-        str | None, Column('"host:port" of the gateway; null for a statement.')
-    ] = None
-    trading_mode: Annotated[str | None, Column("LIVE, PAPER or SIMULATED.")] = None
-    session_id: Annotated[
-        str | None, Column("The session of gateway_sessions that wrote the row.")
-    ] = None
-    fencing_token: Annotated[
-        int | None, Column("The fencing token of that session; rows of an older one are refused.")
-    ] = None
-    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
+    row_id: str = ""
+    account: str
+    currency: str | None = None
+    net_liquidation: float | None = None
+    cash: float | None = None
+    available_funds: float | None = None
+    maintenance_margin: float | None = None
+    daily_pnl: float | None = None
+    unrealized_pnl: float | None = None
+    realized_pnl: float | None = None
+    timestamp: datetime
+    values_received_at: datetime | None = None
+    pnl_received_at: datetime | None = None
+    exchange_rates: str | None = None
+    rates_received_at: datetime | None = None
+    source: AccountSource = AccountSource.GATEWAY
+    gateway_id: str | None = None
+    trading_mode: str | None = None
+    session_id: str | None = None
+    fencing_token: int | None = None
+    run_id: str | None = None
 
     @property
     def amounts(self) -> tuple[str | float | None, ...]:
@@ -113,22 +81,12 @@ class AccountSummary:
         >>> AccountSummary(account="U1", cash=1.001, timestamp=at).amounts[3]
         1.0
         """
-        return (
-            self.currency,
-            self.exchange_rates,
-            *(
-                None if amount is None else round(amount, 2)
-                for amount in (
-                    self.net_liquidation,
-                    self.cash,
-                    self.available_funds,
-                    self.maintenance_margin,
-                    self.daily_pnl,
-                    self.unrealized_pnl,
-                    self.realized_pnl,
-                )
-            ),
-        )
+        money = (
+            self.net_liquidation, self.cash, self.available_funds, self.maintenance_margin,
+            self.daily_pnl, self.unrealized_pnl, self.realized_pnl,
+        )  # fmt: skip
+        cents = (None if amount is None else round(amount, 2) for amount in money)
+        return (self.currency, self.exchange_rates, *cents)
 
     @property
     def rates(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.close_facts import (
     A_DAY,
     NEAR,
+    Delivered,
     Facts,
     Moneyness,
     Parts,
@@ -27,12 +28,12 @@ from position_sync_dagster.domain.close_facts import (
 )
 from position_sync_dagster.domain.closures import (
     NEW_YORK,
+    TERMS,
     Cause,
     Closure,
     PositionChange,
     Stage,
 )
-from position_sync_dagster.domain.deliveries import Delivered
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.statement import (
     FLEX,
@@ -358,14 +359,7 @@ def _closure(
     change: PositionChange, cause: Cause, stage: Stage, why: str, quantity: float
 ) -> Closure:
     return Closure(
-        change_id=change.change_id,
-        account=change.account,
-        conid=change.conid,
-        symbol=change.symbol,
-        sec_type=change.sec_type,
-        right=change.right,
-        strike=change.strike,
-        expiry=change.expiry,
+        **{name: getattr(change, name) for name in TERMS},
         closed_at=change.seen_at,
         quantity=quantity if change.closed > 0 else -quantity,
         price=None,

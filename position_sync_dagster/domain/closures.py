@@ -2,14 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import Right, contract_name
 
 
@@ -40,34 +38,62 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PositionChange:
-    """A change of a quantity, as the owner of the login saw it: a row of `position_changes`."""
+class ChangedHolding:
+    """The holding that a row of `position_changes` or of `closures` is about.
 
-    change_id: Annotated[str, Column("Id of the change; the same if it is recorded again.")]
-    account: Annotated[str, Column("IB account.")]
-    conid: Annotated[int, Column("IB's contract id.")]
-    symbol: Annotated[str, Column("Symbol of the underlying, as IB writes it.")]
-    sec_type: Annotated[str, Column("IB's security type.")]
-    right: Annotated[Right | None, Column("CALL or PUT; null of what is no option.")]
-    strike: Annotated[float | None, Column("Strike of an option.", unit="as quoted")]
-    expiry: Annotated[date | None, Column("Expiry of an option or a future.")]
-    multiplier: Annotated[float, Column("Units of the underlying in one contract.")]
-    currency: Annotated[str, Column("ISO code of the currency.")]
-    before: Annotated[float, Column("Signed quantity before.", unit="contracts or shares")]
-    after: Annotated[float, Column("Signed quantity after.", unit="contracts or shares")]
-    average_cost: Annotated[
-        float | None, Column("Average cost of one contract or share before.", unit="`currency`")
-    ]
-    market_price: Annotated[
-        float | None, Column("The broker's last price before.", unit="as quoted")
-    ]
-    since: Annotated[
-        datetime | None, Column("Until when the broker is known to have confirmed `before` (UTC).")
-    ]
-    seen_at: Annotated[datetime, Column("When the new quantity was received (UTC).")]
-    gateway_id: Annotated[str, Column("The login that saw it.")]
-    snapshot_id: Annotated[str, Column("The account download that the row was part of.")]
-    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
+    Attributes:
+        account: IB account.
+        conid: IB's contract id.
+        symbol: Symbol of the underlying, as IB writes it.
+        sec_type: IB's security type.
+        right: CALL or PUT; null of what is no option.
+        strike: Strike of an option. Unit: as quoted.
+        expiry: Expiry of an option or a future.
+    """
+
+    change_id: str
+    account: str
+    conid: int
+    symbol: str
+    sec_type: str
+    right: Right | None
+    strike: float | None
+    expiry: date | None
+
+
+TERMS = tuple(field.name for field in fields(ChangedHolding))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionChange(ChangedHolding):
+    """A change of a quantity, as the owner of the login saw it: a row of `position_changes`.
+
+    Attributes:
+        change_id: Id of the change; the same if it is recorded again.
+        multiplier: Units of the underlying in one contract.
+        currency: ISO code of the currency.
+        before: Signed quantity before. Unit: contracts or shares.
+        after: Signed quantity after. Unit: contracts or shares.
+        average_cost: Average cost of one contract or share before. Unit: `currency`.
+        market_price: The broker's last price before. Unit: as quoted.
+        since: Until when the broker is known to have confirmed `before` (UTC).
+        seen_at: When the new quantity was received (UTC).
+        gateway_id: The login that saw it.
+        snapshot_id: The account download that the row was part of.
+        run_id: The Dagster run that wrote the row.
+    """
+
+    multiplier: float
+    currency: str
+    before: float
+    after: float
+    average_cost: float | None
+    market_price: float | None
+    since: datetime | None
+    seen_at: datetime
+    gateway_id: str
+    snapshot_id: str
+    run_id: str | None = None
 
     @property
     def key(self) -> Key:
@@ -101,59 +127,47 @@ class PositionChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closure:
+class Closure(ChangedHolding):
     """The cause of a close, or of a part of it: a row of the table `closures`.
 
     Of the rows of a change those that were judged last count.
+
+    Attributes:
+        change_id: The change of position_changes that it explains.
+        closed_at: When it was seen to be gone, or was traded (UTC).
+        quantity: What was closed, with the sign it had. Unit: contracts or shares.
+        price: Price of one unit; null where it is not known. Unit: as quoted.
+        cause: TRADED, EXPIRED_WORTHLESS, ASSIGNED, EXERCISED, CASH_SETTLED, SPLIT,
+            CORPORATE_ACTION, TRANSFERRED, CORRECTED or UNEXPLAINED.
+        stage: PROVISIONAL, or STATED by a statement of the broker.
+        detail: Why, in words.
+        realized_pnl: Realized profit of what was closed: as stated, or of a worthless expiry its
+            cost. Unit: `currency`.
+        currency: ISO code of the currency.
+        executions: Evidence: ids of executions, separated by commas.
+        order_ids: Evidence: the permanent ids of their orders, separated by commas.
+        events: Evidence: ids of statement_events, separated by commas.
+        statement: Evidence: the statement that says it.
+        counter_conid: Evidence: the holding that came or went with it, by its conid.
+        judged_at: When it was judged (UTC).
+        run_id: The Dagster run that wrote the row.
     """
 
-    change_id: Annotated[str, Column("The change of position_changes that it explains.")]
-    account: Annotated[str, Column("IB account.")]
-    conid: Annotated[int, Column("IB's contract id.")]
-    symbol: Annotated[str, Column("Symbol of the underlying, as IB writes it.")]
-    sec_type: Annotated[str, Column("IB's security type.")]
-    right: Annotated[Right | None, Column("CALL or PUT; null of what is no option.")]
-    strike: Annotated[float | None, Column("Strike of an option.", unit="as quoted")]
-    expiry: Annotated[date | None, Column("Expiry of an option or a future.")]
-    closed_at: Annotated[datetime, Column("When it was seen to be gone, or was traded (UTC).")]
-    quantity: Annotated[
-        float, Column("What was closed, with the sign it had.", unit="contracts or shares")
-    ]
-    price: Annotated[
-        float | None, Column("Price of one unit; null where it is not known.", unit="as quoted")
-    ]
-    cause: Annotated[
-        Cause,
-        Column(
-            "TRADED, EXPIRED_WORTHLESS, ASSIGNED, EXERCISED, CASH_SETTLED, SPLIT, "
-            "CORPORATE_ACTION, TRANSFERRED, CORRECTED or UNEXPLAINED."
-        ),
-    ]
-    stage: Annotated[Stage, Column("PROVISIONAL, or STATED by a statement of the broker.")]
-    detail: Annotated[str, Column("Why, in words.")]
-    realized_pnl: Annotated[
-        float | None,
-        Column(
-            "Realized profit of what was closed: as stated, or of a worthless expiry its cost.",
-            unit="`currency`",
-        ),
-    ]
-    currency: Annotated[str, Column("ISO code of the currency.")]
-    executions: Annotated[
-        str | None, Column("Evidence: ids of executions, separated by commas.")
-    ] = None
-    order_ids: Annotated[
-        str | None, Column("Evidence: the permanent ids of their orders, separated by commas.")
-    ] = None
-    events: Annotated[
-        str | None, Column("Evidence: ids of statement_events, separated by commas.")
-    ] = None
-    statement: Annotated[str | None, Column("Evidence: the statement that says it.")] = None
-    counter_conid: Annotated[
-        int | None, Column("Evidence: the holding that came or went with it, by its conid.")
-    ] = None
-    judged_at: Annotated[datetime | None, Column("When it was judged (UTC).")] = None
-    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
+    closed_at: datetime
+    quantity: float
+    price: float | None
+    cause: Cause
+    stage: Stage
+    detail: str
+    realized_pnl: float | None
+    currency: str
+    executions: str | None = None
+    order_ids: str | None = None
+    events: str | None = None
+    statement: str | None = None
+    counter_conid: int | None = None
+    judged_at: datetime | None = None
+    run_id: str | None = None
 
     @property
     def name(self) -> str:

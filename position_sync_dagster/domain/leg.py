@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Self
 
 from position_sync_dagster.domain import instrument
-from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.errors import InvalidLegError, shown
 
@@ -68,56 +67,44 @@ class Membership:
 
     One row of the table `active_strategies`. It is an `ActiveContract` once its conid is known, and
     an `UnresolvedLeg` before.
+
+    Attributes:
+        conid: IB's contract id of the leg; null until the contract described is found.
+        symbol: Symbol of the underlying.
+        right: CALL or PUT; null for a leg that is not an option.
+        strike: Strike of the option; null for a leg that is not an option. Unit: as quoted.
+        expiry: Expiry of the option or the future; null where there is none.
+        strategy_id: The strategy that the leg belongs to.
+        added_at: When the leg joined the strategy (UTC).
+        quantity: Signed quantity that belongs to the strategy; null for the whole holding. Unit:
+            contracts.
+        account: IB account; null for the leg in any account.
+        priority: Who gets a market data line when they are short; 1 is served before 2.
+        removed_at: When the leg left the strategy (UTC); null while it is active.
+        sec_type: Security type as the leg was given, such as FOP; null if left out.
+        trading_class: Trading class as the leg was given, such as SPXW; null if left out.
+        multiplier: Multiplier as the leg was given; null if left out. Unit: units of the underlying
+            in a contract.
+        exchange: Exchange as the leg was given; null if left out.
+        currency: Currency as the leg was given; null if left out.
     """
 
-    conid: Annotated[
-        int | None,
-        Column("IB's contract id of the leg; null until the contract described is found."),
-    ]
-    symbol: Annotated[str, Column("Symbol of the underlying.")]
-    right: Annotated[Right | None, Column("CALL or PUT; null for a leg that is not an option.")]
-    strike: Annotated[
-        float | None,
-        Column("Strike of the option; null for a leg that is not an option.", unit="as quoted"),
-    ]
-    expiry: Annotated[
-        date | None, Column("Expiry of the option or the future; null where there is none.")
-    ]
-    strategy_id: Annotated[str, Column("The strategy that the leg belongs to.")]
-    added_at: Annotated[datetime, Column("When the leg joined the strategy (UTC).")]
-    quantity: Annotated[
-        float | None,
-        Column(
-            "Signed quantity that belongs to the strategy; null for the whole holding.",
-            unit="contracts",
-        ),
-    ] = None
-    account: Annotated[str | None, Column("IB account; null for the leg in any account.")] = None
-    priority: Annotated[
-        int, Column("Who gets a market data line when they are short; 1 is served before 2.")
-    ] = 1
-    removed_at: Annotated[
-        datetime | None, Column("When the leg left the strategy (UTC); null while it is active.")
-    ] = None
-    sec_type: Annotated[
-        str | None, Column("Security type as the leg was given, such as FOP; null if left out.")
-    ] = None
-    trading_class: Annotated[
-        str | None, Column("Trading class as the leg was given, such as SPXW; null if left out.")
-    ] = None
-    multiplier: Annotated[
-        float | None,
-        Column(
-            "Multiplier as the leg was given; null if left out. Unit: units of the underlying in "
-            "a contract."
-        ),
-    ] = None
-    exchange: Annotated[str | None, Column("Exchange as the leg was given; null if left out.")] = (
-        None
-    )
-    currency: Annotated[str | None, Column("Currency as the leg was given; null if left out.")] = (
-        None
-    )
+    conid: int | None
+    symbol: str
+    right: Right | None
+    strike: float | None
+    expiry: date | None
+    strategy_id: str
+    added_at: datetime
+    quantity: float | None = None
+    account: str | None = None
+    priority: int = 1
+    removed_at: datetime | None = None
+    sec_type: str | None = None
+    trading_class: str | None = None
+    multiplier: float | None = None
+    exchange: str | None = None
+    currency: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strategy_id", StrategyId(self.strategy_id))
@@ -148,17 +135,17 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class ActiveContract(Membership):
-    """A leg of an active strategy whose contract is known."""
+    """A leg of an active strategy whose contract is known.
 
-    conid: Annotated[int, Column("IB's contract id of the leg.")]
-    resolved_at: Annotated[
-        datetime | None,
-        Column("When the conid was found from the description; null for a leg given by conid."),
-    ] = None
-    rolled_from: Annotated[
-        str | None,
-        Column("Conids whose places it took by rolls, the first one first, separated by commas."),
-    ] = None
+    Attributes:
+        conid: IB's contract id of the leg.
+        resolved_at: When the conid was found from the description; null for a leg given by conid.
+        rolled_from: Conids whose places it took by rolls, the first one first, separated by commas.
+    """
+
+    conid: int
+    resolved_at: datetime | None = None
+    rolled_from: str | None = None
 
     @property
     def key(self) -> tuple[str, str | None, int]:
@@ -176,12 +163,12 @@ class UnresolvedLeg(Membership):
     """A leg that was given without a conid, until the gateway names its one contract.
 
     It is ARMED: it is not streamed, and it affects no other leg.
+
+    Attributes:
+        problem: Why no conid was found: none or several contracts match, with the candidates.
     """
 
-    problem: Annotated[
-        str | None,
-        Column("Why no conid was found: none or several contracts match, with the candidates."),
-    ] = None
+    problem: str | None = None
 
     @property
     def key(self) -> tuple[str, str | None, Terms]:

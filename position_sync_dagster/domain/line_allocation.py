@@ -3,6 +3,7 @@
 Intervals are in seconds of a monotonic clock, since the wall clock may jump.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -49,28 +50,27 @@ def demands(
         sec_types: Holdings of other security types want no line.
     """
     allowed = frozenset(sec_types)
-    wanted: dict[int, Demand] = {}
+    of_conid: defaultdict[int, list[ActiveContract]] = defaultdict(list)
     for leg in legs:
-        if leg.removed_at is not None:
-            continue
+        if leg.removed_at is None:
+            of_conid[leg.conid].append(leg)
+    wanted: list[Demand] = []
+    for conid, active in of_conid.items():
         accounts = {
             holding.account
-            for holding in holdings_of(leg.conid)
+            for holding in holdings_of(conid)
             if holding.position and holding.instrument.sec_type in allowed
         }
-        if not accounts:
-            continue
-        if leg.account is not None and leg.account not in accounts:
-            continue
-        before = wanted.get(leg.conid)
-        first = before is None or leg.priority < before.priority
-        wanted[leg.conid] = Demand(
-            conid=leg.conid,
-            priority=leg.priority if before is None or first else before.priority,
-            since=min(leg.added_at, before.since) if before else leg.added_at,
-            strategy=leg.strategy_id if before is None or first else before.strategy,
-        )
-    return list(wanted.values())
+        held = [leg for leg in active if accounts and leg.account in (None, *accounts)]
+        if held:
+            first = min(held, key=lambda leg: leg.priority)
+            since = min(leg.added_at for leg in held)
+            wanted.append(
+                Demand(
+                    conid=conid, priority=first.priority, since=since, strategy=first.strategy_id
+                )
+            )
+    return wanted
 
 
 def underlying_demand(conid: int, place: int) -> Demand:

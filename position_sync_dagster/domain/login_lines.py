@@ -209,6 +209,7 @@ NAMED = 3
 """The number of suspect lines that the session's detail and the log name."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LoginLines:
     """Every line that one stream has on its connection: events come in, decisions come out.
 
@@ -237,18 +238,12 @@ class LoginLines:
     [1]
     """
 
-    def __init__(
-        self,
-        *,
-        silence_s: float,
-        session_open: Callable[[int], bool],
-        limit: LineLimit,
-        min_hold_s: float,
-    ) -> None:
-        self._silence_s = silence_s
-        self._session_open = session_open
-        self._min_hold_s = min_hold_s
-        self.limit = limit
+    silence_s: float
+    session_open: Callable[[int], bool]
+    limit: LineLimit
+    min_hold_s: float
+
+    def __post_init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
@@ -267,7 +262,7 @@ class LoginLines:
         """Return the record of a contract's line, which is a new one where it is not known."""
         line = self._lines.get(conid)
         if line is None:
-            line = self._lines[conid] = Line(silence_s=self._silence_s)
+            line = self._lines[conid] = Line(silence_s=self.silence_s)
         return line
 
     @property
@@ -295,7 +290,7 @@ class LoginLines:
             limit=self.limit.lines - others,
             reserve=self.limit.reserve,
             now=now_s,
-            min_hold_s=self._min_hold_s,
+            min_hold_s=self.min_hold_s,
         )
 
     def denials(self, now_s: float) -> dict[int, Denial]:
@@ -346,7 +341,7 @@ class LoginLines:
             if line.live and line.denial is not None and line.denial.of_login
             if line.held_since_s is not None and line.held_since_s >= since_s
         ]
-        if any(t.trusted or now_s >= (t.held_since_s or 0.0) + self._silence_s for t in trials):
+        if any(t.trusted or now_s >= (t.held_since_s or 0.0) + self.silence_s for t in trials):
             return set()
         if not trials and now_s >= since_s:
             held = self.held
@@ -409,7 +404,7 @@ class LoginLines:
         self._look_for_silence(quotes, priced, quote, now_s)
         for conid, line in self._lines.items():
             if line.is_awaited:
-                line.elapsed(now_s, session_open=self._session_open(conid))
+                line.elapsed(now_s, session_open=self.session_open(conid))
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
         """Return the lines to request again now, a few at once; they count as requested then.
@@ -421,7 +416,7 @@ class LoginLines:
             conid
             for conid, line in self._lines.items()
             if line.suspect
-            and line.is_due_for_renewal(now_s, session_open=self._session_open(conid))
+            and line.is_due_for_renewal(now_s, session_open=self.session_open(conid))
         ]
         due.sort(key=lambda conid: self._lines[conid].renew_at_s)
         sure = [conid for conid in due if self._is_sure(conid)][:RENEWALS_AT_ONCE]
@@ -449,7 +444,7 @@ class LoginLines:
         return sorted({line.reason or "" for line in self._lines.values() if line.suspect})
 
     def _begin_anew(self) -> None:
-        self._login = SilentLogin(silence_s=2 * self._silence_s)
+        self._login = SilentLogin(silence_s=2 * self.silence_s)
         self._probe: Probe | None = None
         self._newest_tick: int | None = None
         self._pace = RenewalPace()
@@ -489,7 +484,7 @@ class LoginLines:
 
     def _probe_one(self, quote: Callable[[int], Quote | None], now_s: float) -> None:
         """Doubt the line that ticked last, or another one if that does not trade now."""
-        if not any(line.held and self._session_open(c) for c, line in self._lines.items()):
+        if not any(line.held and self.session_open(c) for c, line in self._lines.items()):
             self._login.rested(now_s)
             return
         found = self._to_probe(now_s, except_for=set())
@@ -507,7 +502,7 @@ class LoginLines:
             conid
             for conid, line in self._lines.items()
             if line.trusted and now_s >= line.renew_at_s
-            if conid not in except_for and self._session_open(conid)
+            if conid not in except_for and self.session_open(conid)
         ]
         return sorted(found, key=lambda conid: self._lines[conid].priced_at, reverse=True)
 
@@ -524,7 +519,7 @@ class LoginLines:
         for conid in conids:
             self._lines[conid].doubted(now_s, LOGIN_SILENT)
         if opened is None:
-            answer_s = max(self._silence_s, SAMPLE_S)
+            answer_s = max(self.silence_s, SAMPLE_S)
             return Probe(before=before, judge_at_s=now_s + answer_s)
         return Probe(before=before, judge_at_s=now_s + SAMPLE_S, is_sample=True, opened=opened)
 

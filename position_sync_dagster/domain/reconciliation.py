@@ -1,5 +1,6 @@
 """Reconciliation: compare the broker's holdings with the tables; pure."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -182,8 +183,7 @@ def compare_pairs(
         checked=checked,
         discrepancies=(
             *(one for one in found if one is not None),
-            *_overclaimed(held, legs),
-            *(_overclaimed_in_any_account(held, legs) if scope.complete else ()),
+            *_overclaimed(held, legs, complete=scope.complete),
             *_mismatched(legs, scope.details),
         ),
     )
@@ -242,61 +242,40 @@ def _stale(confirmed_at: datetime | None, now: datetime, stale_after: timedelta)
 
 
 def _overclaimed(
-    positions: Mapping[Key, float], legs: Iterable[ActiveContract]
+    positions: Mapping[Key, float], legs: Iterable[ActiveContract], *, complete: bool
 ) -> list[Discrepancy]:
-    """Find the holdings of which strategies claim more than is held."""
-    claims: dict[Key, float] = {}
-    symbols: dict[Key, str] = {}
-    for leg in legs:
-        if leg.account is not None and leg.quantity is not None:
-            key = (leg.account, leg.conid)
-            claims[key] = claims.get(key, 0.0) + leg.quantity
-            symbols[key] = leg.symbol
-    over: list[Discrepancy] = []
-    for key, claimed in sorted(claims.items()):
-        held = positions.get(key, 0.0)
-        if _is_too_much(claimed, held):
-            what = "strategies claim more than is held"
-            over.append(_overclaim(key, symbols[key], held, claimed, what))
-    return over
+    """Find where strategies claim more than is held: in an account, then in all of them together.
 
-
-def _overclaimed_in_any_account(
-    positions: Mapping[Key, float], legs: Iterable[ActiveContract]
-) -> list[Discrepancy]:
-    """Find the contracts of which strategies claim more than all accounts hold together.
-
-    Only contracts with a leg without an account are compared; the claims of legs with an account
-    count too.
+    All accounts together have the name "". They are compared if every account is covered, and only
+    for contracts with a leg without an account; the claims of legs with an account count too.
     """
-    claims: dict[int, list[ActiveContract]] = {}
-    for leg in legs:
-        if leg.quantity is not None:
-            claims.setdefault(leg.conid, []).append(leg)
-    held: dict[int, float] = {}
+    claiming = [leg for leg in legs if leg.quantity is not None]
+    anywhere = {leg.conid for leg in claiming if complete and leg.account is None}
+    held = defaultdict[Key, float](float, positions)
     for (_account, conid), position in positions.items():
-        held[conid] = held.get(conid, 0.0) + position
-    over: list[Discrepancy] = []
-    for conid, of_contract in sorted(claims.items()):
-        claimed = sum(leg.quantity or 0.0 for leg in of_contract)
-        free = any(leg.account is None for leg in of_contract)
-        if free and _is_too_much(claimed, held.get(conid, 0.0)):
-            symbol, what = of_contract[0].symbol, "strategies claim more than all accounts hold"
-            over.append(_overclaim(("", conid), symbol, held[conid], claimed, what))
-    return over
-
-
-def _overclaim(key: Key, symbol: str, held: float, claimed: float, what: str) -> Discrepancy:
-    account, conid = key
-    return Discrepancy(
-        type=DiscrepancyType.LEG_QUANTITY,
-        account=account,
-        conid=conid,
-        symbol=symbol,
-        expected=held,
-        actual=claimed,
-        detail=what,
-    )
+        held["", conid] += position
+    claims: defaultdict[Key, float] = defaultdict(float)
+    symbols: dict[Key, str] = {}
+    for leg in claiming:
+        for account in (leg.account, "" if leg.conid in anywhere else None):
+            if account is not None:
+                claims[account, leg.conid] += leg.quantity or 0.0
+                symbols.setdefault((account, leg.conid), leg.symbol)
+    return [
+        Discrepancy(
+            type=DiscrepancyType.LEG_QUANTITY,
+            account=account,
+            conid=conid,
+            symbol=symbols[account, conid],
+            expected=held[account, conid],
+            actual=claimed,
+            detail=f"strategies claim more than {'is held' if account else 'all accounts hold'}",
+        )
+        for (account, conid), claimed in sorted(
+            claims.items(), key=lambda one: (not one[0][0], one)
+        )
+        if _is_too_much(claimed, held[account, conid])
+    ]
 
 
 def _is_too_much(claimed: float, held: float) -> bool:

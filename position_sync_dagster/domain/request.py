@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
-
-from position_sync_dagster.domain.column import Column
 
 
 class QueueStatus(StrEnum):
@@ -73,53 +70,45 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class QueuedPosition:
-    """A request as it is stored: the columns of the table `position_queue`."""
+    """A request as it is stored: the columns of the table `position_queue`.
 
-    request_id: Annotated[str, Column("Unique id of the request.")]
-    conid: Annotated[int, Column("IB's contract id of the instrument.")]
-    symbol: Annotated[str, Column("Symbol of the underlying.")]
-    priority: Annotated[
-        int, Column("1 (active leg without a line) is claimed before 2 (monitoring).")
-    ]
-    status: Annotated[
-        QueueStatus, Column("PENDING, PROCESSING, or one of the final states SUCCESS and FAILED.")
-    ]
-    created_at: Annotated[datetime, Column("When the request was inserted (UTC).")]
-    updated_at: Annotated[datetime, Column("When the row last changed (UTC).")]
-    error_message: Annotated[
-        str | None, Column("Why the last attempt failed; null before the first failure.")
-    ] = None
-    account: Annotated[str | None, Column("IB account; null for the contract in any account.")] = (
-        None
-    )
-    attempts: Annotated[int, Column("Claims that have ended in failure.")] = 0
-    available_at: Annotated[
-        datetime | None,
-        Column(
-            "While PENDING: the request is not claimed before this time (back-off of a retry). "
-            "While PROCESSING: not null means that the position changed, and a new request follows."
-        ),
-    ] = None
-    lease_owner: Annotated[
-        str | None, Column("The worker that holds the lease, or that finished the request.")
-    ] = None
-    lease_token: Annotated[
-        str | None, Column("Drawn anew at each claim; every mark is checked against it.")
-    ] = None
-    lease_expires_at: Annotated[
-        datetime | None, Column("End of the lease (UTC); null without a lease.")
-    ] = None
-    reason: Annotated[
-        Reason, Column("Why it was inserted: SNAPSHOT, CHANGED, REFRESH, OVERFLOW or MANUAL.")
-    ] = Reason.MANUAL
-    update_id: Annotated[
-        str | None,
-        Column(
-            "Of a SUCCESS the row of position_updates that answers it: its own one, or an older "
-            "one that says the same. Of a request for any account: that of the first account."
-        ),
-    ] = None
-    confirmed_at: Annotated[
-        datetime | None,
-        Column("Until when the source of that row is known to have confirmed its value (UTC)."),
-    ] = None
+    Attributes:
+        request_id: Unique id of the request.
+        conid: IB's contract id of the instrument.
+        symbol: Symbol of the underlying.
+        priority: 1 (active leg without a line) is claimed before 2 (monitoring).
+        status: PENDING, PROCESSING, or one of the final states SUCCESS and FAILED.
+        created_at: When the request was inserted (UTC).
+        updated_at: When the row last changed (UTC).
+        error_message: Why the last attempt failed; null before the first failure.
+        account: IB account; null for the contract in any account.
+        attempts: Claims that have ended in failure.
+        available_at: While PENDING: the request is not claimed before this time (back-off of a
+            retry). While PROCESSING: not null means that the position changed, and a new request
+            follows.
+        lease_owner: The worker that holds the lease, or that finished the request.
+        lease_token: Drawn anew at each claim; every mark is checked against it.
+        lease_expires_at: End of the lease (UTC); null without a lease.
+        reason: Why it was inserted: SNAPSHOT, CHANGED, REFRESH, OVERFLOW or MANUAL.
+        update_id: Of a SUCCESS the row of position_updates that answers it: its own one, or an
+            older one that says the same. Of a request for any account: that of the first account.
+        confirmed_at: Until when the source of that row is known to have confirmed its value (UTC).
+    """
+
+    request_id: str
+    conid: int
+    symbol: str
+    priority: int
+    status: QueueStatus
+    created_at: datetime
+    updated_at: datetime
+    error_message: str | None = None
+    account: str | None = None
+    attempts: int = 0
+    available_at: datetime | None = None
+    lease_owner: str | None = None
+    lease_token: str | None = None
+    lease_expires_at: datetime | None = None
+    reason: Reason = Reason.MANUAL
+    update_id: str | None = None
+    confirmed_at: datetime | None = None

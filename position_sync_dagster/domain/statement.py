@@ -4,9 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Annotated
 
-from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import Right
 
 FLEX = "FLEX"
@@ -56,65 +54,64 @@ class Execution:
 
     A trade has a row of each source that names it, and a new row where a later statement says
     something else of it. `current_executions` returns the rows that count.
+
+    Attributes:
+        execution_id: The broker's id of the execution; unique.
+        account: IB account that traded.
+        conid: IB's contract id of the instrument.
+        symbol: Symbol of the underlying, as IB writes it.
+        sec_type: IB's security type: OPT, FOP, STK, FUT, …
+        time: When it was executed (UTC).
+        side: BUY or SELL.
+        quantity: How much, without a sign. Unit: contracts or shares.
+        price: Price of one unit. Unit: as quoted.
+        commission: What the broker charged; positive is a cost. Unit: `commission_currency`.
+        commission_currency: ISO code of the commission's currency.
+        realized_pnl: Realized profit and loss of the trade. Unit: `currency`.
+        currency: ISO code of the currency of the contract.
+        source: Where the row came from: GATEWAY (on its day, provisional) or FLEX (a statement).
+        statement: The statement that named it first: the file's name; empty of a gateway.
+        run_id: The Dagster run that wrote the row.
+        codes: The broker's codes as it writes them, separated by semicolons: A, Ex, Ep, Ca, …
+        open_close: Whether it opened or closed, as the broker says: O, C or C;O.
+        transaction_type: The broker's type: ExchTrade, BookTrade, TradeCancel, TradeCorrect, …
+        order_id: The order's permanent id, equal for all legs of a combo order.
+        brokerage_order_id: The order's id at the broker.
+        trade_id: The statement's id of the trade.
+        corrects: The trade_id of the trade that this one cancels or corrects.
+        fx_rate_to_base: Rate of the currency. Unit: base currency of the account per `currency`.
+        underlying_conid: Contract id of the underlying.
+        attributes: JSON: everything that the source said of it, as it wrote it.
+        stated_at: When the statement was made, or the gateway was asked: the later row counts.
     """
 
-    execution_id: Annotated[str, Column("The broker's id of the execution; unique.")]
-    account: Annotated[str, Column("IB account that traded.")]
-    conid: Annotated[int, Column("IB's contract id of the instrument.")]
-    symbol: Annotated[str, Column("Symbol of the underlying, as IB writes it.")]
-    sec_type: Annotated[str, Column("IB's security type: OPT, FOP, STK, FUT, …")]
-    time: Annotated[datetime, Column("When it was executed (UTC).")]
-    side: Annotated[Side, Column("BUY or SELL.")]
-    quantity: Annotated[float, Column("How much, without a sign.", unit="contracts or shares")]
-    price: Annotated[float | None, Column("Price of one unit.", unit="as quoted")]
-    commission: Annotated[
-        float | None,
-        Column("What the broker charged; positive is a cost.", unit="`commission_currency`"),
-    ]
-    commission_currency: Annotated[str | None, Column("ISO code of the commission's currency.")]
-    realized_pnl: Annotated[
-        float | None, Column("Realized profit and loss of the trade.", unit="`currency`")
-    ]
-    currency: Annotated[str, Column("ISO code of the currency of the contract.")]
-    source: Annotated[
-        str,
-        Column("Where the row came from: GATEWAY (on its day, provisional) or FLEX (a statement)."),
-    ]
-    statement: Annotated[
-        str, Column("The statement that named it first: the file's name; empty of a gateway.")
-    ]
-    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
-    codes: Annotated[
-        str | None,
-        Column("The broker's codes as it writes them, separated by semicolons: A, Ex, Ep, Ca, …"),
-    ] = None
-    open_close: Annotated[
-        str | None, Column("Whether it opened or closed, as the broker says: O, C or C;O.")
-    ] = None
-    transaction_type: Annotated[
-        str | None,
-        Column("The broker's type: ExchTrade, BookTrade, TradeCancel, TradeCorrect, …"),
-    ] = None
-    order_id: Annotated[
-        str | None, Column("The order's permanent id, equal for all legs of a combo order.")
-    ] = None
-    brokerage_order_id: Annotated[str | None, Column("The order's id at the broker.")] = None
-    trade_id: Annotated[str | None, Column("The statement's id of the trade.")] = None
-    corrects: Annotated[
-        str | None, Column("The trade_id of the trade that this one cancels or corrects.")
-    ] = None
-    fx_rate_to_base: Annotated[
-        float | None,
-        Column("Rate of the currency.", unit="base currency of the account per `currency`"),
-    ] = None
-    underlying_conid: Annotated[int | None, Column("Contract id of the underlying.")] = None
-    attributes: Annotated[
-        str | None, Column("JSON: everything that the source said of it, as it wrote it.")
-    ] = None
-    stated_at: Annotated[
-        datetime | None,
-        Column("When the statement was made, or the gateway was asked: the later row counts."),
-    ] = None
+    execution_id: str
+    account: str
+    conid: int
+    symbol: str
+    sec_type: str
+    time: datetime
+    side: Side
+    quantity: float
+    price: float | None
+    commission: float | None
+    commission_currency: str | None
+    realized_pnl: float | None
+    currency: str
+    source: str
+    statement: str
+    run_id: str | None = None
+    codes: str | None = None
+    open_close: str | None = None
+    transaction_type: str | None = None
+    order_id: str | None = None
+    brokerage_order_id: str | None = None
+    trade_id: str | None = None
+    corrects: str | None = None
+    fx_rate_to_base: float | None = None
+    underlying_conid: int | None = None
+    attributes: str | None = None
+    stated_at: datetime | None = None
 
     @property
     def change(self) -> float:
@@ -139,55 +136,60 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementEvent:
-    """One event of a statement, and one row of the table `statement_events`."""
+    """One event of a statement, and one row of the table `statement_events`.
 
-    event_id: Annotated[str, Column("The broker's id of the event; the same in each statement.")]
-    kind: Annotated[
-        EventKind,
-        Column(
-            "OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH or PERIOD (the days of a statement)."
-        ),
-    ]
-    account: Annotated[str, Column("IB account that it concerns.")]
-    day: Annotated[date, Column("The day that the statement names; of a PERIOD the last one.")]
-    attributes: Annotated[str, Column("JSON: every attribute of the element, as written.")]
-    source: Annotated[str, Column("Where the row came from: FLEX.")]
-    statement: Annotated[str, Column("The statement that named it first: the file's name.")]
-    first_day: Annotated[date | None, Column("The first day of a PERIOD.")] = None
-    time: Annotated[datetime | None, Column("When it happened (UTC); null with a day alone.")] = (
-        None
-    )
-    type: Annotated[
-        str | None,
-        Column(
-            "What it is, as the broker writes it: Assignment, Expiration, FS (forward split), "
-            "ACATS, Broker Interest Paid, …"
-        ),
-    ] = None
-    conid: Annotated[int | None, Column("IB's contract id; null of money alone.")] = None
-    symbol: Annotated[str | None, Column("Symbol of the underlying; null of money alone.")] = None
-    sec_type: Annotated[str | None, Column("IB's security type.")] = None
-    currency: Annotated[str | None, Column("ISO code of the currency.")] = None
-    quantity: Annotated[
-        float | None,
-        Column("By how much the position changed, as stated.", unit="contracts or shares"),
-    ] = None
-    price: Annotated[float | None, Column("Price of one unit.", unit="as quoted")] = None
-    amount: Annotated[
-        float | None, Column("Money received; negative was paid.", unit="`currency`")
-    ] = None
-    realized_pnl: Annotated[
-        float | None, Column("Realized profit and loss.", unit="`currency`")
-    ] = None
-    codes: Annotated[str | None, Column("The broker's codes, as it writes them.")] = None
-    direction: Annotated[str | None, Column("IN or OUT of a transfer.")] = None
-    fx_rate_to_base: Annotated[
-        float | None,
-        Column("Rate of the currency.", unit="base currency of the account per `currency`"),
-    ] = None
-    description: Annotated[str | None, Column("The broker's words.")] = None
-    stated_at: Annotated[datetime | None, Column("When that statement was made.")] = None
-    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
+    Attributes:
+        event_id: The broker's id of the event; the same in each statement.
+        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH or PERIOD (the days of a statement).
+        account: IB account that it concerns.
+        day: The day that the statement names; of a PERIOD the last one.
+        attributes: JSON: every attribute of the element, as written.
+        source: Where the row came from: FLEX.
+        statement: The statement that named it first: the file's name.
+        first_day: The first day of a PERIOD.
+        time: When it happened (UTC); null with a day alone.
+        type: What it is, as the broker writes it: Assignment, Expiration, FS (forward split),
+            ACATS, Broker Interest Paid, …
+        conid: IB's contract id; null of money alone.
+        symbol: Symbol of the underlying; null of money alone.
+        sec_type: IB's security type.
+        currency: ISO code of the currency.
+        quantity: By how much the position changed, as stated. Unit: contracts or shares.
+        price: Price of one unit. Unit: as quoted.
+        amount: Money received; negative was paid. Unit: `currency`.
+        realized_pnl: Realized profit and loss. Unit: `currency`.
+        codes: The broker's codes, as it writes them.
+        direction: IN or OUT of a transfer.
+        fx_rate_to_base: Rate of the currency. Unit: base currency of the account per `currency`.
+        description: The broker's words.
+        stated_at: When that statement was made.
+        run_id: The Dagster run that wrote the row.
+    """
+
+    event_id: str
+    kind: EventKind
+    account: str
+    day: date
+    attributes: str
+    source: str
+    statement: str
+    first_day: date | None = None
+    time: datetime | None = None
+    type: str | None = None
+    conid: int | None = None
+    symbol: str | None = None
+    sec_type: str | None = None
+    currency: str | None = None
+    quantity: float | None = None
+    price: float | None = None
+    amount: float | None = None
+    realized_pnl: float | None = None
+    codes: str | None = None
+    direction: str | None = None
+    fx_rate_to_base: float | None = None
+    description: str | None = None
+    stated_at: datetime | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

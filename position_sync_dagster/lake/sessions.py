@@ -19,13 +19,13 @@ from deltalake import CommitProperties, DeltaTable
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
     ALIVE,
+    GatewayRun,
     GatewaySession,
     LineUse,
     Owner,
     SessionState,
 )
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.errors import (
     HeartbeatsElsewhereError,
     HeartbeatsUnavailableError,

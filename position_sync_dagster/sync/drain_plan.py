@@ -1,6 +1,6 @@
-"""Decide when to drain and when to derive, and what the run has to do; pure."""
+"""Decide when to drain and when to derive, what the run has to do, and whose values count; pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -8,9 +8,12 @@ from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import JobRun
 
 SETTLE_S = 10.0
@@ -378,3 +381,62 @@ def _why(materialized_at: Mapping[str, datetime], now: datetime) -> tuple[str, s
         if now - derived_at >= LONGEST_AGE:
             return "tables_are_old", f"{target} is a quarter of an hour old"
     return None
+
+
+def unconfirmed(
+    rows: Iterable[BrokerPosition], settings: Settings, now: datetime
+) -> frozenset[Key]:
+    """Return the holdings that the broker has not confirmed for two intervals.
+
+    The interval is the longer one of `refresh_interval_s` and `account_interval_s`, in which the
+    broker sends values by itself. A holding is confirmed by messages of its account after the
+    download ended, and by a value of its own (a PnLSingle subscription needs no download). No
+    holding of an account that is UNKNOWN is confirmed.
+    """
+    interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
+    span = timedelta(seconds=2 * interval_s + settings.drain_time_limit_s)
+    return frozenset(
+        row.key
+        for row in rows
+        if row.completeness is Completeness.UNKNOWN
+        or not (
+            _is_recent(row.confirmed_at, span, now)
+            or (row.value_source is not ValueOrigin.NONE and _is_recent(row.received_at, span, now))
+        )
+    )
+
+
+def unavailable_reason(
+    session: GatewaySession | None, confirmed: datetime | None, settings: Settings, now: datetime
+) -> str | None:
+    """Return why the rows of `broker_positions` are not current; None when they are.
+
+    They are current while the owner is LIVE. Without an owner they are current for one refresh
+    interval and the time limit of a drain, counted from the newest `confirmed_at`. A
+    `confirmed_at` in the future means that the clock was set back: the age is unknown.
+
+    Args:
+        confirmed: The newest `confirmed_at` of the rows.
+    """
+    gateway_id = settings.gateway_id
+    if session is not None and session.is_alive(now):
+        if session.state is SessionState.LIVE:
+            return None
+        because = f": {session.detail}" if session.detail else "."
+        return (
+            f"The owner of {gateway_id} is {session.state} since "
+            f"{session.state_since:%H:%M:%S} UTC{because}"
+        )
+    if confirmed is None:
+        return f"The positions of the gateway {gateway_id} have not been downloaded yet."
+    span = timedelta(seconds=settings.refresh_interval_s + settings.drain_time_limit_s)
+    if not _is_recent(confirmed, span, now):
+        return (
+            f"The positions of the gateway {gateway_id} were last downloaded at "
+            f"{confirmed:%Y-%m-%d %H:%M:%S} UTC, and no stream is alive."
+        )
+    return None
+
+
+def _is_recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
+    return at is not None and now - span <= at <= now + SKEW

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime, timedelta
 
 import polars as pl
@@ -10,12 +10,7 @@ import polars as pl
 from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
-from position_sync_dagster.domain.closures import (
-    Cause,
-    Closure,
-    PositionChange,
-    knows_more,
-)
+from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, knows_more
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
@@ -51,6 +46,7 @@ class Explained:
     unexplained: tuple[Closure, ...]
 
 
+@dataclass(eq=False, repr=False)
 class CloseExplainer:
     """Judges the closes of the last weeks; blocks, and may be called by any process.
 
@@ -58,26 +54,28 @@ class CloseExplainer:
         CloseExplainer(lake).explain()
     """
 
-    def __init__(self, lake: Lake, *, clock: Clock = utc_now) -> None:
-        self._lake = lake
-        self._clock = clock
+    lake: Lake
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
         self._prices: dict[int, tuple[float, datetime]] = {}
 
     def record(self, changes: Iterable[PositionChange], run_id: str | None = None) -> int:
         """Store changes of quantities; one that is known is not stored again."""
-        return self._lake.position_changes.add(changes, run_id=run_id)
+        return self.lake.position_changes.add(changes, run_id=run_id)
 
     def has_open_closes(self) -> bool:
         """Return whether the cause of a close of the last day is not known."""
-        since = self._clock() - A_DAY
+        since = self.clock() - A_DAY
         closed = {
             change.change_id
-            for change in self._lake.position_changes.records(since)
+            for change in self.lake.position_changes.records(since)
             if change.closed
         }
         if not closed:
             return False
-        known = self._lake.closures.current(pl.col("change_id").is_in(closed))
+        known = self.lake.closures.current(pl.col("change_id").is_in(closed))
         return bool(closed - {one.change_id for one in known if one.cause != Cause.UNEXPLAINED})
 
     def explain(
@@ -94,7 +92,7 @@ class CloseExplainer:
             asked: Since when it named them all; without it their absence proves nothing.
             run_id: Written into the rows.
         """
-        lake, now = self._lake, self._clock()
+        lake, now = self.lake, self.clock()
         if executions:
             lake.executions.add(executions, run_id=run_id)
         since = now - WINDOW
@@ -121,7 +119,7 @@ class CloseExplainer:
         return Explained(rows=rows, unexplained=unexplained)
 
     def _facts(self, changes: list[PositionChange], since: datetime, asked: Asked) -> Facts:
-        lake = self._lake
+        lake = self.lake
         events = lake.statement_events.records(since.date())
         contracts = lake.contracts.get({change.conid for change in changes})
         return Facts(
@@ -142,7 +140,7 @@ class CloseExplainer:
         The ledger has it in the rows of all options on an underlying: one that ends worthless may
         have no greeks any more. It is read once, of options that closed in the last day.
         """
-        now, ends = self._clock(), defaultdict[datetime, dict[int, int]](dict)
+        now, ends = self.clock(), defaultdict[datetime, dict[int, int]](dict)
         for change in changes:
             details = contracts.get(change.conid)
             ended = last_trade(change, details) if change.is_option and change.closed else None
@@ -150,14 +148,14 @@ class CloseExplainer:
             is_new = now - change.seen_at <= A_DAY and change.conid not in self._prices
             if ended is not None and under and is_new and ended <= change.seen_at:
                 ends[ended][change.conid] = under
-        known = self._lake.contracts.get() if ends else {}
+        known = self.lake.contracts.get() if ends else {}
         for ended, unders in ends.items():
             under_of = {
                 conid: one.under_conid
                 for conid, one in known.items()
                 if one.under_conid in unders.values()
             }
-            rows = self._lake.updates.sync.between(ended - NEAR, ended, under_of)
+            rows = self.lake.updates.sync.between(ended - NEAR, ended, under_of)
             priced = rows.drop_nulls("underlying_price").select(
                 "conid", "underlying_price", "greeks_time"
             )
@@ -173,8 +171,8 @@ class CloseExplainer:
         self, unexplained: Iterable[Closure], now: datetime, run_id: str | None
     ) -> None:
         due = [one for one in unexplained if now - one.closed_at >= GRACE]
-        if due or any(one.gateway_id == BREAKS for one in self._lake.breaks.open_breaks(BREAKS)):
-            self._lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=run_id)
+        if due or any(one.gateway_id == BREAKS for one in self.lake.breaks.open_breaks(BREAKS)):
+            self.lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=run_id)
 
 
 def stated_days(events: Iterable[StatementEvent]) -> dict[str, frozenset[date]]:

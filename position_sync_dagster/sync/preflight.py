@@ -18,11 +18,10 @@ from pathlib import Path
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.domain.weekly_login import CONFIRM
 from position_sync_dagster.errors import (
     GatewayError,
     GatewaysFileError,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -119,13 +119,16 @@ def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
     return Followed(due=tuple(due), refused=tuple(refused))
 
 
+@dataclass(eq=False, repr=False)
 class RollFollower:
     """Replaces the legs of strategies that follow rolls, and says each thing once; blocks."""
 
-    def __init__(self, lake: Lake, file: Path | None, *, clock: Clock = utc_now) -> None:
-        self._lake = lake
-        self._file = file
-        self._clock = clock
+    lake: Lake
+    file: Path | None
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
         self._said: set[str] = set()
 
     def follow(self) -> Followed:
@@ -135,8 +138,8 @@ class RollFollower:
             LakeError: A table cannot be used.
         """
         try:
-            found = rolls_to_follow(self._lake, self._file, self._clock())
-            done = apply(self._lake, found.due) if found.due else []
+            found = rolls_to_follow(self.lake, self.file, self.clock())
+            done = apply(self.lake, found.due) if found.due else []
         except LakeError:
             raise
         except PositionSyncError as error:  # of the strategies file, or of two legs that conflict

@@ -1,11 +1,13 @@
 """The recorder of a run, which writes a row for each step to the table `runs`.
 
-The reports of the services are here as well: plain numbers for a log, the UI or a test.
+The reports of the services and the metrics of the stream are here as well: plain numbers for a log,
+the UI or a test.
 """
 
 import logging
 import socket
-from dataclasses import dataclass, fields, replace
+from collections import deque
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -56,14 +58,14 @@ class StreamCounts:
 
     def __add__(self, later: "StreamCounts") -> "StreamCounts":
         values = {}
-        for field in fields(StreamCounts):
-            ours, theirs = getattr(self, field.name), getattr(later, field.name)
-            if field.default == 0:
-                values[field.name] = ours + theirs
-            elif ours is None or (theirs is not None and field.name not in FIRST_COUNTS):
-                values[field.name] = theirs
+        for one in fields(StreamCounts):
+            ours, theirs = getattr(self, one.name), getattr(later, one.name)
+            if one.default == 0:
+                values[one.name] = ours + theirs
+            elif ours is None or (theirs is not None and one.name not in FIRST_COUNTS):
+                values[one.name] = theirs
             else:
-                values[field.name] = ours
+                values[one.name] = ours
         return StreamCounts(**values)
 
 
@@ -229,11 +231,11 @@ class RefreshReport:
     """
 
     connected: bool
-    accounts: int
-    positions: int
-    enqueued: int
-    queue_version: int | None
-    incomplete_accounts: tuple[str, ...]
+    accounts: int = 0
+    positions: int = 0
+    enqueued: int = 0
+    queue_version: int | None = None
+    incomplete_accounts: tuple[str, ...] = ()
     duration_s: float
     reason: str | None = None
 
@@ -353,3 +355,62 @@ def stream_columns(total: StreamReport) -> dict[str, Any]:
     counted = columns.intersection(field.name for field in fields(StreamCounts))
     counts = {name: getattr(total, name) for name in counted}
     return {"table_name": "position_updates", "reason": total.detail} | counts
+
+
+MAX_LATENCIES = 10_000
+"""Maximum number of tick-to-table times kept between two reports; the newest stay."""
+
+
+@dataclass(slots=True)
+class StreamMetrics:
+    """Counters since the last report.
+
+    Attributes:
+        counts: The counts; add to them.
+        latencies_s: From the arrival of a tick to the end of its delivery, in seconds.
+    """
+
+    counts: StreamCounts = field(default_factory=StreamCounts)
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
+
+    def committed(self, rows: int, version: int, batch_id: str) -> None:
+        """Count one commit of streamed rows."""
+        self.counts += StreamCounts(
+            rows=rows,
+            commits=1,
+            version_from=version - 1,
+            version_to=version,
+            first_batch_id=batch_id,
+            last_batch_id=batch_id,
+        )
+
+    def take(self) -> "StreamMetrics":
+        """Return the metrics so far, and reset them."""
+        taken = StreamMetrics(self.counts, self.latencies_s.copy())
+        self.counts = StreamCounts()
+        self.latencies_s.clear()
+        return taken
+
+    def take_queued(self) -> "StreamMetrics":
+        """Return only the counts of the queue so far, and reset these."""
+        counts = self.counts
+        self.counts = replace(counts, enqueued=0, queue_version=None)
+        return StreamMetrics(
+            StreamCounts(enqueued=counts.enqueued, queue_version=counts.queue_version)
+        )
+
+    def add(self, later: "StreamMetrics") -> None:
+        """Add the metrics of a later span."""
+        self.counts += later.counts
+        self.latencies_s.extend(later.latencies_s)
+
+
+def quantile(ordered: list[float], share: float) -> float | None:
+    """Return the value below which `share` of the ordered values lie; None if there are none.
+
+    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
+    3.0
+    """
+    if not ordered:
+        return None
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

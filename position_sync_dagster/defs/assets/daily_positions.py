@@ -25,7 +25,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     table_asset,
 )
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
-from position_sync_dagster.defs.libraries import closing, derived, pl, statements
+from position_sync_dagster.defs.libraries import derived, pl, statements
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB, dagster_failures
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -107,10 +107,10 @@ stays missing.
 
     def fill(
         context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-    ) -> "tuple[closing.ClosedDays, derived.Replaced | None]":
+    ) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
 
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        service = closing.ClosingService(position_sync.lake, position_sync.settings, clock=clock)
+        service = statements.ClosingService(position_sync.lake, position_sync.settings, clock=clock)
         found = service.collect(days)
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
@@ -127,7 +127,7 @@ stays missing.
     return daily_positions
 
 
-def describe(closed: "closing.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
+def describe(closed: "statements.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day."""
     rows = closed.rows
     return {

@@ -6,7 +6,6 @@ risk. In the tables an unknown number is a dash; in the numbers that the UI plot
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -425,26 +424,26 @@ def strategy_exposure(
     found = exposure.exposures(book.split, now)
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
     version = {"ledger_version": newest_version(latest)}
-    frame = codec.frame_of(STRATEGY_EXPOSURE, (asdict(one) | version for one in found))
+    frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
     result = table.replace(frame, run_id=context.run.run_id)
-    of_strategies = [e for e in found if e.strategy_id != UNATTRIBUTED]
+    of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
         | picture(context, position_sync, book, now)
         | {"dagster/row_count": result.rows, "ledger_version": version_text(latest)}
         | counted(
-            strategies=len({e.strategy_id for e in of_strategies}),
-            legs=sum(e.legs for e in of_strategies),
-            legs_held=sum(e.legs_held for e in of_strategies),
-            unattributed=sum(e.legs for e in found) - sum(e.legs for e in of_strategies),
+            strategies=len({e["strategy_id"] for e in of_strategies}),
+            legs=sum(e["legs"] for e in of_strategies),
+            legs_held=sum(e["legs_held"] for e in of_strategies),
+            unattributed=sum(e["legs"] for e in found if e["strategy_id"] == UNATTRIBUTED),
             **seldom(
-                without_value=sum(e.legs_without_value for e in of_strategies),
-                without_greeks=sum(e.legs_without_greeks for e in of_strategies),
+                without_value=sum(e["legs_without_value"] for e in of_strategies),
+                without_greeks=sum(e["legs_without_greeks"] for e in of_strategies),
             ),
         )
         | replacement_metadata(table, result)
-        | {f"mismatches/{e.strategy_id}": e.mismatches for e in found if e.mismatches}
-        | {f"quantities/{e.strategy_id}": e.differences for e in found if e.differences}
+        | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
+        | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
     yield dg.MaterializeResult(metadata=metadata, data_version=data_version(result.version))
     sums = judge_exposure(table.read(), book)

@@ -9,15 +9,16 @@ import dagster as dg
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import inspection, pl, roll_legs, tables
 from position_sync_dagster.domain.gateway_session import (
+    CONFIRM,
     GatewaySession,
     Owner,
     SessionState,
+    WeeklyLogin,
     set_aside,
     unknown_accounts,
 )
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import Source
-from position_sync_dagster.domain.weekly_login import CONFIRM, WeeklyLogin
 from position_sync_dagster.settings import Settings
 
 SESSIONS_SEEN = 1000

@@ -1,7 +1,6 @@
 """Checks of the derived tables: whether their sums equal those of the holdings they are made of."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import dagster as dg
 
@@ -134,7 +133,7 @@ def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> 
     latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     now = utc_now()
     book = overview.read_book(lake, settings, now, latest=latest, of_strategies=True)
-    rows = map(asdict, exposure.exposures(book.split, now))
+    rows = exposure.exposures(book.split, now)
     return judge_exposure(codec.frame_of(STRATEGY_EXPOSURE, rows), book)
 
 

@@ -3,16 +3,16 @@
 Columns can be derived from the fields of the dataclass that is stored in the table.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from enum import StrEnum
 from functools import cached_property
+from inspect import cleandoc
 from textwrap import dedent
 from types import MappingProxyType, NoneType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
-
-from position_sync_dagster.domain.column import Column
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,10 +82,16 @@ def described(
 def columns_of(record: type) -> dict[str, StoredColumn]:
     """Return the columns in which a dataclass is stored: one per field, in the order of fields.
 
+    The description of a column is what the docstring of the dataclass says under "Attributes".
+
     Raises:
         TypeError: A field has a type for which there is no column type.
     """
-    return {field.name: _column(field.name, field.type) for field in fields(record)}
+    texts = _descriptions_of(record)
+    return {
+        field.name: _column(field.name, field.type, texts.get(field.name, ""))
+        for field in fields(record)
+    }
 
 
 def in_order(columns: Mapping[str, StoredColumn], names: str) -> dict[str, StoredColumn]:
@@ -104,17 +110,25 @@ def in_order(columns: Mapping[str, StoredColumn], names: str) -> dict[str, Store
     return {name: columns[name] for name in order}
 
 
-def _column(name: str, hint: Any) -> StoredColumn:
-    documented = get_origin(hint) is Annotated
-    value_type, *notes = get_args(hint) if documented else (hint,)
-    alternatives = set(get_args(value_type) or (value_type,))
+def _descriptions_of(record: type) -> dict[str, str]:
+    """Return what the docstrings of a class and of its bases say of each attribute."""
+    found: dict[str, str] = {}
+    for base in reversed(record.__mro__):
+        _summary, _heading, attributes = cleandoc(base.__doc__ or "").partition("\nAttributes:\n")
+        for entry in re.split(r"\n {4}(?! )", f"\n{attributes}")[1:]:
+            name, _colon, text = entry.partition(":")
+            found[name] = " ".join(text.split())
+    return found
+
+
+def _column(name: str, hint: Any, description: str) -> StoredColumn:
+    alternatives = set(get_args(hint) or (hint,))
     nullable = NoneType in alternatives
     [stored_type] = alternatives - {NoneType}
     choices = stored_type if issubclass(stored_type, StrEnum) else None
     kind = Kind.TEXT if choices else _KINDS.get(stored_type)
     if kind is None:
         raise TypeError(f"the field {name} has no column type: {stored_type!r}")
-    description = next((str(note) for note in notes if isinstance(note, Column)), "")
     return StoredColumn(kind=kind, description=description, nullable=nullable, choices=choices)
 
 

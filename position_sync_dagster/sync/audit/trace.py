@@ -76,16 +76,12 @@ def trace(lake: Lake, text: str, *, limit: int) -> Trace:
     """
     ledger = LedgerProvenance(lake.updates.table)
     kind, found = find_id(lake, ledger, text)
-    match kind:
-        case IdKind.RUN:
-            return _of_run(lake, ledger, found, limit)
-        case IdKind.BATCH:
-            rows = ledger.with_id("batch_id", found)
-        case IdKind.UPDATE:
-            rows = ledger.with_id("update_id", found)
-        case IdKind.REQUEST:
-            return _of_request(lake, ledger, found, limit)
-    return _of_rows(lake, kind, found, rows, limit)
+    if kind is IdKind.RUN:
+        return _of_run(lake, ledger, found, limit)
+    if kind is IdKind.REQUEST:
+        return _of_request(lake, ledger, found, limit)
+    column = "batch_id" if kind is IdKind.BATCH else "update_id"
+    return _of_rows(lake, kind, found, ledger.with_id(column, found), limit)
 
 
 def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, str]:

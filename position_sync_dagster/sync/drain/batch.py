@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import uuid4
@@ -216,6 +216,7 @@ def batch_limit(waiting: int, batch_size: int, largest: int) -> int:
     return min(max(batch_size, -(-waiting // SHARE)), largest)
 
 
+@dataclass(eq=False, repr=False)
 class BatchProcessor:
     """Processes one batch at a time: rows first, then the marks of their requests.
 
@@ -224,25 +225,18 @@ class BatchProcessor:
         provenance: Written into the rows.
     """
 
-    def __init__(
-        self,
-        queue: PositionQueue,
-        updates: PositionUpdatesTable,
-        values: ValueSource,
-        *,
-        settings: Settings,
-        provenance: Provenance,
-        clock: Clock,
-    ) -> None:
-        self._queue = queue
-        self._updates = updates
-        self._values = values
-        self._lease_s = settings.lease_s
-        self._provenance = provenance
-        self._row_interval = timedelta(seconds=settings.monitored_row_interval_s)
-        # A row that would be too old at the next request is written again now.
-        self._keep = self._row_interval - timedelta(seconds=settings.refresh_interval_s)
-        self._clock = clock
+    queue: PositionQueue
+    updates: PositionUpdatesTable
+    values: ValueSource
+    _: KW_ONLY
+    settings: Settings
+    provenance: Provenance
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self._lease_s = self.settings.lease_s
+        self._row_interval = timedelta(seconds=self.settings.monitored_row_interval_s)
+        self._keep = self._row_interval - timedelta(seconds=self.settings.refresh_interval_s)
         self._owner = f"worker-{uuid4()}"
 
     async def process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
@@ -259,9 +253,9 @@ class BatchProcessor:
             LeaseLostError: The batch took longer than its lease; nothing was written.
             LakeError: A table could not be used; the requests are released, or rescued later.
         """
-        started = self._clock()
-        view = await self._values.view(())  # without a view, nothing is claimed
-        batch = await self._queue.claim_batch(
+        started = self.clock()
+        view = await self.values.view(())  # without a view, nothing is claimed
+        batch = await self.queue.claim_batch(
             limit,
             owner=self._owner,
             lease_s=self._lease_s,
@@ -273,8 +267,8 @@ class BatchProcessor:
         lease = batch[0].lease_token
         try:
             plan, appended = await self._plan_and_append(batch, batch_id)
-            await self._queue.mark_success(plan.valued, answers=plan.answers, lease_token=lease)
-            await self._queue.mark_failed_many(
+            await self.queue.mark_success(plan.valued, answers=plan.answers, lease_token=lease)
+            await self.queue.mark_failed_many(
                 dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
             )
         except errors.LeaseLostError:
@@ -289,7 +283,7 @@ class BatchProcessor:
         """Release requests of one claim; if that fails, their lease expires by itself."""
         if requests:
             with suppress(errors.LakeError):
-                await self._queue.release(
+                await self.queue.release(
                     _ids(requests), reason, lease_token=requests[0].lease_token
                 )
 
@@ -300,22 +294,22 @@ class BatchProcessor:
         plans = 0
         while True:
             plans += 1
-            now = self._clock()
+            now = self.clock()
             # The ledger is read before the view: a row that is added later may be newer than the
             # view, and makes the append fail.
             conids = {request.conid for request in batch}
             since = now - self._row_interval
-            newest = await self._updates.newest_of(conids, since)
-            view = await self._values.view(conids)
+            newest = await self.updates.newest_of(conids, since)
+            view = await self.values.view(conids)
             own = own_ids(batch, view, newest.rows, since)
             plan = plan_batch(
                 batch,
                 view,
                 newest.rows,
                 now=now,
-                provenance=self._provenance,
+                provenance=self.provenance,
                 keep=self._keep,
-                written=await self._updates.existing(own) if own else (),
+                written=await self.updates.existing(own) if own else (),
             )
             try:
                 return plan, await self._append(batch, plan, batch_id, newest.through)
@@ -331,13 +325,13 @@ class BatchProcessor:
             return None
 
         def check_lease() -> None:
-            if not self._queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
+            if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
                 raise errors.LeaseLostError(
                     f"The lease of batch {batch_id} ended before its rows were written.",
                     remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
                 )
 
-        return await self._updates.append(
+        return await self.updates.append(
             OwnUpdates(plan.rows), batch_id=batch_id, guard=check_lease, through=through
         )
 
@@ -349,7 +343,7 @@ class BatchProcessor:
         appended: AppendResult | None,
         started: datetime,
     ) -> BatchReport:
-        now = self._clock()
+        now = self.clock()
         waits_s = ((now - request.created_at).total_seconds() for request in batch)
         return BatchReport(
             batch_id=batch_id,

@@ -1,7 +1,7 @@
 """The broker's current holdings, from which a drain takes its values."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.availability import unavailable_reason, unconfirmed
+from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
 
 _WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
 
@@ -75,6 +75,7 @@ class ValueSource(Protocol):
         ...
 
 
+@dataclass(eq=False, repr=False)
 class LakeValues:
     """Values from the table `broker_positions`, which the owners of the logins write.
 
@@ -82,18 +83,11 @@ class LakeValues:
     are current.
     """
 
-    def __init__(
-        self,
-        broker_positions: BrokerPositionsTable,
-        sessions: GatewaySessions,
-        settings: Settings,
-        *,
-        clock: Clock = utc_now,
-    ) -> None:
-        self._positions = broker_positions
-        self._sessions = sessions
-        self._settings = settings
-        self._clock = clock
+    broker_positions: BrokerPositionsTable
+    sessions: GatewaySessions
+    settings: Settings
+    _: KW_ONLY
+    clock: Clock = utc_now
 
     async def view(self, conids: Collection[int] | None = None) -> BrokerView:
         """Return the holdings of these contracts in the logins whose rows are current.
@@ -111,7 +105,7 @@ class LakeValues:
             complete=coverage.complete,
             covered=coverage.covered,
             unavailable=coverage.unavailable,
-            unconfirmed=unconfirmed(holdings, self._settings, self._clock()),
+            unconfirmed=unconfirmed(holdings, self.settings, self.clock()),
             captured=dict(newest.select("session_id", "captured_at").drop_nulls().iter_rows()),
         )
 
@@ -126,7 +120,7 @@ class LakeValues:
         complete: list[bool] = []
         unavailable: set[str] = set()
         reasons: list[str] = []
-        for login in self._settings.logins:
+        for login in self.settings.logins:
             accounts = login.accounts or ()
             try:
                 rows = await self._rows_of(login)
@@ -148,9 +142,9 @@ class LakeValues:
         )
 
     async def _rows_of(self, login: Settings) -> pl.DataFrame:
-        gateway_id, now = login.gateway_id, self._clock()
-        session = await offload(self._sessions.current, gateway_id)
-        rows = await offload(self._positions.rows, gateway_id)
+        gateway_id, now = login.gateway_id, self.clock()
+        session = await offload(self.sessions.current, gateway_id)
+        rows = await offload(self.broker_positions.rows, gateway_id)
         if login.accounts is not None:
             # Rows of accounts that moved to another login stay here until this login connects
             # again.

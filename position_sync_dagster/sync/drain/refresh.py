@@ -28,10 +28,9 @@ from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
-from position_sync_dagster.sync.run_recorder import DrainReport, RefreshReport
+from position_sync_dagster.sync.run_recorder import DrainReport, RefreshReport, StreamMetrics
 
 
 async def refresh(
@@ -64,11 +63,6 @@ async def refresh(
     except LoginOwnedError as error:
         return RefreshReport(
             connected=False,
-            accounts=0,
-            positions=0,
-            enqueued=0,
-            queue_version=None,
-            incomplete_accounts=(),
             duration_s=(clock() - started).total_seconds(),
             reason=f"{error.what} It enqueues by itself.",
         )

@@ -20,9 +20,9 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.availability import unconfirmed
 from position_sync_dagster.sync.drain.batch import NOT_COVERED, BatchProcessor, batch_limit
 from position_sync_dagster.sync.drain.broker_view import BrokerView, ValueSource
+from position_sync_dagster.sync.drain_plan import unconfirmed
 from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
 logger = logging.getLogger(__name__)
@@ -255,11 +255,11 @@ def _shared_connection(settings: Settings) -> ValueSource:
     return ConnectionValues(IBConnectionManager(settings))
 
 
+@dataclass(eq=False, repr=False)
 class ConnectionValues:
     """Values from the account feed of the process's shared connection."""
 
-    def __init__(self, manager: IBConnectionManager) -> None:
-        self._manager = manager
+    manager: IBConnectionManager
 
     async def view(self, conids: Collection[int] | None = None) -> BrokerView:
         """Return the account feed's holdings; download them first if they are missing.
@@ -268,10 +268,10 @@ class ConnectionValues:
             BrokerUnavailableError: The gateway cannot be used, or it has lost the broker.
         """
         try:
-            connection = await self._manager.get_connection()
+            connection = await self.manager.get_connection()
             connection.require_online()
             await connection.feed.ensure(
-                timedelta(seconds=self._manager.settings.refresh_interval_s)
+                timedelta(seconds=self.manager.settings.refresh_interval_s)
             )
         except errors.GatewayError as error:
             raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
@@ -281,9 +281,9 @@ class ConnectionValues:
         return BrokerView(
             holdings={holding.key: holding for holding in holdings},
             complete=feed.is_complete and not feed.book.unmanaged,
-            unconfirmed=unconfirmed(holdings, self._manager.settings, utc_now()),
+            unconfirmed=unconfirmed(holdings, self.manager.settings, utc_now()),
         )
 
     async def close(self) -> None:
         """Close the connection, unless others still use it."""
-        await self._manager.close()
+        await self.manager.close()

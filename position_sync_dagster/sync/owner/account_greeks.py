@@ -1,18 +1,20 @@
 """The modelled greeks of a login's options: what is computed when, in a budget of processor time.
 
 A value of the broker and the price of the underlying at its time give the volatility. It and the
-price of the underlying now give the greeks. Only what changed is computed again.
+price of the underlying now give the greeks. Only what changed is computed again. `PublishedGreeks`
+rounds the results in time, so that not each tick makes a row.
 """
 
 import time
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from position_sync_dagster.domain.broker_position import BrokerPosition, HoldingGreeks
+from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.sync.owner.option_model import (
     ModelledGreeks,
     NoGreeks,
@@ -109,6 +111,7 @@ class OptionValue(NamedTuple):
     at: datetime
 
 
+@dataclass(eq=False, repr=False)
 class AccountGreeks:
     """Computes the greeks of options when their inputs moved, the largest first.
 
@@ -117,33 +120,19 @@ class AccountGreeks:
         value_of: Returns the newest value of an option; None: unknown.
         session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
         processor: Measures processor time, in seconds.
-
-    Attributes:
-        reasons: How many options have no greeks, by reason.
     """
 
-    def __init__(
-        self,
-        model: OptionModel,
-        *,
-        value_of: Callable[[int], OptionValue | None],
-        session_open: Callable[[int], bool | None],
-        processor: Callable[[], float] = time.thread_time,
-    ) -> None:
-        self._model = model
-        self._value_of = value_of
-        self._session_open = session_open
-        self._processor = processor
+    model: OptionModel
+    _: KW_ONLY
+    value_of: Callable[[int], OptionValue | None]
+    session_open: Callable[[int], bool | None]
+    processor: Callable[[], float] = time.thread_time
+
+    def __post_init__(self) -> None:
         self._legs: dict[int, _Leg] = {}
         self._prices: dict[int, _Prices] = {}
         self._due: dict[float, list[tuple[float, float, int]]] = {PASS_S: [], TURN_S: []}
         self._ranked_at = float("-inf")
-
-    @property
-    def reasons(self) -> Counter[NoGreeks]:
-        """How many options have no greeks, by reason."""
-        results = (leg.result for leg in self._legs.values())
-        return Counter(found.reason for found in results if found and found.reason)
 
     def stale(self, now: datetime) -> list[int]:
         """Return the underlyings whose price is too old although they trade."""
@@ -154,7 +143,7 @@ class AccountGreeks:
         ]
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
-        return now - at > OLD and self._session_open(underlying) is not False
+        return now - at > OLD and self.session_open(underlying) is not False
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -207,13 +196,13 @@ class AccountGreeks:
         Returns:
             The results that changed.
         """
-        began = self._processor()
+        began = self.processor()
         if monotonic - self._ranked_at >= TURN_S:
             self._rank(monotonic)
         changed = []
         for interval_s, share in ((PASS_S, 0.5), (TURN_S, 1.0), (PASS_S, 1.0)):
             due, ends = self._due[interval_s], began + share * budget_s
-            while due and due[0][0] <= monotonic and self._processor() < ends:
+            while due and due[0][0] <= monotonic and self.processor() < ends:
                 leg = self._legs.get(heappop(due)[2])
                 if leg is None:
                     continue
@@ -239,7 +228,7 @@ class AccountGreeks:
 
         A value that is older than the last one is not used.
         """
-        prices, valued = self._prices.get(leg.underlying), self._value_of(leg.conid)
+        prices, valued = self._prices.get(leg.underlying), self.value_of(leg.conid)
         if valued is not None and (leg.value_at is None or valued.at > leg.value_at):
             leg.value, leg.value_at = valued
             leg.spot_then = prices.at(leg.value_at) if prices else None
@@ -273,11 +262,82 @@ class AccountGreeks:
             leg.volatility = (
                 NoGreeks.NO_PRICE_THEN
                 if leg.spot_then is None
-                else self._model.implied_volatility(
+                else self.model.implied_volatility(
                     leg.terms, value=leg.value, spot=leg.spot_then, at=leg.value_at, near=leg.near
                 )
             )
         if isinstance(leg.volatility, NoGreeks):
             return leg.volatility
         leg.near = leg.volatility
-        return self._model.greeks(leg.terms, volatility=leg.volatility, spot=spot, now=now)
+        return self.model.greeks(leg.terms, volatility=leg.volatility, spot=spot, now=now)
+
+
+DELTA_MOVE = 0.005
+"""A change of delta that is published at once."""
+
+MOVE_PART = 0.03
+"""The part of gamma, vega or theta whose change is published at once."""
+
+RENEWED = timedelta(seconds=10)
+"""Greeks whose inputs are newer than the published ones by this time are published in any case."""
+
+
+class PublishedGreeks:
+    """The greeks that `broker_positions` has, or gets at the next publication, by conid."""
+
+    def __init__(self) -> None:
+        self._greeks: dict[int, HoldingGreeks] = {}
+        self._changes: ChangeNotifier[int, None] = ChangeNotifier()
+
+    def __len__(self) -> int:
+        return len(self._greeks)
+
+    def watch(self) -> PendingChanges[int, None]:
+        """Collect from now on the options whose greeks are to be published."""
+        return self._changes.watch()
+
+    def take(self, leg: ModelledLeg, price_magnifier: int) -> None:
+        """Take a new result of an option, if it says more than what is published.
+
+        Args:
+            leg: The result.
+            price_magnifier: Of the option: in its row, the price of the underlying is as quoted.
+        """
+        before, found = self._greeks.get(leg.conid), leg.greeks
+        if found is None or leg.underlying_at is None or leg.value_at is None:
+            self.remove(leg.conid)
+            return
+        method = leg.terms.text
+        if before is not None and before.greeks_method == method and not _moved(before, leg):
+            return
+        self._greeks[leg.conid] = HoldingGreeks(
+            implied_vol=found.implied_vol,
+            delta=found.delta,
+            gamma=found.gamma,
+            vega=found.vega,
+            theta=found.theta,
+            underlying_price=found.underlying_price * price_magnifier,
+            greeks_time=leg.underlying_at,
+            greeks_method=method,
+            volatility_time=leg.value_at,
+        )
+        self._changes.note(leg.conid, None)
+
+    def remove(self, conid: int) -> None:
+        """Publish that an option has no computed greeks."""
+        if self._greeks.pop(conid, None) is not None:
+            self._changes.note(conid, None)
+
+    def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
+        """Return the greeks of a holding; None of a closed one."""
+        return self._greeks.get(holding.instrument.conid) if holding.position else None
+
+
+def _moved(before: HoldingGreeks, leg: ModelledLeg) -> bool:
+    found, at = leg.greeks, leg.underlying_at
+    if found is None or at is None or abs(found.delta - before.delta) >= DELTA_MOVE:
+        return True
+    pairs = ((found.gamma, before.gamma), (found.vega, before.vega), (found.theta, before.theta))
+    if any(abs(now - then) > MOVE_PART * abs(then) for now, then in pairs):
+        return True
+    return at - before.greeks_time >= RENEWED

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from position_sync_dagster.domain.account_summary import AccountSummary
@@ -19,6 +19,7 @@ from position_sync_dagster.settings import Settings
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
@@ -32,16 +33,13 @@ class AccountRecorder:
         table: The table; with None, nothing is subscribed and nothing is written.
     """
 
-    def __init__(
-        self,
-        table: AccountValuesTable | None,
-        *,
-        settings: Settings,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._table = table
-        self._interval_s = settings.account_values_interval_s
-        self._monotonic = monotonic
+    table: AccountValuesTable | None
+    _: KW_ONLY
+    settings: Settings
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._interval_s = self.settings.account_values_interval_s
         self._written: dict[str, AccountSummary] | None = None
         self._next_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -49,13 +47,13 @@ class AccountRecorder:
 
     def flush(self, connection: GatewayConnection, provenance: Provenance) -> None:
         """Start to write the changes if that is due, and keep the subscriptions alive."""
-        table = self._table
+        table = self.table
         if table is None:
             return
         connection.summaries.subscribe()
         if self._task is not None and not self._task.done():
             return
-        if self._monotonic() < self._next_at:
+        if self.monotonic() < self._next_at:
             return
         if self._written is None:
             self._begin(self._restore(table))
@@ -63,7 +61,7 @@ class AccountRecorder:
         rows = changed(connection.summaries.current(), self._written)
         if rows:
             self._begin(self._write(table, [_owned(row, provenance) for row in rows]))
-            self._next_at = self._monotonic() + self._interval_s
+            self._next_at = self.monotonic() + self._interval_s
 
     async def close(self, *, timeout_s: float) -> None:
         """Wait until the rows that are being written are in the table."""
@@ -82,7 +80,7 @@ class AccountRecorder:
             self._outage.clear()
         except LakeError as error:
             self._written = None
-            self._next_at = self._monotonic() + self._interval_s
+            self._next_at = self.monotonic() + self._interval_s
             self._outage.report(f"account_values: {error}")
 
     async def _restore(self, table: AccountValuesTable) -> None:

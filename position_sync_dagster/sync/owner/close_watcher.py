@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
@@ -22,6 +23,7 @@ LOOKS_S = (0.0, 5.0, 60.0, 960.0)
 the day: commissions follow an execution, and shares may come minutes after an option is gone."""
 
 
+@dataclass(eq=False, repr=False)
 class CloseWatcher:
     """Stores changes before they are published, then looks for their causes in the background.
 
@@ -33,20 +35,14 @@ class CloseWatcher:
         monotonic: The clock of every interval, in seconds.
     """
 
-    def __init__(
-        self,
-        explainer: CloseExplainer,
-        *,
-        check: Callable[[], None] = lambda: None,
-        follow: Callable[[], object] = lambda: None,
-        monotonic: Callable[[], float],
-        run_id: str | None = None,
-    ) -> None:
-        self._explainer = explainer
-        self._check = check
-        self._follow = follow
-        self._monotonic = monotonic
-        self._run_id = run_id
+    explainer: CloseExplainer
+    _: KW_ONLY
+    check: Callable[[], None] = lambda: None
+    follow: Callable[[], object] = lambda: None
+    monotonic: Callable[[], float]
+    run_id: str | None = None
+
+    def __post_init__(self) -> None:
         self._due = self._looks()
         self._recorded = False
         self._task: asyncio.Task[None] | None = None
@@ -57,21 +53,21 @@ class CloseWatcher:
         Raises:
             LakeError: The table cannot be written; the same changes are due again.
         """
-        self._check()
-        await offload(self._explainer.record, changes, self._run_id)
+        self.check()
+        await offload(self.explainer.record, changes, self.run_id)
         if any(change.closed for change in changes):
             self._recorded = True
             self._due = sorted({*self._due, *self._looks()})
 
     def _looks(self) -> list[float]:
-        now_s = self._monotonic()
+        now_s = self.monotonic()
         return [now_s + delay for delay in LOOKS_S]
 
     def look_in_background(self, connection: GatewayConnection) -> None:
         """Look for causes if it is due, in a background task."""
         if self._task is not None and not self._task.done():
             return
-        now_s = self._monotonic()
+        now_s = self.monotonic()
         if not self._due or self._due[0] > now_s:
             return
         self._due = [at for at in self._due if at > now_s]
@@ -83,12 +79,12 @@ class CloseWatcher:
         Raises:
             LakeError: A table cannot be used.
         """
-        self._check()
+        self.check()
         executions: Sequence[Execution] = () if answer is None else answer.executions
         span = None if answer is None else (answer.begin, answer.end)
         asked = {} if span is None else dict.fromkeys(accounts, span)
-        await offload(self._explainer.explain, executions, asked, run_id=self._run_id)
-        await offload(self._follow)
+        await offload(self.explainer.explain, executions, asked, run_id=self.run_id)
+        await offload(self.follow)
 
     async def close(self) -> None:
         """Cancel the background task."""
@@ -98,12 +94,12 @@ class CloseWatcher:
 
     async def _look_or_log(self, connection: GatewayConnection) -> None:
         try:
-            if not self._recorded and not await offload(self._explainer.has_open_closes):
+            if not self._recorded and not await offload(self.explainer.has_open_closes):
                 return
             await self.look(connection.accounts, await connection.executions())
         except LakeError as error:
             logger.warning("the causes of closes are not stored, they are due later: %s", error)
-            self._due = [self._monotonic() + LOOKS_S[1], *self._due]
+            self._due = [self.monotonic() + LOOKS_S[1], *self._due]
 
 
 def changes_between(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import utc_now
@@ -24,6 +25,7 @@ AT_ONCE = 10
 """Maximum number of legs looked up at once; the gateway answers contract details one by one."""
 
 
+@dataclass(eq=False, repr=False)
 class LegResolver:
     """Finds the one contract that each leg without a conid describes, and stores its conid.
 
@@ -36,18 +38,13 @@ class LegResolver:
         monotonic: The clock of every interval, in seconds.
     """
 
-    def __init__(
-        self,
-        registry: StrategyRegistry,
-        remember: Callable[[list[ContractDetails]], Awaitable[object]],
-        *,
-        check: Callable[[], None] = lambda: None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._registry = registry
-        self._remember = remember
-        self._check = check
-        self._monotonic = monotonic
+    registry: StrategyRegistry
+    remember: Callable[[list[ContractDetails]], Awaitable[object]]
+    _: KW_ONLY
+    check: Callable[[], None] = lambda: None
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._attempts: dict[object, tuple[int, float]] = {}
         self._logged: dict[object, str] = {}
         self._task: asyncio.Task[None] | None = None
@@ -62,20 +59,20 @@ class LegResolver:
         """Return the legs without a contract, each with the reason, for the session's detail."""
         return [
             f"{leg.described} of strategy {leg.strategy_id} is not streamed: {leg.problem}"
-            for leg in self._registry.unresolved
+            for leg in self.registry.unresolved
             if leg.problem
         ]
 
     def resolve_in_background(self, connection: GatewayConnection) -> None:
         """Look up the legs that are due, in a background task."""
-        keys = {leg.key for leg in self._registry.unresolved}
+        keys = {leg.key for leg in self.registry.unresolved}
         self._attempts = {key: tries for key, tries in self._attempts.items() if key in keys}
         if self._task is not None and not self._task.done():
             return
-        now_s = self._monotonic()
+        now_s = self.monotonic()
         due = [
             leg
-            for leg in self._registry.unresolved
+            for leg in self.registry.unresolved
             if (gone := expired(leg, utc_now())) is None or gone != leg.problem
             if self._attempts.get(leg.key, (0, now_s))[1] <= now_s
         ]
@@ -99,7 +96,7 @@ class LegResolver:
         answers = await asyncio.gather(*(in_turn(leg) for leg in legs))
         for leg in legs:
             tries = self._attempts.get(leg.key, (0, 0.0))[0] + 1
-            self._attempts[leg.key] = (tries, self._monotonic() + RETRY.delay_s(tries))
+            self._attempts[leg.key] = (tries, self.monotonic() + RETRY.delay_s(tries))
         found = [answer for answer in answers if isinstance(answer, ContractDetails)]
         findings = [
             (leg, answer.conid if isinstance(answer, ContractDetails) else answer)
@@ -107,10 +104,10 @@ class LegResolver:
             if answer is not None and answer != leg.problem
         ]
         if findings:
-            self._check()
+            self.check()
             if found:
-                await self._remember(found)
-            await self._registry.settle(findings)
+                await self.remember(found)
+            await self.registry.settle(findings)
             self._found = True
         self._log(legs)
 
@@ -130,7 +127,7 @@ class LegResolver:
 
     def _log(self, looked_up: list[UnresolvedLeg]) -> None:
         """Log each contract that was found, and each problem once."""
-        problems = {leg.key: leg.problem for leg in self._registry.unresolved}
+        problems = {leg.key: leg.problem for leg in self.registry.unresolved}
         for leg in looked_up:
             name = f"{leg.described} of strategy {leg.strategy_id}"
             if leg.key not in problems:

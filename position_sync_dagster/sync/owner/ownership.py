@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
+    GatewayRun,
     GatewaySession,
     LineUse,
     Owner,
@@ -22,12 +23,11 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.run_recorder import StreamMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def lease_s(settings: Settings, status: OwnerStatus, now: datetime) -> float:
     return max(usual_s, min(settings.closed_lease_s, (status.closed_until - now).total_seconds()))
 
 
+@dataclass(eq=False, repr=False)
 class Ownership:
     """The lease on a login, held during an `async with` block and renewed in the background.
 
@@ -91,34 +92,25 @@ class Ownership:
             own.check()  # before each write
     """
 
-    def __init__(
-        self,
-        sessions: GatewaySessions,
-        settings: Settings,
-        *,
-        owner: Owner,
-        run_id: str | None = None,
-        wait_s: float = 0.0,
-        stop: asyncio.Event | None = None,
-        clock: Clock = utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._sessions = sessions
-        self._settings = settings
-        self._owner = owner
-        self._run_id = run_id
-        self._wait_s = wait_s
-        self._stop = stop
-        self._clock = clock
-        self._monotonic = monotonic
+    sessions: GatewaySessions
+    settings: Settings
+    _: KW_ONLY
+    owner: Owner
+    run_id: str | None = None
+    wait_s: float = 0.0
+    stop: asyncio.Event | None = None
+    clock: Clock = utc_now
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._session: GatewaySession | None = None
-        self._renewed_at = (clock(), monotonic())
+        self._renewed_at = (self.clock(), self.monotonic())
         self._task: asyncio.Task[None] | None = None
         self.final_detail: str | None = None
         self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
-        self._lease_s = settings.session_lease_s
+        self._lease_s = self.settings.session_lease_s
         self.store_fault: errors.LakeError | None = None
         self.lost = asyncio.Event()
 
@@ -180,25 +172,22 @@ class Ownership:
 
     def _is_over(self) -> bool:
         """Return whether the lease is over by either clock: this machine's may have been set."""
-        held_s = self._monotonic() - self._renewed_at[1]
+        held_s = self.monotonic() - self._renewed_at[1]
         lasts = self.session.expires_at - self.session.heartbeat_at
-        return self._clock() >= self.session.expires_at or held_s >= lasts.total_seconds()
+        return self.clock() >= self.session.expires_at or held_s >= lasts.total_seconds()
 
     def _pause_s(self) -> float:
         """Return the seconds until the next heartbeat: as many of a longer lease as it has more."""
-        return self._settings.heartbeat_s * self._lease_s / self._settings.session_lease_s
-
-    def _take_session(self, session: GatewaySession, began: tuple[datetime, float]) -> None:
-        """Take the lease as it was renewed by a call that began at `began`, by both clocks."""
-        self._session, self._renewed_at = session, began
+        return self.settings.heartbeat_s * self._lease_s / self.settings.session_lease_s
 
     def _both_clocks(self) -> tuple[datetime, float]:
-        return self._clock(), self._monotonic()
+        """Return the time by both clocks; a lease counts from the beginning of its renewal."""
+        return self.clock(), self.monotonic()
 
     def _clock_change(self) -> str:
         """Return a sentence about a clock change since the last renewal; "" without one."""
         at, at_s = self._renewed_at
-        change_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
+        change_s = (self.clock() - at).total_seconds() - (self.monotonic() - at_s)
         if abs(change_s) < CLOCK_CHANGE_S:
             return ""
         direction = "forward" if change_s > 0 else "back"
@@ -213,26 +202,26 @@ class Ownership:
         Raises:
             TradingModeError: The lake holds data of another mode.
         """
-        await offload(self._sessions.claim_mode, mode)
+        await offload(self.sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
-        await offload(self._sessions.table.prove_store)
-        deadline = asyncio.get_running_loop().time() + self._wait_s
+        await offload(self.sessions.table.prove_store)
+        deadline = asyncio.get_running_loop().time() + self.wait_s
         while self._session is None:
             began = self._both_clocks()
             try:
                 session = await offload(
-                    self._sessions.acquire,
-                    self._settings.gateway_id,
-                    self._owner,
-                    lease_s=self._settings.session_lease_s,
-                    run_id=self._run_id,
+                    self.sessions.acquire,
+                    self.settings.gateway_id,
+                    self.owner,
+                    lease_s=self.settings.session_lease_s,
+                    run_id=self.run_id,
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                self._take_session(session, began)
+                self._session, self._renewed_at = session, began
             except errors.LoginOwnedError:
-                stopped = self._stop is not None and self._stop.is_set()
+                stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
                 await asyncio.sleep(POLL_S)
@@ -252,7 +241,7 @@ class Ownership:
         if not self.lost.is_set():
             detail = self.final_detail if kind is None else f"{kind.__name__}: {error}"
             with suppress(errors.LakeError):
-                await offload(self._sessions.end, self.session, detail=detail)
+                await offload(self.sessions.end, self.session, detail=detail)
 
     async def _heartbeat(self) -> None:
         while True:
@@ -262,10 +251,10 @@ class Ownership:
             session, began = self.session, self._both_clocks()
             try:
                 status = self._status()
-                self._lease_s = lease_s(self._settings, status, self._clock())
+                self._lease_s = lease_s(self.settings, status, self.clock())
                 # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
-                    self._sessions.renew,
+                    self.sessions.renew,
                     session,
                     lease_s=self._lease_s,
                     state=status.state,
@@ -276,7 +265,7 @@ class Ownership:
                     gateway=status.gateway,
                     late=self.store_fault is not None,
                 )
-                self._take_session(session, began)
+                self._session, self._renewed_at = session, began
                 self._outage.clear()
                 self.store_fault = None
             except errors.CommitContentionError as error:

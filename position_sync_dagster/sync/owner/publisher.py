@@ -3,8 +3,8 @@
 `Announcements` remembers which state of a holding was last written as a row or queued.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -35,10 +35,9 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
-from position_sync_dagster.sync.run_recorder import StreamCounts
+from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics
 
 
 class Announcements:
@@ -145,6 +144,7 @@ _Accounts = Mapping[str, tuple[Completeness, AccountConfirmation]]
 QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
 
 
+@dataclass(eq=False, repr=False)
 class Publisher:
     """Writes `broker_positions`, and queues the holdings that are not streamed.
 
@@ -156,27 +156,18 @@ class Publisher:
         watcher: Stores the changes of quantities before they are published, if there is one.
     """
 
-    def __init__(
-        self,
-        queue: PositionQueue | None,
-        broker_positions: BrokerPositionsTable | None,
-        announced: Announcements,
-        *,
-        settings: Settings,
-        metrics: StreamMetrics,
-        greeks: PublishedGreeks | None = None,
-        watcher: CloseWatcher | None = None,
-        clock: Clock = utc_now,
-    ) -> None:
-        self._greeks = PublishedGreeks() if greeks is None else greeks
-        self._greeks_changes = self._greeks.watch()
-        self._queue = queue
-        self._positions = broker_positions
-        self._announced = announced
-        self._settings = settings
-        self._metrics = metrics
-        self._clock = clock
-        self.watcher = watcher
+    queue: PositionQueue | None
+    broker_positions: BrokerPositionsTable | None
+    announced: Announcements
+    _: KW_ONLY
+    settings: Settings
+    metrics: StreamMetrics
+    greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
+    watcher: CloseWatcher | None = None
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
+        self._greeks_changes = self.greeks.watch()
         self._restored: dict[Key, BrokerPosition] = {}
         self._published: dict[Key, BrokerPosition] = {}
         self._all_due = True
@@ -185,7 +176,7 @@ class Publisher:
         self._moved: set[Key] = set()
         self._requested: dict[Key, BrokerPosition] = {}
         self._least = LeastMove(
-            part=settings.monitored_move_part, amount=settings.monitored_move_amount
+            part=self.settings.monitored_move_part, amount=self.settings.monitored_move_amount
         )
 
     async def restore(self) -> list[BrokerPosition]:
@@ -196,16 +187,16 @@ class Publisher:
             of accounts that the gateways file no longer names are left out: they are not of this
             login.
         """
-        if self._positions is None:
+        if self.broker_positions is None:
             return []
-        accounts = self._settings.accounts
-        stored = await offload(self._positions.read, self._settings.gateway_id)
+        accounts = self.settings.accounts
+        stored = await offload(self.broker_positions.read, self.settings.gateway_id)
         recent = [
             holding
             for holding in self._recent(stored)
             if accounts is None or holding.account in accounts
         ]
-        await self._announced.restore(recent, since=self._kept_since())
+        await self.announced.restore(recent, since=self._kept_since())
         self._restored = {holding.key: holding for holding in recent}
         return recent
 
@@ -237,7 +228,9 @@ class Publisher:
         try:
             await self._record_changes(changed)
             if self._all_due:
-                await self._replace(published, accounts, session)
+                recent = self._recent(published.values())
+                if self.broker_positions is not None:
+                    await self._write(self.broker_positions.replace, recent, accounts, session)
             elif not await self._update(feed, changed, accounts, session):
                 self._all_due = True
                 self._changes.give_back(changes)
@@ -269,7 +262,7 @@ class Publisher:
         return bool(self._greeks_changes)
 
     def _with_greeks(self, holding: BrokerPosition) -> BrokerPosition:
-        greeks = self._greeks.of(holding)
+        greeks = self.greeks.of(holding)
         return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
@@ -287,22 +280,6 @@ class Publisher:
         return holding.value_source is ValueOrigin.PNL_SINGLE and (
             before is None or has_moved(before, holding, self._least)
         )
-
-    async def _replace(
-        self,
-        holdings: Mapping[Key, BrokerPosition],
-        accounts: _Accounts,
-        session: GatewaySession | None,
-    ) -> None:
-        if self._positions is not None:
-            await offload(
-                self._positions.replace,
-                self._settings.gateway_id,
-                self._recent(holdings.values()),
-                session=session,
-                captured_at=self._clock(),
-                accounts=_confirmations(accounts),
-            )
 
     async def _update(
         self,
@@ -322,21 +299,30 @@ class Publisher:
             key = feed.book.one_of(account)
             if key is not None and (holding := self._published.get(key)) is not None:
                 rows.append(holding)
-        if not rows or self._positions is None:
+        if not rows or self.broker_positions is None:
             return True
-        version = await offload(
-            self._positions.update,
-            self._settings.gateway_id,
+        version = await self._write(self.broker_positions.update, rows, accounts, session)
+        return version is not None
+
+    async def _write(
+        self,
+        write: Callable[..., int | None],
+        rows: list[BrokerPosition],
+        accounts: _Accounts,
+        session: GatewaySession | None,
+    ) -> int | None:
+        return await offload(
+            write,
+            self.settings.gateway_id,
             rows,
             session=session,
-            captured_at=self._clock(),
-            accounts=_confirmations(accounts),
+            captured_at=self.clock(),
+            accounts={name: confirmation for name, (_, confirmation) in accounts.items()},
         )
-        return version is not None
 
     async def requests_wait(self) -> bool:
         """Return whether the queue has requests that a drain may claim now."""
-        return self._queue is not None and (await self._queue.overview()).claimable > 0
+        return self.queue is not None and (await self.queue.overview()).claimable > 0
 
     async def enqueue_all(
         self, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
@@ -350,16 +336,16 @@ class Publisher:
             The number of requests.
         """
         keys = [key for key, state in routes.items() if state in QUEUED]
-        closes = [h for h in self._published.values() if self._announced.lacks_zero_row(h)]
+        closes = [h for h in self._published.values() if self.announced.lacks_zero_row(h)]
         keys += [holding.key for holding in closes if holding.key in routes]
-        followed = self._settings.sec_types
+        followed = self.settings.sec_types
         others = [
             holding
             for holding in closes
             if holding.key not in routes and holding.instrument.sec_type not in followed
         ]
-        left_open = await self._announced.left_open(others)
-        self._announced.record(holding for holding in others if holding.key not in left_open)
+        left_open = await self.announced.left_open(others)
+        self.announced.record(holding for holding in others if holding.key not in left_open)
         return await self.enqueue(routes, [*keys, *left_open], reason)
 
     async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
@@ -370,7 +356,7 @@ class Publisher:
             if key in routes
             and routes[key] is not LegState.STREAMED
             and (holding := self._published.get(key)) is not None
-            and not self._announced.is_current(holding)
+            and not self.announced.is_current(holding)
         ]
         await self.enqueue(routes, keys)
 
@@ -399,19 +385,19 @@ class Publisher:
         Returns:
             The number of requests.
         """
-        if self._queue is None:
+        if self.queue is None:
             return 0
         holdings = {key: self._published[key] for key in keys if key in self._published}
         if not holdings:
             return 0
-        await self._queue.insert_many(
+        await self.queue.insert_many(
             [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         )
-        self._announced.record(holdings.values())
+        self.announced.record(holdings.values())
         self._moved -= holdings.keys()
         self._requested |= holdings
-        version = (await self._queue.overview()).version
-        self._metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
+        version = (await self.queue.overview()).version
+        self.metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
@@ -420,7 +406,7 @@ class Publisher:
         return [h for h in holdings if h.position or h.position_time >= since]
 
     def _kept_since(self) -> datetime:
-        return self._clock() - CLOSED_KEPT
+        return self.clock() - CLOSED_KEPT
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:
@@ -432,10 +418,6 @@ def _accounts_of(feed: AccountFeed) -> _Accounts:
         )
         for account, completeness in feed.completeness.items()
     }
-
-
-def _confirmations(accounts: _Accounts) -> dict[str, AccountConfirmation]:
-    return {name: confirmation for name, (_, confirmation) in accounts.items()}
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:

@@ -255,11 +255,13 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     )
 
 
+@dataclass(eq=False, repr=False)
 class ClosesReader:
     """Reads the closes repeatedly, and only when a cause or a leg was added or changed."""
 
-    def __init__(self, lake: Lake) -> None:
-        self._lake = lake
+    lake: Lake
+
+    def __post_init__(self) -> None:
         self._versions: tuple[int, ...] = ()
         self._found = NO_CLOSES
 
@@ -269,7 +271,7 @@ class ClosesReader:
         Raises:
             LakeError: A table cannot be used.
         """
-        lake = self._lake
+        lake = self.lake
         # Seconds after a change of a holding that closed, its cause is in `closures`.
         versions = (lake.closures.table.version(), lake.registry.version)
         if versions != self._versions:

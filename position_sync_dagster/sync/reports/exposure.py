@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from position_sync_dagster.domain.instrument import ContractDetails, contract_na
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
+from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 
 Number = TypeVar("Number", int, float)
@@ -194,17 +195,12 @@ def _parts(
     if PRICED not in rows.columns:
         rows = rows.with_columns(pl.coalesce("value_time", "timestamp").alias(PRICED))
     claimed = pl.DataFrame(
-        {
-            "account": [claim.key[0] for claim in claims],
-            "conid": [claim.key[1] for claim in claims],
-            "leg": [claim.leg for claim in claims],
-            "strategy_id": [legs[claim.leg].strategy_id for claim in claims],
-            "share": [claim.share for claim in claims],
-        },
+        [(*key, leg, str(legs[leg].strategy_id), share) for leg, key, share in claims],
         schema={
             "account": pl.String, "conid": pl.Int64, "leg": pl.Int64, "strategy_id": pl.String,
             "share": pl.Float64,
         },
+        orient="row",
     )  # fmt: skip
     key = ["account", "conid"]
     rest = (
@@ -442,113 +438,37 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exposure:
-    """One strategy in one account, currency and class; the sums leave out unknown values.
-
-    Attributes:
-        strategy_id: UNATTRIBUTED for what no strategy has.
-        account: None for legs that are not held and name none.
-        currency: None for legs that are not held and have never been valued.
-        legs, legs_held: The number of active legs, and of those with a holding; of UNATTRIBUTED the
-            number of holdings.
-        legs_closed, closed: The number of legs that were held and of which it is known why they are
-            gone, and what happened to them.
-        market_value, unrealized_pnl: In `currency`; None if they are unknown for every leg.
-        notional: The market value of futures, which is never added to that of other classes.
-        delta, gamma, vega, theta: For the whole position: per unit × quantity × multiplier.
-        legs_without_value, legs_without_greeks: Legs that the sums leave out: held legs without the
-            value, and legs whose description does not match the contract of their conid.
-        oldest_value_at: When the oldest price in the sums arrived or was confirmed; None if that is
-            unknown for one of them.
-        dollar_delta: In `currency`: delta × quantity × multiplier × price of the underlying, which
-            may be added over underlyings. For a stock or a future it is the value.
-        by_underlying: JSON: symbol → the sums of its legs.
-        daily_pnl: In `currency`; None if it is unknown for every leg.
-        worst_value_age_s: Age of the oldest price in seconds, as `oldest_value_at`.
-        legs_without_value_time: Held legs with a value whose source gave no time.
-        legs_expiring: Held legs that expire within 5 days, or have expired.
-        short_legs_in_money: Short options in the money, by the price of their underlying.
-        short_legs_unknown: Short options for which that price is not known.
-        mismatches: Legs whose description does not match the contract of their conid, each with the
-            difference. The holding of that conid may not be the intended one.
-        gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %.
-        options, options_with_greeks: Held options, and those of them whose greeks are known.
-        options_modelled: Those of the latter whose greeks this package computed.
-        nearest_expiry: The first day on which a holding expires.
-        differences: Legs that have less than they claim, and holdings of which strategies have only
-            a part, each with the quantities.
-    """
-
-    strategy_id: str
-    account: str | None
-    currency: str | None
-    asset_class: AssetClass
-    legs: int
-    legs_held: int
-    market_value: float | None
-    notional: float | None
-    unrealized_pnl: float | None
-    delta: float | None
-    gamma: float | None
-    vega: float | None
-    theta: float | None
-    legs_without_value: int
-    legs_without_greeks: int
-    oldest_value_at: datetime | None
-    dollar_delta: float | None
-    by_underlying: str | None
-    daily_pnl: float | None
-    worst_value_age_s: float | None
-    legs_without_value_time: int
-    legs_expiring: int
-    short_legs_in_money: int
-    short_legs_unknown: int
-    mismatches: str | None
-    gamma_1pct: float | None
-    options: int
-    options_with_greeks: int
-    options_modelled: int
-    nearest_expiry: date | None
-    differences: str | None
-    legs_closed: int
-    closed: str | None
-
-
 _GROUP = ("strategy_id", "account", "currency", "asset_class")
-_AS_THEY_ARE = tuple(
-    name
-    for name in Exposure.__dataclass_fields__
-    if name not in ("asset_class", "oldest_value_at", "worst_value_age_s", "by_underlying")
-)
+_DERIVED = ("oldest_value_at", "worst_value_age_s", "by_underlying", "ledger_version")
+_AS_THEY_ARE = tuple(name for name in STRATEGY_EXPOSURE.columns if name not in _DERIVED)
 _OF_UNDERLYING = (*_GREEKS, "dollar_delta", "gamma_1pct")
 
 
-def exposures(found: Split, now: datetime) -> list[Exposure]:
+def exposures(found: Split, now: datetime) -> list[dict[str, Any]]:
     """Return the exposure of each strategy, and of the rest, by account, currency and class.
 
     Args:
         found: The parts.
         now: The reference time of ages and days to expiry.
+
+    Returns:
+        Rows of the table `strategy_exposure`, which describes its columns, without the version of
+        the ledger. Their sums leave out unknown values.
     """
     underlyings: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
     for row in summed(found, (*_GROUP, "symbol"), now).iter_rows(named=True):
         group = tuple(row[name] for name in _GROUP)
         underlyings[group][row["symbol"]] = {name: row[name] for name in _OF_UNDERLYING}
-    result = []
+    rows = []
     for row in summed(found, _GROUP, now).iter_rows(named=True):
-        sums = underlyings.get(tuple(row[name] for name in _GROUP))
-        at = row["priced_at"]
-        result.append(
-            Exposure(
-                **{name: row[name] for name in _AS_THEY_ARE},
-                asset_class=AssetClass(row["asset_class"]),
-                oldest_value_at=at,
-                worst_value_age_s=(now - at).total_seconds() if at else None,
-                by_underlying=json.dumps(sums) if sums else None,
-            )
-        )
-    return result
+        sums, at = underlyings.get(tuple(row[name] for name in _GROUP)), row["priced_at"]
+        derived = {
+            "oldest_value_at": at,
+            "worst_value_age_s": (now - at).total_seconds() if at else None,
+            "by_underlying": json.dumps(sums) if sums else None,
+        }
+        rows.append({name: row[name] for name in _AS_THEY_ARE} | derived)
+    return rows
 
 
 def add(values: Iterable[Number | None]) -> Number | None:

@@ -14,11 +14,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
-from position_sync_dagster.lake.lake import (
-    Lake,
-    all_broker_rows,
-    rows_of_logins,
-)
+from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, ClosesReader, read_closes
@@ -86,10 +82,7 @@ class Book:
         """The name of each active leg that is held, and the age of its price in seconds."""
         active = {leg.conid for leg in self.matching}
         return [
-            (
-                contract_name(row),
-                self.ages.age_s((row.account, row.conid)),
-            )
+            (contract_name(row), self.ages.age_s((row.account, row.conid)))
             for row in self.latest
             if row.position and row.conid in active
         ]
@@ -148,15 +141,12 @@ def read_book(
     reported = all_broker_rows(lake, settings)
     latest = newest_values(latest, reported)
     priced = with_priced(latest, reported, now, band=settings.value_band)
-    if of_strategies:
-        is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
-        rows = updates_of(latest.filter(is_of_leg))
-        holdings = broker_positions_of(reported.filter(is_of_leg))
-        ages = Ages.of(priced.filter(is_of_leg), now)
-    else:
-        rows = updates_of(latest)
-        holdings = broker_positions_of(reported)
-        ages = Ages.of(priced, now)
+    is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
+
+    def chosen(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.filter(is_of_leg) if of_strategies else frame
+
+    rows, ages = updates_of(chosen(latest)), Ages.of(chosen(priced), now)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live = {
         session.gateway_id
@@ -177,7 +167,7 @@ def read_book(
         details |= lake.contracts.get({leg.conid for leg in legs})
     return Book(
         latest=tuple(rows),
-        holdings=tuple(holdings),
+        holdings=tuple(broker_positions_of(chosen(reported))),
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         ages=ages,
@@ -224,15 +214,17 @@ LATELY = timedelta(hours=1)
 """How long after its judgement a close is among the last ones."""
 
 
+@dataclass(eq=False, repr=False)
 class OverviewReader:
     """Reads the overview repeatedly, and each time only the new data."""
 
-    def __init__(self, lake: Lake, settings: Settings) -> None:
-        self._lake = lake
-        self._settings = settings
+    lake: Lake
+    settings: Settings
+
+    def __post_init__(self) -> None:
         self._details: dict[int, ContractDetails] = {}
         self._cents_read_at: datetime | None = None
-        self._closes = ClosesReader(lake)
+        self._closes = ClosesReader(self.lake)
 
     def read(self, now: datetime) -> Overview:
         """Read everything that the live status shows; blocks.
@@ -240,7 +232,7 @@ class OverviewReader:
         Raises:
             LakeError: A table cannot be used.
         """
-        lake, settings = self._lake, self._settings
+        lake, settings = self.lake, self.settings
         frame = rows_of_logins(lake.updates.sync.latest(), settings)
         closes = self._closes.read()
         status = read_status(lake, settings, now, latest=frame, closes=closes)

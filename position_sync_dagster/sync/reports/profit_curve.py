@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.sync.reports.exposure import add, claims_of
@@ -53,42 +53,22 @@ def profit_lines(
 def lines_of(rows: pl.DataFrame, legs: list[ActiveContract]) -> list[ProfitLine]:
     """Sum the newest rows at each point, with the shares of strategies as in `claims_of`."""
     found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
-    newest: dict[tuple[str, int], PositionUpdate] = {}
+    newest: dict[Key, dict[str, Any]] = {}
     for part in rows.partition_by("slot", maintain_order=True):
         slot: datetime = part.item(0, "slot")
-        newest |= {
-            (row["account"], row["conid"]): _update(row) for row in part.iter_rows(named=True)
-        }
-        held = {key: row.position for key, row in newest.items()}
+        newest |= {(row["account"], row["conid"]): row for row in part.iter_rows(named=True)}
+        held = {key: row["position"] for key, row in newest.items()}
         sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
         for n, holding, share in claims_of(legs, held):
             row = newest[holding]
-            profit = None if row.daily_pnl is None else row.daily_pnl * share
-            sums[legs[n].strategy_id, row.currency].append(profit)
+            profit = None if row["daily_pnl"] is None else row["daily_pnl"] * share
+            sums[legs[n].strategy_id, row["currency"]].append(profit)
         for key, values in sums.items():
             found[key].append((slot, add(values)))
     return [
         ProfitLine(strategy_id=strategy, currency=currency, points=tuple(points))
         for (strategy, currency), points in sorted(found.items())
     ]
-
-
-def _update(row: dict[str, Any]) -> PositionUpdate:
-    return PositionUpdate(
-        conid=row["conid"],
-        symbol=row["symbol"],
-        right=None,
-        position=row["position"],
-        market_price=None,
-        market_value=None,
-        average_cost=None,
-        unrealized_pnl=row["unrealized_pnl"],
-        daily_pnl=row["daily_pnl"],
-        timestamp=row["timestamp"],
-        account=row["account"],
-        sec_type=row["sec_type"],
-        currency=row["currency"],
-    )
 
 
 MOST_BYTES = 40_000

@@ -17,11 +17,15 @@ from position_sync_dagster import last_work, places, run_slots
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.closures import counted_ends
-from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    ALIVE,
+    CONFIRM,
+    GatewaySession,
+    SessionState,
+)
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.update import Source, TradingMode
-from position_sync_dagster.domain.weekly_login import CONFIRM
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
@@ -347,11 +351,13 @@ def _confirmed(
 ) -> pl.DataFrame:
     """Return the newest row of each open holding, with when its value was last confirmed.
 
-    Rows that are too old to count as streamed or current are left out.
+    Rows that are too old to count as streamed or current are left out, and those of the future.
     """
     earliest = _streamed_since(settings, now) - timedelta(seconds=settings.monitored_row_interval_s)
-    found = _newest_since(earliest, lake, settings, now, latest)
-    return with_confirmed(found, all_broker_rows(lake, settings), now)
+    found = lake.updates.sync.latest_since(earliest) if latest is None else latest
+    is_recent = pl.col("timestamp").is_between(earliest, now + SKEW)
+    rows = rows_of_logins(found, settings).filter(pl.col("position") != 0, is_recent)
+    return with_confirmed(rows, all_broker_rows(lake, settings), now)
 
 
 def _plain(value: Any) -> Any:
@@ -360,15 +366,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _newest_since(
-    since: datetime, lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
-) -> pl.DataFrame:
-    """Return the newest row of each open holding with a row since a time and not in the future."""
-    found = lake.updates.sync.latest_since(since) if latest is None else latest
-    rows = rows_of_logins(found, settings)
-    return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
 
 
 def _login_status(

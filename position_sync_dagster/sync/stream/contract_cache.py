@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import NamedTuple
@@ -63,6 +64,7 @@ class _Doubt(NamedTuple):
         return self.fetches < MOST_TIMES and self.due_at <= now
 
 
+@dataclass(eq=False, repr=False)
 class ContractCache:
     """Contract details: those of legs in memory, those of every contract ever seen in the table.
 
@@ -80,9 +82,11 @@ class ContractCache:
         version: The number of changes of these legs.
     """
 
-    def __init__(self, table: ContractsTable | None, *, clock: Clock = utc_now) -> None:
-        self._table = table
-        self._clock = clock
+    table: ContractsTable | None
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
         self._complete: set[int] = set()
         self._without_details: dict[int, _Doubt] = {}
@@ -140,9 +144,9 @@ class ContractCache:
         Raises:
             LakeError: The table cannot be read.
         """
-        if self._table is not None:
-            self._complete |= await offload(self._table.complete)
-            for conid, (times, at) in (await offload(self._table.not_given)).items():
+        if self.table is not None:
+            self._complete |= await offload(self.table.complete)
+            for conid, (times, at) in (await offload(self.table.not_given)).items():
                 due_at = at + timedelta(seconds=REFETCH.delay_s(times))
                 self._without_details[conid] = _Doubt(times, due_at)
                 self._not_given_at[conid] = at
@@ -156,7 +160,7 @@ class ContractCache:
         try:
             await self._read_legs(legs)
         except LakeError as error:
-            self._again_at = self._clock() + AGAIN
+            self._again_at = self.clock() + AGAIN
             logger.warning("contract details could not be read, they are due again: %s", error)
 
     def known(self, conid: int) -> ContractDetails | None:
@@ -178,12 +182,12 @@ class ContractCache:
     def session_open(self, conid: int) -> bool:
         """Return whether a trading session of the contract is open; True if unknown."""
         hours = self.hours(conid)
-        return hours is None or hours.is_open(self._clock()) is not False
+        return hours is None or hours.is_open(self.clock()) is not False
 
     def closed_until(self, conids: Collection[int]) -> datetime | None:
         """Return until when no session of the contracts opens; None while one may be open."""
         found = [
-            hours.closed_until(self._clock()) if (hours := self.hours(conid)) else None
+            hours.closed_until(self.clock()) if (hours := self.hours(conid)) else None
             for conid in conids
         ]
         ends = [end for end in found if end is not None]
@@ -242,8 +246,8 @@ class ContractCache:
         memory = self._unstored | {c: self._known[c] for c in wanted & self._known.keys()}
         found = {conid: memory[conid] for conid in wanted & memory.keys()}
         absent = (wanted - found.keys()) & self._complete
-        if absent and self._table is not None:
-            found |= await offload(self._table.get, absent)
+        if absent and self.table is not None:
+            found |= await offload(self.table.get, absent)
         return found
 
     async def keep(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
@@ -268,13 +272,13 @@ class ContractCache:
         """
         if self._task is not None and not self._task.done():
             return
-        table_is_due = self._clock() >= self._again_at
+        table_is_due = self.clock() >= self._again_at
         if self._leg_conids != self._read_for and table_is_due:
             self._task = asyncio.create_task(self.read_legs(self._legs))
             return
         for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
             del self._wanted[conid]
-        now = self._clock()
+        now = self.clock()
         missing = [c for c, doubt in self._doubts.items() if doubt.is_due(now)][:CHUNK]
         missing = missing or list(islice(filter(self._is_missing, self._wanted), CHUNK))
         if not missing:
@@ -288,8 +292,8 @@ class ContractCache:
     async def remember(self, details: Iterable[ContractDetails]) -> None:
         """Store fetched details in place of older ones."""
         found = {one.conid: one for one in details}
-        if self._table is not None:
-            await offload(self._table.put, list(found.values()))
+        if self.table is not None:
+            await offload(self.table.put, list(found.values()))
         self._unstored = {c: one for c, one in self._unstored.items() if c not in found}
         self._keep(found)
 
@@ -339,9 +343,9 @@ class ContractCache:
         absent = {conid for conid in conids if conid not in self._known}
         unstored = absent & self._unstored.keys()
         self._keep({conid: self._unstored[conid] for conid in unstored})
-        if absent > unstored and self._table is not None:
+        if absent > unstored and self.table is not None:
             stored = (absent - unstored) & self._complete
-            found = await offload(self._table.get, absent - unstored)
+            found = await offload(self.table.get, absent - unstored)
             # Rows may be missing after a restore of the table: fetch them again.
             self._complete -= stored - found.keys()
             self._keep(found)
@@ -363,9 +367,9 @@ class ContractCache:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
         self._fetched(conids)
-        self._keep(found, all_of_them=self._table is None)
+        self._keep(found, all_of_them=self.table is None)
         self._compare(set(conids) - found.keys())
-        if self._table is not None:
+        if self.table is not None:
             self._unstored.update(found)
         await self._not_given(connection, conids)
         if len(self._unstored) >= STORED_AT_ONCE or not any(map(self._is_missing, self._wanted)):
@@ -373,26 +377,26 @@ class ContractCache:
 
     async def _store(self) -> None:
         details = dict(self._unstored)
-        if self._table is None or self._clock() < self._again_at:
+        if self.table is None or self.clock() < self._again_at:
             return
         try:
-            await offload(self._table.put, list(details.values()))
+            await offload(self.table.put, list(details.values()))
         except LakeError as error:
-            self._again_at = self._clock() + AGAIN
+            self._again_at = self.clock() + AGAIN
             logger.warning("contract details could not be stored, they are due again: %s", error)
             return
         self._unstored = {c: one for c, one in self._unstored.items() if details.get(c) is not one}
 
     def _is_missing(self, conid: int) -> bool:
         asked = self._without_details.get(conid)
-        return conid not in self._complete and (asked is None or asked.is_due(self._clock()))
+        return conid not in self._complete and (asked is None or asked.is_due(self.clock()))
 
     async def _not_given(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         """Record for which of these contracts the gateway gave no details.
 
         While the gateway does not see IB, this is no refusal; they are due again a minute later.
         """
-        now, refused = self._clock(), dict[int, tuple[int, datetime]]()
+        now, refused = self.clock(), dict[int, tuple[int, datetime]]()
         for conid in filter(self._is_missing, list(conids)):
             asked = self._without_details.get(conid)
             times = 0 if asked is None else asked.fetches
@@ -410,10 +414,10 @@ class ContractCache:
                     conid,
                     times,
                 )
-        if self._table is None or not refused:
+        if self.table is None or not refused:
             return
         try:
-            await offload(self._table.put_not_given, refused)
+            await offload(self.table.put_not_given, refused)
         except LakeError as error:
             logger.warning("refused contract details could not be remembered: %s", error)
 
@@ -425,7 +429,7 @@ class ContractCache:
 
     def _doubt(self, details: ContractDetails, text: str) -> bool:
         """Record a contradiction; return whether the details are fetched before it counts."""
-        conid, now = details.conid, self._clock()
+        conid, now = details.conid, self.clock()
         if conid not in self._doubts:
             fresh = timedelta() <= now - details.seen_at < FRESH
             self._doubts[conid] = _Doubt(0, now)
@@ -444,7 +448,7 @@ class ContractCache:
         for conid in self._doubts.keys() & set(conids):
             fetches = self._doubts[conid].fetches + 1
             wait = timedelta(seconds=REFETCH.delay_s(fetches))
-            self._doubts[conid] = _Doubt(fetches, self._clock() + wait)
+            self._doubts[conid] = _Doubt(fetches, self.clock() + wait)
 
     def _believe(self, conid: int) -> None:
         """Record that nothing contradicts the details of a contract any more."""

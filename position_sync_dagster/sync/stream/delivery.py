@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
 from position_sync_dagster import errors
@@ -38,6 +39,7 @@ SLOW_S = 10.0
 """A delivery that takes longer is logged."""
 
 
+@dataclass(eq=False, repr=False)
 class Delivery:
     """Delivers updates to one handler; a slow or failing handler does not affect the others.
 
@@ -61,19 +63,15 @@ class Delivery:
         refused: The error of a table that a later release has migrated: nothing more is written.
     """
 
-    def __init__(
-        self,
-        handler: PositionUpdateHandler,
-        *,
-        on_delivered: Callable[[float], None] | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.handler = handler
+    handler: PositionUpdateHandler
+    _: KW_ONLY
+    on_delivered: Callable[[float], None] | None = None
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self.failures = 0
         self.refused: errors.NewerTableError | None = None
-        self._batched = getattr(handler, "on_position_updates", None)
-        self._on_delivered = on_delivered
-        self._monotonic = monotonic
+        self._batched = getattr(self.handler, "on_position_updates", None)
         self._failed_s = 0.0
         self._logged: set[str] = set()
         self._pending: dict[Key, PendingUpdate] = {}
@@ -170,17 +168,17 @@ class Delivery:
                     self.refused = error
                 return not isinstance(error, FINAL)
             self._logged.clear()
-        if self._on_delivered is not None:
+        if self.on_delivered is not None:
             now = time.time()
             for pending in updates:
                 if pending.arrived is not None:
-                    self._on_delivered(now - pending.arrived)
+                    self.on_delivered(now - pending.arrived)
         return False
 
     def _log_failure(self, error: BaseException) -> None:
         """Log the error; each kind once per outage."""
         self.failures += 1
-        now_s = self._monotonic()
+        now_s = self.monotonic()
         if self._batched is None and now_s - self._failed_s > QUIET_S:
             self._logged.clear()
         self._failed_s = now_s
@@ -231,6 +229,7 @@ CLOSE_TIMEOUT_S = 5.0
 """Time limit for each handler to accept its last updates at the end of the stream."""
 
 
+@dataclass(eq=False, repr=False)
 class Flusher:
     """Delivers the newest value of each streamed holding to the handlers, once per interval.
 
@@ -239,26 +238,21 @@ class Flusher:
         accounts: Records the values of the accounts with each flush.
     """
 
-    def __init__(
-        self,
-        context: OwnerContext,
-        pricer: StreamPricer,
-        announced: Announcements,
-        accounts: AccountRecorder,
-    ) -> None:
-        self._context = context
-        self._pricer = pricer
-        self._announced = announced
-        self._accounts = accounts
-        self._interval_s = context.settings.flush_interval_s
+    context: OwnerContext
+    pricer: StreamPricer
+    announced: Announcements
+    accounts: AccountRecorder
+
+    def __post_init__(self) -> None:
+        self._interval_s = self.context.settings.flush_interval_s
         self._ticks: PendingChanges[int, float] = PendingChanges()
         self._valued: PendingChanges[Key, None] = PendingChanges()
         self._deliveries: list[Delivery] = []
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
         """Add a handler that gets each flush."""
-        delivered = self._context.metrics.latencies_s.append
-        monotonic = self._context.monotonic
+        delivered = self.context.metrics.latencies_s.append
+        monotonic = self.context.monotonic
         self._deliveries.append(Delivery(handler, on_delivered=delivered, monotonic=monotonic))
 
     def watch(self, connection: GatewayConnection) -> None:
@@ -283,38 +277,38 @@ class Flusher:
             for delivery in self._deliveries:
                 if delivery.refused is not None:
                     raise delivery.refused
-            if connection is not None and not self._context.lease.suspended:
+            if connection is not None and not self.context.lease.suspended:
                 self._flush(connection)
-                pause = pace.pause_s(self._context.monotonic() - connection.lines.ticked_at)
+                pause = pace.pause_s(self.context.monotonic() - connection.lines.ticked_at)
 
     async def close(self) -> None:
         """Deliver the remaining updates, and end the deliveries."""
         for delivery in self._deliveries:
             await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
-        await self._accounts.close(timeout_s=CLOSE_TIMEOUT_S)
+        await self.accounts.close(timeout_s=CLOSE_TIMEOUT_S)
 
     def _flush(self, connection: GatewayConnection) -> None:
-        self._context.lease.check()
-        provenance = self._context.lease.provenance
-        valued = self._pricer.flush(
+        self.context.lease.check()
+        provenance = self.context.lease.provenance
+        valued = self.pricer.flush(
             connection,
             self._ticks.take(),
             valued=self._valued.take(),
-            now=self._context.clock(),
+            now=self.context.clock(),
             provenance=provenance,
         )
         updates = [
             pending
             for pending in valued
-            if pending.update.position or not self._announced.has_zero_row(pending.key)
+            if pending.update.position or not self.announced.has_zero_row(pending.key)
         ]
         urgent = not all(
-            self._announced.is_held(pending.key, pending.update.position) for pending in updates
+            self.announced.is_held(pending.key, pending.update.position) for pending in updates
         )
-        self._announced.record(one.holding for one in updates if one.holding is not None)
+        self.announced.record(one.holding for one in updates if one.holding is not None)
         for delivery in self._deliveries:
             delivery.put(updates, urgent=urgent)
-        self._accounts.flush(connection, provenance)
+        self.accounts.flush(connection, provenance)
 
 
 class FlushPace:

@@ -1,14 +1,13 @@
 """The routes of the holdings, and those that are followed by PnLSingle, which takes no line."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.memory_and_threads import rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
@@ -93,9 +92,9 @@ class Routes:
         return changes
 
 
-PUBLISH_S, REMOTE_PUBLISH_S = 4.0, 8.0
-"""Minimum seconds between two publications of the values of PnLSingle, the second in an object
-store, where each takes eight requests; slow commits make it longer."""
+PUBLISH_S = 4.0
+"""Minimum seconds between two publications of the values of PnLSingle; slow commits make it
+longer."""
 
 MOVED_S = 60.0
 """Minimum seconds between two times at which monitored holdings whose values moved are queued: each
@@ -108,6 +107,7 @@ MAX_STREAMED = 250
 """Maximum number of streamed holdings that are followed."""
 
 
+@dataclass(eq=False, repr=False)
 class FollowedHoldings:
     """Follows holdings by PnLSingle, publishes their values, and queues those that are due.
 
@@ -116,14 +116,14 @@ class FollowedHoldings:
     the largest values, which are queued when their value moved.
     """
 
-    def __init__(
-        self, publisher: Publisher, *, settings: Settings, monotonic: Callable[[], float]
-    ) -> None:
-        self._publisher = publisher
-        self._interval_s = settings.overflow_interval_s
-        self._monotonic = monotonic
-        self._max_monitored = settings.pnl_subscriptions
-        self._publish_s = REMOTE_PUBLISH_S if is_remote(settings.lake) else PUBLISH_S
+    publisher: Publisher
+    _: KW_ONLY
+    settings: Settings
+    monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._interval_s = self.settings.overflow_interval_s
+        self._max_monitored = self.settings.pnl_subscriptions
         self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
         self._chosen_as_of: int | None = None
         self._monitored: list[Key] = []
@@ -143,23 +143,23 @@ class FollowedHoldings:
             may_queue: False while a download runs, which may queue every holding anyway. Until
                 the first one has ended, no monitored holding is followed: their values are unknown.
         """
-        legs, now = routes.overflow, self._monotonic()
+        legs, now = routes.overflow, self.monotonic()
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
-        read = self._monitored or self._publisher.greeks_moved
+        read = self._monitored or self.publisher.greeks_moved
         if queue_now or ((legs or read) and now >= self._publish_at):
-            wanted = queue_now or read or await self._publisher.requests_wait()
-            if wanted and (connection.pnl.take_fresh() or self._publisher.greeks_moved):
+            wanted = queue_now or read or await self.publisher.requests_wait()
+            if wanted and (connection.pnl.take_fresh() or self.publisher.greeks_moved):
                 await publish()
-            ended = self._monotonic()
-            self._publish_at = max(now + self._publish_s, ended + rest_s(ended - now))
+            ended = self.monotonic()
+            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now))
         if queue_now:
             self._queue_at = now + self._interval_s
-            await self._publisher.enqueue(routes.states, legs)
-        if may_queue and now >= self._moved_at and self._publisher.moved:
+            await self.publisher.enqueue(routes.states, legs)
+        if may_queue and now >= self._moved_at and self.publisher.moved:
             self._moved_at = now + MOVED_S
-            await self._publisher.enqueue_moved(routes.states)
+            await self.publisher.enqueue_moved(routes.states)
 
     def _choose(
         self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool

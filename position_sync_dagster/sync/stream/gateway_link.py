@@ -4,15 +4,15 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from gc import collect
 from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.outage_log import OutageLog
@@ -47,20 +47,22 @@ COLLECT_AFTER_S = 10.0
 connection; the watchdog of that one has ended by then."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ReconnectDelay:
     """The delay before the next attempt to connect: it grows until a connection lasts."""
 
-    def __init__(self, *, random: Random, monotonic: Callable[[], float]) -> None:
-        self._random = random
-        self._monotonic = monotonic
+    random: Random
+    monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._attempts = 0
         self._connected_at = -math.inf
 
     def next_s(self) -> float:
         """Return the delay before the next attempt, in seconds."""
-        if self._monotonic() - self._connected_at >= SETTLED_S:
+        if self.monotonic() - self._connected_at >= SETTLED_S:
             self._attempts = 0
-        return RECONNECT.delay_s(self._attempts, self._random) if self._attempts else 0.0
+        return RECONNECT.delay_s(self._attempts, self.random) if self._attempts else 0.0
 
     def attempted(self) -> None:
         """Count an attempt that begins now."""
@@ -69,13 +71,14 @@ class ReconnectDelay:
 
     def connected(self) -> None:
         """Record that the attempt succeeded."""
-        self._connected_at = self._monotonic()
+        self._connected_at = self.monotonic()
 
     def reset(self) -> None:
         """Make the next attempt without a delay."""
         self._attempts = 0
 
 
+@dataclass(eq=False, repr=False)
 class BrokerLink:
     """Connects to the gateway, opens the connection with its positions, and follows its messages.
 
@@ -89,32 +92,26 @@ class BrokerLink:
         gateway_run: What the connections have shown of the gateway's process.
     """
 
-    def __init__(
-        self,
-        context: OwnerContext,
-        manager: IBConnectionManager,
-        router: Router,
-        flusher: Flusher,
-        lines: LineManager,
-    ) -> None:
+    context: OwnerContext
+    manager: IBConnectionManager
+    router: Router
+    flusher: Flusher
+    lines: LineManager
+
+    def __post_init__(self) -> None:
         self.state = SessionState.STARTING
         self.live_since: datetime | None = None
-        self._context = context
-        self._settings = context.settings
-        self._lease = context.lease
-        self._manager = manager
-        self._router = router
-        self._flusher = flusher
-        self._lines = lines
+        self._settings = self.context.settings
+        self._lease = self.context.lease
         self._outage = OutageLog(logger)
         self._delay = ReconnectDelay(
             random=Random(),  # noqa: S311 - jitter of a delay
-            monotonic=context.monotonic,
+            monotonic=self.context.monotonic,
         )
         self._blind_at = math.inf
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
-        session = context.lease.session
+        session = self.context.lease.session
         self.gateway_run = GatewayRun() if session is None else session.gateway_run
         self._ended_at = None if session is None else session.state_since
 
@@ -152,7 +149,7 @@ class BrokerLink:
         """
         self._opened = None
         try:
-            connection = await self._manager.get_connection()
+            connection = await self.manager.get_connection()
         except errors.GatewayRefusedError as error:
             # A machine or a name that cannot be reached says nothing of the gateway.
             if not isinstance(error.__cause__, OSError) or isinstance(
@@ -161,18 +158,18 @@ class BrokerLink:
                 self.gateway_run = self.gateway_run.after_refusal()
             raise
         if connection is not self._attached:
-            now = self._context.clock()
+            now = self.context.clock()
             self.gateway_run = self.gateway_run.after_connection(now, self._ended_at or now)
         self._ended_at = None
         await self._lease.claim_mode(connection.trading_mode)
-        await self._router.reset()
+        await self.router.reset()
         replaces_another = self._attached not in (None, connection)
         if connection is not self._attached:
             await self._attach(connection)
         connection.require_online()
         await connection.feed.snapshot()
         connection.require_online()
-        await self._router.step(connection, first=True)
+        await self.router.step(connection, first=True)
         connection.require_online()
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
@@ -198,7 +195,7 @@ class BrokerLink:
             self.go_blind(f"The connection to {self._settings.gateway_id} ended.")
             self._opened = None
         if self._ended_at is None and self._attached and not self._attached.is_connected:
-            self._ended_at = self._context.clock()
+            self._ended_at = self.context.clock()
         await self.pause(self._delay.next_s(), stop)
         if stop.is_set():
             return
@@ -237,11 +234,11 @@ class BrokerLink:
         text = f"the stream is BLIND: {reason}"
         new = self._outage.report(reason, text=text, level=logging.WARNING)
         if self.state is not SessionState.BLIND:
-            self._blind_at = self._context.monotonic()
+            self._blind_at = self.context.monotonic()
         self.state = SessionState.BLIND
         self._lease.renew_now()
         if new:
-            self._lines.interrupted(NOT_SINCE_LOST)
+            self.lines.interrupted(NOT_SINCE_LOST)
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
         """End the connection if data still arrive although the gateway has lost IB for a minute."""
@@ -258,18 +255,18 @@ class BrokerLink:
     async def close(self) -> None:
         """Close the connection, and release everything that the stream holds on it."""
         if self._attached is not None:
-            self._router.detach(self._attached)
+            self.router.detach(self._attached)
             self._attached.on_message.remove(self._on_message)
             self._attached = self._opened = None
-        await self._manager.close()
+        await self.manager.close()
 
     async def _attach(self, connection: GatewayConnection) -> None:
         """Subscribe to the events of a new connection; continue from the known holdings."""
         before = self._attached
-        await self._router.attach(connection, before)
-        self._flusher.watch(connection)
+        await self.router.attach(connection, before)
+        self.flusher.watch(connection)
         connection.on_message.append(self._on_message)
-        self._context.metrics.counts += StreamCounts(reconnects=int(before is not None))
+        self.context.metrics.counts += StreamCounts(reconnects=int(before is not None))
         self._attached = connection
 
     def _become_live(self, since: datetime) -> None:
@@ -281,19 +278,19 @@ class BrokerLink:
         if code in OFFLINE:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT and self._opened is not None:
-            self._become_live(since=self._context.clock())
-            self._lines.restored()
+            self._become_live(since=self.context.clock())
+            self.lines.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has requested its lines again (1101) or is about to end (1300); in both
             # cases positions come first, as after every interruption.
             self.go_blind(text)
             self._opened = None
-            self._router.interrupt()
+            self.router.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self._lines.interrupted(NOT_SINCE_BROKEN)
+                self.lines.interrupted(NOT_SINCE_BROKEN)
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
-                self._lines.restored()
+                self.lines.restored()
             self._lease.renew_now()
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -51,6 +52,7 @@ ENDED = "the gateway ended the line"
 """Text of the column `note`: why the broker's value is used."""
 
 
+@dataclass(eq=False, repr=False)
 class LineManager:
     """Holds the lines that the allocation chooses, and learns the line limit from refusals.
 
@@ -62,29 +64,26 @@ class LineManager:
         login: The record of each line.
     """
 
-    def __init__(
-        self,
-        contracts: ContractCache,
-        *,
-        settings: Settings,
-        clock: Clock,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._contracts = contracts
-        self._settings = settings
-        self._clock = clock
-        self._monotonic = monotonic
+    contracts: ContractCache
+    _: KW_ONLY
+    settings: Settings
+    clock: Clock
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._wanted_as_of: tuple[object, ...] | None = None
         self._underlyings: tuple[int, ...] = ()
         self._on_refusal: Callable[[Refusal], None] | None = None
         self._burst: tuple[float, int, str] | None = None
         self.login = LoginLines(
-            silence_s=settings.line_silence_s,
-            session_open=contracts.session_open,
+            silence_s=self.settings.line_silence_s,
+            session_open=self.contracts.session_open,
             limit=LineLimit(
-                configured=settings.max_lines, reserve=settings.reserved_lines, wait=PROBE_WAIT
+                configured=self.settings.max_lines,
+                reserve=self.settings.reserved_lines,
+                wait=PROBE_WAIT,
             ),
-            min_hold_s=settings.min_hold_s,
+            min_hold_s=self.settings.min_hold_s,
         )
 
     @property
@@ -122,7 +121,7 @@ class LineManager:
 
     def follow(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
-        now = self._monotonic()
+        now = self.monotonic()
         if self._burst is not None and now - self._burst[0] >= BURST_S:
             logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
             self._burst = None
@@ -134,13 +133,13 @@ class LineManager:
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:
         """Return the conids that should hold a line, as known before the requests."""
-        return self.login.chosen(connection.lines.in_use, self._monotonic())
+        return self.login.chosen(connection.lines.in_use, self.monotonic())
 
     def are_due(self, connection: GatewayConnection) -> bool:
         """Return whether the lines must change, because a hold, a denial or a wait ended."""
         if self.chosen(connection) != self.held:
             return True
-        return bool(self.login.due_for_live(self._monotonic()))
+        return bool(self.login.due_for_live(self.monotonic()))
 
     async def allocate(self, connection: GatewayConnection) -> frozenset[int]:
         """Subscribe and cancel lines as the allocation chooses.
@@ -150,12 +149,12 @@ class LineManager:
         """
         lines, login = connection.lines, self.login
         requested = self.chosen(connection)
-        details = await self._contracts.details(connection, requested)
+        details = await self.contracts.details(connection, requested)
         self._update_wanted(connection)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self.held):
             self._deny(conid, codes.GatewayCode.NO_CONTRACT, "the gateway gave no contract details")
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
-        now = self._monotonic()
+        now = self.monotonic()
         for conid in self.held - chosen:
             login.line(conid).cancelled()
             lines.cancel(conid)
@@ -173,21 +172,21 @@ class LineManager:
 
     def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
-        for conid in self.login.take_due_for_renewal(self._monotonic()):
+        for conid in self.login.take_due_for_renewal(self.monotonic()):
             kind = _kind(delayed=self.login.line(conid).delayed)
             connection.lines.switch(conid, market_data_type=kind)
 
     def interrupted(self, reason: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
-        self.login.interrupted(self._clock(), self._monotonic(), reason)
+        self.login.interrupted(self.clock(), self.monotonic(), reason)
 
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
-        self.login.restored(self._monotonic())
+        self.login.restored(self.monotonic())
 
     def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
-        line, now = self.login.line(refusal.conid), self._monotonic()
+        line, now = self.login.line(refusal.conid), self.monotonic()
         if not line.held:
             return
         text = f"{refusal.code} {refusal.text}"
@@ -197,7 +196,7 @@ class LineManager:
             self._burst = (now, self.limit, refusal.text)
             return
         fallback = (
-            self._settings.delayed_fallback
+            self.settings.delayed_fallback
             and not self._is_underlying(refusal.conid)
             and refusal.code in codes.NOT_PERMITTED
             and refusal.market_data_type not in codes.DELAYED_TYPES
@@ -206,7 +205,7 @@ class LineManager:
 
     def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
         """Return the reason for the route of a conid's holdings, in brackets."""
-        denial = self.login.denied(conid, self._monotonic())
+        denial = self.login.denied(conid, self.monotonic())
         denied = None
         if denial is not None:
             denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.reason}"
@@ -222,13 +221,13 @@ class LineManager:
 
     def problems(self) -> list[str]:
         """Return the problems of legs and lines, the first few of each kind."""
-        now = self._monotonic()
+        now = self.monotonic()
         denials = self.login.denials(now)
         found = [(conid, denial) for conid, denial in denials.items() if conid in self.login.wanted]
-        texts = self._contracts.mismatches
+        texts = self.contracts.mismatches
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             has = "streams delayed data" if denial.delayed else "has no market data"
-            again = f"{self._clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
+            again = f"{self.clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
             name = f"underlying {conid}" if self._is_underlying(conid) else str(conid)
             texts.append(f"{name} {has}: {denial.reason} (requested again at {again})")
         more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
@@ -246,7 +245,7 @@ class LineManager:
 
     def reopened(self) -> None:
         """Record that the connection opens again, with a snapshot of the positions."""
-        self.login.reopened(self._monotonic())
+        self.login.reopened(self.monotonic())
 
     def detach(self, lines: MarketDataLines) -> None:
         """Release the lines held here; a line that another streamer shares stays subscribed."""
@@ -259,10 +258,10 @@ class LineManager:
 
     def _update_wanted(self, connection: GatewayConnection) -> None:
         """Compute the demand for lines again, if holdings opened or closed or a leg changed."""
-        book, contracts = connection.feed.book, self._contracts
+        book, contracts = connection.feed.book, self.contracts
         as_of = (book.moves, contracts.version, self._underlyings)
         if as_of != self._wanted_as_of:
-            found = demands(book.of_conid, contracts.matching, sec_types=self._settings.sec_types)
+            found = demands(book.of_conid, contracts.matching, sec_types=self.settings.sec_types)
             of_options = {
                 conid: underlying_demand(conid, place)
                 for place, conid in enumerate(self._underlyings)
@@ -279,7 +278,7 @@ class LineManager:
         usual = OTHER_RETRY_WAIT if code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
         wait, of_login = RETRY_WAITS.get(code, usual), code in codes.REFUSES_LOGIN
         denial = self.login.line(conid).deny(
-            self._monotonic(), reason, wait, delayed=delayed, of_login=of_login
+            self.monotonic(), reason, wait, delayed=delayed, of_login=of_login
         )
         self.login.share_refusals()
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
@@ -19,7 +19,11 @@ from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.owner.account_greeks import AccountGreeks, OptionValue
+from position_sync_dagster.sync.owner.account_greeks import (
+    AccountGreeks,
+    OptionValue,
+    PublishedGreeks,
+)
 from position_sync_dagster.sync.owner.option_model import (
     Method,
     OptionModel,
@@ -29,7 +33,6 @@ from position_sync_dagster.sync.owner.option_model import (
     load_quantlib,
 )
 from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.publisher import QUEUED
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.followed_holdings import Routes
@@ -128,6 +131,7 @@ def underlying_price(
     return quote.last if sec_type == "IND" else None
 
 
+@dataclass(eq=False, repr=False)
 class ModelGreeks:
     """Follows the options without greeks of the gateway, and publishes computed ones.
 
@@ -138,23 +142,18 @@ class ModelGreeks:
         most_lines: Maximum number of underlyings; 0: nothing is computed.
     """
 
-    def __init__(
-        self,
-        context: OwnerContext,
-        contracts: ContractCache,
-        lines: LineManager,
-        published: PublishedGreeks,
-        *,
-        most_lines: int,
-    ) -> None:
-        self._clock = context.clock
-        self._monotonic = context.monotonic
-        self._rates = dict(context.settings.interest_rates)
-        self._max_last_age = timedelta(seconds=context.settings.max_last_age_s)
-        self._contracts = contracts
-        self._lines = lines
-        self._published = published
-        self._most_lines = most_lines
+    context: OwnerContext
+    contracts: ContractCache
+    lines: LineManager
+    published: PublishedGreeks
+    _: KW_ONLY
+    most_lines: int
+
+    def __post_init__(self) -> None:
+        self._clock = self.context.clock
+        self._monotonic = self.context.monotonic
+        self._rates = dict(self.context.settings.interest_rates)
+        self._max_last_age = timedelta(seconds=self.context.settings.max_last_age_s)
         self._greeks: AccountGreeks | None = None
         self._connection: GatewayConnection | None = None
         self._ticks: PendingChanges[int, float] = PendingChanges()
@@ -177,7 +176,7 @@ class ModelGreeks:
 
     async def step(self, connection: GatewayConnection, routes: Routes) -> None:
         """Follow the routes; learn the contracts of options, and choose the underlyings."""
-        if not self._most_lines:
+        if not self.most_lines:
             return
         now = self._monotonic()
         if now >= self._look_at:
@@ -211,7 +210,7 @@ class ModelGreeks:
                 self._greeks = AccountGreeks(
                     OptionModel(),
                     value_of=self._value_of,
-                    session_open=self._contracts.session_open,
+                    session_open=self.contracts.session_open,
                 )
                 self._choose(connection)
             self._compute(connection, self._greeks)
@@ -235,7 +234,7 @@ class ModelGreeks:
         if self._unknown:
             reasons.append(f"{len(self._unknown)}: the details of the contract are not known")
         known = len(options) + len(self._unknown)
-        computed = f"{len(self._published)} of {known} options without greeks of IB"
+        computed = f"{len(self.published)} of {known} options without greeks of IB"
         return "; ".join([f"computed greeks of {computed}", *reasons])
 
     def _look(self, connection: GatewayConnection) -> None:
@@ -244,8 +243,8 @@ class ModelGreeks:
         A line that does not tick says nothing about that.
         """
         now, since = self._monotonic(), dict[int, float]()
-        for conid in self._lines.of_legs:
-            line = self._lines.login.line(conid)
+        for conid in self.lines.of_legs:
+            line = self.lines.login.line(conid)
             quote = line.counted(connection.lines.quote(conid), self._clock())
             if not line.trusted or quote is None:
                 if conid in self._silent_since:
@@ -271,11 +270,11 @@ class ModelGreeks:
 
     async def _learn(self) -> None:
         """Look up options and underlyings whose details have been stored since."""
-        found = sorted(self._unknown - self._contracts.missing(self._unknown))[:AT_ONCE]
+        found = sorted(self._unknown - self.contracts.missing(self._unknown))[:AT_ONCE]
         if found:
             options = {
                 conid: option
-                for conid, details in (await self._contracts.look_up(found)).items()
+                for conid, details in (await self.contracts.look_up(found)).items()
                 if (option := OptionContract.of(details)) is not None
             }
             self._unknown.difference_update(found)
@@ -283,10 +282,10 @@ class ModelGreeks:
             self._add(options, sizes=None)
         wanted = {one.underlying for one in self._options.values()} - self._underlyings.keys()
         if wanted:
-            self._contracts.want(sorted(wanted), first=True)
-            known = wanted - self._contracts.missing(wanted)
+            self.contracts.want(sorted(wanted), first=True)
+            known = wanted - self.contracts.missing(wanted)
             if known:
-                self._underlyings |= await self._contracts.keep(known)
+                self._underlyings |= await self.contracts.keep(known)
                 self._choose_at = float("-inf")
 
     def _choose(self, connection: GatewayConnection) -> None:
@@ -301,22 +300,22 @@ class ModelGreeks:
             underlying = self._options[conid].underlying
             of_underlying[underlying] = (of_underlying[underlying] or 0.0) + abs(value or 0.0)
         known = {c: of_underlying[c] for c in of_underlying if c in self._underlyings}
-        chosen = largest(known, self._lines.held, self._most_lines)
-        self._lines.want_underlyings(chosen)
-        self._contracts.want(self._unknown)
+        chosen = largest(known, self.lines.held, self.most_lines)
+        self.lines.want_underlyings(chosen)
+        self.contracts.want(self._unknown)
         self._note_dividends(connection)
         self._add(sizes, sizes=sizes)
         for conid in () if self._greeks is None else self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
-            self._lines.login.line(conid).doubted(self._monotonic(), STALE)
+            self.lines.login.line(conid).doubted(self._monotonic(), STALE)
 
     def _note_dividends(self, connection: GatewayConnection) -> None:
         """Read what streamed options say of the dividends until their expiries."""
         found: dict[int, list[tuple[datetime, float]]] = defaultdict(list)
-        for conid in sorted(self._lines.of_legs):
-            details = self._contracts.known(conid)
+        for conid in sorted(self.lines.of_legs):
+            details = self.contracts.known(conid)
             option = OptionContract.of(details) if details is not None else None
-            quote = self._lines.login.line(conid).counted(
+            quote = self.lines.login.line(conid).counted(
                 connection.lines.quote(conid), self._clock()
             )
             if option is None or quote is None or quote.pv_dividend is None:
@@ -365,7 +364,7 @@ class ModelGreeks:
         return None if share is None else round(share, SHARE_DIGITS)
 
     def _remove(self, conid: int) -> None:
-        self._published.remove(conid)
+        self.published.remove(conid)
         self._without_rate.discard(conid)
         if self._greeks is not None:
             self._greeks.remove(conid)
@@ -377,7 +376,7 @@ class ModelGreeks:
             details = self._underlyings.get(conid)
             if details is None:
                 continue
-            line = self._lines.login.line(conid)
+            line = self.lines.login.line(conid)
             quote = line.counted(connection.lines.quote(conid), now)
             if quote is None or quote.received_at is None:
                 continue
@@ -390,7 +389,7 @@ class ModelGreeks:
         share = BUDGET if len(greeks) <= LARGE else LARGE_BUDGET
         found = greeks.compute(now, monotonic=self._monotonic(), budget_s=share * EVERY_S)
         for leg in found:
-            self._published.take(leg, self._options[leg.conid].price_magnifier)
+            self.published.take(leg, self._options[leg.conid].price_magnifier)
 
     def _value_of(self, conid: int) -> OptionValue | None:
         """Return the newest value that the broker gave of an option in any account."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
@@ -14,7 +14,7 @@ from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
+from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class PendingUpdate:
         return (self.update.account, self.update.conid)
 
 
+@dataclass(eq=False, repr=False)
 class StreamPricer:
     """Passes events to the streamed holdings, and collects the rows that are due.
 
@@ -52,24 +53,21 @@ class StreamPricer:
         monotonic: The clock of every interval, in seconds.
     """
 
-    def __init__(
-        self,
-        lines: LoginLines,
-        contracts: ContractCache,
-        *,
-        settings: Settings,
-        greeks: PublishedGreeks | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._greeks = PublishedGreeks() if greeks is None else greeks
-        self._lines = lines
-        self._contracts = contracts
-        self._monotonic = monotonic
+    lines: LoginLines
+    contracts: ContractCache
+    _: KW_ONLY
+    settings: Settings
+    greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._rules = StreamRules(
-            max_last_age=timedelta(seconds=settings.max_last_age_s),
-            band=settings.value_band,
-            heartbeat_s=settings.row_interval_s,
-            closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
+            max_last_age=timedelta(seconds=self.settings.max_last_age_s),
+            band=self.settings.value_band,
+            heartbeat_s=self.settings.row_interval_s,
+            closed_heartbeat_s=max(
+                self.settings.row_interval_s, self.settings.monitored_row_interval_s
+            ),
         )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._suspects = OutageLog(logger)
@@ -131,9 +129,9 @@ class StreamPricer:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        now_s = self._monotonic()
+        now_s = self.monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
-        self._lines.ticked(quotes, connection.lines.quote, now, now_s)
+        self.lines.ticked(quotes, connection.lines.quote, now, now_s)
         for key in valued:
             if (state := self._holdings.get(key)) is not None:
                 state.due = True
@@ -151,12 +149,12 @@ class StreamPricer:
                 arrived = state.arrived
                 if conid not in quotes:
                     quotes[conid] = connection.lines.quote(conid)
-                computed = self._greeks.of(holding)
+                computed = self.greeks.of(holding)
                 update = state.row(
                     holding if computed is None else replace(holding, greeks=computed),
                     quotes[conid],
-                    Moment(now=now, now_s=now_s, hours=self._contracts.hours(conid)),
-                    price_magnifier=self._contracts.magnifier(conid),
+                    Moment(now=now, now_s=now_s, hours=self.contracts.hours(conid)),
+                    price_magnifier=self.contracts.magnifier(conid),
                     rules=self._rules,
                     by=provenance,
                 )
@@ -170,15 +168,15 @@ class StreamPricer:
     def _holding(self, key: Key) -> StreamedHolding:
         state = self._holdings.get(key)
         if state is None:
-            line = self._lines.line(key[1])
+            line = self.lines.line(key[1])
             state = self._holdings[key] = StreamedHolding(key=key, line=line)
         return state
 
     def _log_suspects(self) -> None:
         """Log once per outage that lines are requested again."""
-        reasons = self._lines.suspect_reasons()
+        reasons = self.lines.suspect_reasons()
         if reasons:
-            text = "; ".join(self._lines.problems())
+            text = "; ".join(self.lines.problems())
             self._suspects.report("; ".join(reasons), text=text, level=logging.WARNING)
         else:
             self._suspects.clear()

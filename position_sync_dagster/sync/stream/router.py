@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -24,10 +25,9 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
-from position_sync_dagster.sync.run_recorder import StreamCounts
+from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings, Routes
 from position_sync_dagster.sync.stream.lines import LineManager
@@ -41,11 +41,13 @@ MAX_LINES_LOGGED = 20
 in the log of a run costs milliseconds."""
 
 
+@dataclass(eq=False, repr=False)
 class RouteLog:
     """Logs each change of a route and counts promotions and demotions, also across a reconnect."""
 
-    def __init__(self, metrics: StreamMetrics) -> None:
-        self._metrics = metrics
+    metrics: StreamMetrics
+
+    def __post_init__(self) -> None:
         self._logged: dict[Key, LegState] = {}
 
     def record(
@@ -63,7 +65,7 @@ class RouteLog:
         ]
         self._logged.update(routes)
         counts = Counter((before, state) for _key, before, state in changed)
-        self._metrics.counts += StreamCounts(
+        self.metrics.counts += StreamCounts(
             promotions=counts[LegState.OVERFLOW, LegState.STREAMED],
             demotions=counts[LegState.STREAMED, LegState.OVERFLOW],
         )
@@ -75,6 +77,7 @@ class RouteLog:
             logger.info("%d routes changed: %s", len(changed), summary)
 
 
+@dataclass(eq=False, repr=False)
 class AccountRefresh:
     """Downloads the accounts on a new connection, at each refresh interval, and after changes.
 
@@ -92,16 +95,12 @@ class AccountRefresh:
             once.
     """
 
-    def __init__(
-        self,
-        publisher: Publisher,
-        *,
-        refresh_interval_s: float,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._publisher = publisher
-        self._interval_s = refresh_interval_s
-        self._monotonic = monotonic
+    publisher: Publisher
+    _: KW_ONLY
+    refresh_interval_s: float
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self.ended = asyncio.Event()
         self._download: asyncio.Future[None] | None = None
         self._reason = Reason.SNAPSHOT
@@ -120,8 +119,8 @@ class AccountRefresh:
 
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
         """Start to download every account whose values are older than half an interval."""
-        self._next_at = self._monotonic() + self._interval_s
-        half = timedelta(seconds=self._interval_s / 2)
+        self._next_at = self.monotonic() + self.refresh_interval_s
+        half = timedelta(seconds=self.refresh_interval_s / 2)
         self._begin(reason, feed.ensure(half))
 
     def add_changes(self, feed: AccountFeed, keys: Collection[Key]) -> None:
@@ -152,10 +151,10 @@ class AccountRefresh:
             if download.exception() is None:
                 await publish()
                 if self._reason is not Reason.CHANGED:
-                    await self._publisher.enqueue_all(routes, self._reason)
+                    await self.publisher.enqueue_all(routes, self._reason)
             self._download = None
             download.result()
-        elif download is None and self._monotonic() >= self._next_at:
+        elif download is None and self.monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
         elif download is None and feed.positions_due:
             self._begin(Reason.CHANGED, feed.snapshot())
@@ -205,6 +204,7 @@ class RoutedBy(NamedTuple):
     version: int
 
 
+@dataclass(eq=False, repr=False)
 class Router:
     """Routes each holding to a line or to the queue, and publishes the broker's reports.
 
@@ -212,40 +212,36 @@ class Router:
         routes: The route of each holding.
     """
 
-    def __init__(
-        self,
-        context: OwnerContext,
-        *,
-        registry: StrategyRegistry,
-        publisher: Publisher,
-        contracts: ContractCache,
-        lines: LineManager,
-        pricer: StreamPricer,
-        greeks: ModelGreeks,
-    ) -> None:
-        self._greeks = greeks
-        self._registry = registry
-        self._publisher = publisher
-        self._contracts = contracts
-        self._lines = lines
-        self._pricer = pricer
-        self._lease = context.lease
-        self._sec_types = context.settings.sec_types
+    context: OwnerContext
+    _: KW_ONLY
+    registry: StrategyRegistry
+    publisher: Publisher
+    contracts: ContractCache
+    lines: LineManager
+    pricer: StreamPricer
+    greeks: ModelGreeks
+
+    def __post_init__(self) -> None:
+        self._lease = self.context.lease
+        self._sec_types = self.context.settings.sec_types
         self._registry_outage = OutageLog(logger)
         self.routes = Routes()
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
-        self._route_log = RouteLog(context.metrics)
+        self._route_log = RouteLog(self.context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
-        monotonic, settings = context.monotonic, context.settings
-        self._monotonic, self._registry_at = monotonic, 0.0
+        monotonic, settings = self.context.monotonic, self.context.settings
+        self._registry_at = 0.0
         self._account_refresh = AccountRefresh(
-            publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
+            self.publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
         )
         self._resolver = LegResolver(
-            registry, contracts.remember, check=context.lease.check, monotonic=monotonic
+            self.registry,
+            self.contracts.remember,
+            check=self.context.lease.check,
+            monotonic=monotonic,
         )
-        self._followed = FollowedHoldings(publisher, settings=settings, monotonic=monotonic)
+        self._followed = FollowedHoldings(self.publisher, settings=settings, monotonic=monotonic)
 
     @property
     def urgent(self) -> asyncio.Event:
@@ -271,8 +267,8 @@ class Router:
         await self._account_refresh.end()
         self.routes.clear()
         self._expected = None
-        self._pricer.reset()
-        self._lines.reopened()
+        self.pricer.reset()
+        self.lines.reopened()
 
     async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
         """Follow a new connection, from the holdings known before it.
@@ -283,11 +279,11 @@ class Router:
         connection.feed.book.remember(
             before.feed.book.reported().values()
             if before is not None
-            else await self._publisher.restore()
+            else await self.publisher.restore()
         )
-        self._publisher.follow(connection.feed)
-        self._lines.attach(connection.lines)
-        self._greeks.attach(connection)
+        self.publisher.follow(connection.feed)
+        self.lines.attach(connection.lines)
+        self.greeks.attach(connection)
         self._changes = connection.feed.book.watch()
 
     async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
@@ -308,22 +304,22 @@ class Router:
             self._changes.give_back(changed)
             raise
         self._resolver.resolve_in_background(connection)
-        await self._greeks.step(connection, self.routes)
-        if self._publisher.watcher is not None:
-            self._publisher.watcher.look_in_background(connection)
-        self._contracts.fetch_in_background(connection, streamed=self._lines.held)
+        await self.greeks.step(connection, self.routes)
+        if self.publisher.watcher is not None:
+            self.publisher.watcher.look_in_background(connection)
+        self.contracts.fetch_in_background(connection, streamed=self.lines.held)
 
     async def close(self) -> None:
         """End the background tasks."""
         await self._account_refresh.end()
         await self._resolver.close()
-        if self._publisher.watcher is not None:
-            await self._publisher.watcher.close()
-        await self._contracts.close()
+        if self.publisher.watcher is not None:
+            await self.publisher.watcher.close()
+        await self.contracts.close()
 
     def detach(self, connection: GatewayConnection) -> None:
         """Release the lines and subscriptions on a connection, and remove the routes."""
-        self._lines.detach(connection.lines)
+        self.lines.detach(connection.lines)
         self._followed.release(connection)
         self.routes.clear()
 
@@ -341,44 +337,45 @@ class Router:
             if await self._queue_before_lines(connection):
                 return  # the next step, which follows at once, requests the lines
         first = first or self._expected is not None
-        self._lines.renew(connection)
+        self.lines.renew(connection)
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
-        self._pricer.mark_due(streamed)
+        self.pricer.mark_due(streamed)
         changed_legs = await self._registry_changed() or self._resolver.take_found()
         if changed_legs:
-            await self._contracts.read_legs(self._registry.legs)
-        self._contracts.follow(self._registry.legs)
+            await self.contracts.read_legs(self.registry.legs)
+        self.contracts.follow(self.registry.legs)
         compared = feed.book.reported(None if first else changed).values()
-        self._contracts.compare_rows(row.instrument for row in compared if row.position)
-        self._lines.follow(connection)
-        stale = self._lines.are_due(connection) or self._lines.of_legs != self._routed_by.lines
-        stale = stale or self._contracts.version != self._routed_by.version
+        self.contracts.compare_rows(row.instrument for row in compared if row.position)
+        self.lines.follow(connection)
+        stale = self.lines.are_due(connection) or self.lines.of_legs != self._routed_by.lines
+        stale = stale or self.contracts.version != self._routed_by.version
         moved = self.routes.outdated(feed.book, changed)
         if changed_legs or first or moved or stale or self.routes.unqueued:
             await self._reroute(connection, None if first else moved)
         states, publish = self.routes.states, partial(self._publish, connection)
         if not self._account_refresh.opening:
-            await self._publisher.enqueue_changed(states, changed - streamed)
+            await self.publisher.enqueue_changed(states, changed - streamed)
         await self._account_refresh.step(feed, states, publish)
         await self._followed.step(
             connection, self.routes, publish, may_queue=self._account_refresh.idle
         )
 
     def _is_streamed(self, key: Key) -> bool:
-        return self.routes.states.get(key) is LegState.STREAMED or self._pricer.is_due(key)
+        return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._lease.check()
-        await self._publisher.publish(connection.feed, session=self._lease.session)
+        await self.publisher.publish(connection.feed, session=self._lease.session)
 
     async def _registry_changed(self) -> bool:
         """Read the registry; while it cannot be read, the legs known so far stay active."""
-        if self._registry.table.is_remote and self._monotonic() < self._registry_at:
+        monotonic = self.context.monotonic
+        if self.registry.table.is_remote and monotonic() < self._registry_at:
             return False
-        self._registry_at = self._monotonic() + REGISTRY_LOOK_S
+        self._registry_at = monotonic() + REGISTRY_LOOK_S
         try:
-            changed = await self._registry.refresh()
+            changed = await self.registry.refresh()
         except NewerTableError:
             raise
         except LakeError as error:
@@ -398,28 +395,28 @@ class Router:
             moved: The holdings that were opened or closed; None for all.
         """
         book = connection.feed.book
-        lines = await self._lines.allocate(connection)
-        legs, version = self._contracts.matching, self._contracts.version
+        lines = await self.lines.allocate(connection)
+        legs, version = self.contracts.matching, self.contracts.version
         if moved is None:
-            self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
+            self.contracts.want(h.instrument.conid for h in book.holdings if h.position)
             holdings = book.holdings
         else:
-            self._contracts.want(conid for _account, conid in moved)
+            self.contracts.want(conid for _account, conid in moved)
             keys = moved.union(*(book.keys_of(conid) for conid in self._rerouted(lines, legs)))
             holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
-        self._contracts.want(leg.conid for leg in self._registry.legs)
+        self.contracts.want(leg.conid for leg in self.registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._sec_types)
         expected, self._expected = self._expected or {}, None
         self._routed_by = RoutedBy(lines, legs, version)
-        self._route_log.record(routed, self._lines.reason_for)
+        self._route_log.record(routed, self.lines.reason_for)
         changes = self.routes.update(routed)
         if moved is None:
             queued = sum(state in QUEUED for state in self.routes.states.values())
             logger.info("%d streamed, %d queued", len(self.routes.streamed), queued)
-        self._pricer.add(changes.streamed)
-        self._pricer.leave(changes.left)
+        self.pricer.add(changes.streamed)
+        self.pricer.leave(changes.left)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
-        self._pricer.close(changes.closed)
+        self.pricer.close(changes.closed)
         # These were not queued with the others, because a line was expected for them.
         self.routes.unqueued |= {
             key
@@ -427,7 +424,7 @@ class Router:
             if state is LegState.STREAMED and self.routes.states.get(key) in QUEUED
         }
         # Holdings that cannot be queued now stay due: the next step routes again.
-        await self._publisher.enqueue(self.routes.states, self.routes.unqueued)
+        await self.publisher.enqueue(self.routes.states, self.routes.unqueued)
         self.routes.unqueued.clear()
 
     async def _queue_before_lines(self, connection: GatewayConnection) -> bool:
@@ -439,12 +436,12 @@ class Router:
         Returns:
             Whether the lines have to wait.
         """
-        self._contracts.follow(self._registry.legs)
-        self._lines.follow(connection)
-        lines = self._lines.legs_in(self._lines.chosen(connection))
-        if not self._contracts.missing(lines):
+        self.contracts.follow(self.registry.legs)
+        self.lines.follow(connection)
+        lines = self.lines.legs_in(self.lines.chosen(connection))
+        if not self.contracts.missing(lines):
             return False
-        feed, legs = connection.feed, self._contracts.matching
+        feed, legs = connection.feed, self.contracts.matching
         expected = route(feed.book.holdings, legs, lines, sec_types=self._sec_types)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.downloaded.wait(), DOWNLOAD_S)
@@ -456,6 +453,6 @@ class Router:
         """Return the conids whose line or legs changed since the last routing."""
         before = self._routed_by
         conids = lines ^ before.lines
-        if self._contracts.version != before.version:
+        if self.contracts.version != before.version:
             conids |= {leg.conid for leg in set(legs) ^ set(before.legs)}
         return conids

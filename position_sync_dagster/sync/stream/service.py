@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import KW_ONLY, asdict, dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -16,16 +16,21 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import run_recorder
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
-from position_sync_dagster.sync.owner.metrics import StreamMetrics, quantile
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.roll_legs import RollFollower
-from position_sync_dagster.sync.run_recorder import RunRecorder, StreamReport
+from position_sync_dagster.sync.run_recorder import (
+    RunRecorder,
+    StreamMetrics,
+    StreamReport,
+    quantile,
+)
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
 """Seconds between two checks whether a report is due."""
 
 
+@dataclass(eq=False, repr=False)
 class StreamReporter:
     """Makes a report of the streamer's metrics per interval, and the totals at the end.
 
@@ -34,20 +39,15 @@ class StreamReporter:
             only after the table has it.
     """
 
-    def __init__(
-        self,
-        streamer: IBPositionStreamer,
-        report: Callable[[StreamReport], None],
-        clock: Clock,
-        *,
-        stored_state: Callable[[], SessionState],
-    ) -> None:
-        self._streamer = streamer
-        self._report = report
-        self._clock = clock
-        self._stored_state = stored_state
+    streamer: IBPositionStreamer
+    report: Callable[[StreamReport], None]
+    clock: Clock
+    _: KW_ONLY
+    stored_state: Callable[[], SessionState]
+
+    def __post_init__(self) -> None:
         self._reported_state = SessionState.STARTING
-        self._started = self._since = clock()
+        self._started = self._since = self.clock()
         self._total = StreamMetrics()
 
     async def run(self, interval_s: float) -> None:
@@ -59,49 +59,49 @@ class StreamReporter:
         queued_at = self._since - interval
         while True:
             await asyncio.sleep(min(CHECK_INTERVAL_S, interval_s))
-            now = self._clock()
+            now = self.clock()
             if self._state_changed():
-                queued_at = now if self._streamer.metrics.counts.enqueued else queued_at
-                self._send(self._streamer.metrics.take(), always=True)
+                queued_at = now if self.streamer.metrics.counts.enqueued else queued_at
+                self._send(self.streamer.metrics.take(), always=True)
             elif now - self._since >= interval:
-                queued_at = now if self._streamer.metrics.counts.enqueued else queued_at
-                self._send(self._streamer.metrics.take())
-            elif self._streamer.metrics.counts.enqueued and now - queued_at >= interval:
+                queued_at = now if self.streamer.metrics.counts.enqueued else queued_at
+                self._send(self.streamer.metrics.take())
+            elif self.streamer.metrics.counts.enqueued and now - queued_at >= interval:
                 queued_at = now
-                self._send(self._streamer.metrics.take_queued())
+                self._send(self.streamer.metrics.take_queued())
 
     def total(self) -> StreamReport:
         """Return the totals so far, including counts that were not reported yet."""
         total = StreamMetrics()
         total.add(self._total)
-        total.add(self._streamer.metrics)
+        total.add(self.streamer.metrics)
         return self._report_of(total, self._started)
 
     def finish(self) -> StreamReport:
         """Report the counts since the last report, and return the totals."""
-        self._send(self._streamer.metrics.take())
+        self._send(self.streamer.metrics.take())
         return self._report_of(self._total, self._started)
 
     def _state_changed(self) -> bool:
-        state = self._streamer.state
-        return state is not self._reported_state and state is self._stored_state()
+        state = self.streamer.state
+        return state is not self._reported_state and state is self.stored_state()
 
     def _send(self, span: StreamMetrics, *, always: bool = False) -> None:
         self._total.add(span)
         report = self._report_of(span, self._since)
         if always:
-            self._reported_state = self._streamer.state
+            self._reported_state = self.streamer.state
         if always or report.rows or report.reconnects:
             self._since = report.until
         if always or report.rows or report.enqueued or report.reconnects:
-            self._report(report)
+            self.report(report)
 
     def _report_of(self, metrics: StreamMetrics, since: datetime) -> StreamReport:
-        streamer, ordered = self._streamer, sorted(metrics.latencies_s)
+        streamer, ordered = self.streamer, sorted(metrics.latencies_s)
         return StreamReport(
             **asdict(metrics.counts),
             since=since,
-            until=self._clock(),
+            until=self.clock(),
             lines_in_use=streamer.lines_in_use,
             line_limit=streamer.line_limit,
             legs_streamed=sum(state is LegState.STREAMED for state in streamer.routes.values()),
@@ -121,7 +121,6 @@ async def stream(
     report: Callable[[StreamReport], None],
     report_interval_s: float = 60.0,
     wait_s: float = 60.0,
-    clock: Clock = utc_now,
 ) -> StreamReport:
     """Stream until `stop` is set or the run's time is up, and return the totals.
 
@@ -146,7 +145,6 @@ async def stream(
         job=run_recorder.STREAM_JOB,
         step=run_recorder.STREAM_STEP,
         gateway_id=settings.gateway_id,
-        clock=clock,
     )
     async with (
         recorder,
@@ -157,7 +155,6 @@ async def stream(
             run_id=run_id,
             wait_s=wait_s,
             stop=stop,
-            clock=clock,
         ) as own,
     ):
         recorder.note(session_id=own.session.session_id)
@@ -175,15 +172,14 @@ async def stream(
                 updates=lake.updates,
                 contracts=lake.contracts,
                 account_values=lake.account_values,
-                closes=CloseExplainer(lake, clock=clock),
-                rolls=RollFollower(lake, settings.strategies_file, clock=clock),
+                closes=CloseExplainer(lake),
+                rolls=RollFollower(lake, settings.strategies_file),
                 ownership=own,
             ),
-            clock=clock,
         )
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
         own.report_status(lambda: _status(streamer))
-        reporter = StreamReporter(streamer, report, clock, stored_state=lambda: own.session.state)
+        reporter = StreamReporter(streamer, report, utc_now, stored_state=lambda: own.session.state)
         end = asyncio.Event()
         tasks = [
             asyncio.create_task(_set_after(stop, end)),
@@ -205,24 +201,22 @@ async def stream(
         return total
 
 
+@dataclass(eq=False, repr=False)
 class UpdatesWriter:
     """The handler that checks the lease, then writes and counts streamed updates."""
 
-    def __init__(
-        self, table: PositionUpdatesTable, ownership: Ownership, metrics: StreamMetrics
-    ) -> None:
-        self._table = table
-        self._ownership = ownership
-        self._metrics = metrics
+    table: PositionUpdatesTable
+    ownership: Ownership
+    metrics: StreamMetrics
 
     async def on_position_update(self, update: PositionUpdate) -> None:
         await self.on_position_updates([update])
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
-        self._ownership.check()
-        result = await self._table.append(OwnUpdates(updates))
+        self.ownership.check()
+        result = await self.table.append(OwnUpdates(updates))
         if result.rows:
-            self._metrics.committed(result.rows, result.version, result.batch_id)
+            self.metrics.committed(result.rows, result.version, result.batch_id)
 
 
 def _status(streamer: IBPositionStreamer) -> OwnerStatus:

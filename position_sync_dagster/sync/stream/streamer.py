@@ -8,10 +8,9 @@ from datetime import datetime
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PositionUpdateHandler
-from position_sync_dagster.domain.weekly_login import GatewayRun
 from position_sync_dagster.errors import (
     GatewayError,
     GatewayLostError,
@@ -29,13 +28,13 @@ from position_sync_dagster.lake.updates.position_updates import PositionUpdatesT
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned
-from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.run_recorder import StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink

@@ -1,7 +1,5 @@
 """Whether the sums of the derived tables equal those of the holdings."""
 
-from dataclasses import asdict
-
 import polars as pl
 
 from position_sync_dagster.defs.checks.sums import judge_exposure, judge_latest
@@ -38,7 +36,7 @@ def book(rows: list[PositionUpdate], legs: list[ActiveContract]) -> Book:
 
 
 def published(found: Book) -> pl.DataFrame:
-    return frame_of(STRATEGY_EXPOSURE, map(asdict, exposures(found.split, NOW)))
+    return frame_of(STRATEGY_EXPOSURE, exposures(found.split, NOW))
 
 
 def differing(rows: pl.DataFrame, found: Book) -> list[tuple[str, str, str, str]]:

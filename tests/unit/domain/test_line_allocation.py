@@ -1,5 +1,6 @@
 """Line priority: who gets a market data line, and how the number of lines is learned."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -62,6 +63,11 @@ def test_a_closed_holding_wants_no_line():
 def test_a_leg_shared_by_strategies_and_accounts_wants_one_line():
     wanted = wanted_of([held(1, "A"), held(1, "B")], [leg(1, "s1", priority=3), leg(1, "s2")])
     assert wanted == [want(1, priority=1, strategy="s2")]
+
+
+def test_a_demand_is_as_old_as_its_oldest_leg():
+    older = replace(leg(1, "s1", priority=3), added_at=NOW - timedelta(seconds=9))
+    assert wanted_of([held(1)], [leg(1, "s2"), older]) == [want(1, age_s=9, strategy="s2")]
 
 
 def test_a_leg_of_another_account_wants_no_line():

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.weekly_login import GatewayRun, WeekState, weekly_login
+from position_sync_dagster.domain.gateway_session import GatewayRun, WeekState, weekly_login
 
 SUNDAY = datetime(2026, 11, 22, 6, tzinfo=UTC)
 """01:00 in New York, in winter."""

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.availability import unavailable_reason, unconfirmed
+from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
 from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

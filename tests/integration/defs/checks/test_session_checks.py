@@ -17,15 +17,17 @@ from position_sync_dagster.defs.checks.broker import (
 from position_sync_dagster.defs.checks.check_results import EVALUATE
 from position_sync_dagster.defs.checks.ledger import tables_fit_the_code
 from position_sync_dagster.domain.gateway_session import (
+    CONFIRM,
     EMPTIED,
     NOT_MANAGED,
+    GatewayRun,
     LineUse,
     Owner,
     SessionState,
+    WeekState,
 )
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source, TradingMode
-from position_sync_dagster.domain.weekly_login import CONFIRM, GatewayRun, WeekState
 from position_sync_dagster.gateway.accounts.portfolio_rows import OddRows
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.sync import preflight

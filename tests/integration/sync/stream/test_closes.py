@@ -11,7 +11,7 @@ import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
-from position_sync_dagster.domain import causes, close_facts, deliveries
+from position_sync_dagster.domain import causes, close_facts
 from position_sync_dagster.domain.closures import Cause, Stage
 from position_sync_dagster.gateway import day_executions
 from position_sync_dagster.gateway.flex import read_statements
@@ -202,7 +202,7 @@ def quick(monkeypatch):
 
     Its day begins twelve hours ago, at whatever hour the test runs.
     """
-    for module in (causes, close_facts, deliveries):
+    for module in (causes, close_facts):
         monkeypatch.setattr(module, "NEAR", timedelta(seconds=2))
     monkeypatch.setattr(roll_legs, "SETTLED", timedelta())
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))

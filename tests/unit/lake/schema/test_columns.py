@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Annotated
 
 import pytest
 
-from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, columns_of, in_order
@@ -21,8 +19,16 @@ from position_sync_dagster.lake.schema.tables import (
 
 @dataclass
 class Row:
-    status: Annotated[QueueStatus | None, Column("Its state.")]
-    price: Annotated[float, Column("Its price.", unit="USD")]
+    """A row.
+
+    Attributes:
+        status: Its state.
+        price: Its price,
+            of one. Unit: USD.
+    """
+
+    status: QueueStatus | None
+    price: float
     day: date
     at: datetime | None = None
 
@@ -31,7 +37,7 @@ def test_a_column_has_the_type_and_the_description_of_its_field():
     assert columns_of(Row) == {
         "status": StoredColumn(kind=Kind.TEXT, description="Its state.", choices=QueueStatus),
         "price": StoredColumn(
-            kind=Kind.NUMBER, description="Its price. Unit: USD.", nullable=False
+            kind=Kind.NUMBER, description="Its price, of one. Unit: USD.", nullable=False
         ),
         "day": StoredColumn(kind=Kind.DAY, nullable=False),
         "at": StoredColumn(kind=Kind.MOMENT),

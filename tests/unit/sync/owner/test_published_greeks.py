@@ -6,14 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.sync.owner.account_greeks import ModelledLeg
+from position_sync_dagster.sync.owner.account_greeks import ModelledLeg, PublishedGreeks
 from position_sync_dagster.sync.owner.option_model import (
     Method,
     ModelledGreeks,
     NoGreeks,
     OptionTerms,
 )
-from position_sync_dagster.sync.owner.published_greeks import PublishedGreeks
 from tests.support.holdings import make_holding
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)

@@ -78,8 +78,8 @@ def book(found: Closes, strategy: str | None = None) -> BookMoney:
     rows = update_rows([row(n) for n in (5, 6, 7)] + [row(CALL, position=0.0)])
     parts = split(legs, rows, end_of=found.end_of)
     (of_table, *_rest) = exposures(parts, NOW)
-    assert (of_table.legs, of_table.legs_held) == (4, 3)
-    assert (of_table.legs_closed, of_table.closed) == (1, "one expired on 2026-03-20")
+    assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
+    assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
     return money_of(parts, NOW, streamed=None, strategy=strategy, closes=found)
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import hypothesis
 import pytest
@@ -14,7 +15,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports import exposure
-from position_sync_dagster.sync.reports.exposure import AssetClass, Exposure, claims_of
+from position_sync_dagster.sync.reports.exposure import AssetClass, claims_of
 from tests.support.contracts import contract_details
 from tests.support.extent import examples
 from tests.support.legs import leg
@@ -49,7 +50,7 @@ def exposures(
     *,
     now: datetime = NOW,
     details: dict[int, ContractDetails] | None = None,
-) -> list[Exposure]:
+) -> list[SimpleNamespace]:
     """Return the exposure of strategies; `every_part` has what belongs to none as well."""
     found = every_part(legs, rows, now=now, details=details)
     return [one for one in found if one.strategy_id != UNATTRIBUTED]
@@ -61,11 +62,13 @@ def every_part(
     *,
     now: datetime = NOW,
     details: dict[int, ContractDetails] | None = None,
-) -> list[Exposure]:
-    return exposure.exposures(exposure.split(legs, update_rows(rows), details), now)
+) -> list[SimpleNamespace]:
+    """Return the rows of the table, with each column as an attribute."""
+    found = exposure.exposures(exposure.split(legs, update_rows(rows), details), now)
+    return [SimpleNamespace(**one) for one in found]
 
 
-def only(found: list[Exposure]) -> Exposure:
+def only(found: list[SimpleNamespace]) -> SimpleNamespace:
     assert len(found) == 1
     return found[0]
 
@@ -123,7 +126,7 @@ def test_currencies_are_never_mixed() -> None:
 def test_a_leg_that_is_not_held_is_counted_and_no_more() -> None:
     found = only(exposures([leg(1)], []))
     assert (found.currency, found.legs, found.legs_held) == (None, 1, 0)
-    assert found.asset_class is AssetClass.UNKNOWN
+    assert found.asset_class == AssetClass.UNKNOWN
 
 
 def test_a_leg_that_ended_counts_nowhere() -> None:

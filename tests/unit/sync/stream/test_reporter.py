@@ -6,8 +6,7 @@ from typing import Any
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.run_recorder import StreamReport
+from position_sync_dagster.sync.run_recorder import StreamMetrics, StreamReport
 from position_sync_dagster.sync.stream import service
 from position_sync_dagster.sync.stream.service import StreamReporter
 
