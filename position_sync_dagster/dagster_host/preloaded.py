@@ -39,13 +39,12 @@ IN_PACKAGE = (
     "dagster_host.launcher",
     "definitions",
     "defs",
+    "gateway.connection",
     "gateway.contract_details",
     "gateway.market_data_lines",
-    "gateway.shared_connection",
-    "lake.registry.limit_parts",
     "lake.registry.strategies_file",
     "sync.owner.account_greeks",
-    "sync.owner.metrics",
+    "sync.run_recorder",
 )
 """The modules of the package that a run finds imported, with what they import; a folder counts with
 all that is in it."""
