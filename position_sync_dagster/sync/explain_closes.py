@@ -50,6 +50,9 @@ class Explained:
 class CloseExplainer:
     """Judges the closes of the last weeks; blocks, and may be called by any process.
 
+    Args:
+        run_id: The Dagster run that is written into the rows.
+
     Example:
         CloseExplainer(lake).explain()
     """
@@ -57,13 +60,14 @@ class CloseExplainer:
     lake: Lake
     _: KW_ONLY
     clock: Clock = utc_now
+    run_id: str | None = None
 
     def __post_init__(self) -> None:
         self._prices: dict[int, tuple[float, datetime]] = {}
 
-    def record(self, changes: Iterable[PositionChange], run_id: str | None = None) -> int:
+    def record(self, changes: Iterable[PositionChange]) -> int:
         """Store changes of quantities; one that is known is not stored again."""
-        return self.lake.position_changes.add(changes, run_id=run_id)
+        return self.lake.position_changes.add(changes, run_id=self.run_id)
 
     def has_open_closes(self) -> bool:
         """Return whether the cause of a close of the last day is not known."""
@@ -82,19 +86,16 @@ class CloseExplainer:
         self,
         executions: Collection[Execution] = (),
         asked: Asked | None = None,
-        *,
-        run_id: str | None = None,
     ) -> Explained:
         """Store executions of the day, judge all closes again, and store what is known now.
 
         Args:
             executions: What a gateway named.
             asked: Since when it named them all; without it their absence proves nothing.
-            run_id: Written into the rows.
         """
         lake, now = self.lake, self.clock()
         if executions:
-            lake.executions.add(executions, run_id=run_id)
+            lake.executions.add(executions, run_id=self.run_id)
         since = now - WINDOW
         changes = lake.position_changes.records(since)
         counted = lake.closures.current_rows()
@@ -110,12 +111,12 @@ class CloseExplainer:
             for change_id, new in judged.items():
                 if knows_more(new, known.get(change_id, ())):
                     added += new
-        rows = lake.closures.add(added, run_id=run_id)
+        rows = lake.closures.add(added, run_id=self.run_id)
         if rows:
             counted = lake.closures.current_rows()
         is_unexplained = pl.col("cause") == Cause.UNEXPLAINED.value
         unexplained = tuple(records_of(Closure, counted.filter(is_unexplained)))
-        self._ask_people(unexplained, now, run_id)
+        self._ask_people(unexplained, now)
         return Explained(rows=rows, unexplained=unexplained)
 
     def _facts(self, changes: list[PositionChange], since: datetime, asked: Asked) -> Facts:
@@ -167,12 +168,10 @@ class CloseExplainer:
                     self._prices[conid] = last[under]
         return self._prices
 
-    def _ask_people(
-        self, unexplained: Iterable[Closure], now: datetime, run_id: str | None
-    ) -> None:
+    def _ask_people(self, unexplained: Iterable[Closure], now: datetime) -> None:
         due = [one for one in unexplained if now - one.closed_at >= GRACE]
         if due or any(one.gateway_id == BREAKS for one in self.lake.breaks.open_breaks(BREAKS)):
-            self.lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=run_id)
+            self.lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=self.run_id)
 
 
 def stated_days(events: Iterable[StatementEvent]) -> dict[str, frozenset[date]]:

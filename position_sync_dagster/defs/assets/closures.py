@@ -55,7 +55,7 @@ def closures(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Judge the closes of the last weeks, list the last ones, and follow rolls."""
     lake = position_sync.lake
-    found = explain_closes.CloseExplainer(lake).explain(run_id=context.run.run_id)
+    found = explain_closes.CloseExplainer(lake, run_id=context.run.run_id).explain()
     rolls = roll_legs.RollFollower(lake, position_sync.settings.strategies_file).follow()
     known = closes_report.read_closes(lake)
     version = lake.closures.table.version()

@@ -141,7 +141,7 @@ async def _download_and_enqueue(
     lake: Lake, settings: Settings, own: Ownership, clock: Clock, emptied: Mapping[str, float]
 ) -> tuple[AccountFeed, int]:
     """Return the account feed, after its connection is closed, and the number of new requests."""
-    explainer = CloseExplainer(lake, clock=clock)
+    explainer = CloseExplainer(lake, clock=clock, run_id=own.session.run_id)
     watcher = CloseWatcher(explainer, check=own.check, monotonic=time.monotonic)
     publisher = Publisher(
         lake.queue,

@@ -40,7 +40,6 @@ class CloseWatcher:
     check: Callable[[], None] = lambda: None
     follow: Callable[[], object] = lambda: None
     monotonic: Callable[[], float]
-    run_id: str | None = None
 
     def __post_init__(self) -> None:
         self._due = self._looks()
@@ -54,7 +53,7 @@ class CloseWatcher:
             LakeError: The table cannot be written; the same changes are due again.
         """
         self.check()
-        await offload(self.explainer.record, changes, self.run_id)
+        await offload(self.explainer.record, changes)
         if any(change.closed for change in changes):
             self._recorded = True
             self._due = sorted({*self._due, *self._looks()})
@@ -83,7 +82,7 @@ class CloseWatcher:
         executions: Sequence[Execution] = () if answer is None else answer.executions
         span = None if answer is None else (answer.begin, answer.end)
         asked = {} if span is None else dict.fromkeys(accounts, span)
-        await offload(self.explainer.explain, executions, asked, run_id=self.run_id)
+        await offload(self.explainer.explain, executions, asked)
         await offload(self.follow)
 
     async def close(self) -> None:

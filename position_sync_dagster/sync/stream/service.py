@@ -172,7 +172,7 @@ async def stream(
                 updates=lake.updates,
                 contracts=lake.contracts,
                 account_values=lake.account_values,
-                closes=CloseExplainer(lake),
+                closes=CloseExplainer(lake, run_id=run_id),
                 rolls=RollFollower(lake, settings.strategies_file),
                 ownership=own,
             ),

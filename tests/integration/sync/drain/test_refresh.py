@@ -81,7 +81,8 @@ async def test_a_position_closed_between_two_refreshes_gets_its_zero_row(
         await refresh(lake, settings)
         await drain(lake, settings)
         sim.close_position(A, PUT)
-        await refresh(lake, settings)
+        await refresh(lake, settings, run_id="run-2")
+        assert [one.run_id for one in lake.position_changes.records()] == ["run-2"]
         await drain(lake, settings)
         rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
         assert rows[(A, PUT)].position == 0.0

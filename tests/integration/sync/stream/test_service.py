@@ -120,6 +120,21 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         assert sim.stats()["lines_in_use"] == 0
 
 
+async def test_each_row_of_a_close_names_the_run_that_wrote_it(
+    simulate, lake, settings_for, running, eventually
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        running(settings)
+        await eventually(lambda: len(lake.broker_positions.read(settings.gateway_id)) == 9)
+        sim.close_position(A, PUT)
+        named = []
+        for table in (lake.position_changes, lake.executions, lake.closures):
+            await eventually(lambda table=table: table.records())
+            named += [one.run_id for one in table.records()]
+        assert set(named) == {"run-1"}
+
+
 @pytest.mark.parametrize("remedy", ["removed", "corrected"])
 async def test_the_detail_of_a_wrong_leg_is_gone_when_the_leg_is_removed_or_corrected(
     simulate, lake, settings_for, running, leg, eventually, remedy

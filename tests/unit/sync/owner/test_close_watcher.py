@@ -26,7 +26,7 @@ class Explainer:
     def has_open_closes(self):
         return self.is_open
 
-    def explain(self, executions, asked, *, run_id=None):
+    def explain(self, executions, asked):
         return None
 
 
