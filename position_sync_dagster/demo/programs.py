@@ -194,12 +194,15 @@ def state_the_day(settings: Settings, ui_port: int, control_port: int) -> None:
 
 
 def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[date]:
-    """Return the last trading days that are over, oldest first."""
+    """Return the trading days before that of the demo, oldest first.
+
+    The day of the demo has a statement of its own (`state_the_day`). A prepared one would say, from
+    the evening on, that nothing else happened on that day.
+    """
     first = now.date() - timedelta(days=count * 3)
-    exchange = exchange_days(calendar, first, now.date() + timedelta(days=1))
-    local = now.astimezone(ZoneInfo(exchange.timezone))
-    ends = local.date() if local.time() < exchange.settled_at else local.date() + timedelta(days=1)
-    span = (first + timedelta(days=n) for n in range((ends - first).days))
+    exchange = exchange_days(calendar, first, now.date())
+    today = now.astimezone(ZoneInfo(exchange.timezone)).date()
+    span = (first + timedelta(days=n) for n in range((today - first).days))
     return [day for day in span if exchange.is_trading_day(day)][-count:]
 
 
