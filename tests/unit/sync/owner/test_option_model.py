@@ -99,6 +99,12 @@ def spot_of(option: OptionTerms, place: float, volatility: float) -> float:
     volatility=7 / 128,
     near=1 / 32,
 )
+@example(  # a dividend within the last days: the fast scheme's price falls as volatility rises
+    option=terms(Right.CALL, Method.AMERICAN, strike=39.0, years=1 / 128, rate=0.0, share=5 / 64),
+    place=0.6875,
+    volatility=0.0625,
+    near=1.375,
+)
 def test_a_price_gives_back_its_volatility_wherever_the_search_begins(
     option: OptionTerms, place: float, volatility: float, near: float
 ) -> None:
