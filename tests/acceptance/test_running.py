@@ -80,7 +80,10 @@ def backfilled(demo) -> Iterator[Future[Backfill]]:
 
 
 def backfill(demo: Demo, ending: Event) -> Backfill:
-    """Backfill the five sessions that the demo leaves to a person."""
+    """Backfill the five sessions that the demo leaves to a person.
+
+    After its close the day of the demo is a partition too, the eleventh.
+    """
 
     def wait(what: str, condition: Callable[[], Any]) -> Any:
         def look() -> Any:
@@ -91,12 +94,7 @@ def backfill(demo: Demo, ending: Event) -> Backfill:
 
     wait("the UI answers", lambda: is_serving(demo.ui_port))
     wait("the newest five sessions are recorded", lambda: filled(demo) >= RECORDED)
-    keys = demo.graphql(
-        """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
-             ... on AssetNode { partitionKeys } } }""",
-        key={"path": ["daily_positions"]},
-    )["assetNodeOrError"]["partitionKeys"]
-    days = keys[-SESSIONS:-RECORDED]
+    days = demo.partitions("daily_positions")[: SESSIONS - RECORDED]
     before = filled(demo)
     launched = launch_backfill(demo, days)
     wait("the backfill ends", lambda: backfill_status(demo, launched) != "REQUESTED")

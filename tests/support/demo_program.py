@@ -207,6 +207,16 @@ class Demo:
         """Query the server of the UI."""
         return query_ui(self.ui_port, query, **variables)
 
+    def partitions(self, asset: str) -> list[str]:
+        """List the partitions that the UI offers for an asset, oldest first."""
+        found = self.graphql(
+            """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
+                 ... on AssetNode { partitionKeys } } }""",
+            key={"path": [asset]},
+        )
+        keys: list[str] = found["assetNodeOrError"]["partitionKeys"]
+        return keys
+
     def processes(self) -> list[psutil.Process]:
         """List all living processes of this home."""
         return processes_of(self.home)
