@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "component": ("PositionSyncComponent",),
     "domain.broker_position": ("BrokerPosition", "Completeness"),
+    "domain.clock": ("RetryPolicy",),
     "domain.leg": ("ActiveContract", "LegState"),
     "domain.reconciliation": ("Discrepancy", "DiscrepancyType", "ReconciliationResult"),
-    "domain.request": ("QueuedPosition", "QueueRequest", "QueueStatus", "Reason"),
-    "domain.retry": ("RetryPolicy",),
-    "domain.update": ("PositionUpdate", "PositionUpdateHandler"),
+    "domain.update": (
+        "PositionUpdate",
+        "PositionUpdateHandler",
+        "QueuedPosition",
+        "QueueRequest",
+        "QueueStatus",
+        "Reason",
+    ),
     "errors": ("PositionSyncError",),
     "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
     "lake.lake": ("Lake",),
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.component import PositionSyncComponent as PositionSyncComponent
     from position_sync_dagster.domain.broker_position import BrokerPosition as BrokerPosition
     from position_sync_dagster.domain.broker_position import Completeness as Completeness
+    from position_sync_dagster.domain.clock import RetryPolicy as RetryPolicy
     from position_sync_dagster.domain.leg import ActiveContract as ActiveContract
     from position_sync_dagster.domain.leg import LegState as LegState
     from position_sync_dagster.domain.reconciliation import Discrepancy as Discrepancy
@@ -40,13 +47,12 @@ if TYPE_CHECKING:
     from position_sync_dagster.domain.reconciliation import (
         ReconciliationResult as ReconciliationResult,
     )
-    from position_sync_dagster.domain.request import QueuedPosition as QueuedPosition
-    from position_sync_dagster.domain.request import QueueRequest as QueueRequest
-    from position_sync_dagster.domain.request import QueueStatus as QueueStatus
-    from position_sync_dagster.domain.request import Reason as Reason
-    from position_sync_dagster.domain.retry import RetryPolicy as RetryPolicy
     from position_sync_dagster.domain.update import PositionUpdate as PositionUpdate
     from position_sync_dagster.domain.update import PositionUpdateHandler as PositionUpdateHandler
+    from position_sync_dagster.domain.update import QueuedPosition as QueuedPosition
+    from position_sync_dagster.domain.update import QueueRequest as QueueRequest
+    from position_sync_dagster.domain.update import QueueStatus as QueueStatus
+    from position_sync_dagster.domain.update import Reason as Reason
     from position_sync_dagster.errors import PositionSyncError as PositionSyncError
     from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
     from position_sync_dagster.gateway.connection import (

@@ -33,7 +33,7 @@ DAGSTERS_DEFAULT = 10
 """Dagster's own limit where an instance names none."""
 
 OWN_QUEUE = "PromptRunQueue"
-"""The class of `dagster_host.run_queue`, whose limit follows the logins."""
+"""The class of `dagster_host.launcher`, whose limit follows the logins."""
 
 
 class RunSlotsError(SettingsError):

@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from position_sync_dagster.domain.request import LEASE_S
+from position_sync_dagster.domain.update import LEASE_S
 from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import (
     DAY_S,

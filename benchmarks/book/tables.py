@@ -13,15 +13,14 @@ from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.domain.request import QueueRequest, Reason
+from position_sync_dagster.domain.update import QueueRequest, Reason
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor
-from position_sync_dagster.sync.drain.broker_view import LakeValues
+from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor, LakeValues
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.drain.worker import QueueWorker
-from position_sync_dagster.sync.reports.position_list import PositionQuery, read_positions
+from position_sync_dagster.sync.reports.overview import PositionQuery, read_positions
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 

@@ -23,8 +23,7 @@ from position_sync_dagster.domain.broker_position import (
 )
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
+from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, Source, ValueOrigin
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 

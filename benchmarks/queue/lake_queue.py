@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.queue.contestant import BATCH, REFRESH
-from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.update import QueuedPosition, QueueRequest, QueueStatus, Reason
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 
 ACCOUNT = "DUSIM0001"

@@ -12,8 +12,7 @@ from benchmarks.documents import markdown_table, replace_part
 from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line
 from benchmarks.timing import Samples, median
-from position_sync_dagster.domain.request import QueuedPosition, QueueRequest
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import PositionUpdate, QueuedPosition, QueueRequest, Source
 from position_sync_dagster.lake.lake import Lake
 from tests.support.object_store import running_store
 

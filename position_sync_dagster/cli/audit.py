@@ -9,14 +9,11 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.run_record import RunRecord
+from position_sync_dagster.domain.gateway_session import RunRecord
 from position_sync_dagster.places import dagster_home
-from position_sync_dagster.sync.audit import trace as ids
-from position_sync_dagster.sync.audit import verify as audit_trail
-from position_sync_dagster.sync.audit.trace import History, PastValue, Trace
-from position_sync_dagster.sync.audit.verify import Verification
-from position_sync_dagster.terminal.output import print_json
-from position_sync_dagster.terminal.text import number, printable, quantity
+from position_sync_dagster.sync import audit as audit_trail
+from position_sync_dagster.sync.audit import History, PastValue, Trace, Verification
+from position_sync_dagster.terminal.output import number, print_json, printable, quantity
 
 Limit = Annotated[
     int, typer.Option(min=1, max=100_000, help="Show at most this many rows, the last ones.")
@@ -35,7 +32,7 @@ def trace(
     home: options.HomeFolder = None,
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
-    found = ids.trace(options.opened(home)[1], id_, limit=limit)
+    found = audit_trail.trace(options.opened(home)[1], id_, limit=limit)
     _show(found, trace_lines(found), json=json)
 
 
@@ -245,7 +242,7 @@ def history(
     """Show each value of a holding with its source, batch, run, request, break and strategy."""
     account, conid = parse_holding(holding)
     on: date | None = None if day is None else day.date()
-    found = ids.history(options.opened(home)[1], account, conid, day=on, limit=limit)
+    found = audit_trail.history(options.opened(home)[1], account, conid, day=on, limit=limit)
     _show(found, history_lines(found), json=json)
 
 

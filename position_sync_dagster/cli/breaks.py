@@ -9,10 +9,9 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.breaks import Break
-from position_sync_dagster.sync.reports.past import MOMENT, Past, breaks_at, require_past
+from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
-from position_sync_dagster.terminal.output import print_json, print_table_with_notes
-from position_sync_dagster.terminal.text import age, printable, quantity
+from position_sync_dagster.terminal import output
 
 ALL = 1_000_000
 """More closed breaks than there are."""
@@ -40,7 +39,7 @@ def list_breaks(
     table = options.opened(home)[1].breaks
     found = table.open_breaks() + (table.closed_breaks() if closed else [])
     if json:
-        print_json(found)
+        output.print_json(found)
     elif found:
         print_breaks(found)
     else:
@@ -57,12 +56,12 @@ def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder
         if one.break_id.startswith(break_id)
     ]
     if json:
-        print_json(found)
+        output.print_json(found)
         return
     for one in found:
         for name in Break.__dataclass_fields__:
             value = getattr(one, name)
-            typer.echo(f"{name:<14} {'–' if value is None else printable(str(value))}")
+            typer.echo(f"{name:<14} {'–' if value is None else output.printable(str(value))}")
     if not found:
         typer.echo("No break has an id that begins so.")
 
@@ -105,7 +104,7 @@ def reconcile(
         found = breaks_at([*table.open_breaks(), *table.closed_breaks(ALL)], as_of)
         typer.echo(str(past), err=json)
         if json:
-            print_json(found)
+            output.print_json(found)
         elif found:
             print_breaks(found)
         else:
@@ -113,7 +112,7 @@ def reconcile(
         return
     result = asyncio.run(ReconciliationService(lake, settings).look())
     if json:
-        print_json(result)
+        output.print_json(result)
         return
     accounts = "all accounts" if result.complete else "only a part of the accounts"
     typer.echo(f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}.")
@@ -121,8 +120,8 @@ def reconcile(
         typer.echo(f"{result.accepted} accepted differences are left out.")
     for one in result.discrepancies:
         what = f"{one.type.value} {one.account} {one.conid} {one.symbol}"
-        numbers = f"broker {quantity(one.expected)}, tables {quantity(one.actual)}"
-        typer.echo(f"{printable(what)}: {numbers}. {printable(one.detail)}")
+        numbers = f"broker {output.quantity(one.expected)}, tables {output.quantity(one.actual)}"
+        typer.echo(f"{output.printable(what)}: {numbers}. {output.printable(one.detail)}")
     if not result.discrepancies:
         typer.echo("Nothing differs.")
 
@@ -130,7 +129,7 @@ def reconcile(
 def print_breaks(breaks: list[Break]) -> None:
     """Print breaks as a table, with what is known of each below it."""
     now = utc_now()
-    print_table_with_notes(
+    output.print_table_with_notes(
         [
             {
                 "id": one.break_id,
@@ -139,9 +138,9 @@ def print_breaks(breaks: list[Break]) -> None:
                 "account": one.account,
                 "conid": str(one.conid),
                 "symbol": one.symbol,
-                "broker": quantity(one.expected),
-                "tables": quantity(one.actual),
-                "age": age(one.opened_at, now),
+                "broker": output.quantity(one.expected),
+                "tables": output.quantity(one.actual),
+                "age": output.age(one.opened_at, now),
             }
             for one in breaks
         ],

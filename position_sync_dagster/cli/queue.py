@@ -9,11 +9,10 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
+from position_sync_dagster.domain.update import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
 from position_sync_dagster.lake.queue.operations import SyncQueue
-from position_sync_dagster.terminal.output import print_json, print_table_with_notes
-from position_sync_dagster.terminal.text import age, duration, printable
+from position_sync_dagster.terminal import output
 
 app = typer.Typer(cls=options.ListByDefault)
 
@@ -43,7 +42,7 @@ def list_requests(
     oldest_s = None if oldest is None else (now - oldest).total_seconds()
     counts = {one.value: overview.counts[one] for one in QueueStatus}
     if json:
-        print_json(
+        output.print_json(
             {
                 "counts": counts,
                 "oldest_pending_age_s": oldest_s,
@@ -54,7 +53,7 @@ def list_requests(
         return
     for name, count in counts.items():
         typer.echo(f"{name.lower():<18} {count:,}")
-    typer.echo(f"{'oldest pending':<18} {duration(oldest_s)}")
+    typer.echo(f"{'oldest pending':<18} {output.duration(oldest_s)}")
     if status is None or requests is None:
         return
     typer.echo()
@@ -73,7 +72,7 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
 def print_requests(requests: Iterable[QueuedPosition], now: datetime) -> None:
     """Print requests as a table, with the first line of its error below each."""
     listed = list(requests)
-    print_table_with_notes(
+    output.print_table_with_notes(
         [
             {
                 "id": request.request_id,
@@ -82,7 +81,7 @@ def print_requests(requests: Iterable[QueuedPosition], now: datetime) -> None:
                 "symbol": request.symbol,
                 "priority": str(request.priority),
                 "attempts": str(request.attempts),
-                "age": age(request.created_at, now),
+                "age": output.age(request.created_at, now),
             }
             for request in listed
         ],
@@ -120,7 +119,7 @@ def retry_requests(
     queue = options.opened(home)[1].queue.sync
     live_ids = retry_all(queue) if every else retry(queue, request_ids or [])
     if json:
-        print_json(
+        output.print_json(
             [
                 {
                     "request_id": request_id,
@@ -135,7 +134,7 @@ def retry_requests(
         typer.echo("No request is FAILED.")
     for request_id, live_id in live_ids.items():
         typer.echo(
-            printable(
+            output.printable(
                 f"{request_id} is PENDING again."
                 if request_id == live_id
                 else f"{request_id} stays FAILED: {live_id} asks for the same position already."

@@ -16,20 +16,26 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.lake import Lake, Past, legs_at, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
-from position_sync_dagster.lake.updates.follow import POLL_S
-from position_sync_dagster.sync.reports import position_list
+from position_sync_dagster.lake.updates.position_updates import POLL_S
+from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.overview import book_at, read_book
-from position_sync_dagster.sync.reports.past import Past, legs_at
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal import money_tables
 from position_sync_dagster.terminal.board import describe
-from position_sync_dagster.terminal.output import escaped, print_json, print_or_watch
-from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
+from position_sync_dagster.terminal.output import (
+    as_typed,
+    escaped,
+    number,
+    print_json,
+    print_or_watch,
+    printable,
+    quantity,
+)
 
 MOST_DIGITS = 4
 """Of a number of days."""
@@ -116,10 +122,10 @@ def _days(text: str) -> timedelta:
 
 def _sortable(name: str | None) -> str | None:
     """Return the name of a column by which positions can be sorted."""
-    if name is not None and name.removeprefix("-") not in position_list.SORTED_BY:
+    if name is not None and name.removeprefix("-") not in overview.SORTED_BY:
         raise typer.BadParameter(
             f"There is no column {name!r} to sort by. Choose one of: "
-            f"{', '.join(position_list.SORTED_BY)}."
+            f"{', '.join(overview.SORTED_BY)}."
         )
     return name
 
@@ -173,18 +179,18 @@ def positions(
             raise typer.BadParameter(
                 "--closed lists what is gone, the newest first: leave out --expiring and --sort."
             )
-        chosen = position_list.PositionQuery(
+        chosen = overview.PositionQuery(
             strategy=strategy, underlying=underlying, limit=limit, past=past
         )
         _closes(chosen, lake=lake, watch=watch, json=json)
         return
-    query = position_list.PositionQuery(
+    query = overview.PositionQuery(
         strategy=strategy, underlying=underlying, expiring=expiring, sort=sort, limit=limit,
         past=past,
     )  # fmt: skip
 
-    def look() -> position_list.PositionList:
-        found = position_list.read_positions(lake, settings, utc_now(), query)
+    def look() -> overview.PositionList:
+        found = overview.read_positions(lake, settings, utc_now(), query)
         legs = legs_at(lake, past.at) if past else lake.registry.legs
         options.known_strategy(strategy, (leg.strategy_id for leg in legs))
         return found
@@ -211,7 +217,7 @@ def positions(
     print_or_watch(render, watch=watch)
 
 
-def _closes(query: position_list.PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
+def _closes(query: overview.PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
     """Print what closed."""
 
     def look() -> tuple[Closes, list[tuple[Closure, list[str]]]]:
@@ -292,7 +298,7 @@ def follow(
         rows = rows_of_logins(rows, settings)
         if strategy is not None:
             rows = rows.filter(
-                position_list.is_leg_of(lake, strategy, lake.registry.sync.get_all_active())
+                overview.is_leg_of(lake, strategy, lake.registry.sync.get_all_active())
             )
         for column, value in (("account", account), ("conid", conid)):
             if value is not None:

@@ -1,4 +1,8 @@
-"""The run launcher: each run is a process, forked from one that has already imported Dagster."""
+"""The run launcher, and the run queue before it.
+
+Each run is a process, forked from one that has already imported Dagster. The queue is Dagster's
+own, polled twice a second, with a limit that follows the logins.
+"""
 
 import json
 import multiprocessing
@@ -13,11 +17,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import dagster as dg
 import psutil
 
+from position_sync_dagster import run_slots
 from position_sync_dagster.dagster_host import dagster_internals
 
 PROCESS_TAG = ".dagster/run_process"
@@ -149,9 +154,6 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return
-        if run.status is dg.DagsterRunStatus.CANCELING:
-            self._instance.report_run_canceled(run, text)
-            return
         self._instance.report_engine_event(text, run, cls=type(self))
         self._instance.report_run_failed(run)
 
@@ -164,21 +166,18 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
         origin: The origin of the job, serialized.
         begin: The run begins when this connection receives a message.
     """
-    with suppress(KeyboardInterrupt):  # a termination before the run began
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        begin.recv()
-        preloaded = sys.modules.get(PRELOADED)
-        if preloaded is not None:
-            preloaded.forget_changed(preloaded.imported)
-        internals = dagster_internals.FORKED_RUNS.load()
-        job = internals.recon_job_from_origin(dg.deserialize_value(origin))
-        ended = multiprocessing.Event()
-        try:
-            internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
-        finally:
-            dagster_internals.close_connections()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    begin.recv()
+    preloaded = sys.modules.get(PRELOADED)
+    if preloaded is not None:
+        preloaded.forget_changed(preloaded.imported)
+    internals = dagster_internals.FORKED_RUNS.load()
+    job = internals.recon_job_from_origin(dg.deserialize_value(origin))
+    ended = multiprocessing.Event()
+    try:
+        internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
+    finally:
+        dagster_internals.close_connections()
 
 
 @cache
@@ -194,16 +193,15 @@ def process_context() -> ForkServerContext | SpawnContext:
 def prepare_processes() -> None:
     """Start the fork server of the runs; its imports take a second.
 
-    Interrupts are blocked in it from its first moment: it ends with this process, and an interrupt
-    during its imports would print a traceback. One that comes to a run's process waits there until
-    `execute` can answer it.
+    It ignores interrupts from its first moment: it ends with this process, and an interrupt during
+    its imports would print a traceback. Call this in the main thread.
     """
     if isinstance(process_context(), ForkServerContext):
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             forkserver.ensure_running()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.signal(signal.SIGINT, before)
 
 
 def since_boot_s(process: psutil.Process) -> float:
@@ -220,3 +218,71 @@ def process_of(run: dg.DagsterRun) -> psutil.Process | None:
     except (KeyError, psutil.NoSuchProcess):
         return None
     return process if same else None
+
+
+LOOK_S = 0.5
+"""Polling interval of the queue, in seconds; Dagster's own setting takes whole seconds only."""
+
+SHARE = ".dagster/position_sync_share"
+"""The tag of a run that leaves a place for a drain. Dagster hides tags that begin with a dot."""
+
+STREAMS, OTHERS = "streams", "others"
+
+
+class PromptRunQueue(dg.QueuedRunCoordinator):
+    """Dagster's run queue, from which the daemon takes waiting runs every `LOOK_S`.
+
+    A single request has its row after 4 s: it waits for the sensor, for this queue and for the
+    drain. Polling once a second would add 0.3 s.
+
+    A drain always finds a place: streams have two for each login, other runs have six together, and
+    the limit of all runs is two more. Each run gets its share as a tag when it is queued: the limit
+    of a tag holds runs back before that of all runs is reached, and a run that a person launches
+    from an asset has no tag of a job.
+    """
+
+    @property
+    def dequeue_interval_seconds(self) -> float:  # type: ignore[override]
+        """Return the polling interval in seconds."""
+        return LOOK_S
+
+    @classmethod
+    def config_type(cls) -> dict[str, dg.Field]:
+        """Return the settings of Dagster's queue, without the polling interval and the limit."""
+        own = cast("dict[str, dg.Field]", super().config_type())
+        decided = ("dequeue_interval_seconds", "max_concurrent_runs")
+        return {name: field for name, field in own.items() if name not in decided}
+
+    def get_run_queue_config(self) -> Any:
+        """Return the limits of this moment; those in `concurrency.runs` of `dagster.yaml` win."""
+        logins = max(1, len(self._instance.get_dynamic_partitions(run_slots.LOGINS)))
+        config = super().get_run_queue_config()
+        shares = [
+            {"key": SHARE, "value": STREAMS, "limit": run_slots.FOR_A_LOGIN * logins},
+            {"key": SHARE, "value": OTHERS, "limit": run_slots.FOR_OTHERS - run_slots.FOR_DRAINS},
+        ]
+        return config._replace(
+            max_concurrent_runs=run_slots.needed(logins),
+            tag_concurrency_limits=[*config.tag_concurrency_limits, *shares],
+        )
+
+    def submit_run(self, context: Any) -> dg.DagsterRun:
+        """Queue a run, with the tag of its share; a drain has none."""
+        run = context.dagster_run
+        if run.job_name != run_slots.DRAIN_JOB:
+            share = STREAMS if run.job_name == run_slots.STREAM_JOB else OTHERS
+            self._instance.add_run_tags(run.run_id, {SHARE: share})
+        return super().submit_run(context)
+
+
+def fixed_limit(instance: dg.DagsterInstance) -> int | None:
+    """Return how many runs an instance may have in progress at once.
+
+    Returns:
+        None if there is no limit, or if it follows the logins.
+    """
+    named = "max_concurrent_runs" in instance.get_settings("concurrency").get("runs", {})
+    if isinstance(instance.run_coordinator, PromptRunQueue) and not named:
+        return None
+    limits = instance.get_concurrency_config().run_queue_config
+    return None if limits is None or limits.max_concurrent_runs < 0 else limits.max_concurrent_runs

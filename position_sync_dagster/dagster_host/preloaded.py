@@ -40,7 +40,6 @@ IN_PACKAGE = (
     "definitions",
     "defs",
     "gateway.connection",
-    "gateway.contract_details",
     "gateway.market_data_lines",
     "lake.registry.strategies_file",
     "sync.owner.account_greeks",

@@ -44,8 +44,7 @@ from dotenv import dotenv_values
 
 from position_sync_dagster import last_work, places
 from position_sync_dagster.dagster_host import LACKING
-from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.processes.ports import LOOPBACK, get_json

@@ -12,7 +12,7 @@ from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, evaluation_of
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.checks.sums import SUMS_CHECK
+from position_sync_dagster.defs.checks.limits import SUMS_CHECK
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS

@@ -7,10 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.libraries import pl, verify
+from position_sync_dagster.defs.libraries import audit, pl
 from position_sync_dagster.defs.maintenance import deleted_through
 from position_sync_dagster.defs.runs import utc
-from position_sync_dagster.domain.run_record import RunRecord, RunResult
+from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 
 RUN = "audit/run_id"
 """Metadata of an observation that replaces a missing event: the run of that event."""
@@ -37,14 +37,14 @@ def instance_at(home: Path) -> dg.DagsterInstance | None:
 
 def read_events(
     instance: dg.DagsterInstance, *, since: datetime, now: datetime, keep_days: int
-) -> "verify.Events":
+) -> "audit.Events":
     """Read the events of the ledger, and the runs that they name.
 
     Args:
         keep_days: Ended runs older than this may be deleted (POSITION_SYNC_KEEP_RUNS_DAYS).
     """
     wanted = dg.AssetRecordsFilter(
-        asset_key=dg.AssetKey(verify.LEDGER), after_timestamp=since.timestamp()
+        asset_key=dg.AssetKey(audit.LEDGER), after_timestamp=since.timestamp()
     )
     named = [
         event
@@ -53,15 +53,15 @@ def read_events(
         if None not in (event := _event_of(record))[:2]
     ]
     runs = instance.get_run_records(dg.RunsFilter(updated_after=since))
-    return verify.Events(
-        named=pl.DataFrame(named, verify.EVENT_COLUMNS, orient="row"),
+    return audit.Events(
+        named=pl.DataFrame(named, audit.EVENT_COLUMNS, orient="row"),
         runs={record.dagster_run.run_id: _known(record, now) for record in runs},
         kept_since=max(now - timedelta(days=keep_days), deleted_through(instance)),
     )
 
 
 def log_missing_events(
-    instance: dg.DagsterInstance, findings: "Iterable[verify.AuditFinding]"
+    instance: dg.DagsterInstance, findings: "Iterable[audit.AuditFinding]"
 ) -> None:
     """Log an observation of `position_updates` for each missing event.
 
@@ -69,11 +69,11 @@ def log_missing_events(
     observation belongs to no run, and names the run of the rows.
     """
     for finding in findings:
-        if finding.kind is not verify.FindingKind.EVENT_MISSING:
+        if finding.kind is not audit.FindingKind.EVENT_MISSING:
             continue
         instance.report_runless_asset_event(
             dg.AssetObservation(
-                asset_key=verify.LEDGER,
+                asset_key=audit.LEDGER,
                 description=f"Found by `position-sync audit verify`: {finding.detail}",
                 metadata={
                     RUN: finding.run_id,
@@ -94,7 +94,7 @@ def _pages(fetch: Callable[..., Any], wanted: dg.AssetRecordsFilter) -> Iterator
 
 
 def _event_of(record: dg.EventLogRecord) -> tuple[Any, ...]:
-    """Return an event as a row of `verify.EVENT_COLUMNS`; what it does not name is None."""
+    """Return an event as a row of `audit.EVENT_COLUMNS`; what it does not name is None."""
     entry = record.event_log_entry
     found = record.asset_materialization or entry.asset_observation
     metadata = found.metadata if found is not None else {}
@@ -111,7 +111,7 @@ def _event_of(record: dg.EventLogRecord) -> tuple[Any, ...]:
 def _known(record: dg.RunRecord, now: datetime) -> RunRecord:
     return RunRecord(
         run_id=record.dagster_run.run_id,
-        step=verify.LEDGER,
+        step=audit.LEDGER,
         job=record.dagster_run.job_name,
         result=_RESULTS.get(record.dagster_run.status, RunResult.RUNNING),
         started_at=utc(record.start_time) or record.create_timestamp,

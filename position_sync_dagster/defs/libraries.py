@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "audit",
     "closes",
     "codec",
     "confirmations",
@@ -21,7 +22,6 @@ __all__ = [
     "money",
     "overview",
     "pl",
-    "profit_curve",
     "reconciliation",
     "refresh",
     "roll_legs",
@@ -31,7 +31,6 @@ __all__ = [
     "stream_service",
     "tables",
     "threads",
-    "verify",
 ]
 
 
@@ -56,8 +55,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.registry import strategies_file
     from position_sync_dagster.lake.schema import codec, lifecycle_partitions
     from position_sync_dagster.lake.storage import threads
-    from position_sync_dagster.sync import explain_closes, roll_legs, statements
-    from position_sync_dagster.sync.audit import verify
+    from position_sync_dagster.sync import audit, explain_closes, roll_legs, statements
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import (
         closes,
@@ -66,7 +64,6 @@ if TYPE_CHECKING:
         limit_readings,
         money,
         overview,
-        profit_curve,
         reconciliation,
     )
     from position_sync_dagster.sync.stream import service as stream_service
@@ -80,10 +77,10 @@ else:
     threads = LazyModule("position_sync_dagster.lake.storage.threads")
     codec = LazyModule("position_sync_dagster.lake.schema.codec")
     lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
+    audit = LazyModule("position_sync_dagster.sync.audit")
     explain_closes = LazyModule("position_sync_dagster.sync.explain_closes")
     roll_legs = LazyModule("position_sync_dagster.sync.roll_legs")
     statements = LazyModule("position_sync_dagster.sync.statements")
-    verify = LazyModule("position_sync_dagster.sync.audit.verify")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
     closes = LazyModule("position_sync_dagster.sync.reports.closes")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
@@ -92,5 +89,4 @@ else:
     money = LazyModule("position_sync_dagster.sync.reports.money")
     overview = LazyModule("position_sync_dagster.sync.reports.overview")
     reconciliation = LazyModule("position_sync_dagster.sync.reports.reconciliation")
-    profit_curve = LazyModule("position_sync_dagster.sync.reports.profit_curve")
     stream_service = LazyModule("position_sync_dagster.sync.stream.service")

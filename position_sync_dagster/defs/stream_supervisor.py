@@ -8,7 +8,7 @@ from functools import partial
 import dagster as dg
 
 from position_sync_dagster import run_slots
-from position_sync_dagster.dagster_host.run_queue import fixed_limit
+from position_sync_dagster.dagster_host.launcher import fixed_limit
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.checks.broker import watched_now
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization

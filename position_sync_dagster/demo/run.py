@@ -13,8 +13,21 @@ from pathlib import Path
 
 import polars as pl
 
-from position_sync_dagster.demo import acceptance, programs
-from position_sync_dagster.demo.display import LOOK_INTERVAL_S, Display, Look, choose_display
+from position_sync_dagster.demo import programs
+from position_sync_dagster.demo.display import (
+    LOOK_INTERVAL_S,
+    TIME_LIMIT_S,
+    AcceptanceResult,
+    CurrentLegs,
+    Display,
+    Expectation,
+    Look,
+    choose_display,
+    count_coverage,
+    evaluate,
+    expect_paths,
+    is_complete,
+)
 from position_sync_dagster.demo.programs import DemoRun, SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
@@ -27,7 +40,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import confirmations
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes, Lines, figures_of
-from position_sync_dagster.terminal.text import printable, program_as_typed
+from position_sync_dagster.terminal.output import printable, program_as_typed
 
 UI_PORT = 3000
 
@@ -108,7 +121,7 @@ def choose_ports(options: Options, display: Display) -> tuple[int, SimulatorPort
 
 def watch(
     demo_run: DemoRun, options: Options, display: Display, stop: StopRequest
-) -> tuple[acceptance.AcceptanceResult, ...]:
+) -> tuple[AcceptanceResult, ...]:
     """Show the state until the time limit; return the results of the acceptance test.
 
     Raises:
@@ -166,7 +179,7 @@ def watch(
             if deadline is not None:
                 pause_s = min(pause_s, max(0.0, deadline - time.time()))
             stop.pause(pause_s)
-        limit_s = (options.seconds or 0) if demo_run.is_first else acceptance.TIME_LIMIT_S
+        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
 
 
@@ -217,28 +230,28 @@ class Observer:
         """Read the values of the live status, from the tables only what is new."""
         return self._overviews.read(utc_now())
 
-    def coverage(self) -> tuple[acceptance.Expectation, acceptance.CurrentLegs]:
+    def coverage(self) -> tuple[Expectation, CurrentLegs]:
         """Compare the positions held with the rows of this run, and values published since."""
         legs = self._lake.registry.sync.get_all_active()
         holdings = self._lake.broker_positions.rows(self._settings.gateway_id)
         latest = confirmations.newest_values(self._lake.updates.sync.latest(), holdings)
         now = utc_now()
-        expectation = acceptance.expect_paths(programs.held(self._control_port), legs)
+        expectation = expect_paths(programs.held(self._control_port), legs)
         confirmed = confirmations.with_confirmed(
             latest.filter(pl.col("position") != 0), holdings, now
         )
         times = confirmed.select("account", "conid", confirmations.CONFIRMED).iter_rows()
-        coverage = acceptance.count_coverage(
+        coverage = count_coverage(
             expectation,
             updates_of(latest),
             since=self._since,
             confirmed={(account, conid): at for account, conid, at in times},
         )
-        if self.complete_after_s is None and acceptance.is_complete(expectation, coverage):
+        if self.complete_after_s is None and is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()
         return expectation, coverage
 
-    def _underlyings(self, expectation: acceptance.Expectation) -> int:
+    def _underlyings(self, expectation: Expectation) -> int:
         """Return how many underlyings of the holdings need a line of their own."""
         most = self._settings.underlying_lines
         held = {conid for _account, conid in expectation.streamed | expectation.queued}
@@ -247,10 +260,10 @@ class Observer:
         needed = len(found - streamed - {None})
         return needed if most is None else min(most, needed)
 
-    def acceptance(self, *, limit_s: float) -> tuple[acceptance.AcceptanceResult, ...]:
+    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
         expectation, coverage = self.coverage()
-        return acceptance.evaluate(
+        return evaluate(
             expectation,
             coverage,
             complete_after_s=self.complete_after_s,

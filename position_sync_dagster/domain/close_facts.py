@@ -13,9 +13,8 @@ from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import NEW_YORK, Cause, PositionChange
-from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.instrument import ContractDetails, Right, parse_trading_hours
 from position_sync_dagster.domain.statement import Execution, StatementEvent
-from position_sync_dagster.domain.trading_hours import parse_trading_hours
 
 NEAR = timedelta(minutes=15)
 """What closes and what arrives within this time may be one event of the broker's."""

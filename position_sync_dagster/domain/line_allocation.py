@@ -11,8 +11,8 @@ from math import inf
 from typing import TypeVar
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import ActiveContract, LegState
-from position_sync_dagster.domain.retry import Backoff
 
 PROBE_STEP = 5
 """The first probe of a limit learned from code 101 tries this many lines above the reserve."""

@@ -8,8 +8,8 @@ from typing import Any
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.line import DIFFERS, Line
-from position_sync_dagster.domain.trading_hours import TradingHours
+from position_sync_dagster.domain.instrument import TradingHours
+from position_sync_dagster.domain.login_lines import DIFFERS, Line
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
 
 SETTLE = timedelta(seconds=5)

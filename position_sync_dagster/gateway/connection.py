@@ -1,21 +1,28 @@
-"""One live connection to the gateway, with its account feed, market data lines and watchdog.
+"""One live connection to the gateway: its account feed, market data lines, requests and watchdog.
 
+The requests are those that are answered once: contract details, and the executions of the day.
 `IBConnectionManager` shares the connection with the other managers of an event loop.
 """
 
 import asyncio
+import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, time
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
+from zoneinfo import ZoneInfo
 
-from ib_async import IB
+from ib_async import IB, Contract, Fill
+from ib_async import ContractDetails as IBContractDetails
 
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg
+from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import (
     GatewayError,
@@ -25,17 +32,240 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.accounts import pnl_subscriptions
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
-from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
-from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode, MessageType
-from position_sync_dagster.gateway.connectivity import Connectivity
-from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
-from position_sync_dagster.gateway.day_executions import DayExecutions, fetch_executions
+from position_sync_dagster.gateway.codes import (
+    ALGO_VENUE,
+    OFFLINE,
+    RESTORED,
+    Connectivity,
+    GatewayCode,
+    MessageType,
+)
 from position_sync_dagster.gateway.login import is_no_length, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
+from position_sync_dagster.gateway.translate import details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
+
+_DAYS = ("America/New_York", "Europe/London", "Asia/Hong_Kong")
+"""Time zones in one of which a gateway's day may begin; it does not say in which."""
+
+
+class DayExecutions(NamedTuple):
+    """What a gateway answered.
+
+    Attributes:
+        executions: In the order of the answer.
+        begin, end: It names every execution of its accounts between these times.
+    """
+
+    executions: Sequence[Execution]
+    begin: datetime
+    end: datetime
+
+
+async def fetch_executions(
+    ib: IB, *, timeout_s: float, clock: Clock = utc_now
+) -> DayExecutions | None:
+    """Request the executions of all clients since midnight; None if the request failed.
+
+    Source: IB, "Executions and Commissions" (interactivebrokers.github.io/tws-api/
+    executions_commissions.html): those since midnight. ib_async takes an error for the end of an
+    empty answer, so any error that arrives meanwhile and names no contract makes the answer
+    worthless. Commissions follow the executions; a later answer has them.
+    """
+    asked_at, failed = clock(), False
+
+    def note(request: int, _code: int, _text: str, about: Contract | None) -> None:
+        nonlocal failed
+        failed = failed or (request > 0 and about is None)
+
+    ib.errorEvent += note
+    try:
+        fills = await asyncio.wait_for(ib.reqExecutionsAsync(), timeout_s)
+    except (TimeoutError, ConnectionError):
+        return None
+    finally:
+        ib.errorEvent -= note
+    if failed or not ib.isConnected():
+        return None
+    read = [_execution(fill, asked_at) for fill in fills]
+    return DayExecutions([one for one in read if one is not None], day_begin(asked_at), asked_at)
+
+
+def day_begin(now: datetime) -> datetime:
+    """Return since when an answer names every execution: the last midnight of any market.
+
+    >>> day_begin(datetime(2026, 3, 20, 15, 30, tzinfo=UTC)).isoformat()
+    '2026-03-20T04:00:00+00:00'
+    """
+    local = (now.astimezone(ZoneInfo(name)) for name in _DAYS)
+    return max(datetime.combine(at.date(), time(), at.tzinfo) for at in local).astimezone(UTC)
+
+
+def _execution(fill: Fill, asked_at: datetime) -> Execution | None:
+    """Return a fill as an execution; None of a combo as a whole, and of what cannot be read."""
+    done, report = fill.execution, fill.commissionReport
+    try:
+        instrument = instrument_of(fill.contract)
+    except ValueError:
+        return None
+    if instrument.sec_type == "BAG" or done.side not in ("BOT", "SLD") or not done.shares:
+        return None
+    charged = report.execId == done.execId
+    return Execution(
+        execution_id=done.execId,
+        account=done.acctNumber,
+        conid=instrument.conid,
+        symbol=instrument.symbol,
+        sec_type=instrument.sec_type,
+        time=done.time.astimezone(UTC),
+        side=Side.BUY if done.side == "BOT" else Side.SELL,
+        quantity=abs(done.shares),
+        price=known(done.price),
+        commission=known(report.commission) if charged else None,
+        commission_currency=(report.currency or None) if charged else None,
+        # ib_async turns an unknown profit into 0.
+        realized_pnl=(known(report.realizedPNL) or None) if charged else None,
+        currency=instrument.currency,
+        source=GATEWAY,
+        statement="",
+        order_id=str(done.permId) if done.permId else None,
+        attributes=json.dumps(
+            {
+                name: value
+                for name, value in sorted(vars(done).items())
+                if isinstance(value, int | float | str) and value
+            },
+            ensure_ascii=False,
+        ),
+        stated_at=asked_at,
+    )
+
+
+CONCURRENT_REQUESTS = 20
+"""Maximum number of requests that wait at once: the gateway answers them one after the other."""
+
+
+async def fetch_details(
+    ib: IB, conids: Iterable[int], *, timeout_s: float
+) -> dict[int, ContractDetails]:
+    """Request the details of each conid; one that the gateway does not know is left out.
+
+    The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go
+    contract_details_not_found.txt). A request that it refuses by 321 never ends in ib_async: hence
+    the bound of each answer.
+
+    Args:
+        ib: The connection.
+        conids: The contracts.
+        timeout_s: Bound of one answer; a conid without one is left out.
+    """
+    gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
+
+    async def request(conid: int) -> ContractDetails | None:
+        async with gate:
+            try:
+                found = await asyncio.wait_for(
+                    ib.reqContractDetailsAsync(Contract(conId=conid)), timeout_s
+                )
+            except (TimeoutError, ConnectionError):
+                return None
+        return _readable(found, utc_now()) if found else None
+
+    answers = await asyncio.gather(*(request(conid) for conid in conids))
+    return {details.conid: details for details in answers if details is not None}
+
+
+async def fetch_candidates(
+    ib: IB, leg: UnresolvedLeg, *, timeout_s: float, like: bool = False
+) -> list[ContractDetails] | None:
+    """Request the contracts that a leg describes: each conid once, in the gateway's order.
+
+    A description that fits several contracts is answered with all of them. Source: IB,
+    "Requesting Contract Details" (interactivebrokers.github.io/tws-api/contract_details.html). Of
+    options the whole month of the expiry is asked for: an index option that is settled at the open
+    may be listed by the day of its last trade or by the day after, and both must be seen to be told
+    apart. Futures are asked for by day, since their month is that of delivery.
+
+    Args:
+        ib: The connection.
+        leg: What is described.
+        timeout_s: Bound of the answer.
+        like: Request similar contracts: of the same underlying and right, at any strike.
+
+    Returns:
+        The contracts; an empty list if the gateway knows none (code 200); None if it did not
+        answer, which says nothing about the leg.
+    """
+    pattern = _pattern(leg, like=like)
+    codes: list[int] = []
+
+    def note(_request: int, code: int, _text: str, about: Contract | None) -> None:
+        if about is pattern:
+            codes.append(code)
+
+    ib.errorEvent += note
+    try:
+        found = await asyncio.wait_for(ib.reqContractDetailsAsync(pattern), timeout_s)
+    except (TimeoutError, ConnectionError):
+        return None
+    finally:
+        ib.errorEvent -= note
+    if not found and codes != [GatewayCode.NO_CONTRACT]:
+        return None
+    by_conid: dict[int, list[IBContractDetails]] = {}
+    for details in found:
+        if details.contract is not None:
+            by_conid.setdefault(details.contract.conId, []).append(details)
+    candidates = [_readable(each, utc_now()) for each in by_conid.values()]
+    # A contract that cannot be read may be the one that the leg describes.
+    return None if None in candidates else [each for each in candidates if each is not None]
+
+
+def _readable(found: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
+    """Return the details of a contract; None where they cannot be read."""
+    try:
+        return details_of(_at_an_exchange(found), seen_at=seen_at)
+    except ValueError:
+        return None
+
+
+def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
+    kind = leg.sec_type or ("OPT" if leg.right else "FUT" if leg.expiry else "STK")
+    pattern = Contract(
+        symbol=leg.symbol,
+        secType=kind,
+        lastTradeDateOrContractMonth=_last_trade(leg, kind, like=like),
+        right=leg.right[0] if leg.right else "",
+        currency=leg.currency or "",
+    )
+    if not like:
+        pattern.strike = leg.strike or 0.0
+        pattern.tradingClass = leg.trading_class or ""
+        pattern.multiplier = f"{leg.multiplier:g}" if leg.multiplier else ""
+        pattern.exchange = leg.exchange or ""
+    return pattern
+
+
+def _last_trade(leg: UnresolvedLeg, kind: str, *, like: bool) -> str:
+    if leg.expiry is None or (like and kind == "FUT"):
+        return ""
+    return f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
+
+
+def _at_an_exchange(found: Sequence[IBContractDetails]) -> IBContractDetails:
+    """Return the first details that are not those of an algo venue, where there are any.
+
+    The gateway answers with one message for each venue; that of a future's algo venue may be the
+    first. Source: see `ALGO_VENUE`.
+    """
+    return next(
+        (d for d in found if d.contract and not d.contract.exchange.startswith(ALGO_VENUE)),
+        found[0],
+    )
+
 
 logger = logging.getLogger(__name__)
 
@@ -204,8 +434,10 @@ class GatewayConnection:
             give_up=self.drop,
         )
         self.lines = MarketDataLines(ib, settings=settings)
-        self.pnl = PnlSubscriptions(ib, self.feed.book, silence_s=settings.line_silence_s)
-        self.summaries = AccountSummaries(
+        self.pnl = pnl_subscriptions.PnlSubscriptions(
+            ib, self.feed.book, silence_s=settings.line_silence_s
+        )
+        self.summaries = pnl_subscriptions.AccountSummaries(
             ib, self.connectivity, settings=settings, accounts=self.accounts
         )
         self.on_message: list[Callable[[int, str], None]] = []

@@ -12,11 +12,10 @@ from random import Random
 from ib_async import IB, StartupFetchNONE
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.accounts.positions_by_account import LISTED_TOGETHER
-from position_sync_dagster.gateway.codes import GatewayCode
-from position_sync_dagster.gateway.connectivity import Connectivity
+from position_sync_dagster.gateway.accounts.account_feed import LISTED_TOGETHER
+from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)

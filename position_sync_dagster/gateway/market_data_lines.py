@@ -11,22 +11,8 @@ from ib_async import IB, Contract, OptionComputation, Ticker
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.valuation import Quote
+from position_sync_dagster.gateway import codes, ib_async_internals
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.codes import (
-    ADVICE,
-    DELAYED_TICKS,
-    ENDS_LINE,
-    MARK_PRICE_GENERIC_TICK,
-    MARK_TICK,
-    QUOTE_TICKS,
-    is_notice,
-)
-from position_sync_dagster.gateway.ib_async_internals import (
-    forget_request,
-    packet_time,
-    request_id_of,
-    retire_ticker,
-)
 from position_sync_dagster.gateway.translate import Arrivals, quote_of, streamable
 from position_sync_dagster.settings import Settings
 
@@ -167,8 +153,8 @@ class MarketDataLines:
         if line.market_data_type != self._requested_type:
             self._ib.reqMarketDataType(line.market_data_type)
             self._requested_type = line.market_data_type
-        line.ticker = self._ib.reqMktData(line.contract, MARK_PRICE_GENERIC_TICK)
-        line.request_id = request_id_of(self._ib, line.ticker)
+        line.ticker = self._ib.reqMktData(line.contract, codes.MARK_PRICE_GENERIC_TICK)
+        line.request_id = ib_async_internals.request_id_of(self._ib, line.ticker)
         line.arrivals, line.sides = Arrivals(), (math.nan, math.nan)
         line.mark, line.greeks = math.nan, None
         self._lines[line.contract.conId] = self._by_request[line.request_id] = line
@@ -180,7 +166,7 @@ class MarketDataLines:
             if line is None or line.ticker is not ticker:
                 self._cancel_again(ticker)
                 continue
-            self._ticked.note(line.contract.conId, packet_time(self._ib))
+            self._ticked.note(line.contract.conId, ib_async_internals.packet_time(self._ib))
             if line.contract.conId not in self.unhurried:
                 self.ticked_at = self._monotonic()
             line.note_arrivals(ticker)
@@ -195,11 +181,11 @@ class MarketDataLines:
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         line = self._by_request.get(request_id)
-        if line is None or code in ADVICE or is_notice(code):
+        if line is None or code in codes.ADVICE or codes.is_notice(code):
             return
         conid, kind = line.contract.conId, line.market_data_type
         refusal = Refusal(conid=conid, code=code, text=text, market_data_type=kind)
-        if code in ENDS_LINE:
+        if code in codes.ENDS_LINE:
             self._end(line, refusal)
         elif line.ticker.time is None:
             loop = asyncio.get_running_loop()
@@ -223,12 +209,12 @@ class MarketDataLines:
         del self._lines[conid]
         del self._by_request[line.request_id]
         self._ticked.forget(conid)
-        retire_ticker(self._ib, line.ticker, line.contract)
+        ib_async_internals.retire_ticker(self._ib, line.ticker, line.contract)
         # Ticks of a cancelled request may still arrive, and ib_async logs unknown ids.
         self._retired[id(line.ticker)] = _Retired(line.ticker, line.request_id, self._monotonic())
         if len(self._retired) > MAX_RETIRED:
             oldest = self._retired.pop(next(iter(self._retired)))
-            forget_request(self._ib, oldest.request_id)
+            ib_async_internals.forget_request(self._ib, oldest.request_id)
 
 
 @dataclass(slots=True)
@@ -247,14 +233,14 @@ class _Line:
         """Record when the parts arrived that the newest ticks brought."""
         kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
         sides = (ticker.bid, ticker.ask)
-        if kinds & QUOTE_TICKS:
-            self.arrivals.delayed = bool(kinds & DELAYED_TICKS)
+        if kinds & codes.QUOTE_TICKS:
+            self.arrivals.delayed = bool(kinds & codes.DELAYED_TICKS)
         if not _same(sides, self.sides):
             self.arrivals.quote = self.arrivals.moved = at
-        elif kinds & QUOTE_TICKS:
+        elif kinds & codes.QUOTE_TICKS:
             self.arrivals.quote = at
         # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
-        if MARK_TICK in kinds or ticker.markPrice == 0 != self.mark:
+        if codes.MARK_TICK in kinds or ticker.markPrice == 0 != self.mark:
             self.arrivals.mark = at
         if ticker.modelGreeks is not self.greeks:  # each tick 13 makes a new object
             self.arrivals.model = at

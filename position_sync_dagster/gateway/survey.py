@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.accounts.account_time import zone_of_closing
+from position_sync_dagster.gateway.accounts.account_downloads import zone_of_closing
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import Refusal
 

@@ -7,13 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.schema.codec import account_rows, records_of
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage import fencing
+from position_sync_dagster.lake.storage import writer_lock
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.append import AppendResult, append_rows
@@ -59,7 +59,7 @@ class AccountValuesTable:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: fencing.fence(handle, gateway_id, token))
+        self.table.transact(lambda handle: writer_lock.fence(handle, gateway_id, token))
 
     def latest(self, source: AccountSource = AccountSource.GATEWAY) -> pl.DataFrame:
         """Return the newest row of each account, in the order of accounts.

@@ -1,24 +1,27 @@
-"""The newest positions and values that the broker reported, written by the login's owner.
+"""What the broker reported: the newest positions with their values, and the details of contracts.
 
 A holding may have several rows in `broker_positions`; the one that was added last counts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.broker_position import AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows, moment
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.ids import text_literal
-from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
-from position_sync_dagster.lake.storage import fencing
+from position_sync_dagster.lake.schema.lifecycle_partitions import MOST_TERMS
+from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
+from position_sync_dagster.lake.storage import writer_lock
 from position_sync_dagster.lake.storage.frames import append, files_in, overwrite, scan
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
 FOLD_FILES = 24
@@ -49,9 +52,9 @@ def rows_to_publish(
         kind = BROKER_POSITIONS.polars["account_confirmed_at"]
         return pl.col("account").replace_strict(times, default=None, return_dtype=kind)
 
-    rows = broker_rows(positions, session).with_columns(
+    rows = codec.broker_rows(positions, session).with_columns(
         gateway_id=pl.lit(gateway_id),
-        captured_at=moment(captured_at),
+        captured_at=codec.moment(captured_at),
         account_confirmed_at=of_account({n: one.confirmed_at for n, one in accounts.items()}),
         account_followed_until=of_account({n: one.followed_until for n, one in accounts.items()}),
     )
@@ -192,9 +195,9 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
-            fencing.check_mode(handle, _modes_of(rows), self.table.path)
+            writer_lock.check_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                fencing.fence(handle, gateway_id, session.fencing_token)
+                writer_lock.fence(handle, gateway_id, session.fencing_token)
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
@@ -234,10 +237,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            fencing.check_mode(handle, _modes_of(rows), self.table.path)
-            stored = fencing.newest_token(handle, gateway_id) if session is not None else None
+            writer_lock.check_mode(handle, _modes_of(rows), self.table.path)
+            stored = writer_lock.newest_token(handle, gateway_id) if session is not None else None
             if session is not None:
-                fencing.refuse_stale_owner(session.fencing_token, stored, gateway_id)
+                writer_lock.refuse_stale_owner(session.fencing_token, stored, gateway_id)
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             if session is not None and stored != session.fencing_token:
@@ -264,7 +267,7 @@ class BrokerPositionsTable:
         """
         rows, known = self.rows(gateway_id), self._values.get(gateway_id)
         if known is None or known[0] is not rows:
-            known = self._values[gateway_id] = (rows, broker_positions_of(rows))
+            known = self._values[gateway_id] = (rows, codec.broker_positions_of(rows))
         return known[1]
 
     def rows(self, gateway_id: str) -> pl.DataFrame:
@@ -336,3 +339,107 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 def _rows_of(gateway_id: str) -> str:
     return f"gateway_id = {text_literal(gateway_id)}"
+
+
+WRITER = "contracts"
+"""The application id in the Delta transaction of every commit. Concurrent commits with equal ids
+conflict, so that each one sees what the other stored."""
+
+
+class ContractsTable:
+    """The table `contracts`: one row per conid."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def put(self, details: Iterable[ContractDetails]) -> None:
+        """Store the details of these contracts in one commit; older ones are replaced."""
+        rows = codec.contract_rows(details).unique("conid", keep="last", maintain_order=True)
+        if rows.is_empty():
+            return
+        among = _among(rows.get_column("conid").sort().to_list())
+
+        def step(handle: DeltaTable) -> None:
+            marks = [Transaction(WRITER, handle.version() + 1)]
+            stored = self.table.scan(handle, among, ["conid"])
+            if stored.join(rows, on="conid", how="semi").is_empty():
+                append(handle, rows, {}, marks)
+                return
+            kept = self.table.scan(handle).join(rows.select("conid"), on="conid", how="anti")
+            overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+
+        self.table.transact(step)
+        compact_if_needed(self.table)
+
+    def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
+        """Store in one commit how often, and when last, the gateway gave no details of contracts.
+
+        What is known of them stays.
+        """
+        names = ("not_given", "not_given_at")
+        news = codec.frame_of(
+            CONTRACTS,
+            (
+                {"conid": conid, "not_given": times, "not_given_at": at}
+                for conid, (times, at) in asked.items()
+            ),
+        ).select("conid", *names)
+
+        def step(handle: DeltaTable) -> None:
+            stored = self.table.scan(handle)
+            among = stored.join(news, on="conid", how="semi").drop(*names)
+            rows = news.join(among, on="conid", how="left").select(stored.columns)
+            kept = stored.join(news, on="conid", how="anti")
+            marks = [Transaction(WRITER, handle.version() + 1)]
+            overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+
+        if asked:
+            self.table.transact(step)
+
+    def not_given(self) -> dict[int, tuple[int, datetime]]:
+        """Return how often, and when last, the gateway gave no details, by conid."""
+        rows = self._rows("not_given IS NOT NULL", ["conid", "not_given", "not_given_at"])
+        return {conid: (times, at) for conid, times, at in rows.iter_rows()}
+
+    def complete(self) -> set[int]:
+        """Return the conids whose details are complete: an older release stored fewer of them."""
+        return set(self._rows("valid_exchanges IS NOT NULL", ["conid"]).get_column("conid"))
+
+    def quoted_in_cents(self) -> dict[int, ContractDetails]:
+        """Return the details of the contracts with another price magnifier than 1, by conid."""
+        return {one.conid: one for one in codec.contracts_of(self._rows("price_magnifier <> 1"))}
+
+    def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
+        """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
+        if conids is None:
+            return {one.conid: one for one in codec.contracts_of(self.table.rows())}
+        wanted = sorted(set(conids))
+        if not wanted:
+            return {}
+        found = self._rows(_among(wanted)).filter(pl.col("conid").is_in(wanted))
+        return {one.conid: one for one in codec.contracts_of(found)}
+
+    def _rows(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
+        return self.table.snapshot(lambda handle: self._scan(handle, predicate, columns))
+
+    def _scan(
+        self, handle: DeltaTable, predicate: str, columns: list[str] | None = None
+    ) -> pl.DataFrame:
+        """Read rows; in an object store all of the table's few files, a request for each."""
+        if not self.table.is_remote:
+            return self.table.scan(handle, predicate, columns)
+        found = self.table.scan(handle).filter(pl.sql_expr(predicate))
+        return found.select(columns or found.columns)
+
+
+def _among(conids: Sequence[int]) -> str:
+    """Return a predicate: a list of few conids, or the range from the first of many to the last.
+
+    The statistics in the log limit the files that are read.
+
+    Args:
+        conids: In ascending order.
+    """
+    if len(conids) <= MOST_TERMS:
+        return f"conid IN ({', '.join(str(int(conid)) for conid in conids)})"
+    return f"conid >= {int(conids[0])} AND conid <= {int(conids[-1])}"

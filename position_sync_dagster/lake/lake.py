@@ -1,33 +1,31 @@
-"""All tables of one lake, and the broker's newest rows of the holdings of each login."""
+"""All tables of one lake, the broker's newest rows of each login, and the rows of a past moment."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
 from position_sync_dagster.domain.closures import PositionChange
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.statement import StatementEvent
+from position_sync_dagster.errors import MomentError
+from position_sync_dagster.lake import records
 from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.breaks import ReconciliationBreaks
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
-from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.breaks import Break, ReconciliationBreaks
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.records import (
-    ClosuresTable,
-    ExecutionsTable,
-    RecordsTable,
-    RunsTable,
-    changes_table,
-    events_table,
-)
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.schema import tables as specs
+from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
@@ -36,7 +34,7 @@ from position_sync_dagster.lake.updates.position_updates import PositionUpdatesT
 from position_sync_dagster.settings import HeartbeatPlace, Settings
 
 if TYPE_CHECKING:
-    from position_sync_dagster.lake.heartbeats import Heartbeats
+    from position_sync_dagster.lake.sessions import Heartbeats
 
 
 class Lake:
@@ -145,7 +143,7 @@ class Lake:
     def _heartbeats(self) -> "Heartbeats | None":
         if self._heartbeat_place == "tables":
             return None
-        from position_sync_dagster.lake.heartbeats import Heartbeats
+        from position_sync_dagster.lake.sessions import Heartbeats
 
         return Heartbeats(self._clock)
 
@@ -155,24 +153,24 @@ class Lake:
         return ReconciliationBreaks(self._table(specs.RECONCILIATION_BREAKS), self._clock)
 
     @cached_property
-    def executions(self) -> ExecutionsTable:
+    def executions(self) -> records.ExecutionsTable:
         """The table executions."""
-        return ExecutionsTable(self._table(specs.EXECUTIONS))
+        return records.ExecutionsTable(self._table(specs.EXECUTIONS))
 
     @cached_property
-    def statement_events(self) -> RecordsTable[StatementEvent]:
+    def statement_events(self) -> records.RecordsTable[StatementEvent]:
         """The table statement_events."""
-        return events_table(self._table(specs.STATEMENT_EVENTS))
+        return records.events_table(self._table(specs.STATEMENT_EVENTS))
 
     @cached_property
-    def position_changes(self) -> RecordsTable[PositionChange]:
+    def position_changes(self) -> records.RecordsTable[PositionChange]:
         """The table position_changes."""
-        return changes_table(self._table(specs.POSITION_CHANGES))
+        return records.changes_table(self._table(specs.POSITION_CHANGES))
 
     @cached_property
-    def closures(self) -> ClosuresTable:
+    def closures(self) -> records.ClosuresTable:
         """The table closures."""
-        return ClosuresTable(self._table(specs.CLOSURES))
+        return records.ClosuresTable(self._table(specs.CLOSURES))
 
     @cached_property
     def account_values(self) -> AccountValuesTable:
@@ -180,9 +178,9 @@ class Lake:
         return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
 
     @cached_property
-    def runs(self) -> RunsTable:
+    def runs(self) -> records.RunsTable:
         """The table runs."""
-        return RunsTable(self._table(specs.RUNS))
+        return records.RunsTable(self._table(specs.RUNS))
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -286,3 +284,84 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
         return rows
     accounts = [account for login in settings.logins for account in login.accounts or ()]
     return rows.filter(pl.col("account").is_in(accounts))
+
+
+NO_HOLDINGS = pl.DataFrame(schema=BROKER_POSITIONS.polars)
+"""What the tables keep of the broker's earlier reports: nothing, apart from the rows."""
+
+MOMENT = "%Y-%m-%d %H:%M:%S UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A moment, and which rows count.
+
+    Attributes:
+        at: The moment, with a time zone.
+        as_known_now: Instead of the rows that were committed by the moment: those with a timestamp
+            at or before it, also if they were committed later.
+    """
+
+    at: datetime
+    as_known_now: bool = False
+
+    def __str__(self) -> str:
+        """Return the line that stands above a report."""
+        at = f"{self.at.astimezone(UTC):{MOMENT}}"
+        if self.as_known_now:
+            return f"What was true at {at}, as far as it is known now."
+        return f"As of {at}: what had been committed by then."
+
+
+def require_past(at: datetime, now: datetime) -> None:
+    """Raise if a moment is in the future.
+
+    Raises:
+        MomentError: It is.
+    """
+    if at > now:
+        raise MomentError(
+            f"{at.astimezone(UTC):{MOMENT}} is in the future; it is {now:{MOMENT}}.",
+            remedy="Name a time that has passed, with its zone, such as 2026-03-09T15:30:00Z.",
+        )
+
+
+def rows_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> pl.DataFrame:
+    """Return the newest row of each holding of the logins at a moment; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+        MomentError: The moment is in the future, or before the first row.
+    """
+    require_past(past.at, now)
+    ledger = lake.updates.sync
+    rows = ledger.as_of(past.at, as_known_now=past.as_known_now)
+    if rows.is_empty():
+        begun = ledger.begun_at()
+        first = f"the first was committed at {begun:{MOMENT}}" if begun else "it has none yet"
+        raise MomentError(
+            f"The ledger has no row of {past.at.astimezone(UTC):{MOMENT}}: {first}.",
+            remedy="Name a later time." if begun else "Start `make dev`, which writes rows.",
+        )
+    return rows_of_logins(rows, settings)
+
+
+def legs_at(lake: Lake, at: datetime) -> list[ActiveContract]:
+    """Return the legs that were active at a moment, and whose contract is known; blocks."""
+    return [
+        replace(leg, removed_at=None)
+        for leg in legs_of(lake.registry.table.rows())
+        if isinstance(leg, ActiveContract)
+        and (leg.added_at is None or leg.added_at <= at)
+        and (leg.removed_at is None or at < leg.removed_at)
+    ]
+
+
+def breaks_at(breaks: Iterable[Break], at: datetime) -> list[Break]:
+    """Return the breaks that were open at a moment, oldest first; pure."""
+    found = (
+        one
+        for one in breaks
+        if one.opened_at <= at and (one.resolved_at is None or at < one.resolved_at)
+    )
+    return sorted(found, key=lambda one: (one.opened_at, one.break_id))

@@ -25,14 +25,9 @@ from urllib.parse import unquote
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster import errors
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import OwnUpdates
-from position_sync_dagster.errors import (
-    BrokenTableError,
-    CommitContentionError,
-    HeartbeatsUnavailableError,
-    LakeError,
-)
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.transitions import as_pending
@@ -41,16 +36,10 @@ from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE_COLUMNS,
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED, POSITION_QUEUE
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.lake.storage import delta_log
+from position_sync_dagster.lake.storage import delta_log, maintenance
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error
 from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.maintenance import (
-    NONE_DOUBLED,
-    DoubledRows,
-    find_doubled,
-    remove_doubled,
-)
 from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, WriterLock
@@ -94,7 +83,7 @@ class Diagnosis:
     rows: int = 0
     requests: tuple[str, ...] = ()
     unfinished: tuple[Path, ...] = ()
-    doubled: DoubledRows = NONE_DOUBLED
+    doubled: maintenance.DoubledRows = maintenance.NONE_DOUBLED
     being_written: bool = False
     problem: str | None = None
 
@@ -164,7 +153,7 @@ def _read(table: Table) -> Diagnosis:
         if is_remote(table.path):
             return _open(table, unknown) if table.exists() else unknown
         return _examine(table, unknown) if Path(table.path).exists() else unknown
-    except LakeError as error:
+    except errors.LakeError as error:
         return replace(unknown, problem=str(error))
     except OSError as error:
         return replace(unknown, problem=str(to_lake_error(error, table.path)))
@@ -238,8 +227,8 @@ def _changed_requests(
 def _open(table: Table, unknown: Diagnosis) -> Diagnosis:
     try:
         version = table.version()
-        doubled = find_doubled(table)
-    except LakeError as error:
+        doubled = maintenance.find_doubled(table)
+    except errors.LakeError as error:
         return replace(unknown, problem=str(error))
     return replace(unknown, version=version, whole_version=version, doubled=doubled)
 
@@ -365,7 +354,7 @@ def repair(table: Table, now: datetime) -> Repair | None:
         with WriterLock(table.path).exclusive(LOCK_S):
             found = diagnose(table, pause_s=0.0)
             if found.being_written:
-                raise CommitContentionError(
+                raise errors.CommitContentionError(
                     f"The table {table.path} is being written; nothing was changed.",
                     remedy="End what writes to the lake, then repair it.",
                 )
@@ -398,7 +387,7 @@ def _take_back(
     """
     whole = found.whole_version
     if whole is None:
-        raise BrokenTableError(
+        raise errors.BrokenTableError(
             f"The log of {table.path} reaches back to no whole version.",
             remedy="Restore the folder from a copy, or move it away to start with an empty table.",
         )
@@ -519,9 +508,9 @@ def _checked(
         return replace(checkup, failure=f"is not repaired while {writer} writes to it")
     try:
         done = None if is_remote(table.path) else repair(table, now)
-        removed = remove_doubled(table)
+        removed = maintenance.remove_doubled(table)
         after = diagnose(table, pause_s=0.0)
-    except LakeError as error:
+    except errors.LakeError as error:
         return replace(checkup, failure=str(error))
     failure = after.problem
     if after.doubled.surplus:
@@ -533,9 +522,9 @@ def _owner(sessions: GatewaySessions, now: datetime) -> str | None:
     """Return who holds the lease on a login, if that can be read."""
     try:
         alive = [one for one in sessions.history() if one.is_alive(now)]
-    except HeartbeatsUnavailableError:
+    except errors.HeartbeatsUnavailableError:
         return "a stream or a refresh that only Postgres would name"
-    except LakeError:
+    except errors.LakeError:
         return None
     if not alive:
         return None

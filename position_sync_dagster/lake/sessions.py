@@ -1,20 +1,34 @@
 """The owners of logins: their leases, and fencing tokens that grow with each session.
 
 Sessions begin, change their state and end in the table, which decides who owns a login. Where
-`POSITION_SYNC_HEARTBEATS` says `postgres`, the heartbeats between these changes go there instead: a
-lease ends at the later of the two times, and an owner whose heartbeat Postgres does not take renews
-its lease in the table. The table records the database, and whoever looks elsewhere is refused.
+`POSITION_SYNC_HEARTBEATS` says `postgres`, the heartbeats between these changes go there instead,
+which spares the object store a commit each: a lease ends at the later of the two times, and an
+owner whose heartbeat Postgres does not take renews its lease in the table. The table records the
+database, and whoever looks elsewhere is refused.
+
+Times in Postgres are measured by its own clock, as spans: from a heartbeat until now, and from now
+to the end of the lease. A machine whose own clock is wrong comes to the same result. The addresses
+come from the variables of Postgres itself (`PGHOST`, `PGPASSWORD` …), as in `deploy/dagster.yaml`.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import TYPE_CHECKING, TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
@@ -32,29 +46,218 @@ from position_sync_dagster.errors import (
     InvalidRequestError,
     LeaseLostError,
     LoginOwnedError,
+    SettingsError,
 )
+from position_sync_dagster.lake.schema import lifecycle_partitions
 from position_sync_dagster.lake.schema.codec import records_of, session_rows
 from position_sync_dagster.lake.schema.ids import new_ids
-from position_sync_dagster.lake.schema.lifecycle_partitions import (
-    IS_LIVE,
-    LIVE_PART,
-    bucket_column,
-    in_bucket,
-    part_named,
-)
-from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
+from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.frames import scan
-from position_sync_dagster.lake.storage.lifecycle_table import (
-    Change,
-    LifecycleTable,
-    Snapshot,
-    Step,
-)
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.writer_lock import check_mode, mode_of
 from position_sync_dagster.outage_log import OutageLog
 
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.heartbeats import Heartbeats
+URL = "postgresql+psycopg2://"
+
+ANSWER_S = 3
+"""Longest wait for a connection or an answer, in seconds. Two of them, and a commit into the table
+after that, fit between a heartbeat (4 s) and the end of the lease (15 s)."""
+
+CONNECTIONS = 4
+"""The most connections of a process; they are opened when they are needed."""
+
+_OPTIONS = {
+    "connect_timeout": ANSWER_S,
+    "tcp_user_timeout": ANSWER_S * 1000,
+    "keepalives_idle": ANSWER_S,
+    "keepalives_interval": 1,
+    "keepalives_count": ANSWER_S,
+    "application_name": "position-sync heartbeats",
+}
+
+_TABLE = text("SELECT to_regclass('position_sync_heartbeats')")
+_CREATE = text("""
+CREATE TABLE IF NOT EXISTS position_sync_heartbeats (
+    lake text NOT NULL,
+    gateway_id text NOT NULL,
+    fencing_token bigint NOT NULL,
+    heartbeat_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    session text NOT NULL,
+    PRIMARY KEY (lake, gateway_id)
+)""")
+
+_NAME_DATABASE = text(
+    "INSERT INTO position_sync_heartbeats VALUES "
+    "('', '', 0, clock_timestamp(), clock_timestamp(), :name) "
+    "ON CONFLICT DO NOTHING RETURNING lake"
+)
+_DATABASE = text("SELECT session FROM position_sync_heartbeats WHERE lake = ''")
+
+_RENEW = text(
+    "UPDATE position_sync_heartbeats SET session = :session, heartbeat_at = clock_timestamp(), "
+    "expires_at = clock_timestamp() + make_interval(secs => :left_s) "
+    "WHERE lake = :lake AND gateway_id = :gateway_id AND fencing_token = :token "
+    "AND expires_at > clock_timestamp() RETURNING gateway_id"
+)
+_PUT = text(
+    "INSERT INTO position_sync_heartbeats AS old VALUES (:lake, :gateway_id, :token, "
+    "clock_timestamp() - make_interval(secs => :age_s), "
+    "clock_timestamp() + make_interval(secs => :left_s), :session) "
+    "ON CONFLICT (lake, gateway_id) DO UPDATE SET fencing_token = excluded.fencing_token, "
+    "heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at, "
+    "session = excluded.session WHERE old.fencing_token <= excluded.fencing_token "
+    "RETURNING gateway_id"
+)
+_READ = text(
+    "SELECT gateway_id, session, "
+    "CAST(extract(epoch FROM clock_timestamp() - heartbeat_at) AS double precision) AS age_s, "
+    "CAST(extract(epoch FROM expires_at - clock_timestamp()) AS double precision) AS left_s "
+    "FROM position_sync_heartbeats WHERE lake = :lake "
+    "AND (CAST(:gateway_id AS text) IS NULL OR gateway_id = :gateway_id)"
+)
+
+_sessions = TypeAdapter(GatewaySession)
+
+
+class Heartbeats:
+    """The last heartbeat of each login, in the Postgres that the environment names.
+
+    Args:
+        clock: The clock of the times that are returned.
+
+    Raises:
+        HeartbeatsUnavailableError: Postgres does not answer, or refuses; from every method.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    @cached_property
+    def database(self) -> str:
+        """The id of the database, by which a lake knows where its leases are renewed.
+
+        It is a row of the database, so that a backup and a replica have it too.
+        """
+        self._execute(_NAME_DATABASE, {"name": str(uuid4())})
+        return str(self._execute(_DATABASE, {})[0].session)
+
+    def renew(self, lake: str, session: GatewaySession, lease_s: float) -> GatewaySession | None:
+        """Renew a lease that has not ended; None where it has, or where Postgres knows none.
+
+        Args:
+            lake: The id of the lake's table of sessions.
+            session: The session as it is to be stored.
+            lease_s: How long the lease lasts, in seconds.
+
+        Returns:
+            The session. Its lease is counted from the start of the request: it ends no later than
+            others see.
+        """
+        before = self._clock()
+        if not self._execute(_RENEW, self._row(lake, session) | {"left_s": lease_s}):
+            return None
+        until = before + timedelta(seconds=lease_s)
+        return replace(session, heartbeat_at=before, expires_at=until)
+
+    def put(self, lake: str, session: GatewaySession) -> None:
+        """Store a session as the table has it, unless a newer session has followed."""
+        now = self._clock()
+        spans = {
+            "age_s": (now - session.heartbeat_at).total_seconds(),
+            "left_s": (session.expires_at - now).total_seconds(),
+        }
+        self._execute(_PUT, self._row(lake, session) | spans)
+
+    def read(self, lake: str, gateway_id: str | None = None) -> dict[str, GatewaySession]:
+        """Return the last session of each login, or of one, by its `gateway_id`."""
+        rows = self._execute(_READ, {"lake": lake, "gateway_id": gateway_id})
+        now = self._clock()
+        return {
+            row.gateway_id: replace(
+                _sessions.validate_json(row.session),
+                heartbeat_at=now - timedelta(seconds=row.age_s),
+                expires_at=now + timedelta(seconds=row.left_s),
+            )
+            for row in rows
+        }
+
+    def _row(self, lake: str, session: GatewaySession) -> dict[str, object]:
+        return {
+            "lake": lake,
+            "gateway_id": session.gateway_id,
+            "token": session.fencing_token,
+            "session": _sessions.dump_json(session).decode(),
+        }
+
+    @cached_property
+    def _engine(self) -> Engine:
+        try:
+            # A stream needs one connection, and a sensor that looks at many logins a few.
+            engine = create_engine(
+                URL,
+                connect_args=_OPTIONS,
+                pool_size=CONNECTIONS,
+                max_overflow=0,
+                pool_timeout=ANSWER_S,
+                isolation_level="AUTOCOMMIT",
+            )
+        except ImportError as error:
+            raise SettingsError(
+                f"POSITION_SYNC_HEARTBEATS=postgres needs a module that is missing: {error}.",
+                remedy="Install position-sync-dagster[postgres].",
+            ) from None
+        try:
+            _create(engine)
+        except IntegrityError:  # another process created it at the same moment
+            _create(engine)
+        return engine
+
+    def _execute(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
+        try:
+            try:
+                return self._ask(statement, values)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return self._ask(statement, values)  # Postgres had ended a connection of the pool
+        except SQLAlchemyError as error:
+            # The text of SQLAlchemy has the statement; that of the driver names no password.
+            reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+            raise HeartbeatsUnavailableError(
+                f"Postgres, where heartbeats are kept, cannot be used: {reason}.",
+                remedy="Start it, or correct PGHOST, PGUSER, PGPASSWORD and PGDATABASE.",
+            ) from None
+
+    def _ask(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
+        with self._engine.connect() as connection, _cut_when_late(connection):
+            return connection.execute(statement, values).all()
+
+
+@contextmanager
+def _cut_when_late(connection: Connection) -> Iterator[None]:
+    """End a connection that does not answer: a Postgres that hangs must not keep the caller."""
+    opened: Any = connection.connection.dbapi_connection
+    with socket.socket(fileno=os.dup(opened.fileno())) as same:
+        timer = threading.Timer(ANSWER_S, _cut, (same,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _cut(connection: socket.socket) -> None:
+    with suppress(OSError):  # it ended at the same moment
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _create(engine: Engine) -> None:
+    with engine.connect() as connection, _cut_when_late(connection):
+        if connection.scalar(_TABLE) is None:
+            connection.execute(_CREATE)
+
 
 T = TypeVar("T")
 
@@ -87,7 +290,7 @@ class GatewaySessions:
         self, table: Table, clock: Clock = utc_now, heartbeats: "Heartbeats | None" = None
     ) -> None:
         self.table = table
-        self._lifecycle = LifecycleTable(table, clock, check=self._check_place)
+        self._lifecycle = lifecycle_table.LifecycleTable(table, clock, check=self._check_place)
         self._clock = clock
         self._heartbeats = heartbeats
         self._lake: str | None = None
@@ -118,7 +321,7 @@ class GatewaySessions:
         """
         _check_lease(lease_s)
 
-        def step(snapshot: Snapshot) -> Change[GatewaySession]:
+        def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[GatewaySession]:
             before = records_of(GatewaySession, snapshot.live)
             # Read within the step: a step that runs again sees heartbeats that came meanwhile.
             beat, now = self._read(gateway_id).get(gateway_id), self._clock()
@@ -145,8 +348,8 @@ class GatewaySessions:
                 gateway_started_at=last.gateway_started_at if last else None,
             )
             past = [last.as_followed(now)] if last else []
-            moved = session_rows(past).with_columns(bucket_column(PAST))
-            return Change(session, _live_rows(before, session), moved)
+            moved = session_rows(past).with_columns(lifecycle_partitions.bucket_column(PAST))
+            return lifecycle_table.Change(session, _live_rows(before, session), moved)
 
         acquired = self._change(gateway_id, step, action="acquire", run_id=run_id or "")
         self._put(acquired)
@@ -271,16 +474,18 @@ class GatewaySessions:
         the detail is recorded already.
         """
 
-        def step(snapshot: Snapshot) -> Change[GatewaySession | None]:
+        def step(
+            snapshot: lifecycle_table.Snapshot,
+        ) -> lifecycle_table.Change[GatewaySession | None]:
             before = records_of(GatewaySession, snapshot.live)
             beat = self._read(session.gateway_id).get(session.gateway_id)
             stored = _later(_newest_of(before, session.gateway_id), beat, self._clock())
             if stored is None or stored.session_id != session.session_id:
-                return Change(None)
+                return lifecycle_table.Change(None)
             if stored.is_alive(self._clock()) or stored.detail == detail:
-                return Change(None)
+                return lifecycle_table.Change(None)
             annotated = replace(stored, detail=detail)
-            return Change(annotated, _live_rows(before, annotated))
+            return lifecycle_table.Change(annotated, _live_rows(before, annotated))
 
         annotated = self._change(
             session.gateway_id, step, action="annotate", session_id=session.session_id
@@ -312,11 +517,13 @@ class GatewaySessions:
         alive = {one: beats[one] for one in wanted & beats.keys() if beats[one].is_alive(now)}
         if len(alive) == len(wanted):
             return alive
-        parts = [part_named(one) for one in wanted - alive.keys()]
+        parts = [lifecycle_partitions.part_named(one) for one in wanted - alive.keys()]
         # A release in which logins had no parts of their own left its sessions in the part `0`.
         stored = {
             session.gateway_id: session
-            for session in records_of(GatewaySession, self._lifecycle.parts([LIVE_PART, *parts]))
+            for session in records_of(
+                GatewaySession, self._lifecycle.parts([lifecycle_partitions.LIVE_PART, *parts])
+            )
         }
         latest = {
             one: _later(stored.get(one), beats.get(one), now) for one in wanted - alive.keys()
@@ -331,7 +538,10 @@ class GatewaySessions:
         """
         beats = {beat.session_id: beat for beat in self._read().values()}
         rows = pl.concat(
-            [self._lifecycle.snapshot().live, self._lifecycle.finished(in_bucket(PAST))]
+            [
+                self._lifecycle.snapshot().live,
+                self._lifecycle.finished(lifecycle_partitions.in_bucket(PAST)),
+            ]
         )
         newest = rows.sort("started_at", "fencing_token", descending=True)
         found = records_of(
@@ -347,7 +557,7 @@ class GatewaySessions:
         change: Callable[[GatewaySession, datetime], GatewaySession],
         action: str,
     ) -> GatewaySession:
-        def step(snapshot: Snapshot) -> Change[GatewaySession]:
+        def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[GatewaySession]:
             before = records_of(GatewaySession, snapshot.live)
             stored = _newest_of(before, session.gateway_id)
             if stored is None or stored.session_id != session.session_id:
@@ -355,7 +565,7 @@ class GatewaySessions:
             if stored.state not in ALIVE:
                 raise _lease_lost(session, f"it is {stored.state.value}")
             after = change(stored, self._clock())
-            return Change(after, _live_rows(before, after))
+            return lifecycle_table.Change(after, _live_rows(before, after))
 
         done = self._change(session.gateway_id, step, action=action, session_id=session.session_id)
         self._put(done)
@@ -415,7 +625,9 @@ class GatewaySessions:
                 return
             if place is not None and not moved:
                 raise _elsewhere(self.table.path, place, ours)
-            live = records_of(GatewaySession, scan(handle, self.table.spec, IS_LIVE))
+            live = records_of(
+                GatewaySession, scan(handle, self.table.spec, lifecycle_partitions.IS_LIVE)
+            )
             alive = next((one for one in live if one.is_alive(self._clock())), None)
             if alive is not None and moved:
                 raise _login_owned(alive)
@@ -442,11 +654,13 @@ class GatewaySessions:
         if place != ours:
             raise _elsewhere(self.table.path, place, ours)
 
-    def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
+    def _change(self, gateway_id: str, step: lifecycle_table.Step[T], **commit_info: str) -> T:
         """Change the session of a login; a new login, which has no part yet, changes them all."""
         if self._heartbeats is not None and not self._is_recorded:
             self.record_place()
-        done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
+        done = self._lifecycle.change_part(
+            lifecycle_partitions.part_named(gateway_id), step, commit_info
+        )
         return self._lifecycle.change(step, commit_info) if done is None else done
 
 

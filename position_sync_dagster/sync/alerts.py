@@ -14,7 +14,7 @@ from functools import cache
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.errors import MissingExtraError
 
 RETRY = Backoff(first_s=30.0, longest_s=900.0)

@@ -9,9 +9,8 @@ from functools import cache
 from pydantic import TypeAdapter, ValidationError
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
-from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.clock import SKEW, Backoff
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import JobRun

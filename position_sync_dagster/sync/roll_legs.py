@@ -10,9 +10,9 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.closures import Roll, UnclearRoll, rolls_of
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.rolls import Roll, UnclearRoll, rolls_of
 from position_sync_dagster.errors import LakeError, PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import following_rolls

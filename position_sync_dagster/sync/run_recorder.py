@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.run_record import RunRecord, RunResult
+from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.storage.threads import begin, offload
 

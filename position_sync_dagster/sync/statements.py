@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.domain.statement import FLEX, Statement, StatementCash, StatementPosition

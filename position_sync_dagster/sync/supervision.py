@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
-from position_sync_dagster.domain.retry import Backoff
 
 
 class RunState(StrEnum):

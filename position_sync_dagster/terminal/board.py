@@ -10,8 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from position_sync_dagster.domain.account_summary import AccountSummary
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import contract_name
@@ -21,7 +20,7 @@ from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.sync.supervision import PAUSED
 from position_sync_dagster.terminal import money_tables
-from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
+from position_sync_dagster.terminal.output import age, duration, number, printable, quantity
 
 MOST_OF_A_KIND = 2
 """If one read finds more changes of a kind than this, one line shows their number."""

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.storage.delta_log import (
@@ -24,7 +24,7 @@ from position_sync_dagster.lake.storage.delta_log import (
     entry_name,
     entry_versions,
 )
-from position_sync_dagster.lake.updates.follow import START
+from position_sync_dagster.lake.updates.position_updates import START
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.chaos.workers import READERS, AlwaysCurrent, price_at, whole_lines
 from tests.support.forked_workers import ForkedWorker, worker_forker

@@ -12,14 +12,14 @@ from random import Random
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery import check_up
 from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.lake.updates.follow import START
+from position_sync_dagster.lake.updates.position_updates import START
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.broker_view import BrokerView
+from position_sync_dagster.sync.drain.batch import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
 
 ACCOUNT = "DUSIM1"

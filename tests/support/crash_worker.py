@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake import recovery
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
@@ -23,7 +23,7 @@ from position_sync_dagster.lake.storage import delta_log, lifecycle_table, maint
 from position_sync_dagster.lake.updates import append as ledger_append
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.broker_view import BrokerView
+from position_sync_dagster.sync.drain.batch import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.support.object_store import delete_stored
 

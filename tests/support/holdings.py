@@ -7,7 +7,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.connectivity import Connectivity
+from position_sync_dagster.gateway.codes import Connectivity
 
 
 def make_holding(

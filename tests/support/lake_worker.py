@@ -14,8 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, Source
 from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from position_sync_dagster.cli.queue import retry_all
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.recovery import plan_restore
 

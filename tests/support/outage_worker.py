@@ -8,7 +8,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.broker_view import LakeValues
+from position_sync_dagster.sync.drain.batch import LakeValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.stream.service import stream
 
@@ -47,7 +47,6 @@ async def streams(settings: Settings) -> None:
                 stop=asyncio.Event(),
                 report=lambda _: outage.clear(),
                 report_interval_s=0.5,
-                wait_s=3600,
             )
         except PositionSyncError as error:
             outage.report(str(error))

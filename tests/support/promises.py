@@ -7,7 +7,7 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.overview import Overview, current_of

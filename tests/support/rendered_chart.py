@@ -18,7 +18,7 @@ from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client as kubernetes
 
 PODS = {"dagster-daemon", "dagster-webserver", "user-deployments"}
-QUEUE = {"module": "position_sync_dagster.dagster_host.run_queue", "class": "PromptRunQueue"}
+QUEUE = {"module": "position_sync_dagster.dagster_host.launcher", "class": "PromptRunQueue"}
 
 
 def problems(rendered: str) -> list[str]:

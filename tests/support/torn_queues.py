@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.delta_log import parse_entry
 

@@ -14,7 +14,7 @@ from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync import preflight
 from position_sync_dagster.sync.alerts import deliver
-from position_sync_dagster.sync.reports.profit_curve import draw_day
+from position_sync_dagster.sync.reports.money import draw_day
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -16,7 +16,7 @@ from position_sync_dagster.sync.reports.status import read_status
 from tests.support.empty_lakes import put_tables
 
 OWN = (
-    "run_coordinator: {module: position_sync_dagster.dagster_host.run_queue, class: PromptRunQueue}"
+    "run_coordinator: {module: position_sync_dagster.dagster_host.launcher, class: PromptRunQueue}"
 )
 DAGSTERS = "run_coordinator: {module: dagster, class: QueuedRunCoordinator, config: %s}"
 FOUR = "concurrency: {runs: {max_concurrent_runs: 4}}"

@@ -4,12 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import (
-    Columns,
-    data_version,
-    event_table,
-    table_asset,
-)
+from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
 from position_sync_dagster.defs.libraries import closes as closes_report
 from position_sync_dagster.defs.libraries import explain_closes, roll_legs
@@ -27,7 +22,7 @@ MOST_NAMED = 10
 """Maximum number of closes that the failing check names."""
 
 
-@table_asset(
+@table_asset.table_asset(
     CLOSURES,
     deps=["position_changes", "executions", "statement_events", "contracts"],
     job=DERIVE_JOB,
@@ -68,14 +63,14 @@ def closures(
             "unexplained": len(found.unexplained),
             **({"rolls_followed": "; ".join(map(str, rolls.due))} if rolls.due else {}),
             **({"rolls_refused": "; ".join(rolls.refused)} if rolls.refused else {}),
-            "last_closes": event_table(
+            "last_closes": table_asset.event_table(
                 (one for one, _strategies in known.chosen(limit=LAST)), _CLOSES
             ),
-            "profit_by_cause": event_table(known.by_cause.items(), _PROFITS),
-            "profit_by_strategy": event_table(known.by_strategy.items(), _PROFITS),
+            "profit_by_cause": table_asset.event_table(known.by_cause.items(), _PROFITS),
+            "profit_by_strategy": table_asset.event_table(known.by_strategy.items(), _PROFITS),
         },
         check_results=[judge_causes(found.unexplained)],
-        data_version=data_version(version),
+        data_version=table_asset.data_version(version),
     )
 
 
@@ -106,7 +101,7 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     )
 
 
-_CLOSES: Columns[Closure] = (
+_CLOSES: table_asset.Columns[Closure] = (
     (
         dg.TableColumn("closed_at", "string", "In UTC."),
         lambda one: f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
@@ -133,7 +128,7 @@ _CLOSES: Columns[Closure] = (
     ),
 )
 
-_PROFITS: "Columns[tuple[tuple[str, str], closes_report.ClosedProfit]]" = (
+_PROFITS: "table_asset.Columns[tuple[tuple[str, str], closes_report.ClosedProfit]]" = (
     (dg.TableColumn("of", "string"), lambda row: row[0][0]),
     (dg.TableColumn("currency", "string"), lambda row: row[0][1]),
     (dg.TableColumn("closes", "int"), lambda row: row[1].closes),

@@ -13,17 +13,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
-from position_sync_dagster.defs.assets.table_asset import (
-    DATA_VERSION,
-    Columns,
-    Lineage,
-    column_lineage,
-    data_version,
-    event_table,
-    replacement_metadata,
-    table_asset,
-)
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
 from position_sync_dagster.defs.libraries import derived, pl, statements
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
@@ -40,7 +31,9 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
 """A trading day is recorded after its close; an exchange is never closed for more than four
 days."""
 
-LINEAGE: Lineage = {name: [("position_updates", name)] for name in DAILY_POSITIONS.columns} | {
+LINEAGE: table_asset.Lineage = {
+    name: [("position_updates", name)] for name in DAILY_POSITIONS.columns
+} | {
     "session_date": [("position_updates", "timestamp")],
     "closed_at": [("position_updates", "timestamp")],
     "age_s": [("position_updates", "value_time"), ("position_updates", "timestamp")],
@@ -52,7 +45,7 @@ def daily_asset(
 ) -> dg.AssetsDefinition:
     """Build the asset over the trading days of an exchange."""
 
-    @table_asset(
+    @table_asset.table_asset(
         DAILY_POSITIONS,
         deps=["position_updates", "flex_statements"],
         lineage=LINEAGE,
@@ -83,19 +76,24 @@ stays missing.
         found, result = fill(context, position_sync)
         table = position_sync.derived_table(DAILY_POSITIONS)
         shared = (
-            {} if result is None else replacement_metadata(table, result) | column_lineage(LINEAGE)
+            {}
+            if result is None
+            else table_asset.replacement_metadata(table, result)
+            | table_asset.column_lineage(LINEAGE)
         )
         if result is not None and not found.skipped:
             for day, closed in found.filled.items():
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
-            yield dg.MaterializeResult(metadata=shared, data_version=data_version(result.version))
+            yield dg.MaterializeResult(
+                metadata=shared, data_version=table_asset.data_version(result.version)
+            )
             return
         for day, closed in found.filled.items():
             yield dg.AssetMaterialization(
                 DAILY_POSITIONS.name,
                 partition=day.isoformat(),
                 metadata={**shared, **describe(closed)},
-                tags={DATA_VERSION: str(result.version)} if result else None,
+                tags={table_asset.DATA_VERSION: str(result.version)} if result else None,
             )
         for day, why in found.skipped.items():
             yield dg.AssetObservation(
@@ -404,7 +402,7 @@ def judge_days(
             **({WHAT_TO_DO: to_do} if to_do else {}),
             "missing": len(missing),
             "only_older_values": len(set(old) & set(over)),
-            "to_fill": event_table(ranges[:RANGES_SHOWN], _RANGES),
+            "to_fill": table_asset.event_table(ranges[:RANGES_SHOWN], _RANGES),
         },
     )
 
@@ -421,7 +419,7 @@ def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, 
     return ranges
 
 
-_RANGES: Columns[tuple[date, date, int]] = (
+_RANGES: table_asset.Columns[tuple[date, date, int]] = (
     (dg.TableColumn("first", "string"), lambda row: str(row[0])),
     (dg.TableColumn("last", "string"), lambda row: str(row[1])),
     (dg.TableColumn("days", "int"), lambda row: row[2]),

@@ -5,14 +5,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets import strategy_exposure
-from position_sync_dagster.defs.assets.table_asset import (
-    QUARTER_HOURLY,
-    data_version,
-    replacement_metadata,
-    table_asset,
-)
-from position_sync_dagster.defs.checks.sums import evaluated_sums, judge_latest
+from position_sync_dagster.defs.assets import strategy_exposure, table_asset
+from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest
 from position_sync_dagster.defs.libraries import confirmations, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
@@ -27,13 +21,13 @@ LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.colum
 }
 
 
-@table_asset(
+@table_asset.table_asset(
     LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
     money_first=True,
-    freshness_policy=QUARTER_HOURLY,
+    freshness_policy=table_asset.QUARTER_HOURLY,
     description="""
 The newest row of every holding: a small table for readers without code.
 
@@ -71,8 +65,8 @@ def latest_positions(
             **strategy_exposure.seldom(without_value=rows["market_value"].null_count()),
         )
         | versions
-        | replacement_metadata(table, result),
-        data_version=data_version(result.version),
+        | table_asset.replacement_metadata(table, result),
+        data_version=table_asset.data_version(result.version),
     )
     sums = judge_latest(table.read(), found)
     context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))

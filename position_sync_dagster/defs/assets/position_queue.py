@@ -4,13 +4,7 @@ import asyncio
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import (
-    QUARTER_HOURLY,
-    data_version,
-    followed_table,
-    gateway_seen,
-    table_asset,
-)
+from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.libraries import refresh
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import REFRESHED, STREAM_JOB
@@ -22,11 +16,11 @@ REFRESH_S = 75.0
 """Time limit for the refresh of one of several logins; less than that of a drain run."""
 
 
-@table_asset(
+@table_asset.table_asset(
     specs.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
     job=STREAM_JOB,
-    freshness_policy=QUARTER_HOURLY,
+    freshness_policy=table_asset.QUARTER_HOURLY,
     description="""
 Requests to value a position without a market data line.
 
@@ -68,9 +62,9 @@ def position_queue(
     version = version or lake.queue.table.version()
     for name in connected:
         seen = {"state": "LIVE", "gateway": name}
-        context.log_event(gateway_seen("A refresh saw the gateway", seen))
+        context.log_event(table_asset.gateway_seen("A refresh saw the gateway", seen))
     for spec in (specs.BROKER_POSITIONS, specs.GATEWAY_SESSIONS) if connected else ():
-        context.log_event(followed_table(lake, spec))
+        context.log_event(table_asset.followed_table(lake, spec))
     notes = {name: report.reason for name, report in reports.items() if report.reason}
     notes |= {name: error.what for name, error in errors.items()}
     return dg.MaterializeResult(
@@ -84,5 +78,5 @@ def position_queue(
             "duration_s": max((report.duration_s for report in reports.values()), default=0.0),
             "note": "; ".join(f"{n}: {why}" if several else why for n, why in notes.items()),
         },
-        data_version=data_version(version),
+        data_version=table_asset.data_version(version),
     )

@@ -7,19 +7,13 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 
 from position_sync_dagster.defs import runs
+from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.strategy_exposure import seldom
-from position_sync_dagster.defs.assets.table_asset import (
-    QUARTER_HOURLY,
-    Columns,
-    data_version,
-    event_table,
-    table_asset,
-)
 from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.checks.ledger import observe_breaks
 from position_sync_dagster.defs.libraries import refresh, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
@@ -35,12 +29,12 @@ MAX_BATCHES = 50
 """Maximum number of batches shown with a run; the rows name every batch."""
 
 
-@table_asset(
+@table_asset.table_asset(
     POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
     job=runs.STREAM_JOB,
     pool=DRAIN_POOL,
-    freshness_policy=QUARTER_HOURLY,
+    freshness_policy=table_asset.QUARTER_HOURLY,
     description="""
 The ledger: every value of every position, streamed or drained. The reports are derived from it.
 
@@ -81,7 +75,7 @@ def position_updates(
     if context.job_name == runs.DRAIN_JOB:
         context.instance.add_run_tags(context.run.run_id, {runs.DRAINED: "true"})
     yield dg.MaterializeResult(
-        metadata=drain_metadata(report, version), data_version=data_version(version)
+        metadata=drain_metadata(report, version), data_version=table_asset.data_version(version)
     )
     if context.job_name == runs.DRAIN_JOB:
         run_id, look_at = context.run.run_id, time.monotonic() + CHECKS_FIRST_S
@@ -133,7 +127,7 @@ def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.Met
         ),
     }
     metadata = _values(numbers)
-    metadata["batch_table"] = event_table(report.batches[:MAX_BATCHES], _BATCHES)
+    metadata["batch_table"] = table_asset.event_table(report.batches[:MAX_BATCHES], _BATCHES)
     texts = {
         "event": f"Drained: {report.rows} rows in {len(report.batches)} batches",
         "first_batch_id": report.first_batch_id,
@@ -155,7 +149,7 @@ def _values(numbers: Mapping[str, float | int | None]) -> dict[str, dg.MetadataV
     }
 
 
-_BATCHES: Columns[BatchReport] = (
+_BATCHES: table_asset.Columns[BatchReport] = (
     (dg.TableColumn("batch_id", "string"), lambda one: one.batch_id),
     (dg.TableColumn("claimed", "int"), lambda one: one.claimed),
     (dg.TableColumn("succeeded", "int"), lambda one: one.succeeded),

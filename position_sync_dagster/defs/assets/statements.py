@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import (
-    ACCOUNT,
-    LOCATION,
-    OWNERS,
-    TAGS,
-    Columns,
-    code_reference,
-    data_version,
-    event_table,
-    table_asset,
-)
+from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
 from position_sync_dagster.defs.libraries import statements
 from position_sync_dagster.defs.resources import PositionSyncResource
@@ -30,7 +20,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.storage import table as storage
 
 
-@table_asset(
+@table_asset.table_asset(
     EXECUTIONS,
     deps=["flex_statements"],
     job=IMPORT_JOB,
@@ -57,7 +47,7 @@ def executions(
     return _added(position_sync.lake.executions.table, added)
 
 
-@table_asset(
+@table_asset.table_asset(
     STATEMENT_EVENTS,
     deps=["flex_statements"],
     job=IMPORT_JOB,
@@ -90,7 +80,7 @@ def _added(table: "storage.Table", added: int) -> dg.MaterializeResult[None]:
             "dagster/uri": table.path,
             "delta_version": version,
         },
-        data_version=data_version(version),
+        data_version=table_asset.data_version(version),
     )
 
 
@@ -104,14 +94,14 @@ SHOWN = 400
 
 
 @dg.asset(
-    group_name=ACCOUNT,
+    group_name=table_asset.ACCOUNT,
     config_schema={},
-    owners=OWNERS,
+    owners=table_asset.OWNERS,
     kinds={"xml"},
-    tags=TAGS,
+    tags=table_asset.TAGS,
     metadata={
-        "written_by": dg.MetadataValue.job(IMPORT_JOB, location_name=LOCATION),
-        **code_reference(__file__, 1),
+        "written_by": dg.MetadataValue.job(IMPORT_JOB, location_name=table_asset.LOCATION),
+        **table_asset.code_reference(__file__, 1),
     },
     check_specs=[
         dg.AssetCheckSpec(
@@ -156,7 +146,7 @@ def flex_statements(
             "downloaded": downloaded,
             "account_rows": account_rows,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
-            "listed": event_table(found[:SHOWN], _STATEMENTS),
+            "listed": table_asset.event_table(found[:SHOWN], _STATEMENTS),
         },
         check_results=[judge_files(read)],
     )
@@ -184,7 +174,7 @@ def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
     )
 
 
-_STATEMENTS: Columns[Statement] = (
+_STATEMENTS: table_asset.Columns[Statement] = (
     (dg.TableColumn("file", "string"), lambda one: one.file),
     (dg.TableColumn("account", "string"), lambda one: one.account),
     (dg.TableColumn("first", "string"), lambda one: one.first.isoformat()),

@@ -11,14 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import (
-    QUARTER_HOURLY,
-    data_version,
-    replacement_metadata,
-    table_asset,
-)
-from position_sync_dagster.defs.checks.limits import evaluated_limits
-from position_sync_dagster.defs.checks.sums import evaluated_sums, judge_exposure
+from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.libraries import (
     codec,
     confirmations,
@@ -26,7 +20,6 @@ from position_sync_dagster.defs.libraries import (
     money,
     overview,
     pl,
-    profit_curve,
     tables,
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
@@ -35,7 +28,7 @@ from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.terminal.text import amount, duration, quantity
+from position_sync_dagster.terminal.output import amount, duration, quantity
 
 PICTURE = "picture"
 DRAWN_AT = "drawn_at"
@@ -390,13 +383,13 @@ LINEAGE = {
 }
 
 
-@table_asset(
+@table_asset.table_asset(
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
     money_first=True,
-    freshness_policy=QUARTER_HOURLY,
+    freshness_policy=table_asset.QUARTER_HOURLY,
     description="""
 The holdings of each strategy, and their value.
 
@@ -441,14 +434,16 @@ def strategy_exposure(
                 without_greeks=sum(e["legs_without_greeks"] for e in of_strategies),
             ),
         )
-        | replacement_metadata(table, result)
+        | table_asset.replacement_metadata(table, result)
         | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
         | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
-    yield dg.MaterializeResult(metadata=metadata, data_version=data_version(result.version))
-    sums = judge_exposure(table.read(), book)
-    context.log_event(evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
-    for event in evaluated_limits(lake, position_sync.settings, book, context.instance):
+    yield dg.MaterializeResult(
+        metadata=metadata, data_version=table_asset.data_version(result.version)
+    )
+    sums = limits.judge_exposure(table.read(), book)
+    context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
+    for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
         context.log_event(event)
 
 
@@ -468,8 +463,8 @@ def picture(
         return found
 
     try:
-        png = profit_curve.draw_day(
-            profit_curve.profit_lines(position_sync.lake.updates.sync, book.matching, now),
+        png = money.draw_day(
+            money.profit_lines(position_sync.lake.updates.sync, book.matching, now),
             book.leg_ages,
             now,
         )

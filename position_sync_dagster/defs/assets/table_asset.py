@@ -140,8 +140,8 @@ def table_metadata(
         columns: dg.MetadataValue.table_schema(
             dg.TableSchema(
                 [
-                    dg.TableColumn(name, _TYPES[kind], description=spec.descriptions.get(name))
-                    for name, kind in spec.columns.items()
+                    dg.TableColumn(name, _TYPES[column.kind], description=column.description)
+                    for name, column in spec.described.items()
                 ]
             )
         ),

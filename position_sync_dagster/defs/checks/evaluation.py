@@ -13,13 +13,7 @@ from functools import partial
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks import broker, ledger, requests
-from position_sync_dagster.defs.checks.check_results import (
-    EVALUATE,
-    check_evaluation,
-    newest_materialization,
-    unknown_result,
-)
+from position_sync_dagster.defs.checks import broker, check_results, ledger
 from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import Settings
@@ -43,8 +37,8 @@ KEYS = tuple(
         ledger.values_match_the_broker,
         ledger.ids_are_unique,
         ledger.tables_fit_the_code,
-        requests.requests_are_answered,
-        requests.requests_end_once,
+        ledger.requests_are_answered,
+        ledger.requests_end_once,
         broker.legs_are_resolved,
         broker.rolls_are_followed,
         broker.holdings_are_usable,
@@ -84,7 +78,7 @@ def evaluated(
     """
     until = None if time_limit_s is None else time.monotonic() + time_limit_s
     compared = partial(ledger.compared_now, run_id=run_id)
-    functions = EVALUATE | {ledger.agrees_with_the_broker.check_key: compared}
+    functions = check_results.EVALUATE | {ledger.agrees_with_the_broker.check_key: compared}
     targets: dict[str, dg.EventLogRecord | None] = {}
     seen = set[int]()
     if QUEUE in dict(checks) and lake.queue.table.is_remote:
@@ -98,13 +92,15 @@ def evaluated(
             with lake.looked_at_once(seen):
                 result = functions[dg.AssetCheckKey(dg.AssetKey(asset), name)](lake, settings)
         except PositionSyncError as error:
-            result = unknown_result(str(error))
+            result = check_results.unknown_result(str(error))
         except Exception as error:
             logger.exception("the check %s cannot be evaluated", name)
-            result = unknown_result(f"the check itself failed: {type(error).__name__}: {error}")
+            result = check_results.unknown_result(
+                f"the check itself failed: {type(error).__name__}: {error}"
+            )
         if asset not in targets:
-            targets[asset] = newest_materialization(instance, asset)
+            targets[asset] = check_results.newest_materialization(instance, asset)
         found = result._replace(
             metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
         )
-        yield check_evaluation(asset, name, found, targets[asset])
+        yield check_results.check_evaluation(asset, name, found, targets[asset])

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.connectivity import Connectivity
+from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.translate import PortfolioValues, known
 
 

@@ -8,17 +8,11 @@ from typing import TypeVar, Unpack
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
 from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
-from position_sync_dagster.lake.storage.lifecycle_table import (
-    Change,
-    CountedSnapshot,
-    LifecycleTable,
-    Snapshot,
-)
+from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
@@ -86,7 +80,7 @@ class PositionQueue(AsyncQueue):
         self.table = Table(delta_lake_path, POSITION_QUEUE, **options)
         super().__init__(
             SyncQueue(
-                LifecycleTable(self.table, clock, in_parts=True),
+                lifecycle_table.LifecycleTable(self.table, clock, in_parts=True),
                 retry=retry,
                 clock=clock,
                 random=random,
@@ -108,7 +102,11 @@ class _MemoryStore:
     def initialize(self) -> None:
         """Do nothing: there is no table to create."""
 
-    def change(self, step: Callable[[Snapshot], Change[T]], commit_info: Mapping[str, str]) -> T:
+    def change(
+        self,
+        step: Callable[[lifecycle_table.Snapshot], lifecycle_table.Change[T]],
+        commit_info: Mapping[str, str],
+    ) -> T:
         with self._mutex:
             change = step(self.snapshot())
             if change.live is not None:
@@ -123,18 +121,18 @@ class _MemoryStore:
                 self._finished = remaining
             return change.result
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> lifecycle_table.Snapshot:
         with self._mutex:
-            return Snapshot(0, self._live, self.finished)
+            return lifecycle_table.Snapshot(0, self._live, self.finished)
 
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         rows = self._finished.filter(pl.sql_expr(predicate))
         return rows.select(columns) if columns else rows
 
-    def counted_snapshot(self) -> CountedSnapshot:
+    def counted_snapshot(self) -> lifecycle_table.CountedSnapshot:
         with self._mutex:
             by_bucket = self._finished.group_by("bucket")
-            return CountedSnapshot(
+            return lifecycle_table.CountedSnapshot(
                 self.snapshot(),
                 dict(by_bucket.len().iter_rows()),
                 dict(by_bucket.agg(pl.col("updated_at").max()).iter_rows()),

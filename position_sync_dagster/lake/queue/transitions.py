@@ -12,15 +12,14 @@ from random import Random
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.request import (
+from position_sync_dagster.domain.clock import SKEW, NextAttempt, RetryPolicy, next_attempt
+from position_sync_dagster.domain.update import (
     ACTIVE_PRIORITY,
     Answer,
     QueueRequest,
     QueueStatus,
     Reason,
 )
-from position_sync_dagster.domain.retry import NextAttempt, RetryPolicy, next_attempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake.schema import lifecycle_partitions
 from position_sync_dagster.lake.schema.codec import moment, moments, new_request_rows

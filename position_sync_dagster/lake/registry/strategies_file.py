@@ -1,6 +1,10 @@
-"""The YAML file of strategies and their limits; errors name the line and column of the mistake."""
+"""The YAML file of strategies: rules for legs and limits, with line and column of each mistake.
 
-from collections.abc import Callable, Iterable, Iterator
+A membership is one leg in one strategy, from the time it is added until it is removed. At most one
+strategy in an account holds the whole of a leg.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -10,13 +14,273 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg, strategy_name
-from position_sync_dagster.domain.limit import SUMS_OF_MONEY, Bound, Limit, Measure
-from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
-from position_sync_dagster.lake.registry.legs import LegKey, WholeHolders, name_of
+from position_sync_dagster.domain.leg import (
+    SUMS_OF_MONEY,
+    ActiveContract,
+    Bound,
+    Leg,
+    Limit,
+    Measure,
+    Terms,
+    UnresolvedLeg,
+    make_leg,
+    strategy_name,
+)
 from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile
+
+
+class WholeHolders:
+    """The strategies that hold the whole of a leg, by conid and account.
+
+    Each leg is compared with one holder only, so that reading n legs takes n comparisons.
+    """
+
+    def __init__(self) -> None:
+        self._by_conid: dict[int, dict[str | None, ActiveContract]] = {}
+
+    def add(self, leg: ActiveContract) -> ActiveContract | None:
+        """Add a leg; return an earlier one that holds the whole of the same leg, if there is one.
+
+        A leg without an account applies to every account. A leg with a quantity holds a part, and
+        conflicts with no other.
+        """
+        if leg.quantity is not None:
+            return None
+        holders = self._by_conid.setdefault(leg.conid, {})
+        rivals = holders.values() if leg.account is None else _both(holders, leg.account)
+        for other in rivals:
+            if other.strategy_id != leg.strategy_id:
+                return other
+        holders.setdefault(leg.account, leg)
+        return None
+
+
+def _both(holders: dict[str | None, ActiveContract], account: str) -> tuple[ActiveContract, ...]:
+    """Return the holder in the account, and the one in every account."""
+    return tuple(holders[key] for key in (account, None) if key in holders)
+
+
+LegKey = tuple[str, str | None, int | Terms]
+"""The key of a leg: with its conid, or with the terms that describe its contract."""
+
+
+class LegIndex:
+    """The active legs by conid, and separately those whose contract is not known."""
+
+    def __init__(self, legs: Iterable[Leg] = ()) -> None:
+        listed = list(legs)
+        known = [leg for leg in listed if isinstance(leg, ActiveContract)]
+        known.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
+        described = [leg for leg in listed if isinstance(leg, UnresolvedLeg)]
+        described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
+        self.legs, self.unresolved = tuple(known), tuple(described)
+        self._accounts: dict[int, set[str | None]] = {}
+        for leg in self.legs:
+            self._accounts.setdefault(leg.conid, set()).add(leg.account)
+
+    def is_active(self, conid: int, account: str | None = None) -> bool:
+        """Return whether a strategy has the leg; without an account, in any account."""
+        accounts = self._accounts.get(conid)
+        if accounts is None:
+            return False
+        return account is None or account in accounts or None in accounts
+
+
+def is_unchanged(before: Leg | None, leg: Leg) -> bool:
+    """Return whether a leg equals the active membership.
+
+    The time at which it was added, the result of the search for its contract and its rolls are not
+    compared.
+    """
+    if isinstance(before, ActiveContract) and isinstance(leg, ActiveContract):
+        same = replace(leg, added_at=before.added_at, resolved_at=before.resolved_at)
+        return replace(same, rolled_from=before.rolled_from) == before
+    if isinstance(before, UnresolvedLeg) and isinstance(leg, UnresolvedLeg):
+        return replace(leg, added_at=before.added_at, problem=before.problem) == before
+    return False
+
+
+def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg]:
+    """Return the legs, with the conids that were found before for the same descriptions.
+
+    A conid is used only for the strategy and account for which it was found. Reading the same file
+    again therefore changes nothing.
+    """
+    found = {
+        (leg.strategy_id, leg.account, leg.terms): leg
+        for leg in before
+        if isinstance(leg, ActiveContract) and leg.resolved_at is not None
+    }
+    return [
+        leg.resolved(known.conid, known.resolved_at)
+        if isinstance(leg, UnresolvedLeg) and (known := found.get(leg.key)) is not None
+        else leg
+        for leg in legs
+    ]
+
+
+def with_rolls(
+    legs: Iterable[Leg],
+    active: Iterable[Leg],
+    ended: Iterable[ActiveContract],
+    following: Collection[str],
+) -> list[Leg]:
+    """Return the legs of a file; those that were rolled since are replaced by what they became.
+
+    A file names the legs as they were when it was written. A leg that was rolled keeps the
+    quantity and the priority of the file. It is the one of the file again if its strategy does not
+    follow rolls any more, or if the file names the new contract as well.
+
+    Args:
+        legs: The legs of the file.
+        active: The active legs.
+        ended: Legs that were active before: they have the contracts of descriptions.
+        following: The strategies that follow rolls.
+    """
+    became = {
+        (leg.strategy_id, leg.account, conid): leg
+        for leg in active
+        if isinstance(leg, ActiveContract) and leg.strategy_id in following
+        for conid in leg.replaced
+    }
+    listed = with_known_contracts(legs, (leg for leg in ended if leg.key in became))
+    named = {leg.key for leg in listed}
+    return [
+        replace(new, quantity=leg.quantity, priority=leg.priority, added_at=leg.added_at)
+        if isinstance(leg, ActiveContract)
+        and (new := became.get(leg.key)) is not None
+        and new.key not in named
+        else leg
+        for leg in listed
+    ]
+
+
+def settled(
+    legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: ActiveContract | str
+) -> dict[LegKey, Leg]:
+    """Return the legs after the search for the contract of one of them.
+
+    If the strategy already has the contract, or another strategy holds the whole of it, the leg
+    stays unresolved and records that as its problem.
+
+    Args:
+        legs: The active legs by key.
+        leg: The leg whose contract was searched; ignored if it is no longer among them.
+        finding: The same leg with its contract, or the problem in words.
+    """
+    after = dict(legs)
+    present = after.get(leg.key)
+    if not isinstance(present, UnresolvedLeg):
+        return after
+    if isinstance(finding, str):
+        after[leg.key] = replace(present, problem=finding)
+        return after
+    if finding.key in after:
+        problem = f"The strategy has its contract already, as the leg {finding.conid}."
+        after[leg.key] = replace(present, problem=problem)
+        return after
+    del after[leg.key]
+    after[finding.key] = finding
+    try:
+        refuse_two_whole_holders(after.values())
+    except errors.InvalidLegError as error:
+        return dict(legs) | {leg.key: replace(present, problem=str(error))}
+    return after
+
+
+def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
+    """Return the legs without repeats.
+
+    Raises:
+        InvalidLegError: A strategy has one leg twice, with different values, or a reserved name.
+    """
+    distinct: dict[LegKey, Leg] = {}
+    for leg in legs:
+        strategy_name(leg.strategy_id)
+        if leg.key in distinct and not is_unchanged(distinct[leg.key], leg):
+            raise errors.InvalidLegError(
+                f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "
+                "different values.",
+                remedy="Keep one of them.",
+            )
+        distinct.setdefault(leg.key, leg)
+    return list(distinct.values())
+
+
+def name_of(leg: Leg) -> str:
+    """Return the conid of a leg, or its description."""
+    return str(leg.conid) if isinstance(leg, ActiveContract) else leg.described
+
+
+def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
+    """Check that no two strategies each hold the whole of a leg in one account.
+
+    Raises:
+        InvalidLegError: Two strategies do; the message names them.
+    """
+    holders = WholeHolders()
+    for leg in legs:
+        other = holders.add(leg) if isinstance(leg, ActiveContract) else None
+        if other is not None:
+            raise errors.InvalidLegError(
+                f"The strategies {other.strategy_id!r} and {leg.strategy_id!r} would both "
+                f"hold the whole of leg {leg.conid} in "
+                f"{other.account or leg.account or 'any account'}.",
+                remedy="Set the quantity (signed contracts) that each has of the leg.",
+            )
+
+
+def find_membership(
+    legs: Iterable[Leg],
+    conid: int | None,
+    strategy_id: int | str | None,
+    account: str | None,
+    described: Mapping[str, object] | None = None,
+) -> Leg:
+    """Return the one membership that matches; None matches every strategy, account or contract.
+
+    Args:
+        described: Fields of a leg and their values, such as symbol and strike.
+
+    Raises:
+        UnknownLegError: None matches.
+        AmbiguousRemovalError: Several match; the message names them.
+    """
+    wanted = {name: value for name, value in (described or {}).items() if value is not None}
+    found = [
+        leg
+        for leg in legs
+        if (conid is None or (isinstance(leg, ActiveContract) and leg.conid == conid))
+        and (strategy_id is None or leg.strategy_id == str(strategy_id))
+        and (account is None or leg.account == account)
+        and all(getattr(leg, name) == value for name, value in wanted.items())
+    ]
+    if not found:
+        of = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
+        what = " ".join(f"{name} {value}" for name, value in wanted.items())
+        if conid is not None:
+            what = f"the conid {conid} {what}".rstrip()
+        raise errors.UnknownLegError(
+            f"No active leg{of} has {what}" + (f" in account {account!r}." if account else "."),
+            remedy="List the active legs and take conid, strategy and account from there.",
+        )
+    if len(found) > 1:
+        names = ", ".join(
+            sorted(
+                f"{leg.strategy_id!r} ({leg.account or 'any account'})"
+                if conid is not None
+                else f"{name_of(leg)} of {leg.strategy_id!r}"
+                for leg in found
+            )
+        )
+        raise errors.AmbiguousRemovalError(
+            f"The leg {'as described' if conid is None else conid} has several holders: {names}.",
+            remedy="Name one with strategy_id, and with account if needed.",
+        )
+    return found[0]
 
 
 class BoundsPart(Part):
@@ -116,7 +380,7 @@ def _refused_by(parse: Callable[[str], object]) -> Callable[[str], object]:
     def read(text: str) -> object:
         try:
             return parse(text)
-        except InvalidLegError as error:
+        except errors.InvalidLegError as error:
             raise PydanticCustomError(
                 "leg", "{what}", {"what": error.what, "remedy": error.remedy}
             ) from None
@@ -274,7 +538,7 @@ def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: dateti
         return make_leg(
             **part.model_dump(exclude={"priority"}), strategy_id=strategy_id, added_at=now
         )
-    except InvalidLegError as error:
+    except errors.InvalidLegError as error:
         file.fail(at, error.what, error.remedy)
 
 
@@ -318,7 +582,7 @@ def following_rolls(path: str | Path, *, named_by: str = NAMED_BY) -> frozenset[
 
 
 def _opened(path: Path, named_by: str = NAMED_BY) -> YamlFile:
-    return YamlFile(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
+    return YamlFile(path, named_by=named_by, holds="strategies", error=errors.StrategiesFileError)
 
 
 def _strategies(file: YamlFile) -> Iterator[tuple[Place, StrategyPart]]:

@@ -14,17 +14,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import parse_conid, parse_expiry, parse_right
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.registry.legs import (
-    LegIndex,
-    LegKey,
-    distinct_legs,
-    find_membership,
-    is_unchanged,
-    refuse_two_whole_holders,
-    settled,
-    with_known_contracts,
-    with_rolls,
-)
+from position_sync_dagster.lake.registry import strategies_file
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
 from position_sync_dagster.lake.schema.lifecycle_partitions import bucket_column, in_bucket
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
@@ -33,7 +23,7 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 T = TypeVar("T")
-_Legs = Mapping[LegKey, Leg]
+_Legs = Mapping[strategies_file.LegKey, Leg]
 
 REMOVED = "removed"
 """The bucket of memberships that have ended."""
@@ -45,7 +35,7 @@ class SyncRegistry:
     def __init__(self, table: Table, clock: Clock) -> None:
         self._memberships = LifecycleTable(table, clock)
         self._clock = clock
-        self._index = LegIndex()
+        self._index = strategies_file.LegIndex()
         self._version = -1
         self._rows: pl.DataFrame | None = None
 
@@ -167,7 +157,9 @@ class SyncRegistry:
         wanted = list(legs)
 
         def step(before: _Legs) -> Change[list[Leg]]:
-            added = distinct_legs(with_known_contracts(wanted, before.values()))
+            added = strategies_file.distinct_legs(
+                strategies_file.with_known_contracts(wanted, before.values())
+            )
             replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
             kept = {key: leg for key, leg in before.items() if key not in replaced}
             after = kept | _memberships_of(added, before)
@@ -214,7 +206,9 @@ class SyncRegistry:
         number = None if conid is None else parse_conid(conid)
 
         def step(before: _Legs) -> Change[Leg]:
-            leg = find_membership(before.values(), number, strategy_id, account, described)
+            leg = strategies_file.find_membership(
+                before.values(), number, strategy_id, account, described
+            )
             after = {key: other for key, other in before.items() if key != leg.key}
             return self._replace(before, after, leg.ended(self._clock()))
 
@@ -240,10 +234,10 @@ class SyncRegistry:
             ended = [leg for leg in legs_of(rows) if isinstance(leg, ActiveContract)]
 
         def step(before: _Legs) -> Change[tuple[int, int]]:
-            known = with_known_contracts(given, before.values())
+            known = strategies_file.with_known_contracts(given, before.values())
             if following:
-                known = with_rolls(known, before.values(), ended, following)
-            wanted = distinct_legs(known)
+                known = strategies_file.with_rolls(known, before.values(), ended, following)
+            wanted = strategies_file.distinct_legs(known)
             after = _memberships_of(wanted, before)
             joined = sum(before.get(key) != leg for key, leg in after.items())
             left = sum(after.get(key) != leg for key, leg in before.items())
@@ -287,15 +281,15 @@ class SyncRegistry:
             for leg, finding in found:
                 present = before.get(leg.key)
                 if isinstance(finding, int) and isinstance(present, UnresolvedLeg):
-                    after = settled(after, leg, present.resolved(finding, now))
+                    after = strategies_file.settled(after, leg, present.resolved(finding, now))
                 elif isinstance(finding, str):
-                    after = settled(after, leg, finding)
+                    after = strategies_file.settled(after, leg, finding)
             return Change(None, None if after == before else leg_rows(after.values()))
 
         self._change(step, "settle")
 
     def _replace(self, before: _Legs, after: _Legs, result: T) -> Change[T]:
-        refuse_two_whole_holders(after.values())
+        strategies_file.refuse_two_whole_holders(after.values())
         if before == after:
             return Change(result)
         now = self._clock()
@@ -315,14 +309,15 @@ class SyncRegistry:
 
     def _load(self, snapshot: Snapshot) -> None:
         # One assignment, since `is_active` is called from other threads without a lock.
-        self._index = LegIndex(legs_of(snapshot.live))
+        self._index = strategies_file.LegIndex(legs_of(snapshot.live))
         self._version, self._rows = snapshot.version, snapshot.live
 
 
-def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[LegKey, Leg]:
+def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[strategies_file.LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
     return {
-        leg.key: before[leg.key] if is_unchanged(before.get(leg.key), leg) else leg for leg in legs
+        leg.key: before[leg.key] if strategies_file.is_unchanged(before.get(leg.key), leg) else leg
+        for leg in legs
     }
 
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import (
     GREEKS_COLUMNS,
+    AccountSummary,
     BrokerPosition,
     Completeness,
     HoldingGreeks,
@@ -18,10 +18,12 @@ from position_sync_dagster.domain.broker_position import (
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
-from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus
 from position_sync_dagster.domain.update import (
     GreeksSource,
     PositionUpdate,
+    QueuedPosition,
+    QueueRequest,
+    QueueStatus,
     Source,
     ValueOrigin,
     trading_mode_of,

@@ -154,50 +154,29 @@ class TableSpec:
     """The name, columns and partitions of a table, and the columns with file statistics.
 
     Attributes:
+        described: The columns, in the physical order.
         version: Grows by one with each added column; older tables are migrated forward.
-        columns: The type of each column, in the physical order.
         indexed: Columns with minimum and maximum per file in the log. Few, since each costs
             bytes in every commit and checkpoint.
         order: The indexed column that grows, at least roughly, as rows are added. Files are merged
             in its order, and duplicate rows are searched for where files overlap in it. None for
             tables that are only replaced.
         key: Columns that no two rows share; all columns but the partitions by default.
-        descriptions: The meaning of each column, with its unit, for people.
     """
 
     name: str
-    version: int
-    columns: Mapping[str, Kind]
+    described: Mapping[str, StoredColumn]
+    version: int = 1
     partition_by: tuple[str, ...] = ()
     indexed: tuple[str, ...] = ()
     order: str | None = None
     key: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
-    descriptions: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        columns: Mapping[str, StoredColumn],
-        *,
-        partition_by: tuple[str, ...] = (),
-        indexed: tuple[str, ...],
-        order: str | None = None,
-        key: tuple[str, ...] = (),
-        version: int = 1,
-    ) -> "TableSpec":
-        """Return the specification of a table with described columns."""
-        return cls(
-            name=name,
-            version=version,
-            columns={column: found.kind for column, found in columns.items()},
-            partition_by=partition_by,
-            indexed=indexed,
-            order=order,
-            key=key,
-            descriptions={column: found.description for column, found in columns.items()},
-        )
+    @cached_property
+    def columns(self) -> Mapping[str, Kind]:
+        """Return the type of each column, in the physical order."""
+        return {name: column.kind for name, column in self.described.items()}
 
     @cached_property
     def polars(self) -> "pl.Schema":

@@ -4,17 +4,13 @@ Where one dataclass holds exactly a table's columns, they are derived from it; t
 table is defined here.
 """
 
-from position_sync_dagster.domain.account_summary import AccountSummary
-from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
+from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, AccountSummary
 from position_sync_dagster.domain.closures import Closure, PositionChange
-from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.gateway_session import GatewaySession, RunRecord
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
-from position_sync_dagster.domain.request import QueuedPosition
-from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.domain.statement import Execution, StatementEvent
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import PositionUpdate, QueuedPosition
 from position_sync_dagster.lake.schema.table_spec import (
-    StoredColumn,
     TableSpec,
     columns_of,
     described,
@@ -30,7 +26,7 @@ _PARTITION = described(
 PARTITION_COLUMNS = tuple(_PARTITION)
 """The `partition_by` of every `LifecycleTable`; see `schema/lifecycle_partitions.py`."""
 
-ACTIVE_STRATEGIES = TableSpec.of(
+ACTIVE_STRATEGIES = TableSpec(
     "active_strategies",
     in_order(
         columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
@@ -44,7 +40,7 @@ ACTIVE_STRATEGIES = TableSpec.of(
     order="removed_at",
 )
 
-POSITION_QUEUE = TableSpec.of(
+POSITION_QUEUE = TableSpec(
     "position_queue",
     in_order(
         columns_of(QueuedPosition),
@@ -74,7 +70,7 @@ COMMIT_COLUMNS = described(
 )
 """The columns of `position_updates` that the ledger fills at each commit."""
 
-POSITION_UPDATES = TableSpec.of(
+POSITION_UPDATES = TableSpec(
     "position_updates",
     in_order(
         UPDATE_COLUMNS
@@ -94,7 +90,7 @@ POSITION_UPDATES = TableSpec.of(
     key=("update_id",),
 )
 
-BROKER_POSITIONS = TableSpec.of(
+BROKER_POSITIONS = TableSpec(
     "broker_positions",
     {
         **described(
@@ -143,7 +139,7 @@ BROKER_POSITIONS = TableSpec.of(
     key=("gateway_id", "account", "conid", "published_version"),
 )
 
-CONTRACTS = TableSpec.of(
+CONTRACTS = TableSpec(
     "contracts",
     described(
         """
@@ -180,7 +176,7 @@ CONTRACTS = TableSpec.of(
     version=4,
 )
 
-GATEWAY_SESSIONS = TableSpec.of(
+GATEWAY_SESSIONS = TableSpec(
     "gateway_sessions",
     in_order(
         columns_of(GatewaySession) | _PARTITION,
@@ -195,7 +191,7 @@ GATEWAY_SESSIONS = TableSpec.of(
     key=("session_id",),
 )
 
-RECONCILIATION_BREAKS = TableSpec.of(
+RECONCILIATION_BREAKS = TableSpec(
     "reconciliation_breaks",
     {
         **described(
@@ -231,7 +227,7 @@ RECONCILIATION_BREAKS = TableSpec.of(
     key=("break_id",),
 )
 
-EXECUTIONS = TableSpec.of(
+EXECUTIONS = TableSpec(
     "executions",
     columns_of(Execution),
     indexed=("execution_id", "time", "account"),
@@ -239,14 +235,14 @@ EXECUTIONS = TableSpec.of(
     version=2,
 )
 
-STATEMENT_EVENTS = TableSpec.of(
+STATEMENT_EVENTS = TableSpec(
     "statement_events",
     columns_of(StatementEvent),
     indexed=("event_id", "day", "account"),
     order="day",
 )
 
-POSITION_CHANGES = TableSpec.of(
+POSITION_CHANGES = TableSpec(
     "position_changes",
     columns_of(PositionChange),
     indexed=("change_id", "seen_at", "account"),
@@ -254,14 +250,14 @@ POSITION_CHANGES = TableSpec.of(
     key=("change_id",),
 )
 
-CLOSURES = TableSpec.of(
+CLOSURES = TableSpec(
     "closures",
     columns_of(Closure),
     indexed=("change_id", "closed_at", "judged_at"),
     order="judged_at",
 )
 
-ACCOUNT_VALUES = TableSpec.of(
+ACCOUNT_VALUES = TableSpec(
     "account_values",
     columns_of(AccountSummary)
     | {
@@ -281,7 +277,7 @@ ACCOUNT_VALUES = TableSpec.of(
     key=("row_id",),
 )
 
-RUNS = TableSpec.of(
+RUNS = TableSpec(
     "runs",
     columns_of(RunRecord) | described("date day Partition: the UTC date of started_at."),
     partition_by=("date",),
@@ -306,13 +302,9 @@ TABLES = (
 )
 
 
-_VALUES = {
-    name: StoredColumn(kind=kind, description=POSITION_UPDATES.descriptions[name])
-    for name, kind in POSITION_UPDATES.columns.items()
-    if name != "date"
-}
+_VALUES = {name: one for name, one in POSITION_UPDATES.described.items() if name != "date"}
 
-LATEST_POSITIONS = TableSpec.of(
+LATEST_POSITIONS = TableSpec(
     "latest_positions",
     _VALUES
     | described(
@@ -326,7 +318,7 @@ LATEST_POSITIONS = TableSpec.of(
     indexed=("account", "conid"),
 )
 
-STRATEGY_EXPOSURE = TableSpec.of(
+STRATEGY_EXPOSURE = TableSpec(
     "strategy_exposure",
     described(
         """
@@ -381,7 +373,7 @@ STRATEGY_EXPOSURE = TableSpec.of(
     version=6,
 )
 
-DAILY_POSITIONS = TableSpec.of(
+DAILY_POSITIONS = TableSpec(
     "daily_positions",
     {
         **described(

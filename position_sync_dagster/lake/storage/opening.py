@@ -17,18 +17,8 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from position_sync_dagster.errors import (
-    BrokenTableError,
-    ForeignTableError,
-    NewerTableError,
-    UnsafeStoreError,
-)
-from position_sync_dagster.lake.object_store import (
-    delta_options,
-    is_remote,
-    store_fault,
-    without_secrets,
-)
+from position_sync_dagster import errors
+from position_sync_dagster.lake import object_store
 from position_sync_dagster.lake.schema import table_spec
 from position_sync_dagster.lake.storage import commit_errors
 from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE
@@ -78,7 +68,7 @@ def require_conditional_put(lake: str, options: Mapping[str, str] | None = None)
         if bucket in _proven:
             return
         for _ in range(ROUNDS):
-            ends = _race(f"{lake}/{PROBES}/{uuid4()}", delta_options(lake, options))
+            ends = _race(f"{lake}/{PROBES}/{uuid4()}", object_store.delta_options(lake, options))
             won = ends.count(_End.WON)
             if won > 1:
                 raise _unsafe(lake, f"{won} of {RACERS} writers of the same version of a table won")
@@ -88,8 +78,8 @@ def require_conditional_put(lake: str, options: Mapping[str, str] | None = None)
         raise _unsafe(lake, f"in {ROUNDS} races for the same version of a table no writer lost")
 
 
-def _unsafe(lake: str, found: str) -> UnsafeStoreError:
-    return UnsafeStoreError(
+def _unsafe(lake: str, found: str) -> errors.UnsafeStoreError:
+    return errors.UnsafeStoreError(
         f"The object store of {lake} has no conditional put (If-None-Match), or the environment "
         f"switches it off: {found}.",
         remedy="Use a store that has it (AWS S3, MinIO, Cloudflare R2, Ceph from Squid on), unset "
@@ -112,7 +102,7 @@ def _race(table: str, options: dict[str, str] | None) -> list[_End]:
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except (DeltaError, OSError) as error:
-            if store_fault(str(error)) is not None:
+            if object_store.store_fault(str(error)) is not None:
                 raise
             return _End.REFUSED if isinstance(error, CommitFailedError) else _End.NOT_TRIED
         return _End.WON
@@ -144,7 +134,7 @@ class TableLocation:
     @property
     def remote(self) -> bool:
         """Return whether the table lies in an object store."""
-        return is_remote(self.path)
+        return object_store.is_remote(self.path)
 
     def exists(self) -> bool:
         """Return whether there is a log at the path."""
@@ -189,9 +179,9 @@ class TableLocation:
                 kind = commit_errors.classify(unreadable)
                 if kind is commit_errors.ErrorKind.STALE and attempt + 1 < _TRIES:
                     continue  # another process may be cleaning the log
-                raise commit_errors.to_lake_error(unreadable, self.path) from without_secrets(
-                    unreadable
-                )
+                raise commit_errors.to_lake_error(
+                    unreadable, self.path
+                ) from object_store.without_secrets(unreadable)
             else:
                 self.check(handle)
                 return handle
@@ -202,9 +192,11 @@ class TableLocation:
                     commit_errors.ErrorKind.UNWRITABLE,
                     commit_errors.ErrorKind.STORE,
                 ):
-                    raise commit_errors.to_lake_error(lost, self.path) from without_secrets(lost)
+                    raise commit_errors.to_lake_error(
+                        lost, self.path
+                    ) from object_store.without_secrets(lost)
                 error = lost
-        raise commit_errors.to_lake_error(error, self.path) from without_secrets(error)
+        raise commit_errors.to_lake_error(error, self.path) from object_store.without_secrets(error)
 
     def _create(self) -> DeltaTable:
         if self.remote:
@@ -227,17 +219,17 @@ class TableLocation:
     def _lake(self) -> str:
         return self.path.rpartition("/")[0]
 
-    def _vanished(self) -> BrokenTableError:
-        return BrokenTableError(
+    def _vanished(self) -> errors.BrokenTableError:
+        return errors.BrokenTableError(
             f"The table {self.path} was deleted or moved away while this process had it open.",
             remedy="Put it back from a copy. To begin with an empty one, end the program and "
             "start it again.",
         )
 
     def _options(self) -> dict[str, str] | None:
-        return delta_options(self.path, self.options)
+        return object_store.delta_options(self.path, self.options)
 
-    def unexpected_content(self) -> BrokenTableError | ForeignTableError | None:
+    def unexpected_content(self) -> errors.BrokenTableError | errors.ForeignTableError | None:
         """Return the error for a folder without a log; None where a table may be created."""
         if self.remote or not os.path.exists(self.path):
             return None
@@ -252,7 +244,7 @@ class TableLocation:
         if found in ([], [LOG]):
             return None
         if LOG in found:
-            return BrokenTableError(
+            return errors.BrokenTableError(
                 f"The table {self.path} has data but no log.",
                 remedy="Restore its _delta_log from a copy, or move the folder away to start with "
                 "an empty table.",
@@ -294,7 +286,7 @@ class TableLocation:
         """
         text = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY, "")
         if text.isdigit() and int(text) > self.spec.version:
-            raise NewerTableError(
+            raise errors.NewerTableError(
                 f"The table {self.path} has schema version {text}; this release knows "
                 f"{self.spec.version}.",
                 remedy="Install the release that wrote it, or a later one.",
@@ -317,8 +309,8 @@ class TableLocation:
         )
         raise commit_errors.RetryCommit
 
-    def _foreign(self, detail: str) -> ForeignTableError:
-        return ForeignTableError(
+    def _foreign(self, detail: str) -> errors.ForeignTableError:
+        return errors.ForeignTableError(
             f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
             remedy="Point POSITION_SYNC_LAKE at another folder, or move this one away.",
         )

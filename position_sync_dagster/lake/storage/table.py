@@ -19,12 +19,7 @@ import polars as pl
 from deltalake import DeltaTable
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from position_sync_dagster.errors import (
-    LakeError,
-    LakeNotWritableError,
-    NewerTableError,
-    StalledError,
-)
+from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import absolute_path, plain, without_secrets
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, delta_log
@@ -96,7 +91,7 @@ def _is_last(state: RetryCallState, kind: commit_errors.ErrorKind, contention_s:
 def _is_worth_retrying(error: BaseException) -> bool:
     return isinstance(
         error, (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit)
-    ) and not isinstance(error, LakeError)
+    ) and not isinstance(error, errors.LakeError)
 
 
 logger = logging.getLogger(__name__)
@@ -186,7 +181,7 @@ class TableHandle:
                 self._was_behind = handle.version() > before
                 try:
                     self._location.refuse_newer(handle)
-                except NewerTableError:
+                except errors.NewerTableError:
                     self._handle = None  # else the next use finds it up to date, and writes
                     raise
             aged = handle.version() - self._opened_version >= self._reopen_every
@@ -512,7 +507,7 @@ class Table:
             return
         if time.monotonic() - started > SUSPECT_AFTER_S:
             self._handle.drop()
-            raise StalledError(
+            raise errors.StalledError(
                 f"This process was stopped for minutes inside a commit to {self.path}.",
                 remedy="Read the table again before going on; the commit may be lost.",
             )
@@ -539,7 +534,7 @@ class Table:
             self.checkpoint(handle)
             if clean:
                 handle.cleanup_metadata()
-        except (*commit_errors.STORAGE_ERRORS, LakeNotWritableError) as error:
+        except (*commit_errors.STORAGE_ERRORS, errors.LakeNotWritableError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
             self._checkpoint_outage.report(
                 commit_errors.classify(error).name,

@@ -32,7 +32,7 @@ from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, TableSpec
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
-from position_sync_dagster.lake.storage import fencing
+from position_sync_dagster.lake.storage import writer_lock
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
@@ -295,8 +295,10 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked
         for gateway_id, token in owners:
-            fencing.refuse_stale_owner(token, fencing.newest_token(handle, gateway_id), gateway_id)
-        fencing.check_mode(handle, modes, table.path)
+            writer_lock.refuse_stale_owner(
+                token, writer_lock.newest_token(handle, gateway_id), gateway_id
+            )
+        writer_lock.check_mode(handle, modes, table.path)
         present = data_files(handle)
         new = _without_stored(files, present, frame, table.spec)
         if new.is_empty():

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.line_allocation import route
-from position_sync_dagster.domain.request import QueueStatus, Reason
+from position_sync_dagster.domain.update import QueueStatus, Reason
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import GatewayTimeoutError, LoginOwnedError, PositionSyncError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
@@ -23,7 +23,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.broker_view import LakeValues
+from position_sync_dagster.sync.drain.batch import LakeValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
+from position_sync_dagster.domain.update import QueuedPosition, QueueStatus
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.queue.operations import QueueOverview
@@ -20,8 +20,7 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain.batch import NOT_COVERED, BatchProcessor, batch_limit
-from position_sync_dagster.sync.drain.broker_view import BrokerView, ValueSource
+from position_sync_dagster.sync.drain import batch
 from position_sync_dagster.sync.drain_plan import unconfirmed
 from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
@@ -78,7 +77,7 @@ class QueueWorker:
         batch_size: int = 50,
         delta_lake_path: str = "data/lake/position_updates",
         *,
-        values: ValueSource | None = None,
+        values: batch.ValueSource | None = None,
         updates: PositionUpdatesTable | None = None,
         settings: Settings | None = None,
         by: Provenance | None = None,
@@ -98,7 +97,7 @@ class QueueWorker:
         self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
         self._values = values or _shared_connection(settings)
         self._clock = clock
-        self._batches = BatchProcessor(
+        self._batches = batch.BatchProcessor(
             queue,
             self._updates,
             self._values,
@@ -146,7 +145,7 @@ class QueueWorker:
             LakeError: A table could not be used; the requests are rescued later.
         """
         report, not_covered = await self._process(self._limit(await self._queue.overview()))
-        await self._batches.release(not_covered, NOT_COVERED)
+        await self._batches.release(not_covered, batch.NOT_COVERED)
         _log(report)
         return report
 
@@ -186,7 +185,7 @@ class QueueWorker:
             unavailable = str(error)
         finally:
             for requests in unreleased:
-                await self._batches.release(requests, NOT_COVERED)
+                await self._batches.release(requests, batch.NOT_COVERED)
         return DrainReport(
             batches=tuple(batches),
             rescued=rescued,
@@ -217,7 +216,7 @@ class QueueWorker:
 
     def _limit(self, overview: QueueOverview) -> int:
         self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
-        return batch_limit(overview.claimable, self._batch_size, self._max_batch_size)
+        return batch.batch_limit(overview.claimable, self._batch_size, self._max_batch_size)
 
     async def _process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
         report, not_covered = await self._batches.process(limit)
@@ -248,7 +247,7 @@ def _log(report: BatchReport) -> None:
         )
 
 
-def _shared_connection(settings: Settings) -> ValueSource:
+def _shared_connection(settings: Settings) -> batch.ValueSource:
     """Return the default source; a drain run passes its own and never imports ib_async."""
     from position_sync_dagster.gateway.connection import IBConnectionManager
 
@@ -261,7 +260,7 @@ class ConnectionValues:
 
     manager: IBConnectionManager
 
-    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
+    async def view(self, conids: Collection[int] | None = None) -> batch.BrokerView:
         """Return the account feed's holdings; download them first if they are missing.
 
         Raises:
@@ -278,7 +277,7 @@ class ConnectionValues:
         connection.require_online()
         feed = connection.feed
         holdings = [h for h in feed.holdings if conids is None or h.instrument.conid in conids]
-        return BrokerView(
+        return batch.BrokerView(
             holdings={holding.key: holding for holding in holdings},
             complete=feed.is_complete and not feed.book.unmanaged,
             unconfirmed=unconfirmed(holdings, self.manager.settings, utc_now()),

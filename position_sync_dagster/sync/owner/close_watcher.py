@@ -10,8 +10,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.day_executions import DayExecutions
+from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer

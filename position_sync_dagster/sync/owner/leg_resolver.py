@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 
-from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg, matching_contracts, problem_of
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry

@@ -12,10 +12,9 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema.codec import moment, records_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, CLOSURES
-from position_sync_dagster.sync.reports.past import Past
 
 TOTAL = "total"
 

@@ -5,14 +5,9 @@ from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.streamed_holding import (
-    BROKER,
-    BROKER_CADENCE,
-    OUTSIDE_SESSION,
-    ROUNDING,
-)
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
@@ -92,7 +87,7 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
     # An unknown origin counts as NONE.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
     no_value = (source == _NONE) & pl.col("market_value").is_null()
-    of_broker = source.is_in([origin.value for origin in BROKER])
+    of_broker = source.is_in([origin.value for origin in streamed_holding.BROKER])
     agree = pl.col("_position").is_not_null() & pl.all_horizontal(
         pl.col(name).eq_missing(pl.col(f"_{name}"))
         for name in ("position", "market_price", "market_value")
@@ -107,7 +102,9 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
     known = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
     is_open = pl.col("position") != 0
     same_quantity = pl.col("position").eq_missing(pl.col("_position"))
-    outside = (source == ValueOrigin.TICK.value) & pl.col("note").str.starts_with(OUTSIDE_SESSION)
+    outside = (source == ValueOrigin.TICK.value) & pl.col("note").str.starts_with(
+        streamed_holding.OUTSIDE_SESSION
+    )
     confirmed = pl.when(same_quantity, pl.col("_confirmed_at") <= latest).then("_confirmed_at")
     written = pl.when(pl.col("timestamp") <= latest).then("timestamp")
     at = pl.coalesce(
@@ -146,14 +143,14 @@ def with_priced(
     own, arrived = pl.col("market_value"), pl.col("value_time")
     width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
     unit = pl.when(pl.col("market_price") != 0).then(own / pl.col("market_price")).abs()
-    allowed = pl.max_horizontal(own.abs() * band, width * unit, pl.lit(ROUNDING))
+    allowed = pl.max_horizontal(own.abs() * band, width * unit, pl.lit(streamed_holding.ROUNDING))
     calculated = (
         pl.when(pl.col("_value_source") == ValueOrigin.PORTFOLIO.value)
-        .then(pl.coalesce("_value_time", pl.col("_received_at") - BROKER_CADENCE))
+        .then(pl.coalesce("_value_time", pl.col("_received_at") - streamed_holding.BROKER_CADENCE))
         .otherwise("_received_at")
     )
     confirmed = (
-        pl.col("_value_source").is_in([origin.value for origin in BROKER])
+        pl.col("_value_source").is_in([origin.value for origin in streamed_holding.BROKER])
         & (pl.col("position") == pl.col("_position"))
         & ((own - pl.col("_market_value")).abs() <= allowed)
         & (arrived.is_null() | (calculated > arrived))

@@ -10,9 +10,9 @@ from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.limit import (
+from position_sync_dagster.domain.leg import (
     SUMS_OF_MONEY,
     Limit,
     LimitState,

@@ -17,7 +17,7 @@ from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain.broker_view import Coverage, LakeValues, ValueSource
+from position_sync_dagster.sync.drain.batch import Coverage, LakeValues, ValueSource
 from position_sync_dagster.sync.reports import confirmations
 
 _KEY = ("account", "conid")

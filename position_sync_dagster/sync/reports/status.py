@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster import last_work, places, run_slots
-from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.closures import counted_ends
 from position_sync_dagster.domain.gateway_session import (
@@ -24,8 +24,7 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
 )
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
-from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.domain.update import Source, TradingMode
+from position_sync_dagster.domain.update import QueueStatus, Source, TradingMode
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.registry.strategies_file import load_strategies

@@ -8,14 +8,17 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import NamedTuple
 
-from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.clock import Backoff, Clock, utc_now
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    Instrument,
+    TradingHours,
+    parse_trading_hours,
+)
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch, row_mismatch
-from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.domain.trading_hours import TradingHours, parse_trading_hours
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.broker_positions import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
 
 logger = logging.getLogger(__name__)

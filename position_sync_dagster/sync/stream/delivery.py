@@ -10,14 +10,13 @@ from functools import partial
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
 from position_sync_dagster.sync.owner.memory_and_threads import rest_s
 from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.publisher import Announcements
+from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements
 from position_sync_dagster.sync.stream.pricing import PendingUpdate, StreamPricer
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.outage_log import OutageLog

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from functools import partial
 
-from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.clock import Backoff, Clock
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import (
     LineLimit,
@@ -17,7 +17,6 @@ from position_sync_dagster.domain.line_allocation import (
     underlying_demand,
 )
 from position_sync_dagster.domain.login_lines import LoginLines
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal

@@ -19,19 +19,7 @@ from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.owner.account_greeks import (
-    AccountGreeks,
-    OptionValue,
-    PublishedGreeks,
-)
-from position_sync_dagster.sync.owner.option_model import (
-    Method,
-    OptionModel,
-    OptionTerms,
-    dividend_share,
-    expiry_moment,
-    load_quantlib,
-)
+from position_sync_dagster.sync.owner import account_greeks, option_model
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import QUEUED
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
@@ -98,7 +86,7 @@ class OptionContract:
         return cls(
             right=right,
             strike=strike / details.price_magnifier,
-            expires_at=expiry_moment(day, details.last_trade_time, details.time_zone),
+            expires_at=option_model.expiry_moment(day, details.last_trade_time, details.time_zone),
             currency=details.currency,
             symbol=details.symbol,
             price_magnifier=details.price_magnifier,
@@ -145,7 +133,7 @@ class ModelGreeks:
     context: OwnerContext
     contracts: ContractCache
     lines: LineManager
-    published: PublishedGreeks
+    published: account_greeks.PublishedGreeks
     _: KW_ONLY
     most_lines: int
 
@@ -154,7 +142,7 @@ class ModelGreeks:
         self._monotonic = self.context.monotonic
         self._rates = dict(self.context.settings.interest_rates)
         self._max_last_age = timedelta(seconds=self.context.settings.max_last_age_s)
-        self._greeks: AccountGreeks | None = None
+        self._greeks: account_greeks.AccountGreeks | None = None
         self._connection: GatewayConnection | None = None
         self._ticks: PendingChanges[int, float] = PendingChanges()
         self._routed: int | None = None
@@ -206,9 +194,9 @@ class ModelGreeks:
             if connection is None or not self._underlyings:
                 continue
             if self._greeks is None:
-                await asyncio.to_thread(load_quantlib)
-                self._greeks = AccountGreeks(
-                    OptionModel(),
+                await asyncio.to_thread(option_model.load_quantlib)
+                self._greeks = account_greeks.AccountGreeks(
+                    option_model.OptionModel(),
                     value_of=self._value_of,
                     session_open=self.contracts.session_open,
                 )
@@ -343,12 +331,16 @@ class ModelGreeks:
             dated = (option.underlying, option.expires_at)
             if dated not in shares:
                 shares[dated] = self._share(option, now)
-            method = Method.EUROPEAN if underlying.sec_type == "IND" else Method.AMERICAN
-            terms = OptionTerms(
+            method = (
+                option_model.Method.EUROPEAN
+                if underlying.sec_type == "IND"
+                else option_model.Method.AMERICAN
+            )
+            terms = option_model.OptionTerms(
                 right=option.right,
                 strike=option.strike,
                 expires_at=option.expires_at,
-                method=Method.FUTURE if option.is_on_future else method,
+                method=option_model.Method.FUTURE if option.is_on_future else method,
                 rate=rate,
                 dividend_share=shares[dated],
             )
@@ -358,7 +350,7 @@ class ModelGreeks:
     def _share(self, option: OptionContract, now: datetime) -> float | None:
         known = self._known_dividends.get(option.underlying, ())
         year = timedelta(days=365)
-        share = dividend_share(
+        share = option_model.dividend_share(
             [((at - now) / year, share) for at, share in known], (option.expires_at - now) / year
         )
         return None if share is None else round(share, SHARE_DIGITS)
@@ -369,7 +361,7 @@ class ModelGreeks:
         if self._greeks is not None:
             self._greeks.remove(conid)
 
-    def _compute(self, connection: GatewayConnection, greeks: AccountGreeks) -> None:
+    def _compute(self, connection: GatewayConnection, greeks: account_greeks.AccountGreeks) -> None:
         """Take the newest prices of underlyings, and compute for a slice of time."""
         now = self._clock()
         for conid in self._ticks.take():
@@ -391,13 +383,13 @@ class ModelGreeks:
         for leg in found:
             self.published.take(leg, self._options[leg.conid].price_magnifier)
 
-    def _value_of(self, conid: int) -> OptionValue | None:
+    def _value_of(self, conid: int) -> account_greeks.OptionValue | None:
         """Return the newest value that the broker gave of an option in any account."""
         if self._connection is None:
             return None
         book = self._connection.feed.book
         found = [value for key in self._keys.get(conid, ()) if (value := book.newest_value(key))]
-        return OptionValue(*max(found, key=lambda one: one[1])) if found else None
+        return account_greeks.OptionValue(*max(found, key=lambda one: one[1])) if found else None
 
 
 def _few(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.line_allocation import route
-from position_sync_dagster.domain.request import Reason
+from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.changes import PendingChanges

@@ -29,6 +29,9 @@ from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, Strea
 CHECK_INTERVAL_S = 1.0
 """Seconds between two checks whether a report is due."""
 
+LOGIN_WAIT_S = 60.0
+"""Maximum wait for the present owner of the login to end, in seconds."""
+
 
 @dataclass(eq=False, repr=False)
 class StreamReporter:
@@ -120,7 +123,6 @@ async def stream(
     stop: asyncio.Event,
     report: Callable[[StreamReport], None],
     report_interval_s: float = 60.0,
-    wait_s: float = 60.0,
 ) -> StreamReport:
     """Stream until `stop` is set or the run's time is up, and return the totals.
 
@@ -130,7 +132,6 @@ async def stream(
     Args:
         report: Called every `report_interval_s` if there is something to report, at once when the
             state has changed, and always at the end.
-        wait_s: Maximum wait for the present owner of the login to end, in seconds.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end.
@@ -153,7 +154,7 @@ async def stream(
             settings,
             owner=Owner.STREAM,
             run_id=run_id,
-            wait_s=wait_s,
+            wait_s=LOGIN_WAIT_S,
             stop=stop,
         ) as own,
     ):

@@ -6,21 +6,15 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PositionUpdateHandler
-from position_sync_dagster.errors import (
-    GatewayError,
-    GatewayLostError,
-    LakeError,
-    NewerTableError,
-)
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
-from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import offload
@@ -29,10 +23,9 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
-from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned
-from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
+from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.run_recorder import StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
@@ -341,13 +334,13 @@ class IBPositionStreamer:
         try:
             await self._router.step(connection)
             self._table_outage.clear()
-        except NewerTableError:
+        except errors.NewerTableError:
             raise  # the stream of a later release may own the login then
-        except LakeError as error:
+        except errors.LakeError as error:
             self._table_outage.report(str(error))
-        except (GatewayLostError, ConnectionError) as error:
+        except (errors.GatewayLostError, ConnectionError) as error:
             self._link.go_blind(str(error))
-        except GatewayError as error:
+        except errors.GatewayError as error:
             logger.warning("%s", error)
 
     async def _pause(self) -> None:

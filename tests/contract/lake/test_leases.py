@@ -25,9 +25,9 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,
 )
-from position_sync_dagster.lake import Lake, heartbeats
-from position_sync_dagster.lake.heartbeats import Heartbeats
-from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake import sessions as sessions_module
+from position_sync_dagster.lake.sessions import GatewaySessions, Heartbeats
 from tests.support import postgres
 from tests.support.clock import HandClock
 from tests.support.empty_lakes import put_tables
@@ -194,7 +194,7 @@ def test_a_pause_is_told_once_and_read_by_all(leases):
 HOLDER = """
 import sys, time
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.lake import Lake, heartbeats
+from position_sync_dagster.lake import Lake
 sessions = Lake(sys.argv[1], heartbeats=sys.argv[2], fsync=False).sessions
 session = sessions.acquire("g", Owner.STREAM, lease_s=2, run_id=None, host="here", pid=1)
 while True:
@@ -269,7 +269,7 @@ def test_an_owner_outlives_postgres_and_nobody_takes_its_login_meanwhile_or_afte
 def test_a_postgres_that_hangs_keeps_no_owner_from_renewing_its_lease(
     in_postgres, database, monkeypatch
 ):
-    monkeypatch.setattr(heartbeats, "ANSWER_S", 0.2)
+    monkeypatch.setattr(sessions_module, "ANSWER_S", 0.2)
     sessions = in_postgres.sessions()
     session = sessions.renew(sessions.acquire(LOGIN, Owner.STREAM, **WHO), **LIVE)
     version = sessions.table.version()

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.request import (
+from position_sync_dagster.domain.update import (
     Answer,
     QueuedPosition,
     QueueRequest,

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus, Reason
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.clock import RetryPolicy
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Reason
 from position_sync_dagster.errors import (
     LakeError,
     LeaseLostError,

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.ports import free_port

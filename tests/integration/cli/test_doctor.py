@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake

@@ -3,9 +3,9 @@
 import pytest
 
 from position_sync_dagster import cli
-from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError
-from position_sync_dagster.sync.audit.trace import history
+from position_sync_dagster.sync.audit import history
 
 HUGE = (str(2**63), "9" * 5000)
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
 

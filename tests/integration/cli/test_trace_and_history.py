@@ -9,11 +9,9 @@ from typer.testing import CliRunner
 
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.gateway_session import Owner, RunResult
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.request import Answer, QueueRequest
-from position_sync_dagster.domain.run_record import RunResult
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import Answer, PositionUpdate, QueueRequest, Source
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
 from position_sync_dagster.sync.run_recorder import RunRecorder
 

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.sync.drain.refresh import drain

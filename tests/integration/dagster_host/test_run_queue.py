@@ -22,7 +22,7 @@ from dagster._core.storage.root import LocalArtifactStorage
 from dagster._core.storage.runs import InMemoryRunStorage
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
-from position_sync_dagster.dagster_host.run_queue import fixed_limit
+from position_sync_dagster.dagster_host.launcher import fixed_limit
 from position_sync_dagster.places import instance_file
 from position_sync_dagster.run_slots import DRAIN_JOB, LOGINS, STREAM_JOB
 

@@ -12,7 +12,7 @@ import pytest
 
 from position_sync_dagster.dagster_host import services
 from position_sync_dagster.dagster_host.services import CannotRunError, Program, ProgramAnswer
-from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.clock import Backoff
 from tests.support.demo_program import wait_for
 
 ROOT = Path(__file__).parents[3]

@@ -16,7 +16,7 @@ from dagster._config.field_utils import IntEnvVar
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
-from position_sync_dagster.dagster_host.run_queue import LOOK_S
+from position_sync_dagster.dagster_host.launcher import LOOK_S
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs.maintenance import OWN_ASSETS, OWN_SENSORS
 from position_sync_dagster.defs.resources import shown_resource

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.derive import due_checks, refresh_derived
+from position_sync_dagster.defs.drain import due_checks, refresh_derived
 from position_sync_dagster.defs.runs import DERIVE_JOB, DRAIN_JOB
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")

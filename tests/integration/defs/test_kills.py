@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.run_record import RecordedBy, RunResult
+from position_sync_dagster.domain.gateway_session import RecordedBy, RunResult
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.provenance import LedgerProvenance

@@ -31,7 +31,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.run_slots import RunSlotsError
 from position_sync_dagster.settings import Settings, load_settings

@@ -17,7 +17,7 @@ from position_sync_dagster.defs.maintenance import (
 )
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import DRAIN_JOB
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 
 SOON = datetime.now(UTC) + timedelta(days=1)

@@ -11,10 +11,10 @@ from position_sync_dagster.defs.maintenance import delete_run, maintain_lake
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import columns_of_event
 from position_sync_dagster.defs.stream import STREAM_JOB
-from position_sync_dagster.domain.run_record import RecordedBy, RunResult
+from position_sync_dagster.domain.gateway_session import RecordedBy, RunResult
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync import run_recorder
-from position_sync_dagster.sync.audit.trace import trace
+from position_sync_dagster.sync.audit import trace
 
 
 def test_a_drain_is_recorded_in_one_commit_with_the_counts_of_its_event(

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.recovery import diagnose

@@ -286,7 +286,7 @@ async def test_rows_of_an_older_release_are_read_and_changed(tmp_path, clock):
     older = TableSpec(
         name=BROKER_POSITIONS.name,
         version=2,
-        columns={n: kind for n, kind in BROKER_POSITIONS.columns.items() if n not in added},
+        described={n: c for n, c in BROKER_POSITIONS.described.items() if n not in added},
         partition_by=BROKER_POSITIONS.partition_by,
         indexed=("confirmed_at", "fencing_token"),
     )

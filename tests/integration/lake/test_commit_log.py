@@ -3,7 +3,7 @@
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.recovery import diagnose, repair

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.broker_positions import ContractsTable
 from position_sync_dagster.lake.schema.codec import contract_rows
 from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.frames import append

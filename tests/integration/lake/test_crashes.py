@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery import diagnose
 from tests.support.crash_worker import MANY, POINTS, large_insert

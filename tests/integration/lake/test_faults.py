@@ -11,8 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,

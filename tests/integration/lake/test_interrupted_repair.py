@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery import diagnose

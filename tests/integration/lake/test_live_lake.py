@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.lake import recovery
 from position_sync_dagster.lake.lake import Lake

@@ -18,16 +18,13 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from position_sync_dagster.domain.account_summary import AccountSummary
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
-from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.gateway_session import Owner, RunRecord, RunResult
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.account_summary import AccountSummary
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.broker_position import AccountSummary
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
@@ -353,7 +353,7 @@ def test_records_of_a_torn_commit_are_written_once_again_with_their_partition(tm
         date day Partition: the day.
         """
     )
-    spec = TableSpec.of("runs", columns, partition_by=("date",), indexed=("run_id",))
+    spec = TableSpec("runs", columns, partition_by=("date",), indexed=("run_id",))
     table = Table(tmp_path / "r", spec, fsync=False)
     for number, ended in ((1, None), (1, "well"), (2, None)):
         row = {"run_id": f"run-{number}", "ended": ended, "date": NOW.date()}

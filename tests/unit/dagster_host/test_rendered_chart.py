@@ -14,7 +14,7 @@ VALUES = yaml.safe_load(
 INSTANCE = {
     "run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher"},
     "run_coordinator": {
-        "module": "position_sync_dagster.dagster_host.run_queue", "class": "PromptRunQueue",
+        "module": "position_sync_dagster.dagster_host.launcher", "class": "PromptRunQueue",
     },
     "concurrency": {"pools": {"granularity": "run"}},
 }  # fmt: skip

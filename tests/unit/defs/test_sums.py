@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from position_sync_dagster.defs.checks.sums import judge_exposure, judge_latest
+from position_sync_dagster.defs.checks.limits import judge_exposure, judge_latest
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import frame_of, update_rows

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from position_sync_dagster.demo.acceptance import (
+from position_sync_dagster.demo.display import (
     CurrentLegs,
     count_coverage,
     evaluate,

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from position_sync_dagster.demo.acceptance import AcceptanceResult
 from position_sync_dagster.demo.display import (
+    AcceptanceResult,
     JsonDisplay,
     LineDisplay,
     LiveDisplay,

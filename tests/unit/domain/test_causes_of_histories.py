@@ -11,7 +11,7 @@ from position_sync_dagster.domain.causes import SLACK, closures_of
 from position_sync_dagster.domain.close_facts import NEAR, Facts
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, Stage
 from position_sync_dagster.domain.statement import FLEX, EventKind, Execution, StatementEvent
-from position_sync_dagster.gateway.day_executions import day_begin
+from position_sync_dagster.gateway.connection import day_begin
 from tests.support.extent import EVERYTHING
 from tests.unit.domain.test_causes import (
     ACCOUNT,

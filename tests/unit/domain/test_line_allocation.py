@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import (
     Demand,
@@ -16,7 +17,6 @@ from position_sync_dagster.domain.line_allocation import (
     reason,
     underlying_demand,
 )
-from position_sync_dagster.domain.retry import Backoff
 from tests.support.holdings import make_holding
 from tests.support.legs import ADDED_AT, leg
 

@@ -6,12 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.instrument import Instrument, parse_trading_hours
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit
 from position_sync_dagster.domain.login_lines import LoginLines
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
-from position_sync_dagster.domain.trading_hours import parse_trading_hours
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote
 

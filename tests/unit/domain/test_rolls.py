@@ -7,9 +7,8 @@ import pytest
 
 from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.close_facts import Facts
-from position_sync_dagster.domain.closures import PositionChange
+from position_sync_dagster.domain.closures import PositionChange, Roll, rolls_of
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.rolls import Roll, rolls_of
 from position_sync_dagster.domain.statement import Execution
 from tests.unit.domain.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
 

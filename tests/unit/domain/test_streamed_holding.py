@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line import Line, Trust
+from position_sync_dagster.domain.instrument import Instrument, parse_trading_hours
+from position_sync_dagster.domain.login_lines import Line, Trust
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
-from position_sync_dagster.domain.trading_hours import parse_trading_hours
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote
 

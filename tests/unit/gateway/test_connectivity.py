@@ -3,8 +3,7 @@
 import pytest
 
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.gateway.codes import GatewayCode
-from position_sync_dagster.gateway.connectivity import Connectivity
+from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
 
 
 @pytest.fixture

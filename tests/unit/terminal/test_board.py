@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from position_sync_dagster.domain.account_summary import AccountSummary
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import update_rows

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import (

@@ -10,8 +10,7 @@ from position_sync_dagster.defs.assets.active_strategies import active_strategie
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.defs.checks.evaluation import CHECKS
-from position_sync_dagster.defs.checks.limits import READ_CHECK
-from position_sync_dagster.defs.checks.sums import SUMS_CHECK
+from position_sync_dagster.defs.checks.limits import READ_CHECK, SUMS_CHECK
 from position_sync_dagster.defs.runs import DRAIN_JOB, DRAINED, REGISTRY_VERSION, RELEASED
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState

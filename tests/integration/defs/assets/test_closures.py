@@ -6,9 +6,9 @@ from itertools import count
 
 from position_sync_dagster.defs.assets.closures import closures
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.lake import Past
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.reports.closes import read_closes
-from position_sync_dagster.sync.reports.past import Past
 from tests.unit.domain.test_causes import (
     ACCOUNT,
     ASKED,

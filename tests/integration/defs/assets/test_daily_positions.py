@@ -15,8 +15,7 @@ from position_sync_dagster.defs.assets.daily_positions import (
     last_days,
 )
 from position_sync_dagster.defs.resources import resources
-from position_sync_dagster.domain.request import Answer
-from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
+from position_sync_dagster.domain.update import Answer, GreeksSource, ValueOrigin
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS

@@ -19,7 +19,7 @@ from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports import overview
-from position_sync_dagster.sync.reports.profit_curve import MOST_BYTES
+from position_sync_dagster.sync.reports.money import MOST_BYTES
 from tests.support.contracts import contract_details
 
 

@@ -6,13 +6,13 @@ import dagster as dg
 import polars as pl
 from deltalake import write_deltalake
 
-from position_sync_dagster.defs.checks.requests import (
+from position_sync_dagster.defs.checks.ledger import (
     judge_ends,
     judge_requests,
     requests_are_answered,
     requests_end_once,
 )
-from position_sync_dagster.domain.request import Answer
+from position_sync_dagster.domain.update import Answer
 
 ACCOUNT = "DUSIM0001"
 

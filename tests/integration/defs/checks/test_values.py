@@ -14,7 +14,7 @@ from position_sync_dagster.defs.checks.ledger import (
     legs_have_values,
     values_match_the_broker,
 )
-from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.lake import inspection
 
 ACCOUNT = "DUSIM0001"

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
-from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway.accounts import account_downloads
 from position_sync_dagster.gateway.connection import connect
 

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from tests.support.filled_queue import filled_queue
 

@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus, Reason
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.clock import RetryPolicy
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Reason
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.lifecycle_table import PART_ROWS

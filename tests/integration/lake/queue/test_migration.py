@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from position_sync_dagster.domain.request import Answer, QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import Answer, QueueRequest, QueueStatus
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import new_request_rows
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE

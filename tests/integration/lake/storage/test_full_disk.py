@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     LakeNotWritableError,
 )

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     BrokenTableError,
     ForeignTableError,

@@ -6,10 +6,9 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from position_sync_dagster.domain.account_summary import AccountSummary
-from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.domain.run_record import RunRecord, RunResult
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.broker_position import AccountSummary
+from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
+from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery import check_up
 from position_sync_dagster.lake.storage import maintenance

@@ -13,10 +13,15 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.recovery import repair
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.updates import follow
-from position_sync_dagster.lake.updates.follow import NOW, START, Follower, Place
+from position_sync_dagster.lake.updates import position_updates
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import (
+    NOW,
+    START,
+    Follower,
+    Place,
+    PositionUpdatesTable,
+)
 from tests.support.torn_queues import newest_entry, written_by
 
 
@@ -85,7 +90,7 @@ def test_rows_come_in_the_order_of_their_commits_whatever_their_times_say(
 def test_a_reader_that_is_far_behind_gets_whole_commits_a_few_at_a_time(
     ledger, make_update, monkeypatch
 ):
-    monkeypatch.setattr(follow, "MOST_ROWS", 5)
+    monkeypatch.setattr(position_updates, "MOST_ROWS", 5)
     reader = ledger.follow(NOW)
     reader.read()
     for first in (10, 20, 30):

@@ -1,7 +1,7 @@
 """A drain beside a stream: no value is older than the request that it answers."""
 
-from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.sync.drain.broker_view import LakeValues
+from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.sync.drain.batch import LakeValues
 from position_sync_dagster.sync.drain.refresh import drain
 
 A = "DUSIM0001"

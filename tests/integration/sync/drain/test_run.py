@@ -5,7 +5,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.request import QueueRequest, Reason
+from position_sync_dagster.domain.update import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.refresh import drain

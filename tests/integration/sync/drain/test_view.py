@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.broker_view import LakeValues
+from position_sync_dagster.sync.drain.batch import LakeValues
 from tests.support.clock import HandClock
 from tests.support.holdings import make_holding
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.drain.worker import ConnectionValues, QueueWorker

@@ -13,7 +13,7 @@ from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
 from position_sync_dagster.domain import causes, close_facts
 from position_sync_dagster.domain.closures import Cause, Stage
-from position_sync_dagster.gateway import day_executions
+from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.drain.refresh import refresh
@@ -206,7 +206,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(module, "NEAR", timedelta(seconds=2))
     monkeypatch.setattr(roll_legs, "SETTLED", timedelta())
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
-    monkeypatch.setattr(day_executions, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
+    monkeypatch.setattr(connection, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 
 
 @pytest.mark.usefixtures("quick")

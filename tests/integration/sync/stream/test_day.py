@@ -11,18 +11,16 @@ from random import Random
 import pytest
 
 from ib_gateway_simulator import load_book
-from position_sync_dagster.domain import line, login_lines, streamed_holding
-from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain import login_lines, streamed_holding
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState, make_leg
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.accounts import account_downloads
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.lake.updates.follow import START
-from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
+from position_sync_dagster.lake.updates.position_updates import START, DeltaLakePositionWriter
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.stream import gateway_link, lines
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
@@ -133,10 +131,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=0.1, longest_s=0.3))
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=1))
-    monkeypatch.setattr(line, "GRACE_S", 1.0)
+    monkeypatch.setattr(login_lines, "GRACE_S", 1.0)
     monkeypatch.setattr(login, "MAX_REQUESTS", 100)  # a second of the day is two minutes
-    for module in (line, login_lines):
-        monkeypatch.setattr(module, "RENEWAL", Backoff(first_s=0.5, longest_s=1.0))
+    monkeypatch.setattr(login_lines, "RENEWAL", Backoff(first_s=0.5, longest_s=1.0))
 
 
 @pytest.mark.usefixtures("quick")

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager

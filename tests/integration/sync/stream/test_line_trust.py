@@ -10,7 +10,7 @@ from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
-from position_sync_dagster.sync.reports.position_list import PositionQuery, read_positions
+from position_sync_dagster.sync.reports.overview import PositionQuery, read_positions
 from position_sync_dagster.sync.stream import followed_holdings
 
 A = "DUSIM0001"

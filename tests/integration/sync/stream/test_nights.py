@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain import line, streamed_holding
-from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain import login_lines, streamed_holding
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
@@ -76,7 +76,7 @@ async def test_a_probe_that_opens_with_another_fourth_decimal_suspects_no_other_
         switch(self, conid, **kind)
 
     monkeypatch.setattr(MarketDataLines, "switch", record)
-    monkeypatch.setattr(line, "RENEWAL", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(login_lines, "RENEWAL", Backoff(first_s=0.1, longest_s=0.1))
     async with stream_legs(*LEGS, **QUIET) as (sim, _streamer, received):
         await stand_still(sim, received)
         for conid in LEGS:

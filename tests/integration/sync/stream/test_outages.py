@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import (
     BrokerUnavailableError,

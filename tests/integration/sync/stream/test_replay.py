@@ -7,8 +7,8 @@ import pytest
 
 from ib_gateway_simulator.recordings.recording import load_recording
 from ib_gateway_simulator.replay.server import Replay
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.drain.refresh import drain

@@ -9,9 +9,8 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.defs.checks.broker import judge_stream_session
-from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
@@ -21,7 +20,7 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.table_spec import Kind
+from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, POSITION_UPDATES
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table
@@ -31,7 +30,7 @@ from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream import gateway_link
+from position_sync_dagster.sync.stream import gateway_link, service
 from position_sync_dagster.sync.stream.service import stream
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -188,13 +187,14 @@ async def test_a_run_initializes_each_table_once(
 
 
 async def test_two_streams_of_one_login_never_both_run(
-    simulate, lake, settings_for, running, eventually
+    simulate, lake, settings_for, running, eventually, monkeypatch
 ):
+    monkeypatch.setattr(service, "LOGIN_WAIT_S", 0.3)
     async with simulate() as sim:
         settings = settings_for(sim)
         task, stop, _ = running(settings)
         await eventually(lambda: _alive(lake, settings))
-        second, _stop2, _ = running(settings, run_id="run-2", wait_s=0.3)
+        second, _stop2, _ = running(settings, run_id="run-2")
         with pytest.raises(LoginOwnedError, match="STREAM"):
             await second
         refreshed = await refresh(lake, settings)
@@ -407,7 +407,7 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
         await lake.registry.add_active(**leg(PUT))
         first, _stop, _ = running(settings_for(sim, rotate_after_s=5.0), run_id="run-1")
         await eventually(lambda: _alive(lake, settings_for(sim)))
-        second, stop, reports = running(settings_for(sim), run_id="run-2", wait_s=60.0)
+        second, stop, reports = running(settings_for(sim), run_id="run-2")
         await first
         await eventually(lambda: any(report.rows for report in reports))
         stop.set()
@@ -468,9 +468,9 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         task, _stop, _reports = running(settings)
         await eventually(lambda: lake.sessions.current(settings.gateway_id))
         await eventually(lambda: _is_live(lake, settings))
-        columns = {**spec.columns, "later": Kind.TEXT}
+        columns = {**spec.described, "later": StoredColumn(kind=Kind.TEXT, description="New.")}
         newer = Table(
-            lake.table_path(spec.name), replace(spec, version=spec.version + 1, columns=columns)
+            lake.table_path(spec.name), replace(spec, version=spec.version + 1, described=columns)
         )
         await offload(newer.initialize)
         migrated = newer.version()

@@ -14,8 +14,7 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.domain.update import PriceKind, QueueStatus, ValueOrigin
 from position_sync_dagster.errors import (
     LakeNotWritableError,
 )

@@ -9,9 +9,9 @@ from datetime import timedelta
 import pytest
 
 from ib_gateway_simulator import load_book
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
 from position_sync_dagster.gateway.accounts import holdings, pnl_subscriptions
 from position_sync_dagster.sync.owner import account_greeks

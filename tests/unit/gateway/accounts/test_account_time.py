@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from position_sync_dagster.gateway.accounts.account_time import (
+from position_sync_dagster.gateway.accounts.account_downloads import (
     CLOSING_AGE,
     OFFSETS,
     RowTimes,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.limit import Bound, Measure
+from position_sync_dagster.domain.leg import Bound, Measure
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.registry.strategies_file import load_limits, load_strategies
 

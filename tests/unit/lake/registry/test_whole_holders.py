@@ -7,7 +7,10 @@ import pytest
 
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.registry.legs import WholeHolders, refuse_two_whole_holders
+from position_sync_dagster.lake.registry.strategies_file import (
+    WholeHolders,
+    refuse_two_whole_holders,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -5,8 +5,7 @@ from datetime import date, datetime
 
 import pytest
 
-from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import PositionUpdate, QueueStatus
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, columns_of, in_order
 from position_sync_dagster.lake.schema.tables import (
     DAILY_POSITIONS,
@@ -71,4 +70,4 @@ def test_every_field_of_an_update_is_a_column_and_only_date_and_commit_are_added
     ids=lambda spec: spec.name,
 )
 def test_every_column_of_every_table_is_described_for_people(spec):
-    assert [name for name in spec.columns if not spec.descriptions[name]] == []
+    assert [name for name in spec.columns if not spec.described[name].description] == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ib_gateway_simulator import load_book
 from ib_gateway_simulator.market.sessions import Sessions, checked, listing
-from position_sync_dagster.domain.trading_hours import parse_trading_hours
+from position_sync_dagster.domain.instrument import parse_trading_hours
 
 CALL = load_book("small").contracts[921000001]
 MONDAY, SATURDAY = "2026-03-09", "2026-03-14"

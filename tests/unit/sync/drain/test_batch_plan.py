@@ -5,11 +5,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.request import Answer, QueuedPosition, QueueStatus
-from position_sync_dagster.domain.update import PriceKind, Source, ValueOrigin
+from position_sync_dagster.domain.update import (
+    Answer,
+    PriceKind,
+    QueuedPosition,
+    QueueStatus,
+    Source,
+    ValueOrigin,
+)
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.sync.drain.batch import Outcome, match_holdings, own_ids, plan_batch
-from position_sync_dagster.sync.drain.broker_view import BrokerView
+from position_sync_dagster.sync.drain.batch import (
+    BrokerView,
+    Outcome,
+    match_holdings,
+    own_ids,
+    plan_batch,
+)
 from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

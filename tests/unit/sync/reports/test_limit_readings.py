@@ -7,10 +7,16 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.limit import SUMS_OF_MONEY, Bound, Limit, LimitState, Measure
+from position_sync_dagster.domain.leg import (
+    SUMS_OF_MONEY,
+    ActiveContract,
+    Bound,
+    Limit,
+    LimitState,
+    Measure,
+)
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from position_sync_dagster.domain.request import Reason
+from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.sync.stream.router import AccountRefresh
 
 INTERVAL_S = 180.0

@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import CommitContentionError, TradingModeError
 from position_sync_dagster.sync.stream import delivery as module

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.line_allocation import LineLimit
 from position_sync_dagster.domain.login_lines import (
@@ -18,7 +19,6 @@ from position_sync_dagster.domain.login_lines import (
     LoginLines,
     missed,
 )
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.pricing import StreamPricer

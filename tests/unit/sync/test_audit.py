@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
-from position_sync_dagster.sync.audit.verify import EVENT_COLUMNS, Events, FindingKind, compare
+from position_sync_dagster.domain.gateway_session import RecordedBy, RunRecord, RunResult
+from position_sync_dagster.sync.audit import EVENT_COLUMNS, Events, FindingKind, compare
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 AT = NOW - timedelta(hours=1)
