@@ -80,9 +80,10 @@ def one_native_thread_each() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-REST = 3.0
-"""Pause after a commit, as a multiple of its duration: a writer commits for at most a quarter of
-the time, and the other writers get their turn."""
+REST = 6.0
+"""Pause after a commit, as a multiple of its duration: a writer commits for at most a seventh of
+the time, and the other writers get their turn. In an object store each commit also costs requests,
+and those who read the table one more for each file. A changed position does not wait."""
 
 LONGEST_REST_S = 10.0
 
@@ -93,6 +94,6 @@ def rest_s(took_s: float) -> float:
     On a local disk a commit takes milliseconds, and the pause is not noticed.
 
     >>> rest_s(0.02), rest_s(0.5), rest_s(60.0)
-    (0.06, 1.5, 10.0)
+    (0.12, 3.0, 10.0)
     """
     return min(REST * took_s, LONGEST_REST_S)
