@@ -1,4 +1,4 @@
-"""A measured line: our value, another's beside it, and what was asked for."""
+"""A measured line: our value, another's beside it, and its target, which its module names."""
 
 from dataclasses import dataclass
 from enum import StrEnum

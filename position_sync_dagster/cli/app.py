@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.terminal.output import as_typed, printable
+from position_sync_dagster.terminal.text import as_typed, printable
 
 CLI = "position_sync_dagster.cli"
 

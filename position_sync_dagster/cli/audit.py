@@ -13,7 +13,8 @@ from position_sync_dagster.domain.gateway_session import RunRecord
 from position_sync_dagster.places import dagster_home
 from position_sync_dagster.sync import audit as audit_trail
 from position_sync_dagster.sync.audit import History, PastValue, Trace, Verification
-from position_sync_dagster.terminal.output import number, print_json, printable, quantity
+from position_sync_dagster.terminal.output import print_json
+from position_sync_dagster.terminal.text import number, printable, quantity
 
 Limit = Annotated[
     int, typer.Option(min=1, max=100_000, help="Show at most this many rows, the last ones.")

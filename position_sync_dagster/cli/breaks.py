@@ -12,6 +12,7 @@ from position_sync_dagster.lake.breaks import Break
 from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import age, printable, quantity
 
 ALL = 1_000_000
 """More closed breaks than there are."""
@@ -61,7 +62,7 @@ def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder
     for one in found:
         for name in Break.__dataclass_fields__:
             value = getattr(one, name)
-            typer.echo(f"{name:<14} {'–' if value is None else output.printable(str(value))}")
+            typer.echo(f"{name:<14} {'–' if value is None else printable(str(value))}")
     if not found:
         typer.echo("No break has an id that begins so.")
 
@@ -120,8 +121,8 @@ def reconcile(
         typer.echo(f"{result.accepted} accepted differences are left out.")
     for one in result.discrepancies:
         what = f"{one.type.value} {one.account} {one.conid} {one.symbol}"
-        numbers = f"broker {output.quantity(one.expected)}, tables {output.quantity(one.actual)}"
-        typer.echo(f"{output.printable(what)}: {numbers}. {output.printable(one.detail)}")
+        numbers = f"broker {quantity(one.expected)}, tables {quantity(one.actual)}"
+        typer.echo(f"{printable(what)}: {numbers}. {printable(one.detail)}")
     if not result.discrepancies:
         typer.echo("Nothing differs.")
 
@@ -138,9 +139,9 @@ def print_breaks(breaks: list[Break]) -> None:
                 "account": one.account,
                 "conid": str(one.conid),
                 "symbol": one.symbol,
-                "broker": output.quantity(one.expected),
-                "tables": output.quantity(one.actual),
-                "age": output.age(one.opened_at, now),
+                "broker": quantity(one.expected),
+                "tables": quantity(one.actual),
+                "age": age(one.opened_at, now),
             }
             for one in breaks
         ],

@@ -28,7 +28,7 @@ from position_sync_dagster.processes.stop_request import StopRequest, StopReques
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.terminal.board import Changes
-from position_sync_dagster.terminal.output import printable
+from position_sync_dagster.terminal.text import printable
 
 UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"

@@ -15,7 +15,8 @@ from position_sync_dagster.lake.recovery import Checkup, check_up
 from position_sync_dagster.places import dagster_home
 from position_sync_dagster.processes.preflight import run_preflight
 from position_sync_dagster.sync.preflight import Level
-from position_sync_dagster.terminal.output import as_typed, print_json, print_table, printable
+from position_sync_dagster.terminal.output import print_json, print_table
+from position_sync_dagster.terminal.text import as_typed, printable
 
 UI_PORT = 3000
 SHOWN = 5

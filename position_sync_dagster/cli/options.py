@@ -13,7 +13,7 @@ from position_sync_dagster.errors import LakeError, UnknownStrategyError
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
-from position_sync_dagster.terminal.output import printable
+from position_sync_dagster.terminal.text import printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 HomeFolder = Annotated[

@@ -13,6 +13,7 @@ from position_sync_dagster.domain.update import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
 from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import age, duration, printable
 
 app = typer.Typer(cls=options.ListByDefault)
 
@@ -53,7 +54,7 @@ def list_requests(
         return
     for name, count in counts.items():
         typer.echo(f"{name.lower():<18} {count:,}")
-    typer.echo(f"{'oldest pending':<18} {output.duration(oldest_s)}")
+    typer.echo(f"{'oldest pending':<18} {duration(oldest_s)}")
     if status is None or requests is None:
         return
     typer.echo()
@@ -81,7 +82,7 @@ def print_requests(requests: Iterable[QueuedPosition], now: datetime) -> None:
                 "symbol": request.symbol,
                 "priority": str(request.priority),
                 "attempts": str(request.attempts),
-                "age": output.age(request.created_at, now),
+                "age": age(request.created_at, now),
             }
             for request in listed
         ],
@@ -134,7 +135,7 @@ def retry_requests(
         typer.echo("No request is FAILED.")
     for request_id, live_id in live_ids.items():
         typer.echo(
-            output.printable(
+            printable(
                 f"{request_id} is PENDING again."
                 if request_id == live_id
                 else f"{request_id} stays FAILED: {live_id} asks for the same position already."

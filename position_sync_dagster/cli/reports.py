@@ -27,15 +27,8 @@ from position_sync_dagster.sync.reports.overview import book_at, read_book
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal import money_tables
 from position_sync_dagster.terminal.board import describe
-from position_sync_dagster.terminal.output import (
-    as_typed,
-    escaped,
-    number,
-    print_json,
-    print_or_watch,
-    printable,
-    quantity,
-)
+from position_sync_dagster.terminal.output import escaped, print_json, print_or_watch
+from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
 
 MOST_DIGITS = 4
 """Of a number of days."""

@@ -22,13 +22,8 @@ from position_sync_dagster.lake.registry.strategies_file import (
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.reports.status import leg_states
-from position_sync_dagster.terminal.output import (
-    as_typed,
-    print_json,
-    print_table_with_notes,
-    printable,
-    quantity,
-)
+from position_sync_dagster.terminal.output import print_json, print_table_with_notes
+from position_sync_dagster.terminal.text import as_typed, printable, quantity
 
 app = typer.Typer(no_args_is_help=True)
 

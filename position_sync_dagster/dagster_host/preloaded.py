@@ -1,4 +1,4 @@
-"""What the fork server imports, so that each run, which begins as its copy, finds it imported.
+"""The modules that the fork server imports, so that the runs forked from it need not.
 
 Only the fork server imports this module. A run executes the package as it is then: if a file has
 changed since the fork server imported it, the run imports the package anew. Nothing here may start

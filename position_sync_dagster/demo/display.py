@@ -1,4 +1,4 @@
-"""What the demo shows of the tables, whether it is what was promised, and the output of both.
+"""The acceptance of a demo: the figures promised and found, and how both are shown.
 
 The output is a live table on a terminal, lines in a log, or JSON for a program.
 """
@@ -23,7 +23,7 @@ from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.processes.stop_request import StopRequested
 from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.terminal.board import Lines, StatusChange, board
-from position_sync_dagster.terminal.output import printable
+from position_sync_dagster.terminal.text import printable
 
 TIME_LIMIT_S = 60.0
 """The time in which each leg must have a current row, for a start with existing tables."""

@@ -40,7 +40,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import confirmations
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes, Lines, figures_of
-from position_sync_dagster.terminal.output import printable, program_as_typed
+from position_sync_dagster.terminal.text import printable, program_as_typed
 
 UI_PORT = 3000
 

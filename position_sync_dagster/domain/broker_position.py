@@ -40,7 +40,7 @@ class Completeness(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldingGreeks:
-    """The greeks of an option that has none of the gateway: the columns of the same names.
+    """Computed greeks of an option for which the gateway sends none; named as the columns.
 
     Amounts are in the major unit of the currency, `underlying_price` as quoted for the option.
     """
@@ -149,8 +149,8 @@ class LeastMove:
 def has_moved(before: BrokerPosition, now: BrokerPosition, least: LeastMove) -> bool:
     """Return whether the values of a holding moved so far that it needs a new row.
 
-    They moved when the value or the daily profit made a move, when the sign of the unrealized
-    profit changed by a move of that part, or when one of them became known or unknown.
+    They moved when the value or the daily profit changed by `least`, when the unrealized profit
+    changed its sign and the value changed by `least.part`, or when one became known or unknown.
 
     Args:
         before: The holding when its last row was requested.

@@ -33,7 +33,7 @@ class Cause(StrEnum):
 
 
 class Stage(StrEnum):
-    """Whether a statement of the broker says it; it then replaces what was provisional."""
+    """Whether a cause is provisional, or stated by the broker, which replaces the former."""
 
     PROVISIONAL = "PROVISIONAL"
     STATED = "STATED"
@@ -196,7 +196,7 @@ _AT_EXPIRY = frozenset({Cause.EXPIRED_WORTHLESS, Cause.CASH_SETTLED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldingEnd:
-    """That nothing of a holding is left since a time, and why.
+    """The end of a holding: since when nothing of it is left, and why.
 
     Attributes:
         causes: The causes that count of its last change; none while it is not judged.
@@ -282,7 +282,7 @@ class Roll:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnclearRoll:
-    """Positions that were traded away, and those of which it is not clear which place they took."""
+    """Positions that were closed and opened; it is unclear which replaced which."""
 
     account: str
     closed: tuple[PositionChange, ...]
@@ -372,7 +372,7 @@ class _Side:
 
 
 def _in_one_order(sides: Iterable[_Side]) -> list[_Side]:
-    """Return the changes; those of a contract that follow each other under one order are one."""
+    """Return the changes; consecutive ones of a contract by one order are merged."""
     found: list[_Side] = []
     last_of: dict[Key, int] = {}
     for side in sides:

@@ -203,7 +203,7 @@ def leg_name(symbol: str, right: str | None, strike: float | None, expiry: date 
 
 
 class HasTerms(Protocol):
-    """A row, a leg or an instrument: what says which contract it is of."""
+    """Anything with the terms of a contract: a row, a leg or an instrument."""
 
     @property
     def symbol(self) -> str: ...

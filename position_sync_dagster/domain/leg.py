@@ -1,8 +1,8 @@
 """A leg of an active strategy, the choice of its contract, and the limits of a strategy; pure.
 
 A leg is the membership of one contract in one strategy. Its contract is the one of its conid, or
-the one that its description fits. What is not known breaks no limit and keeps none: the outcome is
-then UNKNOWN.
+the one that its description fits. If the measure of a limit is not known, the
+limit is neither broken nor kept, but UNKNOWN.
 """
 
 import math
@@ -19,7 +19,7 @@ from position_sync_dagster.domain.instrument import ContractDetails, Instrument,
 from position_sync_dagster.errors import InvalidLegError, shown
 
 UNATTRIBUTED = "UNATTRIBUTED"
-"""The name, in place of a strategy, of what no strategy has of the holdings of an account."""
+"""The name, in place of a strategy, for the part of holdings that is in no strategy."""
 
 
 class LegState(StrEnum):

@@ -15,12 +15,12 @@ from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allo
 from position_sync_dagster.domain.valuation import Quote
 
 RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
-"""Time between two requests of a suspect line. A line that its new request brought back, and that
-the broker's value agrees with again, starts anew. The same between two trials while no line answers
-(`LoginLines.take_due_for_renewal`)."""
+"""Time between two requests of a suspect line; it starts anew once the line ticks again and agrees
+with the broker's value. It is also the time between two trials while no line answers
+(`RenewalPace`)."""
 
 LONGEST_S = 900.0
-"""A book that stays quiet is probed this often, in seconds."""
+"""Longest time between two probes of a silent login; a denial that ended this long ago is over."""
 
 DIFFERS = "the broker's newer value differs from that of the line"
 NOT_TICKED = "the line has not ticked since its data should flow"
@@ -90,7 +90,7 @@ class Line:
         renew_at_s: It is requested again at this time at the earliest.
         renewals: Number of times in a row that it was requested again without success.
         disagreed: A newer value of the broker differed, and none has agreed since.
-        answered: It was requested again because of that, and has sent a price since.
+        answered: It was requested again since it disagreed, and has sent a price since.
         changes: How often its trust changed.
         since: What arrived until then does not count any more.
         priced_at: When its newest price arrived that counted.
@@ -443,7 +443,7 @@ TICK_ROUNDING = 1e-6
 """The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05."""
 
 SAMPLE = 3
-"""The number of lines that are requested again after a probe that had moved, before every line is
+"""After a probe shows missed ticks, this many lines are requested again before every line is
 suspect. A false alarm costs these requests alone."""
 
 SAMPLE_S = 10.0
@@ -457,7 +457,7 @@ class Probe:
     Attributes:
         before: The last quote of each line that has not opened yet.
         opened: The lines that have opened.
-        is_sample: It follows a probe that had moved.
+        is_sample: It follows a probe that showed missed ticks.
         judge_at_s: What has not opened by then may be dead.
     """
 

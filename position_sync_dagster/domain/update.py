@@ -1,4 +1,4 @@
-"""A request to value a position, and the value that answers it: a row of `position_updates`."""
+"""A request to value a position, and a value of a holding: a row of `position_updates`."""
 
 from dataclasses import dataclass
 from datetime import date, datetime

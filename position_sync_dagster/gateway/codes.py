@@ -1,6 +1,6 @@
 """Every number of IB's protocol that the product knows, with what it means for us.
 
-They show whether the gateway itself has IB, and which data farms are broken.
+`Connectivity` follows from them whether the gateway has IB, and which farms are broken.
 
 Sources: [R] recorded on a real gateway, quoted in public threads or captures; [D] IB's
 documentation ("Message Codes", "Available Tick Types"); [C] the source of ib_async 2.1.0;
@@ -12,54 +12,6 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.gateway import codes
-
-
-class Connectivity:
-    """Whether the gateway has IB, and which data farms are broken, by its newest messages.
-
-    Attributes:
-        lost: The message that it has lost IB (1100, 2110), else None.
-        interruptions: How often it lost IB or dropped every subscription (1101).
-        broken_farms: The data farms that are broken; the set is changed in place.
-
-    >>> connectivity = Connectivity()
-    >>> connectivity.take(1100, "Connectivity between IBKR and TWS has been lost.")
-    >>> connectivity.has_ib, connectivity.interruptions
-    (False, 1)
-    """
-
-    def __init__(self, lost: str | None = None, broken_farms: Iterable[str] = ()) -> None:
-        self.lost = lost
-        self.interruptions = 0
-        self.broken_farms = set(broken_farms)
-
-    @property
-    def has_ib(self) -> bool:
-        """Return whether the gateway has IB; what it sends without IB is old."""
-        return self.lost is None
-
-    def require_ib(self) -> None:
-        """Check that the gateway has IB: without it nothing that it sends is current.
-
-        Raises:
-            BrokerUnavailableError: With the gateway's own message.
-        """
-        if self.lost is not None:
-            raise BrokerUnavailableError(self.lost, remedy="It comes back by itself.")
-
-    def take(self, code: int, text: str) -> None:
-        """Take a message of type 4."""
-        if code in codes.OFFLINE:
-            self.lost = text
-        elif code in codes.RESTORED:
-            self.lost = None
-        elif code in codes.FARM_BROKEN:
-            self.broken_farms.add(codes.farm_of(text))
-        elif code in codes.FARM_OK:
-            self.broken_farms.discard(codes.farm_of(text))
-        if code in codes.OFFLINE or code == GatewayCode.RESTORED_DATA_LOST:
-            self.interruptions += 1
 
 
 class GatewayCode(IntEnum):
@@ -292,3 +244,50 @@ DELAYED_TICKS = frozenset({66, 67, 68, 69, 70, 71})
 MARK_PRICE_GENERIC_TICK = "232"
 """Asks for the mark price. Real gateways refuse a list by the other names: one illegal entry
 refuses the whole request with 321. [R]"""
+
+
+class Connectivity:
+    """Whether the gateway has IB, and which data farms are broken, by its newest messages.
+
+    Attributes:
+        lost: The message that it has lost IB (1100, 2110), else None.
+        interruptions: How often it lost IB or dropped every subscription (1101).
+        broken_farms: The data farms that are broken; the set is changed in place.
+
+    >>> connectivity = Connectivity()
+    >>> connectivity.take(1100, "Connectivity between IBKR and TWS has been lost.")
+    >>> connectivity.has_ib, connectivity.interruptions
+    (False, 1)
+    """
+
+    def __init__(self, lost: str | None = None, broken_farms: Iterable[str] = ()) -> None:
+        self.lost = lost
+        self.interruptions = 0
+        self.broken_farms = set(broken_farms)
+
+    @property
+    def has_ib(self) -> bool:
+        """Return whether the gateway has IB; what it sends without IB is old."""
+        return self.lost is None
+
+    def require_ib(self) -> None:
+        """Check that the gateway has IB: without it nothing that it sends is current.
+
+        Raises:
+            BrokerUnavailableError: With the gateway's own message.
+        """
+        if self.lost is not None:
+            raise BrokerUnavailableError(self.lost, remedy="It comes back by itself.")
+
+    def take(self, code: int, text: str) -> None:
+        """Take a message of type 4."""
+        if code in OFFLINE:
+            self.lost = text
+        elif code in RESTORED:
+            self.lost = None
+        elif code in FARM_BROKEN:
+            self.broken_farms.add(farm_of(text))
+        elif code in FARM_OK:
+            self.broken_farms.discard(farm_of(text))
+        if code in OFFLINE or code == GatewayCode.RESTORED_DATA_LOST:
+            self.interruptions += 1

@@ -48,8 +48,10 @@ from position_sync_dagster.gateway.translate import details_of, instrument_of, k
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
 
+logger = logging.getLogger(__name__)
+
 _DAYS = ("America/New_York", "Europe/London", "Asia/Hong_Kong")
-"""Time zones in one of which a gateway's day may begin; it does not say in which."""
+"""A gateway's day begins at midnight in one of these zones; it does not say which."""
 
 
 class DayExecutions(NamedTuple):
@@ -266,8 +268,6 @@ def _at_an_exchange(found: Sequence[IBContractDetails]) -> IBContractDetails:
         found[0],
     )
 
-
-logger = logging.getLogger(__name__)
 
 LOG_EVERY_S = 60.0
 """Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
@@ -501,7 +501,7 @@ class GatewayConnection:
 
     @property
     def sees_ib(self) -> bool:
-        """Whether an answer that has nothing says that there is nothing."""
+        """Whether the gateway has IB: only then an empty answer counts."""
         return self.connectivity.has_ib and self.is_connected
 
     async def executions(self) -> DayExecutions | None:

@@ -236,10 +236,10 @@ class Lake:
         self.registry.sync.refresh()
 
     def open_ahead(self) -> None:
-        """Open all tables side by side, beside the caller; blocks for those of the registry alone.
+        """Open all tables in background threads; block for the registry alone.
 
-        Each use of a table waits for that table. For a process that ends soon: in an object store
-        opening all of them takes longer than to use a few.
+        Each use of a table waits until that table is open. Use this in a process that ends soon:
+        in an object store, opening all tables takes longer than using a few.
         """
         begin_each(Table.initialize, self.tables)
         begin_each(_open_if_there, self.derived_tables)
@@ -287,7 +287,7 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
 
 
 NO_HOLDINGS = pl.DataFrame(schema=BROKER_POSITIONS.polars)
-"""What the tables keep of the broker's earlier reports: nothing, apart from the rows."""
+"""No rows of `broker_positions`: the table keeps no reports of a past moment."""
 
 MOMENT = "%Y-%m-%d %H:%M:%S UTC"
 

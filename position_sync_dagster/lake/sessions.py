@@ -2,9 +2,9 @@
 
 Sessions begin, change their state and end in the table, which decides who owns a login. Where
 `POSITION_SYNC_HEARTBEATS` says `postgres`, the heartbeats between these changes go there instead,
-which spares the object store a commit each: a lease ends at the later of the two times, and an
-owner whose heartbeat Postgres does not take renews its lease in the table. The table records the
-database, and whoever looks elsewhere is refused.
+which spares the object store a commit each. Of the ends that table and Postgres give, the later
+one counts. If Postgres fails, the owner renews its lease in the table. The table names the
+database, and a process with another one is refused.
 
 Times in Postgres are measured by its own clock, as spans: from a heartbeat until now, and from now
 to the end of the lease. A machine whose own clock is wrong comes to the same result. The addresses
@@ -56,6 +56,9 @@ from position_sync_dagster.lake.storage.frames import scan
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import check_mode, mode_of
 from position_sync_dagster.outage_log import OutageLog
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 URL = "postgresql+psycopg2://"
 
@@ -258,10 +261,6 @@ def _create(engine: Engine) -> None:
         if connection.scalar(_TABLE) is None:
             connection.execute(_CREATE)
 
-
-T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 HEARTBEATS_PROPERTY = "positionSync.heartbeats"
 """The property of the table that names the database of the heartbeats; without it, the table has

@@ -1,4 +1,4 @@
-"""A child process: one program under a reaper, from the owner's side."""
+"""A child process, from the owner's side: one program under a reaper, and its log file."""
 
 import os
 import subprocess

@@ -385,7 +385,7 @@ def _why(materialized_at: Mapping[str, datetime], now: datetime) -> tuple[str, s
 def unconfirmed(
     rows: Iterable[BrokerPosition], settings: Settings, now: datetime
 ) -> frozenset[Key]:
-    """Return the holdings that the broker has not confirmed for two intervals.
+    """Return the holdings that the broker has not confirmed for two intervals and a drain.
 
     The interval is the longer one of `refresh_interval_s` and `account_interval_s`, in which the
     broker sends values by itself. A holding is confirmed by messages of its account after the

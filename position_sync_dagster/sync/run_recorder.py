@@ -19,7 +19,7 @@ from position_sync_dagster.lake.storage.threads import begin, offload
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.records import RunsTable
-    from position_sync_dagster.lake.updates.position_updates import AppendResult
+    from position_sync_dagster.lake.updates.append import AppendResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

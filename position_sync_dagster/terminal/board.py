@@ -20,7 +20,7 @@ from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.sync.supervision import PAUSED
 from position_sync_dagster.terminal import money_tables
-from position_sync_dagster.terminal.output import age, duration, number, printable, quantity
+from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 MOST_OF_A_KIND = 2
 """If one read finds more changes of a kind than this, one line shows their number."""

@@ -16,7 +16,14 @@ from position_sync_dagster.domain.update import GreeksSource, PositionUpdate
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.exposure import add
 from position_sync_dagster.sync.reports.money import BASE_TOTAL, Ages, BookMoney, Money
-from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import (
+    amount,
+    duration,
+    greeks_age,
+    number,
+    printable,
+    quantity,
+)
 
 WIDE = 110
 """Characters; in a terminal of this width or more, two spaces separate the columns."""
@@ -122,7 +129,7 @@ def strategy_table(strategies: "Sequence[Money]", ends: "Sequence[Money]", width
         for row in rows
     ]
     columns = [
-        FittedColumn("strategy", [*map(output.printable, names)], justify="left", most=18),
+        FittedColumn("strategy", [*map(printable, names)], justify="left", most=18),
         FittedColumn("", [row.currency or "–" for row in rows], justify="left"),
         FittedColumn("legs", [f"{row.legs_held}/{row.legs}" for row in rows]),
         *_money_columns(rows),
@@ -148,9 +155,7 @@ def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
     ]
     return fitted_table(
         [
-            FittedColumn(
-                "underlying", [output.printable(row.name) for row in rows], justify="left"
-            ),
+            FittedColumn("underlying", [printable(row.name) for row in rows], justify="left"),
             FittedColumn("", [row.currency or "–" for row in rows], justify="left"),
             FittedColumn("legs", [str(row.legs) for row in rows]),
             FittedColumn("with greeks", [_greeks_of(row) for row in rows]),
@@ -183,7 +188,7 @@ def money_notes(money: "BookMoney", width: int) -> list[Text]:
         for text in (one.differences or "").split("; ")
         if text
     ]
-    found = [Text(output.printable(line), style="dim") for line in lines]
+    found = [Text(printable(line), style="dim") for line in lines]
     for line in found:
         line.truncate(width, overflow="ellipsis")
     return found
@@ -214,9 +219,9 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
             f"oldest price {_price_age(one.oldest_age_s, 'delayed' if one.delayed else None)}",
         ]
         if is_base:
-            figures.append(f"rates {output.duration(one.rates_age_s)}")
+            figures.append(f"rates {duration(one.rates_age_s)}")
         account = f" {one.account}" if one.account else ""
-        found.append((output.printable(f"total{account} {one.currency}"), ", ".join(figures)))
+        found.append((printable(f"total{account} {one.currency}"), ", ".join(figures)))
     return found
 
 
@@ -247,7 +252,7 @@ def _rates_note(one: Money) -> str:
     name = f"{one.name} {one.account} {one.currency}"
     if one.without_rate:
         return f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
-    return f"{name}: by the broker's exchange rates, {output.duration(one.rates_age_s)} old"
+    return f"{name}: by the broker's exchange rates, {duration(one.rates_age_s)} old"
 
 
 def _money_columns(rows: "Sequence[Money]", skip: int = 0) -> list[FittedColumn]:
@@ -276,13 +281,13 @@ def _realized_column(rows: "Sequence[Money]") -> list[FittedColumn]:
     """Return the column of realised profit, if something closed."""
     if not any(row.closes for row in rows):
         return []
-    cells = [output.amount(row.realized_pnl) for row in rows]
+    cells = [amount(row.realized_pnl) for row in rows]
     return [FittedColumn("realised", cells, rank=2, signed=True)]
 
 
 def _age_columns(rows: "Sequence[Money]") -> list[FittedColumn]:
     ages = [_price_age(row.oldest_age_s, "delayed" if row.delayed else None) for row in rows]
-    greeks = [output.greeks_age(row.oldest_greeks_s, row.oldest_age_s) for row in rows]
+    greeks = [greeks_age(row.oldest_greeks_s, row.oldest_age_s) for row in rows]
     return [FittedColumn("oldest", ages), *_greeks_column(greeks)]
 
 
@@ -321,7 +326,7 @@ def positions_table(
         sums = [_sum(add(group), partial=None in group) if summed else "" for group in groups]
         return FittedColumn(
             heading,
-            [*(output.amount(v) if counts else "" for _, v, counts in listed), *sums],
+            [*(amount(v) if counts else "" for _, v, counts in listed), *sums],
             rank=rank,
             signed=heading in ("unreal", "daily"),
         )
@@ -359,19 +364,19 @@ def positions_table(
         ),
     ]
     greeks_ages = [
-        *(output.greeks_age(ages.greeks_age_s(key), ages.age_s(key)) for key in keys),
-        *(output.greeks_age(ages.oldest_greeks_s(one), ages.oldest_s(one)) for one in open_keys),
+        *(greeks_age(ages.greeks_age_s(key), ages.age_s(key)) for key in keys),
+        *(greeks_age(ages.oldest_greeks_s(one), ages.oldest_s(one)) for one in open_keys),
     ]
     columns = [
         plain("account", [row.account for row in rows], 3 if several else 8, left=True),
         plain("conid", [str(row.conid) for row in rows], 6),
         FittedColumn(
             "leg",
-            [*map(output.printable, legs), *(f"total {c}" for c in currencies)],
+            [*map(printable, legs), *(f"total {c}" for c in currencies)],
             justify="left",
         ),
-        plain("qty", [output.quantity(row.position) for row in rows]),
-        plain("price", [output.number(row.market_price) for row in rows]),
+        plain("qty", [quantity(row.position) for row in rows]),
+        plain("price", [number(row.market_price) for row in rows]),
         money("value", values, of=others),
         *([money("notional", values, 3, of=futures)] if any(futures) else []),
         money("unreal", [row.unrealized_pnl for row in rows]),
@@ -383,7 +388,7 @@ def positions_table(
         plain("currency", [row.currency for row in rows], 4 if several else 10, left=True),
         plain(
             "strategy",
-            [output.printable(",".join(strategies_of.get(key, ()))) for key in keys],
+            [printable(",".join(strategies_of.get(key, ()))) for key in keys],
             left=True,
             most=12,
         ),
@@ -417,16 +422,16 @@ def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) ->
     return fitted_table(
         [
             text("closed (UTC)", [f"{one.closed_at:%Y-%m-%d %H:%M}" for one in closes]),
-            text("account", [output.printable(one.account) for one in closes], 1 if several else 4),
-            text("contract", [output.printable(one.name) for one in closes]),
-            figure("qty", [output.quantity(one.quantity) for one in closes]),
-            figure("price", [output.number(one.price) for one in closes]),
+            text("account", [printable(one.account) for one in closes], 1 if several else 4),
+            text("contract", [printable(one.name) for one in closes]),
+            figure("qty", [quantity(one.quantity) for one in closes]),
+            figure("price", [number(one.price) for one in closes]),
             text("cause", [str(one.cause) for one in closes]),
             text("stage", [str(one.stage) for one in closes], 2),
-            figure("realised", [output.amount(one.realized_pnl) for one in closes], signed=True),
+            figure("realised", [amount(one.realized_pnl) for one in closes], signed=True),
             text("", [one.currency for one in closes]),
-            text("strategy", [output.printable(",".join(names)) for _one, names in chosen], 3),
-            text("why", [output.printable(one.detail) for one in closes], 5),
+            text("strategy", [printable(",".join(names)) for _one, names in chosen], 3),
+            text("why", [printable(one.detail) for one in closes], 5),
         ],
         width,
     )
@@ -435,8 +440,8 @@ def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) ->
 def _price_age(age_s: float | None, feed: str | None) -> str:
     """Return the age of a price, and whether it is of delayed or frozen data."""
     if feed is None:
-        return output.duration(age_s)
-    return feed if age_s is None else f"{output.duration(age_s)} {feed}"
+        return duration(age_s)
+    return feed if age_s is None else f"{duration(age_s)} {feed}"
 
 
 def _greeks_column(cells: Sequence[str]) -> list[FittedColumn]:
@@ -452,4 +457,4 @@ def _source(row: PositionUpdate) -> str:
 
 def _sum(value: float | None, *, partial: bool) -> str:
     """Return a sum; a star means that it leaves out what is not known."""
-    return output.amount(value) + ("*" if partial and value is not None else "")
+    return amount(value) + ("*" if partial and value is not None else "")

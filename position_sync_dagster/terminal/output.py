@@ -1,13 +1,11 @@
-"""Values as text for a terminal, and results of commands: JSON or a table, once or until Ctrl-C."""
+"""Print the result of a command: JSON or a table, once or again and again until Ctrl-C."""
 
 import dataclasses
 import json
-import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,118 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-
-def printable(text: str) -> str:
-    r"""Return text with its control characters escaped, which a terminal would obey.
-
-    >>> printable("AAPL\x1b[2J")
-    'AAPL\\x1b[2J'
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """Return a number for a table. An unknown number is a dash, never a zero.
-
-    >>> number(1234.5), number(None)
-    ('1,234.50', '–')
-    """
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def quantity(value: float | None) -> str:
-    """Return a quantity without needless decimals; an unknown one is a dash.
-
-    >>> quantity(-3.0), quantity(0.5)
-    ('-3', '0.5')
-    """
-    return "–" if value is None else f"{value:,.10g}"
-
-
-def amount(value: float | None) -> str:
-    """Return an amount of money or a greek in few characters; an unknown one is a dash.
-
-    >>> amount(-12345.6), amount(12.34), amount(23456789.0), amount(0.004), amount(None)
-    ('-12,346', '12.3', '23.46m', '0.004', '–')
-    """
-    if value is None:
-        return "–"
-    size = abs(value)
-    if size >= 1e7:
-        return f"{value / 1e6:,.2f}m"
-    if size >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 0.95 or value == 0 else f"{value:.2g}"
-
-
-def age(since: datetime | None, now: datetime) -> str:
-    """Return the time from `since` to `now`; an unknown one is a dash."""
-    return "–" if since is None else duration((now - since).total_seconds())
-
-
-def duration(seconds: float | None) -> str:
-    """Return a length of time: in seconds up to two minutes, then in whole minutes.
-
-    >>> duration(0.42), duration(119), duration(120), duration(7300), duration(200000)
-    ('0.4 s', '119 s', '2 min', '2 h 1 min', '2 d 7 h')
-    """
-    if seconds is None:
-        return "–"
-    seconds = max(seconds, 0.0)
-    whole = round(seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if whole < 120:
-        return f"{whole} s"
-    length = timedelta(seconds=whole)
-    hours, rest = divmod(length.seconds, 3600)
-    if length.days:
-        return f"{length.days} d {hours} h"
-    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min"
-
-
-NEAR_S = 5.0
-"""Greeks whose age differs by less than this from that of the price are not shown apart."""
-
-
-def greeks_age(greeks_s: float | None, price_s: float | None) -> str:
-    """Return the age of greeks where it differs from that of the price, else nothing.
-
-    >>> greeks_age(71.0, 0.8), greeks_age(1.5, 0.8), greeks_age(71.0, None), greeks_age(None, 0.8)
-    ('71 s', '', '71 s', '')
-    """
-    if greeks_s is None or (price_s is not None and abs(greeks_s - price_s) < NEAR_S):
-        return ""
-    return duration(greeks_s)
-
-
-NAME = "position-sync"
-_MENTION = re.compile(r"(?<=`)position-sync(?= )")
-
-
-def program_as_typed(argv0: str | None = None, cwd: Path | None = None) -> str:
-    """Return the shortest way to type the program from the working directory.
-
-    Args:
-        argv0: The path that started it; None: that of this process.
-        cwd: None: the working directory.
-    """
-    started = Path(argv0 if argv0 is not None else sys.argv[0])
-    if started.name != NAME:
-        return NAME
-    path, folder = started.absolute(), (cwd or Path.cwd())
-    found = shutil.which(NAME)
-    if found is not None and Path(found).absolute() == path:
-        return NAME
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
-
-
-def as_typed(text: str) -> str:
-    """Return a text whose commands, in back quotes, can be typed as they stand."""
-    program = program_as_typed()
-    return _MENTION.sub(lambda _: program, text)
+from position_sync_dagster.terminal.text import printable
 
 
 def as_json(value: Any) -> str:

@@ -23,7 +23,7 @@ from position_sync_dagster.sync.reports.exposure import summed
 from position_sync_dagster.sync.reports.money import POINTS, SPAN, profit_lines
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes
-from position_sync_dagster.terminal.output import printable, quantity
+from position_sync_dagster.terminal.text import printable, quantity
 
 CURVES_EVERY = timedelta(minutes=1)
 """How often the curves of the day are read again: they read half a day of the ledger."""

@@ -1,4 +1,4 @@
-"""Checks of the queue and the ledger: requests, ids, values, agreement with the broker, breaks."""
+"""Checks of queue and ledger: requests, ids, values, agreement with the broker, breaks, tables."""
 
 import asyncio
 from collections import Counter
@@ -272,8 +272,6 @@ COUNT_ONCE = (
     "A value was written twice: count each update_id once in your reports, and run `position-sync "
     "doctor --repair`, which keeps one of rows that are the same."
 )
-
-"""Time span of the checked rows: twice the longest time between two evaluations."""
 
 
 @check_results.table_check(

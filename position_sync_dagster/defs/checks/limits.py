@@ -1,8 +1,8 @@
 """Checks of `strategy_exposure`: sums of derived tables, and the limits of the strategies file.
 
 The checks of limits are defined when the definitions are loaded. The file is read again at each
-evaluation: a limit that was added since is evaluated and sent at once, and has its page after the
-next reload.
+evaluation: a limit that was added since is evaluated and sent at once, and is shown in the UI
+after the next reload.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -290,7 +290,7 @@ def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.As
 
 @dg.definitions
 def limit_checks() -> dg.Definitions:
-    """Define `limits_are_read` and the check of each limit; a file with a mistake has no limits.
+    """Define the checks of sums and of each limit; a file with a mistake has no limits.
 
     The jobs must load all the same, and `limits_are_read` fails.
     """
@@ -298,7 +298,8 @@ def limit_checks() -> dg.Definitions:
         limits = read_limits(POSITION_SYNC.read_settings())
     except StrategiesFileError:
         limits = []
-    return dg.Definitions(asset_checks=[limits_are_read, *map(_check_of, limits)])
+    sums = [exposure_sums_equal_their_parts, latest_sums_equal_their_parts]
+    return dg.Definitions(asset_checks=[*sums, limits_are_read, *map(_check_of, limits)])
 
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:

@@ -1,7 +1,7 @@
 """The values of the accounts: downloaded one account after the other, then followed by events.
 
-It keeps which accounts have current values, why others have none, and when those are requested
-again.
+Portfolio rows are dated by time messages without a date or zone. `AccountStanding` keeps which
+accounts have current values, and when the others are requested again.
 """
 
 import asyncio
@@ -463,7 +463,7 @@ WHY_INCOMPLETE = {
 }
 
 
-class AccountValues:
+class PortfolioDownloads:
     """Brings the portfolio values of the accounts into the book of holdings, and confirms them.
 
     The end of a download confirms its account; so does each later row or time of a subscription

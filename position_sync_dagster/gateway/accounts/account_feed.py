@@ -22,7 +22,7 @@ from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
 from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts import portfolio_rows
-from position_sync_dagster.gateway.accounts.account_downloads import AccountValues
+from position_sync_dagster.gateway.accounts.account_downloads import PortfolioDownloads
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.accounts.portfolio_rows import OddRows
 from position_sync_dagster.gateway.codes import Connectivity, MessageType, is_notice
@@ -140,7 +140,7 @@ class PositionsByAccount:
 
 
 MANY_TIMEOUTS = 4
-"""The lists of many accounts, a few at a time, take longer than one list."""
+"""The lists of many accounts have this many timeouts: they take longer than one list."""
 
 
 class PositionDownload:
@@ -399,7 +399,7 @@ class AccountFeed:
         self._list = PositionDownload(
             ib, settings=settings, give_up=give_up, by_account=self._by_account
         )
-        self._values = AccountValues(
+        self._values = PortfolioDownloads(
             ib,
             self.book,
             connectivity,

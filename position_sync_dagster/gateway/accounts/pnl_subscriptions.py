@@ -235,7 +235,7 @@ class PnlSubscriptions:
         return self._wanted
 
     def problem(self) -> str | None:
-        """Return that the gateway follows fewer holdings than it should; None if it does not."""
+        """Return a text if the gateway follows fewer holdings than it should, else None."""
         wanted, given = len(self._wanted), self.limit.given
         if given is None or wanted <= self.limit.lines:
             return None

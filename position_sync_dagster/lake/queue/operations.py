@@ -423,7 +423,7 @@ class SyncQueue:
     ) -> list[QueuedPosition]:
         """Read requests without claiming them: another caller gets the same ones.
 
-        Of two workers that value what they read, each does the work of both. Use `claim_batch`
+        Two workers that read the same requests would both do all the work. Use `claim_batch`
         where more than one caller works.
 
         Args:

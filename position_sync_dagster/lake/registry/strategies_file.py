@@ -131,7 +131,7 @@ def with_rolls(
     """Return the legs of a file; those that were rolled since are replaced by what they became.
 
     A file names the legs as they were when it was written. A leg that was rolled keeps the
-    quantity and the priority of the file. It is the one of the file again if its strategy does not
+    quantity and the priority of the file. The file's own leg returns if the strategy does not
     follow rolls any more, or if the file names the new contract as well.
 
     Args:

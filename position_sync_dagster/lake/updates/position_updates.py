@@ -536,9 +536,6 @@ class SyncUpdates:
         return self.table.snapshot(step).sort(HOLDING)
 
 
-__all__ = ["AppendResult", "NewestRows", "PositionUpdatesTable"]
-
-
 class PositionUpdatesTable:
     """The table `position_updates`: every value of every holding, kept for good.
 

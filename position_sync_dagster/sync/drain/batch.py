@@ -1,6 +1,6 @@
 """One batch of the queue: claim, plan, write the rows in one commit, mark the requests.
 
-Its values are the broker's current holdings.
+The values are those of `broker_positions`.
 """
 
 import asyncio
@@ -33,7 +33,8 @@ from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.lake.updates.position_updates import AppendResult, PositionUpdatesTable
+from position_sync_dagster.lake.updates.append import AppendResult
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
 from position_sync_dagster.sync.run_recorder import BatchReport
@@ -293,8 +294,8 @@ def own_ids(
 ) -> list[str]:
     """Return the ids of the rows that an earlier claim of a request may have written.
 
-    Such a row is newer than its request, so that the newest row of its holding is so too, but for
-    the difference of two clocks.
+    Such a row is newer than its request, apart from the difference of two clocks; then the
+    newest row of its holding is too.
 
     Args:
         newest: The newest row of each holding that has one since then.

@@ -24,8 +24,8 @@ SMALLEST_VEGA = 0.002
 the rounding of the broker's value would decide it."""
 
 ROUNDING = 0.005
-"""Half a cent: the broker's value may be this much below the intrinsic value, and in the money it
-shows no volatility if it is less than this above."""
+"""Half a cent. A value may be this much below the intrinsic value. In the money, a value at most
+this much above it shows no volatility."""
 
 FEW_DIVIDENDS = 0.75
 """Years in which an underlying pays dividends so seldom that a yield is a poor picture of them."""
@@ -51,7 +51,7 @@ fast one is wrong there by up to 0.06 % of the strike, and a price may fall wher
 rises."""
 
 NEGLIGIBLE = 1e-5
-"""An American option is worth its exercise if its price is this share of its strike above that."""
+"""An American option is worth its exercise up to this share of its strike above it."""
 
 NEW_YORK = "America/New_York"
 USUAL_LAST_TRADE = time(16)
@@ -159,8 +159,8 @@ def dividend_share(known: Sequence[tuple[float, float]], years: float) -> float 
 
     Args:
         known: For options whose `pvDividend` the gateway sent: years to expiry, and that amount as
-            a share of the price. Between two of them and from now to the first a straight line
-            counts, after the last one it goes on as from now to it.
+            a share of the price. Linear between two of them and from now to the first;
+            after the last, the line from now to the last goes on.
         years: The time to the expiry.
 
     >>> round(dividend_share([(1.0, 0.03), (0.5, 0.01)], 0.75), 6)
@@ -365,9 +365,9 @@ def _intrinsic(terms: OptionTerms, spot: float, years: float) -> float:
 def _root(excess: Callable[[float], float], start: float) -> tuple[float, float]:
     """Return the volatility at which a rising function is 0, and the slope of the function there.
 
-    Secants, and halving where they leave what is known of the root, or where the last step left
+    Secant steps; bisection where a step leaves the bracket of the root, or where the last one left
     more than half of the excess: far from the money the function is flat, and a secant there leads
-    nowhere. A bound stands for what is beyond it.
+    nowhere. A root beyond a bound gives that bound.
     """
     low, high = LOWEST_VOLATILITY, HIGHEST_VOLATILITY
     at = min(max(start, 1.01 * low), high / 1.02)

@@ -62,7 +62,7 @@ def lease_s(settings: Settings, status: OwnerStatus, now: datetime) -> float:
     """Return how long the next lease lasts, in seconds; heartbeats are a fixed share of it.
 
     While nothing that the owner streams trades, it is longer, but ends before something does: in a
-    session, a dead owner is followed as soon as ever.
+    session, a dead owner is replaced as fast as usual.
     """
     usual_s = settings.session_lease_s
     if status.closed_until is None or status.state is not SessionState.LIVE:
@@ -177,7 +177,7 @@ class Ownership:
         return self.clock() >= self.session.expires_at or held_s >= lasts.total_seconds()
 
     def _pause_s(self) -> float:
-        """Return the seconds until the next heartbeat: as many of a longer lease as it has more."""
+        """Return the seconds until the next heartbeat, in proportion to the lease."""
         return self.settings.heartbeat_s * self._lease_s / self.settings.session_lease_s
 
     def _both_clocks(self) -> tuple[datetime, float]:

@@ -49,6 +49,8 @@ from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics
 
+logger = logging.getLogger(__name__)
+
 
 class Announcements:
     """Remembers the last announcement of each holding: a streamed row or a request.
@@ -439,9 +441,6 @@ def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) ->
         account=holding.account,
         reason=Reason.OVERFLOW if overflow else reason,
     )
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, repr=False)

@@ -1,4 +1,4 @@
-"""What the terminal shows: status, current legs, money by strategy, the list of positions."""
+"""What terminal and money page show: status, current legs, money, and the positions."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping

@@ -29,10 +29,10 @@ from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.delivery import StreamPricer
 from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings, Routes
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
-from position_sync_dagster.sync.stream.pricing import StreamPricer
 
 logger = logging.getLogger(__name__)
 

@@ -29,11 +29,10 @@ from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announce
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.run_recorder import StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.delivery import Flusher
+from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
-from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)

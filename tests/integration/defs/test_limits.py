@@ -109,7 +109,7 @@ def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, recei
 
 
 def test_each_limit_is_a_check_of_the_asset(file, publish, materialize) -> None:
-    _is_read, check = limit_checks().asset_checks
+    *_others, check = limit_checks().asset_checks
     publish(-1600.0)
     result = materialize(strategy_exposure, check)
     evaluations = [e for e in result.get_asset_check_evaluations() if e.check_name == LIMIT]
@@ -119,5 +119,5 @@ def test_each_limit_is_a_check_of_the_asset(file, publish, materialize) -> None:
 
 def test_definitions_load_beside_a_file_with_a_mistake(file) -> None:
     file.write_text(FILE.replace("-1500", "nan"))
-    (is_read,) = limit_checks().asset_checks
+    *_sums, is_read = limit_checks().asset_checks
     assert is_read.check_key.name == "limits_are_read"

@@ -45,9 +45,9 @@ async def test_unknown_amounts_are_null_and_come_back_as_none(lake, row, clock):
 
 async def test_a_table_of_the_version_before_is_read_and_takes_exchange_rates(tmp_path, row):
     new = ("exchange_rates", "rates_received_at")
-    columns = {name: kind for name, kind in ACCOUNT_VALUES.columns.items() if name not in new}
+    columns = {name: kind for name, kind in ACCOUNT_VALUES.described.items() if name not in new}
     path = tmp_path / "account_values"
-    before = Table(path, replace(ACCOUNT_VALUES, version=2, columns=columns))
+    before = Table(path, replace(ACCOUNT_VALUES, version=2, described=columns))
     before.initialize()
     old = account_rows([row(row_id="1")]).drop(new)
     before.transact(lambda handle: append(handle, old, {}, []))

@@ -20,8 +20,8 @@ async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_
     tmp_path, clock
 ):
     new = ("valid_exchanges", "expires_on")
-    columns = {name: kind for name, kind in CONTRACTS.columns.items() if name not in new}
-    before = Table(tmp_path / "contracts", replace(CONTRACTS, version=1, columns=columns))
+    columns = {name: kind for name, kind in CONTRACTS.described.items() if name not in new}
+    before = Table(tmp_path / "contracts", replace(CONTRACTS, version=1, described=columns))
     before.initialize()
     row = contract_rows([details(clock, 1)]).select(list(columns))
     before.transact(lambda handle: append(handle, row, {}))

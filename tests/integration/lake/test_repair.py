@@ -265,10 +265,10 @@ def test_a_table_whose_creation_is_torn_is_created_again(tmp_path, length):
 
 
 def test_values_that_an_older_release_wrote_are_written_again(tmp_path, make_update):
-    columns = dict(POSITION_UPDATES.columns)
+    columns = dict(POSITION_UPDATES.described)
     for added in ("note", "ledger_version", "committed_at"):
         del columns[added]
-    older = replace(POSITION_UPDATES, version=1, columns=columns, indexed=("update_id",))
+    older = replace(POSITION_UPDATES, version=1, described=columns, indexed=("update_id",))
     for name in ("row-1", "row-2"):
         frame = update_rows([replace(make_update(1, update_id=name), batch_id=name)])
         Table(tmp_path / "u", older, fsync=False).transact(

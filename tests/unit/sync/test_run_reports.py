@@ -1,6 +1,6 @@
 """The numbers that a report derives from its batches."""
 
-from position_sync_dagster.lake.updates.position_updates import AppendResult
+from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
 

@@ -6,16 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.terminal.output import (
-    age,
-    as_json,
-    duration,
-    number,
-    print_table,
-    print_table_with_notes,
-    printable,
-    quantity,
-)
+from position_sync_dagster.terminal.output import as_json, print_table, print_table_with_notes
+from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 NOW = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from position_sync_dagster.terminal.output import as_typed, program_as_typed
+from position_sync_dagster.terminal.text import as_typed, program_as_typed
 
 
 def test_it_is_the_shortest_way_from_the_working_directory(monkeypatch, tmp_path):

@@ -163,8 +163,8 @@ def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
 ) -> None:
     names = list(STRATEGY_EXPOSURE.columns)
     new = names[names.index("dollar_delta") :]
-    columns = {name: kind for name, kind in STRATEGY_EXPOSURE.columns.items() if name not in new}
-    before = replace(STRATEGY_EXPOSURE, version=1, columns=columns)
+    columns = {name: kind for name, kind in STRATEGY_EXPOSURE.described.items() if name not in new}
+    before = replace(STRATEGY_EXPOSURE, version=1, described=columns)
     DerivedTable(settings.table(before.name), before).replace(pl.DataFrame(schema=before.polars))
     lake.registry.sync.add_active(
         conid=1,

@@ -248,9 +248,9 @@ async def test_a_registry_of_the_version_before_is_read_and_takes_legs_without_a
     new = (
         "sec_type", "trading_class", "multiplier", "exchange", "currency", "resolved_at", "problem"
     )  # fmt: skip
-    columns = {name: kind for name, kind in ACTIVE_STRATEGIES.columns.items() if name not in new}
+    columns = {name: kind for name, kind in ACTIVE_STRATEGIES.described.items() if name not in new}
     path = tmp_path / "legs"
-    before = Table(path, replace(ACTIVE_STRATEGIES, version=1, columns=columns))
+    before = Table(path, replace(ACTIVE_STRATEGIES, version=1, described=columns))
     before.initialize()
     old = leg(clock, 1, "s")
     rows = leg_rows([old]).select(list(columns))

@@ -19,7 +19,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY, Kind
+from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY, Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE, TABLES
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.table import Table
@@ -88,16 +88,20 @@ def test_another_table_of_the_lake_is_refused_by_name(tmp_path):
         PositionQueue(tmp_path / "position_updates").sync.initialize()
 
 
+def new(kind: Kind) -> StoredColumn:
+    return StoredColumn(kind=kind, description="New.")
+
+
 def test_a_foreign_schema_under_our_name_is_refused_with_its_columns(tmp_path):
-    columns = {**POSITION_QUEUE.columns, "conid": Kind.TEXT}
-    Table(tmp_path / "q", replace(POSITION_QUEUE, columns=columns)).initialize()
+    columns = {**POSITION_QUEUE.described, "conid": new(Kind.TEXT)}
+    Table(tmp_path / "q", replace(POSITION_QUEUE, described=columns)).initialize()
     with pytest.raises(ForeignTableError, match="conid"):
         PositionQueue(tmp_path / "q").sync.initialize()
 
 
 def test_a_table_of_a_newer_release_is_refused_and_left_alone(tmp_path):
-    columns = {**POSITION_QUEUE.columns, "later": Kind.TEXT}
-    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
+    columns = {**POSITION_QUEUE.described, "later": new(Kind.TEXT)}
+    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=columns)
     Table(tmp_path / "q", newer).initialize()
     with pytest.raises(NewerTableError, match="Install the release"):
         filled_queue(tmp_path / "q")
@@ -107,8 +111,8 @@ def test_a_table_of_a_newer_release_is_refused_and_left_alone(tmp_path):
 def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp_path, clock):
     first = filled_queue(tmp_path / "q", 3)
     first.sync.mark_success(first.sync.claim_batch(limit=1)[0].request_id)
-    columns = {**POSITION_QUEUE.columns, "note": Kind.TEXT, "seen_at": Kind.MOMENT}
-    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
+    columns = {**POSITION_QUEUE.described, "note": new(Kind.TEXT), "seen_at": new(Kind.MOMENT)}
+    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=columns)
     lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
     lifecycle.initialize()
     lifecycle.initialize()
@@ -125,8 +129,8 @@ def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_relea
     tmp_path,
 ):
     older = filled_queue(tmp_path / "q", 3)
-    columns = {**POSITION_QUEUE.columns, "note": Kind.TEXT}
-    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
+    columns = {**POSITION_QUEUE.described, "note": new(Kind.TEXT)}
+    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=columns)
     table = Table(tmp_path / "q", newer)
     table.initialize()
     migrated = table.version()

@@ -14,7 +14,7 @@ from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.schema.ids import new_ids
-from position_sync_dagster.lake.schema.table_spec import Kind
+from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage import table, writer_lock
 from position_sync_dagster.lake.storage.frames import append, scan
@@ -245,8 +245,8 @@ def test_a_guard_is_not_called_when_there_is_nothing_to_write(ledger, make_updat
 def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
     ledger, make_update, clock
 ):
-    kept = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name != "daily_pnl"}
-    older = replace(POSITION_UPDATES, version=POSITION_UPDATES.version - 1, columns=kept)
+    kept = {name: kind for name, kind in POSITION_UPDATES.described.items() if name != "daily_pnl"}
+    older = replace(POSITION_UPDATES, version=POSITION_UPDATES.version - 1, described=kept)
     rows = update_rows(
         replace(make_update(c, update_id=f"row-{c}"), batch_id="b-1") for c in (1, 2)
     )
@@ -265,8 +265,8 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
 def append_to_first_schema(ledger, update):
     """Write a row as the first release did: with fewer columns, and fewer statistics."""
     names = list(POSITION_UPDATES.columns)
-    kept = {name: POSITION_UPDATES.columns[name] for name in names[: names.index("batch_id") + 1]}
-    older = replace(POSITION_UPDATES, version=1, columns=kept, indexed=("update_id", "timestamp"))
+    kept = {name: POSITION_UPDATES.described[name] for name in names[: names.index("batch_id") + 1]}
+    older = replace(POSITION_UPDATES, version=1, described=kept, indexed=("update_id", "timestamp"))
     rows = update_rows([replace(update, batch_id="b-1")]).select(list(kept))
     Table(ledger.table.path, older).transact(
         lambda handle: append(handle, rows, {"batch_id": "b-1"})
@@ -293,8 +293,9 @@ def test_rows_of_the_first_schema_have_no_trading_class_local_symbol_note_or_tim
 
 def test_the_newest_rows_have_the_columns_of_the_table_they_are_read_from(ledger, make_update):
     ledger.sync.append([make_update(1, update_id="row-1")])
-    columns = {**POSITION_UPDATES.columns, "added": Kind.TEXT}
-    newer = replace(POSITION_UPDATES, version=POSITION_UPDATES.version + 1, columns=columns)
+    added = StoredColumn(kind=Kind.TEXT, description="New.")
+    columns = {**POSITION_UPDATES.described, "added": added}
+    newer = replace(POSITION_UPDATES, version=POSITION_UPDATES.version + 1, described=columns)
     migrated = SyncUpdates(Table(ledger.table.path, newer))
     assert migrated.existing(["row-1", "row-2"]) == {"row-1"}
     latest = migrated.latest()

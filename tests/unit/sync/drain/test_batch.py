@@ -10,7 +10,8 @@ from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Sourc
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
-from position_sync_dagster.lake.updates.position_updates import AppendResult, NewestRows
+from position_sync_dagster.lake.updates.append import AppendResult
+from position_sync_dagster.lake.updates.position_updates import NewestRows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import BatchProcessor, BrokerView, batch_limit
 from position_sync_dagster.sync.drain.worker import QueueWorker

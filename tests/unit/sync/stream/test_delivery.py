@@ -8,8 +8,7 @@ from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import CommitContentionError, TradingModeError
 from position_sync_dagster.sync.stream import delivery as module
-from position_sync_dagster.sync.stream.delivery import Delivery
-from position_sync_dagster.sync.stream.pricing import PendingUpdate
+from position_sync_dagster.sync.stream.delivery import Delivery, PendingUpdate
 
 
 @pytest.fixture(autouse=True)
