@@ -88,12 +88,12 @@ and those who read the table one more for each file. A changed position does not
 LONGEST_REST_S = 10.0
 
 
-def rest_s(took_s: float) -> float:
-    """Return the pause of a writer after a commit of this duration, in seconds.
+def rest_s(took_s: float, times: float = REST) -> float:
+    """Return the pause of a writer after a commit of this duration, in seconds: `times` as long.
 
     On a local disk a commit takes milliseconds, and the pause is not noticed.
 
     >>> rest_s(0.02), rest_s(0.5), rest_s(60.0)
     (0.12, 3.0, 10.0)
     """
-    return min(REST * took_s, LONGEST_REST_S)
+    return min(times * took_s, LONGEST_REST_S)

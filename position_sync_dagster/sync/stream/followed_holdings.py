@@ -92,9 +92,9 @@ class Routes:
         return changes
 
 
-PUBLISH_S = 4.0
-"""Minimum seconds between two publications of the values of PnLSingle; slow commits make it
-longer."""
+PUBLISH_S, PUBLISH_REST = 4.0, 3.0
+"""Minimum seconds between two publications of the values of PnLSingle; after a slow commit at least
+so many times its duration."""
 
 MOVED_S = 60.0
 """Minimum seconds between two times at which monitored holdings whose values moved are queued: each
@@ -153,7 +153,7 @@ class FollowedHoldings:
             if wanted and (connection.pnl.take_fresh() or self.publisher.greeks_moved):
                 await publish()
             ended = self.monotonic()
-            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now))
+            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now, PUBLISH_REST))
         if queue_now:
             self._queue_at = now + self._interval_s
             await self.publisher.enqueue(routes.states, legs)
