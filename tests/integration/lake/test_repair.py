@@ -20,6 +20,7 @@ from position_sync_dagster.lake.recovery import Diagnosis, diagnose, repair
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.schema.table_spec import TableSpec, described
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, POSITION_UPDATES
+from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
@@ -185,6 +186,20 @@ def test_all_requests_of_a_position_that_came_one_after_the_other_come_back(befo
         *(r["request_id"] for r in old),
     }
     finish(queue_at(path), count=len(old) + 4)
+
+
+def test_a_torn_merge_of_finished_requests_puts_none_of_them_back(before, monkeypatch):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", 2)
+    path, _ = before
+    queue = queue_at(path)
+    for _ in range(3):
+        queue.sync.mark_success(queue.sync.get_batch(limit=1)[0].request_id)
+    old = rows(queue)
+    assert maintenance.compact(queue.table, 2**20) > 0
+    newest_entry(path).write_bytes(b"")
+    repair(queue_at(path).table, NOW)
+    assert examined(path).healthy
+    assert rows(queue_at(path)) == old
 
 
 def test_many_thousand_requests_are_put_back(before):
