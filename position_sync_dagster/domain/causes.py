@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.close_facts import (
     A_DAY,
+    LAST_TRADES,
     NEAR,
     Delivered,
     Facts,
@@ -477,14 +478,21 @@ def _why_not(change: PositionChange, facts: Facts) -> str:
 
 
 def _is_stated(change: PositionChange, facts: Facts) -> bool:
-    """Return whether statements cover every weekday in which the position may have closed."""
+    """Return whether statements cover every weekday in which the position may have closed.
+
+    One that was made on a day covers it up to then, and the trades of a day end at `LAST_TRADES`.
+    """
     if change.since is None:
         return False
-    days = facts.stated.get(change.account, frozenset())
+    known = facts.stated.get(change.account, {})
     day, last = (at.astimezone(NEW_YORK).date() for at in (change.since, change.seen_at))
-    wanted = {
+    wanted = [
         found
         for step in range((last - day).days + 1)
         if (found := day + timedelta(days=step)).weekday() < 5
-    }
-    return bool(wanted) and wanted <= days
+    ]
+    return bool(wanted) and all(
+        day in known
+        and known[day] >= min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
+        for day in wanted
+    )

@@ -29,6 +29,9 @@ CLEAR_AT_THE_OPEN = 0.05
 """How far from the strike, as a part of it, an underlying must be for an option to be clearly in or
 out of the money. Options that are settled at the open do not trade in the night before."""
 
+LAST_TRADES = time(17)
+"""When the last session of listed options in the US ends (Cboe, curb session), in New York."""
+
 USUAL_CLOSE = time(16, 15)
 """When an option has traded last, where its contract does not say so."""
 
@@ -42,7 +45,8 @@ class Facts:
         executions: Rows of `executions`.
         events: Rows of `statement_events`.
         contracts: Contract details, by conid.
-        stated: The days of each account whose trades a statement has.
+        stated: The days of each account whose trades a statement has, each with the time until
+            which it has them: when the statement was made, if that was on the day itself.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
         prices: The last price of the underlying before the end of options, by the option's conid,
@@ -53,7 +57,7 @@ class Facts:
     executions: Sequence[Execution] = ()
     events: Sequence[StatementEvent] = ()
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
-    stated: Mapping[str, frozenset[date]] = field(default_factory=dict)
+    stated: Mapping[str, Mapping[date, datetime]] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     prices: Mapping[int, tuple[float, datetime]] = field(default_factory=dict)
 

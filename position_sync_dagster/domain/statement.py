@@ -231,8 +231,9 @@ class Statement:
         """Return the days whose trades it names, as an event; None without that section."""
         if not self.states_trades:
             return None
+        made = f":{self.generated_at.isoformat()}" if self.generated_at else ""
         return StatementEvent(
-            event_id=f"{EventKind.PERIOD}:{self.account}:{self.first}:{self.last}",
+            event_id=f"{EventKind.PERIOD}:{self.account}:{self.first}:{self.last}{made}",
             kind=EventKind.PERIOD,
             account=self.account,
             day=self.last,

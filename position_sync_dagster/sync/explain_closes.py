@@ -3,14 +3,20 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 
 import polars as pl
 
 from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
-from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, knows_more
+from position_sync_dagster.domain.closures import (
+    NEW_YORK,
+    Cause,
+    Closure,
+    PositionChange,
+    knows_more,
+)
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
@@ -174,14 +180,21 @@ class CloseExplainer:
             self.lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=self.run_id)
 
 
-def stated_days(events: Iterable[StatementEvent]) -> dict[str, frozenset[date]]:
-    """Return the days of each account whose trades a statement has."""
-    days: defaultdict[str, set[date]] = defaultdict(set)
+def stated_days(events: Iterable[StatementEvent]) -> dict[str, dict[date, datetime]]:
+    """Return the days of each account whose trades a statement has, with its newest time of making.
+
+    One that names no time counts for the days before its last one.
+    """
+    days: defaultdict[str, dict[date, datetime]] = defaultdict(dict)
     for one in events:
-        if one.kind is EventKind.PERIOD and one.first_day is not None:
-            length = (one.day - one.first_day).days + 1
-            days[one.account] |= {one.first_day + timedelta(days=n) for n in range(length)}
-    return {account: frozenset(found) for account, found in days.items()}
+        if one.kind is not EventKind.PERIOD or one.first_day is None:
+            continue
+        made = one.stated_at or datetime.combine(one.day, time(), NEW_YORK)
+        known = days[one.account]
+        for step in range((one.day - one.first_day).days + 1):
+            day = one.first_day + timedelta(days=step)
+            known[day] = max(made, known.get(day, made))
+    return dict(days)
 
 
 def _discrepancy(one: Closure) -> Discrepancy:

@@ -8,6 +8,7 @@ import pytest
 from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.close_facts import Facts
 from position_sync_dagster.domain.closures import (
+    NEW_YORK,
     Cause,
     Closure,
     PositionChange,
@@ -136,7 +137,8 @@ AT_THE_OPEN = CONTRACTS | {
     )
 }  # fmt: skip
 ASKED = {ACCOUNT: (NOON - timedelta(hours=8), NIGHT + timedelta(hours=8))}
-WEEK = {ACCOUNT: frozenset({FRIDAY - timedelta(days=1), FRIDAY})}
+EVENING = datetime(2026, 3, 20, 21, tzinfo=NEW_YORK)
+WEEK = {ACCOUNT: {FRIDAY - timedelta(days=1): EVENING, FRIDAY: EVENING}}
 P, S = Stage.PROVISIONAL, Stage.STATED
 
 
@@ -495,7 +497,22 @@ CASES = {
     "the statement of one of its days is missing": Case(
         [worthless(CALL, 1, at=NOON, since=NOON - timedelta(days=1))],
         [(Cause.UNEXPLAINED, P, 1)],
-        stated={ACCOUNT: frozenset({FRIDAY})},
+        stated={ACCOUNT: {FRIDAY: EVENING}},
+    ),
+    "the statement of its day was made before it": Case(
+        [worthless(CALL, 1, at=NOON)],
+        [(Cause.UNEXPLAINED, P, 1)],
+        stated={ACCOUNT: dict.fromkeys(WEEK[ACCOUNT], NOON - timedelta(minutes=1))},
+    ),
+    "the statement of its day was made after it": Case(
+        [worthless(CALL, 1, at=NOON)],
+        [(Cause.UNEXPLAINED, S, 1)],
+        stated={ACCOUNT: dict.fromkeys(WEEK[ACCOUNT], NOON)},
+    ),
+    "a close that was seen at night was made before the statement of the evening": Case(
+        [worthless(CALL, 1, at=EVENING + timedelta(hours=2))],
+        [(Cause.UNEXPLAINED, S, 1)],
+        stated=WEEK,
     ),
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -38,7 +38,11 @@ SPOTS = (545.0, 559.9, 560.2, 567.0, 575.1, 577.0, 579.9, 592.0)
 DELAY = timedelta(milliseconds=100)
 CONFIRMED_EVERY = timedelta(minutes=3)
 LOOKS = [timedelta(seconds=seconds) for seconds in (0, 5, 60, 960)]
-DAYS = {ACCOUNT: frozenset({FRIDAY - timedelta(days=1), FRIDAY, FRIDAY + timedelta(days=3)})}
+DAYS = {
+    ACCOUNT: {
+        FRIDAY + timedelta(days=days): datetime(2026, 3, 24, tzinfo=UTC) for days in (-1, 0, 3)
+    }
+}
 
 
 @dataclass(frozen=True)

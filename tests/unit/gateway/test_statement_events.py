@@ -1,18 +1,21 @@
 """Flex statements: codes, ids and corrections of trades, and what else they name."""
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain.closures import NEW_YORK
 from position_sync_dagster.domain.statement import (
     GATEWAY,
     EventKind,
     Execution,
     Side,
+    StatementEvent,
     current_executions,
 )
 from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.sync.explain_closes import stated_days
 from tests.support.flex_files import element, statement, trade
 
 
@@ -113,6 +116,22 @@ def test_only_a_statement_with_its_trades_says_what_did_not_happen() -> None:
     assert (period.first_day, period.day) == (date(2026, 3, 5), date(2026, 3, 5))
     (silent,) = read_statements(statement().replace(b"<Trades></Trades>", b""), "a.xml")
     assert silent.period() is None
+
+
+def test_a_statement_that_is_made_again_covers_its_last_day_further() -> None:
+    def period(generated: str) -> StatementEvent:
+        text = statement(first="20260304", last="20260305", generated=generated)
+        (found,) = read_statements(text, "a.xml")
+        made = found.period()
+        assert made is not None
+        return made
+
+    early, late = period("20260305;120000"), period("20260306;010000")
+    assert early.event_id != late.event_id == period("20260306;010000").event_id
+    for known, hour in (([early], 12), ([late, early], 25)):
+        (days,) = stated_days(known).values()
+        until = datetime(2026, 3, 5, tzinfo=NEW_YORK) + timedelta(hours=hour)
+        assert days == {date(2026, 3, 4): until, date(2026, 3, 5): until}
 
 
 def execution(name: str, *, source: str = "FLEX", price: float = 1.0, hour: int = 1) -> Execution:
