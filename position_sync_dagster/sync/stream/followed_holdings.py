@@ -93,8 +93,8 @@ class Routes:
 
 
 PUBLISH_S, PUBLISH_REST = 4.0, 3.0
-"""Minimum seconds between two publications of the values of PnLSingle; after a slow commit at least
-so many times its duration."""
+"""Minimum seconds between two publications of the values of PnLSingle, but no less than between two
+flushes; after a slow commit at least so many times its duration."""
 
 MOVED_S = 60.0
 """Minimum seconds between two times at which monitored holdings whose values moved are queued: each
@@ -123,6 +123,7 @@ class FollowedHoldings:
 
     def __post_init__(self) -> None:
         self._interval_s = self.settings.overflow_interval_s
+        self._publish_s = max(PUBLISH_S, self.settings.flush_interval_s)
         self._max_monitored = self.settings.pnl_subscriptions
         self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
         self._chosen_as_of: int | None = None
@@ -153,7 +154,7 @@ class FollowedHoldings:
             if wanted and (connection.pnl.take_fresh() or self.publisher.greeks_moved):
                 await publish()
             ended = self.monotonic()
-            self._publish_at = max(now + PUBLISH_S, ended + rest_s(ended - now, PUBLISH_REST))
+            self._publish_at = max(now + self._publish_s, ended + rest_s(ended - now, PUBLISH_REST))
         if queue_now:
             self._queue_at = now + self._interval_s
             await self.publisher.enqueue(routes.states, legs)

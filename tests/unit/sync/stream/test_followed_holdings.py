@@ -141,6 +141,12 @@ async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(route
     assert day.at("published") == [0, 8, 16]
 
 
+async def test_values_are_published_no_more_often_than_rows_are_flushed(routes):
+    day = Day(overflow_interval_s=60.0, drained=59, flush_interval_s=15.0)
+    await day.pass_(40, routes)
+    assert day.at("published") == [0, 15, 30]
+
+
 async def test_what_has_no_new_value_is_not_published(routes):
     day, gateway = Day(overflow_interval_s=30.0), Gateway()
     gateway.take_fresh = lambda: False
