@@ -154,6 +154,9 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return
+        if run.status is dg.DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceled(run, text)
+            return
         self._instance.report_engine_event(text, run, cls=type(self))
         self._instance.report_run_failed(run)
 
@@ -166,18 +169,21 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
         origin: The origin of the job, serialized.
         begin: The run begins when this connection receives a message.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
-    begin.recv()
-    preloaded = sys.modules.get(PRELOADED)
-    if preloaded is not None:
-        preloaded.forget_changed(preloaded.imported)
-    internals = dagster_internals.FORKED_RUNS.load()
-    job = internals.recon_job_from_origin(dg.deserialize_value(origin))
-    ended = multiprocessing.Event()
-    try:
-        internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
-    finally:
-        dagster_internals.close_connections()
+    with suppress(KeyboardInterrupt):  # a termination before the run began
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        begin.recv()
+        preloaded = sys.modules.get(PRELOADED)
+        if preloaded is not None:
+            preloaded.forget_changed(preloaded.imported)
+        internals = dagster_internals.FORKED_RUNS.load()
+        job = internals.recon_job_from_origin(dg.deserialize_value(origin))
+        ended = multiprocessing.Event()
+        try:
+            internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
+        finally:
+            dagster_internals.close_connections()
 
 
 @cache
@@ -193,15 +199,16 @@ def process_context() -> ForkServerContext | SpawnContext:
 def prepare_processes() -> None:
     """Start the fork server of the runs; its imports take a second.
 
-    It ignores interrupts from its first moment: it ends with this process, and an interrupt during
-    its imports would print a traceback. Call this in the main thread.
+    Interrupts are blocked in it from its first moment: it ends with this process, and an interrupt
+    during its imports would print a traceback. One that comes to a run's process waits there until
+    `execute` can answer it.
     """
     if isinstance(process_context(), ForkServerContext):
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def since_boot_s(process: psutil.Process) -> float:

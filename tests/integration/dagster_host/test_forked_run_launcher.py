@@ -172,6 +172,13 @@ def test_a_run_whose_process_ends_by_itself_has_failed(instance, launch):
     assert any("exited with code 3" in text for text in messages(instance, run_id))
 
 
+def test_a_run_that_is_terminated_while_its_process_begins_is_canceled(instance, launch, capfd):
+    run_id = launch("waits")
+    assert instance.run_launcher.terminate(run_id)
+    until(instance, run_id, dg.DagsterRunStatus.CANCELED)
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
+
+
 def test_a_daemon_that_follows_watches_the_runs_of_the_one_before(instance, launch):
     run_id = launch("waits")
     process = process_in(instance, run_id)
