@@ -153,7 +153,11 @@ def stop_and_go_on(
     if random.random() < 0.5 or len(stopped) > 1:
         return 0
     pid = random.choice(moving)
-    os.kill(pid, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:
+        worker = next(worker for _, worker in running if worker.pid == pid)
+        raise AssertionError(f"a process ended by itself: {worker.kill()}") from None
     stopped[pid] = monotonic() + random.uniform(0.05, LONGEST_STOP_S)
     return 1
 
