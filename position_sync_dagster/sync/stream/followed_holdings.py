@@ -92,9 +92,9 @@ class Routes:
         return changes
 
 
-PUBLISH_S, PUBLISH_REST = 4.0, 3.0
+PUBLISH_S = 4.0
 """Minimum seconds between two publications of the values of PnLSingle, but no less than between two
-flushes; after a slow commit at least so many times its duration."""
+flushes; slow commits make it longer."""
 
 MOVED_S = 60.0
 """Minimum seconds between two times at which monitored holdings whose values moved are queued: each
@@ -154,7 +154,7 @@ class FollowedHoldings:
             if wanted and (connection.pnl.take_fresh() or self.publisher.greeks_moved):
                 await publish()
             ended = self.monotonic()
-            self._publish_at = max(now + self._publish_s, ended + rest_s(ended - now, PUBLISH_REST))
+            self._publish_at = max(now + self._publish_s, ended + rest_s(ended - now))
         if queue_now:
             self._queue_at = now + self._interval_s
             await self.publisher.enqueue(routes.states, legs)
