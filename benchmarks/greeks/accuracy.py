@@ -6,7 +6,7 @@ the greeks. The model knows the broker's value, and the expected dividends of so
 
 import math
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -277,9 +277,7 @@ def _report(bench: Bench, known: str, ours: Judged, theirs: Judged) -> None:
             theirs=theirs.milliseconds,
         )
     )
-    reasons = ", ".join(
-        f"{count} {reason.name}" for reason, count in Counter(ours.without.values()).items()
-    )
+    reasons = ", ".join(f"{count} {reason.name}" for reason, count in ours.reasons.items())
     note = f"1 % of delta is 0.01; the others where vega is above a tick; no greeks: {reasons}"
     bench.report.add(f"Errors, {known}", lines, note)
     bench.report.add(
