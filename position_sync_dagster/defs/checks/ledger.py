@@ -123,7 +123,7 @@ def judge_requests(
 
 
 WINDOW = timedelta(minutes=30)
-"""Time span of the checked requests: twice the longest time between two evaluations."""
+"""Time span of the checked requests and rows: twice the longest time between two evaluations."""
 
 
 @check_results.table_check(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def preloaded() -> Any:
 
 def report() -> str:
     return str(import_module(f"{PACKAGE}.report").TEXT)
+
+
+def test_each_module_that_runs_are_to_find_imported_exists(preloaded):
+    """With one that does not, each run imports all of them itself: slower, and only a warning."""
+    names = [f"{preloaded.PACKAGE}.{name}" for name in preloaded.IN_PACKAGE]
+    assert [name for name in names if find_spec(name) is None] == []
 
 
 def test_a_run_finds_the_package_imported(package, preloaded):
