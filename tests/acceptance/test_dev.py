@@ -1,10 +1,13 @@
 """`position-sync dev` without a gateway: who reaches it, two in one home, a store that is away."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +17,7 @@ from dagster._core.scheduler.instigation import TickStatus
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.support import demo_program
 from tests.support.demo_program import (
     GONE_S,
     LIMIT_S,
@@ -137,31 +141,44 @@ def test_a_web_page_of_another_site_reaches_nothing(one):
 
 def skipped(home: Path, reason: str) -> int:
     """Return how many ticks of all sensors were skipped for a reason that says so."""
+    return sum(reason in one for one in skip_reasons(home))
+
+
+def skip_reasons(home: Path) -> list[str]:
+    """Return why ticks of all sensors were skipped, newest first for each sensor."""
     if not (home / "schedules").is_dir():
-        return 0
+        return []
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        return sum(
-            reason in (tick.tick_data.skip_reason or "")
+        return [
+            tick.tick_data.skip_reason or ""
             for state in instance.all_instigator_state()
             for tick in instance.get_ticks(
                 state.instigator_origin_id, state.selector_id, statuses=[TickStatus.SKIPPED]
             )
-        )
+        ]
 
 
-def test_a_store_that_is_away_is_in_the_log_once_for_each_sensor(one, running_store) -> None:
+def test_a_store_that_is_away_is_in_the_log_once_for_each_sensor(
+    one, running_store, caplog
+) -> None:
+    caplog.set_level(logging.ERROR, logger="dagster")  # each look says: no settings file
     home, store = one.home, running_store
-    wait_for("the stream runs", lambda: skipped(home, "its lease holds") >= 2, poll_s=2)
+    wait_for = partial(
+        demo_program.wait_for,
+        poll_s=2,
+        told=lambda: (Counter(skip_reasons(home)), one.text()[-4000:]),
+    )
+    wait_for("the stream runs", lambda: skipped(home, "its lease holds") >= 2)
     before = len(one.text().splitlines())
     store.proxy.fail(Rule(CUT))
-    wait_for("ticks are skipped", lambda: skipped(home, "object store") >= TICKS, poll_s=2)
+    wait_for("ticks are skipped", lambda: skipped(home, "object store") >= TICKS)
     lines = one.text().splitlines()[before:]
     caught = [line for line in lines if "Sensor tick caught an error" in line]
     assert 1 <= len(caught) <= 3
     assert len(lines) < LINES_OF_AN_ERROR + LINES_OF_A_TICK * TICKS
     after = skipped(home, "its lease holds")
     store.proxy.fail()
-    wait_for("the sensors work again", lambda: skipped(home, "its lease holds") > after, poll_s=2)
+    wait_for("the sensors work again", lambda: skipped(home, "its lease holds") > after)
 
 
 def test_without_a_gateway_it_advises_and_keeps_running_until_it_is_killed(one, tmp_path):

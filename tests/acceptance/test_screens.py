@@ -101,6 +101,7 @@ FOREIGN = """
 return performance.getEntriesByType('resource').map(one => one.name)
   .filter(one => !one.startsWith(location.origin) && !/^(blob|data):/.test(one));
 """
+LAYOUT = "return localStorage.getItem('money.layout') ?? ''"
 AGED = "return document.body.classList.contains('aged')"
 IMAGES = (
     "return document.querySelectorAll('#strategies img, #grid img').length + document.images.length"
@@ -148,7 +149,9 @@ def positions(demo: Demo) -> list[dict[str, Any]]:
 @pytest.fixture
 def money(demo: Demo, page: Page) -> Page:
     page.open("/money", size=(1440, 900))
-    wait_for("the grid has rows", lambda: len(of_strategies(page, "value")) > 8)
+    wait_for("the grid has rows", lambda: grid(page))
+    page.button("Reset")  # a test that failed may have left its layout
+    wait_for("all strategies", lambda: len(of_strategies(page, "value")) > 8)
     return page
 
 
@@ -177,8 +180,13 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
     wait_for("all legs, the worst first", sorted_legs)
     money.click("//*[@id='strategies']//td[starts-with(., 'iron-condor-1')]")
     wait_for("the legs of one strategy", lambda: len(grid(money)) == 1 + 4)
+    wait_for("the page has kept it", lambda: "iron-condor-1" in money.driver.execute_script(LAYOUT))
     money.driver.refresh()
-    wait_for("the same after a reload", lambda: len(grid(money)) == 1 + 4)
+    wait_for(
+        "the same after a reload",
+        lambda: len(grid(money)) == 1 + 4,
+        told=lambda: (len(grid(money)), money.driver.execute_script(LAYOUT), money.text()[:500]),
+    )
     leg = grid(money)[1]["__ROW_PATH__"]
     money.driver.execute_script(CLICK, leg)
     money.wait_for_text(f"{leg[-1]} · ", f"position-sync history {ACCOUNT}:")

@@ -42,16 +42,26 @@ def clean_environment() -> dict[str, str]:
 
 
 def wait_for(
-    what: str, condition: Callable[[], Any], *, within_s: float = LIMIT_S, poll_s: float = 0.1
+    what: str,
+    condition: Callable[[], Any],
+    *,
+    within_s: float = LIMIT_S,
+    poll_s: float = 0.1,
+    told: Callable[[], object] = lambda: "",
 ) -> Any:
-    """Wait until the condition holds, and return its result."""
+    """Wait until the condition holds, and return its result.
+
+    Args:
+        what: What is waited for, and `told` what there is instead: for the message of the failure.
+    """
     deadline = time.monotonic() + within_s
     while True:
         began = time.monotonic()
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"did not happen within {within_s:g} s: {what}"
+        late = time.monotonic() >= deadline
+        assert not late, f"did not happen within {within_s:g} s: {what}; {told()}"
         time.sleep(pause_s(began, poll_s))
 
 

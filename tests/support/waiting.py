@@ -25,8 +25,13 @@ def pause_s(began: float, poll_s: float = POLL_S) -> float:
     return max(poll_s, min(9 * (time.monotonic() - began), LONGEST_PAUSE_S))
 
 
-async def eventually(condition: Callable[[], Any]) -> Any:
-    """Wait until a condition (plain or async) holds, and return its result."""
+async def eventually(condition: Callable[[], Any], told: Callable[[], object] = lambda: "") -> Any:
+    """Wait until a condition (plain or async) holds, and return its result.
+
+    Args:
+        condition: What must become true.
+        told: What there is instead, for the message of the failure.
+    """
     deadline = time.monotonic() + DEADLINE_S
     while True:
         began = time.monotonic()
@@ -35,5 +40,6 @@ async def eventually(condition: Callable[[], Any]) -> Any:
             result = await result
         if result:
             return result
-        assert time.monotonic() < deadline, f"did not happen within {DEADLINE_S:g} s: {condition}"
+        late = time.monotonic() >= deadline
+        assert not late, f"did not happen within {DEADLINE_S:g} s: {condition}; {told()}"
         await asyncio.sleep(pause_s(began))

@@ -179,6 +179,19 @@ def test_a_run_that_is_terminated_while_its_process_begins_is_canceled(instance,
     assert "KeyboardInterrupt" not in capfd.readouterr().err
 
 
+def test_a_run_that_is_being_terminated_when_its_process_reads_it_is_canceled(
+    instance, launch, monkeypatch
+):
+    tag = instance.add_run_tags
+
+    def tag_and_terminate(run_id, tags):
+        tag(run_id, tags)
+        instance.report_run_canceling(run_of(instance, run_id))
+
+    monkeypatch.setattr(instance, "add_run_tags", tag_and_terminate)
+    until(instance, launch("waits"), dg.DagsterRunStatus.CANCELED)
+
+
 def test_a_daemon_that_follows_watches_the_runs_of_the_one_before(instance, launch):
     run_id = launch("waits")
     process = process_in(instance, run_id)

@@ -1,11 +1,13 @@
 """Why holdings closed: through the real client from the day's executions, then from statements."""
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 import pytest
 
@@ -29,6 +31,9 @@ INDEX_PUT, FUTURE, FUTURE_PUT, NEXT_CALL, NEW_CALL = (
 AT_THE_OPEN, WHOLE, ODD, OLD_NAME, NEW_NAME = range(921000101, 921000106)
 TODAY = datetime.now(UTC).date()
 ENDED, SETTLED = (f"{TODAY - timedelta(days=days):%Y%m%d}" for days in (2, 1))
+NEAR_S = 6
+"""How long after their option shares may come here. It is 15 minutes in the product."""
+
 P, S = Stage.PROVISIONAL, Stage.STATED
 
 
@@ -101,12 +106,16 @@ def causes_of(lake, account, conid):
 
 @dataclass(frozen=True)
 class Case:
-    """What happens, and what closes: how much, by which provisional and which stated cause."""
+    """What happens, and what closes: how much, by which provisional and which stated cause.
+
+    Two cases that book `shares` are further apart than shares from their option.
+    """
 
     act: Callable[[SimulatedGateway], object]
     closes: dict[tuple[str, int], float]
     provisional: Cause
     stated: Cause | None = None
+    shares: bool = False
 
 
 def overnight(sim):
@@ -132,10 +141,12 @@ CASES = {
     "closed by another client": Case(
         lambda sim: sim.close_position(A, CENTS), {(A, CENTS): 2}, Cause.TRADED
     ),
-    "overnight assignment": Case(overnight, {(A, PUT): -3}, Cause.ASSIGNED),
-    "exercise": Case(lambda sim: sim.exercise(A, NEXT_CALL), {(A, NEXT_CALL): 1}, Cause.EXERCISED),
+    "overnight assignment": Case(overnight, {(A, PUT): -3}, Cause.ASSIGNED, shares=True),
+    "exercise": Case(
+        lambda sim: sim.exercise(A, NEXT_CALL), {(A, NEXT_CALL): 1}, Cause.EXERCISED, shares=True
+    ),
     "exercise of the opposite account": Case(
-        lambda sim: sim.exercise(B, PUT), {(B, PUT): 2}, Cause.EXERCISED
+        lambda sim: sim.exercise(B, PUT), {(B, PUT): 2}, Cause.EXERCISED, shares=True
     ),
     "worthless expiry": Case(
         lambda sim: sim.expire(A, WORTHLESS), {(A, WORTHLESS): -2}, Cause.EXPIRED_WORTHLESS
@@ -198,14 +209,14 @@ def import_statements(lake, sim):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Shares may come 2 s after their option, and the gateway is asked again after 3 s.
+    """Shares may come NEAR_S after their option, and the gateway is asked again after them.
 
     Its day begins twelve hours ago, at whatever hour the test runs.
     """
     for module in (causes, close_facts):
-        monkeypatch.setattr(module, "NEAR", timedelta(seconds=2))
+        monkeypatch.setattr(module, "NEAR", timedelta(seconds=NEAR_S))
     monkeypatch.setattr(roll_legs, "SETTLED", timedelta())
-    monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0))
+    monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0, NEAR_S + 1.0))
     monkeypatch.setattr(connection, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 
 
@@ -217,9 +228,11 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
         conid=CALL, symbol="AAPL", right="CALL", strike=240.0, expiry="20281215",
         strategy_id="roller", account=A,
     )  # fmt: skip
-    took_s, changes = {}, {}
+    took_s, changes, shares_at = {}, {}, -inf
     async with watched() as (sim, _streamer):
         for name, case in CASES.items():
+            if case.shares:
+                await asyncio.sleep(shares_at + NEAR_S + 1 - time.monotonic())
             earlier = {one.change_id for one in lake.closures.records()}
             began = time.monotonic()
             case.act(sim)
@@ -228,8 +241,12 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
                 found = without_shares(found_since(lake, earlier))
                 return explains(found, case.closes, case.provisional) and found
 
-            found = await eventually(judged)
+            def told(name=name, earlier=earlier):
+                return f"{name}: {without_shares(found_since(lake, earlier))}"
+
+            found = await eventually(judged, told)
             took_s[name] = time.monotonic() - began
+            shares_at = time.monotonic() if case.shares else shares_at
             changes[name] = {one.change_id for ones in found.values() for one in ones}
             assert {one.stage for ones in found.values() for one in ones} == {P}
             if name == "roll by one combo order":
