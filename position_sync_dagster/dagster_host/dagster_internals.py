@@ -66,11 +66,28 @@ FORKED_RUNS = Internal(
     without="Dagster's own launcher starts each run, a second later",
     symbols={
         "ExecuteExternalJobArgs": "dagster._grpc.types",
+        "core_execute_run": "dagster._grpc.impl",
         "get_run_crash_explanation": "dagster._utils",
         "recon_job_from_origin": "dagster._utils.hosted_user_process",
         "start_run_in_subprocess": "dagster._grpc.impl",
     },
 )
+
+
+def leave_out_canceled_runs() -> None:
+    """Do not execute a run in this process that is being terminated as it begins.
+
+    Dagster would take the process for a second one of the run, and report the run as failed.
+    """
+    execute_run = FORKED_RUNS.load().core_execute_run
+
+    @wraps(execute_run)
+    def unless_canceled(job: Any, run: dg.DagsterRun, *args: Any, **more: Any) -> Any:
+        canceled = run.status is dg.DagsterRunStatus.CANCELING
+        return iter(()) if canceled else execute_run(job, run, *args, **more)
+
+    import_module(FORKED_RUNS.symbols["core_execute_run"]).core_execute_run = unless_canceled  # type: ignore[attr-defined]
+
 
 DAEMON = Internal(
     purpose="Running Dagster's daemon in a program of ours, which waits for the code server",

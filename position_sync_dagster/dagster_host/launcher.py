@@ -178,6 +178,7 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
         if preloaded is not None:
             preloaded.forget_changed(preloaded.imported)
         internals = dagster_internals.FORKED_RUNS.load()
+        dagster_internals.leave_out_canceled_runs()
         job = internals.recon_job_from_origin(dg.deserialize_value(origin))
         ended = multiprocessing.Event()
         try:
