@@ -306,7 +306,7 @@ def board(
     if accounts and len(accounts) <= max(room // 6, 1):
         head.append(_shown_lines(accounts, width))
         room -= len(accounts)
-    money = overview.money
+    money = overview.book.money()
     if money.strategies or money.rest:
         ends, notes_below = (
             [*money.rest, *money.totals, *money.in_base],

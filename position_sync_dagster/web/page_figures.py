@@ -149,7 +149,7 @@ def parts_of(overview: Overview) -> dict[str, Row]:
 
 def board_of(overview: Overview) -> dict[str, Any]:
     """Return what the page shows besides the parts."""
-    status, book, money = overview.status, overview.book, overview.money
+    status, book, money = overview.status, overview.book, overview.book.money()
     held = {one.key for one in book.holdings if one.position}
     return {
         "columns": COLUMNS,

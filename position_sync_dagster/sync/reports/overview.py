@@ -275,7 +275,6 @@ class Overview:
         current_keys: Those whose value was confirmed within the last two refresh intervals, while
             their gateway is connected; none while it is not.
         oldest_age_s: The age of the oldest price of a holding, in seconds; None if one is unknown.
-        money: The money of the holdings: by strategy, in total, by underlying.
         closes: Why holdings closed lately, as far as that is known.
     """
 
@@ -283,7 +282,6 @@ class Overview:
     book: Book
     held: int
     current_keys: frozenset[Key]
-    money: BookMoney
     oldest_age_s: float | None = None
     closes: tuple[Closure, ...] = ()
 
@@ -442,7 +440,6 @@ class OverviewReader:
                     for login in status.each_login
                 )
             ),
-            money=book.money(),
             oldest_age_s=book.ages.oldest_s(set().union(*held.values())),
         )
 

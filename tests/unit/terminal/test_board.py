@@ -71,7 +71,6 @@ def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overv
         book=book,
         held=len(held),
         current_keys=frozenset(current_of(held, ages, status, Settings())),
-        money=book.money(),
     )
 
 
