@@ -20,7 +20,7 @@ NAMES = {
     "dagster_host.services": "supervisor",
     "code-server": "proxy of the code server",
     " api grpc ": "code server",
-    "simulate": "simulator",
+    "ib_gateway_simulator": "simulator",
     "position-sync demo": "terminal",
     "multiprocessing": "fork server, runs",
 }
