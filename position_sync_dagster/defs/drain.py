@@ -172,6 +172,10 @@ evaluates it, and Dagster hides the result of a planned check until it runs."""
 CAUSES = dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK)
 """The check that the step of `closures` evaluates: Dagster launches no run with one of the two."""
 
+DERIVE_INTERVAL_S = runs.SHORTEST_INTERVAL_S + 10
+"""Minimum seconds between two ticks of the sensor of this job: it ticks at every third check of the
+daemon. A tick reads when each table was materialized, and two runs are 15 s apart anyway."""
+
 derive_positions = dg.define_asset_job(
     runs.DERIVE_JOB,
     selection=dg.AssetSelection.assets(*SOURCES) | dg.AssetSelection.checks(*KEYS),
@@ -182,12 +186,12 @@ derive_positions = dg.define_asset_job(
 
 @dg.sensor(
     job_name=runs.DERIVE_JOB,
-    minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
+    minimum_interval_seconds=DERIVE_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 5 s and only reads. It requests a run when the stream or the registry "
-    "was materialized after the derived tables, when statements were imported, and at least each "
-    "quarter of an hour. A drain derives in its own run, but for the closures. The ledger itself "
-    "changes every second: read it for live values.",
+    description="Looks every 15 s and only reads. It requests a run when the stream or the "
+    "registry was materialized after the derived tables, when statements were imported, and at "
+    "least each quarter of an hour. A drain derives in its own run, but for the closures. The "
+    "ledger itself changes every second: read it for live values.",
 )
 @runs.fails_once
 def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
