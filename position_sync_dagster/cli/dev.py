@@ -178,7 +178,7 @@ class Output:
 class LiveOutput(Output):
     """Redraws the status of the demo in place, with the last message above it."""
 
-    interval_s = STARTING_INTERVAL_S
+    interval_s = LiveDisplay.interval_s
 
     def __init__(self, settings: Settings, log: Path) -> None:
         super().__init__(settings)

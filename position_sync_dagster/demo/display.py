@@ -169,8 +169,9 @@ def evaluate(
     )
 
 
-LINE_INTERVAL_S = 5.0
-"""Seconds between two lines."""
+LINE_INTERVAL_S, QUIET_INTERVAL_S = 5.0, 10.0
+"""Seconds between two lines, and once each leg has a current row: a read of the tables takes a
+quarter of a second of a processor."""
 
 LOOK_INTERVAL_S = 2.0
 """Seconds between two reads of the tables, while a person watches or figures are still missing."""
@@ -206,7 +207,7 @@ class Display:
         interval_s: Seconds between two looks once each leg has a current row.
     """
 
-    interval_s = LINE_INTERVAL_S
+    interval_s = QUIET_INTERVAL_S
 
     def note(self, text: str) -> None:
         """Show a message."""
