@@ -210,6 +210,52 @@ def keep_engines(*, connected: bool = False) -> None:
                 module.create_engine = _keeping(module.create_engine, connected=connected)
 
 
+POSTGRES_STORAGES = (
+    "dagster_postgres.event_log.event_log",
+    "dagster_postgres.run_storage.run_storage",
+    "dagster_postgres.schedule_storage.schedule_storage",
+)
+"""The modules that call `create_pg_engine` for a storage on Postgres."""
+
+DEAD_PEER = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""Connection options: a connection to an unreachable host fails within 11 s, before another process
+can get a lock that it holds."""
+
+
+def keep_postgres_connections() -> None:
+    """Make the storages on Postgres that this process opens from now on keep their connection.
+
+    Dagster opens one for each statement, which takes 11 ms of a processor in Postgres and 6 in the
+    process; the statement itself takes less than one. Only its webserver keeps them. A connection
+    that Postgres has ended is replaced before its next use. Without this symbol the behaviour is
+    the same, and slower. Not for runs: forty streams would hold more connections than Postgres
+    gives.
+    """
+    for name in POSTGRES_STORAGES:
+        with suppress(ImportError, AttributeError):
+            module: Any = import_module(name)
+            if module.create_pg_engine.__module__ != __name__:
+                module.create_pg_engine = _pooled(module.create_pg_engine)
+
+
+def _pooled(create: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `create` with a pool of one connection, and as many more as are used at once."""
+
+    def create_pg_engine(*args: Any, **options: Any) -> Any:
+        options.pop("poolclass", None)
+        options |= {"pool_size": 1, "max_overflow": -1, "pool_pre_ping": True}
+        options["connect_args"] = DEAD_PEER | options.get("connect_args", {})
+        return create(*args, **options)
+
+    return create_pg_engine
+
+
 def close_connections() -> None:
     """Close the connections that `keep_engines` has left open."""
     while _connected:

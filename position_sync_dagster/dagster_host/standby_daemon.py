@@ -40,16 +40,6 @@ POLL_S = 1.0
 LOST = 75
 """Exit code after the loss of the lock: temporary, start it again (EX_TEMPFAIL)."""
 
-DEAD_PEER = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-"""Connection options: a connection to an unreachable host fails within 11 s, before another process
-can get its lock."""
-
 WAITS = "The daemon of another host works. This one waits."
 
 logger = logging.getLogger("dagster.daemon.host")
@@ -92,7 +82,10 @@ def opened_instance() -> DagsterInstance:
 def acquire(url: str) -> Connection:
     """Wait until this process holds the lock, and return the connection that holds it."""
     engine = create_engine(
-        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=DEAD_PEER
+        url,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args=dagster_internals.DEAD_PEER,
     )
     told = ""
     while True:
@@ -146,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return LACKING
     internals.configure_loggers(formatter="colored", log_level="INFO")
     internals.setup_interrupt_handlers()
+    dagster_internals.keep_postgres_connections()
     try:
         return run(options.workspace, internals)
     except KeyboardInterrupt:

@@ -206,6 +206,8 @@ def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
             if known == ref:
                 return instance
         dagster_internals.keep_engines()
+        if ref.storage_data is not None and ref.storage_data.module_name == "dagster_postgres":
+            dagster_internals.keep_postgres_connections()
         instance = dg.DagsterInstance.from_ref(ref)
         _instances[:] = [(ref, instance)]
         return instance

@@ -173,16 +173,18 @@ AGAIN_EVERY = timedelta(seconds=2)
 """Minimum time between two such evaluations."""
 
 AGAIN_REST = 9
-"""Pause after an evaluation, as a multiple of its duration. If tables are slow, the streams of
-several logins would otherwise delay each other and the drain."""
+"""Pause after an evaluation, as a multiple of its duration, for each login: the streams of all
+logins evaluate the same checks of the lake, together for a tenth of the time."""
 
 AGREES = ("position_updates", "agrees_with_the_broker")
 
 AGREE_EVERY = timedelta(seconds=5)
-"""Minimum time between two looks at an open difference between the ledger and the broker."""
+"""Minimum time between two looks at an open difference between the ledger and the broker, by any of
+the streams: each of them looks less often, the more logins there are."""
 
 AGREE_SELDOM = timedelta(minutes=1)
-"""Interval of these looks once the difference has lasted for ten minutes."""
+"""Maximum interval of these looks of a stream: that of one login after ten minutes of a
+difference."""
 
 FOLLOWED_TABLES = (
     specs.BROKER_POSITIONS,
@@ -199,10 +201,19 @@ materializes; one that a user stopped does not change the tables."""
 
 
 class StreamEvents:
-    """Converts reports of a stream run to events; each row is counted in exactly one event."""
+    """Converts reports of a stream run to events; each row is counted in exactly one event.
+
+    Args:
+        logins: How many there are: so many streams evaluate the same checks.
+    """
 
     def __init__(
-        self, lake: "tables.Lake", settings: Settings, instance: dg.DagsterInstance
+        self,
+        lake: "tables.Lake",
+        settings: Settings,
+        instance: dg.DagsterInstance,
+        *,
+        logins: int = 1,
     ) -> None:
         self._lake = lake
         self._settings = settings
@@ -212,6 +223,7 @@ class StreamEvents:
         self._failed: tuple[tuple[str, str], ...] = ()
         self._again_at = self._again_until = datetime.min.replace(tzinfo=UTC)
         self._agree_at = self._again_at
+        self._logins = logins
 
     def of(self, report: StreamReport) -> "Iterator[dg.AssetMaterialization | dg.AssetObservation]":
         """Return the events of a report, those of the sources first."""
@@ -258,7 +270,7 @@ class StreamEvents:
         if self._failed and self._again_at <= now < self._again_until:
             self._failed = self._logged(run_id, self._failed, only_passed=True)
             ended = datetime.now(UTC)
-            self._again_at = ended + max(AGAIN_EVERY, AGAIN_REST * (ended - now))
+            self._again_at = ended + self._logins * max(AGAIN_EVERY, AGAIN_REST * (ended - now))
 
         if now >= self._agree_at:
             self._agree_again(run_id, now)
@@ -269,7 +281,7 @@ class StreamEvents:
         The newest result may be that of a drain in the middle of a fill, which no other event
         would correct for minutes.
         """
-        self._agree_at = now + AGREE_EVERY
+        self._agree_at = now + min(self._logins * AGREE_EVERY, AGREE_SELDOM)
         key = dg.AssetCheckKey(dg.AssetKey(AGREES[0]), AGREES[1])
         storage = self._instance.event_log_storage
         record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
@@ -285,7 +297,7 @@ class StreamEvents:
                 self._instance.report_runless_asset_event(event)
         ended = datetime.now(UTC)
         lasts = ended - datetime.fromtimestamp(record.create_timestamp, UTC)
-        rest = max(AGREE_EVERY, AGAIN_REST * (ended - now), lasts / 10)
+        rest = max(self._logins * max(AGREE_EVERY, AGAIN_REST * (ended - now)), lasts / 10)
         self._agree_at = ended + min(rest, AGREE_SELDOM)
 
     def _logged(
@@ -525,7 +537,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     settings = position_sync.settings.for_login(name)
     login = LoginWatch(settings)
     own_run = RunWatch(instance, context.run_id)
-    events = StreamEvents(lake, settings, instance)
+    events = StreamEvents(lake, settings, instance, logins=len(settings.logins))
     log = PatientLog(events, context.log_event, context.run_id)
     thread = StreamThread(lake, settings, run_id=context.run_id)
     interrupts = dagster_internals.INTERRUPTS.load()

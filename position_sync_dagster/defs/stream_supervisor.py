@@ -1,7 +1,7 @@
 """The supervisor: a sensor that keeps exactly one stream of each login running."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -22,6 +22,10 @@ from position_sync_dagster.sync.supervision import JobRun, Supervision, supervis
 
 RUNS_SEEN = 8
 """Number of runs read: enough to recognize a crash loop up to its longest delay."""
+
+STARTS_AT_ONCE = 4
+"""Maximum number of streams on their way to a lease. Each takes some seconds of a processor until
+then; forty at once would take longer than the supervisor waits for a lease, and be given up."""
 
 
 @dg.sensor(
@@ -70,23 +74,18 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         raise
     look.succeeded(datetime.now(UTC))
     if settings.gateways_file is None:
-        requests = supervisor.tick(settings, partition=None)
+        requests = supervisor.tick([(settings, None, None)])
         changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     else:
         removed = sorted(known - logins.keys())
         ended = [name for name in removed if supervisor.has_ended(name)]
         # A new login may be a renamed old one: the gateway serves only one of them at a time.
         new = sorted(logins.keys() - known) if ended == removed else []
-        requests = [
-            request
+        requests = supervisor.tick(
+            (login, name, refusal if served is not None and number > served else None)
             for number, (name, login) in enumerate(logins.items(), 1)
             if name in known or name in new
-            for request in supervisor.tick(
-                login,
-                partition=name,
-                refusal=refusal if served is not None and number > served else None,
-            )
-        ]
+        )
         changes = [runs.LOGINS.build_add_request(new)] if new else []
         changes += [runs.LOGINS.build_delete_request(ended)] if ended else []
     return dg.SensorResult(
@@ -161,20 +160,34 @@ class _Supervisor:
         self.reasons: list[str] = []
 
     def tick(
-        self,
-        login: Settings,
-        *,
-        partition: str | None,
-        refusal: run_slots.RunSlotsError | None = None,
+        self, logins: Iterable[tuple[Settings, str | None, run_slots.RunSlotsError | None]]
     ) -> list[dg.RunRequest]:
-        """Return the request for the stream of a login, if it needs one and is not refused."""
-        decision = self._decide(login, login.gateway_id, partition)
-        reason = str(refusal) if decision.start and refusal else decision.reason
-        self.reasons.append(f"{partition}: {reason}" if partition else reason)
-        if refusal or not decision.start:
-            return []
-        tags = {**login.run_tags, runs.REASON: decision.tag}
-        return [dg.RunRequest(partition_key=partition, tags=tags)]
+        """Return the requests for the streams of logins that need one and are not refused.
+
+        Args:
+            logins: Each with its partition, and why it is refused.
+        """
+        decided = [(*one, self._decide(one[0], one[0].gateway_id, one[1])) for one in logins]
+        now = datetime.now(UTC)
+        owned = {name for name, session in self._sessions.items() if session.is_alive(now)}
+        starting = sum(
+            not decision.start and login.gateway_id in self._streams.keys() - owned
+            for login, _partition, _refusal, decision in decided
+        )
+        requests = []
+        for login, partition, refusal, decision in decided:
+            is_first = login.gateway_id not in owned  # a successor waits for the lease before it
+            reason = decision.reason
+            if decision.start and refusal is not None:
+                reason = str(refusal)
+            elif decision.start and is_first and starting >= STARTS_AT_ONCE:
+                reason = f"{starting} other streams are starting: this one follows them"
+            elif decision.start:
+                starting += is_first
+                tags = {**login.run_tags, runs.REASON: decision.tag}
+                requests.append(dg.RunRequest(partition_key=partition, tags=tags))
+            self.reasons.append(f"{partition}: {reason}" if partition else reason)
+        return requests
 
     def has_ended(self, name: str) -> bool:
         """Return whether a login that the gateways file no longer names has no run left."""

@@ -65,9 +65,12 @@ def consecutive(outcomes: Iterable[bool]) -> int:
     return count
 
 
-START_GRACE = timedelta(seconds=30)
-"""Maximum time that a run may be without a lease. It takes 3 to 10 s from its launch to its lease,
-and less from the end of its lease to its own end."""
+START_GRACE = timedelta(seconds=60)
+"""Maximum time from the start of a run to its lease. It takes 3 to 10 s, and over 30 s where other
+processes use the processors: to give such a run up would add another one to them."""
+
+END_GRACE = timedelta(seconds=30)
+"""Maximum time from the end of a run's lease to its own end."""
 
 ROTATION_LEAD_S = 30.0
 """Seconds before a session's end at which its successor starts: the gap is then only the hand-over
@@ -196,7 +199,7 @@ def _is_lost(
         return abs(now - run.since) > START_GRACE
     if session.state in ALIVE:
         return True
-    return abs(now - session.heartbeat_at) > START_GRACE
+    return abs(now - session.heartbeat_at) > END_GRACE
 
 
 def _belongs_to_ended_run(

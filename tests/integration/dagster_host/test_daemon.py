@@ -5,11 +5,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
+from sqlalchemy import text
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.dagster_host.standby_daemon import LOST
 from tests.support import postgres
 from tests.support.demo_program import LIMIT_S, clean_environment, wait_for
@@ -130,3 +134,32 @@ def test_an_instance_without_postgres_is_refused_by_name(start):
     daemon = start(ROOT / "dagster_home" / "dagster.yaml")
     assert daemon.process.wait(LIMIT_S) == 1
     daemon.says("The storage of this Dagster instance is not Postgres")
+
+
+def test_the_storages_keep_a_connection_and_replace_one_that_postgres_has_ended(
+    tmp_path, monkeypatch
+):
+    for name in dagster_internals.POSTGRES_STORAGES:
+        module = import_module(name)
+        monkeypatch.setattr(module, "create_pg_engine", module.create_pg_engine)
+    (tmp_path / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text())
+    with postgres.running() as database:
+        for name, value in database.environment.items():
+            monkeypatch.setenv(name, value)
+
+        def served_by(instance: dg.DagsterInstance) -> int:
+            with instance.run_storage.connect() as connection:
+                return connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+
+        with dg.DagsterInstance.from_config(str(tmp_path)) as each_its_own:
+            assert each_its_own.get_ref().storage_data.module_name == "dagster_postgres"
+            assert served_by(each_its_own) != served_by(each_its_own)
+        dagster_internals.keep_postgres_connections()
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            kept = served_by(instance)
+            assert instance.get_runs_count() == 0
+            assert served_by(instance) == kept
+            with instance.event_log_storage.index_connection() as other:
+                other.execute(text(f"SELECT pg_terminate_backend({kept})"))
+            assert instance.get_runs_count() == 0
+            assert served_by(instance) != kept

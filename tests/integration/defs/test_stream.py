@@ -194,6 +194,34 @@ def test_a_difference_that_a_drain_saw_is_evaluated_again_until_it_lasts_or_is_g
     wait_for("the check passes", lambda: follows(wanted=True))
 
 
+@pytest.mark.parametrize(("logins", "again"), [(1, 5), (10**9, 1)])
+def test_the_streams_of_many_logins_evaluate_the_failed_checks_of_their_lake_in_turn(
+    lake, settings, instance, monkeypatch, logins, again
+) -> None:
+    evaluations = []
+
+    def failing(*_: object, checks: Sequence[tuple[str, str]], **__: object) -> list[Any]:
+        evaluations.append(checks)
+        asset, name = checks[0]
+        return [Mock(passed=False, asset_key=dg.AssetKey(asset), check_name=name)]
+
+    monkeypatch.setattr(stream_events_module, "evaluated", failing)
+    monkeypatch.setattr(stream_events_module, "AGAIN_EVERY", timedelta(microseconds=1))
+    monkeypatch.setattr(instance, "report_runless_asset_event", Mock())
+    events = StreamEvents(lake, settings, instance, logins=logins)
+    list(events.of(REPORT))
+    events.evaluate("the-run")
+    evaluations.clear()
+    deadline = time.monotonic() + 5
+    while len(evaluations) < again and time.monotonic() < deadline:
+        time.sleep(0.001)
+        events.evaluate_again("the-run")
+    for _ in range(20):
+        events.evaluate_again("the-run")
+    assert len(evaluations) >= again
+    assert logins == 1 or len(evaluations) == 1
+
+
 def test_while_a_run_has_only_planned_the_check_it_is_not_evaluated_again(
     stream_events, instance, lake, monkeypatch
 ) -> None:

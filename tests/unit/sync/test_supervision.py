@@ -92,8 +92,8 @@ def test_a_run_whose_lease_ended_is_reported_as_lost_and_followed() -> None:
 
 
 def test_a_run_killed_before_it_had_a_lease_is_lost_after_a_grace() -> None:
-    assert decide(run(RunState.STARTING, began_s=29)).lost == ()
-    decided = decide(run(RunState.STARTING, began_s=31))
+    assert decide(run(RunState.STARTING, began_s=59)).lost == ()
+    decided = decide(run(RunState.STARTING, began_s=61))
     assert decided.start
     assert decided.lost == ("new",)
 
