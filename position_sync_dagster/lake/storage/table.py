@@ -405,7 +405,7 @@ class Table:
         self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
     ) -> pl.DataFrame:
         """Read rows of a snapshot, in no particular order."""
-        if predicate is None and self._remote and not self.spec.partition_by:
+        if predicate is None and not self.spec.partition_by:
             return self.read_files(data_files(handle)).select(columns or list(self.spec.columns))
         return scan(handle, self.spec, predicate, columns)
 
