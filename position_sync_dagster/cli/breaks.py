@@ -130,7 +130,7 @@ def reconcile(
 def print_breaks(breaks: list[Break]) -> None:
     """Print breaks as a table, with what is known of each below it."""
     now = utc_now()
-    output.print_table_with_notes(
+    output.print_table(
         [
             {
                 "id": one.break_id,
