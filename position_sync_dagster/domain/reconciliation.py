@@ -63,6 +63,38 @@ class Discrepancy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """One discrepancy, from the reconciliation that first saw it until it is gone.
+
+    Attributes:
+        state: OPENED when first seen, CONFIRMED when seen again, RESOLVED when gone. ACCEPTED if a
+            person accepted it; it keeps this state when it is gone, and loses it when the
+            quantities change.
+        note: Why the person accepted it, or what happened to that acceptance.
+    """
+
+    break_id: str
+    gateway_id: str
+    account: str
+    conid: int
+    symbol: str
+    type: DiscrepancyType
+    expected: float | None
+    actual: float | None
+    detail: str
+    state: BreakState
+    opened_at: datetime
+    confirmed_at: datetime | None = None
+    resolved_at: datetime | None = None
+    accepted_at: datetime | None = None
+    accepted_by: str | None = None
+    note: str | None = None
+    snapshot_id: str | None = None
+    run_id: str | None = None
+    last_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReconciliationResult:
     """The outcome of one comparison.
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import contract_name, leg_name
-from position_sync_dagster.lake.breaks import Break
+from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -23,6 +22,7 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.reconciliation import (
+    Break,
     BreakState,
     Discrepancy,
     DiscrepancyType,
@@ -431,9 +431,6 @@ def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> 
     )
 
 
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.breaks import Break
-
 UNDECIDED_AFTER = timedelta(hours=1)
 """How long a difference may stay before somebody has to decide about it; most end with the next
 refresh of the account."""
@@ -445,7 +442,7 @@ DECIDE = (
 )
 
 
-def _rows_of_breaks(breaks: "Sequence[Break]") -> "pl.DataFrame":
+def _rows_of_breaks(breaks: Sequence[Break]) -> "pl.DataFrame":
     """Return breaks as the rows of a page."""
     return codec.frame_of(RECONCILIATION_BREAKS, map(codec.fields_of, breaks)).select(
         *("break_id", "state", "type", "account", "conid", "symbol"),
@@ -472,7 +469,7 @@ def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
     )
 
 
-def judge_breaks(breaks: "Sequence[Break]", now: datetime) -> dg.AssetCheckResult:
+def judge_breaks(breaks: Sequence[Break], now: datetime) -> dg.AssetCheckResult:
     """Return the result of the check for the open breaks; pure."""
     accepted = sum(one.state is BreakState.ACCEPTED for one in breaks)
     waiting = [
