@@ -299,8 +299,8 @@ class Past:
 
     Attributes:
         at: The moment, with a time zone.
-        as_known_now: Instead of the rows that were committed by the moment: those with a timestamp
-            at or before it, also if they were committed later.
+        as_known_now: Whether all rows with a timestamp at or before the moment count, also those
+            that were committed later; otherwise those that were committed by the moment.
     """
 
     at: datetime

@@ -45,8 +45,8 @@ _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "erro
 
 @check_results.table_check(
     "position_queue",
-    description="Whether requests are FAILED and their holding has no value since, or wait for "
-    "longer than POSITION_SYNC_STALE_AFTER_S.",
+    description="Whether requests are FAILED and their holding has had no value since, or have "
+    "waited for longer than POSITION_SYNC_STALE_AFTER_S.",
 )
 def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""

@@ -174,10 +174,10 @@ EXPOSURE = "strategy_exposure"
 READ_CHECK = "limits_are_read"
 
 PREFIX = "limit_"
-"""How the name of each check of a limit begins."""
+"""The beginning of the name of each check of a limit."""
 
 OF_VALUE = " (its value)"
-"""How the name of a limit ends in messages about its number: known, or not known."""
+"""The end of a limit's name in messages that say whether its number is known."""
 
 DECIDE = "Decide about the position, or change the limit in the strategies file."
 
