@@ -98,14 +98,15 @@ class Settings(GatewaySettings):
         0.01,
         ge=0,
         le=1,
-        description="A monitored holding is queued when its profit subscription shows a move by "
-        "this part of the value",
+        description="Smallest move of a monitored holding, in its profit subscription, that is "
+        "queued: as a part of its value. monitored_move_amount must be reached too.",
     )
     monitored_move_amount: float = Field(
         25.0,
         ge=0,
         le=1e9,
-        description="and by this amount of its currency, or another sign of the profit.",
+        description="Smallest such move in its currency; where the sign of the profit changes, the "
+        "part alone decides.",
     )
     underlying_lines: int | None = Field(
         None,
@@ -196,7 +197,8 @@ class Settings(GatewaySettings):
     )
     closed_lease_s: Seconds = Field(
         60.0,
-        description="The same while no streamed leg trades: heartbeats slow down in proportion.",
+        description="session_lease_s while no streamed leg trades; heartbeats slow down in "
+        "proportion.",
     )
     rotate_after_s: float = Field(
         21600.0,
@@ -260,8 +262,8 @@ class Settings(GatewaySettings):
         24.0,
         ge=0,
         le=144,
-        description="Hours before the end of a live login's week at which that is said; 0: nothing "
-        "is said of it.",
+        description="Hours before the end of a live login's week at which a message announces it; "
+        "0: no message.",
     )
     ui_url: str = Field(
         "http://127.0.0.1:3000",

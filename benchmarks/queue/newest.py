@@ -60,7 +60,6 @@ def newest(bench: Bench) -> None:
     for _ in range(bench.size(10, 3)):
         table.sync.append(updates(20, now()))
         samples.time("again", reader.sync.latest)
-        samples.time("hour", lambda: reader.sync.latest_since(now() - timedelta(hours=1)))
     best = min(queries, key=samples.median)
     _check_same(reader.sync.latest(), table)
     state = f"{positions:,} positions, {rows:,} rows"
@@ -77,7 +76,6 @@ def newest(bench: Bench) -> None:
             ("newest row per position, first read", "whole"),
             ("the same beside latest_positions", "known"),
             ("the same after one more commit", "again"),
-            ("of the last hour only", "hour"),
         )
     ]
     bench.report.add("The ledger's newest rows", lines)

@@ -8,7 +8,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.breaks import Break
+from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
@@ -130,7 +130,7 @@ def reconcile(
 def print_breaks(breaks: list[Break]) -> None:
     """Print breaks as a table, with what is known of each below it."""
     now = utc_now()
-    output.print_table_with_notes(
+    output.print_table(
         [
             {
                 "id": one.break_id,

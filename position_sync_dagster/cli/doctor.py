@@ -19,9 +19,6 @@ from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import as_typed, printable
 
 UI_PORT = 3000
-SHOWN = 5
-"""The number of requests that the terminal names; JSON has all."""
-
 REMEDIES = {
     "active_strategies": "compare them with `position-sync strategies list`, and add again what is "
     "missing",
@@ -131,7 +128,6 @@ def as_data(results: Iterable[Checkup]) -> dict[str, object]:
                 "doubled": one.found.doubled.surplus,
                 "removed": one.removed,
                 "rows": one.found.rows,
-                "requests": one.found.requests,
                 "writer": one.writer,
                 "problem": one.failure or one.found.problem,
                 "repair": one.repair,
@@ -185,9 +181,6 @@ def _affected(one: Checkup) -> list[str]:
     lines.append(
         f"last whole version {whole}; a repair undoes {what}; {found.rows} undone rows can be read"
     )
-    if found.requests:
-        more = f" and {len(found.requests) - SHOWN} more" if len(found.requests) > SHOWN else ""
-        lines.append(f"requests affected: {', '.join(found.requests[:SHOWN])}{more}")
     return lines
 
 

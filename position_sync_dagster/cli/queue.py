@@ -73,7 +73,7 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
 def print_requests(requests: Iterable[QueuedPosition], now: datetime) -> None:
     """Print requests as a table, with the first line of its error below each."""
     listed = list(requests)
-    output.print_table_with_notes(
+    output.print_table(
         [
             {
                 "id": request.request_id,

@@ -22,7 +22,7 @@ from position_sync_dagster.lake.registry.strategies_file import (
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.reports.status import leg_states
-from position_sync_dagster.terminal.output import print_json, print_table_with_notes
+from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import as_typed, printable, quantity
 
 app = typer.Typer(no_args_is_help=True)
@@ -118,7 +118,7 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
         else ""
         for leg in legs
     ]
-    print_table_with_notes(rows, problems, right=("conid", "strike", "quantity", "priority"))
+    print_table(rows, problems, right=("conid", "strike", "quantity", "priority"))
 
 
 def _named(leg: Leg) -> str:

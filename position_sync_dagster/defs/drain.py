@@ -124,7 +124,7 @@ def _logins(
     sessions = lake.sessions.current_of(names)
     streams = runs.runs_in_progress(instance, runs.STREAM_JOB)
     owned = {name for name, session in sessions.items() if session.is_alive(now)}
-    # What an owner says counts, so that the table is read for logins without one only.
+    # The session of an owner decides; the table is read only for logins without an owner.
     confirmed = lake.broker_positions.newest_confirmations(set(names) - owned, now)
     return [
         (

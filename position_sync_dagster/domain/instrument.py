@@ -150,23 +150,37 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractDetails:
-    """The newest details of a contract: a row of the table `contracts`.
+    """The newest details of a contract: a row of the table `contracts`, whose columns follow it.
+
+    It is not verified under which day, the last of trading or that of expiry, the gateway lists an
+    index option that is settled at the open; both are accepted.
 
     Attributes:
+        conid: IB's contract id of the instrument.
+        symbol: Symbol of the underlying, as IB writes it.
+        sec_type: IB's security type: OPT, FOP, STK, FUT, …
+        currency: ISO code of the contract's currency.
+        local_symbol: IB's local symbol of the contract, such as the OCC symbol of an option.
+        trading_class: IB's trading class of the contract.
+        exchange: Listing exchange.
+        under_conid: Contract id of the underlying; null where there is none.
+        multiplier: Units of the underlying in one contract; 1 for a stock.
         price_magnifier: Divisor from quoted prices to the currency's major unit: 100 for
             contracts quoted in cents or pence, else 1. Source: contract details, message 10.
-        last_trade_date: The last trading day of a derivative.
-        last_trade_time: Local time in `time_zone`, as the broker writes it ("08:30:00").
-        trading_hours: As the broker writes them, sessions separated by ";".
-        seen_at: When the gateway sent them.
-        valid_exchanges: The exchanges that a request may name, separated by ","; empty if the
-            broker names none, None if a release that did not ask for them stored the row.
-        expires_on: The day it expires, which for index options settled at the open is the day after
-            the last trade. Source: contract details, message 10, `realExpirationDate`. It is not
-            verified under which of the two days the gateway lists such an option; both are
-            accepted.
-        under_sec_type: The security type of the underlying, IND for an index; None if a release
-            that did not read it stored the row.
+        right: CALL or PUT; null for an instrument that is not an option.
+        strike: Strike of the option; null for other instruments. Unit: as quoted.
+        last_trade_date: Last trading day of a derivative.
+        last_trade_time: Time of the last trade on that day, in time_zone, as "08:30:00".
+        time_zone: Time zone of the exchange, as the broker names it.
+        trading_hours: Trading hours as the broker writes them, separated by semicolons.
+        seen_at: When the gateway sent the details.
+        valid_exchanges: Where the contract may be requested, separated by commas; empty if the
+            broker names no exchange, null in rows of a release that did not ask for them.
+        expires_on: Day on which a derivative expires: of an index option that is settled at the
+            open, the day after the last trade. Source: contract details, message 10,
+            `realExpirationDate`. Null where it is not known.
+        under_sec_type: Security type of the underlying, IND of an option that is settled in cash;
+            null where there is none, and in rows of a release that did not read it.
     """
 
     conid: int

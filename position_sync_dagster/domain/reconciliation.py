@@ -63,6 +63,58 @@ class Discrepancy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """One discrepancy, from the reconciliation that first saw it until it is gone.
+
+    The columns of the table `reconciliation_breaks` follow it.
+
+    Attributes:
+        break_id: Unique id of the break.
+        gateway_id: "host:port" of the gateway that was reconciled, or "statement:DAY" for a day of
+            daily_positions that was compared with the broker's statement, or "closures".
+        account: IB account that holds the position.
+        conid: IB's contract id of the instrument.
+        symbol: Symbol of the underlying, as IB writes it.
+        type: MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY, LEG_MISMATCH, STATEMENT or
+            UNEXPLAINED.
+        expected: The broker's quantity; null when it has none. Unit: contracts or shares.
+        actual: The quantity in the tables; null when they have none. Unit: contracts or shares.
+        detail: The difference in words.
+        state: OPENED (seen once), CONFIRMED (seen again), RESOLVED (gone), or ACCEPTED by a person:
+            it keeps this state when it is gone, and loses it when the quantities change.
+        opened_at: When it was first seen.
+        confirmed_at: When it was seen again; null before.
+        resolved_at: When it was gone; null before.
+        accepted_at: When a person accepted it; null if nobody did.
+        accepted_by: The person who accepted it.
+        note: Why that person accepted it, or what happened to that acceptance.
+        snapshot_id: The newest account download in which it was seen to change.
+        run_id: The Dagster run of that reconciliation.
+        last_seen_at: When the row last changed because the break was seen.
+    """
+
+    break_id: str
+    gateway_id: str
+    account: str
+    conid: int
+    symbol: str
+    type: DiscrepancyType
+    expected: float | None
+    actual: float | None
+    detail: str
+    state: BreakState
+    opened_at: datetime
+    confirmed_at: datetime | None = None
+    resolved_at: datetime | None = None
+    accepted_at: datetime | None = None
+    accepted_by: str | None = None
+    note: str | None = None
+    snapshot_id: str | None = None
+    run_id: str | None = None
+    last_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReconciliationResult:
     """The outcome of one comparison.
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import lifecycle_partitions
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, records_of
@@ -24,38 +24,6 @@ _ACCEPTANCE = ("accepted_by", "expected", "actual", "note")
 
 _KEY = ("type", "account", "conid")
 """The key of an open break; a gateway has at most one for each combination of values."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Break:
-    """One discrepancy, from the reconciliation that first saw it until it is gone.
-
-    Attributes:
-        state: OPENED when first seen, CONFIRMED when seen again, RESOLVED when gone. ACCEPTED if a
-            person accepted it; it keeps this state when it is gone, and loses it when the
-            quantities change.
-        note: Why the person accepted it, or what happened to that acceptance.
-    """
-
-    break_id: str
-    gateway_id: str
-    account: str
-    conid: int
-    symbol: str
-    type: DiscrepancyType
-    expected: float | None
-    actual: float | None
-    detail: str
-    state: BreakState
-    opened_at: datetime
-    confirmed_at: datetime | None = None
-    resolved_at: datetime | None = None
-    accepted_at: datetime | None = None
-    accepted_by: str | None = None
-    note: str | None = None
-    snapshot_id: str | None = None
-    run_id: str | None = None
-    last_seen_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from position_sync_dagster.lake.schema.ids import text_literal
 from position_sync_dagster.lake.schema.lifecycle_partitions import MOST_TERMS
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import writer_lock
-from position_sync_dagster.lake.storage.frames import append, files_in, overwrite, scan
+from position_sync_dagster.lake.storage.frames import append, files_in, overwrite
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
@@ -134,16 +134,6 @@ class CachedRows(NamedTuple):
     files: frozenset[str]
     frame: pl.DataFrame
     stated: pl.DataFrame
-
-    @property
-    def through(self) -> int | None:
-        """The greatest `published_version` of the rows."""
-        greatest = self.frame.get_column(_ORDER).max()
-        return None if greatest is None else int(str(greatest))
-
-    def covers(self, files: frozenset[str]) -> bool:
-        """Return whether these files include all files that were read."""
-        return self.files <= files and self.through is not None
 
 
 def read_rows(files: frozenset[str], found: pl.DataFrame, before: CachedRows | None) -> CachedRows:
@@ -311,17 +301,12 @@ class BrokerPositionsTable:
         files = frozenset(present.get_column("path"))
         if before is not None and files == before.files:
             return before  # another gateway's rows changed
-        if before is None or not before.covers(files):
+        if before is not None and not before.files <= files:
             before = None
-        if self.table.is_remote:
-            known = before.files if before is not None else frozenset[str]()
-            added = present.filter(~pl.col("path").is_in(list(known)))
-            found = self.table.read_files(added).with_columns(gateway_id=pl.lit(gateway_id))
-            return read_rows(files, found.select(list(BROKER_POSITIONS.columns)), before)
-        where = _rows_of(gateway_id)
-        if before is not None:
-            where += f" AND published_version > {before.through}"
-        return read_rows(files, scan(handle, BROKER_POSITIONS, where), before)
+        known = before.files if before is not None else frozenset[str]()
+        added = present.filter(~pl.col("path").is_in(list(known)))
+        found = self.table.read_files(added).with_columns(gateway_id=pl.lit(gateway_id))
+        return read_rows(files, found.select(list(BROKER_POSITIONS.columns)), before)
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
         """Return a key of the table and the session; `update` needs the key of `replace`."""
@@ -398,38 +383,26 @@ class ContractsTable:
 
     def not_given(self) -> dict[int, tuple[int, datetime]]:
         """Return how often, and when last, the gateway gave no details, by conid."""
-        rows = self._rows("not_given IS NOT NULL", ["conid", "not_given", "not_given_at"])
-        return {conid: (times, at) for conid, times, at in rows.iter_rows()}
+        rows = self.table.rows().filter(pl.col("not_given").is_not_null())
+        found = rows.select("conid", "not_given", "not_given_at").iter_rows()
+        return {conid: (times, at) for conid, times, at in found}
 
     def complete(self) -> set[int]:
         """Return the conids whose details are complete: an older release stored fewer of them."""
-        return set(self._rows("valid_exchanges IS NOT NULL", ["conid"]).get_column("conid"))
+        rows = self.table.rows().filter(pl.col("valid_exchanges").is_not_null())
+        return set(rows.get_column("conid"))
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""
-        return {one.conid: one for one in codec.contracts_of(self._rows("price_magnifier <> 1"))}
+        rows = self.table.rows().filter(pl.col("price_magnifier") != 1)
+        return {one.conid: one for one in codec.contracts_of(rows)}
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        if conids is None:
-            return {one.conid: one for one in codec.contracts_of(self.table.rows())}
-        wanted = sorted(set(conids))
-        if not wanted:
-            return {}
-        found = self._rows(_among(wanted)).filter(pl.col("conid").is_in(wanted))
-        return {one.conid: one for one in codec.contracts_of(found)}
-
-    def _rows(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
-        return self.table.snapshot(lambda handle: self._scan(handle, predicate, columns))
-
-    def _scan(
-        self, handle: DeltaTable, predicate: str, columns: list[str] | None = None
-    ) -> pl.DataFrame:
-        """Read rows; in an object store all of the table's few files, a request for each."""
-        if not self.table.is_remote:
-            return self.table.scan(handle, predicate, columns)
-        found = self.table.scan(handle).filter(pl.sql_expr(predicate))
-        return found.select(columns or found.columns)
+        rows = self.table.rows()
+        if conids is not None:
+            rows = rows.filter(pl.col("conid").is_in(set(conids)))
+        return {one.conid: one for one in codec.contracts_of(rows)}
 
 
 def _among(conids: Sequence[int]) -> str:

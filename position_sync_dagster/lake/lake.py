@@ -14,11 +14,12 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.statement import StatementEvent
 from position_sync_dagster.errors import MomentError
 from position_sync_dagster.lake import records
 from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.breaks import Break, ReconciliationBreaks
+from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
@@ -298,8 +299,8 @@ class Past:
 
     Attributes:
         at: The moment, with a time zone.
-        as_known_now: Instead of the rows that were committed by the moment: those with a timestamp
-            at or before it, also if they were committed later.
+        as_known_now: Whether all rows with a timestamp at or before the moment count, also those
+            that were committed later; otherwise those that were committed by the moment.
     """
 
     at: datetime

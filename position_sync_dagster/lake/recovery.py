@@ -32,9 +32,9 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.transitions import as_pending
 from position_sync_dagster.lake.schema.codec import records_of, updates_of
-from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE_COLUMNS, LIVE_PREFIX
+from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE_COLUMNS
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
-from position_sync_dagster.lake.schema.tables import DERIVED, POSITION_QUEUE
+from position_sync_dagster.lake.schema.tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import delta_log, maintenance
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error
@@ -54,9 +54,6 @@ PAUSE_S = 1.0
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
-_COMPARED = ["request_id", "status", "attempts", "priority", "updated_at", "lease_token"]
-"""The columns that are compared to see whether a request was changed."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
@@ -68,7 +65,6 @@ class Diagnosis:
             the table is torn, None if the log does not reach back to a whole version.
         torn_files: What is torn, oldest first.
         rows: Rows that the commits after the whole version wrote and that can be read.
-        requests: Ids of the queue's requests that those commits added or changed.
         unfinished: Files of rows that an interrupted repair has not put back yet.
         doubled: Rows that the table has more than once.
         being_written: Whether another process committed between the readings.
@@ -81,7 +77,6 @@ class Diagnosis:
     whole_version: int | None = None
     torn_files: tuple[delta_log.TornFile, ...] = ()
     rows: int = 0
-    requests: tuple[str, ...] = ()
     unfinished: tuple[Path, ...] = ()
     doubled: maintenance.DoubledRows = maintenance.NONE_DOUBLED
     being_written: bool = False
@@ -183,9 +178,7 @@ def _examine(table: Table, unknown: Diagnosis) -> Diagnosis:
     )
     if whole is None:
         return found
-    undone = undone_rows(log, whole, table.spec)
-    requests = _changed_requests(log, whole, undone) if table.spec is POSITION_QUEUE else ()
-    return replace(found, rows=undone.height, requests=requests)
+    return replace(found, rows=undone_rows(log, whole, table.spec).height)
 
 
 def undone_rows(log: delta_log.LogReader, whole: int, spec: TableSpec) -> pl.DataFrame:
@@ -209,19 +202,6 @@ def _partition(file: Path, spec: TableSpec) -> list[pl.Expr]:
             is_day = value is not None and spec.columns[name] is Kind.DAY
             values[name] = date.fromisoformat(str(value)) if is_day else value
     return [pl.lit(value, spec.polars[name]).alias(name) for name, value in values.items()]
-
-
-def _changed_requests(
-    log: delta_log.LogReader, whole: int, undone: pl.DataFrame
-) -> tuple[str, ...]:
-    if undone.is_empty():
-        return ()
-    live = [log.table / name for name in log.files_of(whole) or {} if name.startswith(LIVE_PREFIX)]
-    before = [pl.read_parquet(path, glob=False).select(_COMPARED) for path in live]
-    after = undone.select(_COMPARED)
-    if before:
-        after = after.join(pl.concat(before), on=_COMPARED, how="anti", nulls_equal=True)
-    return tuple(after.get_column("request_id").unique().sort())
 
 
 def _open(table: Table, unknown: Diagnosis) -> Diagnosis:

@@ -23,9 +23,9 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg
+from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition, Source
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
-from position_sync_dagster.lake.breaks import Break
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import beginning_with
 from position_sync_dagster.lake.schema.codec import legs_of

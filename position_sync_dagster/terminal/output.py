@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from position_sync_dagster.terminal.text import printable
@@ -56,32 +55,15 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value) + "\n")
 
 
-def print_table(rows: Sequence[Mapping[str, str]], *, right: Collection[str]) -> None:
-    """Print rows as a table.
+def print_table(
+    rows: Sequence[Mapping[str, str]], notes: Sequence[str] = (), *, right: Collection[str]
+) -> None:
+    """Print rows as a table that is never cut; a terminal wraps a line that is too long.
 
     Args:
         rows: One row or more: each a text by heading, all with the same headings.
+        notes: A note for each row, on the next line; an empty one has no line.
         right: The headings of the columns that are aligned to the right.
-    """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in rows[0]:
-        table.add_column(heading, justify="right" if heading in right else "left")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row.values()))
-    console().print(table)
-
-
-def print_table_with_notes(
-    rows: Sequence[Mapping[str, str]], notes: Sequence[str], *, right: Collection[str]
-) -> None:
-    """Print rows as a table that is never cut, each with a note on the next line.
-
-    A terminal wraps a line that is too long.
-
-    Args:
-        rows: As for `print_table`.
-        notes: The note of each row; an empty one has no line.
-        right: As for `print_table`.
     """
     listed = [[printable(cell) for cell in row.values()] for row in rows]
     headings = [*rows[0]]
@@ -96,7 +78,7 @@ def print_table_with_notes(
 
     console = Console()
     console.print(Text(line(headings), style="bold"), soft_wrap=True)
-    for cells, note in zip(listed, notes, strict=True):
+    for cells, note in zip(listed, notes or [""] * len(listed), strict=True):
         console.print(Text(line(cells)), soft_wrap=True)
         if note:
             console.print(Text(f"  {printable(note)}"), soft_wrap=True)

@@ -1,8 +1,8 @@
 """The money page at `/money`: its routes, and the feed that all viewers share.
 
 The browser asks for what came since its last answer, which waits until there is something.
-That needs no connection that stays open: a viewer who stops reading is one who no longer asks, and
-nothing is kept for him. Every viewer gets the same bytes, made once. Nobody can write: the
+No connection stays open: a viewer who stops reading asks no more, and the server keeps nothing for
+him. Every viewer gets the same bytes, made once. Nobody can write: the
 tables that a viewer sorts and groups are in his own browser, and every route is for GET alone.
 
 Perspective's files come from the wheel of `perspective-python`. Its engine runs in the browser, and

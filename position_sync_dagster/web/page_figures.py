@@ -15,7 +15,7 @@ import polars as pl
 
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import contract_name, leg_name
-from position_sync_dagster.lake.breaks import Break
+from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
@@ -209,7 +209,7 @@ def _expiries(overview: Overview) -> list[dict[str, Any]]:
 
 
 def _fills(changes: Iterable[PositionChange]) -> Iterable[dict[str, Any]]:
-    """Yield the fills of today from before the first read: of the later ones `Changes` tells."""
+    """Yield today's fills from before the first read; `Changes` finds the later ones."""
     for one in changes:
         if one.after:  # a close is an event of its own
             name = contract_name(one)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
+from position_sync_dagster.defs.checks.check_results import failed
 from position_sync_dagster.defs.libraries import closes as closes_report
 from position_sync_dagster.defs.libraries import explain_closes, roll_legs
 from position_sync_dagster.defs.resources import PositionSyncResource
@@ -87,17 +87,13 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
         f"{one.detail}"
         for one in unexplained[: -MOST_NAMED - 1 : -1]
     ]
-    return dg.AssetCheckResult(
-        passed=False,
+    return failed(
+        f"{len(unexplained)} closes have no known cause. " + "; ".join(named),
         check_name=EXPLAINED_CHECK,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(unexplained)} closes have no known cause. " + "; ".join(named),
-        metadata={
-            "unexplained": len(unexplained),
-            WHAT_TO_DO: "Look these up in TWS (Trades, Corporate Actions) or the broker's message "
-            "centre. The statement of the next night explains most; accept the others with "
-            "`position-sync breaks accept`.",
-        },
+        what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
+        "centre. The statement of the next night explains most; accept the others with "
+        "`position-sync breaks accept`.",
+        metadata={"unexplained": len(unexplained)},
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
+from position_sync_dagster.defs.checks.check_results import failed
 from position_sync_dagster.defs.libraries import statements
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures, recorded
@@ -160,16 +160,14 @@ def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
             check_name=FILES_CHECK,
             description=f"All {len(read.found)} statements of the folder can be used.",
         )
-    return dg.AssetCheckResult(
-        passed=False,
-        check_name=FILES_CHECK,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(read.unreadable)} files of the folder are left out: "
+    return failed(
+        f"{len(read.unreadable)} files of the folder are left out: "
         + " ".join(error.what for error in read.unreadable[:FAULTS_SHOWN]),
+        check_name=FILES_CHECK,
+        what_to_do=read.unreadable[0].remedy,
         metadata={
             "left_out": len(read.unreadable),
             "errors": [str(error) for error in read.unreadable[:FAULTS_SHOWN]],
-            WHAT_TO_DO: read.unreadable[0].remedy,
         },
     )
 

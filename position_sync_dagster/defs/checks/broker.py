@@ -67,16 +67,11 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
         )
     since = session.seen_until(now)
     who = "The stream has not" if alive else "No stream has"
-    return dg.AssetCheckResult(
-        passed=False,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
-        metadata={
-            **metadata,
-            "blind_for_s": (now - since).total_seconds(),
-            check_results.WHAT_TO_DO: "Check whether TWS or IB Gateway runs and is logged in; "
-            "`position-sync status` says what the stream tried.",
-        },
+    return check_results.failed(
+        f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
+        what_to_do="Check whether TWS or IB Gateway runs and is logged in; `position-sync status` "
+        "says what the stream tried.",
+        metadata={**metadata, "blind_for_s": (now - since).total_seconds()},
     )
 
 
@@ -109,12 +104,7 @@ def judge_login(week: WeeklyLogin | None) -> dg.AssetCheckResult:
     metadata = {"login": week.state.value, "week_ends_at": week.ends_at.isoformat()}
     if not week.asks:
         return dg.AssetCheckResult(passed=True, description=text, metadata=metadata)
-    return dg.AssetCheckResult(
-        passed=False,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=text,
-        metadata={**metadata, check_results.WHAT_TO_DO: CONFIRM},
-    )
+    return check_results.failed(text, what_to_do=CONFIRM, metadata=metadata)
 
 
 _NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|$)")
@@ -157,7 +147,7 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
     return check_results.rows_result(
         rows,
         passed="The gateway sent no holding that cannot be used, and no account is unknown.",
-        failed="shown: " + "; ".join([*unknown.values(), *([text] if text else [])]),
+        found="shown: " + "; ".join([*unknown.values(), *([text] if text else [])]),
         what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
         "TWS; restart the gateway if TWS differs. For an account that is not managed, log in as "
         "its user; remove an account that no longer exists with a gateways file.",
@@ -233,16 +223,12 @@ def judge_lines(
     )
     without = held.filter(pl.col("source").ne_missing(Source.STREAM.value))
     if without.is_empty():
-        return dg.AssetCheckResult(
-            passed=False,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"{used} of {limit} lines are in use by legs. {TO_DO}",
-            metadata={**numbers, check_results.WHAT_TO_DO: TO_DO},
-        )
+        text = f"{used} of {limit} lines are in use by legs. {TO_DO}"
+        return check_results.failed(text, what_to_do=TO_DO, metadata=numbers)
     return check_results.rows_result(
         without.select("account", "conid", "symbol", "position"),
         passed="",
-        failed=f"active holdings are without a line; {used} of {limit} are in use",
+        found=f"active holdings are without a line; {used} of {limit} are in use",
         what_to_do=TO_DO,
         lines_in_use=used,
         line_limit=limit,
@@ -307,7 +293,7 @@ def judge_accounts(
     return check_results.rows_result(
         late.sort("timestamp", nulls_last=False),
         passed=f"{accounts.height} accounts, all as new as their holdings.",
-        failed=f"of {accounts.height} accounts have values that are more than "
+        found=f"of {accounts.height} accounts have values that are more than "
         f"{patience.total_seconds() / 60:.0f} min older than those of their holdings",
         what_to_do="Net liquidation, cash and margin of these accounts are not current. See "
         "whether TWS shows them; restart the stream if it does.",
@@ -356,7 +342,7 @@ def judge_legs(
     return check_results.rows_result(
         rows,
         passed=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
-        failed="legs have no contract, and are not streamed",
+        found="legs have no contract, and are not streamed",
         what_to_do="Add the field that differs between the candidates (trading_class, multiplier, "
         "exchange), or the conid: `position-sync strategies add`.",
         legs=resolved + len(unresolved),
@@ -373,6 +359,6 @@ def rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheck
     return check_results.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
         passed="Nothing is left to a person.",
-        failed="rolls are not followed",
+        found="rolls are not followed",
         what_to_do="Write the legs of these strategies as they are now into the strategies file.",
     )

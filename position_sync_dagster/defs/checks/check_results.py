@@ -81,23 +81,23 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     if len(results) == 1:
         return next(iter(results.values()))
     unknown = {name: one for name, one in results.items() if UNKNOWN in (one.metadata or {})}
-    failed = {n: one for n, one in results.items() if not one.passed and n not in unknown}
-    wrong = {**failed, **unknown}
+    failing = {n: one for n, one in results.items() if not one.passed and n not in unknown}
+    wrong = {**failing, **unknown}
     shown = dict(list((wrong or results).items())[:SHOWN])
     metadata: dict[str, dg.RawMetadataValue] = {
         "logins": len(results),
-        "logins_failing": len(failed),
+        "logins_failing": len(failing),
         "logins_unknown": len(unknown),
     }
     for name, one in shown.items():
         own = {key: value for key, value in (one.metadata or {}).items() if key != UNKNOWN}
         metadata |= {f"{name}/{key}": value for key, value in own.items()}
-    remedies = [one.metadata[WHAT_TO_DO] for one in failed.values() if WHAT_TO_DO in one.metadata]
+    remedies = [one.metadata[WHAT_TO_DO] for one in failing.values() if WHAT_TO_DO in one.metadata]
     if remedies:
         metadata[WHAT_TO_DO] = remedies[0]
-    if unknown and not failed:
+    if unknown and not failing:
         metadata[UNKNOWN] = True
-    errors = [one for one in failed.values() if one.severity is dg.AssetCheckSeverity.ERROR]
+    errors = [one for one in failing.values() if one.severity is dg.AssetCheckSeverity.ERROR]
     return dg.AssetCheckResult(
         passed=not wrong,
         severity=dg.AssetCheckSeverity.ERROR if errors else dg.AssetCheckSeverity.WARN,
@@ -106,11 +106,29 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     )
 
 
+def failed(
+    description: str,
+    *,
+    what_to_do: str,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+    check_name: str | None = None,
+    metadata: "Mapping[str, dg.RawMetadataValue]",
+) -> dg.AssetCheckResult:
+    """Return the result of a check that does not pass, with what its reader should do; pure."""
+    return dg.AssetCheckResult(
+        passed=False,
+        check_name=check_name,
+        severity=severity,
+        description=description,
+        metadata={**metadata, WHAT_TO_DO: what_to_do},
+    )
+
+
 def rows_result(
     rows: "pl.DataFrame",
     *,
     passed: str,
-    failed: str,
+    found: str,
     what_to_do: str,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
     **numbers: float,
@@ -120,31 +138,35 @@ def rows_result(
     Args:
         rows: The problems, worst first; the first ones are shown.
         passed: The description if there are none.
-        failed: The description otherwise; the number of rows precedes it.
+        found: The description otherwise; the number of rows precedes it.
         what_to_do: The advice if there are rows.
         severity: The severity of a failure.
         numbers: Metadata in both cases.
     """
     if rows.is_empty():
         return dg.AssetCheckResult(passed=True, description=passed, metadata=dict(numbers))
-    return dg.AssetCheckResult(
-        passed=False,
+    return failed(
+        f"{rows.height} {found}. {what_to_do}",
+        what_to_do=what_to_do,
         severity=severity,
-        description=f"{rows.height} {failed}. {what_to_do}",
         metadata={
             **numbers,
             "found": rows.height,
-            WHAT_TO_DO: what_to_do,
-            "rows": dg.MetadataValue.table(
-                [dg.TableRecord(_shown(row)) for row in rows.head(SHOWN).iter_rows(named=True)],
-                dg.TableSchema(
-                    columns=[
-                        dg.TableColumn(name, "int" if kind.is_integer() else "string")
-                        for name, kind in rows.schema.items()
-                    ]
-                ),
-            ),
+            "rows": table_of(rows),
         },
+    )
+
+
+def table_of(rows: "pl.DataFrame") -> dg.TableMetadataValue:
+    """Return the first rows of a frame as a table of an event; pure."""
+    return dg.MetadataValue.table(
+        [dg.TableRecord(_shown(row)) for row in rows.head(SHOWN).iter_rows(named=True)],
+        dg.TableSchema(
+            columns=[
+                dg.TableColumn(name, "int" if kind.is_integer() else "string")
+                for name, kind in rows.schema.items()
+            ]
+        ),
     )
 
 

@@ -4,13 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import Columns, event_table, observe_table
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import (
+    codec,
     derived,
     inspection,
     lifecycle_partitions,
@@ -22,6 +22,7 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.reconciliation import (
+    Break,
     BreakState,
     Discrepancy,
     DiscrepancyType,
@@ -44,8 +45,8 @@ _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "erro
 
 @check_results.table_check(
     "position_queue",
-    description="Whether requests are FAILED and their holding has no value since, or wait for "
-    "longer than POSITION_SYNC_STALE_AFTER_S.",
+    description="Whether requests are FAILED and their holding has had no value since, or have "
+    "waited for longer than POSITION_SYNC_STALE_AFTER_S.",
 )
 def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
@@ -107,7 +108,7 @@ def judge_requests(
     return check_results.rows_result(
         rows,
         passed=f"No request failed for good; {live.height} wait, none for long.",
-        failed="requests are FAILED, have waited for more than "
+        found="requests are FAILED, have waited for more than "
         f"{old_after.total_seconds() / 60:.0f} min, or are none"
         if foreign.height
         else "requests are FAILED or have waited for more than "
@@ -169,7 +170,7 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
             "request_id", "account", "conid", "status", "update_id", "why"
         ),
         passed=f"{requests.height} requests, each live or ended once.",
-        failed="requests did not end exactly once",
+        found="requests did not end exactly once",
         what_to_do="Run `position-sync doctor`; `position-sync trace REQUEST_ID` shows what "
         "belongs to each.",
         severity=dg.AssetCheckSeverity.ERROR,
@@ -285,10 +286,10 @@ def ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResu
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
     doubled = inspection.doubled_rows(lake)
     if repeated.is_empty() and doubled.surplus:
-        return dg.AssetCheckResult(
-            passed=False,
+        return check_results.failed(
+            f"{doubled}. {COUNT_ONCE}",
+            what_to_do=COUNT_ONCE,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=f"{doubled}. {COUNT_ONCE}",
             metadata={"rows": doubled.surplus},
         )
     return judge_ids(repeated)
@@ -299,7 +300,7 @@ def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
     return check_results.rows_result(
         repeated.sort("rows", "update_id", descending=True),
         passed="No row was merged twice, and each of the last half hour has an id of its own.",
-        failed="ids are in the ledger more than once",
+        found="ids are in the ledger more than once",
         what_to_do=COUNT_ONCE,
         severity=dg.AssetCheckSeverity.ERROR,
     )
@@ -324,7 +325,7 @@ def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
     return check_results.rows_result(
         without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
         passed=f"{newest.height} holdings, all with a value.",
-        failed=f"of {newest.height} holdings have no value",
+        found=f"of {newest.height} holdings have no value",
         what_to_do="Their value is unknown, not zero, and in no total. Read note; check whether "
         "TWS shows a price, and whether the login has market data permission for the contract.",
         holdings=newest.height,
@@ -394,7 +395,7 @@ def judge_difference(
         ),
         passed=f"{pairs.height} values compared, none differs by more than {band:.0%} from the "
         "broker's of the same time.",
-        failed=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
+        found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
         "same time",
         what_to_do="Compare the price in TWS. A wide quote explains it, and so does a multiplier "
         "or a price magnifier; POSITION_SYNC_VALUE_BAND is the band.",
@@ -423,15 +424,12 @@ def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> 
     return check_results.rows_result(
         rows,
         passed=f"{checked} tables, all with the version and columns of this release.",
-        failed=f"of {checked} tables cannot be used by this release",
+        found=f"of {checked} tables cannot be used by this release",
         what_to_do="; ".join(dict.fromkeys(error.remedy for _, error in unusable)),
         severity=dg.AssetCheckSeverity.ERROR,
         tables=checked,
     )
 
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.breaks import Break
 
 UNDECIDED_AFTER = timedelta(hours=1)
 """How long a difference may stay before somebody has to decide about it; most end with the next
@@ -444,28 +442,14 @@ DECIDE = (
 )
 
 
-def _rows_of_breaks(breaks: "Sequence[Break]") -> "pl.DataFrame":
+def _rows_of_breaks(breaks: Sequence[Break]) -> "pl.DataFrame":
     """Return breaks as the rows of a page."""
-    names = ("break_id", "state", "type", "account", "conid", "symbol")
-    return pl.DataFrame(
-        [
-            {name: getattr(one, name) for name in names}
-            | {
-                "broker": one.expected,
-                "tables": one.actual,
-                "opened_at": f"{one.opened_at:%Y-%m-%d %H:%M}",
-                "detail": one.detail,
-                "accepted_by": one.accepted_by,
-                "note": one.note,
-            }
-            for one in breaks
-        ],
-        schema={
-            **dict.fromkeys(names, pl.String),
-            "conid": pl.Int64,
-            **dict.fromkeys(("broker", "tables"), pl.Float64),
-            **dict.fromkeys(("opened_at", "detail", "accepted_by", "note"), pl.String),
-        },
+    return codec.frame_of(RECONCILIATION_BREAKS, map(codec.fields_of, breaks)).select(
+        *("break_id", "state", "type", "account", "conid", "symbol"),
+        pl.col("expected").alias("broker"),
+        pl.col("actual").alias("tables"),
+        pl.col("opened_at").dt.strftime("%Y-%m-%d %H:%M"),
+        *("detail", "accepted_by", "note"),
     )
 
 
@@ -478,16 +462,14 @@ def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
         for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
     }
     if found:
-        rows = _rows_of_breaks(found[: check_results.SHOWN]).to_dicts()
-        shown = [{k: "" if v is None else v for k, v in row.items()} for row in rows]
-        metadata["open_breaks"] = dg.MetadataValue.table([dg.TableRecord(row) for row in shown])
+        metadata["open_breaks"] = check_results.table_of(_rows_of_breaks(found))
     observed = observe_table(lake, RECONCILIATION_BREAKS)
     return dg.AssetObservation(
         RECONCILIATION_BREAKS.name, metadata={**observed.metadata, **metadata}
     )
 
 
-def judge_breaks(breaks: "Sequence[Break]", now: datetime) -> dg.AssetCheckResult:
+def judge_breaks(breaks: Sequence[Break], now: datetime) -> dg.AssetCheckResult:
     """Return the result of the check for the open breaks; pure."""
     accepted = sum(one.state is BreakState.ACCEPTED for one in breaks)
     waiting = [
@@ -499,7 +481,7 @@ def judge_breaks(breaks: "Sequence[Break]", now: datetime) -> dg.AssetCheckResul
         _rows_of_breaks(waiting),
         passed=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
         "others is older than an hour.",
-        failed="differences have been open for more than an hour, and nobody accepted them",
+        found="differences have been open for more than an hour, and nobody accepted them",
         what_to_do=DECIDE,
         open=len(breaks),
         accepted=accepted,

@@ -128,7 +128,7 @@ def _result(differing: "pl.DataFrame", sums: "pl.DataFrame") -> dg.AssetCheckRes
     return check_results.rows_result(
         differing,
         passed=f"{sums.height} sums by account and currency, all equal to those of the holdings.",
-        failed=f"of {sums.height} sums differ from those of the holdings",
+        found=f"of {sums.height} sums differ from those of the holdings",
         what_to_do=TO_DO,
         severity=dg.AssetCheckSeverity.ERROR,
     )
@@ -174,10 +174,10 @@ EXPOSURE = "strategy_exposure"
 READ_CHECK = "limits_are_read"
 
 PREFIX = "limit_"
-"""How the name of each check of a limit begins."""
+"""The beginning of the name of each check of a limit."""
 
 OF_VALUE = " (its value)"
-"""How the name of a limit ends in messages about its number: known, or not known."""
+"""The end of a limit's name in messages that say whether its number is known."""
 
 DECIDE = "Decide about the position, or change the limit in the strategies file."
 
@@ -223,12 +223,8 @@ def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
         return result._replace(metadata={**metadata, **result.metadata})
     if one.outcome is LimitState.HOLDS:
         return dg.AssetCheckResult(passed=True, description=one.text, metadata=metadata)
-    return dg.AssetCheckResult(
-        passed=False,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=one.text,
-        metadata={**metadata, check_results.WHAT_TO_DO: DECIDE},
-    )
+    error = dg.AssetCheckSeverity.ERROR
+    return check_results.failed(one.text, what_to_do=DECIDE, severity=error, metadata=metadata)
 
 
 def evaluated_limits(
@@ -248,11 +244,11 @@ def evaluated_limits(
 
 
 def _unreadable(error: StrategiesFileError) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=False,
+    return check_results.failed(
+        f"No limit is evaluated. {error}",
+        what_to_do=error.remedy,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"No limit is evaluated. {error}",
-        metadata={check_results.WHAT_TO_DO: error.remedy or "Correct the file."},
+        metadata={},
     )
 
 

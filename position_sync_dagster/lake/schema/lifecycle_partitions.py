@@ -25,9 +25,6 @@ LIVE_PARTITION: MappingProxyType[str, str] = MappingProxyType({"bucket": LIVE, "
 LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
 """The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`."""
 
-LIVE_PREFIX = f"bucket={LIVE}/"
-"""The start of the path of every data file of live rows, relative to the table."""
-
 MOST_TERMS = 50
 """Maximum number of ids or parts in one predicate; for more, the predicate is a range."""
 

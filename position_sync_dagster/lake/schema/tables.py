@@ -7,7 +7,9 @@ table is defined here.
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, AccountSummary
 from position_sync_dagster.domain.closures import Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import GatewaySession, RunRecord
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
+from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.statement import Execution, StatementEvent
 from position_sync_dagster.domain.update import PositionUpdate, QueuedPosition
 from position_sync_dagster.lake.schema.table_spec import (
@@ -141,34 +143,13 @@ BROKER_POSITIONS = TableSpec(
 
 CONTRACTS = TableSpec(
     "contracts",
-    described(
+    columns_of(ContractDetails)
+    | described(
         """
-        same: conid symbol sec_type
-        currency text ISO code of the contract's currency.
-        local_symbol text IB's local symbol of the contract, such as the OCC symbol of an
-            option.
-        trading_class text IB's trading class of the contract.
-        exchange text Listing exchange.
-        under_conid count Contract id of the underlying; null where there is none.
-        same: multiplier
-        price_magnifier count Divisor from quoted prices to the currency: 100 if quoted in cents
-            or pence.
-        same: right strike
-        last_trade_date day Last trading day of a derivative.
-        last_trade_time text Time of the last trade on that day, in time_zone.
-        time_zone text Time zone of the exchange, as the broker names it.
-        trading_hours text Trading hours as the broker writes them, separated by semicolons.
-        seen_at moment When the details were requested.
-        valid_exchanges text Where the contract may be requested, separated by commas; null in
-            old rows.
-        expires_on day Day on which a derivative expires; null where it is not known.
-        under_sec_type text Security type of the underlying: IND of an option that is settled in
-            cash; null where there is none, and in old rows.
         not_given count How often the gateway gave no details since it gave them last; null if
             it never refused. A row of a contract of which it never gave any has nothing else.
         not_given_at moment When it was asked last without success.
-        """,
-        UPDATE_COLUMNS,
+        """
     ),
     indexed=("conid",),
     order="conid",
@@ -193,34 +174,7 @@ GATEWAY_SESSIONS = TableSpec(
 
 RECONCILIATION_BREAKS = TableSpec(
     "reconciliation_breaks",
-    {
-        **described(
-            """
-            break_id text Unique id of the break.
-            gateway_id text "host:port" of the gateway that was reconciled, or "statement:DAY" for a
-                day of daily_positions that was compared with the broker's statement, or "closures".
-            same: account conid symbol
-            type text MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY, LEG_MISMATCH, STATEMENT or
-                UNEXPLAINED.
-            expected number The broker's quantity; null when it has none. Unit: contracts or shares.
-            actual number The quantity in the tables; null when they have none. Unit: contracts or
-                shares.
-            detail text The difference in words.
-            state text OPENED (seen once), CONFIRMED (seen again), RESOLVED or ACCEPTED.
-            opened_at moment When it was first seen.
-            confirmed_at moment When it was seen again; null before.
-            resolved_at moment When it was gone; null before.
-            accepted_at moment When a person accepted it; null if nobody did.
-            accepted_by text The person who accepted it.
-            note text That person's note.
-            snapshot_id text The newest account download in which it was seen to change.
-            run_id text The Dagster run of that reconciliation.
-            last_seen_at moment When the row last changed because the break was seen.
-            """,
-            UPDATE_COLUMNS,
-        ),
-        **_PARTITION,
-    },
+    columns_of(Break) | _PARTITION,
     partition_by=PARTITION_COLUMNS,
     indexed=("opened_at",),
     order="opened_at",

@@ -1,8 +1,9 @@
 """The log of a local table: read its entries, sync them to the disk, and find torn commits.
 
-With fsync on, only commits that are not acknowledged yet can be torn: the newest few, between
-their writing and their sync. With fsync off, or on a disk that confirms what it has not written,
-any commit can be. Delta readers may accept a torn commit, so this module searches for them.
+With fsync on, only the newest few commits can be torn: those that were written and are not synced
+yet, so that they were not acknowledged. With fsync off, or on a disk that confirms what it has not
+written, any commit can be torn. Delta readers may accept a torn commit, so this module searches for
+torn commits.
 
 Rows of undone commits are kept in a file beside the table until a repair has put them back. The
 file is written before any file of the table is moved. While its name says that rows are to be put
@@ -341,7 +342,7 @@ def _torn_since_checkpoint(table: Path) -> list[TornFile]:
 
 
 NO_VERSION = -1
-"""Stands for the last whole version of a table of which the first version is torn."""
+"""The last whole version of a table whose first version is torn."""
 
 LONGEST_COMMIT_S = 300
 """Maximum seconds from the first file of a commit to its log entry; a later commit is not

@@ -243,13 +243,8 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
-            cached = self._live = (key, self._read_live(handle))
+            cached = self._live = (key, self._read(_live_files(handle)))
         return self._snapshot_of(handle, cached[1])
-
-    def _read_live(self, handle: DeltaTable) -> pl.DataFrame:
-        if self.table.is_remote:
-            return self._read(_live_files(handle))
-        return scan(handle, self.table.spec, lifecycle_partitions.IS_LIVE)
 
     def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
         return Snapshot(

@@ -201,7 +201,7 @@ class TableHandle:
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._location.remote:
-            # If others commit all the time, the handle nearly always is behind: save the request.
+            # While others commit all the time, the handle is nearly always behind: no need to ask.
             return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         following = (
@@ -405,7 +405,7 @@ class Table:
         self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
     ) -> pl.DataFrame:
         """Read rows of a snapshot, in no particular order."""
-        if predicate is None and self._remote and not self.spec.partition_by:
+        if predicate is None and not self.spec.partition_by:
             return self.read_files(data_files(handle)).select(columns or list(self.spec.columns))
         return scan(handle, self.spec, predicate, columns)
 

@@ -1,7 +1,6 @@
 """The newest row of each holding, kept up to date by reading only what was added."""
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection
 from threading import Lock
 
 import polars as pl
@@ -28,12 +27,9 @@ BEHIND = 2
 ADDED = "ledger_version"
 """The order in which rows were added; null comes before all others."""
 
-DECIDING = [*HOLDING, *BY_TIME, ADDED, "committed_at"]
-"""The columns that decide which row is the newest."""
 
-
-def newest_rows(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """Return columns of the newest row of each holding, also where a clock was wrong.
+def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Return the newest row of each holding, also where a clock was wrong.
 
     The greatest timestamp wins, so that rows may be written late. But where a row of the same
     holding was added later, by a writer whose clock had not reached that timestamp yet, the two
@@ -47,7 +43,7 @@ def newest_rows(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.DataFrame:
     found = rows.join(tops, on=[*HOLDING, "timestamp"], how="inner").collect()
     if found.height > found.select(HOLDING).n_unique():
         found = found.sort("update_id").unique(HOLDING, keep="last")
-    newest = found.select(columns)
+    newest = found.drop("_last")
     since = _contradicted_since(rows, found)
     if since.is_empty():
         return newest
@@ -57,7 +53,7 @@ def newest_rows(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.DataFrame:
     return pl.concat(
         [
             newest.join(since, on=HOLDING, how="anti"),
-            newest_rows(later.select(columns), columns),
+            newest_rows(later.drop("_since")),
         ]
     )
 
@@ -104,57 +100,26 @@ class LatestRows:
     Args:
         table: The ledger.
         files: Its data files.
-        columns: The columns that are read, DECIDING among them; all by default.
         known: A table with the newest rows of an earlier version, which the first read begins with.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        files: LedgerFiles,
-        columns: Sequence[str] | None = None,
-        *,
-        known: Table | None = None,
-    ) -> None:
+    def __init__(self, table: Table, files: LedgerFiles, known: Table | None = None) -> None:
         self._table = table
         self._files = files
         self._known = known
-        self._columns = list(columns or table.spec.columns)
         self._mutex = Lock()
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
         self._added: int | None = None
-        self._since: datetime | None = None
         self._through = 0
-        empty = pl.DataFrame(schema=table.spec.polars).select(self._columns)
-        self._old = self._new = self._ordered = empty
+        self._old = self._new = self._ordered = pl.DataFrame(schema=table.spec.polars)
 
-    def read_since(
-        self, since: datetime, conids: Collection[int] | None = None
-    ) -> tuple[pl.DataFrame, int]:
-        """Return the newest rows of the holdings that have one since then.
-
-        The first call begins with the known rows, or reads only files that matter for the wanted
-        ones; later calls read only new files. Use either this method or `read` of one object.
-
-        Args:
-            since: With a time zone.
-            conids: Only the holdings of these contracts.
-
-        Returns:
-            The rows, and the greatest `ledger_version` of the rows that were looked at.
-        """
-        recent = pl.col("timestamp") >= since
+    def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
+        """Return the newest row of each holding of some contracts, as `read_through` does."""
         with self._mutex:
-            if self._since is None or since < self._since:
-                self._forget()
-                self._since = since
             self._follow()
-            if conids is None:
-                self._fold()
-                return self._old.filter(recent), self._through
-            recent &= pl.col("conid").is_in(conids)
-            old, new = self._old.filter(recent), self._new.filter(recent)
+            wanted = pl.col("conid").is_in(conids)
+            old, new = self._old.filter(wanted), self._new.filter(wanted)
             return pl.concat([old.join(self._new, on=HOLDING, how="anti"), new]), self._through
 
     def read(self) -> pl.DataFrame:
@@ -194,7 +159,7 @@ class LatestRows:
                 lambda handle: (
                     files.scan(data_files(handle))
                     .with_columns(with_date)
-                    .select(self._columns)
+                    .select(list(self._table.spec.columns))
                     .collect()
                 )
             )
@@ -231,7 +196,7 @@ class LatestRows:
             if self._added is not None:
                 # A merged file repeats rows that were read, and that may be contradicted since.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
-            self._take(rows.select(self._columns))
+            self._take(rows)
         self._seen, self._through = present, last_added(files)
         self._added = self._through or None
         return True
@@ -252,22 +217,20 @@ class LatestRows:
             # After a repair the versions continue from an earlier one, with other rows.
             if self._files.has(files, last, through):
                 fresh = self._files.added_after(files, through)
-                return pl.concat([known.lazy(), fresh.select(self._columns)])
-        if self._since is not None:
-            return self._files.since(files, self._since)
+                return pl.concat([known.lazy(), fresh])
         return self._files.scan(files)
 
     def _take(self, rows: pl.LazyFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         if self._old.is_empty():
-            self._old = newest_rows(rows, self._columns)
+            self._old = newest_rows(rows)
             return
         added = rows.collect()
         holdings = added.select(HOLDING).unique()
         of_old = self._old.join(holdings, on=HOLDING, how="semi")
         of_new = self._new.join(holdings, on=HOLDING, how="semi")
         known = [of_old.join(of_new, on=HOLDING, how="anti"), of_new]
-        newest = newest_rows(pl.concat([*known, added]).lazy(), self._columns)
+        newest = newest_rows(pl.concat([*known, added]).lazy())
         self._new = pl.concat([self._new.join(holdings, on=HOLDING, how="anti"), newest])
         if FOLD_SHARE * self._new.height > self._old.height:
             self._fold()

@@ -79,43 +79,6 @@ class LedgerFiles:
         in_range &= pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
         return self.scan(files.filter(in_range))
 
-    def since(self, files: pl.DataFrame, since: datetime) -> pl.LazyFrame:
-        """Return the rows that decide which row is the newest of a holding with a row since then.
-
-        These are the rows since then, and all rows that were added later than the first of them,
-        whatever their timestamps say. Any other row is both earlier and added earlier than they
-        are, so that it cannot be newer.
-        """
-        if files.is_empty():
-            return self.scan(files)
-        first = since - timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
-        is_recent = (pl.col("partition.date") >= first.date()) & (
-            pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
-        )
-        recent = pl.col("timestamp") >= since
-        oldest = self._first_added(files.filter(is_recent), since)
-        if oldest is None or "max.ledger_version" not in files.columns:
-            return self.scan(files.filter(is_recent)).filter(recent)
-        is_later = (pl.col("max.ledger_version") > oldest).fill_null(value=False)
-        later = (pl.col("ledger_version") > oldest).fill_null(value=False)
-        return self.scan(files.filter(is_recent | is_later)).filter(recent | later)
-
-    def _first_added(self, files: pl.DataFrame, since: datetime) -> int | None:
-        """Return the smallest `ledger_version` of the rows since then; null counts as -1.
-
-        The log's statistics give it for a file whose rows are all from that time on and all have a
-        version. The other files are read.
-        """
-        added: list[object] = []
-        if {"min.ledger_version", "null_count.ledger_version"} <= set(files.columns):
-            later = pl.col("min.timestamp") >= since
-            whole = (later & (pl.col("null_count.ledger_version") == 0)).fill_null(value=False)
-            added.append(files.filter(whole).get_column("min.ledger_version").min())
-            files = files.filter(~whole)
-        rows = self.scan(files).filter(pl.col("timestamp") >= since)
-        added.append(rows.select(pl.col("ledger_version").fill_null(-1).min()).collect().item())
-        return min((version for version in added if isinstance(version, int)), default=None)
-
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
         """Return the rows that commits after a version added.
 

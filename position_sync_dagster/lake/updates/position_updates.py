@@ -37,7 +37,6 @@ from position_sync_dagster.lake.updates.append import (
 from position_sync_dagster.lake.updates.latest import (
     ADDED,
     BY_TIME,
-    DECIDING,
     HOLDING,
     LatestRows,
     newest_rows,
@@ -305,12 +304,6 @@ def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
     )
 
 
-STATE = (
-    *DECIDING,
-    *("source", "position", "market_price", "market_value", "value_source", "value_time", "note"),
-)
-"""The columns of a holding's state: what is held, its value, and who wrote the row."""
-
 LOOK_BACK_DAYS = 14
 """How far back `last_before` reads for the last row of a holding, in days."""
 
@@ -333,9 +326,7 @@ class SyncUpdates:
         self.table = table
         self._clock = clock
         self.files = LedgerFiles(table)
-        self._latest = LatestRows(table, self.files, known=known)
-        self._recent = LatestRows(table, self.files, known=known)
-        self._recent_states = LatestRows(table, self.files, STATE, known=known)
+        self._latest = LatestRows(table, self.files, known)
         self._added = AddedRows(table)
 
     def initialize(self) -> None:
@@ -412,11 +403,11 @@ class SyncUpdates:
     def newest_of(self, conids: Collection[int], since: datetime) -> NewestRows:
         """Return the newest row of each holding of some contracts, if it is not older than `since`.
 
-        The first call reads the known rows, or the files that have rows since then; later calls
-        only new files. The cost does not grow with the history before.
+        It reads what `latest` reads, and copies no rows of other contracts.
         """
-        rows, through = self._recent.read_since(since.astimezone(UTC), set(conids))
-        found = {(row.account, row.conid): row for row in updates_of(rows)}
+        rows, through = self._latest.of(set(conids))
+        recent = rows.filter(pl.col("timestamp") >= since.astimezone(UTC))
+        found = {(row.account, row.conid): row for row in updates_of(recent)}
         return NewestRows(rows=found, through=through)
 
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
@@ -435,7 +426,7 @@ class SyncUpdates:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self.files.scan(data_files(handle)).filter(wanted)
-            return newest_rows(rows, list(self.table.spec.columns))
+            return newest_rows(rows)
 
         return self.table.snapshot(step).sort(HOLDING)
 
@@ -470,11 +461,8 @@ class SyncUpdates:
         return Follower(self.table, self._added, self._latest, since)
 
     def latest_since(self, since: datetime) -> pl.DataFrame:
-        """Return the columns STATE of the newest row per (account, conid) since a moment.
-
-        The first call reads the known rows, or the rows since then; later calls what was added.
-        """
-        return self._recent_states.read_since(since.astimezone(UTC))[0]
+        """Return those rows of `latest` that have a timestamp since a moment."""
+        return self.latest().filter(pl.col("timestamp") >= since.astimezone(UTC))
 
     def added_after(self, version: int) -> pl.DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
@@ -531,7 +519,7 @@ class SyncUpdates:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self.files.between(handle, first, last)
-            return newest_rows(rows.filter(in_range), list(self.table.spec.columns))
+            return newest_rows(rows.filter(in_range))
 
         return self.table.snapshot(step).sort(HOLDING)
 

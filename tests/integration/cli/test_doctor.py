@@ -42,20 +42,19 @@ def test_the_command_reports_what_is_torn_and_repairs_it_with_the_option(tmp_pat
     assert call_doctor()[0] == 0
     assert not (tmp_path / "lake").exists()
     lake.initialize_sync()
-    ids = lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 4))
+    lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 4))
     claim(lake.queue)
     assert call_doctor() == (0, call_doctor("--repair")[1])
     path = Path(lake.queue.table.path)
     newest_entry(path).write_bytes(b"")
     code, text = call_doctor()
     assert code == 1
-    for part in ("position_queue", "version 2", newest_entry(path).name, "is empty", ids[0]):
+    for part in ("position_queue", "version 2", newest_entry(path).name, "is empty"):
         assert part in text
     assert "--repair" in text
     code, text = call_doctor("--json")
     [torn] = [t for t in json.loads(text)["tables"] if not t["healthy"]]
     assert (code, torn["table"], torn["whole_version"]) == (1, "position_queue", 1)
-    assert set(torn["requests"]) == set(ids[:2])
     code, text = call_doctor("--repair")
     assert code == 0
     assert "taken back to version 1" in text

@@ -19,7 +19,7 @@ from position_sync_dagster.lake.schema.codec import broker_rows
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.lake.storage.frames import append, data_files, scan
+from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.holdings import make_holding
@@ -176,14 +176,14 @@ async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeyp
     lake.broker_positions.replace(LOGIN, [holding(clock, conid) for conid in range(100)])
     reader = Lake(lake.path).broker_positions
     reader.read(LOGIN)
-    seen = []
+    seen, read_files = [], Table.read_files
 
     def counted(*args):
-        found = scan(*args)
+        found = read_files(*args)
         seen.append(found.height)
         return found
 
-    monkeypatch.setattr(module, "scan", counted)
+    monkeypatch.setattr(Table, "read_files", counted)
     lake.broker_positions.update(LOGIN, [holding(clock, 7, 9.0)], **CHANGES)
     read = reader.read(LOGIN)
     assert [row.position for row in read if row.instrument.conid == 7] == [9.0]
@@ -194,8 +194,8 @@ async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again
     lake, clock, monkeypatch
 ):
     lake.broker_positions.replace(LOGIN, [holding(clock, 1, confirmed_at=clock.now)])
-    reader, read = Lake(lake.path).broker_positions, []
-    monkeypatch.setattr(module, "scan", lambda *args: read.append(args) or scan(*args))
+    reader, read, read_files = Lake(lake.path).broker_positions, [], Table.read_files
+    monkeypatch.setattr(Table, "read_files", lambda *args: read.append(args) or read_files(*args))
     for port in (1, 2):
         lake.broker_positions.replace(f"b:{port}", [holding(clock, 1, gateway_id=f"b:{port}")])
         assert reader.newest_confirmations([LOGIN], clock.now)[LOGIN] == clock.now

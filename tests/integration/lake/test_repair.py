@@ -84,7 +84,7 @@ def test_a_torn_entry_is_refused_found_and_repaired_and_no_request_is_lost(
         found = examined(copy)
         assert (found.version, found.whole_version) == (3, 2)
         assert [one.version for one in found.torn_files] == [3]
-        assert found.requests, "the data files are there, and show which requests changed"
+        assert found.rows, "the data files are there"
         done = repair(queue_at(copy).table, NOW)
         assert done.whole_version == 2
         assert examined(copy).healthy
@@ -152,7 +152,7 @@ def test_the_first_insert_into_an_empty_queue_is_put_back(tmp_path, size):
     torn.write_bytes(torn.read_bytes()[: size if size is not None else -2])
     assert_refused(path)
     found = examined(path)
-    assert (found.version, found.whole_version, set(found.requests)) == (1, 0, asked)
+    assert (found.version, found.whole_version, found.rows) == (1, 0, 5)
     assert repair(queue_at(path).table, NOW).saved == 5
     assert {row["request_id"] for row in rows(queue_at(path))} == asked
     finish(queue_at(path), count=5)
@@ -165,7 +165,7 @@ def test_an_appended_insert_survives_the_torn_file_of_the_insert_before_it(befor
     queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(200, 260))
     written_by(path, 3)[0].unlink()
     found = examined(path)
-    assert (found.version, found.whole_version, len(found.requests)) == (4, 2, 60)
+    assert (found.version, found.whole_version, found.rows) == (4, 2, 60)
     assert repair(queue_at(path).table, NOW).saved == 60
     repaired = rows(queue_at(path))
     assert {r["conid"] for r in repaired} == {r["conid"] for r in old} | set(range(200, 260))
@@ -304,7 +304,7 @@ def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, c
     newest_entry(tmp_path / "u").write_bytes(b"")
     again = PositionUpdatesTable(tmp_path / "u", fsync=False)
     found = diagnose(again.table, pause_s=0)
-    assert (found.rows, found.requests) == (3, ())
+    assert found.rows == 3
     assert repair(again.table, NOW).saved == 3
     by_commit = ("ledger_version", "committed_at")  # the rows came again with another commit
     assert again.table.rows().sort("update_id").drop(by_commit).equals(old.drop(by_commit))

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.broker_position import (
     Completeness,
 )
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.lake import broker_positions
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 
 LOGIN, ACCOUNT = "127.0.0.1:7497", "DUSIM1"
@@ -25,10 +25,10 @@ BOOKS = (200, 4_000)
 def read(monkeypatch) -> list[int]:
     """Return a list that grows by the number of rows each time one of the tables reads some."""
     rows: list[int] = []
-    scan, scan_files = broker_positions.scan, LedgerFiles.scan
+    read_files, scan_files = Table.read_files, LedgerFiles.scan
 
     def counted(*arguments, **more):
-        frame = scan(*arguments, **more)
+        frame = read_files(*arguments, **more)
         rows.append(frame.height)
         return frame
 
@@ -36,7 +36,7 @@ def read(monkeypatch) -> list[int]:
         rows.append(0 if files.is_empty() else files["num_records"].sum())
         return scan_files(self, files)
 
-    monkeypatch.setattr(broker_positions, "scan", counted)
+    monkeypatch.setattr(Table, "read_files", counted)
     monkeypatch.setattr(LedgerFiles, "scan", counted_files)
     return rows
 

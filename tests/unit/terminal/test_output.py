@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.terminal.output import as_json, print_table, print_table_with_notes
+from position_sync_dagster.terminal.output import as_json, print_table
 from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 NOW = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
@@ -42,8 +42,8 @@ def test_json_cannot_steer_the_terminal_and_keeps_each_value():
 def test_neither_a_row_nor_its_note_is_cut(terminal, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-    print_table_with_notes(
-        [{"id": "x" * 50, "n": "7"}, {"id": "z", "n": "123"}], ["y" * 60, ""], right=("n",)
+    print_table(
+        [{"id": "x" * 50, "n": "7"}, {"id": "z", "n": "123"}], right=("n",), notes=["y" * 60, ""]
     )
     _, row, note, last = capsys.readouterr().out.splitlines()
     assert row == "x" * 50 + "    7"

@@ -14,7 +14,7 @@ from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates import latest
-from position_sync_dagster.lake.updates.position_updates import STATE, PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)
@@ -72,7 +72,7 @@ def test_they_are_those_of_the_whole_ledger(
         assert_frame_equal(reader().latest(), whole)
         assert_frame_equal(looking.latest(), whole)
         since = clock.now - timedelta(seconds=chance.choice([0, 60, 600, 3600]))
-        recent = whole.filter(whole["timestamp"] >= since).select(STATE)
+        recent = whole.filter(whole["timestamp"] >= since)
         assert_frame_equal(reader().latest_since(since), recent, check_row_order=False)
         for ledger in (following, reader()):
             assert ledger.newest_of([1, 2], since) == open_ledger().newest_of([1, 2], since)
