@@ -27,8 +27,8 @@ ROUNDING = 0.005
 """Half a cent. A value may be this much below the intrinsic value. In the money, a value at most
 this much above it shows no volatility."""
 
-FEW_DIVIDENDS = 0.75
-"""Years in which an underlying pays dividends so seldom that a yield is a poor picture of them."""
+BETWEEN_DIVIDENDS = 0.25
+"""Years between two dividends of most shares that pay any."""
 
 LARGEST_SHARE = 0.9
 """More than this share of a price is no forecast of dividends."""
@@ -340,17 +340,21 @@ class OptionModel:
 def _dividends(terms: OptionTerms, years: float) -> tuple[float, float]:
     """Return the share of the spot that is left after dividends, and the yield per year.
 
-    A put waits for the next dividend, and a call is exercised before it. Their dates are not known:
-    a put of some months is priced on what is left after its dividends, and a call or a longer put
-    with a yield that pays the same. A future has a yield of the rate, since it costs no interest.
+    A call is exercised before a dividend, and a put waits for the next one. Their dates are not
+    known: a call is priced with a yield that pays the same, and a put on what is left after the
+    next dividend, with such a yield for those that follow. A future has a yield of the rate, since
+    it costs no interest.
     """
     if terms.method is Method.FUTURE:
         return 1.0, terms.rate
-    share = terms.dividend_share or 0.0
-    waits = terms.right is Right.PUT and years < FEW_DIVIDENDS
-    if share and terms.method is Method.AMERICAN and not waits:
-        return 1.0, -math.log(1 - share) / years
-    return 1 - share, 0.0
+    paid = -math.log(1 - (terms.dividend_share or 0.0))
+    if terms.method is Method.EUROPEAN:
+        waited = 1.0
+    elif terms.right is Right.PUT:
+        waited = min(1.0, BETWEEN_DIVIDENDS / years)
+    else:
+        waited = 0.0
+    return math.exp(-waited * paid), (1 - waited) * paid / years
 
 
 def _intrinsic(terms: OptionTerms, spot: float, years: float) -> float:
