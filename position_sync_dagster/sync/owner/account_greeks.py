@@ -56,6 +56,16 @@ class ModelledLeg:
     underlying_at: datetime | None
 
 
+class _Inputs(NamedTuple):
+    """What greeks were computed from; `over`: the option has expired."""
+
+    terms: OptionTerms
+    value_at: datetime | None
+    spot: float | None
+    old: bool
+    over: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class _Leg:
     """An option with what is known of it; `solved_at` is the time of the value it is solved for."""
@@ -70,7 +80,7 @@ class _Leg:
     solved_at: datetime | None = None
     volatility: float | NoGreeks = NoGreeks.NO_PRICE_THEN
     near: float | None = None
-    used: tuple[object, ...] = ()
+    used: _Inputs | None = None
     result: ModelledLeg | None = None
 
 
@@ -234,8 +244,8 @@ class AccountGreeks:
             leg.spot_then = prices.at(leg.value_at) if prices else None
         spot, spot_at = (prices.newest if prices else None) or (None, None)
         old = spot_at is not None and self._is_old(leg.underlying, spot_at, now)
-        used = (leg.terms, leg.value_at, spot, old, leg.terms.expires_at <= now)
-        if leg.result is not None and used == leg.used:
+        used = _Inputs(leg.terms, leg.value_at, spot, old, leg.terms.expires_at <= now)
+        if leg.result is not None and (used == leg.used or self._can_wait(leg, used, now)):
             return leg.result
         leg.used = used
         found: ModelledGreeks | NoGreeks
@@ -255,6 +265,19 @@ class AccountGreeks:
             value_at=leg.value_at,
             underlying_at=spot_at,
         )
+
+    @staticmethod
+    def _can_wait(leg: _Leg, inputs: _Inputs, now: datetime) -> bool:
+        """Return whether new inputs change nothing that would be published before `RENEWED`."""
+        last = leg.used
+        if leg.result is None or leg.result.greeks is None or leg.result.underlying_at is None:
+            return False
+        if last is None or last.spot is None or inputs.spot is None:
+            return False
+        if inputs._replace(value_at=last.value_at, spot=last.spot) != last:
+            return False
+        moved = abs(leg.result.greeks.gamma * (inputs.spot - last.spot))
+        return moved < DELTA_MOVE / 2 and now - leg.result.underlying_at < RENEWED
 
     def _greeks(self, leg: _Leg, spot: float, now: datetime) -> ModelledGreeks | NoGreeks:
         if leg.value_at is not None and leg.solved_at != leg.value_at:

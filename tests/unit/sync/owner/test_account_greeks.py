@@ -185,17 +185,26 @@ def test_the_largest_come_first_and_the_others_keep_their_half_of_the_budget(
     assert [leg.conid for leg in second] == [17, 16, *range(13, -1, -1)]
 
 
-def test_all_of_a_large_book_are_computed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("moved", "times"),
+    [
+        pytest.param(0.2, 13, id="delta moves: every five seconds"),
+        pytest.param(0.01, 7, id="it hardly moves: every ten seconds, when greeks are published"),
+    ],
+)
+def test_all_of_a_large_book_are_computed_in_turn(
+    moved: float, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(account_greeks, "LARGEST", 4)
     greeks = Book()
     for conid in range(20):
         greeks.add(conid, PUT, STOCK, size=float(conid))
     seen: dict[int, int] = dict.fromkeys(range(20), 0)
     for second in range(61):
-        greeks.underlying_ticked(STOCK, 100.0 + second / 100, at(second))
+        greeks.underlying_ticked(STOCK, 100.0 + second * moved, at(second))
         for conid in range(20):
             greeks.valued(conid, price(100.0, second), at(second))
         for leg in compute(greeks, second):
             seen[leg.conid] += 1
-    assert [seen[conid] for conid in (19, 16)] == [13, 13]  # every five seconds
+    assert [seen[conid] for conid in (19, 16)] == [times, times]
     assert [seen[conid] for conid in (15, 0)] == [2, 2]  # once in a minute
