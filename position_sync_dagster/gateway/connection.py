@@ -42,7 +42,7 @@ from position_sync_dagster.gateway.codes import (
     GatewayCode,
     MessageType,
 )
-from position_sync_dagster.gateway.login import is_no_length, log_in
+from position_sync_dagster.gateway.login import log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
@@ -379,7 +379,7 @@ class Watchdog:
                 return
 
     def _check_length(self, _data: bytes) -> None:
-        if is_no_length(ib_async_internals.unread_bytes(self._ib)):
+        if ib_async_internals.is_no_length(ib_async_internals.unread_bytes(self._ib)):
             self._give_up("it sent a frame longer than any message")
 
 
