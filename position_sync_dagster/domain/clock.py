@@ -7,6 +7,9 @@ from random import Random
 
 from position_sync_dagster.domain.update import QueueStatus
 
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""The time of what has not happened yet, or was always so."""
+
 Clock = Callable[[], datetime]
 """Anything that returns the present moment as an aware UTC datetime."""
 

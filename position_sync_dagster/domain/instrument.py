@@ -23,7 +23,8 @@ class Right(StrEnum):
     PUT = "PUT"
 
 
-_RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
+RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
+"""How IB and people write rights."""
 
 
 def parse_right(text: str) -> Right:
@@ -35,7 +36,7 @@ def parse_right(text: str) -> Right:
     >>> parse_right("c")
     <Right.CALL: 'CALL'>
     """
-    right = _RIGHTS.get(str(text).strip().upper())
+    right = RIGHTS.get(str(text).strip().upper())
     if right is None:
         raise InvalidLegError(f"The right {shown(text)} is not known.", remedy="Write CALL or PUT.")
     return right

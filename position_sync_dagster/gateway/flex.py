@@ -28,7 +28,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from position_sync_dagster.domain import statement
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import CONIDS, Right
+from position_sync_dagster.domain.instrument import CONIDS, RIGHTS
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 
@@ -195,7 +195,6 @@ class Fields:
         return StatementError(f"{self.file}: {self.element} {what}.", remedy=_REMEDY)
 
 
-_RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
 _DETAIL = {None, "SUMMARY"}
 _EXECUTION = {None, "EXECUTION"}
 
@@ -221,7 +220,7 @@ def position_of(fields: Fields) -> statement.StatementPosition | None:
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
         sec_type=fields.text("assetCategory") or "OPT",
-        right=_RIGHTS.get((fields.text("putCall") or "").upper()),
+        right=RIGHTS.get((fields.text("putCall") or "").upper()),
         strike=fields.number("strike"),
         expiry=fields.expiry(),
         multiplier=multiplier,

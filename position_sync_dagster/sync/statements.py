@@ -17,7 +17,7 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.domain.statement import FLEX, Statement, StatementCash, StatementPosition
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
@@ -28,8 +28,6 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
-
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def known_accounts(lake: Lake) -> set[str]:
@@ -102,7 +100,7 @@ class StatementFolder:
                 found += flex.read_statements(_content(path), path.name)
             except (errors.StatementError, errors.FlexServiceError) as error:
                 unreadable.append(error)
-        found.sort(key=lambda one: (one.generated_at or _NEVER, one.last, one.file), reverse=True)
+        found.sort(key=lambda one: (one.generated_at or NEVER, one.last, one.file), reverse=True)
         return Statements(found=tuple(found), unreadable=tuple(unreadable))
 
     def first_day(self) -> date | None:

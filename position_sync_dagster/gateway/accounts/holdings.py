@@ -13,6 +13,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain.valuation import ROUNDING
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.translate import PortfolioValues, known
@@ -118,9 +119,6 @@ class Confirmations:
 FOLLOWED = timedelta(seconds=5)
 """A holding is followed while its newest PnLSingle message is not older: the gateway sends one
 about every second. Source: IB, "Profit and Loss"."""
-
-ROUNDING = 0.01
-"""The broker rounds the values of portfolio rows to cents."""
 
 
 @dataclass(slots=True)
