@@ -22,13 +22,12 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote_plus, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from xml.etree import ElementTree as Xml
-from zoneinfo import ZoneInfo
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import statement
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import CONIDS, RIGHTS
+from position_sync_dagster.domain.instrument import CONIDS, NEW_YORK, RIGHTS
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 
@@ -41,7 +40,7 @@ UNKNOWN = ("", "-", "--")
 LONGEST_TEXT = 1000
 """Maximum characters of an attribute. The longest that the broker writes has about 100."""
 
-STATEMENT_ZONE = ZoneInfo("America/New_York")
+STATEMENT_ZONE = NEW_YORK
 """The times of a statement are New York's, whatever the account's country.
 
 Source: IB, "Flex Queries", times are Eastern.

@@ -11,13 +11,13 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
+from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.domain.statement import FLEX, Statement, StatementCash, StatementPosition
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
@@ -223,8 +223,8 @@ def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
         ) from None
 
 
-STATED_AT, STATED_ZONE = time(16, 0), ZoneInfo("America/New_York")
-"""The time that the values of a statement's day get: a statement has only the date."""
+STATED_AT = time(16, 0)
+"""The time in New York that the values of a statement's day get: a statement has only the date."""
 
 
 class StatementService:
@@ -291,7 +291,7 @@ class StatementService:
 
 def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:
     """Return the row of `account_values`; the same amounts of a day have the same id."""
-    at = datetime.combine(cash.day, STATED_AT, STATED_ZONE).astimezone(UTC)
+    at = datetime.combine(cash.day, STATED_AT, NEW_YORK).astimezone(UTC)
     amounts = (cash.currency, cash.net_liquidation, cash.cash)
     return AccountSummary(
         row_id=content_id(at, AccountSource.FLEX.value, cash.account, *amounts),

@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.instrument import ContractDetails, Right, expiry_moment
 from position_sync_dagster.domain.leg import LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
@@ -86,7 +86,7 @@ class OptionContract:
         return cls(
             right=right,
             strike=strike / details.price_magnifier,
-            expires_at=option_model.expiry_moment(day, details.last_trade_time, details.time_zone),
+            expires_at=expiry_moment(day, details.last_trade_time, details.time_zone),
             currency=details.currency,
             symbol=details.symbol,
             price_magnifier=details.price_magnifier,
