@@ -5,7 +5,7 @@ The holdings at the close of past days are here as well: own rows, completed by 
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -63,13 +63,11 @@ class Statements:
         """Return the statements, with files that name a foreign account moved to `unreadable`.
 
         Args:
-            accounts, mode: As `refuse_foreign` takes them.
+            accounts, mode: As `foreign_error` takes them.
         """
         foreign: dict[str, errors.PositionSyncError] = {}
         for one in self.found:
-            try:
-                refuse_foreign([one], accounts, mode)
-            except errors.ForeignStatementError as error:
+            if (error := foreign_error(one, accounts, mode)) is not None:
                 foreign.setdefault(one.file, error)
         return Statements(
             found=tuple(one for one in self.found if one.file not in foreign),
@@ -162,32 +160,32 @@ class StatementFolder:
             ) from None
 
 
-def refuse_foreign(
-    statements: Iterable[Statement], accounts: Collection[str], mode: TradingMode | None
-) -> None:
-    """Raise for a statement of an account that the tables do not know.
+def foreign_error(
+    one: Statement, accounts: Collection[str], mode: TradingMode | None
+) -> errors.ForeignStatementError | None:
+    """Return the error of a statement of an account that the tables do not know.
 
     Args:
+        one: The statement.
         accounts: The accounts that the tables know; where there are none yet, the mode decides.
         mode: The trading mode of the settings, None for any.
 
-    Raises:
-        ForeignStatementError: It names file and account.
+    Returns:
+        An error that names file and account; None for a statement that may be stored.
     """
-    for one in statements:
-        named = {one.account, *(row.account for row in one.positions)}
-        named |= {row.account for row in one.executions} | {row.account for row in one.events}
-        for account in sorted(named):
-            if accounts and account not in accounts:
-                why = f"the tables hold {', '.join(sorted(accounts))}"
-            elif not accounts and mode is not None and trading_mode_of(account) is not mode:
-                why = f"the trading mode is {mode.value}"
-            else:
-                continue
-            raise errors.ForeignStatementError(
-                f"{one.file} is a statement of the account {account}, and {why}.",
-                remedy="Remove the file from the folder, or choose this account's lake.",
-            )
+    rows = (*one.positions, *one.executions, *one.events)
+    for account in sorted({one.account, *(row.account for row in rows)}):
+        if accounts and account not in accounts:
+            why = f"the tables hold {', '.join(sorted(accounts))}"
+        elif not accounts and mode is not None and trading_mode_of(account) is not mode:
+            why = f"the trading mode is {mode.value}"
+        else:
+            continue
+        return errors.ForeignStatementError(
+            f"{one.file} is a statement of the account {account}, and {why}.",
+            remedy="Remove the file from the folder, or choose this account's lake.",
+        )
+    return None
 
 
 def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
@@ -286,7 +284,10 @@ class StatementService:
         return self._lake.account_values.append(rows).rows
 
     def _refuse_foreign(self, statements: list[Statement]) -> None:
-        refuse_foreign(statements, known_accounts(self._lake), self._settings.trading_mode)
+        accounts, mode = known_accounts(self._lake), self._settings.trading_mode
+        for one in statements:
+            if (error := foreign_error(one, accounts, mode)) is not None:
+                raise error
 
 
 def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:
