@@ -18,7 +18,7 @@ from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.quote import Quote
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
-from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.instrument import Right, expiry_moment
 from position_sync_dagster.sync.owner.option_model import (
     Method,
     ModelledGreeks,
@@ -26,7 +26,6 @@ from position_sync_dagster.sync.owner.option_model import (
     OptionModel,
     OptionTerms,
     dividend_share,
-    expiry_moment,
 )
 
 RATE = 0.04

@@ -28,14 +28,13 @@ from position_sync_dagster.domain.close_facts import (
     settles_in_cash,
 )
 from position_sync_dagster.domain.closures import (
-    NEW_YORK,
     TERMS,
     Cause,
     Closure,
     PositionChange,
     Stage,
 )
-from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.domain.instrument import NEW_YORK, contract_name
 from position_sync_dagster.domain.statement import (
     FLEX,
     EventKind,

@@ -1,4 +1,4 @@
-"""Time as an argument, how far two clocks may differ, and the back-off of retries; pure."""
+"""Time as an argument, how far two clocks may differ, retries, and pauses after commits; pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from position_sync_dagster.domain.update import QueueStatus
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""The time of what has not happened yet, or was always so."""
 
 Clock = Callable[[], datetime]
 """Anything that returns the present moment as an aware UTC datetime."""
@@ -50,6 +53,28 @@ class Backoff:
             return 0.0
         delay_s = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
         return delay_s if random is None else delay_s * random.uniform(*self.jitter)
+
+
+SHORT_REST, SHORT_REST_S = 6.0, 4.0
+"""Pause after a commit, as a multiple of its duration, and the maximum: a writer commits for a
+seventh of the time at most. In an object store a commit costs requests, and its readers one more
+for each file; a row is at most 5 s late for it. A changed position does not wait."""
+
+LONG_REST, LONG_REST_S = 3.0, 10.0
+"""The same where commits take longer: a writer commits for at most a quarter of the time, and the
+other writers get their turn."""
+
+
+def rest_s(took_s: float) -> float:
+    """Return the pause of a writer after a commit of this duration, in seconds.
+
+    On a local disk a commit takes milliseconds, and the pause is not noticed.
+
+    >>> rest_s(0.02), rest_s(0.5), rest_s(0.9), rest_s(2.0), rest_s(60.0)
+    (0.12, 3.0, 4.0, 6.0, 10.0)
+    """
+    short, long = min(SHORT_REST * took_s, SHORT_REST_S), min(LONG_REST * took_s, LONG_REST_S)
+    return max(short, long)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

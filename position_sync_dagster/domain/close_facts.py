@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from itertools import product
-from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.closures import NEW_YORK, Cause, PositionChange
-from position_sync_dagster.domain.instrument import ContractDetails, Right, parse_trading_hours
+from position_sync_dagster.domain.closures import Cause, PositionChange
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    Right,
+    expiry_moment,
+    parse_trading_hours,
+)
 from position_sync_dagster.domain.statement import Execution, StatementEvent
 
 NEAR = timedelta(minutes=15)
@@ -106,14 +110,8 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
     day = details.last_trade_date if details and details.last_trade_date else change.expiry
     if day is None:
         return None
-    clock, zone = USUAL_CLOSE, NEW_YORK
-    if details is not None and details.last_trade_time and details.time_zone:
-        try:
-            clock = time.fromisoformat(details.last_trade_time)
-            zone = ZoneInfo(details.time_zone.split(" (")[0].strip())
-        except (ValueError, LookupError, OSError):
-            clock, zone = USUAL_CLOSE, NEW_YORK
-    return datetime.combine(day, clock, zone).astimezone(UTC)
+    clock, zone = (details.last_trade_time, details.time_zone) if details else (None, None)
+    return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
 
 
 def settles_at_the_open(details: ContractDetails | None) -> bool:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
-from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.instrument import Right, contract_name
+from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
 from position_sync_dagster.domain.statement import Execution, current_executions
 
 
@@ -176,9 +175,6 @@ class Closure(ChangedHolding):
         """Return the contract as a trader writes it."""
         return contract_name(self)
 
-
-NEW_YORK = ZoneInfo("America/New_York")
-"""The days of closes, as those of statements, are New York's."""
 
 _WORDS = {
     Cause.TRADED: "traded",

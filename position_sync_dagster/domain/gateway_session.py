@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.update import TradingMode
 
 RESTART_TAKES = timedelta(seconds=10)
@@ -148,12 +148,11 @@ def weekly_login(
 
 def _week_began(now: datetime) -> datetime:
     """Return the last Sunday, 01:00 in New York, that is not after `now`."""
-    zone = ZoneInfo("America/New_York")
-    local = now.astimezone(zone)
+    local = now.astimezone(NEW_YORK)
     sunday = local.date() - timedelta(days=local.isoweekday() % 7)
-    began_at = datetime.combine(sunday, time(1), zone).astimezone(UTC)
+    began_at = datetime.combine(sunday, time(1), NEW_YORK).astimezone(UTC)
     if began_at > now:
-        began_at = datetime.combine(sunday - timedelta(days=7), time(1), zone).astimezone(UTC)
+        began_at = datetime.combine(sunday - timedelta(days=7), time(1), NEW_YORK).astimezone(UTC)
     return began_at
 
 

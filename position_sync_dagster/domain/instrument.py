@@ -4,13 +4,16 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from position_sync_dagster.errors import InvalidLegError, shown
+
+NEW_YORK = ZoneInfo("America/New_York")
+"""The zone of closes and statements, and of an expiry whose details name none."""
 
 CONIDS = range(1, 2**31)
 """Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int."""
@@ -23,7 +26,8 @@ class Right(StrEnum):
     PUT = "PUT"
 
 
-_RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
+RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
+"""How IB and people write rights."""
 
 
 def parse_right(text: str) -> Right:
@@ -35,7 +39,7 @@ def parse_right(text: str) -> Right:
     >>> parse_right("c")
     <Right.CALL: 'CALL'>
     """
-    right = _RIGHTS.get(str(text).strip().upper())
+    right = RIGHTS.get(str(text).strip().upper())
     if right is None:
         raise InvalidLegError(f"The right {shown(text)} is not known.", remedy="Write CALL or PUT.")
     return right
@@ -237,6 +241,40 @@ def contract_name(one: HasTerms) -> str:
 _SESSION = re.compile(r"(\d{8}):(\d{4})-(?:(\d{8}):)?(\d{4})")
 _CLOSED = re.compile(r"(\d{8}):CLOSED")
 
+USUAL_LAST_TRADE = time(16)
+"""When an option expires whose details name no time or no zone, in New York."""
+
+
+def expiry_moment(
+    day: date,
+    clock: str | None = None,
+    time_zone: str | None = None,
+    *,
+    usual: time = USUAL_LAST_TRADE,
+) -> datetime:
+    """Return when a contract can be traded last.
+
+    Args:
+        day: The last day.
+        clock: The time of its last trade, as the broker writes it ("15:00:00").
+        time_zone: The zone of that time.
+        usual: The time in New York that counts where one of the two is not known.
+
+    >>> expiry_moment(date(2028, 12, 15), "15:00:00", "US/Central").isoformat()
+    '2028-12-15T15:00:00-06:00'
+    """
+    try:
+        at, zone = time.fromisoformat(clock or ""), ZoneInfo(_zone_name(time_zone))
+    except (ValueError, LookupError, OSError):
+        at, zone = usual, NEW_YORK
+    return datetime.combine(day, at, zone)
+
+
+def _zone_name(text: str | None) -> str:
+    """Return the name in a zone as the broker writes it, such as "US/Central (Chicago)"."""
+    return (text or "").split(" (")[0].strip()
+
+
 UNSURE_ZONES = frozenset({"EST", "MST", "HST"})
 """Zones that have no daylight saving time in the tz database, although people often mean it."""
 
@@ -287,7 +325,7 @@ def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours
     >>> hours.is_open(datetime(2026, 4, 9, 14, 0, tzinfo=UTC)) is None
     True
     """
-    name = (time_zone or "").split(" (")[0].strip()
+    name = _zone_name(time_zone)
     if not text or not name or name in UNSURE_ZONES:
         return None
     try:

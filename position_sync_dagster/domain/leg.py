@@ -298,6 +298,17 @@ def word(value: object) -> str:
     return "none" if value is None else str(value)
 
 
+def few(names: Iterable[object], most: int) -> str:
+    """Return the first names as text, and how many more there are.
+
+    >>> few([3, 1, 2], 2), few(["SPY"], 2)
+    ('3, 1 and 1 more', 'SPY')
+    """
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return f"{', '.join(listed[:most])}{more}"
+
+
 UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
 """Security types without an expiry."""
 

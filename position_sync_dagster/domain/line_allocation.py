@@ -6,12 +6,12 @@ Intervals are in seconds of a monotonic clock, since the wall clock may jump.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from math import inf
 from typing import TypeVar
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import NEVER, Backoff
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 
 PROBE_STEP = 5
@@ -80,10 +80,7 @@ def underlying_demand(conid: int, place: int) -> Demand:
         conid: The underlying.
         place: Its place among the underlyings, by the value of their options.
     """
-    return Demand(conid=conid, priority=place, since=_ALWAYS, strategy="", of_options=True)
-
-
-_ALWAYS = datetime.min.replace(tzinfo=UTC)
+    return Demand(conid=conid, priority=place, since=NEVER, strategy="", of_options=True)
 
 
 def rank(demand: Demand, held: Collection[int]) -> tuple[bool, int, bool, datetime, int]:

@@ -7,10 +7,11 @@ seconds of one monotonic clock that the caller reads, unless they are called a m
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import NEVER, Backoff
+from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.valuation import Quote
 
@@ -28,10 +29,6 @@ NOT_TICKED = "the line has not ticked since its data should flow"
 GRACE_S = 5.0
 """A line that was requested, or that may have been interrupted, has this long to tick before a row
 says that it does not. Farms often break and return within seconds (recorded: IBC issues/143)."""
-
-
-NEVER = datetime.min.replace(tzinfo=UTC)
-"""The time of what has not arrived yet."""
 
 
 class Trust(StrEnum):
@@ -775,7 +772,9 @@ class LoginLines:
         reasons: dict[str, list[int]] = {}
         for conid in sorted(c for c, line in self._lines.items() if line.suspect):
             reasons.setdefault(self._lines[conid].reason or "", []).append(conid)
-        return [f"{_named(conids)}: {reason}" for reason, conids in reasons.items()]
+        return [
+            f"requested again: {few(conids, NAMED)}: {reason}" for reason, conids in reasons.items()
+        ]
 
     def suspect_reasons(self) -> list[str]:
         """Return why lines are suspect, in order."""
@@ -860,12 +859,6 @@ class LoginLines:
             answer_s = max(self.silence_s, SAMPLE_S)
             return Probe(before=before, judge_at_s=now_s + answer_s)
         return Probe(before=before, judge_at_s=now_s + SAMPLE_S, is_sample=True, opened=opened)
-
-
-def _named(conids: list[int]) -> str:
-    names = ", ".join(map(str, conids[:NAMED]))
-    more = f" and {len(conids) - NAMED} more" if len(conids) > NAMED else ""
-    return f"requested again: {names}{more}"
 
 
 def _until_s(denial: Denial | None) -> float:

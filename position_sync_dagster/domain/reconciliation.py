@@ -1,17 +1,15 @@
 """Reconciliation: compare the broker's holdings with the tables; pure."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
-from position_sync_dagster.domain.streamed_holding import confirmed_time
-from position_sync_dagster.domain.update import PositionUpdate
 
 
 class DiscrepancyType(StrEnum):
@@ -187,70 +185,32 @@ class Scope:
 
 
 def compare(
-    snapshot: Iterable[BrokerPosition],
-    latest: Iterable[PositionUpdate],
-    legs: Iterable[ActiveContract],
-    scope: Scope,
+    pairs: Sequence[Pair], legs: Iterable[ActiveContract], scope: Scope
 ) -> ReconciliationResult:
-    """Compare one broker snapshot with the latest rows and the registry.
+    """Compare what the broker holds with the rows and the registry.
 
     Args:
-        snapshot: Every holding of every account; a position of zero counts as not held.
-        latest: The newest row per (account, conid).
+        pairs: Each holding and its newest row, in the order of account and conid.
         legs: The legs of strategies.
         scope: What the snapshot covers.
-    """
-    broker = {p.key: p for p in snapshot}
-    rows = {(u.account, u.conid): u for u in latest}
-    pairs = [
-        _pair(key, broker.get(key), rows.get(key), scope.now)
-        for key in sorted(broker.keys() | rows.keys())
-    ]
-    held = {key: holding.position for key, holding in broker.items()}
-    return compare_pairs(pairs, legs, scope, held=held, checked=len(pairs))
-
-
-def compare_pairs(
-    pairs: Iterable[Pair],
-    legs: Iterable[ActiveContract],
-    scope: Scope,
-    *,
-    held: Mapping[Key, float],
-    checked: int,
-) -> ReconciliationResult:
-    """Compare what is held with the rows and the registry, as `compare` does.
-
-    Args:
-        pairs: Each holding that may differ, in the order of account and conid.
-        legs: The legs of strategies.
-        scope: What the snapshot covers.
-        held: The broker's quantities, at least of every contract that a leg names.
-        checked: The number of holdings compared, including those that are known to agree.
     """
     legs = [leg for leg in legs if leg.removed_at is None]
+    named = {leg.conid for leg in legs}
+    held = {
+        (one.account, one.conid): one.held
+        for one in pairs
+        if one.held is not None and one.conid in named
+    }
     found = (_difference(pair, scope) for pair in pairs)
     return ReconciliationResult(
         at=scope.now,
         complete=scope.complete,
-        checked=checked,
+        checked=len(pairs),
         discrepancies=(
             *(one for one in found if one is not None),
             *_overclaimed(held, legs, complete=scope.complete),
             *_mismatched(legs, scope.details),
         ),
-    )
-
-
-def _pair(
-    key: Key, holding: BrokerPosition | None, row: PositionUpdate | None, now: datetime
-) -> Pair:
-    symbol = holding.instrument.symbol if holding else row.symbol if row else ""
-    return Pair(
-        *key,
-        symbol=symbol,
-        held=holding.position if holding else None,
-        ours=row.position if row else None,
-        confirmed_at=confirmed_time(row, holding, now) if row else None,
     )
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import StrEnum
 
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import Right
 
 FLEX = "FLEX"
@@ -284,11 +285,8 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     )
 
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
-
-
 def _rank(one: Execution) -> tuple[bool, datetime]:
-    return (one.source == FLEX, one.stated_at or _NEVER)
+    return (one.source == FLEX, one.stated_at or NEVER)
 
 
 def _revision(one: Execution) -> int:

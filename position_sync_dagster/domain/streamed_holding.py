@@ -20,9 +20,6 @@ BROKER_CADENCE = timedelta(minutes=3)
 """The values of a portfolio row without a time may be this old when they arrive. Source: IB,
 "Account Updates" (every three minutes or on a trade)."""
 
-ROUNDING = 0.01
-"""The broker rounds money to cents."""
-
 TOO_OLD_BY_S = 0.001
 """A last trade is replaced as soon as it is older than the limit."""
 
@@ -346,7 +343,7 @@ def allowed_difference(own: float, quote: valuation.Quote, *, unit: float, band:
     25.0
     """
     width = max(0.0, quote.ask - (quote.bid or 0.0)) if quote.ask is not None else 0.0
-    return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
+    return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, valuation.ROUNDING)
 
 
 def _valued_at(holding: BrokerPosition) -> datetime:

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time
 from random import Random
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 from zoneinfo import ZoneInfo
 
 from ib_async import IB, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
@@ -42,13 +42,15 @@ from position_sync_dagster.gateway.codes import (
     GatewayCode,
     MessageType,
 )
-from position_sync_dagster.gateway.login import is_no_length, log_in
+from position_sync_dagster.gateway.login import log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 _DAYS = ("America/New_York", "Europe/London", "Asia/Hong_Kong")
 """A gateway's day begins at midnight in one of these zones; it does not say which."""
@@ -65,35 +67,6 @@ class DayExecutions(NamedTuple):
     executions: Sequence[Execution]
     begin: datetime
     end: datetime
-
-
-async def fetch_executions(
-    ib: IB, *, timeout_s: float, clock: Clock = utc_now
-) -> DayExecutions | None:
-    """Request the executions of all clients since midnight; None if the request failed.
-
-    Source: IB, "Executions and Commissions" (interactivebrokers.github.io/tws-api/
-    executions_commissions.html): those since midnight. ib_async takes an error for the end of an
-    empty answer, so any error that arrives meanwhile and names no contract makes the answer
-    worthless. Commissions follow the executions; a later answer has them.
-    """
-    asked_at, failed = clock(), False
-
-    def note(request: int, _code: int, _text: str, about: Contract | None) -> None:
-        nonlocal failed
-        failed = failed or (request > 0 and about is None)
-
-    ib.errorEvent += note
-    try:
-        fills = await asyncio.wait_for(ib.reqExecutionsAsync(), timeout_s)
-    except (TimeoutError, ConnectionError):
-        return None
-    finally:
-        ib.errorEvent -= note
-    if failed or not ib.isConnected():
-        return None
-    read = [_execution(fill, asked_at) for fill in fills]
-    return DayExecutions([one for one in read if one is not None], day_begin(asked_at), asked_at)
 
 
 def day_begin(now: datetime) -> datetime:
@@ -148,82 +121,6 @@ def _execution(fill: Fill, asked_at: datetime) -> Execution | None:
 
 CONCURRENT_REQUESTS = 20
 """Maximum number of requests that wait at once: the gateway answers them one after the other."""
-
-
-async def fetch_details(
-    ib: IB, conids: Iterable[int], *, timeout_s: float
-) -> dict[int, ContractDetails]:
-    """Request the details of each conid; one that the gateway does not know is left out.
-
-    The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go
-    contract_details_not_found.txt). A request that it refuses by 321 never ends in ib_async: hence
-    the bound of each answer.
-
-    Args:
-        ib: The connection.
-        conids: The contracts.
-        timeout_s: Bound of one answer; a conid without one is left out.
-    """
-    gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
-
-    async def request(conid: int) -> ContractDetails | None:
-        async with gate:
-            try:
-                found = await asyncio.wait_for(
-                    ib.reqContractDetailsAsync(Contract(conId=conid)), timeout_s
-                )
-            except (TimeoutError, ConnectionError):
-                return None
-        return _readable(found, utc_now()) if found else None
-
-    answers = await asyncio.gather(*(request(conid) for conid in conids))
-    return {details.conid: details for details in answers if details is not None}
-
-
-async def fetch_candidates(
-    ib: IB, leg: UnresolvedLeg, *, timeout_s: float, like: bool = False
-) -> list[ContractDetails] | None:
-    """Request the contracts that a leg describes: each conid once, in the gateway's order.
-
-    A description that fits several contracts is answered with all of them. Source: IB,
-    "Requesting Contract Details" (interactivebrokers.github.io/tws-api/contract_details.html). Of
-    options the whole month of the expiry is asked for: an index option that is settled at the open
-    may be listed by the day of its last trade or by the day after, and both must be seen to be told
-    apart. Futures are asked for by day, since their month is that of delivery.
-
-    Args:
-        ib: The connection.
-        leg: What is described.
-        timeout_s: Bound of the answer.
-        like: Request similar contracts: of the same underlying and right, at any strike.
-
-    Returns:
-        The contracts; an empty list if the gateway knows none (code 200); None if it did not
-        answer, which says nothing about the leg.
-    """
-    pattern = _pattern(leg, like=like)
-    codes: list[int] = []
-
-    def note(_request: int, code: int, _text: str, about: Contract | None) -> None:
-        if about is pattern:
-            codes.append(code)
-
-    ib.errorEvent += note
-    try:
-        found = await asyncio.wait_for(ib.reqContractDetailsAsync(pattern), timeout_s)
-    except (TimeoutError, ConnectionError):
-        return None
-    finally:
-        ib.errorEvent -= note
-    if not found and codes != [GatewayCode.NO_CONTRACT]:
-        return None
-    by_conid: dict[int, list[IBContractDetails]] = {}
-    for details in found:
-        if details.contract is not None:
-            by_conid.setdefault(details.contract.conId, []).append(details)
-    candidates = [_readable(each, utc_now()) for each in by_conid.values()]
-    # A contract that cannot be read may be the one that the leg describes.
-    return None if None in candidates else [each for each in candidates if each is not None]
 
 
 def _readable(found: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
@@ -379,7 +276,7 @@ class Watchdog:
                 return
 
     def _check_length(self, _data: bytes) -> None:
-        if is_no_length(ib_async_internals.unread_bytes(self._ib)):
+        if ib_async_internals.is_no_length(ib_async_internals.unread_bytes(self._ib)):
             self._give_up("it sent a frame longer than any message")
 
 
@@ -495,33 +392,102 @@ class GatewayConnection:
                 remedy="Correct the accounts or the address of this gateway in that file.",
             )
 
-    async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
-        """Request contract details; a conid that the gateway does not know is left out."""
-        return await fetch_details(self.ib, conids, timeout_s=self._timeout_s)
-
     @property
     def sees_ib(self) -> bool:
         """Whether the gateway has IB: only then an empty answer counts."""
         return self.connectivity.has_ib and self.is_connected
 
+    async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+        """Request contract details; a conid that the gateway does not know is left out.
+
+        The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go
+        contract_details_not_found.txt). A request that it refuses by 321 never ends in ib_async:
+        hence the bound of each answer.
+        """
+        gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
+
+        async def request(conid: int) -> ContractDetails | None:
+            async with gate:
+                found, _ = await self._ask(self.ib.reqContractDetailsAsync, Contract(conId=conid))
+            return _readable(found, utc_now()) if found else None
+
+        answers = await asyncio.gather(*(request(conid) for conid in conids))
+        return {details.conid: details for details in answers if details is not None}
+
     async def executions(self) -> DayExecutions | None:
-        """Request the executions of the day of all clients; None if there is no sure answer."""
+        """Request the executions of all clients since midnight; None if there is no sure answer.
+
+        Source: IB, "Executions and Commissions" (interactivebrokers.github.io/tws-api/
+        executions_commissions.html): those since midnight. ib_async takes an error for the end of
+        an empty answer, so any error that arrives meanwhile and names no contract makes the answer
+        worthless. Commissions follow the executions; a later answer has them.
+        """
         if not self.sees_ib:
             return None
-        found = await fetch_executions(self.ib, timeout_s=self._timeout_s)
-        return found if self.connectivity.has_ib else None
+        asked_at = utc_now()
+        fills, errors = await self._ask(self.ib.reqExecutionsAsync)
+        failed = any(request > 0 and about is None for request, _code, about in errors)
+        if fills is None or failed or not self.sees_ib:
+            return None
+        read = [one for fill in fills if (one := _execution(fill, asked_at)) is not None]
+        return DayExecutions(read, day_begin(asked_at), asked_at)
 
     async def candidates(
         self, leg: UnresolvedLeg, *, like: bool = False
     ) -> list[ContractDetails] | None:
-        """Request the contracts that a leg describes, or others like it; None: no answer.
+        """Request the contracts that a leg describes: each conid once, in the gateway's order.
 
-        Answers that arrive while the gateway has lost IB are ignored.
+        A description that fits several contracts is answered with all of them. Source: IB,
+        "Requesting Contract Details" (interactivebrokers.github.io/tws-api/contract_details.html).
+        Of options the whole month of the expiry is asked for: an index option that is settled at
+        the open may be listed by the day of its last trade or by the day after, and both must be
+        seen to be told apart. Futures are asked for by day, since their month is that of delivery.
+
+        Args:
+            leg: What is described.
+            like: Request similar contracts: of the same underlying and right, at any strike.
+
+        Returns:
+            The contracts; an empty list if the gateway knows none (code 200); None if it did not
+            answer, or had lost IB, which says nothing about the leg.
         """
         if not self.sees_ib:
             return None
-        found = await fetch_candidates(self.ib, leg, timeout_s=self._timeout_s, like=like)
-        return found if self.connectivity.has_ib else None
+        pattern = _pattern(leg, like=like)
+        found, errors = await self._ask(self.ib.reqContractDetailsAsync, pattern)
+        codes = [code for _request, code, about in errors if about is pattern]
+        refused = not found and codes != [GatewayCode.NO_CONTRACT]
+        if found is None or refused or not self.connectivity.has_ib:
+            return None
+        by_conid: dict[int, list[IBContractDetails]] = {}
+        for details in found:
+            if details.contract is not None:
+                by_conid.setdefault(details.contract.conId, []).append(details)
+        candidates = [_readable(each, utc_now()) for each in by_conid.values()]
+        # A contract that cannot be read may be the one that the leg describes.
+        return None if None in candidates else [each for each in candidates if each is not None]
+
+    async def _ask(
+        self, request: Callable[..., Awaitable[Answer]], *about: Contract
+    ) -> tuple[Answer | None, list[tuple[int, int, Contract | None]]]:
+        """Send a request of ib_async, and wait for its answer.
+
+        Returns:
+            The answer, None if none came in time; and the errors that arrived meanwhile: request,
+            code and contract of each.
+        """
+        errors: list[tuple[int, int, Contract | None]] = []
+
+        def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
+            errors.append((request_id, code, contract))
+
+        self.ib.errorEvent += note
+        try:
+            return await asyncio.wait_for(request(*about), self._timeout_s), errors
+        except (TimeoutError, ConnectionError):
+            return None, errors
+        finally:
+            self.ib.errorEvent -= note
 
     def drop(self, why: str) -> None:
         """End the connection without waiting; the manager makes a new one on demand."""

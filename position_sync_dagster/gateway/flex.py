@@ -22,13 +22,12 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote_plus, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from xml.etree import ElementTree as Xml
-from zoneinfo import ZoneInfo
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import statement
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import CONIDS, Right
+from position_sync_dagster.domain.instrument import CONIDS, NEW_YORK, RIGHTS
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 
@@ -41,7 +40,7 @@ UNKNOWN = ("", "-", "--")
 LONGEST_TEXT = 1000
 """Maximum characters of an attribute. The longest that the broker writes has about 100."""
 
-STATEMENT_ZONE = ZoneInfo("America/New_York")
+STATEMENT_ZONE = NEW_YORK
 """The times of a statement are New York's, whatever the account's country.
 
 Source: IB, "Flex Queries", times are Eastern.
@@ -195,7 +194,6 @@ class Fields:
         return StatementError(f"{self.file}: {self.element} {what}.", remedy=_REMEDY)
 
 
-_RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
 _DETAIL = {None, "SUMMARY"}
 _EXECUTION = {None, "EXECUTION"}
 
@@ -221,7 +219,7 @@ def position_of(fields: Fields) -> statement.StatementPosition | None:
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
         sec_type=fields.text("assetCategory") or "OPT",
-        right=_RIGHTS.get((fields.text("putCall") or "").upper()),
+        right=RIGHTS.get((fields.text("putCall") or "").upper()),
         strike=fields.number("strike"),
         expiry=fields.expiry(),
         multiplier=multiplier,

@@ -24,6 +24,21 @@ LENGTH_BYTES = 4
 """Each message begins with its length, big-endian."""
 
 
+MAX_FRAME = 1 << 20
+"""Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
+lost and text stands where the length should be, its value is greater."""
+
+
+def is_no_length(data: bytes | bytearray) -> bool:
+    """Return whether data cannot begin with the length of a message.
+
+    >>> is_no_length(b"HTTP/1.1"), is_no_length(bytes([0, 0, 0, 26, 49])), is_no_length(b"HT")
+    (True, False, False)
+    """
+    length = data[:LENGTH_BYTES]
+    return len(length) == LENGTH_BYTES and int.from_bytes(length, "big") > MAX_FRAME
+
+
 def version_problem() -> tuple[str, str] | None:
     """Return what is wrong with the installed version of ib_async, and the remedy."""
     version = ib_async.__version__

@@ -20,23 +20,6 @@ from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-MAX_FRAME = 1 << 20
-"""Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
-lost and text stands where the length should be, its value is greater."""
-
-
-def is_no_length(data: bytes | bytearray) -> bool:
-    """Return whether data cannot begin with the length of a message.
-
-    >>> is_no_length(b"HTTP/1.1"), is_no_length(bytes([0, 0, 0, 26, 49])), is_no_length(b"HT")
-    (True, False, False)
-    """
-    length = data[: ib_async_internals.LENGTH_BYTES]
-    return (
-        len(length) == ib_async_internals.LENGTH_BYTES and int.from_bytes(length, "big") > MAX_FRAME
-    )
-
-
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
 own 45 per second come in bursts, of which two may fall into one second at the gateway."""
@@ -210,7 +193,7 @@ class _LoginListener:
             return
         self._head.extend(data[: GREETING_BYTES - len(self._head)])
         version, ended, _ = self._head[ib_async_internals.LENGTH_BYTES :].partition(b"\0")
-        if is_no_length(self._head) or (version and not version[:1].isdigit()):
+        if ib_async_internals.is_no_length(self._head) or (version and not version[:1].isdigit()):
             self._fail(
                 errors.NotAGatewayError(
                     f"What listens at {self.address} is not an IB gateway.",

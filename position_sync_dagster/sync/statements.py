@@ -5,19 +5,19 @@ The holdings at the close of past days are here as well: own rows, completed by 
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
+from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.domain.statement import FLEX, Statement, StatementCash, StatementPosition
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
@@ -28,8 +28,6 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
-
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def known_accounts(lake: Lake) -> set[str]:
@@ -65,13 +63,11 @@ class Statements:
         """Return the statements, with files that name a foreign account moved to `unreadable`.
 
         Args:
-            accounts, mode: As `refuse_foreign` takes them.
+            accounts, mode: As `foreign_error` takes them.
         """
         foreign: dict[str, errors.PositionSyncError] = {}
         for one in self.found:
-            try:
-                refuse_foreign([one], accounts, mode)
-            except errors.ForeignStatementError as error:
+            if (error := foreign_error(one, accounts, mode)) is not None:
                 foreign.setdefault(one.file, error)
         return Statements(
             found=tuple(one for one in self.found if one.file not in foreign),
@@ -102,7 +98,7 @@ class StatementFolder:
                 found += flex.read_statements(_content(path), path.name)
             except (errors.StatementError, errors.FlexServiceError) as error:
                 unreadable.append(error)
-        found.sort(key=lambda one: (one.generated_at or _NEVER, one.last, one.file), reverse=True)
+        found.sort(key=lambda one: (one.generated_at or NEVER, one.last, one.file), reverse=True)
         return Statements(found=tuple(found), unreadable=tuple(unreadable))
 
     def first_day(self) -> date | None:
@@ -164,32 +160,32 @@ class StatementFolder:
             ) from None
 
 
-def refuse_foreign(
-    statements: Iterable[Statement], accounts: Collection[str], mode: TradingMode | None
-) -> None:
-    """Raise for a statement of an account that the tables do not know.
+def foreign_error(
+    one: Statement, accounts: Collection[str], mode: TradingMode | None
+) -> errors.ForeignStatementError | None:
+    """Return the error of a statement of an account that the tables do not know.
 
     Args:
+        one: The statement.
         accounts: The accounts that the tables know; where there are none yet, the mode decides.
         mode: The trading mode of the settings, None for any.
 
-    Raises:
-        ForeignStatementError: It names file and account.
+    Returns:
+        An error that names file and account; None for a statement that may be stored.
     """
-    for one in statements:
-        named = {one.account, *(row.account for row in one.positions)}
-        named |= {row.account for row in one.executions} | {row.account for row in one.events}
-        for account in sorted(named):
-            if accounts and account not in accounts:
-                why = f"the tables hold {', '.join(sorted(accounts))}"
-            elif not accounts and mode is not None and trading_mode_of(account) is not mode:
-                why = f"the trading mode is {mode.value}"
-            else:
-                continue
-            raise errors.ForeignStatementError(
-                f"{one.file} is a statement of the account {account}, and {why}.",
-                remedy="Remove the file from the folder, or choose this account's lake.",
-            )
+    rows = (*one.positions, *one.executions, *one.events)
+    for account in sorted({one.account, *(row.account for row in rows)}):
+        if accounts and account not in accounts:
+            why = f"the tables hold {', '.join(sorted(accounts))}"
+        elif not accounts and mode is not None and trading_mode_of(account) is not mode:
+            why = f"the trading mode is {mode.value}"
+        else:
+            continue
+        return errors.ForeignStatementError(
+            f"{one.file} is a statement of the account {account}, and {why}.",
+            remedy="Remove the file from the folder, or choose this account's lake.",
+        )
+    return None
 
 
 def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
@@ -225,8 +221,8 @@ def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
         ) from None
 
 
-STATED_AT, STATED_ZONE = time(16, 0), ZoneInfo("America/New_York")
-"""The time that the values of a statement's day get: a statement has only the date."""
+STATED_AT = time(16, 0)
+"""The time in New York that the values of a statement's day get: a statement has only the date."""
 
 
 class StatementService:
@@ -288,12 +284,15 @@ class StatementService:
         return self._lake.account_values.append(rows).rows
 
     def _refuse_foreign(self, statements: list[Statement]) -> None:
-        refuse_foreign(statements, known_accounts(self._lake), self._settings.trading_mode)
+        accounts, mode = known_accounts(self._lake), self._settings.trading_mode
+        for one in statements:
+            if (error := foreign_error(one, accounts, mode)) is not None:
+                raise error
 
 
 def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:
     """Return the row of `account_values`; the same amounts of a day have the same id."""
-    at = datetime.combine(cash.day, STATED_AT, STATED_ZONE).astimezone(UTC)
+    at = datetime.combine(cash.day, STATED_AT, NEW_YORK).astimezone(UTC)
     amounts = (cash.currency, cash.net_liquidation, cash.cash)
     return AccountSummary(
         row_id=content_id(at, AccountSource.FLEX.value, cash.account, *amounts),

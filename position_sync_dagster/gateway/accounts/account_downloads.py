@@ -128,7 +128,6 @@ class RowTimes:
         self._closing = ""
         self._zone: tzinfo | None = None
         self._candidate: tuple[tzinfo | None, str] = (None, "")
-        self._newest: tuple[str, datetime] | None = None
 
     def start(self) -> None:
         """Begin a download: collect the times of its rows."""
@@ -143,7 +142,6 @@ class RowTimes:
         one that moves with the clock does not.
         """
         now = self._clock()
-        self._newest = None
         self._zone = zone_of(self._closing, now=now)
         if self._zone is None:
             zone, before = zone_of_closing(self._closing, now=now), self._candidate
@@ -151,12 +149,8 @@ class RowTimes:
             if zone == before[0] and self._closing != before[1]:
                 self._zone = zone
         if self._zone is not None:
-            moments = {
-                text: moment_of(text, now=now, zone=self._zone)
-                for text in set(self._times.values())
-            }
             for key, text in self._times.items():
-                self._date(key, moments[text])
+                self._date(key, moment_of(text, now=now, zone=self._zone))
         self._times = {}
 
     def follow(self) -> None:
@@ -182,20 +176,10 @@ class RowTimes:
             self._date(key, at)
 
     def _moment(self, text: str) -> datetime | None:
-        """Return the moment of a time message about now; None where it fits no zone.
-
-        The result is cached for equal texts, since thousands of rows share a minute.
-        """
+        """Return the moment of a time message about now; None where it fits no zone."""
         now = self._clock()
-        if self._newest is not None and self._newest[0] == text:
-            at = self._newest[1]
-            if at <= now <= at + ABOUT_NOW:
-                return at
         zone = zone_of(text, now=now, known=self._zone)
-        found = moment_of(text, now=now, zone=zone) if zone is not None else None
-        # Not cached if equal to now (a clock ahead of ours): a later row has a later moment.
-        self._newest = (text, found) if found is not None and found < now else None
-        return found
+        return moment_of(text, now=now, zone=zone) if zone is not None else None
 
 
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))

@@ -13,6 +13,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain.valuation import ROUNDING
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.translate import PortfolioValues, known
@@ -112,41 +113,12 @@ class Confirmations:
         same = before == confirmed_at or (older and not newer)
         if same and holding.completeness is completeness:
             return holding
-        return _confirmed(holding, completeness, confirmed_at)
-
-
-def _confirmed(
-    holding: BrokerPosition, completeness: Completeness, confirmed_at: datetime | None
-) -> BrokerPosition:
-    """Return a holding with another confirmation; it names each field, as `with_pnl` does."""
-    return BrokerPosition(
-        gateway_id=holding.gateway_id,
-        account=holding.account,
-        instrument=holding.instrument,
-        position=holding.position,
-        average_cost=holding.average_cost,
-        market_price=holding.market_price,
-        market_value=holding.market_value,
-        unrealized_pnl=holding.unrealized_pnl,
-        realized_pnl=holding.realized_pnl,
-        daily_pnl=holding.daily_pnl,
-        value_time=holding.value_time,
-        received_at=holding.received_at,
-        position_time=holding.position_time,
-        snapshot_id=holding.snapshot_id,
-        value_source=holding.value_source,
-        completeness=completeness,
-        confirmed_at=confirmed_at,
-        followed=holding.followed,
-    )
+        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
 FOLLOWED = timedelta(seconds=5)
 """A holding is followed while its newest PnLSingle message is not older: the gateway sends one
 about every second. Source: IB, "Profit and Loss"."""
-
-ROUNDING = 0.01
-"""The broker rounds the values of portfolio rows to cents."""
 
 
 @dataclass(slots=True)
@@ -225,20 +197,10 @@ def _differ(value: float, other: float, band: float) -> bool:
 def with_pnl(
     holding: BrokerPosition, profit: Profit, *, daily_pnl: float | None, followed: bool
 ) -> BrokerPosition:
-    """Return a holding with the values of a PnLSingle message, which has no price and no time.
-
-    It names each field, because `replace` takes half as long again and this is done for each
-    followed holding every few seconds.
-    """
+    """Return a holding with the values of a PnLSingle message, which has no price and no time."""
     sent, confirmed_at = profit.sent, holding.confirmed_at
-    return BrokerPosition(
-        gateway_id=holding.gateway_id,
-        account=holding.account,
-        instrument=holding.instrument,
-        position=holding.position,
-        average_cost=holding.average_cost,
-        position_time=holding.position_time,
-        snapshot_id=holding.snapshot_id,
+    return replace(
+        holding,
         market_price=None,
         market_value=known(sent.value),
         unrealized_pnl=known(sent.unrealized),
@@ -247,7 +209,6 @@ def with_pnl(
         value_source=ValueOrigin.PNL_SINGLE,
         value_time=None,
         received_at=profit.at,
-        completeness=holding.completeness,
         confirmed_at=max(confirmed_at, profit.at) if confirmed_at is not None else profit.at,
         followed=followed,
     )

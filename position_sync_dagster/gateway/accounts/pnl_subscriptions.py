@@ -72,81 +72,6 @@ class _Subscription:
         self.due_at, self.attempts = inf, 0
 
 
-class AccountPnlSubscriptions:
-    """Keeps one `reqPnL` for each account.
-
-    A subscription that is refused, or that brings no message, is requested again after a delay
-    that doubles each time. ib_async refuses a second request of the same account until the first
-    one is cancelled or forgotten.
-
-    Args:
-        on_pnl: Called with each message.
-        on_refused: Called with an account whose subscription ended with an error.
-        silence_s: The first delay, in seconds.
-    """
-
-    def __init__(
-        self,
-        ib: IB,
-        accounts: Iterable[str],
-        *,
-        on_pnl: Callable[[PnL], None],
-        on_refused: Callable[[str], None],
-        silence_s: float,
-    ) -> None:
-        self._ib = ib
-        backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
-        random = Random()  # noqa: S311 - jitter of a delay
-        self._subscriptions = {account: _Subscription(backoff, random) for account in accounts}
-        self._on_pnl = on_pnl
-        self._on_refused = on_refused
-        ib.pnlEvent += self._on_message
-        ib.errorEvent += self._on_error
-
-    def step(self) -> None:
-        """Request the accounts that are due, the next few of them."""
-        if not self._ib.isConnected():
-            return
-        now = time.monotonic()
-        due = [account for account, one in self._subscriptions.items() if one.due_at <= now]
-        for account in due[:NEW_AT_ONCE]:
-            self._request(account)
-
-    def restored(self) -> None:
-        """Expect a message of each account; an account without one is requested again."""
-        for one in self._subscriptions.values():
-            one.expect(time.monotonic())
-
-    def dropped(self) -> None:
-        """Make all of them due: the gateway dropped them (code 1101)."""
-        for account, one in self._subscriptions.items():
-            forget_account_pnl(self._ib, account)
-            one.due_at, one.attempts = -inf, 0
-
-    def _request(self, account: str) -> None:
-        if account_pnl_request(self._ib, account) is not None:
-            self._ib.cancelPnL(account)
-        self._ib.reqPnL(account)
-        self._subscriptions[account].requested(time.monotonic())
-
-    def _on_message(self, pnl: PnL) -> None:
-        one = self._subscriptions.get(pnl.account)
-        if one is not None and not pnl.modelCode:
-            one.valued()
-            self._on_pnl(pnl)
-
-    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        if request < 0 or is_notice(code):
-            return
-        for account, one in self._subscriptions.items():
-            if account_pnl_request(self._ib, account) == request:
-                # No cancel: the gateway has forgotten the request, and would answer 300.
-                forget_account_pnl(self._ib, account)
-                one.attempts = max(one.attempts, 1)
-                one.postpone(time.monotonic())
-                self._on_refused(account)
-
-
 PNL_VALUE = 6
 """The place of the value among the fields of a PnLSingle message; it is the last that is read."""
 
@@ -410,8 +335,8 @@ tags of the ledger come by currency and as `BASE`, the sum; of them the rate alo
 
 
 @dataclass(slots=True)
-class _Account:
-    """The values of one account.
+class _Account(_Subscription):
+    """The values of one account, and its request for profit and loss.
 
     Attributes:
         values: Amount and currency, by tag.
@@ -433,6 +358,10 @@ class AccountSummaries:
     Values from before the gateway dropped every subscription are forgotten. Messages that arrive
     while the gateway has lost IB are old and are ignored.
 
+    Each account has one `reqPnL`. One that is refused, or that brings no message, is requested
+    again after a delay that doubles each time. ib_async refuses a second request of the same
+    account until the first one is cancelled or forgotten.
+
     Args:
         connectivity: Whether the gateway has IB.
     """
@@ -445,33 +374,49 @@ class AccountSummaries:
         settings: Settings,
         accounts: tuple[str, ...],
     ) -> None:
+        self._ib = ib
         self._gateway_id = settings.gateway_id
         self._timeout_s = settings.gateway_timeout_s
         self._connectivity = connectivity
-        self._accounts = {account: _Account() for account in accounts}
-        self._since = time.monotonic()
-        self._pnl = AccountPnlSubscriptions(
-            ib,
-            accounts,
-            on_pnl=self._on_pnl,
-            on_refused=self._on_refused,
-            silence_s=settings.line_silence_s,
-        )
+        self._backoff = Backoff(first_s=settings.line_silence_s, longest_s=LONGEST_S, jitter=JITTER)
+        self._random = Random()  # noqa: S311 - jitter of a delay
+        self._begin(accounts)
         ib.accountValueEvent += self._on_value
+        ib.pnlEvent += self._on_pnl
+        ib.errorEvent += self._on_error
+
+    def _begin(self, accounts: Iterable[str]) -> None:
+        self._accounts = {account: _Account(self._backoff, self._random) for account in accounts}
+        self._since = time.monotonic()
 
     def subscribe(self) -> None:
-        """Request the profit and loss of the accounts that are due; call it now and then."""
-        self._pnl.step()
+        """Request the profit and loss of the next few accounts that are due; call it now and then.
+
+        None is requested without a connection.
+        """
+        if not self._ib.isConnected():
+            return
+        now = time.monotonic()
+        due = [(account, one) for account, one in self._accounts.items() if one.due_at <= now]
+        for account, one in due[:NEW_AT_ONCE]:
+            if account_pnl_request(self._ib, account) is not None:
+                self._ib.cancelPnL(account)
+            self._ib.reqPnL(account)
+            one.requested(now)
 
     def restored(self) -> None:
-        """Expect the profit and loss of each account again: the gateway has IB again (1102)."""
-        self._pnl.restored()
+        """Expect the profit and loss of each account again: the gateway has IB again (1102).
+
+        An account without a message is requested again.
+        """
+        for one in self._accounts.values():
+            one.expect(time.monotonic())
 
     def dropped(self) -> None:
         """Forget everything: the gateway dropped every subscription (1101)."""
-        self._accounts = {account: _Account() for account in self._accounts}
-        self._since = time.monotonic()
-        self._pnl.dropped()
+        for account in self._accounts:
+            forget_account_pnl(self._ib, account)
+        self._begin(self._accounts)
 
     def current(self) -> list[AccountSummary]:
         """Return the values of each account whose first answers have arrived.
@@ -527,12 +472,21 @@ class AccountSummaries:
         one.values_at = utc_now()
 
     def _on_pnl(self, pnl: PnL) -> None:
-        if not self._connectivity.has_ib:
+        one = self._accounts.get(pnl.account)
+        if one is None or pnl.modelCode:
             return
-        one = self._accounts[pnl.account]
-        one.pnl = (known(pnl.dailyPnL), known(pnl.unrealizedPnL), known(pnl.realizedPnL))
-        one.pnl_at, one.is_answered = utc_now(), True
+        one.valued()
+        if self._connectivity.has_ib:
+            one.pnl = (known(pnl.dailyPnL), known(pnl.unrealizedPnL), known(pnl.realizedPnL))
+            one.pnl_at, one.is_answered = utc_now(), True
 
-    def _on_refused(self, account: str) -> None:
-        one = self._accounts[account]
-        one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True
+    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        if request < 0 or is_notice(code):
+            return
+        for account, one in self._accounts.items():
+            if account_pnl_request(self._ib, account) == request:
+                # No cancel: the gateway has forgotten the request, and would answer 300.
+                forget_account_pnl(self._ib, account)
+                one.attempts = max(one.attempts, 1)
+                one.postpone(time.monotonic())
+                one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True

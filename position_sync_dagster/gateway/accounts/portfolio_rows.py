@@ -12,6 +12,7 @@ from ib_async import IB, Contract
 from position_sync_dagster.domain.broker_position import Key, key_of
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
+from position_sync_dagster.domain.leg import few
 from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.codes import MessageType
@@ -121,13 +122,11 @@ class OddRows:
             return None
         named = [
             f"conid {conid} of {account or 'no account'} ({reason})"
-            for (account, conid), reason in sorted(self._reasons.items())[:NAMED]
+            for (account, conid), reason in sorted(self._reasons.items())
         ]
-        more = len(self._reasons) - len(named)
-        rest = f" and {more} more" if more else ""
         count = len(self._reasons)
         noun = "holding is" if count == 1 else "holdings are"
-        return f"{count} {noun} {SET_ASIDE}{', '.join(named)}{rest}"
+        return f"{count} {noun} {SET_ASIDE}{few(named, NAMED)}"
 
 
 def key_as_sent(account: str, conid: str) -> Key:

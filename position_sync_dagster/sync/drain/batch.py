@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Protocol
 from uuid import uuid4
 
@@ -185,32 +184,15 @@ NOT_HELD = "No account of the login holds this conid."
 NOT_COVERED = "the broker's answer did not cover every account"
 
 
-class Outcome(StrEnum):
-    """The outcome of a request, by the broker's data."""
-
-    VALUED = "VALUED"
-    NOT_HELD = "NOT_HELD"
-    NOT_COVERED = "NOT_COVERED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """The holdings that a request asks for; one per account if the request names no account."""
-
-    outcome: Outcome
-    holdings: tuple[BrokerPosition, ...] = ()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """The rows to write for a batch, and its request ids by outcome.
+    """The rows to write for a batch, and what becomes of its requests, by their ids.
 
     Attributes:
         answers: The row that answers each valued request: one of `rows`, or one of the ledger.
     """
 
     rows: tuple[PositionUpdate, ...] = ()
-    valued: tuple[str, ...] = ()
     answers: Mapping[str, Answer] = field(default_factory=dict)
     not_held: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = ()
@@ -250,11 +232,13 @@ def plan_batch(
     rows: list[PositionUpdate] = []
     planned: dict[Key, PositionUpdate] = {}
     answers: dict[str, Answer] = {}
-    ids: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
+    not_held: list[str] = []
+    not_covered: list[str] = []
     for request in batch:
-        match = match_holdings(request, view)
-        ids[match.outcome].append(request.request_id)
-        for holding in match.holdings:
+        holdings = match_holdings(request, view)
+        if not holdings:
+            (not_covered if holdings is None else not_held).append(request.request_id)
+        for holding in holdings or ():
             known = planned.get(holding.key) or newest.get(holding.key)
             own_id = _own_id(request, holding.key)
             if own_id in written:
@@ -279,10 +263,9 @@ def plan_batch(
             answers.setdefault(request.request_id, answer)
     return BatchPlan(
         rows=tuple(rows),
-        valued=tuple(ids[Outcome.VALUED]),
         answers=answers,
-        not_held=tuple(ids[Outcome.NOT_HELD]),
-        not_covered=tuple(ids[Outcome.NOT_COVERED]),
+        not_held=tuple(not_held),
+        not_covered=tuple(not_covered),
     )
 
 
@@ -302,7 +285,7 @@ def own_ids(
     """
     found: list[str] = []
     for request in batch:
-        for holding in match_holdings(request, view).holdings:
+        for holding in match_holdings(request, view) or ():
             known = newest.get(holding.key)
             if (known.timestamp if known is not None else since) > request.created_at - SKEW:
                 found.append(_own_id(request, holding.key))
@@ -330,12 +313,12 @@ def _answers(
     return now - known.timestamp < keep and says_the_same(row, known)
 
 
-def match_holdings(request: QueuedPosition, view: BrokerView) -> Match:
-    """Find the holdings that a request asks for.
+def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPosition, ...] | None:
+    """Return the holdings that a request asks for; one per account if it names no account.
 
-    An absent holding is NOT_HELD only in a complete view. In an incomplete one it is NOT_COVERED,
-    because an account that was not downloaded proves nothing. A holding whose value is too old is
-    NOT_COVERED as well.
+    Returns:
+        None where the view does not cover them. An account that was not downloaded proves nothing,
+        so that a holding is absent in a complete view only; and a value that is too old is none.
     """
     if request.account is not None:
         holding = view.holdings.get((request.account, request.conid))
@@ -343,11 +326,8 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> Match:
     else:
         found = [h for (_, conid), h in view.holdings.items() if conid == request.conid]
     if any(holding.key in view.unconfirmed and holding.position for holding in found):
-        return Match(outcome=Outcome.NOT_COVERED)
-    if found:
-        return Match(outcome=Outcome.VALUED, holdings=tuple(found))
-    covered = view.covers(request.account)
-    return Match(outcome=Outcome.NOT_HELD if covered else Outcome.NOT_COVERED)
+        return None
+    return tuple(found) if found or view.covers(request.account) else None
 
 
 SHARE = 4
@@ -426,7 +406,9 @@ class BatchProcessor:
         lease = batch[0].lease_token
         try:
             plan, appended = await self._plan_and_append(batch, batch_id)
-            await self.queue.mark_success(plan.valued, answers=plan.answers, lease_token=lease)
+            await self.queue.mark_success(
+                list(plan.answers), answers=plan.answers, lease_token=lease
+            )
             await self.queue.mark_failed_many(
                 dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
             )
@@ -507,8 +489,8 @@ class BatchProcessor:
         return BatchReport(
             batch_id=batch_id,
             claimed=len(batch),
-            succeeded=len(plan.valued),
-            unchanged=len(plan.valued) - len({row.request_id for row in plan.rows}),
+            succeeded=len(plan.answers),
+            unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),
             failed=len(plan.not_held),
             released=len(plan.not_covered),
             appended=appended,

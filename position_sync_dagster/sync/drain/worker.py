@@ -95,7 +95,7 @@ class QueueWorker:
         self._max_batch_size = settings.max_batch_size
         self._lease_s = settings.lease_s
         self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
-        self._values = values or _shared_connection(settings)
+        self._values = values or ConnectionValues(IBConnectionManager(settings))
         self._clock = clock
         self._batches = batch.BatchProcessor(
             queue,
@@ -245,13 +245,6 @@ def _log(report: BatchReport) -> None:
             report.failed,
             report.released,
         )
-
-
-def _shared_connection(settings: Settings) -> batch.ValueSource:
-    """Return the default source; a drain run passes its own and never imports ib_async."""
-    from position_sync_dagster.gateway.connection import IBConnectionManager
-
-    return ConnectionValues(IBConnectionManager(settings))
 
 
 @dataclass(eq=False, repr=False)

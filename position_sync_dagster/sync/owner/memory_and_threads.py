@@ -1,7 +1,6 @@
-"""Process settings of an owner: garbage collection, memory, native threads, pauses after commits.
+"""Process settings of an owner: garbage collection, memory and native threads.
 
-Freed memory is returned to the system, and garbage collections are rare. If commits are slow, they
-are made less often and become larger.
+Freed memory is returned to the system, and garbage collections are rare.
 """
 
 import gc
@@ -78,25 +77,3 @@ def one_native_thread_each() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
-
-
-SHORT_REST, SHORT_REST_S = 6.0, 4.0
-"""Pause after a commit, as a multiple of its duration, and the maximum: a writer commits for a
-seventh of the time at most. In an object store a commit costs requests, and its readers one more
-for each file; a row is at most 5 s late for it. A changed position does not wait."""
-
-LONG_REST, LONG_REST_S = 3.0, 10.0
-"""The same where commits take longer: a writer commits for at most a quarter of the time, and the
-other writers get their turn."""
-
-
-def rest_s(took_s: float) -> float:
-    """Return the pause of a writer after a commit of this duration, in seconds.
-
-    On a local disk a commit takes milliseconds, and the pause is not noticed.
-
-    >>> rest_s(0.02), rest_s(0.5), rest_s(0.9), rest_s(2.0), rest_s(60.0)
-    (0.12, 3.0, 4.0, 6.0, 10.0)
-    """
-    short, long = min(SHORT_REST * took_s, SHORT_REST_S), min(LONG_REST * took_s, LONG_REST_S)
-    return max(short, long)

@@ -7,11 +7,10 @@ computed is a named reason, never a guess. Nothing of this model is used for a p
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from importlib import import_module
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from position_sync_dagster.domain.instrument import Right
 
@@ -52,10 +51,6 @@ rises."""
 
 NEGLIGIBLE = 1e-5
 """An American option is worth its exercise up to this share of its strike above it."""
-
-NEW_YORK = "America/New_York"
-USUAL_LAST_TRADE = time(16)
-"""When an option expires whose details name no time or no zone."""
 
 
 class Method(StrEnum):
@@ -134,24 +129,6 @@ class ModelledGreeks:
     vega: float
     theta: float
     underlying_price: float
-
-
-def expiry_moment(day: date, clock: str | None = None, time_zone: str | None = None) -> datetime:
-    """Return when an option expires.
-
-    Args:
-        day: The last day.
-        clock: The time of its last trade, as the broker writes it ("15:00:00").
-        time_zone: The zone of that time. Without one of the two it is 16:00 in New York.
-
-    >>> expiry_moment(date(2028, 12, 15), "15:00:00", "US/Central").isoformat()
-    '2028-12-15T15:00:00-06:00'
-    """
-    try:
-        at, zone = time.fromisoformat(clock or ""), ZoneInfo((time_zone or "").split(" (")[0])
-    except (ValueError, LookupError, OSError):
-        at, zone = USUAL_LAST_TRADE, ZoneInfo(NEW_YORK)
-    return datetime.combine(day, at, zone)
 
 
 def dividend_share(known: Sequence[tuple[float, float]], years: float) -> float | None:

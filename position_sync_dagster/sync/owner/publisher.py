@@ -180,7 +180,6 @@ class Publisher:
 
     def __post_init__(self) -> None:
         self._greeks_changes = self.greeks.watch()
-        self._restored: dict[Key, BrokerPosition] = {}
         self._published: dict[Key, BrokerPosition] = {}
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
@@ -209,7 +208,7 @@ class Publisher:
             if accounts is None or holding.account in accounts
         ]
         await self.announced.restore(recent, since=self._kept_since())
-        self._restored = {holding.key: holding for holding in recent}
+        self._published = {holding.key: holding for holding in recent}
         return recent
 
     def follow(self, feed: AccountFeed) -> None:
@@ -253,7 +252,6 @@ class Publisher:
             self._greeks_changes.give_back(of_greeks)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
-        self._restored = {}
         self._moved |= moved
 
     def _reported(self, feed: AccountFeed, keys: Iterable[Key] | None) -> dict[Key, BrokerPosition]:
@@ -282,7 +280,7 @@ class Publisher:
         if self.watcher is None:
             return
         confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
-        found = changes_between(self._restored or self._published, changed, confirmed)
+        found = changes_between(self._published, changed, confirmed)
         if found:
             await self.watcher.record(found)
 

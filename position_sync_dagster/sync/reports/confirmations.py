@@ -5,7 +5,7 @@ from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain import streamed_holding
+from position_sync_dagster.domain import streamed_holding, valuation
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
@@ -143,7 +143,7 @@ def with_priced(
     own, arrived = pl.col("market_value"), pl.col("value_time")
     width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
     unit = pl.when(pl.col("market_price") != 0).then(own / pl.col("market_price")).abs()
-    allowed = pl.max_horizontal(own.abs() * band, width * unit, pl.lit(streamed_holding.ROUNDING))
+    allowed = pl.max_horizontal(own.abs() * band, width * unit, pl.lit(valuation.ROUNDING))
     calculated = (
         pl.when(pl.col("_value_source") == ValueOrigin.PORTFOLIO.value)
         .then(pl.coalesce("_value_time", pl.col("_received_at") - streamed_holding.BROKER_CADENCE))

@@ -18,6 +18,7 @@ from position_sync_dagster.domain.leg import (
     LimitState,
     Measure,
     Reading,
+    few,
     judge,
 )
 from position_sync_dagster.lake.lake import Lake
@@ -186,9 +187,7 @@ def _sum(limit: Limit, evidence: Evidence, parts: pl.DataFrame) -> Reading:
 
 
 def _named(parts: pl.DataFrame) -> str:
-    conids = parts.get_column("conid").unique().sort().to_list()
-    more = f" and {len(conids) - 5} more" if len(conids) > 5 else ""
-    return f"conid {', '.join(map(str, conids[:5]))}{more}"
+    return f"conid {few(parts.get_column('conid').unique().sort(), 5)}"
 
 
 def _days_to_expiry(parts: pl.DataFrame, _legs: pl.DataFrame, now: datetime) -> Reading:

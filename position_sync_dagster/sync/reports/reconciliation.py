@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain import reconciliation
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.batch import Coverage, LakeValues, ValueSource
@@ -70,7 +70,9 @@ class PositionReconciler:
             now=self._clock(),
             stale_after=self._stale_after,
         )
-        return reconciliation.compare(snapshot, latest, legs, scope)
+        holdings = confirmations.holdings_frame(snapshot)
+        pairs = pairs_of(holdings, update_rows(list(latest)), scope.now)
+        return reconciliation.compare(pairs, legs, scope)
 
 
 _Compared = tuple[
@@ -155,15 +157,10 @@ class ReconciliationService:
             ~pl.col("account").is_in(list(coverage.unavailable)),
             followed.fill_null(value=True),  # other rows are of types no longer followed
         )
-        now = self._clock()
-        pairs = pairs_of(holdings, latest, now)
-        legs = self._lake.registry.legs
+        now, legs = self._clock(), self._lake.registry.legs
         conids = {leg.conid for leg in legs}
-        result = reconciliation.compare_pairs(
-            map(
-                reconciliation.Pair._make,
-                undecided(pairs, now=now, stale_after=self._stale_after).iter_rows(),
-            ),
+        result = reconciliation.compare(
+            pairs_of(holdings, latest, now),
             legs,
             reconciliation.Scope(
                 complete=coverage.complete,
@@ -172,8 +169,6 @@ class ReconciliationService:
                 stale_after=self._stale_after,
                 covers=coverage.covers,
             ),
-            held=held_of(pairs, conids),
-            checked=pairs.height,
         )
         first = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
         return result, logins, dict(first.iter_rows())
@@ -223,8 +218,10 @@ def _by_login(
     return found
 
 
-def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return each holding of the broker with its newest row, in the columns of `Pair`.
+def pairs_of(
+    holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime
+) -> list[reconciliation.Pair]:
+    """Return each holding of the broker with its newest row, in the order of account and conid.
 
     An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
 
@@ -237,25 +234,10 @@ def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.
     ours = confirmations.with_confirmed(latest, holdings, now).select(
         *_KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
     )
-    return (
+    pairs = (
         holdings.select(*_KEY, "symbol", held=quantity)
         .join(ours, on=_KEY, how="full", coalesce=True)
         .select(*_KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
+        .sort(_KEY)
     )
-
-
-def undecided(pairs: pl.DataFrame, *, now: datetime, stale_after: timedelta) -> pl.DataFrame:
-    """Return the pairs that may differ or be stale, in the order of account and conid.
-
-    `compare_pairs` decides whether they differ, and how.
-    """
-    held, ours = pl.col("held").fill_null(0.0), pl.col("ours")
-    is_fresh = pl.col("confirmed_at") >= moment(now - stale_after)
-    agree = held.is_finite() & (held == ours) & ((ours == 0) | is_fresh)
-    return pairs.filter(~agree.fill_null(value=False)).sort(_KEY)
-
-
-def held_of(pairs: pl.DataFrame, conids: Iterable[int]) -> dict[Key, float]:
-    """Return the broker's quantities of some contracts, by account and conid."""
-    held = pairs.filter(pl.col("conid").is_in(list(conids)), pl.col("held").is_not_null())
-    return {(a, c): quantity for a, c, quantity in held.select(*_KEY, "held").iter_rows()}
+    return [reconciliation.Pair._make(row) for row in pairs.iter_rows()]

@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import NamedTuple
 
-from position_sync_dagster.domain.clock import Backoff, Clock, utc_now
+from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Instrument,
@@ -98,7 +98,7 @@ class ContractCache:
         self._task: asyncio.Task[None] | None = None
         self._wanted: dict[int, None] = {}
         self._unstored: dict[int, ContractDetails] = {}
-        self._again_at = datetime.min.replace(tzinfo=UTC)
+        self._again_at = NEVER
         self._legs: tuple[ActiveContract, ...] = ()
         self._leg_conids: frozenset[int] = frozenset()
         self._read_for: frozenset[int] = frozenset()

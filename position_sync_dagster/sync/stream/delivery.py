@@ -15,7 +15,7 @@ from functools import partial
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import Backoff, rest_s
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
@@ -25,7 +25,6 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
-from position_sync_dagster.sync.owner.memory_and_threads import rest_s
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements
 from position_sync_dagster.sync.stream.contract_cache import ContractCache

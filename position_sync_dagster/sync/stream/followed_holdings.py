@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.clock import rest_s
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.memory_and_threads import rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 
 

@@ -7,13 +7,13 @@ sends none. They are computed in slices between the flushes, within a budget of 
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.instrument import ContractDetails, Right
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.instrument import ContractDetails, Right, expiry_moment
+from position_sync_dagster.domain.leg import LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
@@ -86,7 +86,7 @@ class OptionContract:
         return cls(
             right=right,
             strike=strike / details.price_magnifier,
-            expires_at=option_model.expiry_moment(day, details.last_trade_time, details.time_zone),
+            expires_at=expiry_moment(day, details.last_trade_time, details.time_zone),
             currency=details.currency,
             symbol=details.symbol,
             price_magnifier=details.price_magnifier,
@@ -216,7 +216,7 @@ class ModelGreeks:
         for conid, text in texts.items():
             symbols[text].add(self._options[conid].symbol)
         reasons = [
-            f"{count}: {text} ({_few(sorted(symbols[text]))})"
+            f"{count}: {text} ({few(sorted(symbols[text]), NAMED)})"
             for text, count in Counter(texts.values()).most_common()
         ]
         if self._unknown:
@@ -390,8 +390,3 @@ class ModelGreeks:
         book = self._connection.feed.book
         found = [value for key in self._keys.get(conid, ()) if (value := book.newest_value(key))]
         return account_greeks.OptionValue(*max(found, key=lambda one: one[1])) if found else None
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"

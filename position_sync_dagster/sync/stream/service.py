@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -183,8 +184,7 @@ async def stream(
         reporter = StreamReporter(streamer, report, utc_now, stored_state=lambda: own.session.state)
         end = asyncio.Event()
         tasks = [
-            asyncio.create_task(_set_after(stop, end)),
-            asyncio.create_task(_set_in(settings.rotate_after_s, end)),
+            asyncio.create_task(_end_by(stop, settings.rotate_after_s, end)),
             asyncio.create_task(reporter.run(report_interval_s)),
             asyncio.create_task(_record(recorder, reporter)),
             asyncio.create_task(_store_changed_detail(streamer, own)),
@@ -255,11 +255,8 @@ async def _return_freed_memory() -> None:
         await offload(memory_and_threads.return_freed_memory)
 
 
-async def _set_after(event: asyncio.Event, end: asyncio.Event) -> None:
-    await event.wait()
-    end.set()
-
-
-async def _set_in(seconds: float, end: asyncio.Event) -> None:
-    await asyncio.sleep(seconds)
+async def _end_by(stop: asyncio.Event, seconds: float, end: asyncio.Event) -> None:
+    """Set `end` when `stop` is set, or after so many seconds."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
     end.set()

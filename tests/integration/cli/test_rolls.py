@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.closures import NEW_YORK
+from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill

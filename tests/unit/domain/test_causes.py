@@ -8,14 +8,13 @@ import pytest
 from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.close_facts import Facts
 from position_sync_dagster.domain.closures import (
-    NEW_YORK,
     Cause,
     Closure,
     PositionChange,
     Stage,
     knows_more,
 )
-from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Right
 from position_sync_dagster.domain.statement import (
     FLEX,
     GATEWAY,

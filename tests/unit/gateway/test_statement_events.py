@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.closures import NEW_YORK
+from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.statement import (
     GATEWAY,
     EventKind,

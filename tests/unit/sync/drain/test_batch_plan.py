@@ -16,7 +16,6 @@ from position_sync_dagster.domain.update import (
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.sync.drain.batch import (
     BrokerView,
-    Outcome,
     match_holdings,
     own_ids,
     plan_batch,
@@ -46,14 +45,14 @@ PARTIAL = replace(COMPLETE, complete=False)
 
 
 def test_a_request_without_an_account_is_answered_by_each_account_that_holds():
-    assert [h.account for h in match_holdings(request(1), COMPLETE).holdings] == ["A", "B"]
-    assert [h.account for h in match_holdings(request(1, "B"), COMPLETE).holdings] == ["B"]
+    assert [h.account for h in match_holdings(request(1), COMPLETE)] == ["A", "B"]
+    assert [h.account for h in match_holdings(request(1, "B"), COMPLETE)] == ["B"]
 
 
 def test_an_absent_holding_is_not_held_only_if_the_view_is_complete():
-    assert match_holdings(request(9), COMPLETE).outcome is Outcome.NOT_HELD
-    assert match_holdings(request(9), PARTIAL).outcome is Outcome.NOT_COVERED
-    assert match_holdings(request(1, "C"), PARTIAL).outcome is Outcome.NOT_COVERED
+    assert match_holdings(request(9), COMPLETE) == ()
+    assert match_holdings(request(9), PARTIAL) is None
+    assert match_holdings(request(1, "C"), PARTIAL) is None
 
 
 def plan(batch, view=COMPLETE, newest=None, now=NOW, written=()):
@@ -65,7 +64,7 @@ def plan(batch, view=COMPLETE, newest=None, now=NOW, written=()):
 
 def test_a_batch_becomes_rows_and_marks():
     done = plan([request(1), request(2), request(9)])
-    assert (done.valued, done.not_held, done.not_covered) == (("r1", "r2"), ("r9",), ())
+    assert (tuple(done.answers), done.not_held, done.not_covered) == (("r1", "r2"), ("r9",), ())
     assert [(r.account, r.conid, r.request_id) for r in done.rows] == [
         ("A", 1, "r1"), ("B", 1, "r1"), ("A", 2, "r2"),
     ]  # fmt: skip
@@ -87,9 +86,9 @@ def test_rows_written_later_have_later_ids():
 
 def test_a_holding_whose_value_is_too_old_is_not_covered():
     old = replace(COMPLETE, unconfirmed=frozenset({("A", 1), ("A", 2)}))
-    assert match_holdings(request(1), old).outcome is Outcome.NOT_COVERED
-    assert match_holdings(request(1, "B"), old).outcome is Outcome.VALUED
-    assert match_holdings(request(2), old).outcome is Outcome.VALUED  # closed: its value is zero
+    assert match_holdings(request(1), old) is None
+    assert match_holdings(request(1, "B"), old)
+    assert match_holdings(request(2), old)  # closed: its value is zero
 
 
 def known(**changes):
@@ -106,7 +105,7 @@ def confirmed(**changes):
 
 def test_a_row_that_says_the_same_answers_the_request_and_the_broker_has_confirmed_it():
     done = plan([request(1, "A")], confirmed(), newest=known(update_id="u"))
-    assert (done.rows, done.valued) == ((), ("r1",))
+    assert (done.rows, tuple(done.answers)) == ((), ("r1",))
     assert done.answers == {"r1": Answer(update_id="u", confirmed_at=NOW)}
 
 
@@ -162,7 +161,7 @@ def test_a_row_that_the_stream_wrote_after_it_published_answers_the_request():
 def test_two_requests_of_one_holding_in_a_batch_need_one_row():
     done = plan([request(1, "A", "first"), request(1, "A", "second")])
     assert [row.request_id for row in done.rows] == ["first"]
-    assert done.valued == ("first", "second")
+    assert tuple(done.answers) == ("first", "second")
     assert done.answers["first"] == done.answers["second"]
 
 
@@ -171,7 +170,7 @@ def test_the_row_that_a_killed_worker_wrote_answers_its_request_also_after_a_new
     newest = known(update_id="of another", market_value=1.0)
     for view in (confirmed(), confirmed(market_value=1.0)):
         done = plan([request(1, "A")], view, newest=newest, written={own.update_id})
-        assert (done.rows, done.valued) == ((), ("r1",))
+        assert (done.rows, tuple(done.answers)) == ((), ("r1",))
         assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=None)}
 
 

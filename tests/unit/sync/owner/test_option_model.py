@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from ib_gateway_simulator.market.pricing import black_scholes
-from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.instrument import Right, expiry_moment
 from position_sync_dagster.sync.owner.option_model import (
     Method,
     ModelledGreeks,
@@ -18,7 +18,6 @@ from position_sync_dagster.sync.owner.option_model import (
     OptionModel,
     OptionTerms,
     dividend_share,
-    expiry_moment,
 )
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)

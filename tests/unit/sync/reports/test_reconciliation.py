@@ -1,8 +1,8 @@
-"""Ages and agreement decided in columns are those that the rules of the domain decide."""
+"""Reconciliation: ages in columns are those of the rule, and what differs from the broker."""
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.reconciliation import Pair, Scope, compare, compare_pairs
+from position_sync_dagster.domain.reconciliation import DiscrepancyType, Scope, compare
 from position_sync_dagster.domain.streamed_holding import OUTSIDE_SESSION, confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
@@ -22,11 +22,12 @@ from position_sync_dagster.sync.reports.confirmations import (
     holdings_frame,
     with_confirmed,
 )
-from position_sync_dagster.sync.reports.reconciliation import held_of, pairs_of, undecided
+from position_sync_dagster.sync.reports.reconciliation import PositionReconciler, pairs_of
+from tests.support.contracts import contract_details
 from tests.support.extent import examples
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-STALE_AFTER = timedelta(minutes=10)
+SCOPE = Scope(complete=True, now=NOW, stale_after=timedelta(minutes=10))
 
 times = st.sampled_from([0, 0.5, 5, 9.99, 10, 10.1, 11, 60, -1, -5, -5.1, -600]).map(
     lambda minutes: NOW - timedelta(minutes=minutes)
@@ -83,45 +84,9 @@ def test_the_confirmation_of_rows_in_columns_is_that_of_the_rule(book, unknown):
     ]
 
 
-def legs_of(conids, quantity):
-    return [
-        make_leg(
-            conid=conid, symbol="SPY", right="C", strike=1, expiry="20261218", strategy_id="s",
-            added_at=NOW, account=account, quantity=quantity,
-        )
-        for conid in conids
-        for account in ("A", None)
-    ]  # fmt: skip
-
-
-def compared(holdings, latest, legs, complete):
-    """Compare frames as the service does."""
-    pairs = pairs_of(holdings, latest, NOW)
-    waiting = undecided(pairs, now=NOW, stale_after=STALE_AFTER)
-    return waiting, compare_pairs(
-        map(Pair._make, waiting.iter_rows()),
-        legs,
-        Scope(complete=complete, now=NOW, stale_after=STALE_AFTER),
-        held=held_of(pairs, {leg.conid for leg in legs}),
-        checked=pairs.height,
-    )
-
-
-@given(book=books(), complete=st.booleans(), quantity=st.sampled_from([None, 1.0, -1.0, 3.0]))
-@settings(max_examples=examples(300), deadline=None)
-def test_books_compared_in_columns_differ_as_the_rule_says(book, complete, quantity):
-    held, rows = book
-    legs = legs_of({holding.instrument.conid for holding in held}, quantity)
-    scope = Scope(complete=complete, now=NOW, stale_after=STALE_AFTER)
-    waiting, found = compared(holdings_frame(held), update_rows(rows), legs, complete)
-    assert found == compare(held, rows, legs, scope)
-    surely = {(d.account, d.conid) for d in compare(held, rows, [], scope).discrepancies}
-    assert surely <= set(waiting.select("account", "conid").iter_rows())
-
-
 HELD = BrokerPosition(
     gateway_id="g", account="A", position=2.0, received_at=NOW, position_time=NOW,
-    confirmed_at=NOW, snapshot_id="s",
+    snapshot_id="s",
     instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
 )  # fmt: skip
 ROW = from_portfolio(HELD, source=Source.QUEUE, now=NOW, by=Provenance())
@@ -133,9 +98,9 @@ def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quanti
     row = update_rows([ROW])
     no_number = row.with_columns(position=pl.lit(quantity, pl.Float64))
     for holdings, latest in [(odd, row), (holdings_frame([HELD]), no_number), (odd, no_number)]:
-        _, result = compared(holdings, latest, [], complete=True)
+        result = compare(pairs_of(holdings, latest, NOW), [], SCOPE)
         assert [d.type for d in result.discrepancies] == ["QUANTITY"]
-    _, result = compared(odd, row.clear(), [], complete=True)
+    result = compare(pairs_of(odd, row.clear(), NOW), [], SCOPE)
     assert [d.type for d in result.discrepancies] == ["MISSING"]
 
 
@@ -143,12 +108,150 @@ def test_a_row_of_a_source_that_is_not_known_is_confirmed_as_one_without_a_value
     before = NOW - timedelta(hours=1)
     old = update_rows([replace(ROW, timestamp=before)])
     unknown = old.with_columns(value_source=pl.lit("NEW"))
-    found = with_confirmed(unknown, holdings_frame([HELD]), NOW).get_column(CONFIRMED).to_list()
-    assert found == [confirmed_time(updates_of(unknown)[0], HELD, NOW)] == [NOW]
+    held = replace(HELD, confirmed_at=NOW)
+    found = with_confirmed(unknown, holdings_frame([held]), NOW).get_column(CONFIRMED).to_list()
+    assert found == [confirmed_time(updates_of(unknown)[0], held, NOW)] == [NOW]
 
 
-def test_of_rows_that_agree_none_is_looked_at_one_by_one():
-    waiting, result = compared(holdings_frame([HELD]), update_rows([ROW]), [], complete=True)
-    assert waiting.is_empty()
+def types(snapshot, latest, legs=(), complete=True, details=None):
+    reconciler = PositionReconciler(clock=lambda: NOW)
+    result = reconciler.reconcile(snapshot, latest, legs, complete=complete, details=details)
+    return [d.type for d in result.discrepancies], result
+
+
+def leg(quantity):
+    return make_leg(
+        conid=1,
+        symbol="SPY",
+        right="C",
+        strike=1,
+        expiry="20261218",
+        strategy_id="s",
+        added_at=NOW,
+        account="A",
+        quantity=quantity,
+    )
+
+
+def test_equal_tables_have_no_discrepancy():
+    found, result = types([HELD], [ROW])
+    assert found == []
     assert result.ok
     assert result.checked == 1
+
+
+def test_a_holding_without_a_row_is_missing():
+    assert types([HELD], [])[0] == [DiscrepancyType.MISSING]
+
+
+def test_a_row_without_a_holding_is_surplus_only_if_the_snapshot_is_whole():
+    assert types([], [ROW])[0] == [DiscrepancyType.SURPLUS]
+    found, result = types([], [ROW], complete=False)
+    assert found == []
+    assert not result.ok
+
+
+def test_an_explicit_close_at_the_broker_is_surplus_here_even_in_a_partial_snapshot():
+    closed = replace(HELD, position=0.0)
+    assert types([closed], [ROW], complete=False)[0] == [DiscrepancyType.SURPLUS]
+    assert types([closed], [replace(ROW, position=0.0)])[0] == []
+
+
+def test_different_quantities_are_found():
+    found, result = types([HELD], [replace(ROW, position=3.0)])
+    assert found == [DiscrepancyType.QUANTITY]
+    assert (result.discrepancies[0].expected, result.discrepancies[0].actual) == (2.0, 3.0)
+
+
+def test_a_row_of_a_clock_that_runs_ahead_is_stale_since_nobody_knows_its_age():
+    ahead = replace(ROW, timestamp=NOW + timedelta(hours=1))
+    found, result = types([HELD], [ahead])
+    assert found == [DiscrepancyType.STALE]
+    assert "future" in result.discrepancies[0].detail
+    assert types([HELD], [replace(ROW, timestamp=NOW + timedelta(minutes=1))])[0] == []
+
+
+def test_an_old_row_is_stale():
+    old = replace(ROW, timestamp=NOW - timedelta(minutes=11))
+    assert types([HELD], [old])[0] == [DiscrepancyType.STALE]
+
+
+@pytest.mark.parametrize(("quantities", "found"), [([1.0, 1.0], 0), ([2.0, 1.0], 1), ([-1.0], 1)])
+def test_strategies_may_not_claim_more_than_is_held(quantities, found):
+    legs = [replace(leg(q), strategy_id=str(i)) for i, q in enumerate(quantities)]
+    assert types([HELD], [ROW], legs)[0] == [DiscrepancyType.LEG_QUANTITY] * found
+
+
+OTHER = replace(HELD, account="B", position=1.0)
+ROWS = [ROW, replace(ROW, account="B", position=1.0)]
+
+
+@pytest.mark.parametrize(
+    ("claims", "found"),
+    [
+        ([(None, 3.0)], None),
+        ([(None, 4.0)], (3.0, 4.0)),
+        ([(None, -1.0)], (3.0, -1.0)),
+        ([(None, 2.0), ("A", 2.0)], (3.0, 4.0)),
+        ([(None, 1.0), ("A", 2.0)], None),
+    ],
+)
+def test_legs_without_an_account_may_not_claim_more_than_all_accounts_hold(claims, found):
+    legs = [
+        replace(leg(quantity), account=account, strategy_id=str(n))
+        for n, (account, quantity) in enumerate(claims)
+    ]
+    kinds, result = types([HELD, OTHER], ROWS, legs)
+    assert kinds == [DiscrepancyType.LEG_QUANTITY] * (found is not None)
+    assert [(d.account, d.expected, d.actual) for d in result.discrepancies] == (
+        [("", *found)] if found else []
+    )
+    assert types([HELD, OTHER], ROWS, legs, complete=False)[0] == []
+
+
+CONTRACT = contract_details(
+    trading_class="SPXW",
+    strike=1.0,
+    last_trade_date=date(2026, 12, 17),
+    expires_on=date(2026, 12, 18),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({}, None),
+        ({"symbol": "spxw"}, None),
+        ({"expiry": date(2026, 12, 17)}, None),
+        ({"symbol": "SPY"}, "its symbol is SPX, not SPY"),
+        ({"right": Right.PUT}, "its right is CALL, not PUT"),
+        ({"strike": 2.5}, "its strike is 1, not 2.5"),
+        ({"expiry": date(2026, 12, 16)}, "its expiry is 2026-12-18, not 2026-12-16"),
+        (
+            {"right": None, "strike": None, "expiry": None},
+            "its right is CALL, not none, its strike is 1, not none",
+        ),
+    ],
+)
+def test_a_leg_that_names_another_contract_than_its_conid_is_found(changes, detail):
+    named = replace(leg(1.0), **{"symbol": "SPX"} | changes)
+    kinds, result = types([HELD], [ROW], [named], details={1: CONTRACT})
+    assert kinds == [DiscrepancyType.LEG_MISMATCH] * (detail is not None)
+    if detail:
+        (one,) = result.discrepancies
+        assert (one.account, one.conid, one.detail) == ("A", 1, f"strategy s: {detail}")
+    assert types([HELD], [ROW], [named.ended(NOW)], details={1: CONTRACT})[0] == []
+
+
+def test_a_leg_whose_contract_is_not_known_yet_is_no_mismatch():
+    assert types([HELD], [ROW], [leg(1.0)], details={7: CONTRACT})[0] == []
+
+
+def test_a_stock_has_no_expiry_to_agree_with():
+    stock = replace(
+        CONTRACT, sec_type="STK", right=None, strike=None, last_trade_date=None, expires_on=None
+    )
+    hedge = replace(leg(1.0), symbol="SPX", right=None, strike=None, expiry=None)
+    assert types([HELD], [ROW], [hedge], details={1: stock})[0] == []
+    future = replace(hedge, expiry=date(2026, 12, 18))
+    assert types([HELD], [ROW], [future], details={1: stock})[0] == [DiscrepancyType.LEG_MISMATCH]
