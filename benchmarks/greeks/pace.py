@@ -21,7 +21,7 @@ def passes(bench: Bench) -> None:
     """Measure the time and the age of greeks in books of two sizes."""
     lines = []
     for legs, budget in BUDGETS.items():
-        for_s = bench.size(65, 8)
+        for_s = bench.size(130, 8)
         spent, ages = _run(legs, for_s, budget)
         state = f"{legs:,} options, 12 underlyings"
         lines += [

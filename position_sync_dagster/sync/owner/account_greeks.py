@@ -286,7 +286,12 @@ class AccountGreeks:
                 NoGreeks.NO_PRICE_THEN
                 if leg.spot_then is None
                 else self.model.implied_volatility(
-                    leg.terms, value=leg.value, spot=leg.spot_then, at=leg.value_at, near=leg.near
+                    leg.terms,
+                    value=leg.value,
+                    spot=leg.spot_then,
+                    at=leg.value_at,
+                    near=leg.near,
+                    vega=leg.result.greeks.vega if leg.result and leg.result.greeks else None,
                 )
             )
         if isinstance(leg.volatility, NoGreeks):

@@ -41,6 +41,10 @@ FIRST_GUESS = 0.3
 CLOSE_ENOUGH = 1e-4
 """The search ends when the volatility changes by less than this share of it."""
 
+NEAR = 0.01
+"""The last vega is the slope to a volatility that differs from the last one by at most this share:
+the error is a hundredth of the change."""
+
 MOST_STEPS = 40
 
 LARGE_YIELD = 10.0
@@ -234,6 +238,7 @@ class OptionModel:
         spot: float | None,
         at: datetime,
         near: float | None = None,
+        vega: float | None = None,
     ) -> float | NoGreeks:
         """Return the volatility that explains a value of the broker.
 
@@ -243,6 +248,7 @@ class OptionModel:
             spot: The price of the underlying when that value was true.
             at: When it was true.
             near: The last volatility of this option: the search begins there.
+            vega: With it: the change of the option's price there for a point of volatility.
         """
         years = terms.years(at)
         if spot is None or not 0 < spot < math.inf:
@@ -259,7 +265,7 @@ class OptionModel:
             return self.price(terms, spot=spot, years=years, volatility=volatility) - value
 
         try:
-            found, slope = _root(excess, near or FIRST_GUESS)
+            found, slope = _root(excess, near or FIRST_GUESS, 100 * vega if near and vega else None)
         except RuntimeError:
             return NoGreeks.NOT_COMPUTED
         if intrinsic > 0 and slope / 100 < SMALLEST_VEGA:
@@ -343,16 +349,26 @@ def _intrinsic(terms: OptionTerms, spot: float, years: float) -> float:
     return max(0.0, spot - strike if terms.right is Right.CALL else strike - spot)
 
 
-def _root(excess: Callable[[float], float], start: float) -> tuple[float, float]:
+def _root(
+    excess: Callable[[float], float], start: float, slope: float | None = None
+) -> tuple[float, float]:
     """Return the volatility at which a rising function is 0, and the slope of the function there.
 
     Secant steps; bisection where a step leaves the bracket of the root, or where the last one left
     more than half of the excess: far from the money the function is flat, and a secant there leads
     nowhere. A root beyond a bound gives that bound.
+
+    Args:
+        excess: The function.
+        start: Where the search begins.
+        slope: Of the function there, if it is known: a root so near that an error of the slope does
+            not matter is found by one call.
     """
     low, high = LOWEST_VOLATILITY, HIGHEST_VOLATILITY
     at = min(max(start, 1.01 * low), high / 1.02)
     value = excess(at)
+    if slope is not None and abs(value) <= NEAR * slope * at and low < at - value / slope < high:
+        return at - value / slope, slope
     slope = (excess(1.01 * at) - value) / (0.01 * at)
     is_slow = False
     for _ in range(MOST_STEPS):

@@ -260,3 +260,17 @@ def test_programs_that_compute_no_greeks_do_not_load_quantlib() -> None:
     code = f"import sys, position_sync_dagster.sync.owner.option_model, {modules}\n"
     code += "sys.exit(any('QuantLib' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("volatility", [0.12, 0.3, 0.9])
+@pytest.mark.parametrize("moved", [-0.3, -0.02, 0.008, 0.4])
+@pytest.mark.parametrize("spot", [25.0, 36.0, 40.0, 60.0])
+def test_a_search_that_knows_the_last_vega_finds_the_same_volatility(
+    volatility: float, moved: float, spot: float
+) -> None:
+    option = terms(Right.CALL, share=0.02)
+    vega = greeks_of(option, volatility, spot).vega
+    value = MODEL.price(option, spot=spot, years=1.0, volatility=volatility * (1 + moved))
+    cold = solved(option, value, spot, near=volatility)
+    warm = solved(option, value, spot, near=volatility, vega=vega)
+    assert warm == (cold if isinstance(cold, NoGreeks) else pytest.approx(cold, rel=5e-4))
