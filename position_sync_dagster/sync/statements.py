@@ -173,8 +173,9 @@ def foreign_error(
     Returns:
         An error that names file and account; None for a statement that may be stored.
     """
-    rows = (*one.positions, *one.executions, *one.events)
-    for account in sorted({one.account, *(row.account for row in rows)}):
+    named = {one.account, *(row.account for row in one.positions)}
+    named |= {row.account for row in one.executions} | {row.account for row in one.events}
+    for account in sorted(named):
         if accounts and account not in accounts:
             why = f"the tables hold {', '.join(sorted(accounts))}"
         elif not accounts and mode is not None and trading_mode_of(account) is not mode:

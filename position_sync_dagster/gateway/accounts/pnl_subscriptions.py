@@ -154,11 +154,6 @@ class PnlSubscriptions:
         """Return the (account, conid) that are subscribed or requested."""
         return frozenset(key for key, one in self._singles.items() if one.request is not None)
 
-    @property
-    def wanted(self) -> list[Key]:
-        """Return the (account, conid) that an owner wants, the most important ones first."""
-        return self._wanted
-
     def problem(self) -> str | None:
         """Return a text if the gateway follows fewer holdings than it should, else None."""
         wanted, given = len(self._wanted), self.limit.given
