@@ -16,11 +16,13 @@ import pytest
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster.settings import Settings
 from tests.support import object_store, signals, waiting
+from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling, mixed
 
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")  # no test asserts how long something takes
+# No test asserts how long something takes.
+hypothesis.settings.register_profile("short", deadline=None, max_examples=examples(100))
+hypothesis.settings.load_profile("short")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

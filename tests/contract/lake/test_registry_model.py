@@ -165,7 +165,7 @@ class TestRegistry(RegistryMachine.TestCase):
         derandomize=True,
         database=None,
         phases=[Phase.generate],
-        max_examples=8 if EVERYTHING else 5,
+        max_examples=8 if EVERYTHING else 3,
         stateful_step_count=30,
         suppress_health_check=list(HealthCheck),
     )

@@ -234,22 +234,14 @@ def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
 
 
 HEAVY = ["apprise", "exchange_calendars", "pandas", "ib_async", "ib_insync", "rich", "typer"]
-HEAVY += ["matplotlib", "numpy", "uvicorn"]
+HEAVY += ["matplotlib", "numpy", "QuantLib", "uvicorn"]
 
 
-def test_loading_the_definitions_imports_nothing_heavy() -> None:
-    """A code server loads them before anything can start."""
-    code = (
-        "import sys, json\n"
-        "from position_sync_dagster.definitions import defs\n"
-        "defs().get_repository_def()\n"
-        f"print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
-    )
-    assert printed_by(code) == []
+def test_loading_the_definitions_imports_nothing_heavy_and_in_a_run_no_library_at_all() -> None:
+    """A code server loads them before anything can start.
 
-
-def test_a_run_that_loads_the_definitions_imports_no_library_of_its_services() -> None:
-    """Every run loads them with what its code server looked up; each step imports what it uses."""
+    Every run loads them with what its code server looked up; each step imports what it uses.
+    """
     libraries = [*HEAVY, "polars", "deltalake", "holidays", "sqlalchemy", "tenacity"]
     context = (
         "import sys, json\n"
@@ -261,11 +253,13 @@ def test_a_run_that_loads_the_definitions_imports_no_library_of_its_services() -
         "    from position_sync_dagster.definitions import defs\n"
         "    defs().get_repository_def()\n"
     )
-    looked_up = printed_by(
+    looked_up, heavy = printed_by(
         context + "load(Type.INITIALIZATION)\n"
-        "print(json.dumps(dict(Context.get().get_pending_reconstruction_metadata())))"
+        "looked_up = dict(Context.get().get_pending_reconstruction_metadata())\n"
+        f"print(json.dumps([looked_up, [m for m in {HEAVY!r} if m in sys.modules]]))"
     )
     assert looked_up
+    assert heavy == []
     code = (
         context + f"data = RepositoryLoadData(reconstruction_metadata={looked_up!r})\n"
         "load(Type.RECONSTRUCTION, data)\n"

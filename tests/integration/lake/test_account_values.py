@@ -128,7 +128,6 @@ async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clo
     assert read[-1] <= 15 * 8 + 1 < files
 
 
-@pytest.mark.in_store
 async def test_maintenance_merges_its_files_and_the_doctor_finds_it_sound(lake, row, clock):
     for net in range(40):
         lake.account_values.append([row(net=net)])

@@ -17,6 +17,14 @@ MODULE = "tests.support.crash_worker"
 REQUESTS = 12
 BATCH = 5
 
+DRAINS = [("disk", point) for point in POINTS["drain"]] + [
+    ("store", point)
+    for point in POINTS["drain"]
+    if EVERYTHING or point in ("the claim's file is written", "the ledger's file is written")
+]
+"""Where and at which point a drain is killed: in a store, a commit that is not there is the point
+that differs from a disk."""
+
 
 def killed_at(path: str, work: str, point: str) -> None:
     """Run a process that kills itself at a point of its work."""
@@ -64,7 +72,7 @@ LEFT = {
 }
 
 
-@pytest.mark.parametrize("point", POINTS["drain"])
+@pytest.mark.parametrize(("place", "point"), DRAINS, indirect=["place"])
 def test_a_drain_killed_at_any_step_is_followed_by_one_row_for_each_request(lake, point):
     killed_at(lake.path, "drain", point)
     assert (requests(lake), lake.updates.sync.count()) == LEFT[point]
@@ -94,9 +102,11 @@ INSERTS = {
     "insert": ("the insert's file is written", 1),
     "insert_many": ("the large insert's file is written", MANY),
 }
+PLACED = [("disk", "insert"), ("disk", "insert_many"), ("store", "insert")]
+PLACED += [("store", "insert_many")] * EVERYTHING
 
 
-@pytest.mark.parametrize("work", INSERTS)
+@pytest.mark.parametrize(("place", "work"), PLACED, indirect=["place"])
 def test_an_insert_killed_before_its_commit_leaves_nothing(lake, work):
     point, _ = INSERTS[work]
     files = data_files(lake)
@@ -106,7 +116,7 @@ def test_an_insert_killed_before_its_commit_leaves_nothing(lake, work):
     assert_all_ended_once(lake)
 
 
-@pytest.mark.parametrize("work", INSERTS)
+@pytest.mark.parametrize(("place", "work"), PLACED, indirect=["place"])
 def test_an_insert_killed_before_its_answer_is_there_and_is_not_made_twice(lake, work):
     _, count = INSERTS[work]
     killed_at(lake.path, work, "after the insert")

@@ -22,7 +22,7 @@ VALUES = 12
 
 END = "the repair is finished"
 SECONDS = {
-    first: sorted({END, *(second for one, second in part_of(POINTS["repair"], 3) if one == first)})
+    first: sorted({END, *(second for one, second in part_of(POINTS["repair"], 1) if one == first)})
     for first in POINTS["repair"]
 }
 """Where a repair is killed again that was killed first at a point and started again."""

@@ -22,7 +22,7 @@ from tests.support.extent import EVERYTHING
 from tests.support.lake_processes import Worker, workers
 from tests.support.torn_queues import entry, newest_entry, queue_at, small_queue
 
-CALLS = 60 if EVERYTHING else 20
+CALLS = 60 if EVERYTHING else 10
 
 
 def checked(lake: Lake, *, mend: bool, pause_s: float) -> list[Checkup]:

@@ -41,6 +41,9 @@ from tests.support.torn_queues import (
 )
 
 NOW = datetime.now(UTC)
+CUTS = 4 if EVERYTHING else 1
+"""At how many lengths a data file is torn."""
+
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
 SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
 
@@ -77,7 +80,7 @@ def test_a_torn_entry_is_refused_found_and_repaired_and_no_request_is_lost(
     last_step(queue_at(path))
     new = rows(queue_at(path))
     whole = newest_entry(path).read_bytes()
-    lengths = cuts(len(whole), 12 if EVERYTHING else 4)
+    lengths = cuts(len(whole), 12 if EVERYTHING else 2)
     for length, copy in zip(lengths, copies(path, tmp_path / "c", len(lengths)), strict=True):
         newest_entry(copy).write_bytes(whole[:length])
         assert_refused(copy)
@@ -98,7 +101,9 @@ def test_a_torn_data_file_is_refused_found_and_repaired(before, last_step, tmp_p
     path, old = before
     last_step(queue_at(path))
     files = written_by(path, 3)
-    cases = [(file, length) for file in files for length in (None, *cuts(file.stat().st_size, 4))]
+    cases = [
+        (file, length) for file in files for length in (None, *cuts(file.stat().st_size, CUTS))
+    ]
     for (file, length), copy in zip(cases, copies(path, tmp_path / "c", len(cases)), strict=True):
         torn = copy / file.relative_to(path)
         if length is None:

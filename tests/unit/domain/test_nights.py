@@ -1,4 +1,4 @@
-"""Requests and rows of steady nights: 95 lines for four hours, on a clock that the test moves."""
+"""Requests and rows of steady nights: many lines for four hours, on a clock that the test moves."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,8 +13,9 @@ from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote
+from tests.support.extent import EVERYTHING
 
-LINES = 95
+LINES = 95 if EVERYTHING else 40
 HOUR_S = 3600
 GOAL = 20
 """The largest number of requests in an hour of a steady night."""
@@ -23,14 +24,14 @@ START = datetime(2026, 3, 4, 3, 0, tzinfo=UTC)
 RULES = StreamRules(
     max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0, closed_heartbeat_s=3600.0
 )
-LIMIT = LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
+LIMIT = LineLimit(configured=LINES + 5, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
 REFUSED = Backoff(first_s=60.0, longest_s=600.0)
 CLOSED = parse_trading_hours("20260304:CLOSED", "UTC")
 BY = Provenance()
 
 
 class Night:
-    """A login with 95 lines that all ticked once, and a gateway whose book does not move.
+    """A login with all its lines, which all ticked once, and a gateway whose book does not move.
 
     Args:
         broker: The broker's value, as a multiple of the mark; None: it sends none.

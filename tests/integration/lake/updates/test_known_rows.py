@@ -51,7 +51,7 @@ def test_they_are_those_of_the_whole_ledger(
 ) -> None:
     monkeypatch.setattr(latest, "BEHIND", behind)
     chance, following, looking = random.Random(seed), reader(), reader()
-    for step in range(30 if EVERYTHING else 20):
+    for step in range(30 if EVERYTHING else 12):
         clock.advance(chance.choice([0, 1, 60, 600]))
         wrong = clock.now + chance.choice([AHEAD, -AHEAD])
         own, now = (lambda wrong=wrong: wrong, wrong) if chance.random() < 0.2 else (clock, clock())

@@ -22,7 +22,7 @@ def whole(ledger, since):
 def test_they_are_those_of_the_whole_ledger(open_ledger, make_update, clock, seed):
     chance = random.Random(seed)
     reader = open_ledger()
-    for step in range(30 if EVERYTHING else 20):
+    for step in range(30 if EVERYTHING else 12):
         clock.advance(chance.choice([0, 1, 60, 600]))
         wrong = clock.now + chance.choice([AHEAD, -AHEAD])
         own, now = (lambda wrong=wrong: wrong, wrong) if chance.random() < 0.2 else (clock, clock())

@@ -349,7 +349,6 @@ def test_the_same_contract_in_two_accounts_is_two_holdings(ledger, make_update):
     assert ledger.sync.latest().height == 2
 
 
-@pytest.mark.in_store
 def test_the_newest_rows_are_right_after_files_are_merged_and_deleted(ledger, make_update, clock):
     for step in range(40):
         clock.advance(1)

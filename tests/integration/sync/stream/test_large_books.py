@@ -1,4 +1,4 @@
-"""A book of 2,000 holdings: what a change costs depends on the change, not on the book."""
+"""A book of 500 holdings (TESTS=all: 2,000): what a change costs depends on it, not on the book."""
 
 from datetime import UTC, datetime
 
@@ -11,19 +11,22 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.sync.stream import gateway_link
+from tests.support.extent import EVERYTHING
 
 A = "DUSIM0001"
-FIRST, HOLDINGS, ACTIVE, JOINING = 931000000, 2_000, 60, 1_000
-BOOK = """
+FIRST, ACTIVE = 931000000, 60
+STRIKES = 500 if EVERYTHING else 125
+HOLDINGS, JOINING = 4 * STRIKES, 2 * STRIKES
+BOOK = f"""
 name: large
 as_of: 2026-03-04
-accounts: [{name: DUSIM0001}]
+accounts: [{{name: DUSIM0001}}]
 underlyings:
-  - {symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}
+  - {{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}}
 chains:
-  - {name: spy, underlying: SPY, first_conid: 931000000, expiries: [20281215, 20291221],
-     strikes: {start: 400, stop: 899, step: 1}}
-positions: [{account: DUSIM0001, chain: spy, quantities: [1]}]
+  - {{name: spy, underlying: SPY, first_conid: 931000000, expiries: [20281215, 20291221],
+     strikes: {{start: 600, stop: {600 + STRIKES - 1}, step: 1}}}}
+positions: [{{account: DUSIM0001, chain: spy, quantities: [1]}}]
 """
 TEN_LINES = {"max_lines": 10, "reserved_lines": 0, "pnl_subscriptions": 0}
 PNL_SINGLE, MARKET_DATA, POSITIONS, ACCOUNT = 94, 1, 61, 6
@@ -76,7 +79,7 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(
     await legs(1)
     async with simulate(book) as sim, streaming(sim, pnl_subscriptions=0) as (streamer, _received):
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
-        conid, table = FIRST + 1_500, lake.broker_positions.table
+        conid, table = FIRST + 3 * STRIKES, lake.broker_positions.table
         before = set(table.snapshot(data_files)["path"])
         sim.fill(A, conid, 4)
 
@@ -157,10 +160,10 @@ async def test_odd_holdings_are_kept_as_they_were_and_the_others_follow(
         async with streaming(sim, pnl_subscriptions=0) as (streamer, _received):
             await eventually(lambda: _enough(lake, HOLDINGS - 50))
             assert len(await positions(lake, streamer)) == HOLDINGS - 50
-            sim.fill(A, FIRST + 700, 2)
+            sim.fill(A, FIRST + STRIKES, 2)
 
             async def filled():
-                return (await positions(lake, streamer))[FIRST + 700] == 3.0
+                return (await positions(lake, streamer))[FIRST + STRIKES] == 3.0
 
             await eventually(filled)
             assert "50" in (streamer.detail or "")

@@ -22,7 +22,7 @@ def aliased(legs: int, strategies: int, *, quantity: str = "quantity: 1") -> str
     return "\n".join(lines)
 
 
-def test_a_thousand_legs_aliased_into_300_strategies_are_read_in_linear_time(tmp_path, monkeypatch):
+def test_legs_that_many_strategies_share_are_read_in_linear_time(tmp_path, monkeypatch):
     """Counted, not timed: each node is read once, and each leg is compared with one holder."""
     from position_sync_dagster.lake.registry import strategies_file
 
@@ -33,11 +33,11 @@ def test_a_thousand_legs_aliased_into_300_strategies_are_read_in_linear_time(tmp
         return make_leg(**fields)
 
     monkeypatch.setattr(strategies_file, "make_leg", counted)
-    (tmp_path / "s.yaml").write_text(aliased(1000, 300))
+    (tmp_path / "s.yaml").write_text(aliased(200, 100))
     legs = load_strategies(tmp_path / "s.yaml")
-    assert len(legs) == 300_000
-    assert {leg.strategy_id for leg in legs} == {f"s{k}" for k in range(300)}
-    assert len(made) < 20 * 1000
+    assert len(legs) == 20_000
+    assert {leg.strategy_id for leg in legs} == {f"s{k}" for k in range(100)}
+    assert len(made) < 20 * 200
 
 
 def test_an_aliased_leg_has_the_priority_of_each_strategy_unless_it_has_its_own(tmp_path):

@@ -19,6 +19,7 @@ from position_sync_dagster.sync.owner.option_model import (
     OptionTerms,
     dividend_share,
 )
+from tests.support.extent import examples
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
 MODEL = OptionModel()
@@ -84,7 +85,7 @@ def spot_of(option: OptionTerms, place: float, volatility: float) -> float:
     return option.strike * math.exp(place * volatility * math.sqrt(option.years(NOW)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(option=options, place=SPOTS, volatility=st.floats(0.05, 1.5), near=st.floats(0.011, 4.9))
 @example(
     option=terms(Right.CALL, Method.FUTURE, strike=5.0, years=4.2, rate=2.2e-16, share=0.0),
@@ -120,7 +121,7 @@ def test_a_price_gives_back_its_volatility_wherever_the_search_begins(
         assert abs(found - volatility) * 100 * vega <= max(1e-4 * option.strike, 0.001)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(option=options, place=SPOTS, volatility=st.floats(0.05, 1.0))
 def test_prices_and_greeks_stay_within_their_bounds(
     option: OptionTerms, place: float, volatility: float
@@ -139,7 +140,7 @@ def test_prices_and_greeks_stay_within_their_bounds(
     assert found.underlying_price == spot
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     place=SPOTS,
     volatility=st.floats(0.08, 0.9),
@@ -166,7 +167,7 @@ def test_european_greeks_are_those_of_the_formulas(
     assert found.theta == pytest.approx(known.theta, rel=0.03, abs=1e-3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(option=options, place=SPOTS, volatility=st.floats(0.1, 0.8))
 def test_an_american_option_is_worth_at_least_the_european_one(
     option: OptionTerms, place: float, volatility: float
@@ -256,8 +257,8 @@ def test_an_option_expires_at_its_last_trade_or_at_four_in_new_york() -> None:
 
 
 def test_programs_that_compute_no_greeks_do_not_load_quantlib() -> None:
-    modules = "position_sync_dagster.sync.stream.service, position_sync_dagster.definitions"
-    code = f"import sys, position_sync_dagster.sync.owner.option_model, {modules}\n"
+    modules = "option_model, position_sync_dagster.sync.stream.service"
+    code = f"import sys, position_sync_dagster.sync.owner.{modules}\n"
     code += "sys.exit(any('QuantLib' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
