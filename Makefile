@@ -72,10 +72,7 @@ test-simulator: $(SYNCED) ## the tests of the gateway simulator alone
 .PHONY: chaos
 chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, and odd lists (an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
-	@TESTS=all $(BIN)/pytest -q -k 'store or two_changes_at_once or model or whole_ledger or repair' tests/contract/lake tests/integration/lake \
-	  tests/integration/sync/test_store_outages.py
-	@TESTS=all $(BIN)/pytest -q tests/unit/domain/test_causes_of_histories.py tests/unit/sync/reports tests/integration/cli/test_stopping.py \
-	  tests/integration/lake/test_live_lake.py tests/integration/sync/stream/test_whole_book_day.py
+	@TESTS=all $(BIN)/pytest -q tests/unit tests/contract tests/integration/lake tests/integration/sync tests/integration/cli/test_stopping.py
 	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
 	@TESTS=all $(BIN)/pytest -q tests/acceptance/test_hosts.py

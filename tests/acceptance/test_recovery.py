@@ -25,8 +25,9 @@ from position_sync_dagster.processes import dagster_dev
 from tests.support.demo_program import LIMIT_S, LINES, Demo, assert_tables_are_whole, wait_for
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
-VICTIMS = ["dagster", "everything", "demo"] if ROUNDS > 1 else ["dagster"]
-"""What crashes; that all ends with a program that is killed alone, `test_dev.py` shows of `dev`."""
+VICTIMS = ["dagster", "everything", "demo"]
+"""What crashes. That all ends with a program that is killed alone, and with a Dagster that cannot
+run, `test_dev.py` shows of `dev`."""
 
 
 SERVICES = {
@@ -237,6 +238,7 @@ def test_when_its_storage_is_deleted_dagster_works_on_new_files_and_one_stream_f
     assert_tables_are_whole(demo.lake)
 
 
+@pytest.mark.skipif(ROUNDS == 1, reason="of crashes, make test has that of test_stopping.py")
 @pytest.mark.timeout(600 * ROUNDS)
 @pytest.mark.parametrize("victims", VICTIMS)
 def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, victims):

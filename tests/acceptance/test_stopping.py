@@ -17,6 +17,7 @@ import polars as pl
 import psutil
 import pytest
 
+from tests.acceptance.test_recovery import assert_never_two_writers
 from tests.support.demo_program import (
     LEGS,
     LIMIT_S,
@@ -112,6 +113,7 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, te
     assert set(answered["request_id"]) == requests, "a request without its row"
     own = answered.filter(pl.col("request_id").is_in(rows["request_id"].drop_nulls().implode()))
     assert (own["request_id"] == own["request_id_of_row"]).all()
+    assert_never_two_writers(again.lake)
     assert_tables_are_whole(again.lake)
 
 

@@ -17,6 +17,7 @@ from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.service import stream
+from tests.support.extent import EVERYTHING
 
 ACCOUNTS = {"east": "DUSIM0011", "mid": "DUSIM0012", "west": "DUSIM0013"}
 CALL, PUT, WORTHLESS = 921000001, 921000002, 921000003
@@ -124,7 +125,8 @@ async def newest(lake, name, conid):
     return found[0].position if found else None
 
 
-@pytest.mark.parametrize("trouble", ["down", "hung", "storm"])
+# With Dagster, `tests/acceptance/test_logins.py` has one that is down.
+@pytest.mark.parametrize("trouble", ["down", "hung", "storm"][not EVERYTHING :])
 async def test_trouble_at_one_gateway_delays_no_row_of_another(
     gateways, lake, leg, eventually, trouble
 ):
