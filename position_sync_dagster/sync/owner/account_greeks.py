@@ -268,7 +268,10 @@ class AccountGreeks:
 
     @staticmethod
     def _can_wait(leg: _Leg, inputs: _Inputs, now: datetime) -> bool:
-        """Return whether new inputs change nothing that would be published before `RENEWED`."""
+        """Return whether new inputs can wait until the greeks are renewed in any case.
+
+        The underlying moved so little that it hardly changes delta. A new volatility waits too.
+        """
         last = leg.used
         if leg.result is None or leg.result.greeks is None or leg.result.underlying_at is None:
             return False
