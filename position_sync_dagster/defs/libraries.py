@@ -17,7 +17,6 @@ __all__ = [
     "explain_closes",
     "exposure",
     "inspection",
-    "lifecycle_partitions",
     "limit_readings",
     "money",
     "overview",
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import derived, inspection
     from position_sync_dagster.lake import lake as tables
     from position_sync_dagster.lake.registry import strategies_file
-    from position_sync_dagster.lake.schema import codec, lifecycle_partitions
+    from position_sync_dagster.lake.schema import codec
     from position_sync_dagster.lake.storage import threads
     from position_sync_dagster.sync import audit, explain_closes, roll_legs, statements
     from position_sync_dagster.sync.drain import refresh
@@ -76,7 +75,6 @@ else:
     strategies_file = LazyModule("position_sync_dagster.lake.registry.strategies_file")
     threads = LazyModule("position_sync_dagster.lake.storage.threads")
     codec = LazyModule("position_sync_dagster.lake.schema.codec")
-    lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
     audit = LazyModule("position_sync_dagster.sync.audit")
     explain_closes = LazyModule("position_sync_dagster.sync.explain_closes")
     roll_legs = LazyModule("position_sync_dagster.sync.roll_legs")

@@ -16,8 +16,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.ids import text_literal
-from position_sync_dagster.lake.schema.lifecycle_partitions import MOST_TERMS
+from position_sync_dagster.lake.schema.codec import MOST_TERMS, text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import writer_lock
 from position_sync_dagster.lake.storage.frames import append, files_in, overwrite

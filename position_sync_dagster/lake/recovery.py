@@ -31,8 +31,7 @@ from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.transitions import as_pending
-from position_sync_dagster.lake.schema.codec import records_of, updates_of
-from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE_COLUMNS
+from position_sync_dagster.lake.schema.codec import LIVE_COLUMNS, records_of, updates_of
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions

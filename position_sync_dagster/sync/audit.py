@@ -28,8 +28,7 @@ from position_sync_dagster.domain.update import QueuedPosition, Source
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import beginning_with
-from position_sync_dagster.lake.schema.codec import legs_of
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.codec import legs_of, new_ids
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.provenance import IN_ORDER, LedgerProvenance, batches_of
 from position_sync_dagster.sync.run_recorder import STREAM_STEP

@@ -13,7 +13,6 @@ from position_sync_dagster.defs.libraries import (
     codec,
     derived,
     inspection,
-    lifecycle_partitions,
     pl,
     reconciliation,
     tables,
@@ -150,7 +149,7 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
         rows: The `update_id`s of these requests that are in the ledger.
     """
     live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
-    is_live = pl.col("bucket") == lifecycle_partitions.LIVE
+    is_live = pl.col("bucket") == codec.LIVE
     answer = pl.col("update_id")
     why = (
         pl.when(pl.len().over("request_id") > 1)

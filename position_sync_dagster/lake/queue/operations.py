@@ -35,9 +35,16 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.queue import transitions
 from position_sync_dagster.lake.queue.transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.schema.codec import requests_of
-from position_sync_dagster.lake.schema.ids import NewIds, id_literals, id_prefix, is_id
-from position_sync_dagster.lake.schema.lifecycle_partitions import PartRange, in_bucket, ranges_of
+from position_sync_dagster.lake.schema.codec import (
+    NewIds,
+    PartRange,
+    id_literals,
+    id_prefix,
+    in_bucket,
+    is_id,
+    ranges_of,
+    requests_of,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
 
 T = TypeVar("T")

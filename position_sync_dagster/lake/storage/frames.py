@@ -16,7 +16,7 @@ from deltalake import (
 )
 
 from position_sync_dagster.lake.object_store import polars_options
-from position_sync_dagster.lake.schema.ids import literal
+from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.delta_log import TRANSACTIONS
 

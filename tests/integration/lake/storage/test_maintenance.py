@@ -17,7 +17,7 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.ids import new_part
+from position_sync_dagster.lake.schema.codec import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
 from position_sync_dagster.lake.storage import maintenance, opening
