@@ -21,9 +21,8 @@ from position_sync_dagster.lake.schema.codec import (
     records_of,
 )
 from position_sync_dagster.lake.schema.tables import RUNS
-from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append
 
 
 class RecordsTable(Generic[Record]):

@@ -37,11 +37,9 @@ from position_sync_dagster.lake.schema.tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import delta_log, maintenance
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error
-from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.opening import TableLocation
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, WriterLock
+from position_sync_dagster.lake.storage.opening import WRITER_LOCK, TableLocation, WriterLock
+from position_sync_dagster.lake.storage.table import Table, append, scan
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 
 READINGS = 4

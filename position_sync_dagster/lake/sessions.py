@@ -51,9 +51,8 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import new_ids, records_of, session_rows
 from position_sync_dagster.lake.storage import lifecycle_table
-from position_sync_dagster.lake.storage.frames import scan
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.storage.writer_lock import check_mode, mode_of
+from position_sync_dagster.lake.storage.opening import check_mode, mode_of
+from position_sync_dagster.lake.storage.table import Table, scan
 from position_sync_dagster.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)

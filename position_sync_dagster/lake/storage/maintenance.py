@@ -23,14 +23,14 @@ from position_sync_dagster.lake.schema.codec import LIVE, in_parts, new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.frames import (
+from position_sync_dagster.lake.storage.table import (
+    Table,
     data_files,
     files_in,
     overwrite,
     rows_between,
     scan,
 )
-from position_sync_dagster.lake.storage.table import Table
 
 PART = PARTITION_COLUMNS[1]
 """The partition column that names the commit which wrote the row."""

@@ -21,9 +21,8 @@ from position_sync_dagster.lake.schema.codec import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
 from position_sync_dagster.lake.storage import maintenance, opening
-from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append
 
 
 def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:
