@@ -8,30 +8,6 @@ imports its module at the first use. Use it only inside functions and in quoted 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "audit",
-    "closes",
-    "codec",
-    "confirmations",
-    "derived",
-    "explain_closes",
-    "exposure",
-    "inspection",
-    "limit_readings",
-    "money",
-    "overview",
-    "pl",
-    "reconciliation",
-    "refresh",
-    "roll_legs",
-    "sql",
-    "statements",
-    "strategies_file",
-    "stream_service",
-    "tables",
-    "threads",
-]
-
 
 class LazyModule:
     """A module that is imported at the first use of one of its attributes."""

@@ -405,8 +405,8 @@ def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, 
     return ranges
 
 
-_RANGES: table_asset.Columns[tuple[date, date, int]] = (
-    (dg.TableColumn("first", "string"), lambda row: str(row[0])),
-    (dg.TableColumn("last", "string"), lambda row: str(row[1])),
-    (dg.TableColumn("days", "int"), lambda row: row[2]),
-)
+_RANGES: table_asset.Columns[tuple[date, date, int]] = {
+    "first": lambda row: str(row[0]),
+    "last": lambda row: str(row[1]),
+    "days": lambda row: row[2],
+}
