@@ -26,7 +26,7 @@ from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.terminal.text import amount, duration, quantity
+from position_sync_dagster.terminal.text import amount, duration, money_lines, quantity
 
 LARGEST = 10
 """Maximum length of each list of `latest_positions`."""
@@ -142,14 +142,11 @@ def _risk_table(
 
 
 def _notes(found: "money.BookMoney") -> Iterator[str]:
-    """Yield what the tables leave open: greeks, short options in the money, wrong quantities."""
+    """Yield what the tables leave open; a terminal has the first three as columns."""
     for one in (*found.totals, *found.in_base):
         name = f"{_strategy(one)} {one.currency}"
-        if one.options:
-            yield (
-                f"{name}: greeks of {one.options_with_greeks} of {one.options} options "
-                f"({one.options_modelled} computed), the oldest {duration(one.oldest_greeks_s)}"
-            )
+        if one.oldest_greeks_s is not None:
+            yield f"{name}: the oldest greeks {duration(one.oldest_greeks_s)}"
         if one.short_in_money or one.short_unknown:
             yield (
                 f"{name}: {one.short_in_money} short options in the money, of {one.short_unknown} "
@@ -157,16 +154,7 @@ def _notes(found: "money.BookMoney") -> Iterator[str]:
             )
         if one.unvalued:
             yield f"{name}: {one.unvalued} held legs without a value"
-        if one.without_rate:
-            yield f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
-        elif one.rates_age_s is not None:
-            yield f"{name}: exchange rates {duration(one.rates_age_s)} old"
-    for one in found.strategies:
-        if one.closed:
-            yield f"{one.name}: {one.legs_text}"
-    for one in (*found.strategies, *found.rest):
-        if one.differences:
-            yield f"{one.name}: {one.differences}"
+    yield from money_lines(found)
 
 
 def aligned_table(
