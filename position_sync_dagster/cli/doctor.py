@@ -31,7 +31,7 @@ REMEDIES = {
     "strategy_exposure": "the next run of the asset computes them again",
     "daily_positions": "record their days again, by a backfill of the asset",
 }
-"""What to do with rows that a repair could not put back and keeps in a file, by table."""
+"""The remedy for rows that a repair could not put back and keeps in a file, by table."""
 
 
 def doctor(

@@ -263,7 +263,7 @@ class _Survey:
         until = time.monotonic() + TRIALS_S
         for at, conid in enumerate(conids):
             if time.monotonic() > until:
-                text = f"not tried for want of time: {', '.join(map(str, conids[at:]))}"
+                text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
                 self._found.append(warning("market data", text, "Run it again."))
                 return
             if conid not in details:

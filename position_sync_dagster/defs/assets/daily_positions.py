@@ -274,7 +274,7 @@ def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
         cron_schedule="15 6 * * 2-6",
         execution_timezone=days.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"By night: the last {LATE_DAYS} trading days again, for late rows and "
+        description=f"At night: the last {LATE_DAYS} trading days again, for late rows and "
         "statements.",
     )
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -298,7 +298,7 @@ def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
         cron_schedule="0 6 * * 2-6",
         execution_timezone=days.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="By night: download and import the broker's statements, if there are any.",
+        description="At night: download and import the broker's statements, if there are any.",
     )
     def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         settings = POSITION_SYNC.read_settings()

@@ -30,8 +30,8 @@ from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 
 LISTED_TOGETHER = 50
-"""`reqPositions` lists the positions of up to so many accounts. Source: IB, "Requesting Positions"
-(interactivebrokers.github.io/tws-api/positions.html), which names `reqPositionsMulti` for more."""
+"""Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
+Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
 
 MAX_ACCOUNTS = 500
 """The most accounts of a login. IB names no limit: it is ours, since their values are requested
@@ -344,8 +344,8 @@ def _retrieve(listing: asyncio.Future[list[Position]]) -> None:
 
 
 LATE_S = 10.0
-"""A position message that differs from a portfolio row of the last so many seconds may be older
-than the row: the two come from different parts of a gateway, and neither names a time."""
+"""Seconds after a portfolio row in which a position message that differs from it may be older than
+the row: the two come from different parts of a gateway, and neither names a time."""
 
 
 class AccountFeed:

@@ -17,8 +17,9 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.storage.table import FILE, Table, data_files, scan_files, uri_of
 
 KEPT_BYTES, KEPT_FILES = 64 * 1024, 256
-"""Files up to this size that were read from an object store are kept in memory, the last so many:
-one process reads the newest files for several purposes, and a file never changes."""
+"""The last files read from an object store are kept in memory: files up to this size, and at most
+this number of them. One process reads the newest files for several purposes, and a file never
+changes."""
 
 
 class LedgerFiles:

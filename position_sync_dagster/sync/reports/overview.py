@@ -383,7 +383,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
 
 
 LATELY = timedelta(hours=1)
-"""How long after its judgement a close is among the last ones."""
+"""Time after its judgement in which a close is among the last ones."""
 
 
 @dataclass(eq=False, repr=False)
