@@ -220,7 +220,6 @@ class Book:
         legs: The active legs.
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
-        priced: The newest row of each holding, also of those that `of_strategies` leaves out.
         split: The parts of all these holdings.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
@@ -233,7 +232,6 @@ class Book:
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
     ages: Ages
-    priced: pl.DataFrame
     split: Split
     streamed: frozenset[int] | None
     accounts: tuple[AccountSummary, ...] = ()
@@ -249,11 +247,6 @@ class Book:
             strategy=strategy,
             closes=self.closes,
         )
-
-    @property
-    def strategies_of(self) -> dict[Key, list[str]]:
-        """The strategies of each holding that has a row."""
-        return strategies_by_holding(self.latest, self.matching)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,7 +336,6 @@ def read_book(
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         ages=ages,
-        priced=priced,
         split=split(legs, priced, details, closes.end_of),
         streamed=streamed if live else None,
         accounts=tuple(lake.account_values.latest_summaries()),
@@ -375,7 +367,6 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         ages=Ages.of(priced, past.at),
-        priced=priced,
         split=split(legs, priced, details, closes.end_of),
         streamed=None,
         closes=closes,
