@@ -317,9 +317,7 @@ def read_book(
     rows, ages = updates_of(chosen(latest)), Ages.of(chosen(priced), now)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live = {
-        session.gateway_id
-        for session in sessions
-        if session is not None and session.is_alive(now) and session.state == SessionState.LIVE
+        session.gateway_id for session in sessions if session is not None and session.is_live(now)
     }
     since = current_since(settings, now)
     streamed = frozenset(
