@@ -4,8 +4,9 @@ The page shows money first: a table of each currency, because currencies are nev
 risk. In the tables an unknown number is a dash; in the numbers that the UI plots it is left out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -53,16 +54,22 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     risk_of: dict[str, dg.MetadataValue] = {}
     for currency in currencies[:MOST_CURRENCIES]:
         rows = [one for one in listed if one.currency == currency]
-        named = [_strategy(one) for one in rows]
-        unit = currency or NOT_VALUED
-        money_of[f"money {unit}"] = _money_table(rows, named, unit)
-        if any(one.closes for one in rows):
-            money_of[f"realised {unit}"] = _realized_table(rows, named, unit)
-        risk_of[f"risk {unit}"] = _risk_table(rows, {"strategy": named}, unit)
+        closed = [one for one in rows if one.closes]
         under = [one for one in found.underlyings if one.currency == currency][:MOST_STRATEGIES]
-        if under:
-            names = {"underlying": [one.name for one in under]}
-            risk_of[f"underlyings {unit}"] = _risk_table(under, names, unit)
+        unit = currency or NOT_VALUED
+        for tables_of, label, ones, columns in (
+            (money_of, "money", rows, _MONEY),
+            (money_of, "realised", closed, _REALIZED),
+            (risk_of, "risk", rows, _RISK),
+            (risk_of, "underlyings", under, _RISK),
+        ):
+            if ones:
+                first = "underlying" if label == "underlyings" else "strategy"
+                figures = {
+                    heading.format(unit): [text(one) for one in ones]
+                    for heading, text in columns.items()
+                }
+                tables_of[f"{label} {unit}"] = aligned_table(first, map(_name, ones), figures)
     numbers: dict[str, float | None] = {}
     for one in found.totals:
         if one.account is None:
@@ -74,71 +81,53 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     return money_of | risk_of | texts | plotted(numbers)
 
 
-def _strategy(one: "money.Money") -> str:
+def _name(one: "money.Money") -> str:
     return f"{one.name} {one.account}" if one.account else one.name
 
 
-def _sum(one: "money.Money", name: str) -> str:
-    value: float | None = getattr(one, name)
-    return amount(value) + ("*" if name in one.partial and value is not None else "")
+def _sum(name: str) -> "Callable[[money.Money], str]":
+    """Return the function that writes a sum; a star marks one that leaves out a holding."""
+
+    def text(one: "money.Money") -> str:
+        value: float | None = getattr(one, name)
+        return amount(value) + ("*" if name in one.partial and value is not None else "")
+
+    return text
 
 
-def _money_table(
-    rows: "Sequence[money.Money]", named: Sequence[str], unit: str
-) -> dg.TableMetadataValue:
-    return aligned_table(
-        {"strategy": named},
-        {
-            f"value {unit}": [_sum(one, "value") for one in rows],
-            "unrealised": [_sum(one, "unrealized_pnl") for one in rows],
-            "daily": [_sum(one, "daily_pnl") for one in rows],
-            "legs": [
-                str(one.legs) if one.legs == one.legs_held else f"{one.legs_held} of {one.legs}"
-                for one in rows
-            ],
-            "age": [
-                duration(one.oldest_age_s) + (", delayed" if one.delayed else "") for one in rows
-            ],
-        },
-    )
+_Texts = Mapping[str, Callable[[Any], str]]
+"""The columns of a table, each with the function that writes its cell; {} is the currency."""
 
+_MONEY: _Texts = {
+    "value {}": _sum("value"),
+    "unrealised": _sum("unrealized_pnl"),
+    "daily": _sum("daily_pnl"),
+    "legs": lambda one: (
+        f"{one.legs_held} of {one.legs}" if one.legs_held < one.legs else str(one.legs)
+    ),
+    "age": lambda one: duration(one.oldest_age_s) + (", delayed" if one.delayed else ""),
+}
 
-def _realized_table(
-    rows: "Sequence[money.Money]", named: Sequence[str], unit: str
-) -> dg.TableMetadataValue:
-    closed = [(one, name) for one, name in zip(rows, named, strict=True) if one.closes]
-    return aligned_table(
-        {"strategy": [name for _one, name in closed]},
-        {
-            f"realised {unit}": [amount(one.realized_pnl) for one, _name in closed],
-            "closes": [str(one.closes) for one, _name in closed],
-            "profit unknown": [str(one.closes_without_profit) for one, _name in closed],
-            "since": [f"{one.realized_since:%Y-%m-%d}" for one, _name in closed],
-        },
-    )
+_REALIZED: _Texts = {
+    "realised {}": lambda one: amount(one.realized_pnl),
+    "closes": lambda one: str(one.closes),
+    "profit unknown": lambda one: str(one.closes_without_profit),
+    "since": lambda one: f"{one.realized_since:%Y-%m-%d}",
+}
 
-
-def _risk_table(
-    rows: "Sequence[money.Money]", named: Mapping[str, Sequence[str]], unit: str
-) -> dg.TableMetadataValue:
-    return aligned_table(
-        named,
-        {
-            f"delta {unit}": [_sum(one, "dollar_delta") for one in rows],
-            "gamma 1 %": [_sum(one, "gamma_1pct") for one in rows],
-            "theta": [_sum(one, "theta") for one in rows],
-            "vega": [_sum(one, "vega") for one in rows],
-            "expires": [
-                f"{one.nearest_expiry:%d%b%y}" if one.nearest_expiry else "" for one in rows
-            ],
-        },
-    )
+_RISK: _Texts = {
+    "delta {}": _sum("dollar_delta"),
+    "gamma 1 %": _sum("gamma_1pct"),
+    "theta": _sum("theta"),
+    "vega": _sum("vega"),
+    "expires": lambda one: f"{one.nearest_expiry:%d%b%y}" if one.nearest_expiry else "",
+}
 
 
 def _notes(found: "money.BookMoney") -> Iterator[str]:
     """Yield what the tables leave open; a terminal has the first three as columns."""
     for one in (*found.totals, *found.in_base):
-        name = f"{_strategy(one)} {one.currency}"
+        name = f"{_name(one)} {one.currency}"
         if one.oldest_greeks_s is not None:
             yield f"{name}: the oldest greeks {duration(one.oldest_greeks_s)}"
         if one.short_in_money or one.short_unknown:
@@ -152,22 +141,21 @@ def _notes(found: "money.BookMoney") -> Iterator[str]:
 
 
 def aligned_table(
-    names: Mapping[str, Sequence[str]],
-    figures: Mapping[str, Sequence[str]],
+    heading: str, names: Iterable[str], figures: Mapping[str, Sequence[str]]
 ) -> dg.TableMetadataValue:
     """Return a table of texts for the UI, its figures aligned to the right; pure.
 
     The UI aligns each cell to the left, in letters of one width: no-break spaces fill the cells.
 
     Args:
-        names: The cells of the first columns, by heading.
-        figures: Those of the columns with figures.
+        heading: The heading of the first column.
+        names: The cells of the first column.
+        figures: The cells of the other columns, by heading.
     """
-    padded = {
+    columns = {heading: list(names)} | {
         heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
         for heading, cells in figures.items()
     }
-    columns = {**names, **padded}
     rows = zip(*columns.values(), strict=True)
     return dg.MetadataValue.table(
         [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],

@@ -255,7 +255,7 @@ def test_the_exposure_page_shows_money_first_and_never_adds_currencies(
 
 
 def test_figures_are_aligned_to_the_right_with_separators() -> None:
-    table = aligned_table({"leg": ["a", "b"]}, {"value": ["-13,844.80", "7.00"]})
+    table = aligned_table("leg", ["a", "b"], {"value": ["-13,844.80", "7.00"]})
     assert [record.data for record in table.records] == [
         {"leg": "a", "value": "-13,844.80"},
         {"leg": "b", "value": "\u00a0" * 6 + "7.00"},
