@@ -44,7 +44,6 @@ def run_preflight(
     """
     lake = Lake.of(settings)
     found = preflight.check_settings(settings, environ, env_file=env_file)
-    found += preflight.check_time_zone(utc_now())
     found += bounded(
         "strategies file", lambda: preflight.check_strategies_file(settings), within_s=QUICK_S
     )

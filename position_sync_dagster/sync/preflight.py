@@ -427,13 +427,6 @@ def check_settings(
     return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
 
 
-def check_time_zone(now: datetime) -> list[Finding]:
-    """Return the time zone of this process; nothing depends on it."""
-    local = now.astimezone()
-    text = f"{local.tzname()} (UTC{local:%z}); all times in the tables are in UTC"
-    return [good("time zone", text)]
-
-
 def check_strategies_file(settings: Settings) -> list[Finding]:
     """Return whether the strategies file can be read."""
     if settings.strategies_file is None:
