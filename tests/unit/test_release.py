@@ -8,8 +8,8 @@ from pathlib import Path
 from ib_async.client import Client
 from pydantic import SecretStr
 
+from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync import preflight
 from position_sync_dagster.sync.alerts import deliver
 
 ROOT = Path(__file__).parents[2]
