@@ -1,6 +1,7 @@
 """The asset `latest_positions`: the newest row of every holding, as a table."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -8,7 +9,6 @@ from position_sync_dagster.defs.assets import strategy_exposure, table_asset
 from position_sync_dagster.defs.libraries import confirmations, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 
 
@@ -16,6 +16,7 @@ from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
     LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
     job=DERIVE_JOB,
+    money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
     description="""
 The newest row of every holding: a small table for readers without code.
@@ -35,11 +36,11 @@ def latest_positions(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Replace the table with the newest rows."""
     table = position_sync.derived_table(LATEST_POSITIONS)
-    lake = position_sync.lake
+    lake, now = position_sync.lake, datetime.now(UTC)
     found = lake.updates.sync.latest()
     holdings = tables.all_broker_rows(lake, position_sync.settings)
     band = position_sync.settings.value_band
-    rows = confirmations.with_priced(found, holdings, utc_now(), band=band).select(
+    rows = confirmations.with_priced(found, holdings, now, band=band).select(
         *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
     )
     result = table.replace(rows, run_id=context.run.run_id)
@@ -48,7 +49,8 @@ def latest_positions(
         "ledger_version": strategy_exposure.version_text(found),
     }
     yield dg.MaterializeResult(
-        metadata=strategy_exposure.counted(
+        metadata=strategy_exposure.positions_metadata(rows, now)
+        | strategy_exposure.counted(
             held=rows.filter(rows["position"] != 0).height,
             **strategy_exposure.seldom(without_value=rows["market_value"].null_count()),
         )

@@ -14,6 +14,7 @@ from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.libraries import (
     codec,
+    confirmations,
     exposure,
     money,
     overview,
@@ -22,9 +23,13 @@ from position_sync_dagster.defs.libraries import (
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
+from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.terminal.text import amount, duration, money_lines
+from position_sync_dagster.terminal.text import amount, duration, money_lines, quantity
+
+LARGEST = 10
+"""Maximum length of each list of `latest_positions`."""
 
 MOST_CURRENCIES = 5
 MOST_STRATEGIES = 200
@@ -69,7 +74,9 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
                     heading.format(unit): [text(one) for one in ones]
                     for heading, text in columns.items()
                 }
-                tables_of[f"{label} {unit}"] = aligned_table(first, map(_name, ones), figures)
+                tables_of[f"{label} {unit}"] = aligned_table(
+                    {first: [_name(one) for one in ones]}, figures
+                )
     numbers: dict[str, float | None] = {}
     for one in found.totals:
         if one.account is None:
@@ -141,21 +148,24 @@ def _notes(found: "money.BookMoney") -> Iterator[str]:
 
 
 def aligned_table(
-    heading: str, names: Iterable[str], figures: Mapping[str, Sequence[str]]
+    names: Mapping[str, Sequence[str]],
+    figures: Mapping[str, Sequence[str]],
+    last: Mapping[str, Sequence[str]] | None = None,
 ) -> dg.TableMetadataValue:
     """Return a table of texts for the UI, its figures aligned to the right; pure.
 
     The UI aligns each cell to the left, in letters of one width: no-break spaces fill the cells.
 
     Args:
-        heading: The heading of the first column.
-        names: The cells of the first column.
-        figures: The cells of the other columns, by heading.
+        names: The cells of the first columns, by heading.
+        figures: Those of the columns with figures.
+        last: Those of the last columns.
     """
-    columns = {heading: list(names)} | {
+    padded = {
         heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
         for heading, cells in figures.items()
     }
+    columns = {**names, **padded, **(last or {})}
     rows = zip(*columns.values(), strict=True)
     return dg.MetadataValue.table(
         [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
@@ -192,6 +202,66 @@ def version_text(rows: "pl.DataFrame") -> str:
     """Return `newest_version` as a text, which the UI does not plot."""
     newest = newest_version(rows)
     return "unknown" if newest is None else str(newest)
+
+
+def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
+    """Return the largest positions by value and by loss, a table for each currency.
+
+    The value of a future is notional and is not compared with that of options and stocks.
+
+    Args:
+        rows: Rows of the table `latest_positions`.
+        now: The time at which the ages end.
+    """
+    held = rows.filter(pl.col("position") != 0).with_columns(
+        _age_s(pl.col("confirmed_at"), now).alias("age_s"),
+        pl.when(pl.col("value_source") == "TICK")
+        .then(pl.col("market_data_type").replace_strict(confirmations.FEEDS, default=None))
+        .alias("feed"),
+    )
+    valued = held.filter(pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null())
+    losing = held.filter(pl.col("unrealized_pnl") < 0)
+    return {
+        **_listed("by value", valued, pl.col("market_value").abs(), descending=True),
+        **_listed("by loss", losing, pl.col("unrealized_pnl"), descending=False),
+    }
+
+
+def _age_s(at: "pl.Expr", now: datetime) -> "pl.Expr":
+    return ((codec.moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
+
+
+def _listed(
+    label: str, rows: "pl.DataFrame", by: "pl.Expr", *, descending: bool
+) -> dict[str, dg.MetadataValue]:
+    chosen = rows.sort(by, descending=descending).group_by("currency", maintain_order=True)
+    parts = {str(unit or NOT_VALUED): part.head(LARGEST) for (unit,), part in chosen}
+    return {
+        f"{label} {unit}": _positions_table(parts[unit].to_dicts(), unit)
+        for unit in sorted(parts)[:MOST_CURRENCIES]
+    }
+
+
+def _positions_table(rows: Sequence[Mapping[str, Any]], unit: str) -> dg.TableMetadataValue:
+    several = len({row["account"] for row in rows}) > 1
+    accounts = {"account": [row["account"] for row in rows]} if several else {}
+    return aligned_table(
+        {
+            "leg": [
+                leg_name(*(row[n] for n in ("symbol", "right", "strike", "expiry"))) for row in rows
+            ]
+        },
+        {
+            "qty": [quantity(row["position"]) for row in rows],
+            f"value {unit}": [amount(row["market_value"]) for row in rows],
+            "unrealised": [amount(row["unrealized_pnl"]) for row in rows],
+            "daily": [amount(row["daily_pnl"]) for row in rows],
+            "age": [
+                duration(row["age_s"]) + (f", {row['feed']}" if row["feed"] else "") for row in rows
+            ],
+        },
+        {**accounts, "conid": [str(row["conid"]) for row in rows]},
+    )
 
 
 def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:

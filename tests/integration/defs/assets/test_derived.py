@@ -255,10 +255,12 @@ def test_the_exposure_page_shows_money_first_and_never_adds_currencies(
 
 
 def test_figures_are_aligned_to_the_right_with_separators() -> None:
-    table = aligned_table("leg", ["a", "b"], {"value": ["-13,844.80", "7.00"]})
+    table = aligned_table(
+        {"leg": ["a", "b"]}, {"value": ["-13,844.80", "7.00"]}, {"conid": ["1", "22"]}
+    )
     assert [record.data for record in table.records] == [
-        {"leg": "a", "value": "-13,844.80"},
-        {"leg": "b", "value": "\u00a0" * 6 + "7.00"},
+        {"leg": "a", "value": "-13,844.80", "conid": "1"},
+        {"leg": "b", "value": "\u00a0" * 6 + "7.00", "conid": "22"},
     ]
 
 
@@ -282,6 +284,31 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
     assert set(rows(settings, STRATEGY_EXPOSURE)["ledger_version"]) == {newest}
     (underlying,) = records(found, "underlyings USD")
     assert underlying["underlying"] == "SPY"
+
+
+def test_the_largest_positions_are_listed_by_value_and_by_loss_of_each_currency(
+    materialize, append_row, seconds_ago
+) -> None:
+    for conid in range(1, 13):
+        append_row(conid, seconds_ago(9), market_value=-10.0 * conid, unrealized_pnl=conid - 4.0)
+    append_row(20, seconds_ago(9), market_value=5.0, currency="EUR", unrealized_pnl=None)
+    append_row(21, seconds_ago(9), market_value=9e9, sec_type="FUT", unrealized_pnl=1.0)
+    append_row(22, seconds_ago(9), market_value=None)
+    append_row(23, seconds_ago(9), market_value=9e9, position=0.0, unrealized_pnl=-9.0)
+    found = event(materialize(latest_positions), "latest_positions")
+    assert [row["conid"] for row in records(found, "by value EUR")] == ["20"]
+    listed = records(found, "by value USD")
+    assert [row["conid"] for row in listed] == [str(conid) for conid in range(12, 2, -1)]
+    assert list(listed[0]) == [
+        "leg",
+        "qty",
+        "value USD",
+        "unrealised",
+        "daily",
+        "age",
+        "conid",
+    ]
+    assert [row["conid"] for row in records(found, "by loss USD")] == ["1", "2", "3"]
 
 
 def test_a_count_that_is_always_zero_is_not_shown(materialize, append_row, seconds_ago) -> None:
