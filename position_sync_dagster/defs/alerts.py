@@ -12,8 +12,10 @@ from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, evaluation_of
 from position_sync_dagster.defs.checks.evaluation import KEYS
+from position_sync_dagster.defs.checks.limits import SUMS_CHECK
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
+from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.sync import alerts
 
 WATCHED = (
@@ -21,6 +23,10 @@ WATCHED = (
     dg.AssetCheckKey(dg.AssetKey("daily_positions"), "days_are_complete"),
     dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
     dg.AssetCheckKey(dg.AssetKey(limits.EXPOSURE), limits.READ_CHECK),
+    *(
+        dg.AssetCheckKey(dg.AssetKey(name), SUMS_CHECK)
+        for name in (limits.EXPOSURE, LATEST_POSITIONS.name)
+    ),
     dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK),
 )
 """Every check of the project, without those of limits."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from position_sync_dagster.defs.assets import strategy_exposure, table_asset
+from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest
 from position_sync_dagster.defs.libraries import confirmations, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
@@ -34,7 +35,7 @@ Live: [the money page](/money) shows these figures as they move, second by secon
 def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Replace the table with the newest rows."""
+    """Replace the table with the newest rows, and compare its sums with those of the ledger."""
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     found = lake.updates.sync.latest()
@@ -58,3 +59,5 @@ def latest_positions(
         | table_asset.replacement_metadata(table, result),
         data_version=table_asset.data_version(result.version),
     )
+    sums = judge_latest(table.read(), found)
+    context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))

@@ -299,7 +299,7 @@ Live: [the money page](/money) shows these figures as they move, second by secon
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Sum the newest rows over the legs of each strategy; evaluate the limits."""
+    """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
     lake, now = position_sync.lake, datetime.now(UTC)
     latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
     with lake.looked_at_once():
@@ -332,5 +332,7 @@ def strategy_exposure(
     yield dg.MaterializeResult(
         metadata=metadata, data_version=table_asset.data_version(result.version)
     )
+    sums = limits.judge_exposure(table.read(), book)
+    context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
     for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
         context.log_event(event)

@@ -264,9 +264,15 @@ def test_figures_are_aligned_to_the_right_with_separators() -> None:
     ]
 
 
+SUMS = [
+    dg.AssetCheckKey(dg.AssetKey(name), "sums_equal_their_parts")
+    for name in ("latest_positions", "strategy_exposure")
+]
+
+
 @pytest.mark.usefixtures("two_strategies")
 def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_holdings(
-    materialize, settings, append_row, seconds_ago
+    materialize, settings, append_row, seconds_ago, instance
 ) -> None:
     append_row(9, seconds_ago(5), market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
     found = event(materialize(latest_positions, strategy_exposure), "strategy_exposure")
@@ -282,6 +288,10 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
     table = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
     assert table["market_value"].sum() == 1150.0
     assert set(rows(settings, STRATEGY_EXPOSURE)["ledger_version"]) == {newest}
+    checked = instance.event_log_storage.get_latest_asset_check_execution_by_key(SUMS)
+    assert {key: record.evaluation.passed for key, record in checked.items()} == dict.fromkeys(
+        SUMS, True
+    )
     (underlying,) = records(found, "underlyings USD")
     assert underlying["underlying"] == "SPY"
 
