@@ -125,10 +125,22 @@ def lineage(page: Page) -> None:
 
 
 def exposure(page: Page) -> None:
-    """Save the table of strategies."""
+    """Save the table of strategies, and the picture of the day."""
     page.open("/assets/strategy_exposure?view=events", size=LAPTOP)
     page.wait_for_text("money USD", "iron-condor-1", "daily USD")
     save(page, "strategy-exposure.png")
+    show_picture(page)
+    image = page.driver.find_element("xpath", "//img[contains(@src, 'data:image/png')]")
+    (DOCS / "day.png").write_bytes(image.screenshot_as_png)
+
+
+def show_picture(page: Page) -> None:
+    """Open the newest picture of the day: the event of a quarter of an hour has it."""
+    link = "//a[contains(@href, 'view=events&time=')]"
+    if page.driver.find_elements("xpath", link):
+        page.driver.get(str(page.driver.find_element("xpath", link).get_attribute("href")))
+    page.click("//*[text()='[Show Markdown]']")
+    wait_for("a picture is drawn", lambda: page.largest_picture() >= (600, 300))
 
 
 def daily(page: Page) -> None:

@@ -55,8 +55,8 @@ _SHOWN = 60
 class MissingExtraError(PositionSyncError):
     """A library of an extra of this package is not installed.
 
-    >>> print(MissingExtraError("apprise", "alerts"))
-    apprise is not installed. Run: pip install 'position-sync-dagster[alerts]'
+    >>> print(MissingExtraError("matplotlib", "pictures"))
+    matplotlib is not installed. Run: pip install 'position-sync-dagster[pictures]'
     """
 
     def __init__(self, library: str, extra: str) -> None:

@@ -3,6 +3,7 @@
 `test_screens.py` looks at the same demo in a browser, and `test_sigint.py` ends it.
 """
 
+import base64
 import json
 import stat
 from collections.abc import Callable, Iterator
@@ -238,24 +239,28 @@ def test_the_history_of_a_table_shows_rows_and_versions(demo, asset):
     )
 
 
-def test_the_exposure_page_has_a_table_of_strategies(demo):
+def test_the_exposure_page_has_a_table_of_strategies_and_a_picture(demo):
     def newest_metadata() -> list[dict[str, Any]]:
         told = demo.graphql(
             """{ assetOrError(assetKey: {path: ["strategy_exposure"]}) { ... on Asset {
                  assetMaterializations(limit: 100) { metadataEntries { label
-                   ... on TableMetadataEntry { table { records } } } } } } }"""
+                   ... on TableMetadataEntry { table { records } }
+                   ... on MarkdownMetadataEntry { mdStr } } } } } }"""
         )
         events = told["assetOrError"].get("assetMaterializations") or []
         return [{entry["label"]: entry for entry in one["metadataEntries"]} for one in events]
 
-    def with_table() -> dict[str, Any]:
-        return next((one for one in newest_metadata() if "money USD" in one), {})
+    def with_picture() -> dict[str, Any]:
+        events = newest_metadata()
+        return next((one for one in events if "mdStr" in one.get("picture", {})), {})
 
-    found = wait_for("a table of money", with_table, poll_s=0.5)
+    found = wait_for("a picture", with_picture, poll_s=0.5)
     rows = [json.loads(record) for record in found["money USD"]["table"]["records"]]
     assert {"calendar-1", "iron-condor-1"} <= {row["strategy"] for row in rows}
     strategies = [r for r in rows if not r["strategy"].startswith(("UNATTRIBUTED", "total"))]
     assert all("–" not in (row["value USD"], row["daily"]) for row in strategies)
+    png = base64.b64decode(found["picture"]["mdStr"].partition("base64,")[2].rstrip(")"))
+    assert png.startswith(b"\x89PNG")
 
 
 def test_a_drain_that_a_person_launches_waits_for_the_running_one(demo):

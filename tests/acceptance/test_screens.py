@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
 
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.browser import (
@@ -76,9 +77,19 @@ def test_the_lineage_is_whole_on_one_screen_and_its_groups_are_green(demo, page)
     wait_for("the checks pass", lambda: page.checks_pass("position_updates"))
 
 
-def test_the_exposure_page_shows_the_money_of_each_strategy(demo, page):
+def test_the_exposure_page_shows_the_money_of_each_strategy_and_a_picture(demo, page):
     page.open("/assets/strategy_exposure?view=overview")
     page.wait_for_text("money USD", "iron-condor-1", "daily", "delta USD")
+    link = "//a[contains(@href, 'view=events&time=')]"
+
+    def picture_is_offered() -> bool:
+        return "[Show Markdown]" in page.text() or bool(page.driver.find_elements(By.XPATH, link))
+
+    wait_for("the picture, or a link to it", picture_is_offered)
+    if "[Show Markdown]" not in page.text():
+        page.driver.get(page.driver.find_element(By.XPATH, link).get_attribute("href"))
+    page.click("//*[text()='[Show Markdown]']")
+    wait_for("a picture is drawn", lambda: page.largest_picture() >= (600, 300))
 
 
 ROWS_OF_GRID = """

@@ -130,6 +130,13 @@ class Page:
         found = re.search(r"(\d+) / (\d+) Passed", self.node(name))
         return found[1] == found[2] if found else None
 
+    def largest_picture(self) -> tuple[int, int]:
+        """Return width and height of the largest picture that the page has drawn, in pixels."""
+        sizes = self.driver.execute_script(
+            "return [...document.images].map(one => [one.naturalWidth, one.naturalHeight])"
+        )
+        return max(((width, height) for width, height in sizes), default=(0, 0))
+
     def save(self, path: Path) -> None:
         """Write a screenshot as PNG."""
         self.driver.save_screenshot(str(path))

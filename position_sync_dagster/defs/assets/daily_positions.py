@@ -31,6 +31,14 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
 """A trading day is recorded after its close; an exchange is never closed for more than four
 days."""
 
+LINEAGE: table_asset.Lineage = {
+    name: [("position_updates", name)] for name in DAILY_POSITIONS.columns
+} | {
+    "session_date": [("position_updates", "timestamp")],
+    "closed_at": [("position_updates", "timestamp")],
+    "age_s": [("position_updates", "value_time"), ("position_updates", "timestamp")],
+}
+
 
 def daily_asset(
     partitions: dg.TimeWindowPartitionsDefinition, *, clock: Clock = utc_now
@@ -40,6 +48,7 @@ def daily_asset(
     @table_asset.table_asset(
         DAILY_POSITIONS,
         deps=["position_updates", "flex_statements"],
+        lineage=LINEAGE,
         job=CLOSE_JOB,
         freshness_policy=CLOSED_DAYS,
         partitions_def=partitions,
@@ -66,7 +75,12 @@ stays missing.
         """Replace the partitions of the run's days that have a source, in one commit."""
         found, result = fill(context, position_sync)
         table = position_sync.derived_table(DAILY_POSITIONS)
-        shared = {} if result is None else table_asset.replacement_metadata(table, result)
+        shared = (
+            {}
+            if result is None
+            else table_asset.replacement_metadata(table, result)
+            | table_asset.column_lineage(LINEAGE)
+        )
         if result is not None and not found.skipped:
             for day, closed in found.filled.items():
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())

@@ -12,10 +12,19 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 
+LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
+    "confirmed_at": [
+        ("broker_positions", "confirmed_at"),
+        ("position_updates", "value_time"),
+        ("position_updates", "timestamp"),
+    ]
+}
+
 
 @table_asset.table_asset(
     LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
+    lineage=LINEAGE,
     job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,

@@ -4,8 +4,9 @@ The page shows money first: a table of each currency, because currencies are nev
 risk. In the tables an unknown number is a dash; in the numbers that the UI plots it is left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -25,8 +26,16 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.terminal.text import amount, duration, money_lines, quantity
+
+PICTURE = "picture"
+DRAWN_AT = "drawn_at"
+
+DRAWN_EVERY = timedelta(minutes=15)
+"""Minimum time between two pictures: one has 24 KB, and Dagster stores each three times. The events
+in between link to the event with the last one."""
 
 LARGEST = 10
 """Maximum length of each list of `latest_positions`."""
@@ -204,6 +213,35 @@ def version_text(rows: "pl.DataFrame") -> str:
     return "unknown" if newest is None else str(newest)
 
 
+def picture_metadata(png: bytes, drawn_at: datetime) -> dict[str, dg.MetadataValue]:
+    """Return a PNG inside Markdown, for the UI, with the time at which it was drawn."""
+    data = base64.b64encode(png).decode()
+    return {
+        PICTURE: dg.MetadataValue.md(f"![P&L and ages](data:image/png;base64,{data})"),
+        DRAWN_AT: dg.MetadataValue.timestamp(drawn_at),
+    }
+
+
+def recent_picture(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, now: datetime, ui_url: str
+) -> dict[str, dg.MetadataValue]:
+    """Return a link to the event with the last picture if younger than DRAWN_EVERY, else {}."""
+    event = instance.get_latest_materialization_event(asset)
+    found = event.asset_materialization.metadata if event and event.asset_materialization else {}
+    drawn = found.get(DRAWN_AT)
+    if event is None or not isinstance(drawn, dg.TimestampMetadataValue):
+        return {}
+    age_s = now.timestamp() - drawn.value
+    if not 0 <= age_s < DRAWN_EVERY.total_seconds():
+        return {}
+    link = found.get(PICTURE)
+    if not isinstance(link, dg.UrlMetadataValue):
+        at_ms = round(event.timestamp * 1000)
+        path = f"assets/{asset.to_user_string()}?view=events&time={at_ms}"
+        link = dg.MetadataValue.url(f"{ui_url.rstrip('/')}/{path}")
+    return {PICTURE: link, DRAWN_AT: drawn}
+
+
 def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
     """Return the largest positions by value and by loss, a table for each currency.
 
@@ -276,9 +314,57 @@ def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
     return plotted(numbers) | {n: dg.MetadataValue.int(count) for n, count in missing.items()}
 
 
+_LEGS = [("active_strategies", "conid"), ("active_strategies", "removed_at")]
+_MEMBER = [("active_strategies", "strategy_id")]
+_HELD = [("position_updates", "position"), *_LEGS]
+_SHARE = [("active_strategies", "quantity"), *_HELD]
+_SIZE = [("position_updates", "multiplier"), *_SHARE]
+_AGE = [("position_updates", "value_time"), ("position_updates", "timestamp")]
+_UNDERLYING = ("position_updates", "underlying_price")
+_GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "theta")]
+
+LINEAGE = {
+    "strategy_id": _MEMBER,
+    "currency": [("position_updates", "currency")],
+    "asset_class": [("position_updates", "sec_type")],
+    "legs": _LEGS,
+    "legs_held": _HELD,
+    "market_value": [("position_updates", "market_value"), *_SHARE],
+    "notional": [("position_updates", "market_value"), *_SHARE],
+    "unrealized_pnl": [("position_updates", "unrealized_pnl"), *_SHARE],
+    "delta": [("position_updates", "delta"), *_SIZE],
+    "gamma": [("position_updates", "gamma"), *_SIZE],
+    "vega": [("position_updates", "vega"), *_SIZE],
+    "theta": [("position_updates", "theta"), *_SIZE],
+    "legs_without_value": [("position_updates", "market_value"), *_HELD],
+    "legs_without_greeks": [*_GREEKS, *_HELD],
+    "oldest_value_at": _AGE,
+    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
+    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
+    "daily_pnl": [("position_updates", "daily_pnl"), *_SHARE],
+    "worst_value_age_s": _AGE,
+    "legs_without_value_time": [("position_updates", "value_time"), *_HELD],
+    "legs_expiring": [("contracts", "expires_on"), *_HELD],
+    "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
+    "short_legs_unknown": [_UNDERLYING, *_HELD],
+    "mismatches": [("contracts", "conid"), *_LEGS],
+    "account": [("position_updates", "account"), ("active_strategies", "account")],
+    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
+    "options": [("position_updates", "right"), *_HELD],
+    "options_with_greeks": [("position_updates", "delta"), *_HELD],
+    "options_modelled": [("position_updates", "greeks_source"), *_HELD],
+    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
+    "differences": _SHARE,
+    "ledger_version": [("position_updates", "ledger_version")],
+    "legs_closed": [("closures", "cause"), *_HELD],
+    "closed": [("closures", "cause"), ("closures", "closed_at"), *_HELD],
+}
+
+
 @table_asset.table_asset(
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
+    lineage=LINEAGE,
     job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
@@ -314,6 +400,7 @@ def strategy_exposure(
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
+        | picture(context, position_sync, book, now)
         | {"dagster/row_count": result.rows, "ledger_version": version_text(latest)}
         | counted(
             strategies=len({e["strategy_id"] for e in of_strategies}),
@@ -336,3 +423,30 @@ def strategy_exposure(
     context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
     for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
         context.log_event(event)
+
+
+def picture(
+    context: dg.AssetExecutionContext,
+    position_sync: PositionSyncResource,
+    book: "overview.Book",
+    now: datetime,
+) -> dict[str, dg.MetadataValue]:
+    """Return a link to the last picture if it is recent, else draw a new one.
+
+    An error here is only logged as a warning: the table and its numbers do not need the picture.
+    """
+    ui_url = position_sync.settings.ui_url
+    found = recent_picture(context.instance, context.asset_key, now, ui_url)
+    if found or not book.matching:
+        return found
+
+    try:
+        png = money.draw_day(
+            money.profit_lines(position_sync.lake.updates.sync, book.matching, now),
+            book.leg_ages,
+            now,
+        )
+    except (MissingExtraError, LakeError, OSError, ValueError) as error:
+        context.log.warning(f"No picture could be drawn: {error}")
+        return {}
+    return picture_metadata(png, now) if png else {}

@@ -53,6 +53,8 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
 )
 """For assets that are materialized at least every 15 minutes."""
 
+Lineage = Mapping[str, Sequence[tuple[str, str]]]
+"""Column → its source columns, each as (asset, column)."""
 
 _TYPES = {
     Kind.TEXT: "string",
@@ -68,6 +70,7 @@ def table_asset(
     spec: TableSpec,
     *,
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
+    lineage: Lineage | None = None,
     job: str | None = None,
     money_first: bool = False,
     **options: Any,
@@ -79,6 +82,7 @@ def table_asset(
     Args:
         spec: The table; the asset has its name.
         metadata: Further metadata.
+        lineage: The source of each column, for a derived table.
         job: The job that writes the table, for a link.
         money_first: Link the texts of the columns: the UI would show them above the money.
         options: Other arguments of `dg.asset`, such as `description` and `deps`.
@@ -100,6 +104,7 @@ def table_asset(
             metadata={
                 **table_metadata(
                     spec,
+                    lineage=lineage,
                     job=job,
                     columns=COLUMNS if money_first else COLUMN_SCHEMA,
                 ),
@@ -123,10 +128,11 @@ COLUMNS = "columns"
 def table_metadata(
     spec: TableSpec,
     *,
+    lineage: Lineage | None = None,
     job: str | None = None,
     columns: str = COLUMN_SCHEMA,
 ) -> "dict[str, dg.RawMetadataValue]":
-    """Return the metadata of a table's definition: name, columns, and its job.
+    """Return the metadata of a table's definition: name, columns, their lineage, and its job.
 
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
@@ -141,9 +147,22 @@ def table_metadata(
             )
         ),
     }
+    if lineage is not None:
+        metadata.update(column_lineage(lineage))
     if job is not None:
         metadata["written_by"] = dg.MetadataValue.job(job, location_name=LOCATION)
     return metadata
+
+
+def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
+    """Return the column lineage as metadata; the UI reads it from definitions and events."""
+    deps = {
+        column: [
+            dg.TableColumnDep(asset_key=asset, column_name=source) for asset, source in sources
+        ]
+        for column, sources in lineage.items()
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
 
 
 def code_reference(file: str, line: int) -> "dict[str, dg.RawMetadataValue]":

@@ -11,7 +11,7 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.instrument import ContractDetails, contract_name
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import (
@@ -247,6 +247,21 @@ class Book:
             strategy=strategy,
             closes=self.closes,
         )
+
+    @property
+    def strategies_of(self) -> dict[Key, list[str]]:
+        """The strategies of each holding that has a row."""
+        return strategies_by_holding(self.latest, self.matching)
+
+    @property
+    def leg_ages(self) -> list[tuple[str, float | None]]:
+        """The name of each active leg that is held, and the age of its price in seconds."""
+        active = {leg.conid for leg in self.matching}
+        return [
+            (contract_name(row), self.ages.age_s((row.account, row.conid)))
+            for row in self.latest
+            if row.position and row.conid in active
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,6 +122,24 @@ def test_every_column_of_every_table_says_what_it_holds_and_in_which_unit(node) 
         assert column.type != "float" or "Unit" in column.description, column.name
 
 
+def test_every_column_of_a_derived_table_says_what_it_is_made_of(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    graph = repository.asset_graph
+
+    def columns(name: str) -> set[str]:
+        return {column.name for column in schema_of(graph.get(dg.AssetKey(name))).columns}
+
+    for name in DERIVED:
+        node = graph.get(dg.AssetKey(name))
+        lineage = node.metadata["dagster/column_lineage"].deps_by_column
+        assert set(lineage) == columns(name)
+        for sources in lineage.values():
+            for source in sources:
+                assert source.asset_key in node.parent_keys
+                assert source.column_name in columns(source.asset_key.to_user_string())
+
+
 def test_every_table_links_a_job_of_this_location_that_writes_it(
     node, repository: dg.RepositoryDefinition
 ) -> None:

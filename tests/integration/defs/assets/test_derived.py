@@ -1,5 +1,8 @@
 """Latest positions and exposure, derived from the ledger."""
 
+import base64
+import io
+import time
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from PIL import Image
 
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.strategy_exposure import aligned_table, strategy_exposure
@@ -15,6 +19,7 @@ from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports import overview
+from position_sync_dagster.sync.reports.money import MOST_BYTES
 from tests.support.contracts import contract_details
 
 
@@ -196,6 +201,13 @@ def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
     return [dict(record.data) for record in table.records]
 
 
+def png_of(found: dg.AssetMaterialization) -> bytes:
+    picture = found.metadata["picture"]
+    assert isinstance(picture, dg.MarkdownMetadataValue)
+    text = picture.md_str.removeprefix("![P&L and ages](data:image/png;base64,")
+    return base64.b64decode(text.removesuffix(")"), validate=True)
+
+
 @pytest.fixture
 def two_strategies(lake, append_row, seconds_ago) -> None:
     """Hold a dollar strategy of two legs, one without a value, and one in euro."""
@@ -294,6 +306,43 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
     )
     (underlying,) = records(found, "underlyings USD")
     assert underlying["underlying"] == "SPY"
+
+
+@pytest.mark.usefixtures("two_strategies")
+def test_the_picture_of_the_day_is_a_small_png_to_which_the_next_events_link(
+    materialize, append_row, seconds_ago
+) -> None:
+    first = event(materialize(strategy_exposure), "strategy_exposure")
+    picture = png_of(first)
+    assert len(picture) <= MOST_BYTES
+    with Image.open(io.BytesIO(picture)) as image:
+        image.load()
+        assert (image.format, image.size[0] > 400, len(image.getcolors()) > 4) == (
+            "PNG",
+            True,
+            True,
+        )
+    append_row(1, seconds_ago(0), market_value=1.0, daily_pnl=100.0)
+    second = event(materialize(strategy_exposure), "strategy_exposure")
+    link = second.metadata["picture"]
+    assert isinstance(link, dg.UrlMetadataValue)
+    assert "/assets/strategy_exposure?view=events&time=" in link.url
+    third = event(materialize(strategy_exposure), "strategy_exposure")
+    assert third.metadata["picture"] == link
+    assert second.metadata["drawn_at"] == first.metadata["drawn_at"]
+
+
+@pytest.mark.usefixtures("two_strategies")
+def test_a_picture_that_is_old_is_drawn_again(materialize, instance) -> None:
+    old = dg.AssetMaterialization(
+        "strategy_exposure",
+        metadata={
+            "picture": dg.MetadataValue.md("old"),
+            "drawn_at": dg.MetadataValue.timestamp(time.time() - 901),
+        },
+    )
+    instance.report_runless_asset_event(old)
+    assert png_of(event(materialize(strategy_exposure), "strategy_exposure"))
 
 
 def test_the_largest_positions_are_listed_by_value_and_by_loss_of_each_currency(
