@@ -432,6 +432,13 @@ def check_settings(
     return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
 
 
+def check_time_zone(now: datetime) -> list[Finding]:
+    """Return the time zone of this process; nothing depends on it."""
+    local = now.astimezone()
+    text = f"{local.tzname()} (UTC{local:%z}); all times in the tables are in UTC"
+    return [good("time zone", text)]
+
+
 def check_strategies_file(settings: Settings) -> list[Finding]:
     """Return whether the strategies file can be read."""
     if settings.strategies_file is None:
@@ -513,6 +520,7 @@ def run_preflight(
     """
     lake = Lake.of(settings)
     found = check_settings(settings, environ, env_file=env_file)
+    found += check_time_zone(utc_now())
     found += bounded("strategies file", lambda: check_strategies_file(settings), within_s=QUICK_S)
     found += bounded("tables", lambda: check_lake(lake), within_s=TABLES_S)
     found += bounded("disk", lambda: check_disk(settings.lake), within_s=QUICK_S)

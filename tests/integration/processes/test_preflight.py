@@ -69,7 +69,7 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
         settings = settings_for(sim, strategies_file=tmp_path / "s.yaml", trading_mode="SIMULATED")
         found = await look(settings)
         expected = {
-            "settings", "strategies file", "tables", "disk", "Dagster home", "UI port",
+            "settings", "time zone", "strategies file", "tables", "disk", "Dagster home", "UI port",
             "programs", "runs at once",
             "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
             "lines", "legs", "gateway's zone",
