@@ -5,7 +5,7 @@ state changes and each quarter of an hour, or a refresh does while no stream is 
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from operator import attrgetter
 from typing import Any, TypeVar

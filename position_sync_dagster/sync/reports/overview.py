@@ -220,6 +220,7 @@ class Book:
         legs: The active legs.
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
+        priced: The newest row of each holding, also of those that `of_strategies` leaves out.
         split: The parts of all these holdings.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
@@ -232,6 +233,7 @@ class Book:
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
     ages: Ages
+    priced: pl.DataFrame
     split: Split
     streamed: frozenset[int] | None
     accounts: tuple[AccountSummary, ...] = ()
@@ -349,6 +351,7 @@ def read_book(
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         ages=ages,
+        priced=priced,
         split=split(legs, priced, details, closes.end_of),
         streamed=streamed if live else None,
         accounts=tuple(lake.account_values.latest_summaries()),
@@ -380,6 +383,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         ages=Ages.of(priced, past.at),
+        priced=priced,
         split=split(legs, priced, details, closes.end_of),
         streamed=None,
         closes=closes,
