@@ -21,8 +21,8 @@ FOR_OTHERS = 8
 """Runs beside the streams."""
 
 FOR_DRAINS = 2
-"""Those of them that only a drain and a refresh may have; other jobs and backfills share the
-rest."""
+"""Runs beside the streams that are kept for a drain and a refresh; other jobs and backfills share
+the others."""
 
 STREAM_JOB = "stream_positions"
 DRAIN_JOB = "drain_positions"

@@ -3,6 +3,7 @@
 The error of a mistake names file, line, column, cause and remedy.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -39,6 +40,21 @@ P = TypeVar("P", bound=Part)
 Text = Annotated[str, Field(min_length=1)]
 Items = Annotated[list[Any], BeforeValidator(lambda value: [] if value is None else value)]
 """The entries of a list; none where there is no value."""
+
+
+def first_bytes(path: Path, most: int) -> bytes:
+    """Return the first bytes of a regular file.
+
+    Raises:
+        OSError: It is not a regular file, or it cannot be read.
+    """
+    # O_NONBLOCK: opening a pipe would otherwise wait for a writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    with open(fd, "rb") as file:
+        return file.read(most)
 
 
 class YamlFile:
@@ -163,13 +179,7 @@ class YamlFile:
 
     def _read_text(self) -> str:
         try:
-            # O_NONBLOCK: opening a pipe would otherwise wait for a writer.
-            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                os.close(fd)
-                raise self._error_of("it is not a regular file", "Name a text file")
-            with open(fd, "rb") as file:
-                content = file.read(LARGEST_FILE + 1)
+            content = first_bytes(self.path, LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
                 raise self._error_of(
                     f"it has more than {LARGEST_FILE // 2**20} MB",
@@ -180,7 +190,7 @@ class YamlFile:
             raise self._error_of("there is no such file", f"Correct {self._named_by}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise self._error_of(
-                f"it cannot be read: {error}", "Write a text file in UTF-8"
+                f"it cannot be read: {error}", "Name a text file in UTF-8"
             ) from None
 
     def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:

@@ -17,9 +17,8 @@ from benchmarks.queue.values import bulk_rows, now, updates
 from benchmarks.timing import Samples
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
-from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 DAYS = 20

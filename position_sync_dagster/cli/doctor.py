@@ -13,8 +13,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery import Checkup, check_up
 from position_sync_dagster.places import dagster_home
-from position_sync_dagster.processes.preflight import run_preflight
-from position_sync_dagster.sync.preflight import Level
+from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import as_typed, printable
 
@@ -31,7 +30,7 @@ REMEDIES = {
     "strategy_exposure": "the next run of the asset computes them again",
     "daily_positions": "record their days again, by a backfill of the asset",
 }
-"""What to do with rows that a repair could not put back and keeps in a file, by table."""
+"""The remedy for rows that a repair could not put back and keeps in a file, by table."""
 
 
 def doctor(

@@ -8,31 +8,6 @@ imports its module at the first use. Use it only inside functions and in quoted 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "audit",
-    "closes",
-    "codec",
-    "confirmations",
-    "derived",
-    "explain_closes",
-    "exposure",
-    "inspection",
-    "lifecycle_partitions",
-    "limit_readings",
-    "money",
-    "overview",
-    "pl",
-    "reconciliation",
-    "refresh",
-    "roll_legs",
-    "sql",
-    "statements",
-    "strategies_file",
-    "stream_service",
-    "tables",
-    "threads",
-]
-
 
 class LazyModule:
     """A module that is imported at the first use of one of its attributes."""
@@ -53,7 +28,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import derived, inspection
     from position_sync_dagster.lake import lake as tables
     from position_sync_dagster.lake.registry import strategies_file
-    from position_sync_dagster.lake.schema import codec, lifecycle_partitions
+    from position_sync_dagster.lake.schema import codec
     from position_sync_dagster.lake.storage import threads
     from position_sync_dagster.sync import audit, explain_closes, roll_legs, statements
     from position_sync_dagster.sync.drain import refresh
@@ -76,7 +51,6 @@ else:
     strategies_file = LazyModule("position_sync_dagster.lake.registry.strategies_file")
     threads = LazyModule("position_sync_dagster.lake.storage.threads")
     codec = LazyModule("position_sync_dagster.lake.schema.codec")
-    lifecycle_partitions = LazyModule("position_sync_dagster.lake.schema.lifecycle_partitions")
     audit = LazyModule("position_sync_dagster.sync.audit")
     explain_closes = LazyModule("position_sync_dagster.sync.explain_closes")
     roll_legs = LazyModule("position_sync_dagster.sync.roll_legs")

@@ -125,7 +125,7 @@ class PatientLog:
             self._evaluate()
 
     def _evaluate(self) -> None:
-        """Evaluate the checks that are due; an error of a check, said once, ends no stream."""
+        """Evaluate the checks that are due; log an error of a check once, and go on."""
         try:
             if self._evaluation_due:
                 self._events.evaluate(self._run_id)
@@ -204,7 +204,7 @@ class StreamEvents:
     """Converts reports of a stream run to events; each row is counted in exactly one event.
 
     Args:
-        logins: How many there are: so many streams evaluate the same checks.
+        logins: The number of logins: each has a stream that evaluates the same checks.
     """
 
     def __init__(

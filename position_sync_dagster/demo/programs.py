@@ -7,7 +7,7 @@ stream can close its gateway session while the gateway still answers.
 The events are fills, rolls and short outages, chosen by a seed. A later event reverses each. In the
 first minute only legs that are held are filled, so that the counts of the acceptance test do not
 change. Then options are listed, sold and closed again: one expires worthless, one is assigned, and
-one is rolled. After three and a half minutes a statement of the day says so too. The demo's history
+one is rolled. After three and a half minutes a statement of the day confirms it. The demo's history
 is statements of the last ten trading days; the newest five are recorded in `daily_positions` at the
 first start.
 """

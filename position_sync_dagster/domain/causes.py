@@ -44,7 +44,8 @@ from position_sync_dagster.domain.statement import (
 )
 
 SLACK = timedelta(minutes=2)
-"""How much later than its effect an execution may be dated: two clocks, and messages that wait."""
+"""Maximum delay of the time of an execution after its effect: there are two clocks, and messages
+wait."""
 
 RESOLUTION = timedelta(seconds=1)
 """Executions are dated in whole seconds, and earlier than they were by a part of one."""

@@ -61,8 +61,8 @@ seventh of the time at most. In an object store a commit costs requests, and its
 for each file; a row is at most 5 s late for it. A changed position does not wait."""
 
 LONG_REST, LONG_REST_S = 3.0, 10.0
-"""The same where commits take longer: a writer commits for at most a quarter of the time, and the
-other writers get their turn."""
+"""Factor and maximum of the pause where commits take longer: a writer commits for at most a quarter
+of the time, and the other writers get their turn."""
 
 
 def rest_s(took_s: float) -> float:

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.instrument import (
 from position_sync_dagster.domain.statement import Execution, StatementEvent
 
 NEAR = timedelta(minutes=15)
-"""What closes and what arrives within this time may be one event of the broker's."""
+"""Holdings that close and arrive within this time may belong to one event of the broker."""
 
 A_DAY = timedelta(days=1)
 

@@ -253,6 +253,10 @@ class GatewaySession:
         """Return whether the lease is valid at `now`."""
         return self.state in ALIVE and now < self.expires_at and not self.is_ahead(now)
 
+    def is_live(self, now: datetime) -> bool:
+        """Return whether an owner sees the gateway at `now`."""
+        return self.state is SessionState.LIVE and self.is_alive(now)
+
     def is_ahead(self, now: datetime) -> bool:
         """Return whether the last heartbeat is in the future: the lease would last too long."""
         return self.heartbeat_at - now > SKEW
@@ -261,7 +265,7 @@ class GatewaySession:
         """Return the last time at which an owner saw the gateway; `now` while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
-        return now if self.is_alive(now) else min(now, self.heartbeat_at)
+        return now if self.is_live(now) else min(now, self.heartbeat_at)
 
     @property
     def gateway_run(self) -> GatewayRun:

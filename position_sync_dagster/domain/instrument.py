@@ -27,7 +27,7 @@ class Right(StrEnum):
 
 
 RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
-"""How IB and people write rights."""
+"""The spellings of rights, those of IB and of people."""
 
 
 def parse_right(text: str) -> Right:

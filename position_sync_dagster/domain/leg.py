@@ -41,7 +41,7 @@ Terms = tuple[
     str, Right | None, float | None, date | None, str | None, str | None, float | None,
     str | None, str | None,
 ]  # fmt: skip
-"""How a leg describes its contract: `Membership.terms`."""
+"""The fields by which a leg describes its contract: `Membership.terms`."""
 
 
 class StrategyId(str):

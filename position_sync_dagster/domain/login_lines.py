@@ -273,7 +273,7 @@ class Line:
     def doubted(self, now_s: float, reason: str) -> None:
         """Record that a trusted line may be dead, or only quiet: a new request shows which.
 
-        It has a moment to answer before a row says so.
+        The line has a moment to answer before a row calls it silent.
         """
         if self.trusted:
             self.withheld_until_s = now_s + GRACE_S
@@ -548,8 +548,8 @@ NAMED = 3
 class LoginLines:
     """Every line that one stream has on its connection: events come in, decisions come out.
 
-    Silence says something only while a line's contract trades. Other streams of the process may
-    share the connection, and the lines of one contract.
+    Silence is a sign of a fault only while the contract of a line trades. Other streams of the
+    process may share the connection, and the lines of one contract.
 
     Args:
         silence_s: A line is suspect when it should tick and has not for this long.

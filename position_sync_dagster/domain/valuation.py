@@ -282,8 +282,8 @@ def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -
 
 
 MODEL_BAND = 5.0
-"""An amount of the model is in the unit of a known price if it is at most so many times larger or
-smaller; two units differ by a factor of 100."""
+"""The greatest factor between an amount of the model and a known price in the same unit; two units
+differ by a factor of 100."""
 
 
 def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | None) -> Quote:
@@ -392,7 +392,7 @@ class Worth:
 
 
 CLOSED = Worth(market_value=0.0, unrealized_pnl=0.0, value_source=ValueOrigin.NONE)
-"""What a holding is worth that is no longer held."""
+"""The value of a holding that is no longer held."""
 
 
 FACTOR_TOLERANCE = 0.02

@@ -239,7 +239,8 @@ QUOTE_TICKS = frozenset({0, 1, 2, 3, 4, 5, 66, 67, 68, 69, 70, 71})
 """Tick types of prices and sizes of bid, ask and last, live and delayed. [D]"""
 
 DELAYED_TICKS = frozenset({66, 67, 68, 69, 70, 71})
-"""Those of delayed data: the gateway sends them for no live data, whatever message 58 says. [D]"""
+"""The same tick types of delayed data, which the gateway never sends for live data, whatever
+message 58 says. [D]"""
 
 MARK_PRICE_GENERIC_TICK = "232"
 """Asks for the mark price. Real gateways refuse a list by the other names: one illegal entry

@@ -306,7 +306,7 @@ def deliver_positions(ib: IB) -> None:
 
 
 def skip_positions_at_login(ib: IB, *, accounts: int) -> None:
-    """Log in without the list of all positions if the login has more than so many accounts.
+    """Log in without the list of all positions if the login has more accounts than this.
 
     The gateway refuses that list for them, and the log-in would wait for it until its timeout.
     """

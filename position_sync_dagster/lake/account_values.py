@@ -10,14 +10,12 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.schema.codec import account_rows, records_of
-from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.codec import account_rows, content_id, records_of
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage import writer_lock
-from position_sync_dagster.lake.storage.frames import data_files
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.opening import fence
+from position_sync_dagster.lake.storage.table import Table, data_files
 from position_sync_dagster.lake.updates.append import AppendResult, append_rows
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.updates.latest import LedgerFiles
 
 LOOK_BACK = timedelta(days=14)
 """How far `latest` looks back from the day of the last commit, so that its cost does not grow with
@@ -59,7 +57,7 @@ class AccountValuesTable:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: writer_lock.fence(handle, gateway_id, token))
+        self.table.transact(lambda handle: fence(handle, gateway_id, token))
 
     def latest(self, source: AccountSource = AccountSource.GATEWAY) -> pl.DataFrame:
         """Return the newest row of each account, in the order of accounts.

@@ -9,9 +9,8 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.schema import lifecycle_partitions
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, records_of
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, new_ids, records_of
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table
@@ -127,7 +126,7 @@ class ReconciliationBreaks:
             )
             new = found.join(known, on=_KEY, how="anti", maintain_order="left")
             opened = new.with_columns(
-                *lifecycle_partitions.LIVE_COLUMNS,
+                *codec.LIVE_COLUMNS,
                 break_id=pl.Series(new_ids(at, new.height), dtype=pl.String),
                 gateway_id=pl.lit(gateway_id),
                 state=pl.lit(BreakState.OPENED.value),
@@ -147,7 +146,7 @@ class ReconciliationBreaks:
             return Change(
                 counts,
                 pl.concat([others, still_open, opened]),
-                gone.with_columns(lifecycle_partitions.bucket_column(CLOSED)),
+                gone.with_columns(codec.bucket_column(CLOSED)),
             )
 
         return self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
@@ -221,7 +220,7 @@ class ReconciliationBreaks:
 
     def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Return the breaks that are gone, newest first."""
-        rows = self._lifecycle.finished(lifecycle_partitions.in_bucket(CLOSED))
+        rows = self._lifecycle.finished(codec.in_bucket(CLOSED))
         return records_of(Break, rows.sort("resolved_at", descending=True).head(limit))
 
 

@@ -16,13 +16,16 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.ids import text_literal
-from position_sync_dagster.lake.schema.lifecycle_partitions import MOST_TERMS
+from position_sync_dagster.lake.schema.codec import MOST_TERMS, text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
-from position_sync_dagster.lake.storage import writer_lock
-from position_sync_dagster.lake.storage.frames import append, files_in, overwrite
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.opening import (
+    check_mode,
+    fence,
+    newest_token,
+    refuse_stale_owner,
+)
+from position_sync_dagster.lake.storage.table import Table, append, files_in, overwrite
 
 FOLD_FILES = 24
 """Number of data files from which all rows are rewritten into one: each file takes time to read."""
@@ -185,9 +188,9 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
-            writer_lock.check_mode(handle, _modes_of(rows), self.table.path)
+            check_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                writer_lock.fence(handle, gateway_id, session.fencing_token)
+                fence(handle, gateway_id, session.fencing_token)
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
@@ -227,10 +230,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            writer_lock.check_mode(handle, _modes_of(rows), self.table.path)
-            stored = writer_lock.newest_token(handle, gateway_id) if session is not None else None
+            check_mode(handle, _modes_of(rows), self.table.path)
+            stored = newest_token(handle, gateway_id) if session is not None else None
             if session is not None:
-                writer_lock.refuse_stale_owner(session.fencing_token, stored, gateway_id)
+                refuse_stale_owner(session.fencing_token, stored, gateway_id)
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             if session is not None and stored != session.fencing_token:

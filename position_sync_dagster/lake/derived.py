@@ -23,8 +23,7 @@ from position_sync_dagster.domain.update import (
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
-from position_sync_dagster.lake.storage.frames import overwrite
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, overwrite
 from position_sync_dagster.lake.updates.latest import HOLDING
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 

@@ -352,17 +352,16 @@ def legs_at(lake: Lake, at: datetime) -> list[ActiveContract]:
     return [
         replace(leg, removed_at=None)
         for leg in legs_of(lake.registry.table.rows())
-        if isinstance(leg, ActiveContract)
-        and (leg.added_at is None or leg.added_at <= at)
-        and (leg.removed_at is None or at < leg.removed_at)
+        if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at)
     ]
 
 
 def breaks_at(breaks: Iterable[Break], at: datetime) -> list[Break]:
     """Return the breaks that were open at a moment, oldest first; pure."""
-    found = (
-        one
-        for one in breaks
-        if one.opened_at <= at and (one.resolved_at is None or at < one.resolved_at)
-    )
+    found = (one for one in breaks if lasted(one.opened_at, one.resolved_at, at))
     return sorted(found, key=lambda one: (one.opened_at, one.break_id))
+
+
+def lasted(began: datetime, ended: datetime | None, at: datetime) -> bool:
+    """Return whether something had begun by a moment and had not ended; None: it has no end."""
+    return began <= at and (ended is None or at < ended)

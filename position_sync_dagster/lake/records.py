@@ -11,12 +11,18 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.closures import Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.domain.statement import Execution, StatementEvent, current_executions
-from position_sync_dagster.lake.schema.codec import Record, fields_of, frame_of, records_of
-from position_sync_dagster.lake.schema.ids import id_literals, is_id, literal
+from position_sync_dagster.lake.schema.codec import (
+    Record,
+    fields_of,
+    frame_of,
+    id_literals,
+    is_id,
+    literal,
+    records_of,
+)
 from position_sync_dagster.lake.schema.tables import RUNS
-from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append
 
 
 class RecordsTable(Generic[Record]):

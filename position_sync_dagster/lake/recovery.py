@@ -31,18 +31,15 @@ from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.transitions import as_pending
-from position_sync_dagster.lake.schema.codec import records_of, updates_of
-from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE_COLUMNS
+from position_sync_dagster.lake.schema.codec import LIVE_COLUMNS, records_of, updates_of
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import delta_log, maintenance
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error
-from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.opening import TableLocation
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, WriterLock
+from position_sync_dagster.lake.storage.opening import WRITER_LOCK, TableLocation, WriterLock
+from position_sync_dagster.lake.storage.table import Table, append, scan
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 
 READINGS = 4

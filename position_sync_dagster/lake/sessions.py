@@ -48,13 +48,11 @@ from position_sync_dagster.errors import (
     LoginOwnedError,
     SettingsError,
 )
-from position_sync_dagster.lake.schema import lifecycle_partitions
-from position_sync_dagster.lake.schema.codec import records_of, session_rows
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.codec import new_ids, records_of, session_rows
 from position_sync_dagster.lake.storage import lifecycle_table
-from position_sync_dagster.lake.storage.frames import scan
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.storage.writer_lock import check_mode, mode_of
+from position_sync_dagster.lake.storage.opening import check_mode, mode_of
+from position_sync_dagster.lake.storage.table import Table, scan
 from position_sync_dagster.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
@@ -347,7 +345,7 @@ class GatewaySessions:
                 gateway_started_at=last.gateway_started_at if last else None,
             )
             past = [last.as_followed(now)] if last else []
-            moved = session_rows(past).with_columns(lifecycle_partitions.bucket_column(PAST))
+            moved = session_rows(past).with_columns(codec.bucket_column(PAST))
             return lifecycle_table.Change(session, _live_rows(before, session), moved)
 
         acquired = self._change(gateway_id, step, action="acquire", run_id=run_id or "")
@@ -516,12 +514,12 @@ class GatewaySessions:
         alive = {one: beats[one] for one in wanted & beats.keys() if beats[one].is_alive(now)}
         if len(alive) == len(wanted):
             return alive
-        parts = [lifecycle_partitions.part_named(one) for one in wanted - alive.keys()]
+        parts = [codec.part_named(one) for one in wanted - alive.keys()]
         # A release in which logins had no parts of their own left its sessions in the part `0`.
         stored = {
             session.gateway_id: session
             for session in records_of(
-                GatewaySession, self._lifecycle.parts([lifecycle_partitions.LIVE_PART, *parts])
+                GatewaySession, self._lifecycle.parts([codec.LIVE_PART, *parts])
             )
         }
         latest = {
@@ -539,7 +537,7 @@ class GatewaySessions:
         rows = pl.concat(
             [
                 self._lifecycle.snapshot().live,
-                self._lifecycle.finished(lifecycle_partitions.in_bucket(PAST)),
+                self._lifecycle.finished(codec.in_bucket(PAST)),
             ]
         )
         newest = rows.sort("started_at", "fencing_token", descending=True)
@@ -624,9 +622,7 @@ class GatewaySessions:
                 return
             if place is not None and not moved:
                 raise _elsewhere(self.table.path, place, ours)
-            live = records_of(
-                GatewaySession, scan(handle, self.table.spec, lifecycle_partitions.IS_LIVE)
-            )
+            live = records_of(GatewaySession, scan(handle, self.table.spec, codec.IS_LIVE))
             alive = next((one for one in live if one.is_alive(self._clock())), None)
             if alive is not None and moved:
                 raise _login_owned(alive)
@@ -657,9 +653,7 @@ class GatewaySessions:
         """Change the session of a login; a new login, which has no part yet, changes them all."""
         if self._heartbeats is not None and not self._is_recorded:
             self.record_place()
-        done = self._lifecycle.change_part(
-            lifecycle_partitions.part_named(gateway_id), step, commit_info
-        )
+        done = self._lifecycle.change_part(codec.part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 
 

@@ -1,27 +1,503 @@
-"""The preflight of `doctor`: checks of this machine, the tables and the gateways."""
+"""The preflight of `doctor`: checks of this machine, the tables and the gateways before a start.
+
+It connects to a gateway for less than a minute, uses one market data line at a time, and writes
+nothing.
+"""
 
 import asyncio
 import os
+import shutil
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 
 from position_sync_dagster import errors, last_work, run_slots
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.leg import Leg
+from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
+from position_sync_dagster.domain.update import TradingMode, trading_mode_of
+from position_sync_dagster.errors import (
+    GatewayError,
+    GatewaysFileError,
+    LakeError,
+    MissingExtraError,
+    SettingsError,
+)
+from position_sync_dagster.gateway import survey
+from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
+from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import LOCK_FILE, living_holder
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import preflight
-from position_sync_dagster.sync.preflight import Finding, bad, bounded, good, warning
+from position_sync_dagster.settings import Settings, warnings_of
+from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
+from position_sync_dagster.sync.reports.status import lines_text, strategies_problem
+
+
+class Level(StrEnum):
+    """How serious a finding is."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        check: The name of the check.
+        remedy: What to do; empty for a good finding.
+    """
+
+    check: str
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+def good(check: str, text: str) -> Finding:
+    """Return a finding that needs no action."""
+    return Finding(check, Level.GOOD, text)
+
+
+def warning(check: str, text: str, remedy: str) -> Finding:
+    """Return a finding that does not stop the program, but may surprise its user."""
+    return Finding(check, Level.WARNING, text, remedy)
+
+
+def bad(check: str, text: str, remedy: str) -> Finding:
+    """Return a finding that must be corrected."""
+    return Finding(check, Level.BAD, text, remedy)
+
+
+def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -> list[Finding]:
+    """Run a check; return its findings, or one that says that it timed out.
+
+    The check runs in a daemon thread: a disk or a store that hangs must not block the preflight.
+    """
+    found: list[Finding] = []
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            found.extend(look())
+        except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name=f"preflight {check}", daemon=True)
+    thread.start()
+    thread.join(within_s)
+    if errors:
+        raise errors[0]
+    if thread.is_alive():
+        return [
+            bad(
+                check,
+                f"no answer within {within_s:g} s",
+                "Check whether a disk hangs, and try again.",
+            )
+        ]
+    return found
+
+
+WITHIN_S = 40.0
+"""Time limit of all checks at the gateway together, in seconds."""
+
+ANSWER_S = 8.0
+"""Time limit of one answer, in seconds."""
+
+MOST_EXCHANGES = 8
+"""Maximum number of exchanges on which a market data line is tried, one after the other."""
+
+TRIALS_S = 20.0
+"""No further line is tried after this time, in seconds: one that stays silent takes `ANSWER_S`."""
+
+CLOCK_S = 2.0
+MOST_LEGS = 100
+"""Maximum number of legs compared with their contract details; each takes one request."""
+
+MOST_OPEN_LEGS = 40
+"""Maximum number of legs without a conid that are looked up; each takes one or two requests."""
+
+CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
+
+UNKNOWN_READ_ONLY = (
+    "unknown: a gateway reports it only when it refuses an order or the list of orders (321), and "
+    "then opens a dialog; this program requests neither"
+)
+"""In this mode the gateway refuses the list of open orders (github.com/erdewit/ib_insync/issues/1
+and 7) and that of completed orders (issues/224), and opens a dialog
+(github.com/IbcAlpha/IBC/issues/10). No other message of the API depends on the mode."""
+
+DELAYED = 3
+_KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
+
+
+def of_login_week(
+    session: GatewaySession, now: datetime, mode: TradingMode | None, notice_h: float
+) -> list[Finding]:
+    """Return until when the login of the week lasts, or that it is due; nothing without one."""
+    week = session.login_week(now, mode, notice_h)
+    if week is None:
+        return []
+    return [warning("login", week.text, CONFIRM) if week.asks else good("login", week.text)]
+
+
+def of_session(session: GatewaySession) -> list[Finding]:
+    """Return findings from the session of a live owner, instead of a second connection."""
+    who = f"the {session.owner.lower()} owns the login, so nothing else was checked"
+    lines = lines_text(session.lines_in_use, session.underlying_lines, session.line_limit)
+    lines = f"{lines} lines in use{f'; {session.greeks}' if session.greeks else ''}"
+    detail = f"; {session.detail}" if session.detail else ""
+    text = f"{session.gateway_id} is {session.state}: {who}; {lines}{detail}"
+    if session.state == "LIVE" and not session.detail:
+        return [good("gateway", text)]
+    return [warning("gateway", text, "See `position-sync status` and docs/operations.md.")]
+
+
+async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
+    """Connect, look, and disconnect; return what was found, within `WITHIN_S` seconds."""
+    found: list[Finding] = []
+    patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            await _Survey(settings.model_copy(update=patience), found).run(list(legs))
+    except TimeoutError:
+        text = f"not every check ended within {WITHIN_S:g} s"
+        found.append(bad("gateway", text, "Try again; if this stays, check the gateway."))
+    except (GatewayError, SettingsError) as error:
+        found.append(bad("gateway", error.what, error.remedy))
+    return found
+
+
+class _Survey:
+    """One connection, and what was found on it."""
+
+    def __init__(self, settings: Settings, found: list[Finding]) -> None:
+        self._settings = settings
+        self._found = found
+        self._notices: list[tuple[int, str]] = []
+
+    async def run(self, legs: list[Leg]) -> None:
+        connection = await connect(self._settings)
+        try:
+            connection.on_message.append(lambda code, text: self._notices.append((code, text)))
+            self._identity(connection)
+            await self._clock(connection)
+            connection.require_online()
+            await connection.feed.ensure(timedelta(seconds=self._settings.refresh_interval_s))
+            self._found.append(of_account_time(connection.feed.account_time, utc_now()))
+            self._accounts(connection)
+            await self._lines(connection, legs)
+            await self._legs(connection, legs)
+        finally:
+            await connection.close()
+
+    def _identity(self, connection: GatewayConnection) -> None:
+        version = survey.server_version(connection)
+        found = self._found
+        found.append(good("gateway", f"{connection.gateway_id} answers, server version {version}"))
+        if (problem := survey.library_problem()) is not None:
+            found.append(warning("ib_async", *problem))
+        modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
+        text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
+        if modes == [TradingMode.LIVE] and self._settings.trading_mode is None:
+            remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
+            found.append(warning("accounts", f"{text}; any mode is accepted", remedy))
+        else:
+            found.append(good("accounts", text))
+        remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
+        found.append(warning("read-only", UNKNOWN_READ_ONLY, remedy))
+
+    async def _clock(self, connection: GatewayConnection) -> None:
+        ahead_s = await survey.clock_difference_s(connection, timeout_s=ANSWER_S)
+        if ahead_s is None:
+            remedy = "Look for a dialog in TWS that waits for a click."
+            self._found.append(warning("clock", "the gateway did not report its time", remedy))
+        elif abs(ahead_s) <= CLOCK_S:
+            self._found.append(good("clock", f"within {CLOCK_S:g} s of the gateway's"))
+        else:
+            way = "behind" if ahead_s > 0 else "ahead of"
+            text = f"{abs(ahead_s):.0f} s {way} the gateway's"
+            self._found.append(
+                bad("clock", text, "Set both clocks by NTP: ages and leases depend on them.")
+            )
+
+    def _accounts(self, connection: GatewayConnection) -> None:
+        others = [text for code, text in self._notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
+        remedy = "End the other program's account subscription, or give it another login."
+        self._found.append(
+            warning("account feed", f"another client uses it (2101): {others[0]}", remedy)
+            if others
+            else good("account feed", "no other client uses it (2101)")
+        )
+        feed = connection.feed
+        for account in connection.accounts:
+            held = [row for row in feed.holdings if row.account == account and row.position]
+            valued = sum(row.market_value is not None for row in held)
+            state = feed.completeness[account]
+            text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
+            whole = state is Completeness.COMPLETE and valued == len(held)
+            remedy = "See docs/operations.md, “An account is PARTIAL”."
+            self._found.append(
+                good("positions", text) if whole else warning("positions", text, remedy)
+            )
+        for problem in feed.problems:
+            self._found.append(warning("positions", problem, "See docs/operations.md."))
+
+    async def _lines(self, connection: GatewayConnection, legs: list[Leg]) -> None:
+        """Try one line for each exchange of which something is held, one after the other."""
+        conids = trial_conids(connection.feed.holdings, legs, self._settings.sec_types)
+        if not conids:
+            remedy = "Run it again once a position is held."
+            self._found.append(warning("market data", "not tried: nothing is held", remedy))
+            return
+        details = await connection.details(conids)
+        until = time.monotonic() + TRIALS_S
+        for at, conid in enumerate(conids):
+            if time.monotonic() > until:
+                text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
+                self._found.append(warning("market data", text, "Run it again."))
+                return
+            if conid not in details:
+                remedy = "Run it again; if this stays, check the gateway."
+                text = f"not tried: the gateway has no details of {conid}"
+                self._found.append(warning("market data", text, remedy))
+                continue
+            found = await self._trial(connection, details[conid])
+            self._found += found if at == 0 else found[:1]
+            if found[0].level is Level.BAD and found[0].check == "lines":
+                return
+
+    async def _trial(
+        self, connection: GatewayConnection, details: ContractDetails
+    ) -> list[Finding]:
+        trial = await survey.try_line(connection, details, wait_s=ANSWER_S)
+        delayed = None
+        if trial.refusal is not None and trial.refusal.code in NOT_PERMITTED:
+            delayed = await survey.try_line(
+                connection, details, wait_s=ANSWER_S, market_data_type=DELAYED
+            )
+        name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
+        return of_trial(trial, delayed, name=name, settings=self._settings)
+
+    async def _legs(self, connection: GatewayConnection, legs: list[Leg]) -> None:
+        yesterday = (utc_now() - timedelta(days=1)).date()
+        gone = [leg for leg in legs if leg.expiry is not None and leg.expiry < yesterday]
+        known = [leg for leg in legs if isinstance(leg, ActiveContract) and leg not in gone]
+        compared = list(dict.fromkeys(leg.conid for leg in known))[:MOST_LEGS]
+        details = await connection.details(compared)
+        wrong = [
+            warning("legs", f"{leg.described} of {leg.strategy_id}: expired", "Remove the leg.")
+            for leg in gone
+        ]
+        for leg in known:
+            one = details.get(leg.conid)
+            if leg.conid not in compared:
+                continue
+            differs = "the gateway knows no such contract"
+            if one is None or (differs := contract_mismatch(leg, one) or ""):
+                wrong.append(bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT))
+        rest = len({leg.conid for leg in known}) - len(compared)
+        more = f"; {rest} more were not compared" if rest else ""
+        text = f"{len(compared)} of the active legs agree with their contracts{more}"
+        self._found += wrong or [good("legs", text)]
+        unresolved = [leg for leg in legs if isinstance(leg, UnresolvedLeg) and leg not in gone]
+        await self._open_legs(connection, unresolved)
+
+    async def _open_legs(self, connection: GatewayConnection, legs: list[UnresolvedLeg]) -> None:
+        """Look up the legs without a conid, as the stream will; nothing is stored."""
+        answers: list[ContractDetails | str | None] = []
+        for at in range(0, min(len(legs), MOST_OPEN_LEGS), AT_ONCE):
+            some = legs[at : min(at + AT_ONCE, MOST_OPEN_LEGS)]
+            answers += await asyncio.gather(*(look_up(connection, leg) for leg in some))
+        for leg, answer in zip(legs, answers, strict=False):
+            name = f"{leg.described} of {leg.strategy_id}"
+            if isinstance(answer, ContractDetails):
+                self._found.append(good("legs", f"{name} is {answer.conid}"))
+            elif answer is None:
+                remedy = "Run it again; if this stays, check the gateway."
+                self._found.append(warning("legs", f"{name}: the gateway did not answer", remedy))
+            else:
+                self._found.append(bad("legs", f"{name}: {answer}", CORRECT))
+        if len(legs) > len(answers):
+            text = f"{len(legs) - len(answers)} more without a conid were not looked up"
+            self._found.append(good("legs", f"{text}; the stream does it"))
+
+
+def of_account_time(newest: str, now: datetime) -> Finding:
+    """Return the time zone of the gateway's account times, derived from the newest one."""
+    if not newest:
+        remedy = "Values of monitored legs have no time of their own; run it again."
+        return warning("gateway's zone", "unknown: it sent no account time", remedy)
+    offset = survey.zone_offset(newest, now)
+    if offset is None:
+        text = f"unknown: its account time {newest!r} matches the present time in no time zone"
+        remedy = "Compare the clocks; until they agree, such values have no time of their own."
+        return warning("gateway's zone", text, remedy)
+    hours = offset.total_seconds() / 3600
+    ours = now.astimezone().utcoffset() == offset
+    text = f"UTC{hours:+g} h, {'as' if ours else 'unlike'} this machine; values are dated by it"
+    return good("gateway's zone", text)
+
+
+def trial_conids(
+    holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
+) -> list[int]:
+    """Return the conids for the trial lines: one of each exchange held, active legs first."""
+    active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}
+    types = set(sec_types)
+    held = [row.instrument for row in holdings if row.position and row.instrument.sec_type in types]
+    chosen: dict[tuple[str, str, str], int] = {}
+    for one in sorted(held, key=lambda one: (one.conid not in active, one.conid)):
+        chosen.setdefault((one.sec_type, one.exchange, one.currency), one.conid)
+    return list(chosen.values())[:MOST_EXCHANGES]
+
+
+def of_trial(
+    trial: survey.LineTrial, delayed: survey.LineTrial | None, *, name: str, settings: Settings
+) -> list[Finding]:
+    """Return from a trial line whether market data is permitted and a line is free."""
+    refusal = trial.refusal
+    if refusal is not None and refusal.code == GatewayCode.TOO_MANY_LINES:
+        remedy = "End other programs on this login, or lower what they stream."
+        return [bad("lines", "no line is free: others use all of them (101)", remedy)]
+    lines = good(
+        "lines",
+        f"at least one of {settings.max_lines} is free; no gateway reports how many others use",
+    )
+    if refusal is None and trial.market_data_type is not None:
+        kind = _KINDS.get(trial.market_data_type, str(trial.market_data_type))
+        text = f"{name} ticks, {kind}"
+        if trial.greeks is False:
+            text = f"{text}; no greeks (tick 13) came within {ANSWER_S:g} s"
+            remedy = "Subscribe to the data of its underlying as well: the gateway computes greeks "
+            remedy += "from both. While its exchange is closed there may be none."
+            return [warning("market data", text, remedy), lines]
+        if trial.market_data_type == 1:
+            return [good("market data", text), lines]
+        remedy = "Subscribe to the exchange's live data, or accept values that are not live."
+        return [warning("market data", text, remedy), lines]
+    if refusal is None:
+        text = f"{name} did not tick within {ANSWER_S:g} s"
+        remedy = "Run it again while its exchange is open."
+        return [warning("market data", text, remedy), lines]
+    text = f"{name} is refused ({refusal.code}): {refusal.text}"
+    if delayed is not None and delayed.market_data_type is not None:
+        remedy = "Subscribe to its live data, or set POSITION_SYNC_DELAYED_FALLBACK=true."
+        return [warning("market data", f"{text}; delayed data tick", remedy), lines]
+    remedy = "Subscribe to its data in IB's client portal; until then the queue values it."
+    return [bad("market data", text, remedy), lines]
+
+
+LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**29
+"""Limits of free space, in bytes, for a warning and for an error. A day of a streamed book takes a
+few hundred MB before it is compacted."""
+
+
+def check_settings(
+    settings: Settings, environ: Mapping[str, str], *, env_file: str | None
+) -> list[Finding]:
+    """Return a finding for each unknown setting; a malformed setting fails before this check."""
+    lines = warnings_of(environ, env_file=env_file)
+    if lines:
+        remedy = "Correct the name, or remove it."
+        return [warning("settings", line, remedy) for line in lines]
+    mode = settings.trading_mode or "the mode that is found"
+    try:
+        logins = settings.logins
+    except GatewaysFileError as error:
+        return [bad("gateways file", error.what, error.remedy)]
+    found = [
+        good("gateway", f"{login.gateway_id} at {login.gateway_address}")
+        for login in logins
+        if settings.gateways_file is not None
+    ]
+    if settings.alert_urls and find_spec("apprise") is None:
+        missing = MissingExtraError("apprise", "alerts")
+        found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
+    named = settings.gateway_address if settings.gateways_file is None else settings.gateways_file
+    return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
+
+
+def check_time_zone(now: datetime) -> list[Finding]:
+    """Return the time zone of this process; nothing depends on it."""
+    local = now.astimezone()
+    text = f"{local.tzname()} (UTC{local:%z}); all times in the tables are in UTC"
+    return [good("time zone", text)]
+
+
+def check_strategies_file(settings: Settings) -> list[Finding]:
+    """Return whether the strategies file can be read."""
+    if settings.strategies_file is None:
+        return [good("strategies file", "none is configured: the registry's table decides")]
+    problem = strategies_problem(settings.strategies_file)
+    if problem is not None:
+        return [bad("strategies file", problem, "Correct the file.")]
+    return [good("strategies file", f"{settings.strategies_file} can be read")]
+
+
+def check_lake(lake: Lake) -> list[Finding]:
+    """Return whether the tables and their location can be used."""
+    return [*check_tables(lake), *check_store(lake)]
+
+
+def check_tables(lake: Lake) -> list[Finding]:
+    """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it."""
+    if not lake.exists:
+        return [good("tables", f"none at {lake.path} yet: the first start makes them")]
+    ill = [one for one in map(diagnose, lake.all_tables) if not one.healthy]
+    if not ill:
+        return [
+            good("tables", f"{len(lake.all_tables)} at {lake.path}, each whole or not there yet")
+        ]
+    remedy = "Run `position-sync doctor --tables`, which shows each and says what to do."
+    return [bad("tables", f"{one.table}: {one.flaw}", remedy) for one in ill]
+
+
+def check_store(lake: Lake) -> list[Finding]:
+    """Return whether an object store keeps two writers apart; nothing for a folder."""
+    if "://" not in lake.path:
+        return []
+    try:
+        lake.sessions.table.prove_store()
+    except LakeError as error:
+        return [bad("store", error.what, error.remedy)]
+    return [good("store", "it refuses the second of two writers (conditional put)")]
+
+
+def check_disk(path: str) -> list[Finding]:
+    """Return the free space of the lake's disk, and whether it can be written."""
+    if "://" in path:
+        return [good("disk", f"the lake is in an object store ({path})")]
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return [bad("disk", f"{folder} cannot be written", "Set POSITION_SYNC_LAKE elsewhere.")]
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 2**30:.1f} GiB free at {folder}"
+    remedy = "Free some space, or set POSITION_SYNC_LAKE to another disk."
+    if free < TOO_LITTLE_DISK:
+        return [bad("disk", text, remedy)]
+    return [warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]
+
 
 QUICK_S, TABLES_S = 3.0, 7.0
 """The time limits of one check of this machine and of the tables, in seconds. All of them and
-`sync.preflight.WITHIN_S` together are less than a minute."""
+`WITHIN_S` together are less than a minute."""
 
 
 def run_preflight(
@@ -43,13 +519,11 @@ def run_preflight(
         ui_port: The port of the Dagster UI.
     """
     lake = Lake.of(settings)
-    found = preflight.check_settings(settings, environ, env_file=env_file)
-    found += preflight.check_time_zone(utc_now())
-    found += bounded(
-        "strategies file", lambda: preflight.check_strategies_file(settings), within_s=QUICK_S
-    )
-    found += bounded("tables", lambda: preflight.check_lake(lake), within_s=TABLES_S)
-    found += bounded("disk", lambda: preflight.check_disk(settings.lake), within_s=QUICK_S)
+    found = check_settings(settings, environ, env_file=env_file)
+    found += check_time_zone(utc_now())
+    found += bounded("strategies file", lambda: check_strategies_file(settings), within_s=QUICK_S)
+    found += bounded("tables", lambda: check_lake(lake), within_s=TABLES_S)
+    found += bounded("disk", lambda: check_disk(settings.lake), within_s=QUICK_S)
     found += bounded("programs", lambda: check_programs(dagster_home), within_s=QUICK_S)
     found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
     try:
@@ -81,8 +555,8 @@ async def _gateways(
     async def one(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
         if session is not None:
-            return preflight.of_session(session)
-        return await preflight.of_gateway(login, legs)
+            return of_session(session)
+        return await of_gateway(login, legs)
 
     found = await asyncio.gather(*(one(login) for login in logins))
     return [
@@ -164,9 +638,7 @@ def _read(
             session = lake.sessions.current(login.gateway_id)
             if session is None:
                 continue
-            of_login = preflight.of_login_week(
-                session, now, lake.sessions.mode(), login.login_notice_h
-            )
+            of_login = of_login_week(session, now, lake.sessions.mode(), login.login_notice_h)
             weeks += _named(login, logins, of_login)
             if session.is_alive(now):
                 sessions[login.gateway_id] = session

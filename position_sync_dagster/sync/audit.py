@@ -26,10 +26,9 @@ from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition, Source
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
 from position_sync_dagster.lake.queue.operations import beginning_with
-from position_sync_dagster.lake.schema.codec import legs_of
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.codec import legs_of, new_ids
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.provenance import IN_ORDER, LedgerProvenance, batches_of
 from position_sync_dagster.sync.run_recorder import STREAM_STEP
@@ -284,39 +283,24 @@ def history(
         )
         if (one.account, one.conid) == (account, conid)
     ]
-    values = tuple(
-        PastValue(
-            row=row,
-            strategies=strategies_at(memberships, row["timestamp"]),
-            breaks=breaks_at(breaks, row["timestamp"]),
-        )
-        for row in rows.iter_rows(named=True)
-    )
+    values = tuple(_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True))
     of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
     closes = tuple(lake.closures.current(of_holding))
     return History(account=account, conid=conid, values=values, more=more, closes=closes)
 
 
-def strategies_at(memberships: Iterable[Leg], at: datetime) -> tuple[str, ...]:
-    """Return the strategies to which a leg belonged at a time; pure."""
-    return tuple(
-        sorted(
-            {
-                leg.strategy_id
-                for leg in memberships
-                if (leg.added_at is None or leg.added_at <= at)
-                and (leg.removed_at is None or at < leg.removed_at)
-            }
-        )
-    )
-
-
-def breaks_at(breaks: Iterable[Break], at: datetime) -> tuple[dict[str, str], ...]:
-    """Return the breaks that were open at a time, with the state that they had then; pure."""
-    return tuple(
-        {"break_id": one.break_id, "type": one.type.value, "state": _state(one, at)}
-        for one in breaks
-        if one.opened_at <= at and (one.resolved_at is None or at < one.resolved_at)
+def _past_value(
+    row: dict[str, Any], memberships: Iterable[Leg], breaks: Iterable[Break]
+) -> PastValue:
+    at = row["timestamp"]
+    held = {leg.strategy_id for leg in memberships if lasted(leg.added_at, leg.removed_at, at)}
+    return PastValue(
+        row=row,
+        strategies=tuple(sorted(held)),
+        breaks=tuple(
+            {"break_id": one.break_id, "type": one.type.value, "state": _state(one, at)}
+            for one in breaks_at(breaks, at)
+        ),
     )
 
 

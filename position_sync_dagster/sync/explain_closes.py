@@ -23,13 +23,13 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import records_of
 
 WINDOW = timedelta(days=60)
-"""How long a close is judged again: its statement may come late, and be corrected."""
+"""Time in which a close is judged again: its statement may come late, and may be corrected."""
 
 BEFORE = timedelta(days=7)
-"""How much older than a change its executions and events may be."""
+"""Maximum age of the executions and events of a change, before the change."""
 
 GRACE = timedelta(minutes=2)
-"""How old a close must be before a person is asked: its executions may be on their way."""
+"""Minimum age of a close before it opens a break: its executions may still arrive."""
 
 BREAKS = "closures"
 """The name under which breaks of closes are recorded, in place of a gateway."""

@@ -21,7 +21,7 @@ from position_sync_dagster.sync.explain_closes import BEFORE, WINDOW
 logger = logging.getLogger(__name__)
 
 WITHIN = timedelta(seconds=60)
-"""How far apart the executions of two orders of a roll may be, unless a person says otherwise."""
+"""Maximum time between the executions of two orders of a roll, unless a person names another."""
 
 SETTLED = timedelta(seconds=30)
 """How old the changes of a roll must be before it is followed: those of a combo order come one by

@@ -4,7 +4,6 @@ The holdings at the close of past days are here as well: own rows, completed by 
 """
 
 import os
-import stat
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
@@ -25,9 +24,10 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
+from position_sync_dagster.yaml_file import first_bytes
 
 
 def known_accounts(lake: Lake) -> set[str]:
@@ -201,24 +201,16 @@ def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
             f"{name} has a name with unprintable characters.", remedy="Rename the file."
         )
     try:
-        # Non-blocking: opening a pipe would wait for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(fd)
+        if most == flex.LARGEST_STATEMENT < path.stat().st_size:
             raise errors.StatementError(
-                f"{path.name} is not a regular file.", remedy="Remove it from the folder."
+                f"{path.name} has more than {most // 2**20} MB.",
+                remedy="Download fewer days at once.",
             )
-        with open(fd, "rb") as file:
-            if most < found.st_size and most == flex.LARGEST_STATEMENT:
-                raise errors.StatementError(
-                    f"{path.name} has more than {flex.LARGEST_STATEMENT // 2**20} MB.",
-                    remedy="Download fewer days at once.",
-                )
-            return file.read(most)
+        return first_bytes(path, most)
     except OSError as error:
         raise errors.StatementError(
-            f"{path.name} cannot be read: {error.strerror}.", remedy="Make the file readable."
+            f"{path.name} cannot be read: {error.strerror}.",
+            remedy="Make it a readable file, or remove it from the folder.",
         ) from None
 
 

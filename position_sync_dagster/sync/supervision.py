@@ -22,7 +22,7 @@ class RunState(StrEnum):
 
 
 PAUSED = "paused by a person"
-"""How the reason begins if the stream was terminated; the session keeps it as its detail."""
+"""The beginning of the reason if the stream was terminated; the session keeps it as its detail."""
 
 IN_PROGRESS = frozenset({RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.CANCELING})
 """The states of a run that has not ended, as far as Dagster knows."""

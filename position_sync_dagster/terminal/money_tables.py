@@ -20,9 +20,11 @@ from position_sync_dagster.terminal.text import (
     amount,
     duration,
     greeks_age,
+    money_lines,
     number,
     printable,
     quantity,
+    share_computed,
 )
 
 WIDE = 110
@@ -173,22 +175,7 @@ def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
 
 def money_notes(money: "BookMoney", width: int) -> list[Text]:
     """Return what the tables of the money leave open, one line each."""
-    lines = [
-        f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
-        f"{one.options_with_greeks} of {one.options} options{_computed(one)}"
-        for one in money.totals
-        if one.options
-    ]
-    lines += [_rates_note(one) for one in money.in_base]
-    lines += [f"{one.name}: {one.legs_text}" for one in money.strategies if one.closed]
-    lines += [_realized_note(one) for one in money.totals if one.closes and one.account is None]
-    lines += [
-        f"{one.name}: {text}"
-        for one in (*money.strategies, *money.rest)
-        for text in (one.differences or "").split("; ")
-        if text
-    ]
-    found = [Text(printable(line), style="dim") for line in lines]
+    found = [Text(printable(line), style="dim") for line in money_lines(money)]
     for line in found:
         line.truncate(width, overflow="ellipsis")
     return found
@@ -214,7 +201,7 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
             )
         ]
         figures += [
-            f"greeks of {one.options_with_greeks} of {one.options} options{_computed(one)}",
+            f"greeks of {one.options_with_greeks} of {one.options} options{share_computed(one)}",
             f"{rest} of {one.legs_held} holdings in no strategy",
             f"oldest price {_price_age(one.oldest_age_s, 'delayed' if one.delayed else None)}",
         ]
@@ -232,27 +219,6 @@ def _greeks_of(one: Money) -> str:
     """
     computed = f" ({one.options_modelled} MODEL)" if one.options_modelled else ""
     return f"{one.options_with_greeks}/{one.options}{computed}"
-
-
-def _computed(one: Money) -> str:
-    if not one.options_modelled:
-        return ""
-    return f", {one.options_modelled / one.options_with_greeks:.0%} of them MODEL"
-
-
-def _realized_note(one: Money) -> str:
-    without = f", {one.closes_without_profit} of them without a known profit"
-    return (
-        f"{one.name} {one.currency}: {one.closes} {'close' if one.closes == 1 else 'closes'} since "
-        f"{one.realized_since:%Y-%m-%d}{without if one.closes_without_profit else ''}"
-    )
-
-
-def _rates_note(one: Money) -> str:
-    name = f"{one.name} {one.account} {one.currency}"
-    if one.without_rate:
-        return f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
-    return f"{name}: by the broker's exchange rates, {duration(one.rates_age_s)} old"
 
 
 def _money_columns(rows: "Sequence[Money]", skip: int = 0) -> list[FittedColumn]:

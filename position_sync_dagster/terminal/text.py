@@ -5,6 +5,10 @@ import shutil
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from position_sync_dagster.sync.reports.money import BookMoney, Money
 
 
 def printable(text: str) -> str:
@@ -91,6 +95,47 @@ def greeks_age(greeks_s: float | None, price_s: float | None) -> str:
     if greeks_s is None or (price_s is not None and abs(greeks_s - price_s) < NEAR_S):
         return ""
     return duration(greeks_s)
+
+
+def money_lines(money: "BookMoney") -> list[str]:
+    """Return what the tables of the money leave open."""
+    lines = [
+        f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
+        f"{one.options_with_greeks} of {one.options} options{share_computed(one)}"
+        for one in money.totals
+        if one.options
+    ]
+    lines += [_rates_note(one) for one in money.in_base]
+    lines += [f"{one.name}: {one.legs_text}" for one in money.strategies if one.closed]
+    lines += [_realized_note(one) for one in money.totals if one.closes and one.account is None]
+    return lines + [
+        f"{one.name}: {text}"
+        for one in (*money.strategies, *money.rest)
+        for text in (one.differences or "").split("; ")
+        if text
+    ]
+
+
+def share_computed(one: "Money") -> str:
+    """Return which part of the known greeks this package computed, as the end of a sentence."""
+    if not one.options_modelled:
+        return ""
+    return f", {one.options_modelled / one.options_with_greeks:.0%} of them MODEL"
+
+
+def _realized_note(one: "Money") -> str:
+    without = f", {one.closes_without_profit} of them without a known profit"
+    return (
+        f"{one.name} {one.currency}: {one.closes} {'close' if one.closes == 1 else 'closes'} since "
+        f"{one.realized_since:%Y-%m-%d}{without if one.closes_without_profit else ''}"
+    )
+
+
+def _rates_note(one: "Money") -> str:
+    name = f"{one.name} {one.account} {one.currency}"
+    if one.without_rate:
+        return f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
+    return f"{name}: by the broker's exchange rates, {duration(one.rates_age_s)} old"
 
 
 NAME = "position-sync"

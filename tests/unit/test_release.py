@@ -11,8 +11,8 @@ from ib_async.client import Client
 from pydantic import SecretStr
 
 from position_sync_dagster.errors import MissingExtraError
+from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync import preflight
 from position_sync_dagster.sync.alerts import deliver
 from position_sync_dagster.sync.reports.money import draw_day
 

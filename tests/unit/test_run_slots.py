@@ -8,10 +8,9 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.processes.preflight import check_run_slots
+from position_sync_dagster.processes.preflight import Level, check_run_slots
 from position_sync_dagster.run_slots import RunSlotsError, configured, too_few
 from position_sync_dagster.settings import PREFIX, load_settings
-from position_sync_dagster.sync.preflight import Level
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.empty_lakes import put_tables
 

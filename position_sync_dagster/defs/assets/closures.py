@@ -97,42 +97,26 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     )
 
 
-_CLOSES: table_asset.Columns[Closure] = (
-    (
-        dg.TableColumn("closed_at", "string", "In UTC."),
-        lambda one: f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
+_CLOSES: table_asset.Columns[Closure] = {
+    "closed_at": lambda one: f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
+    "account": lambda one: one.account,
+    "contract": lambda one: one.name,
+    **table_asset.attributes("quantity", "price"),
+    "cause": lambda one: one.cause.value,
+    "stage": lambda one: one.stage.value,
+    "realized_pnl": lambda one: _cents(one.realized_pnl),
+    **table_asset.attributes("currency", "detail"),
+    "evidence": lambda one: " ".join(
+        str(part) for part in (one.executions, one.events, one.statement, one.counter_conid) if part
     ),
-    (dg.TableColumn("account", "string"), lambda one: one.account),
-    (dg.TableColumn("contract", "string"), lambda one: one.name),
-    (
-        dg.TableColumn("quantity", "float", "What was closed, with the sign it had."),
-        lambda one: one.quantity,
-    ),
-    (dg.TableColumn("price", "float"), lambda one: one.price),
-    (dg.TableColumn("cause", "string"), lambda one: one.cause.value),
-    (dg.TableColumn("stage", "string"), lambda one: one.stage.value),
-    (dg.TableColumn("realized_pnl", "float"), lambda one: _cents(one.realized_pnl)),
-    (dg.TableColumn("currency", "string"), lambda one: one.currency),
-    (dg.TableColumn("detail", "string"), lambda one: one.detail),
-    (
-        dg.TableColumn("evidence", "string"),
-        lambda one: " ".join(
-            str(part)
-            for part in (one.executions, one.events, one.statement, one.counter_conid)
-            if part
-        ),
-    ),
-)
+}
 
-_PROFITS: "table_asset.Columns[tuple[tuple[str, str], closes_report.ClosedProfit]]" = (
-    (dg.TableColumn("of", "string"), lambda row: row[0][0]),
-    (dg.TableColumn("currency", "string"), lambda row: row[0][1]),
-    (dg.TableColumn("closes", "int"), lambda row: row[1].closes),
-    (
-        dg.TableColumn("realized_pnl", "float", "Empty where that of one close is not known."),
-        lambda row: _cents(row[1].profit),
-    ),
-)
+_PROFITS: "table_asset.Columns[tuple[tuple[str, str], closes_report.ClosedProfit]]" = {
+    "of": lambda row: row[0][0],
+    "currency": lambda row: row[0][1],
+    "closes": lambda row: row[1].closes,
+    "realized_pnl": lambda row: _cents(row[1].profit),
+}
 
 
 def _cents(profit: float | None) -> float | None:

@@ -288,7 +288,7 @@ def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
         cron_schedule="15 6 * * 2-6",
         execution_timezone=days.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"By night: the last {LATE_DAYS} trading days again, for late rows and "
+        description=f"At night: the last {LATE_DAYS} trading days again, for late rows and "
         "statements.",
     )
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -312,7 +312,7 @@ def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
         cron_schedule="0 6 * * 2-6",
         execution_timezone=days.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="By night: download and import the broker's statements, if there are any.",
+        description="At night: download and import the broker's statements, if there are any.",
     )
     def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         settings = POSITION_SYNC.read_settings()
@@ -419,8 +419,8 @@ def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, 
     return ranges
 
 
-_RANGES: table_asset.Columns[tuple[date, date, int]] = (
-    (dg.TableColumn("first", "string"), lambda row: str(row[0])),
-    (dg.TableColumn("last", "string"), lambda row: str(row[1])),
-    (dg.TableColumn("days", "int"), lambda row: row[2]),
-)
+_RANGES: table_asset.Columns[tuple[date, date, int]] = {
+    "first": lambda row: str(row[0]),
+    "last": lambda row: str(row[1]),
+    "days": lambda row: row[2],
+}

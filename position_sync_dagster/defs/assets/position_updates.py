@@ -149,18 +149,10 @@ def _values(numbers: Mapping[str, float | int | None]) -> dict[str, dg.MetadataV
     }
 
 
-_BATCHES: table_asset.Columns[BatchReport] = (
-    (dg.TableColumn("batch_id", "string"), lambda one: one.batch_id),
-    (dg.TableColumn("claimed", "int"), lambda one: one.claimed),
-    (dg.TableColumn("succeeded", "int"), lambda one: one.succeeded),
-    (dg.TableColumn("failed", "int"), lambda one: one.failed),
-    (dg.TableColumn("released", "int"), lambda one: one.released),
-    (dg.TableColumn("rows", "int"), lambda one: one.rows),
-    (
-        dg.TableColumn("delta_version", "int"),
-        lambda one: -1 if one.version is None else one.version,
-    ),
-    (dg.TableColumn("oldest_wait_s", "float"), lambda one: round(one.oldest_wait_s or 0.0, 3)),
-    (dg.TableColumn("duration_s", "float"), lambda one: round(one.duration_s, 3)),
-    (dg.TableColumn("note", "string"), lambda one: one.reason or ""),
-)
+_BATCHES: table_asset.Columns[BatchReport] = {
+    **table_asset.attributes("batch_id", "claimed", "succeeded", "failed", "released", "rows"),
+    "delta_version": lambda one: -1 if one.version is None else one.version,
+    "oldest_wait_s": lambda one: round(one.oldest_wait_s or 0.0, 3),
+    "duration_s": lambda one: round(one.duration_s, 3),
+    "note": lambda one: one.reason or "",
+}

@@ -172,11 +172,10 @@ def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
     )
 
 
-_STATEMENTS: table_asset.Columns[Statement] = (
-    (dg.TableColumn("file", "string"), lambda one: one.file),
-    (dg.TableColumn("account", "string"), lambda one: one.account),
-    (dg.TableColumn("first", "string"), lambda one: one.first.isoformat()),
-    (dg.TableColumn("last", "string"), lambda one: one.last.isoformat()),
-    (dg.TableColumn("positions", "int"), lambda one: len(one.positions)),
-    (dg.TableColumn("executions", "int"), lambda one: len(one.executions)),
-)
+_STATEMENTS: table_asset.Columns[Statement] = {
+    **table_asset.attributes("file", "account"),
+    "first": lambda one: one.first.isoformat(),
+    "last": lambda one: one.last.isoformat(),
+    "positions": lambda one: len(one.positions),
+    "executions": lambda one: len(one.executions),
+}

@@ -5,7 +5,7 @@ risk. In the tables an unknown number is a dash; in the numbers that the UI plot
 """
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,7 +28,7 @@ from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.terminal.text import amount, duration, quantity
+from position_sync_dagster.terminal.text import amount, duration, money_lines, quantity
 
 PICTURE = "picture"
 DRAWN_AT = "drawn_at"
@@ -68,16 +68,24 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     risk_of: dict[str, dg.MetadataValue] = {}
     for currency in currencies[:MOST_CURRENCIES]:
         rows = [one for one in listed if one.currency == currency]
-        named = [_strategy(one) for one in rows]
-        unit = currency or NOT_VALUED
-        money_of[f"money {unit}"] = _money_table(rows, named, unit)
-        if any(one.closes for one in rows):
-            money_of[f"realised {unit}"] = _realized_table(rows, named, unit)
-        risk_of[f"risk {unit}"] = _risk_table(rows, {"strategy": named}, unit)
+        closed = [one for one in rows if one.closes]
         under = [one for one in found.underlyings if one.currency == currency][:MOST_STRATEGIES]
-        if under:
-            names = {"underlying": [one.name for one in under]}
-            risk_of[f"underlyings {unit}"] = _risk_table(under, names, unit)
+        unit = currency or NOT_VALUED
+        for tables_of, label, ones, columns in (
+            (money_of, "money", rows, _MONEY),
+            (money_of, "realised", closed, _REALIZED),
+            (risk_of, "risk", rows, _RISK),
+            (risk_of, "underlyings", under, _RISK),
+        ):
+            if ones:
+                first = "underlying" if label == "underlyings" else "strategy"
+                figures = {
+                    heading.format(unit): [text(one) for one in ones]
+                    for heading, text in columns.items()
+                }
+                tables_of[f"{label} {unit}"] = aligned_table(
+                    {first: [_name(one) for one in ones]}, figures
+                )
     numbers: dict[str, float | None] = {}
     for one in found.totals:
         if one.account is None:
@@ -89,76 +97,55 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     return money_of | risk_of | texts | plotted(numbers)
 
 
-def _strategy(one: "money.Money") -> str:
+def _name(one: "money.Money") -> str:
     return f"{one.name} {one.account}" if one.account else one.name
 
 
-def _sum(one: "money.Money", name: str) -> str:
-    value: float | None = getattr(one, name)
-    return amount(value) + ("*" if name in one.partial and value is not None else "")
+def _sum(name: str) -> "Callable[[money.Money], str]":
+    """Return the function that writes a sum; a star marks one that leaves out a holding."""
+
+    def text(one: "money.Money") -> str:
+        value: float | None = getattr(one, name)
+        return amount(value) + ("*" if name in one.partial and value is not None else "")
+
+    return text
 
 
-def _money_table(
-    rows: "Sequence[money.Money]", named: Sequence[str], unit: str
-) -> dg.TableMetadataValue:
-    return aligned_table(
-        {"strategy": named},
-        {
-            f"value {unit}": [_sum(one, "value") for one in rows],
-            "unrealised": [_sum(one, "unrealized_pnl") for one in rows],
-            "daily": [_sum(one, "daily_pnl") for one in rows],
-            "legs": [
-                str(one.legs) if one.legs == one.legs_held else f"{one.legs_held} of {one.legs}"
-                for one in rows
-            ],
-            "age": [
-                duration(one.oldest_age_s) + (", delayed" if one.delayed else "") for one in rows
-            ],
-        },
-    )
+_Texts = Mapping[str, Callable[[Any], str]]
+"""The columns of a table, each with the function that writes its cell; {} is the currency."""
 
+_MONEY: _Texts = {
+    "value {}": _sum("value"),
+    "unrealised": _sum("unrealized_pnl"),
+    "daily": _sum("daily_pnl"),
+    "legs": lambda one: (
+        f"{one.legs_held} of {one.legs}" if one.legs_held < one.legs else str(one.legs)
+    ),
+    "age": lambda one: duration(one.oldest_age_s) + (", delayed" if one.delayed else ""),
+}
 
-def _realized_table(
-    rows: "Sequence[money.Money]", named: Sequence[str], unit: str
-) -> dg.TableMetadataValue:
-    closed = [(one, name) for one, name in zip(rows, named, strict=True) if one.closes]
-    return aligned_table(
-        {"strategy": [name for _one, name in closed]},
-        {
-            f"realised {unit}": [amount(one.realized_pnl) for one, _name in closed],
-            "closes": [str(one.closes) for one, _name in closed],
-            "profit unknown": [str(one.closes_without_profit) for one, _name in closed],
-            "since": [f"{one.realized_since:%Y-%m-%d}" for one, _name in closed],
-        },
-    )
+_REALIZED: _Texts = {
+    "realised {}": lambda one: amount(one.realized_pnl),
+    "closes": lambda one: str(one.closes),
+    "profit unknown": lambda one: str(one.closes_without_profit),
+    "since": lambda one: f"{one.realized_since:%Y-%m-%d}",
+}
 
-
-def _risk_table(
-    rows: "Sequence[money.Money]", named: Mapping[str, Sequence[str]], unit: str
-) -> dg.TableMetadataValue:
-    return aligned_table(
-        named,
-        {
-            f"delta {unit}": [_sum(one, "dollar_delta") for one in rows],
-            "gamma 1 %": [_sum(one, "gamma_1pct") for one in rows],
-            "theta": [_sum(one, "theta") for one in rows],
-            "vega": [_sum(one, "vega") for one in rows],
-            "expires": [
-                f"{one.nearest_expiry:%d%b%y}" if one.nearest_expiry else "" for one in rows
-            ],
-        },
-    )
+_RISK: _Texts = {
+    "delta {}": _sum("dollar_delta"),
+    "gamma 1 %": _sum("gamma_1pct"),
+    "theta": _sum("theta"),
+    "vega": _sum("vega"),
+    "expires": lambda one: f"{one.nearest_expiry:%d%b%y}" if one.nearest_expiry else "",
+}
 
 
 def _notes(found: "money.BookMoney") -> Iterator[str]:
-    """Yield what the tables leave open: greeks, short options in the money, wrong quantities."""
+    """Yield what the tables leave open; a terminal has the first three as columns."""
     for one in (*found.totals, *found.in_base):
-        name = f"{_strategy(one)} {one.currency}"
-        if one.options:
-            yield (
-                f"{name}: greeks of {one.options_with_greeks} of {one.options} options "
-                f"({one.options_modelled} computed), the oldest {duration(one.oldest_greeks_s)}"
-            )
+        name = f"{_name(one)} {one.currency}"
+        if one.oldest_greeks_s is not None:
+            yield f"{name}: the oldest greeks {duration(one.oldest_greeks_s)}"
         if one.short_in_money or one.short_unknown:
             yield (
                 f"{name}: {one.short_in_money} short options in the money, of {one.short_unknown} "
@@ -166,16 +153,7 @@ def _notes(found: "money.BookMoney") -> Iterator[str]:
             )
         if one.unvalued:
             yield f"{name}: {one.unvalued} held legs without a value"
-        if one.without_rate:
-            yield f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
-        elif one.rates_age_s is not None:
-            yield f"{name}: exchange rates {duration(one.rates_age_s)} old"
-    for one in found.strategies:
-        if one.closed:
-            yield f"{one.name}: {one.legs_text}"
-    for one in (*found.strategies, *found.rest):
-        if one.differences:
-            yield f"{one.name}: {one.differences}"
+    yield from money_lines(found)
 
 
 def aligned_table(

@@ -7,6 +7,7 @@ state changes and each quarter of an hour, or a refresh does while no stream is 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -176,16 +177,31 @@ def data_version(version: int | None) -> dg.DataVersion | None:
 
 
 Row = TypeVar("Row")
-Columns = Sequence[tuple[dg.TableColumn, Callable[[Row], str | float | None]]]
+Columns = Mapping[str, Callable[[Row], str | float | None]]
 """The columns of a table in an event, each with the function that takes its value from a row."""
+
+
+def attributes(*names: str) -> dict[str, Callable[[Any], Any]]:
+    """Return the columns that are attributes of the rows."""
+    return {name: attrgetter(name) for name in names}
 
 
 def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataValue:
     """Return rows as a table of an event, which the UI shows."""
+    records = [{name: of(row) for name, of in columns.items()} for row in rows]
+    kinds = {name: type(value).__name__ for name, value in records[0].items()} if records else {}
     return dg.MetadataValue.table(
-        [dg.TableRecord({column.name: of(row) for column, of in columns}) for row in rows],
-        dg.TableSchema([column for column, _of in columns]),
+        list(map(dg.TableRecord, records)),
+        dg.TableSchema(
+            [
+                dg.TableColumn(name, kind if (kind := kinds.get(name)) in _NUMBERS else "string")
+                for name in columns
+            ]
+        ),
     )
+
+
+_NUMBERS = ("int", "float")
 
 
 def replacement_metadata(

@@ -12,7 +12,6 @@ from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     GatewaySession,
     Owner,
-    SessionState,
     WeeklyLogin,
     set_aside,
     unknown_accounts,
@@ -60,13 +59,12 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
         "line_limit": session.line_limit,
         **({"note": session.detail} if session.detail else {}),
     }
-    alive = session.is_alive(now)
-    if alive and session.state is SessionState.LIVE:
+    if session.is_live(now):
         return dg.AssetCheckResult(
             passed=True, description="A stream sees the gateway.", metadata=metadata
         )
     since = session.seen_until(now)
-    who = "The stream has not" if alive else "No stream has"
+    who = "The stream has not" if session.is_alive(now) else "No stream has"
     return check_results.failed(
         f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
         what_to_do="Check whether TWS or IB Gateway runs and is logged in; `position-sync status` "
@@ -127,7 +125,7 @@ def holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.AssetChec
 
 def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
     """Return the check's result for the session of the login's owner; pure."""
-    if session is None or not session.is_alive(now) or session.state is not SessionState.LIVE:
+    if session is None or not session.is_live(now):
         return check_results.unknown_result("no owner of the login sees the gateway now.")
     text = set_aside(session.detail)
     named = _NAMED.findall(text or "")
@@ -199,8 +197,7 @@ def judge_lines(
     if (
         session is None
         or session.owner is not Owner.STREAM
-        or not session.is_alive(now)
-        or session.state is not SessionState.LIVE
+        or not session.is_live(now)
         or session.line_limit <= 0
     ):
         return check_results.unknown_result("no stream uses lines now.")

@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import Columns, event_table, observe_table
+from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import (
     codec,
     derived,
     inspection,
-    lifecycle_partitions,
     pl,
     reconciliation,
     tables,
@@ -150,7 +149,7 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
         rows: The `update_id`s of these requests that are in the ledger.
     """
     live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
-    is_live = pl.col("bucket") == lifecycle_partitions.LIVE
+    is_live = pl.col("bucket") == codec.LIVE
     answer = pl.col("update_id")
     why = (
         pl.when(pl.len().over("request_id") > 1)
@@ -249,20 +248,20 @@ def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
             **({} if passed else {check_results.WHAT_TO_DO: TO_DO}),
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
-            "discrepancies": event_table(result.discrepancies[:MAX_DISCREPANCIES], _DISCREPANCIES),
+            "discrepancies": table_asset.event_table(
+                result.discrepancies[:MAX_DISCREPANCIES], _DISCREPANCIES
+            ),
         },
     )
 
 
-_DISCREPANCIES: Columns[Discrepancy] = (
-    (dg.TableColumn("type", "string"), lambda one: one.type.value),
-    (dg.TableColumn("account", "string"), lambda one: one.account),
-    (dg.TableColumn("conid", "int"), lambda one: one.conid),
-    (dg.TableColumn("symbol", "string"), lambda one: one.symbol),
-    (dg.TableColumn("expected", "string"), lambda one: _number(one.expected)),
-    (dg.TableColumn("actual", "string"), lambda one: _number(one.actual)),
-    (dg.TableColumn("detail", "string"), lambda one: one.detail),
-)
+_DISCREPANCIES: table_asset.Columns[Discrepancy] = {
+    "type": lambda one: one.type.value,
+    **table_asset.attributes("account", "conid", "symbol"),
+    "expected": lambda one: _number(one.expected),
+    "actual": lambda one: _number(one.actual),
+    "detail": lambda one: one.detail,
+}
 
 
 def _number(value: float | None) -> str:
@@ -463,7 +462,7 @@ def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
     }
     if found:
         metadata["open_breaks"] = check_results.table_of(_rows_of_breaks(found))
-    observed = observe_table(lake, RECONCILIATION_BREAKS)
+    observed = table_asset.observe_table(lake, RECONCILIATION_BREAKS)
     return dg.AssetObservation(
         RECONCILIATION_BREAKS.name, metadata={**observed.metadata, **metadata}
     )

@@ -21,18 +21,17 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
 from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.accounts import portfolio_rows
-from position_sync_dagster.gateway.accounts.account_downloads import PortfolioDownloads
+from position_sync_dagster.gateway.accounts import account_downloads
+from position_sync_dagster.gateway.accounts.account_downloads import OddRows, PortfolioDownloads
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.accounts.portfolio_rows import OddRows
 from position_sync_dagster.gateway.codes import Connectivity, MessageType, is_notice
 from position_sync_dagster.gateway.ib_async_internals import filter_positions
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 
 LISTED_TOGETHER = 50
-"""`reqPositions` lists the positions of up to so many accounts. Source: IB, "Requesting Positions"
-(interactivebrokers.github.io/tws-api/positions.html), which names `reqPositionsMulti` for more."""
+"""Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
+Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
 
 MAX_ACCOUNTS = 500
 """The most accounts of a login. IB names no limit: it is ours, since their values are requested
@@ -345,8 +344,8 @@ def _retrieve(listing: asyncio.Future[list[Position]]) -> None:
 
 
 LATE_S = 10.0
-"""A position message that differs from a portfolio row of the last so many seconds may be older
-than the row: the two come from different parts of a gateway, and neither names a time."""
+"""Seconds after a portfolio row in which a position message that differs from it may be older than
+the row: the two come from different parts of a gateway, and neither names a time."""
 
 
 class AccountFeed:
@@ -387,7 +386,7 @@ class AccountFeed:
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
         self.downloaded_at: datetime | None = None
-        self.odd_rows = portfolio_rows.OddRows(accounts, on_change=self._rate)
+        self.odd_rows = account_downloads.OddRows(accounts, on_change=self._rate)
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
         self.connectivity = connectivity
@@ -415,7 +414,7 @@ class AccountFeed:
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
         filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
-        portfolio_rows.PortfolioRows(ib, self.odd_rows, on_row=self._on_portfolio)
+        account_downloads.PortfolioRows(ib, self.odd_rows, on_row=self._on_portfolio)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -656,7 +655,7 @@ class AccountFeed:
             return False
         return time.monotonic() - newer.at_s <= LATE_S
 
-    def _on_portfolio(self, row: portfolio_rows.PortfolioRow) -> None:
+    def _on_portfolio(self, row: account_downloads.PortfolioRow) -> None:
         self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)
         if self._contradicted and self._contradicted.get(row.key) == row.position:
             del self._contradicted[row.key]

@@ -80,8 +80,8 @@ HOLDINGS_AT_ONCE = 20
 second. None is requested while other messages wait to be sent."""
 
 SIGNS = PROBE_STEP
-"""So many first requests in a row without an answer mean that the gateway follows no more
-holdings."""
+"""Number of first requests in a row without an answer after which the gateway counts as full: it
+follows no more holdings."""
 
 MOST = 100_000
 """More holdings than any login has: no limit is published."""
@@ -320,8 +320,8 @@ NET_LIQUIDATION = "NetLiquidation"
 CASH, AVAILABLE, MARGIN = "TotalCashValue", "AvailableFunds", "MaintMarginReq"
 
 EXCHANGE_RATE = "ExchangeRate"
-"""It comes once for each currency of the ledger, and is in the base currency. [D: "Account Value
-Keys"]"""
+"""The key of an exchange rate, in the base currency, which comes once for each currency of the
+ledger. [D: "Account Value Keys"]"""
 
 TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN})
 """The tags of message 6 that are kept. They come in the base currency of the account only. The

@@ -35,9 +35,16 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.queue import transitions
 from position_sync_dagster.lake.queue.transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.schema.codec import requests_of
-from position_sync_dagster.lake.schema.ids import NewIds, id_literals, id_prefix, is_id
-from position_sync_dagster.lake.schema.lifecycle_partitions import PartRange, in_bucket, ranges_of
+from position_sync_dagster.lake.schema.codec import (
+    NewIds,
+    PartRange,
+    id_literals,
+    id_prefix,
+    in_bucket,
+    is_id,
+    ranges_of,
+    requests_of,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
 
 T = TypeVar("T")
@@ -208,7 +215,6 @@ class QueueOverview:
         counts: Requests by status.
         claimable: Pending requests that may be claimed now (no back-off left).
         oldest_pending_at: When the oldest pending request was inserted; None without any.
-        by_priority: Pending requests by priority.
         expired: Requests in processing whose lease has expired.
         version: The version of the table that was read; 0 in memory.
         last_success_at: When a request last succeeded; None before the first.
@@ -217,7 +223,6 @@ class QueueOverview:
     counts: dict[QueueStatus, int]
     claimable: int
     oldest_pending_at: datetime | None
-    by_priority: dict[int, int]
     expired: int
     version: int
     last_success_at: datetime | None = None
@@ -246,7 +251,6 @@ def overview_of(
         counts=counts,
         claimable=live.filter(transitions.is_claimable(now, except_accounts)).height,
         oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
-        by_priority=dict(pending.group_by("priority").len().sort("priority").iter_rows()),
         expired=live.filter(transitions.lease_has_expired(now, except_accounts)).height,
         version=counted.snapshot.version,
         last_success_at=counted.newest.get(transitions.SUCCESS),

@@ -21,9 +21,8 @@ from position_sync_dagster.domain.update import (
     Reason,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake.schema import lifecycle_partitions
-from position_sync_dagster.lake.schema.codec import moment, moments, new_request_rows
-from position_sync_dagster.lake.schema.ids import NewIds
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.codec import NewIds, moment, moments, new_request_rows
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
@@ -249,7 +248,7 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFr
 def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series) -> pl.DataFrame:
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
-        lifecycle_partitions.bucket_column(status),
+        codec.bucket_column(status),
         status=pl.lit(status),
         updated_at=moment(now),
         available_at=moment(None),
@@ -413,7 +412,7 @@ def retry(
     live: pl.DataFrame,
     failed: pl.DataFrame,
     siblings: pl.DataFrame,
-    parts: tuple[lifecycle_partitions.PartRange, ...],
+    parts: tuple[codec.PartRange, ...],
     *,
     now: datetime,
 ) -> Change[list[str]]:
@@ -445,6 +444,6 @@ def retry(
         return Change(result)
     is_retried = pl.col("request_id").is_in(retried)
     pending = as_pending(failed.filter(is_retried), now).with_columns(
-        *lifecycle_partitions.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
+        *codec.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
     )
     return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)

@@ -15,8 +15,7 @@ from position_sync_dagster.domain.instrument import parse_conid, parse_expiry, p
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.registry import strategies_file
-from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
-from position_sync_dagster.lake.schema.lifecycle_partitions import bucket_column, in_bucket
+from position_sync_dagster.lake.schema.codec import bucket_column, in_bucket, leg_rows, legs_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions

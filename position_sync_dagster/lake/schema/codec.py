@@ -1,9 +1,20 @@
-"""Conversion between dataclasses and the rows of a table."""
+"""The form in which values stand in the tables: ids, literals, partitions, and rows.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+Ids sort by time. The rows of a lifecycle table change at first and are finished later: live rows
+lie in the bucket `live`, in the part `0` or in several parts. Finished rows lie in a bucket of
+their own kind, in a new part for each commit that finished them. Live and finished rows therefore
+never share a file, and the predicate of a change names only partitions.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b, sha256
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import polars as pl
@@ -29,8 +40,188 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.schema import lifecycle_partitions, tables
+from position_sync_dagster.lake.schema import tables
 from position_sync_dagster.lake.schema.table_spec import StoredColumn, TableSpec, columns_of
+
+LIVE = "live"
+"""The bucket of rows that still change."""
+
+LIVE_PART = "0"
+"""The part of live rows; finished rows carry the part of the commit that finished them."""
+
+LIVE_PARTITION: MappingProxyType[str, str] = MappingProxyType({"bucket": LIVE, "part": LIVE_PART})
+"""The two columns of a live row, for rows that are built as dictionaries."""
+
+LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
+"""The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`."""
+
+MOST_TERMS = 50
+"""Maximum number of ids or parts in one predicate; for more, the predicate is a range."""
+
+IS_LIVE = f"bucket = '{LIVE}'"
+"""The predicate of live rows."""
+
+
+def is_finished(predicate: str = "true") -> str:
+    """Return the predicate of finished rows that also match another predicate."""
+    return f"bucket <> '{LIVE}' AND ({predicate})"
+
+
+def in_bucket(bucket: str) -> str:
+    """Return the predicate of the rows of one bucket."""
+    return f"bucket = '{bucket}'"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PartRange:
+    """All parts of a bucket from the first to the last name, both included."""
+
+    bucket: str
+    first: str
+    last: str
+
+    @property
+    def predicate(self) -> str:
+        """The predicate of the rows of these parts, in parentheses."""
+        within = f"part >= '{self.first}' AND part <= '{self.last}'"
+        return f"({in_bucket(self.bucket)} AND {within})"
+
+
+def ranges_of(bucket: str, parts: Iterable[str]) -> tuple[PartRange, ...]:
+    """Return ranges that hold these parts: one range for each, or a single range if they are many.
+
+    A predicate of very many terms crashes the process (Delta's engine evaluates it recursively).
+    """
+    names = sorted(set(parts))
+    if len(names) > MOST_TERMS:
+        return (PartRange(bucket, names[0], names[-1]),)
+    return tuple(PartRange(bucket, name, name) for name in names)
+
+
+def in_parts(bucket: str, parts: Iterable[str]) -> str:
+    """Return the predicate of the rows of some parts of one bucket."""
+    names = ",".join(f"'{part}'" for part in parts)
+    return f"{in_bucket(bucket)} AND part IN ({names})"
+
+
+def in_part(bucket: str, part: str) -> str:
+    """Return the predicate of the rows of one part, in parentheses."""
+    return f"({in_bucket(bucket)} AND part = '{part}')"
+
+
+def bucket_column(bucket: str) -> pl.Expr:
+    """Return the column `bucket` of rows that are finished; the commit sets their part."""
+    return pl.lit(bucket).alias("bucket")
+
+
+def part_named(text: str) -> str:
+    """Return the name of the part for a text, such as a gateway id: its hash in hexadecimal."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TICKS = (1 << 60) - 1
+"""48 bits of milliseconds, and 12 of a sequence."""
+_VARIANT = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
+_SAFE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}\Z")
+
+NewIds = Callable[[datetime, int], list[str]]
+"""Returns a number of new ids for a moment, in ascending order."""
+
+
+def new_ids(now: datetime, count: int) -> list[str]:
+    """Return `count` ascending UUIDs of version 7 (RFC 9562).
+
+    They sort by time, so the ids of one file span a short range and a look-up by id reads few
+    files.
+    """
+    first = _milliseconds(now) << 12
+    ticks = [f"{first + step & _TICKS:015x}" for step in range(count)]
+    noise = os.urandom(8 * count).hex()
+    random = [noise[start : start + 16] for start in range(0, 16 * count, 16)]
+    return [
+        f"{t[:8]}-{t[8:12]}-7{t[12:]}-{_VARIANT[r[0]]}{r[1:4]}-{r[4:]}"
+        for t, r in zip(ticks, random, strict=True)
+    ]
+
+
+def id_prefix(at: datetime) -> str:
+    """Return a text that sorts before the ids of this moment and later, and after earlier ones.
+
+    >>> id_prefix(datetime(2026, 1, 2, tzinfo=UTC))
+    '019b7c01-0400'
+    """
+    return _uuid(_milliseconds(at) << 12, 0, 7)[:13]
+
+
+def new_part(now: datetime) -> str:
+    """Return the name of a new part: unique, sorted by time, hexadecimal digits and dashes."""
+    return new_ids(now, 1)[0]
+
+
+def content_id(at: datetime, *content: object) -> str:
+    """Return the UUID (version 8) of a content at a moment; equal for equal content."""
+    digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
+    ticks = (_milliseconds(at) << 12) | (digest >> 64 & 0xFFF)
+    return _uuid(ticks, digest, 8)
+
+
+def id_literals(ids: Iterable[str]) -> str:
+    """Return ids as the inside of an SQL `IN (…)`.
+
+    Raises:
+        InvalidRequestError: A text is not an id: it has other characters than letters, digits
+            and `_.:-`.
+    """
+    checked = list(ids)
+    for text in checked:
+        if not _SAFE.match(text):
+            raise InvalidRequestError(
+                f"{text[:80]!r} is no id of a request.",
+                remedy="Give ids as `insert` returned them.",
+            )
+    return ",".join(f"'{text}'" for text in checked)
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text may be an id."""
+    return bool(_SAFE.match(text))
+
+
+def text_literal(text: str) -> str:
+    """Return any text as an SQL literal; the quote is the only special character there.
+
+    >>> text_literal("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def literal(value: object) -> str:
+    """Return a value of a partition or of a file's statistics as an SQL literal.
+
+    >>> literal(datetime(2026, 1, 2, tzinfo=UTC))
+    "'2026-01-02T00:00:00.000000+00:00'"
+    >>> literal(7)
+    '7'
+    """
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, datetime):
+        return text_literal(value.isoformat(timespec="microseconds"))
+    return text_literal(str(value))
+
+
+def _milliseconds(at: datetime) -> int:
+    return max(0, (at - _EPOCH) // timedelta(milliseconds=1))
+
+
+def _uuid(ticks: int, random: int, version: int) -> str:
+    # 48 bits of milliseconds, version, 12 bits of sequence, variant, 62 random bits.
+    high = (ticks >> 12 & (1 << 48) - 1) << 16 | version << 12 | (ticks & 0xFFF)
+    digits = f"{high << 64 | 0b10 << 62 | random & (1 << 62) - 1:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = columns_of(QueuedPosition)
@@ -40,7 +231,6 @@ _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
     name: column.choices for name, column in tables.UPDATE_COLUMNS.items() if column.choices
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -83,8 +273,8 @@ def new_request_rows(
         "attempts": pl.lit(0, pl.Int64),
         "created_at": moment(now),
         "updated_at": moment(now),
-        "bucket": pl.lit(lifecycle_partitions.LIVE),
-        "part": pl.lit(lifecycle_partitions.LIVE_PART),
+        "bucket": pl.lit(LIVE),
+        "part": pl.lit(LIVE_PART),
     }
     return _frame(tables.POSITION_QUEUE, asked).select(
         (pl.col(name) if name in asked else constant.get(name, pl.lit(None, kind))).alias(name)
@@ -101,7 +291,7 @@ def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
     """Return the live rows of legs."""
     return frame_of(
         tables.ACTIVE_STRATEGIES,
-        (fields_of(leg) | lifecycle_partitions.LIVE_PARTITION for leg in legs),
+        (fields_of(leg) | LIVE_PARTITION for leg in legs),
     )
 
 
@@ -227,10 +417,9 @@ def account_rows(summaries: Iterable[AccountSummary]) -> pl.DataFrame:
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
-    part_named, bucket = lifecycle_partitions.part_named, lifecycle_partitions.LIVE
     return frame_of(
         tables.GATEWAY_SESSIONS,
-        (fields_of(s) | {"bucket": bucket, "part": part_named(s.gateway_id)} for s in sessions),
+        (fields_of(s) | {"bucket": LIVE, "part": part_named(s.gateway_id)} for s in sessions),
     )
 
 

@@ -26,7 +26,7 @@ _PARTITION = described(
     """
 )
 PARTITION_COLUMNS = tuple(_PARTITION)
-"""The `partition_by` of every `LifecycleTable`; see `schema/lifecycle_partitions.py`."""
+"""The `partition_by` of every `LifecycleTable`; see `schema/codec.py`."""
 
 ACTIVE_STRATEGIES = TableSpec(
     "active_strategies",

@@ -21,18 +21,18 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema import lifecycle_partitions
-from position_sync_dagster.lake.schema.ids import id_literals, new_ids, new_part
-from position_sync_dagster.lake.storage.frames import (
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.codec import id_literals, new_ids, new_part
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.storage.table import (
     FILE,
+    Table,
     append,
     data_files,
     files_in,
     overwrite,
     scan,
 )
-from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table
 
 PART_ROWS = 1_000
 """Rows of a part. Writing that many takes about as long as the rest of a commit."""
@@ -50,11 +50,11 @@ def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """
     part = pl.col("part")
     if live.height <= PART_ROWS:
-        return live.with_columns(part=pl.lit(lifecycle_partitions.LIVE_PART))
-    loose = live.filter(part == lifecycle_partitions.LIVE_PART)
+        return live.with_columns(part=pl.lit(codec.LIVE_PART))
+    loose = live.filter(part == codec.LIVE_PART)
     if loose.is_empty():
         return live
-    kept = live.filter(part != lifecycle_partitions.LIVE_PART)
+    kept = live.filter(part != codec.LIVE_PART)
     sizes = kept.group_by("part").len().sort("len", "part")
     room = 0
     if not sizes.is_empty():
@@ -94,7 +94,7 @@ class Change(Generic[T]):
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
-    reopened: tuple[lifecycle_partitions.PartRange, ...] = ()
+    reopened: tuple[codec.PartRange, ...] = ()
     replaced: pl.Series | bool = True
 
     def kept(self, before: pl.DataFrame) -> pl.DataFrame:
@@ -138,7 +138,7 @@ class Snapshot:
             within: A predicate of constants that limits the rows further.
         """
         wanted = sorted(set(ids))
-        if len(wanted) <= lifecycle_partitions.MOST_TERMS:
+        if len(wanted) <= codec.MOST_TERMS:
             named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
             return self._finished(f"{within} AND {named}", columns)
         found = []
@@ -225,7 +225,7 @@ class LifecycleTable:
 
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read finished rows that match a predicate of constants and checked literals."""
-        return self.table.rows(lifecycle_partitions.is_finished(predicate), columns)
+        return self.table.rows(codec.is_finished(predicate), columns)
 
     def counted_snapshot(self) -> CountedSnapshot:
         """Read the live rows, and count the finished ones from the log's file statistics."""
@@ -250,9 +250,7 @@ class LifecycleTable:
         return Snapshot(
             handle.version(),
             live,
-            lambda where, columns: scan(
-                handle, self.table.spec, lifecycle_partitions.is_finished(where), columns
-            ),
+            lambda where, columns: scan(handle, self.table.spec, codec.is_finished(where), columns),
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
@@ -319,7 +317,7 @@ class LifecycleTable:
         rows = self.table.read_files(files)
         of_file = files.select(
             pl.format("{}/{}", pl.lit(self.table.path), "path").alias(FILE),
-            bucket=pl.lit(lifecycle_partitions.LIVE),
+            bucket=pl.lit(codec.LIVE),
             part="part",
         )
         return rows.join(of_file, on=FILE).select(list(self.table.spec.columns))
@@ -332,17 +330,17 @@ class LifecycleTable:
         Args:
             names: The parts of live rows that are written; empty for all.
         """
-        replaced, terms = live, [lifecycle_partitions.IS_LIVE]
-        if 0 < len(names) <= lifecycle_partitions.MOST_TERMS:
+        replaced, terms = live, [codec.IS_LIVE]
+        if 0 < len(names) <= codec.MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
-            terms = [f"({lifecycle_partitions.in_parts(lifecycle_partitions.LIVE, names)})"]
+            terms = [f"({codec.in_parts(codec.LIVE, names)})"]
         terms += [parts.predicate for parts in change.reopened]
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
-        terms += [lifecycle_partitions.in_part(bucket, part) for bucket in buckets]
+        terms += [codec.in_part(bucket, part) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
         return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
 
@@ -371,7 +369,7 @@ def _changed_parts(
 
 def _live_files(handle: DeltaTable) -> pl.DataFrame:
     """Return the path and the part of each data file of live rows."""
-    files = files_in(handle, bucket=lifecycle_partitions.LIVE)
+    files = files_in(handle, bucket=codec.LIVE)
     if files.is_empty():
         return pl.DataFrame(schema={"path": pl.String, "part": pl.String})
     return files.select("path", part="partition.part")
@@ -389,9 +387,7 @@ def _finished_counts(handle: DeltaTable) -> _Finished:
     files = data_files(handle)
     if files.is_empty():
         return {}, {}
-    by_bucket = files.filter(pl.col("partition.bucket") != lifecycle_partitions.LIVE).group_by(
-        "partition.bucket"
-    )
+    by_bucket = files.filter(pl.col("partition.bucket") != codec.LIVE).group_by("partition.bucket")
     counts = by_bucket.agg(pl.col("num_records").sum())
     if "max.updated_at" not in files.columns:
         return dict(counts.iter_rows()), {}

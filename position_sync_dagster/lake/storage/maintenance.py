@@ -19,19 +19,18 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.object_store import is_remote, plain
-from position_sync_dagster.lake.schema.ids import new_part
-from position_sync_dagster.lake.schema.lifecycle_partitions import LIVE, in_parts
+from position_sync_dagster.lake.schema.codec import LIVE, in_parts, new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.frames import (
+from position_sync_dagster.lake.storage.table import (
+    Table,
     data_files,
     files_in,
     overwrite,
     rows_between,
     scan,
 )
-from position_sync_dagster.lake.storage.table import Table
 
 PART = PARTITION_COLUMNS[1]
 """The partition column that names the commit which wrote the row."""

@@ -1,29 +1,42 @@
-"""Open the table at a path: create it, check it, migrate it, or refuse it.
+"""Open the table at a path: create, check, migrate or refuse it; and who may write it.
 
 Only its owner may enter the folder of a new table, whatever the umask of the process. An object
 store must have conditional put before a table is created there.
+
+A lock file makes local writers fair to each other; it does not make them safe. Safety is the check
+of each commit by Delta. Without the lock, four writers in a tight loop keep each other waiting for
+seconds. The token of the newest owner of a gateway, and the trading mode, are properties of the
+table. An open handle has the properties in memory, so that each commit checks them without a
+request; and a commit that was planned before a property changed conflicts with the change.
 """
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from threading import Barrier, Lock
 from uuid import uuid4
 
 from deltalake import CommitProperties, DeltaTable, Field, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
+from filelock import FileLock, Timeout
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.errors import CommitContentionError, LeaseLostError, TradingModeError
 from position_sync_dagster.lake import object_store
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema import table_spec
+from position_sync_dagster.lake.schema.table_spec import MODE_PROPERTY
 from position_sync_dagster.lake.storage import commit_errors
-from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE
+from position_sync_dagster.lake.storage.commit_errors import RetryCommit, to_lake_error
+from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE, sync_paths
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
-from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, make_private_folder
 
 PROBES = "_probes"
 """The folder of the tables that are made for this, in the lake; each is deleted at once."""
@@ -314,3 +327,162 @@ class TableLocation:
             f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
             remedy="Point POSITION_SYNC_LAKE at another folder, or move this one away.",
         )
+
+
+WRITER_LOCK = ".turn.lock"
+"""The name of the lock file; it may be in the folder before the table is."""
+
+FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
+"""Phases of waiting for the lock: the length of each, and the pause between two attempts in it, in
+seconds. The pauses get shorter, since a writer that tries seldom is overtaken by the one that just
+released the lock. After the last phase the writer continues without the lock."""
+
+OWNER_ONLY = 0o700
+
+
+def make_private_folder(path: str) -> None:
+    """Create the folder of a table, and the lake's folder around it, for the owner alone.
+
+    Other users cannot reach the files inside then, whatever the permissions of the files. A folder
+    that exists stays as it is: its owner may have opened it to a group. Errors are ignored, since
+    the next write to the folder fails with the same error. The parents of new folders are synced,
+    because later commits sync no folder outside the table.
+
+    Args:
+        path: A folder or a URI; nothing is done for a URI.
+    """
+    if "://" in path or os.path.isdir(path):
+        return
+    lake = Path(path).parent
+    new = [folder for folder in (lake, *lake.parents) if not folder.exists()]
+    with suppress(OSError):
+        lake.parent.mkdir(parents=True, exist_ok=True)
+        lake.mkdir(mode=OWNER_ONLY, exist_ok=True)
+        Path(path).mkdir(mode=OWNER_ONLY, exist_ok=True)
+        sync_paths(folder.parent for folder in new)
+
+
+class WriterLock:
+    """The lock of the table at a path; a table in an object store has none.
+
+    Args:
+        path: The table's folder or URI.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._remote = is_remote(path)
+
+    @contextmanager
+    def fair(self) -> Iterator[None]:
+        """Wait for the lock for a bounded time, and continue with or without it."""
+        if self._remote:
+            yield
+            return
+        make_private_folder(self._path)
+        lock = FileLock(f"{self._path}/{WRITER_LOCK}")
+        try:
+            for wait_s, poll_s in FAIR_WAIT_S:
+                with suppress(Timeout):
+                    lock.acquire(timeout=wait_s, poll_interval=poll_s)
+                    break
+        except OSError as error:
+            raise to_lake_error(error, self._path) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def exclusive(self, timeout_s: float) -> Iterator[None]:
+        """Hold the lock of a local table.
+
+        Raises:
+            CommitContentionError: Another process held it for `timeout_s` seconds.
+        """
+        lock = FileLock(f"{self._path}/{WRITER_LOCK}")
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout as error:
+            raise CommitContentionError(
+                f"Another process holds the writers' lock of {self._path}; nothing was changed.",
+                remedy="End what writes to the lake, then repair it.",
+            ) from error
+        except OSError as error:
+            raise to_lake_error(error, self._path) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+_PROPERTY = "positionSync.owner."
+
+
+def newest_token(handle: DeltaTable, gateway_id: str) -> int | None:
+    """Return the fencing token of the newest owner of a gateway; None before the first."""
+    text = handle.metadata().configuration.get(_PROPERTY + gateway_id)
+    return None if text is None else int(text)
+
+
+def refuse_stale_owner(token: int, newest: int | None, gateway_id: str) -> None:
+    """Refuse an owner if the gateway has a newer one.
+
+    Raises:
+        LeaseLostError: `newest` is greater than `token`.
+    """
+    if newest is not None and token < newest:
+        raise LeaseLostError(
+            f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
+            remedy="End this session; the newer owner writes for the login.",
+        )
+
+
+def fence(handle: DeltaTable, gateway_id: str, token: int) -> None:
+    """Refuse owners of the gateway with a smaller token from now on; call it in a step only.
+
+    Afterwards the handle is at the version of the fence, so that the step may continue.
+
+    Raises:
+        LeaseLostError: An owner with a greater token has fenced the table already.
+    """
+    newest = newest_token(handle, gateway_id)
+    refuse_stale_owner(token, newest, gateway_id)
+    if newest == token:
+        return
+    handle.alter.set_table_properties(
+        {_PROPERTY + gateway_id: str(token)},
+        raise_if_not_exists=False,
+        commit_properties=CommitProperties(custom_metadata={"action": "fence"}),
+    )
+
+
+def mode_of(handle: DeltaTable) -> TradingMode | None:
+    """Return the trading mode of the table; None before its first data."""
+    text = handle.metadata().configuration.get(MODE_PROPERTY)
+    return TradingMode(text) if text else None
+
+
+def check_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> None:
+    """Check that data of these trading modes may go into the table; call it in a step only.
+
+    The mode of the first data is stored in a commit of its own, after which the step runs again.
+
+    Raises:
+        TradingModeError: The table holds another mode's data, or the data are of several.
+    """
+    offered = sorted(set(modes))
+    remembered = mode_of(handle)
+    if not offered or (remembered is not None and offered == [remembered]):
+        return
+    if remembered is None and len(offered) == 1:
+        handle.alter.set_table_properties(
+            {MODE_PROPERTY: offered[0].value}, raise_if_not_exists=False
+        )
+        raise RetryCommit
+    wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
+    raise TradingModeError(
+        f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
+        remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, or "
+        "point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
+    )

@@ -28,16 +28,13 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
-from position_sync_dagster.lake.schema.codec import moment, update_rows
-from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.codec import content_id, moment, update_rows
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, TableSpec
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
-from position_sync_dagster.lake.storage import writer_lock
-from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.latest import HOLDING
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
+from position_sync_dagster.lake.storage.opening import check_mode, newest_token, refuse_stale_owner
+from position_sync_dagster.lake.storage.table import Table, append, data_files
+from position_sync_dagster.lake.updates.latest import HOLDING, LedgerFiles, last_added
 
 T = TypeVar("T")
 
@@ -295,10 +292,8 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked
         for gateway_id, token in owners:
-            writer_lock.refuse_stale_owner(
-                token, writer_lock.newest_token(handle, gateway_id), gateway_id
-            )
-        writer_lock.check_mode(handle, modes, table.path)
+            refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
+        check_mode(handle, modes, table.path)
         present = data_files(handle)
         new = _without_stored(files, present, frame, table.spec)
         if new.is_empty():

@@ -25,10 +25,9 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage.frames import data_files
-from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.opening import fence
+from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files
 from position_sync_dagster.lake.storage.threads import offload, offloaded
-from position_sync_dagster.lake.storage.writer_lock import fence
 from position_sync_dagster.lake.updates.append import (
     AppendResult,
     append_rows,
@@ -39,9 +38,10 @@ from position_sync_dagster.lake.updates.latest import (
     BY_TIME,
     HOLDING,
     LatestRows,
+    LedgerFiles,
+    last_added,
     newest_rows,
 )
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
 
 START, NOW = "start", "now"
 """Instead of a token: begin with the oldest row, or with the next commit."""

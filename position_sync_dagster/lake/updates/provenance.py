@@ -11,10 +11,8 @@ from datetime import date
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.lake.storage.frames import data_files
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.latest import BY_TIME
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.storage.table import Table, data_files
+from position_sync_dagster.lake.updates.latest import BY_TIME, LedgerFiles
 
 LAST = "\N{TILDE}"
 """Sorts after every character of an id."""

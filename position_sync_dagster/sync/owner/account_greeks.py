@@ -23,7 +23,7 @@ from position_sync_dagster.sync.owner.option_model import (
 )
 
 LARGEST = 2000
-"""So many options of the largest value are computed at each pass, the others in turn."""
+"""Number of options of the largest value that each pass computes; the others follow in turn."""
 
 PASS_S, TURN_S = 5.0, 60.0
 """Seconds between two computations of one of the largest, and of one of the others."""

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
-from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 

@@ -48,7 +48,7 @@ the error is a hundredth of the change."""
 MOST_STEPS = 40
 
 LARGE_YIELD = 10.0
-"""A yield per year of more than so many times the square of the volatility, such as one dividend
+"""A yield per year that exceeds this multiple of the square of the volatility, such as one dividend
 within the last days of a call, needs QuantLib's accurate scheme, which costs six times as much. The
 fast one is wrong there by up to 0.06 % of the strike, and a price may fall where the volatility
 rises."""

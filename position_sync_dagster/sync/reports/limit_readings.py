@@ -11,7 +11,6 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import (
     SUMS_OF_MONEY,
     Limit,
@@ -94,7 +93,7 @@ def evidence_of(lake: Lake, settings: Settings, book: Book) -> Evidence:
     since: dict[str, datetime] = {}
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)
-        if session is None or session.state is not SessionState.LIVE or not session.is_alive(now):
+        if session is None or not session.is_live(now):
             continue
         since[login.gateway_id] = max(session.state_since, current_since(login, now))
     return Evidence(

@@ -334,9 +334,7 @@ def read_book(
     rows, ages = updates_of(chosen(latest)), Ages.of(chosen(priced), now)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live = {
-        session.gateway_id
-        for session in sessions
-        if session is not None and session.is_alive(now) and session.state == SessionState.LIVE
+        session.gateway_id for session in sessions if session is not None and session.is_live(now)
     }
     since = current_since(settings, now)
     streamed = frozenset(
@@ -393,7 +391,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
 
 
 LATELY = timedelta(hours=1)
-"""How long after its judgement a close is among the last ones."""
+"""Time after its judgement in which a close is among the last ones."""
 
 
 @dataclass(eq=False, repr=False)

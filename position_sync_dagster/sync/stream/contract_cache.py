@@ -42,8 +42,8 @@ REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
 before those that the gateway did not give are."""
 
 MOST_TIMES = 10
-"""How often both are fetched, over eight hours: an expired option has no details any more
-(nautilus_trader pull/3305). The table remembers how often details were not given."""
+"""Maximum number of requests for details, over eight hours: an expired option has no details any
+more (nautilus_trader pull/3305). The table remembers how often details were not given."""
 
 FRESH = timedelta(minutes=1)
 """Details that were fetched so lately are not fetched again before a contradiction counts."""

@@ -52,7 +52,7 @@ AT_ONCE = 500
 """Maximum number of contracts that are looked up in one step."""
 
 SHARE_DIGITS = 4
-"""Dividends as a share of the price count to so many decimals: the rest moves with each tick."""
+"""Decimals to which dividends as a share of the price count: further ones change with each tick."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
 

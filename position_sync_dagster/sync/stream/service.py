@@ -256,7 +256,7 @@ async def _return_freed_memory() -> None:
 
 
 async def _end_by(stop: asyncio.Event, seconds: float, end: asyncio.Event) -> None:
-    """Set `end` when `stop` is set, or after so many seconds."""
+    """Set `end` when `stop` is set, or after some seconds."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     end.set()

@@ -106,11 +106,9 @@ def test_the_lineage_page_shows_three_groups(repository: dg.RepositoryDefinition
 
 
 def schema_of(node) -> dg.TableSchema:
-    """Return the columns of a table; on the pages that show money first they are a link."""
+    """Return the columns of a table; on the page that shows money first they are a link."""
     name = node.key.to_user_string()
-    key = (
-        "columns" if name in ("latest_positions", "strategy_exposure") else "dagster/column_schema"
-    )
+    key = "columns" if name == "strategy_exposure" else "dagster/column_schema"
     return node.metadata[key].schema
 
 

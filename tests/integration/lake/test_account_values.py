@@ -11,9 +11,8 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.schema.codec import account_rows
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append, data_files
 
 A, B = "DUSIM0001", "DUSIM0002"
 LOGIN = "127.0.0.1:7497"

@@ -19,9 +19,8 @@ from position_sync_dagster.lake.schema.codec import broker_rows
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append, data_files
 from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"

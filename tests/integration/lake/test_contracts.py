@@ -7,8 +7,7 @@ import pytest
 from position_sync_dagster.lake.broker_positions import ContractsTable
 from position_sync_dagster.lake.schema.codec import contract_rows
 from position_sync_dagster.lake.schema.tables import CONTRACTS
-from position_sync_dagster.lake.storage.frames import append
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append
 from tests.support.contracts import contract_details
 
 

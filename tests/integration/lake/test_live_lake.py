@@ -16,8 +16,7 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.recovery import Checkup, check_up, diagnose, repair
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage import delta_log
-from position_sync_dagster.lake.storage.frames import append
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, append
 from tests.support.extent import EVERYTHING
 from tests.support.lake_processes import Worker, workers
 from tests.support.torn_queues import entry, newest_entry, queue_at, small_queue

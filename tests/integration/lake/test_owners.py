@@ -17,10 +17,10 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake import Lake
-from position_sync_dagster.lake.schema.lifecycle_partitions import IS_LIVE, LIVE_COLUMNS
+from position_sync_dagster.lake.schema.codec import IS_LIVE, LIVE_COLUMNS
 from position_sync_dagster.lake.storage import lifecycle_table
-from position_sync_dagster.lake.storage.frames import overwrite
 from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import overwrite
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus

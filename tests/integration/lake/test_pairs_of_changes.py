@@ -29,7 +29,8 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS, TABLES
-from position_sync_dagster.lake.storage import frames, maintenance, writer_lock
+from position_sync_dagster.lake.storage import maintenance, opening
+from position_sync_dagster.lake.storage import table as stored
 from position_sync_dagster.lake.storage.maintenance import find_doubled, remove_doubled
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.extent import part_of
@@ -311,13 +312,13 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
     errors: list[str] = []
 
     def committing(*arguments: Any, **more: Any) -> None:
-        monkeypatch.setattr(frames, "write_deltalake", write_deltalake)
+        monkeypatch.setattr(stored, "write_deltalake", write_deltalake)
         errors.extend(errors_of(path, meanwhile))
         write_deltalake(*arguments, **more)
 
-    monkeypatch.setattr(frames, "write_deltalake", committing)
+    monkeypatch.setattr(stored, "write_deltalake", committing)
     found, rows = outcome(path, name, first)
-    if frames.write_deltalake is committing:
+    if stored.write_deltalake is committing:
         monkeypatch.undo()
         found_later, rows = outcome(path, name, meanwhile)
         errors.extend(found_later)
@@ -326,7 +327,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_two_changes_at_once_leave_what_one_of_the_two_orders_leaves(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.001, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.001, 0.001),))
     monkeypatch.setattr(maintenance, "COMPACT_FROM", FILES)
     filled = template(tmp_path / "filled", name)
     changes = changes_of(name)

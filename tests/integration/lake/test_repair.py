@@ -21,8 +21,7 @@ from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.schema.table_spec import TableSpec, described
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, POSITION_UPDATES
 from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.lake.storage.frames import append
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from tests.support.extent import EVERYTHING
 from tests.support.torn_queues import (

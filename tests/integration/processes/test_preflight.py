@@ -15,10 +15,9 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.processes.preflight import run_preflight
-from position_sync_dagster.sync import preflight
+from position_sync_dagster.processes import preflight
+from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
 from position_sync_dagster.sync.owner.ownership import Ownership
-from position_sync_dagster.sync.preflight import Finding, Level, of_account_time
 from tests.support.ports import free_port
 
 A, B = "DUSIM0001", "DUSIM0002"

@@ -7,8 +7,7 @@ from position_sync_dagster.domain.update import Answer, QueueRequest, QueueStatu
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import new_request_rows
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
-from position_sync_dagster.lake.storage.frames import append
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append
 
 AT = datetime(2026, 1, 2, 15, tzinfo=UTC)
 

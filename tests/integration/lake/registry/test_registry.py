@@ -14,8 +14,7 @@ from position_sync_dagster.lake.registry.strategies_file import as_strategies_fi
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.schema.codec import leg_rows
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
-from position_sync_dagster.lake.storage.frames import append
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, append
 
 LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
 

@@ -9,9 +9,9 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.processes.preflight import check_lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership
-from position_sync_dagster.sync.preflight import check_lake
 from tests.support.object_store import stored_under
 from tests.support.ports import free_port
 from tests.support.store_proxy import CUT_AFTER, Rule

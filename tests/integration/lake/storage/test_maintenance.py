@@ -17,13 +17,12 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.ids import new_part
+from position_sync_dagster.lake.schema.codec import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
 from position_sync_dagster.lake.storage import maintenance, opening
-from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append
 
 
 def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:
@@ -119,7 +118,7 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
             QueueStatus.FAILED: 1,
         }
     queue.sync.release(r.request_id for r in queue.sync.claim_batch())
-    assert queue.sync.overview().by_priority == {1: 2}
+    assert queue.sync.overview().claimable == 2
     with pytest.raises(BrokenTableError, match="cannot be read whole"):
         queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
 

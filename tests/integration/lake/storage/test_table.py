@@ -14,7 +14,7 @@ from position_sync_dagster.errors import (
     StalledError,
 )
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import delta_log, table, writer_lock
+from position_sync_dagster.lake.storage import delta_log, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from tests.support.filled_queue import filled_queue
 
@@ -37,7 +37,7 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
 
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a writer go on without the lock that another one in the same test holds."""
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.01, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.01, 0.001),))
 
 
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
@@ -180,8 +180,9 @@ def test_a_checkpoint_that_cannot_be_written_is_logged_once_per_outage(
         for _ in range(count * table.CHECKPOINT_EVERY):
             queue.sync.insert_many([QueueRequest(next(conids), "SPY")])
 
-    def refuse(_: str) -> None:
-        raise OSError(28, "No space left on device")
+    def refuse(_: str, needed: float | None = None) -> None:
+        if needed is None:  # a checkpoint; a commit says what it needs
+            raise OSError(28, "No space left on device")
 
     for outages in (1, 2):
         with monkeypatch.context() as full:

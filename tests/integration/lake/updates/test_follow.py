@@ -14,7 +14,7 @@ from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.recovery import repair
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.updates import position_updates
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.updates.latest import LedgerFiles
 from position_sync_dagster.lake.updates.position_updates import (
     NOW,
     START,

@@ -12,16 +12,14 @@ from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_delt
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.codec import new_ids, update_rows
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage import table, writer_lock
-from position_sync_dagster.lake.storage.frames import append, scan
+from position_sync_dagster.lake.storage import opening, table
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.storage.opening import WRITER_LOCK
+from position_sync_dagster.lake.storage.table import Table, append, scan
+from position_sync_dagster.lake.updates.latest import LedgerFiles
 from position_sync_dagster.lake.updates.position_updates import (
     DeltaLakePositionWriter,
     PositionUpdatesTable,
@@ -185,7 +183,7 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
 async def test_a_guard_is_called_before_each_attempt_to_commit(
     ledger, make_update, clock, monkeypatch
 ):
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.01, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.01, 0.001),))
     other = PositionUpdatesTable(ledger.table.path)
     calls: list[int] = []
 
@@ -213,7 +211,7 @@ async def test_a_guard_is_called_before_each_attempt_to_commit(
 async def test_the_error_of_a_guard_reaches_the_caller_unchanged_and_nothing_is_written(
     ledger, make_update, monkeypatch, refusal
 ):
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.01, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.01, 0.001),))
     other = PositionUpdatesTable(ledger.table.path)
     cause = ValueError("why")
     calls: list[int] = []

@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.updates import latest
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.updates.latest import LedgerFiles
 
 HOUR = timedelta(hours=1)
 

@@ -12,7 +12,7 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.lake.storage import frames
+from position_sync_dagster.lake.storage import table
 from position_sync_dagster.sync.drain.worker import ConnectionValues, QueueWorker
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -101,11 +101,11 @@ async def test_an_error_that_stays_is_logged_once_per_outage(
             nonlocal drains
             drains += 1
             if drains in (1, 6):
-                monkeypatch.setattr(frames, "SPARE_BYTES", 0)
+                monkeypatch.setattr(table, "SPARE_BYTES", 0)
                 await lake.queue.insert(CALL, "AAPL", account=A)
-                monkeypatch.setattr(frames, "SPARE_BYTES", full)
+                monkeypatch.setattr(table, "SPARE_BYTES", full)
             if drains in (4, 10):
-                monkeypatch.setattr(frames, "SPARE_BYTES", 0)
+                monkeypatch.setattr(table, "SPARE_BYTES", 0)
             return await drain(time_limit_s)
 
         monkeypatch.setattr(worker, "drain", drain_on_a_disk_that_is_full_twice)

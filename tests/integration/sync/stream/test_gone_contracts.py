@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.processes.preflight import Level, of_gateway
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.preflight import Level, of_gateway
 from position_sync_dagster.sync.stream.contract_cache import MOST_TIMES, ContractCache
 from tests.support.clock import HandClock
 from tests.support.legs import leg

@@ -9,7 +9,7 @@ from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState, make_leg
-from position_sync_dagster.lake.storage.frames import data_files
+from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.sync.stream import gateway_link
 from tests.support.extent import EVERYTHING
 

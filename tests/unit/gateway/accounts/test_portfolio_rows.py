@@ -3,7 +3,7 @@
 import pytest
 from ib_async import IB
 
-from position_sync_dagster.gateway.accounts.portfolio_rows import (
+from position_sync_dagster.gateway.accounts.account_downloads import (
     OddRows,
     PortfolioRow,
     PortfolioRows,

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.schema.ids import (
+from position_sync_dagster.lake.schema.codec import (
     content_id,
     id_literals,
     new_ids,

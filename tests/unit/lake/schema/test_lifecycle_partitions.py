@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from position_sync_dagster.lake.schema.lifecycle_partitions import (
+from position_sync_dagster.lake.schema.codec import (
     IS_LIVE,
     LIVE_COLUMNS,
     LIVE_PARTITION,

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from position_sync_dagster.sync.preflight import Level, bounded, good
+from position_sync_dagster.processes.preflight import Level, bounded, good
 
 
 def test_what_a_check_finds_is_returned_and_its_error_raised():

@@ -4,9 +4,9 @@ from collections import namedtuple
 
 import pytest
 
+from position_sync_dagster.processes import preflight
+from position_sync_dagster.processes.preflight import Level
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync import preflight
-from position_sync_dagster.sync.preflight import Level
 
 
 @pytest.mark.parametrize(
