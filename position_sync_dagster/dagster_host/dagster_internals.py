@@ -82,7 +82,7 @@ CODE_SERVER = Internal(
 
 
 def start_runs_with(processes: Any) -> None:
-    """Let a code server that this process makes start its runs by another method than spawn.
+    """Make the code servers of this process start their runs by another method than spawn.
 
     Args:
         processes: Has `Queue`, `Event` and `Process`, like a context of `multiprocessing`.
