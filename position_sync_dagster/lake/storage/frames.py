@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
@@ -151,8 +152,7 @@ def rows_between(
             for the rows without a value.
         last: The greatest value in these statistics; all of its millisecond is included.
     """
-    if isinstance(last, datetime):
-        last += timedelta(milliseconds=1)
+    last = last_of(last)
     terms = [
         f"{name} IS NULL" if value is None else f"{name} = {literal(value)}"
         for name, value in partition.items()
@@ -162,6 +162,14 @@ def rows_between(
     else:
         terms += [f"{spec.order} >= {literal(first)}", f"{spec.order} <= {literal(last)}"]
     return " AND ".join(terms)
+
+
+def last_of(greatest: Any) -> Any:
+    """Return the last value that the greatest one in the log's statistics may stand for.
+
+    They cut times to milliseconds.
+    """
+    return greatest + timedelta(milliseconds=1) if isinstance(greatest, datetime) else greatest
 
 
 def count_rows(handle: DeltaTable) -> int:

@@ -8,9 +8,10 @@ import pytest
 
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake import broker_positions
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import table
+from position_sync_dagster.lake.storage import maintenance, table
 from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
@@ -216,6 +217,23 @@ def test_rows_that_are_read_whole_take_one_request_for_each_file(store, clock):
     assert _reads(store) == 3
     assert fresh.queue.sync.overview().claimable == 3
     assert _reads(store) <= 2
+
+
+def test_a_merge_reads_each_file_with_one_request_and_delta_rs_that_of_a_time_again(
+    store, make_update, monkeypatch
+):
+    """Delta-rs replaces rows by a range of times, and reads their files for it: three each."""
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", 4)
+    lake = Lake(store.lake())
+    for number in range(1, 6):
+        lake.updates.sync.append([make_update(number)])
+        (claim,) = lake.queue.sync.insert_many([QueueRequest(number, "SPY")])
+        lake.queue.sync.mark_failed(claim, "no", retryable=False)
+    for one, each in ((lake.queue.table, 1), (lake.updates.table, 4)):
+        store.proxy.change()
+        assert maintenance.compact(one, maintenance.WRITER_SMALL_BYTES) == 5
+        assert _reads(store) == 5 * each
+    assert lake.updates.sync.latest().height == 5
 
 
 def test_a_fold_of_the_holdings_takes_one_request_for_each_file(store, clock, monkeypatch):
