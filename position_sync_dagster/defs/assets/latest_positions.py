@@ -36,13 +36,15 @@ def latest_positions(
     """Replace the table with the newest rows."""
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake = position_sync.lake
-    found = lake.updates.sync.latest()
-    holdings = tables.all_broker_rows(lake, position_sync.settings)
+    with lake.looked_at_once(position_sync.looked_at):
+        found = lake.updates.sync.latest()
+        holdings = tables.all_broker_rows(lake, position_sync.settings)
     band = position_sync.settings.value_band
     rows = confirmations.with_priced(found, holdings, utc_now(), band=band).select(
         *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
     )
-    result = table.replace(rows, run_id=context.run.run_id)
+    with lake.looked_at_once(position_sync.looked_at):
+        result = table.replace(rows, run_id=context.run.run_id)
     versions: dict[str, dg.RawMetadataValue] = {
         "dagster/row_count": result.rows,
         "ledger_version": strategy_exposure.version_text(found),
