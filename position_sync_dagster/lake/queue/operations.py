@@ -215,7 +215,6 @@ class QueueOverview:
         counts: Requests by status.
         claimable: Pending requests that may be claimed now (no back-off left).
         oldest_pending_at: When the oldest pending request was inserted; None without any.
-        by_priority: Pending requests by priority.
         expired: Requests in processing whose lease has expired.
         version: The version of the table that was read; 0 in memory.
         last_success_at: When a request last succeeded; None before the first.
@@ -224,7 +223,6 @@ class QueueOverview:
     counts: dict[QueueStatus, int]
     claimable: int
     oldest_pending_at: datetime | None
-    by_priority: dict[int, int]
     expired: int
     version: int
     last_success_at: datetime | None = None
@@ -253,7 +251,6 @@ def overview_of(
         counts=counts,
         claimable=live.filter(transitions.is_claimable(now, except_accounts)).height,
         oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
-        by_priority=dict(pending.group_by("priority").len().sort("priority").iter_rows()),
         expired=live.filter(transitions.lease_has_expired(now, except_accounts)).height,
         version=counted.snapshot.version,
         last_success_at=counted.newest.get(transitions.SUCCESS),
