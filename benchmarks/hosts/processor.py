@@ -12,6 +12,7 @@ ROLES = {
     "ib_gateway_simulator": "gateways (simulators)",
     "dagster_host.standby_daemon": "daemons",
     "webserver": "webservers",
+    "dagster_host.launcher": "code servers",
     "api grpc": "code servers",
     "api": "code servers",
     "postgres": "Postgres",

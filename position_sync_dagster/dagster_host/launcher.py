@@ -1,17 +1,21 @@
-"""The run launcher, and the run queue before it.
+"""The run launcher, the run queue before it, and the code server that starts runs in a deployment.
 
 Each run is a process, forked from one that has already imported Dagster. The queue is Dagster's
-own, polled twice a second, with a limit that follows the logins.
+own, polled twice a second, with a limit that follows the logins. The code server is Dagster's own
+too: run it as `python -m position_sync_dagster.dagster_host.launcher`, with the options of `dagster
+api grpc`.
 """
 
 import json
 import multiprocessing
+import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -170,9 +174,7 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
         begin: The run begins when this connection receives a message.
     """
     with suppress(KeyboardInterrupt):  # a termination before the run began
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        answer_signals()
         begin.recv()
         preloaded = sys.modules.get(PRELOADED)
         if preloaded is not None:
@@ -187,6 +189,13 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
             dagster_internals.close_connections()
 
 
+def answer_signals() -> None:
+    """Answer interrupts and terminations in the process of a run; its parent blocks them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
 @cache
 def process_context() -> ForkServerContext | SpawnContext:
     """Return the start method: a fork server on Linux, spawn elsewhere (forks are unsafe there)."""
@@ -197,15 +206,15 @@ def process_context() -> ForkServerContext | SpawnContext:
     return found
 
 
-def prepare_processes() -> None:
+def prepare_processes(blocked: Collection[signal.Signals] = (signal.SIGINT,)) -> None:
     """Start the fork server of the runs; its imports take a second.
 
-    Interrupts are blocked in it from its first moment: it ends with this process, and an interrupt
+    Signals are blocked in it from its first moment: it ends with this process, and an interrupt
     during its imports would print a traceback. One that comes to a run's process waits there until
-    `execute` can answer it.
+    `answer_signals`.
     """
     if isinstance(process_context(), ForkServerContext):
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         try:
             forkserver.ensure_running()
         finally:
@@ -294,3 +303,43 @@ def fixed_limit(instance: dg.DagsterInstance) -> int | None:
         return None
     limits = instance.get_concurrency_config().run_queue_config
     return None if limits is None or limits.max_concurrent_runs < 0 else limits.max_concurrent_runs
+
+
+class ForkedProcesses:
+    """The start method of a code server's runs; it replaces Dagster's own, which is spawn.
+
+    A deployment has code server and daemon in two containers, and runs in that of the code server.
+    """
+
+    def __init__(self) -> None:
+        self._processes = process_context()
+        self.Queue, self.Event = self._processes.Queue, self._processes.Event
+
+    def Process(self, *, target: Callable[..., None], args: Sequence[Any]) -> BaseProcess:
+        """Return the process of a run."""
+        return self._processes.Process(target=execute_started, args=(target, *args))
+
+
+def execute_started(start_run: Callable[..., None], *args: Any) -> None:
+    """Execute a run that a code server started, in its process."""
+    answer_signals()
+    start_run(*args)
+
+
+def serve(options: Sequence[str]) -> None:
+    """Run Dagster's code server, which forks its runs.
+
+    Args:
+        options: Those of `dagster api grpc`.
+    """
+    internals = dagster_internals.CODE_SERVER.load()
+    if internals is None:
+        os.execvp("dagster", ["dagster", "api", "grpc", *options])  # noqa: S606, S607
+    prepare_processes((signal.SIGINT, signal.SIGTERM))
+    dagster_internals.start_runs_with(ForkedProcesses())
+    internals.api_cli(["grpc", *options])
+
+
+if __name__ == "__main__":
+    # By its own name: the processes of the runs find its functions by it.
+    import_module(f"{__package__}.launcher").serve(sys.argv[1:])

@@ -113,7 +113,7 @@ def prepare() -> dict[str, Stamp]:
     """Import what runs need, and return the modules of the package as `import_package` does."""
     for name in IMPORTED:
         import_module(name)
-    dagster_internals.import_for_runs()
+    dagster_internals.import_for_runs(postgres="PGHOST" in os.environ)
     dagster_internals.FORKED_RUNS.load()
     dagster_internals.keep_engines(connected=True)
     dagster_internals.keep_migrations()

@@ -306,6 +306,7 @@ def _recorder(
         job=context.run.job_name,
         step=step,
         gateway_id=_login_of(position_sync),
+        kept=position_sync.kept_records,
     )
     recorder.note(table_name=table, partitions=_partitions(context))
 

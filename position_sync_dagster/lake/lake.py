@@ -237,13 +237,14 @@ class Lake:
         self.registry.sync.refresh()
 
     def open_ahead(self) -> None:
-        """Open all tables in background threads; block for the registry alone.
+        """Open all tables that most runs use in background threads; block for the registry alone.
 
         Each use of a table waits until that table is open. Use this in a process that ends soon:
         in an object store, opening all tables takes longer than using a few.
         """
         begin_each(Table.initialize, self.tables)
-        begin_each(_open_if_there, self.derived_tables)
+        derived = (specs.LATEST_POSITIONS, specs.STRATEGY_EXPOSURE)
+        begin_each(_open_if_there, [self.derived_table(spec) for spec in derived])
         self.registry.sync.refresh()
 
     def looked_at_once(self, seen: set[int] | None = None) -> AbstractContextManager[None]:

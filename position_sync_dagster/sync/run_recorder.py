@@ -9,13 +9,12 @@ import socket
 from collections import deque
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.threads import begin, offload
+from position_sync_dagster.lake.storage.threads import offload
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.records import RunsTable
@@ -258,6 +257,7 @@ class RunRecorder:
 
     Args:
         run_id: None outside Dagster: then nothing is written.
+        kept: Where records are kept, which the caller writes together; None writes each at once.
 
     Example:
         recorder = RunRecorder(lake.runs, run_id=run_id, job="drain_positions", step="drain")
@@ -274,9 +274,11 @@ class RunRecorder:
         step: str,
         gateway_id: str | None = None,
         clock: Clock = utc_now,
+        kept: list[RunRecord] | None = None,
     ) -> None:
         self._runs = runs
         self._clock = clock
+        self._kept = kept
         now = clock()
         self._record = RunRecord(
             run_id=run_id or "",
@@ -298,16 +300,10 @@ class RunRecorder:
         if not self._record.run_id:
             return
         self._record = replace(self._record, recorded_at=self._clock())
-        try:
-            self._runs.record([self._record])
-        except LakeError as error:
-            logger.warning(
-                "run %s is not recorded in %s; `position-sync audit verify --repair` rebuilds it "
-                "from its rows: %s",
-                self._record.run_id,
-                self._runs.table.path,
-                error,
-            )
+        if self._kept is not None:
+            self._kept.append(self._record)
+        else:
+            write_records(self._runs, [self._record])
 
     def end(self, result: RunResult, reason: str | None = None) -> None:
         """Write the last record of the step."""
@@ -321,14 +317,8 @@ class RunRecorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        """Record the end of the block; in an object store beside what follows.
-
-        A commit takes half a second there. The process waits for it when it ends.
-        """
-        if self._runs.table.is_remote:
-            begin(partial(self._end_by, error))
-        else:
-            self._end_by(error)
+        """Record the end of the block."""
+        self._end_by(error)
 
     async def __aenter__(self) -> Self:
         """Begin a block as `__enter__` does."""
@@ -347,6 +337,20 @@ class RunRecorder:
         failed = isinstance(error, Exception)
         reason = str(error) or type(error).__name__
         self.end(RunResult.FAILED if failed else RunResult.STOPPED, reason)
+
+
+def write_records(runs: "RunsTable", records: list[RunRecord]) -> None:
+    """Write records in one commit; a failure is logged, and the run goes on."""
+    try:
+        runs.record(records)
+    except LakeError as error:
+        logger.warning(
+            "run %s is not recorded in %s; `position-sync audit verify --repair` rebuilds it "
+            "from its rows: %s",
+            records[0].run_id,
+            runs.table.path,
+            error,
+        )
 
 
 def stream_columns(total: StreamReport) -> dict[str, Any]:

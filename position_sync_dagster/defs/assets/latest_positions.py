@@ -47,13 +47,15 @@ def latest_positions(
     """Replace the table with the newest rows, and compare its sums with those of the ledger."""
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
-    found = lake.updates.sync.latest()
-    holdings = tables.all_broker_rows(lake, position_sync.settings)
+    with lake.looked_at_once(position_sync.looked_at):
+        found = lake.updates.sync.latest()
+        holdings = tables.all_broker_rows(lake, position_sync.settings)
     band = position_sync.settings.value_band
     rows = confirmations.with_priced(found, holdings, now, band=band).select(
         *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
     )
-    result = table.replace(rows, run_id=context.run.run_id)
+    with lake.looked_at_once(position_sync.looked_at):
+        result = table.replace(rows, run_id=context.run.run_id)
     versions: dict[str, dg.RawMetadataValue] = {
         "dagster/row_count": result.rows,
         "ledger_version": strategy_exposure.version_text(found),
@@ -68,5 +70,6 @@ def latest_positions(
         | table_asset.replacement_metadata(table, result),
         data_version=table_asset.data_version(result.version),
     )
-    sums = judge_latest(table.read(), found)
+    with lake.looked_at_once(position_sync.looked_at):
+        sums = judge_latest(table.read(), found)
     context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))

@@ -93,7 +93,8 @@ def position_updates(
             if requests_came(lake, report):
                 context.log.info("Requests wait: refresh_derived evaluates the other checks.")
                 break
-        context.log_event(observe_breaks(lake))
+        with lake.looked_at_once():
+            context.log_event(observe_breaks(lake))
 
 
 def requests_came(lake: "tables.Lake", report: DrainReport) -> bool:

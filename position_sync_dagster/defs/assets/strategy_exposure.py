@@ -387,8 +387,8 @@ def strategy_exposure(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
     lake, now = position_sync.lake, datetime.now(UTC)
-    latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
-    with lake.looked_at_once():
+    with lake.looked_at_once(position_sync.looked_at):
+        latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
         book = overview.read_book(
             lake, position_sync.settings, now, latest=latest, of_strategies=True
         )
@@ -396,7 +396,8 @@ def strategy_exposure(
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
     version = {"ledger_version": newest_version(latest)}
     frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
-    result = table.replace(frame, run_id=context.run.run_id)
+    with lake.looked_at_once(position_sync.looked_at):
+        result = table.replace(frame, run_id=context.run.run_id)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
@@ -419,10 +420,11 @@ def strategy_exposure(
     yield dg.MaterializeResult(
         metadata=metadata, data_version=table_asset.data_version(result.version)
     )
-    sums = limits.judge_exposure(table.read(), book)
-    context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
-    for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
-        context.log_event(event)
+    with lake.looked_at_once(position_sync.looked_at):
+        sums = limits.judge_exposure(table.read(), book)
+        context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
+        for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
+            context.log_event(event)
 
 
 def picture(

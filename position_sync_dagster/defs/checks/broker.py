@@ -246,12 +246,14 @@ TO_DO = (
 )
 def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    values = lake.account_values.latest()
+    held = {one.gateway_id: inspection.held_at_the_broker(lake, one) for one in settings.logins}
+    accounts = {account for rows in held.values() for account in rows.get_column("account")}
+    values = lake.account_values.newest_of(accounts)
 
     def of_login(login: Settings) -> dg.AssetCheckResult:
         session = lake.sessions.current(login.gateway_id)
         return judge_accounts(
-            inspection.held_at_the_broker(lake, login),
+            held[login.gateway_id],
             values,
             since=session.started_at if session else datetime.now(UTC),
             patience=timedelta(seconds=settings.stale_after_s),

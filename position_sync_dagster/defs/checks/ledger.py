@@ -61,11 +61,12 @@ def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCh
         any_account = rows.with_columns(account=pl.lit(None, pl.String))
         done = done.select("account", "conid", at="updated_at")
         answered = pl.concat([done, rows, any_account])
+    live = inspection.live_requests(lake)
     return judge_requests(
         failed,
-        inspection.live_requests(lake),
+        live,
         answered,
-        foreign=inspection.foreign_requests(lake),
+        foreign=inspection.foreign_requests(live),
         now=now,
         old_after=timedelta(seconds=settings.stale_after_s),
     )
@@ -208,7 +209,8 @@ def agrees_with_the_broker(
 ) -> dg.AssetCheckResult:
     """Reconcile; a snapshot that is missing or incomplete is reported and does not pass."""
     result = compared_now(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
-    context.op_execution_context.log_event(observe_breaks(position_sync.lake))
+    with position_sync.lake.looked_at_once():
+        context.op_execution_context.log_event(observe_breaks(position_sync.lake))
     return result
 
 

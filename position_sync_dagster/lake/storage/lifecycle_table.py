@@ -25,7 +25,6 @@ from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import id_literals, new_ids, new_part
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
-    FILE,
     Table,
     append,
     data_files,
@@ -243,7 +242,7 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
-            cached = self._live = (key, self._read(_live_files(handle)))
+            cached = self._live = (key, self.table.read_rows(_live_files(handle)))
         return self._snapshot_of(handle, cached[1])
 
     def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
@@ -306,21 +305,11 @@ class LifecycleTable:
             files = _live_files(handle)
             names = {part: _paths_of(files, part) for part in parts}
             changed = [p for p in parts if p not in known or known[p][1] != names[p]]
-            found = self._read(files.filter(pl.col("part").is_in(changed)))
+            found = self.table.read_rows(files.filter(_PART.is_in(changed)))
             for part in parts:
                 rows = found.filter(part=part) if part in changed else known[part][2]
                 known[part] = (key, names[part], rows)
         return {part: known[part][2] for part in parts}
-
-    def _read(self, files: pl.DataFrame) -> pl.DataFrame:
-        """Return the live rows of some data files."""
-        rows = self.table.read_files(files)
-        of_file = files.select(
-            pl.format("{}/{}", pl.lit(self.table.path), "path").alias(FILE),
-            bucket=pl.lit(codec.LIVE),
-            part="part",
-        )
-        return rows.join(of_file, on=FILE).select(list(self.table.spec.columns))
 
     def _replacement(
         self, live: pl.DataFrame, names: list[str], change: Change[T]
@@ -367,16 +356,20 @@ def _changed_parts(
     return sorted({*gone.unique(), *parts.slice(kept.height).unique()})
 
 
+_PART = pl.col("partition.part")
+
+
 def _live_files(handle: DeltaTable) -> pl.DataFrame:
-    """Return the path and the part of each data file of live rows."""
+    """Return the path and the partition of each data file of live rows."""
     files = files_in(handle, bucket=codec.LIVE)
+    columns = ["path", "partition.bucket", "partition.part"]
     if files.is_empty():
-        return pl.DataFrame(schema={"path": pl.String, "part": pl.String})
-    return files.select("path", part="partition.part")
+        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    return files.select(columns)
 
 
 def _paths_of(files: pl.DataFrame, part: str) -> list[str]:
-    return sorted(files.filter(part=part).get_column("path"))
+    return sorted(files.filter(part == _PART).get_column("path"))
 
 
 _Finished = tuple[dict[str, int], dict[str, datetime]]

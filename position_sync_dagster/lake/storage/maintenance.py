@@ -27,6 +27,7 @@ from position_sync_dagster.lake.storage.table import (
     Table,
     data_files,
     files_in,
+    last_of,
     overwrite,
     rows_between,
     scan,
@@ -261,7 +262,7 @@ def compact(table: Table, small_bytes: int) -> int:
     if table.spec.order is None:
         return 0
     merged = 0
-    while done := table.transact(lambda handle: _merge_in_order(handle, table.spec, small_bytes)):
+    while done := table.transact(lambda handle: _merge_in_order(table, handle, small_bytes)):
         merged += done
     return merged
 
@@ -285,7 +286,7 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
             return 0
         part = new_part(datetime.now(UTC))
         names = chosen.get_column("partition.part").to_list()
-        rows = scan(handle, table.spec, in_parts(bucket, names))
+        rows = table.read_rows(files.filter(pl.col("partition.part").is_in(names)))
         ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
         overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
         return int(chosen.get_column("files").sum())
@@ -293,9 +294,13 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     return table.transact(step)
 
 
-def _merge_in_order(handle: DeltaTable, spec: TableSpec, small_bytes: int) -> int:
-    """Merge the small files of one partition that follow each other; return how many."""
-    files = data_files(handle)
+def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
+    """Merge the small files of one partition that follow each other; return how many.
+
+    Files are read side by side: in an object store, a predicate takes three requests for each, one
+    after the other.
+    """
+    spec, files = table.spec, data_files(handle)
     first, last = f"min.{spec.order}", f"max.{spec.order}"
     if not {first, last} <= set(files.columns):
         return 0
@@ -317,7 +322,13 @@ def _merge_in_order(handle: DeltaTable, spec: TableSpec, small_bytes: int) -> in
     run = runs.row(0, named=True)
     partition = {name: run[f"partition.{name}"] for name in spec.partition_by}
     predicate = rows_between(spec, partition, run[first], run[last])
-    rows = scan(handle, spec, predicate).sort(str(spec.order))
+    until = last_of(run[last])
+    may_have = (pl.col(first).is_null() | (pl.col(first) <= until)) & (
+        pl.col(last).is_null() | (pl.col(last) >= run[first])
+    )
+    within = files.filter(may_have, *(pl.col(key).eq_missing(run[key]) for key in keys))
+    in_range = pl.col(str(spec.order)).is_between(run[first], until)
+    rows = table.read_rows(within).filter(in_range).sort(str(spec.order))
     overwrite(handle, rows, predicate, {"action": "compact"})
     return int(run["files"])
 

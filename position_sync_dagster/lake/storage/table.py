@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
@@ -175,8 +175,7 @@ def rows_between(
             for the rows without a value.
         last: The greatest value in these statistics; all of its millisecond is included.
     """
-    if isinstance(last, datetime):
-        last += timedelta(milliseconds=1)
+    last = last_of(last)
     terms = [
         f"{name} IS NULL" if value is None else f"{name} = {literal(value)}"
         for name, value in partition.items()
@@ -186,6 +185,14 @@ def rows_between(
     else:
         terms += [f"{spec.order} >= {literal(first)}", f"{spec.order} <= {literal(last)}"]
     return " AND ".join(terms)
+
+
+def last_of(greatest: Any) -> Any:
+    """Return the last value that the greatest one in the log's statistics may stand for.
+
+    They cut times to milliseconds.
+    """
+    return greatest + timedelta(milliseconds=1) if isinstance(greatest, datetime) else greatest
 
 
 def count_rows(handle: DeltaTable) -> int:
@@ -278,6 +285,10 @@ REOPEN_AFTER_S = 20.0
 REMOTE_REOPEN_EVERY, REMOTE_REOPEN_AFTER_S = 100, 240.0
 """The same in an object store, where opening a table takes a dozen requests and more."""
 
+LOOKED_S = 30.0
+"""Seconds from a look for newer versions in an object store, or a commit, in which a change begins
+without another look. Delta refuses its commit if another writer was faster; then it looks."""
+
 _Entry = tuple[int, int, int]
 """Version, inode and modification time of an entry of the log: the identity of the table."""
 
@@ -303,6 +314,7 @@ class TableHandle:
         self._handle: DeltaTable | None = None
         self._opened_at = 0.0
         self._opened_version = -1
+        self._looked_at = -LOOKED_S
         self._last_entry: _Entry | None = None
         self._table_id: str | None = None
         self.generation = 0
@@ -344,7 +356,7 @@ class TableHandle:
         is_new, handle = self._handle is None, self.ready()
         if is_new:
             return handle
-        aged = time.monotonic() - self._opened_at > self._reopen_after_s or self._is_replaced()
+        aged = self._is_aged() or self._is_replaced()
         if not aged:
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
@@ -356,12 +368,24 @@ class TableHandle:
                 except errors.NewerTableError:
                     self._handle = None  # else the next use finds it up to date, and writes
                     raise
-            aged = handle.version() - self._opened_version >= self._reopen_every
+            aged = self._is_aged()
         if aged:
             self._handle = None
             handle = self.ready()
         self.record(handle.version())
         return handle
+
+    def was_newest(self) -> bool:
+        """Return whether the handle was at the newest version a short time ago.
+
+        False if the last look found a newer one: others commit all the time.
+        """
+        recent = time.monotonic() - self._looked_at < LOOKED_S
+        return recent and self._handle is not None and not (self._was_behind or self._is_aged())
+
+    def was_late(self) -> None:
+        """Record that another writer committed first."""
+        self._was_behind = True
 
     def drop(self) -> None:
         """Drop the handle; the next use opens the table anew."""
@@ -370,6 +394,12 @@ class TableHandle:
     def record(self, version: int) -> None:
         """Record the newest version that this process read or committed."""
         self._last_entry = self._entry(version)
+        self._looked_at = time.monotonic()
+
+    def _is_aged(self) -> bool:
+        commits = 0 if self._handle is None else self._handle.version() - self._opened_version
+        aged = time.monotonic() - self._opened_at > self._reopen_after_s
+        return aged or commits >= self._reopen_every
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._location.remote:
@@ -434,7 +464,7 @@ def looked_at_once(seen: set[int]) -> Iterator[None]:
     """Look for newer versions of each table at most once within blocks that share a set.
 
     For work that reads the same few tables many times and judges them as of one moment: in an
-    object store each look is a request. Commits look as always. On a disk, where a look costs
+    object store each look is a request. A commit is a look. On a disk, where a look costs
     microseconds, nothing changes. The block is one of this thread, and of what it offloads.
 
     Args:
@@ -445,6 +475,10 @@ def looked_at_once(seen: set[int]) -> Iterator[None]:
         yield
     finally:
         _seen.reset(token)
+
+
+class _UndecidedError(Exception):
+    """A change committed nothing, by rows that may not be the newest; a signal, not a failure."""
 
 
 def _is_conflict(error: Exception) -> bool:
@@ -540,13 +574,14 @@ class Table:
         """Check the schema of the table that is at the path now.
 
         A local table is opened as another process would open it. In an object store that takes a
-        dozen requests and more: there the open handle is brought up to date.
+        dozen requests and more: there the open handle is brought up to date, if it was not of late.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
         """
         if self._remote:
-            self.snapshot(self._location.check)
+            with looked_at_once({id(self)} if self._handle.was_newest() else set()):
+                self.snapshot(self._location.check)
             return
         with suppress(commit_errors.RetryCommit):  # it was of an older release, and is migrated now
             self._location.open(create=False)
@@ -594,6 +629,13 @@ class Table:
             return pl.DataFrame(schema={**self.spec.stored, FILE: pl.String})
         return scan_files(self.path, self.spec, self.options, files).collect()
 
+    def read_rows(self, files: pl.DataFrame) -> pl.DataFrame:
+        """Read data files as `read_files` does; return all columns of the table."""
+        parts = (pl.col(f"partition.{name}").alias(name) for name in self.spec.partition_by)
+        paths = [uri_of(self.path, path) for path in files.get_column("path")]
+        of_file = files.select(pl.Series(FILE, paths, pl.String), *parts)
+        return self.read_files(files).join(of_file, on=FILE).select(list(self.spec.columns))
+
     def count(self) -> int:
         """Count the rows, without reading them."""
         return self.snapshot(count_rows)
@@ -639,7 +681,9 @@ class Table:
                 try:
                     return self._attempt(step, change=change)
                 except (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit) as error:
-                    if not (self._remote and _is_conflict(error)):
+                    if self._remote and _is_conflict(error):
+                        self._handle.was_late()
+                    else:
                         self._handle.drop()
                     raise
 
@@ -653,10 +697,19 @@ class Table:
             # The lock file lies in the table's folder, which must be there first.
             self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
-            may_rest = self._was_seen(change=change)
-            handle = self._handle.ready() if may_rest else self._handle.newest()
+            was_seen = self._was_seen(change=change)
+            handle = self._handle.ready() if was_seen else self._handle.newest()
             started, before = time.monotonic(), handle.version()
-            result = step(handle)
+            try:
+                result = step(handle)
+                if change and was_seen and handle.version() == before:
+                    raise _UndecidedError  # only a commit proves that it was of the newest rows
+            except (errors.PositionSyncError, _UndecidedError):
+                if not (change and was_seen):
+                    raise
+                handle = self._handle.newest()
+                started, before = time.monotonic(), handle.version()
+                result = step(handle)
             self._record_commit(handle, before, started)
         if change:
             # Outside the lock: others may commit while this commit is synced.
@@ -667,11 +720,12 @@ class Table:
     def _was_seen(self, *, change: bool) -> bool:
         """Return whether no look for a newer version is needed now; note that there was one."""
         seen = _seen.get()
-        if change or seen is None or not self._remote:
+        if not self._remote:
             return False
-        was_seen = id(self) in seen
-        seen.add(id(self))
-        return was_seen
+        was_seen = seen is not None and id(self) in seen
+        if seen is not None:
+            seen.add(id(self))
+        return self._handle.was_newest() if change else was_seen
 
     def _record_commit(self, handle: DeltaTable, before: int, started: float) -> None:
         version = handle.version()
@@ -684,6 +738,8 @@ class Table:
                 remedy="Read the table again before going on; the commit may be lost.",
             )
         self._handle.record(version)
+        if version > before + 1:
+            self._handle.was_late()
         every = REMOTE_COMPACT_EVERY if self._remote else COMPACT_EVERY
         if version // every != before // every:
             self._compaction_due = True

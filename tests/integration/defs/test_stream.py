@@ -80,7 +80,7 @@ def names(events: Sequence[Any]) -> list[tuple[str, str]]:
 
 def test_a_stream_whose_run_was_deleted_ends_as_if_asked(play, run, instance, monkeypatch) -> None:
     """Nobody could terminate it, and Dagster would show no stream."""
-    monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
+    monkeypatch.setattr(stream_job_module, "RUN_LOOK_S", 0.05)
     ended = []
 
     async def stream(lake, settings, *, run_id, stop, report):
@@ -466,3 +466,25 @@ def test_a_stream_that_does_not_end_in_time_is_an_error(
         thread.result()
     release.set()
     assert list(thread.reports()) == []
+
+
+@pytest.mark.parametrize(("other", "evaluates"), [("the-run", True), ("another-run", False)])
+def test_of_the_streams_of_several_logins_the_last_to_materialize_evaluates(
+    lake: Lake, settings: Settings, instance, monkeypatch, other, evaluates
+) -> None:
+    called = []
+    monkeypatch.setattr(
+        stream_events_module, "evaluated", lambda *_, **more: called.append(more) or ()
+    )
+    newest = Mock(run_id=other)
+    monkeypatch.setattr(stream_events_module, "newest_materialization", lambda *_: newest)
+    events = StreamEvents(lake, settings, instance, logins=3)
+    list(events.of(replace(REPORT, state=SessionState.LIVE.value)))
+    assert not events.may_evaluate(), "the others may materialize now"
+    events.evaluate("the-run")
+    assert bool(called) is evaluates
+    alone = StreamEvents(lake, settings, instance)
+    list(alone.of(replace(REPORT, state=SessionState.LIVE.value)))
+    assert alone.may_evaluate()
+    alone.evaluate("the-run")
+    assert len(called) == evaluates + 1

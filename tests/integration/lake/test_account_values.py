@@ -135,3 +135,19 @@ async def test_maintenance_merges_its_files_and_the_doctor_finds_it_sound(lake, 
     assert (result.compacted, result.files) == (40, 1)
     assert diagnose(lake.account_values.table).healthy
     assert await net_of(lake) == {A: 39.0}
+
+
+async def test_the_newest_row_of_an_account_is_found_behind_many_files_of_others(lake, row, clock):
+    values = lake.account_values
+    values.append([row(B, 5.0)])
+    for number in range(9):
+        clock.advance(1)
+        values.append([row(A, float(number))])
+    newest = values.newest_of([A, B])
+    assert dict(newest.select("account", "net_liquidation").iter_rows()) == {A: 8.0, B: 5.0}
+    assert values.newest_of([A]).get_column("account").to_list() == [A]
+    assert values.newest_of([A, "never"]).equals(values.latest())
+
+
+async def test_an_empty_table_has_no_newest_row_of_an_account(lake):
+    assert lake.account_values.newest_of([A]).is_empty()

@@ -8,10 +8,11 @@ import pytest
 
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake import broker_positions
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import table
-from position_sync_dagster.sync.run_recorder import RunRecorder
+from position_sync_dagster.lake.storage import maintenance, table
+from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
 
@@ -59,15 +60,52 @@ def test_an_owner_publishes_with_as_few_requests_after_many_commits(store, clock
     assert sorted(taken)[COMMITS // 2] <= REQUESTS, taken
 
 
-def test_an_open_table_is_verified_with_one_request(store):
+def test_an_open_table_is_verified_with_one_request_and_one_that_was_just_used_with_none(
+    store, monkeypatch
+):
     """A check does so for all tables of the lake, in each stream and each drain."""
     lake = Lake(store.lake())
-    table = lake.sessions.table
-    lake.sessions.table.initialize()
-    table.version()
+    sessions = lake.sessions.table
+    sessions.initialize()
+    sessions.version()
     store.proxy.change()
-    table.verify()
+    sessions.verify()
+    assert not store.proxy.change()
+    monkeypatch.setattr(table, "LOOKED_S", 0.0)
+    sessions.verify()
     assert len(store.proxy.change()) == 1
+
+
+def test_a_change_that_commits_looks_for_no_newer_version_first(store, make_update):
+    lake = Lake(store.lake())
+    updates = lake.updates.sync
+    updates.append([make_update(1)])
+    store.proxy.change()
+    updates.append([make_update(2)])
+    assert store.proxy.counts()["LIST"] == 2
+    Lake(lake.path).updates.sync.append([make_update(3)])
+    assert updates.append([make_update(4)]).rows == 1
+    assert updates.latest().get_column("ledger_version").n_unique() == 4
+
+
+def test_a_change_that_commits_nothing_is_decided_by_the_newest_rows(store):
+    """Without a commit, Delta does not refuse what was decided by older ones."""
+    lake = Lake(store.lake())
+    queue = lake.queue.sync
+    queue.initialize()
+    assert queue.claim_batch() == []
+    Lake(lake.path).queue.sync.insert(1, "SPY")
+    assert [one.conid for one in queue.claim_batch()] == [1]
+
+
+def test_a_change_that_is_refused_is_decided_by_the_newest_rows(store):
+    lake = Lake(store.lake())
+    registry = lake.registry.sync
+    registry.initialize()
+    registry.refresh()
+    Lake(lake.path).registry.sync.add_active(7, "SPY", strategy_id="one")
+    registry.remove_active(7, strategy_id="one")
+    assert registry.get_all_active() == []
 
 
 def test_owners_that_commit_in_turns_look_once_for_what_the_others_did(store):
@@ -181,6 +219,23 @@ def test_rows_that_are_read_whole_take_one_request_for_each_file(store, clock):
     assert _reads(store) <= 2
 
 
+def test_a_merge_reads_each_file_with_one_request_and_delta_rs_that_of_a_time_again(
+    store, make_update, monkeypatch
+):
+    """Delta-rs replaces rows by a range of times, and reads their files for it: three each."""
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", 4)
+    lake = Lake(store.lake())
+    for number in range(1, 6):
+        lake.updates.sync.append([make_update(number)])
+        (claim,) = lake.queue.sync.insert_many([QueueRequest(number, "SPY")])
+        lake.queue.sync.mark_failed(claim, "no", retryable=False)
+    for one, each in ((lake.queue.table, 1), (lake.updates.table, 4)):
+        store.proxy.change()
+        assert maintenance.compact(one, maintenance.WRITER_SMALL_BYTES) == 5
+        assert _reads(store) == 5 * each
+    assert lake.updates.sync.latest().height == 5
+
+
 def test_a_fold_of_the_holdings_takes_one_request_for_each_file(store, clock, monkeypatch):
     monkeypatch.setattr(broker_positions, "FOLD_FILES", 4)
     positions = Lake(store.lake()).broker_positions
@@ -222,11 +277,16 @@ async def test_a_run_opens_its_tables_ahead_and_creates_no_derived_table(store, 
     assert fresh.queue.sync.overview().claimable == 1
 
 
-async def test_in_an_object_store_a_step_does_not_wait_for_its_record(store, eventually):
-    lake = Lake(store.lake())
+def test_records_that_are_kept_are_written_in_one_commit(store):
+    lake, kept = Lake(store.lake()), []
     lake.runs.table.initialize()
-    store.proxy.change(latency_s=0.2)
-    with RunRecorder(lake.runs, run_id="run-1", job="job", step="step") as recorder:
-        recorder.note(rows=3)
-    assert not any(one.kind == "PUT" for one in store.proxy.change(latency_s=0.0))
-    await eventually(lambda: [one.rows for one in lake.runs.get("run-1")] == [3])
+    store.proxy.change()
+    for rows in (3, 5):
+        with RunRecorder(
+            lake.runs, run_id="run-1", job="job", step=f"step {rows}", kept=kept
+        ) as recorder:
+            recorder.note(rows=rows)
+    assert not store.proxy.change()
+    write_records(lake.runs, kept)
+    assert [one.rows for one in lake.runs.get("run-1")] == [3, 5]
+    assert lake.runs.table.version() == 1

@@ -9,13 +9,19 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
+from uuid import uuid4
 
 import pytest
 import yaml
+from dagster import DagsterRun
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import UserDefinedDagsterK8sConfig
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client as kubernetes
+from kubernetes import config as kubernetes_config
 
 from position_sync_dagster.run_slots import STREAM_JOB
 from position_sync_dagster.settings import PREFIX, Settings
@@ -205,6 +211,51 @@ def test_the_run_launcher_accepts_its_part_of_the_helm_values():
     assert pod.tolerations is None
     [spread] = pod.topology_spread_constraints
     assert spread.label_selector.match_labels == {"dagster/job": STREAM_JOB}
+
+
+def test_a_run_has_the_account_with_the_rights_and_the_label_by_which_an_upgrade_ends_it(
+    monkeypatch,
+):
+    """Dagster's launcher makes the job as the chart says: with the account of the code server."""
+    monkeypatch.setattr(kubernetes_config, "load_kube_config", lambda **_: None)
+    values = read("helm/values.yaml")
+    account = values["dagster-user-deployments"]["serviceAccount"]
+    [code] = values["dagster-user-deployments"]["deployments"]
+    assert account["create"]
+    assert code["includeConfigInLaunchedRuns"]["enabled"]
+    example = re.search(r"# +annotations: (\{.+\})", (DEPLOY / "helm" / "values.yaml").read_text())
+    metadata = {"name": account["name"], "annotations": yaml.safe_load(example[1])}
+    role = model(kubernetes.V1ObjectMeta, metadata).annotations["eks.amazonaws.com/role-arn"]
+    assert role.startswith("arn:aws:iam::")
+
+    batch = Mock()
+    launcher = K8sRunLauncher(
+        service_account_name="of-the-chart",
+        instance_config_map="instance",
+        dagster_home="/opt/dagster/dagster_home",
+        postgres_password_secret="postgres",  # noqa: S106 - the name of a secret
+        load_incluster_config=False,
+        k8s_client_batch_api=batch,
+    )
+    launcher.register_instance(instance := Mock())
+    image = f"{code['image']['repository']}:{code['image']['tag']}"
+    repository = RepositoryPythonOrigin(
+        "python",
+        ModuleCodePointer("position_sync_dagster.definitions", "defs"),
+        image,
+        container_context={"k8s": {"service_account_name": account["name"]}},
+    )
+    run = DagsterRun(
+        STREAM_JOB, job_code_origin=JobPythonOrigin(STREAM_JOB, repository), run_id=str(uuid4())
+    )
+    launcher._launch_k8s_job_with_args("name", ["dagster"], run)
+    assert instance.add_run_tags.called
+    job = batch.create_namespaced_job.call_args.kwargs["body"]
+    assert job.spec.template.spec.service_account_name == account["name"]
+    assert [one.image for one in job.spec.template.spec.containers] == [image]
+    documented = (ROOT / "docs" / "deploy.md").read_text()
+    label, name = re.search(r"kubectl delete job -l ([^=\s]+)=(\S+)", documented).groups()
+    assert job.metadata.labels[label] == name
 
 
 def test_only_daemon_and_webserver_reach_the_port_of_the_code_server():
