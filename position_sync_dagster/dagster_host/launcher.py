@@ -341,5 +341,7 @@ def serve(options: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    # By its own name: the processes of the runs find its functions by it.
+    # The processes of the runs find the functions by the module's own name. With these two they
+    # would execute it once more, as the main module of their parent.
+    vars(sys.modules[__name__]).update(__spec__=None, __file__=None)
     import_module(f"{__package__}.launcher").serve(sys.argv[1:])

@@ -22,6 +22,7 @@ def show(context: dg.OpExecutionContext) -> None:
         "main_thread": threading.current_thread() is threading.main_thread(),
         "cwd": os.getcwd(),
         "niceness": process.nice(),
+        "main_module_again": sys.modules["__main__"].__name__ != "__main__",
         "definitions_imported": "position_sync_dagster.definitions" in sys.modules,
     }
     context.log_event(dg.AssetObservation("shown", metadata={"shown": dg.JsonMetadataValue(shown)}))

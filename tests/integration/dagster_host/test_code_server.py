@@ -71,6 +71,7 @@ def test_a_code_server_forks_its_runs_and_a_stop_of_all_interrupts_them(instance
     assert shown["main_thread"]
     assert shown["definitions_imported"], "before the fork"
     assert os.getpgid(process.pid) == shown["group"], "which a stop of the container reaches"
+    assert not shown["main_module_again"]
 
     run_id = launched(instance, workspace, launched_jobs.defs, "ends_itself")
     until(instance, run_id, dg.DagsterRunStatus.FAILURE)
