@@ -1,9 +1,10 @@
 """A holding, and the value of an account, as the broker last reported them."""
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.instrument import Instrument
@@ -173,12 +174,12 @@ def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
     """Return whether a followed holding says what it said before, at a later time."""
     if not before.followed or not now.followed:
         return before == now
-    return before == replace(
-        now,
-        received_at=before.received_at,
-        value_time=before.value_time,
-        confirmed_at=before.confirmed_at,
-    )
+    return _without_times(before) == _without_times(now)
+
+
+_without_times = attrgetter(
+    *(BrokerPosition.__dataclass_fields__.keys() - {"received_at", "value_time", "confirmed_at"})
+)
 
 
 def _is_known(holding: BrokerPosition) -> tuple[bool, bool]:
