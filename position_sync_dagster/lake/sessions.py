@@ -21,14 +21,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
@@ -57,6 +55,9 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import check_mode, mode_of
 from position_sync_dagster.outage_log import OutageLog
 
+if TYPE_CHECKING:  # SQLAlchemy takes a sixth of the start of a command, and few lakes need it
+    from sqlalchemy import Connection, Engine, Row
+
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -78,8 +79,8 @@ _OPTIONS = {
     "application_name": "position-sync heartbeats",
 }
 
-_TABLE = text("SELECT to_regclass('position_sync_heartbeats')")
-_CREATE = text("""
+_TABLE = "SELECT to_regclass('position_sync_heartbeats')"
+_CREATE = """
 CREATE TABLE IF NOT EXISTS position_sync_heartbeats (
     lake text NOT NULL,
     gateway_id text NOT NULL,
@@ -88,22 +89,22 @@ CREATE TABLE IF NOT EXISTS position_sync_heartbeats (
     expires_at timestamptz NOT NULL,
     session text NOT NULL,
     PRIMARY KEY (lake, gateway_id)
-)""")
+)"""
 
-_NAME_DATABASE = text(
+_NAME_DATABASE = (
     "INSERT INTO position_sync_heartbeats VALUES "
     "('', '', 0, clock_timestamp(), clock_timestamp(), :name) "
     "ON CONFLICT DO NOTHING RETURNING lake"
 )
-_DATABASE = text("SELECT session FROM position_sync_heartbeats WHERE lake = ''")
+_DATABASE = "SELECT session FROM position_sync_heartbeats WHERE lake = ''"
 
-_RENEW = text(
+_RENEW = (
     "UPDATE position_sync_heartbeats SET session = :session, heartbeat_at = clock_timestamp(), "
     "expires_at = clock_timestamp() + make_interval(secs => :left_s) "
     "WHERE lake = :lake AND gateway_id = :gateway_id AND fencing_token = :token "
     "AND expires_at > clock_timestamp() RETURNING gateway_id"
 )
-_PUT = text(
+_PUT = (
     "INSERT INTO position_sync_heartbeats AS old VALUES (:lake, :gateway_id, :token, "
     "clock_timestamp() - make_interval(secs => :age_s), "
     "clock_timestamp() + make_interval(secs => :left_s), :session) "
@@ -112,7 +113,7 @@ _PUT = text(
     "session = excluded.session WHERE old.fencing_token <= excluded.fencing_token "
     "RETURNING gateway_id"
 )
-_READ = text(
+_READ = (
     "SELECT gateway_id, session, "
     "CAST(extract(epoch FROM clock_timestamp() - heartbeat_at) AS double precision) AS age_s, "
     "CAST(extract(epoch FROM expires_at - clock_timestamp()) AS double precision) AS left_s "
@@ -194,7 +195,10 @@ class Heartbeats:
         }
 
     @cached_property
-    def _engine(self) -> Engine:
+    def _engine(self) -> "Engine":
+        from sqlalchemy import create_engine
+        from sqlalchemy.exc import IntegrityError
+
         try:
             # A stream needs one connection, and a sensor that looks at many logins a few.
             engine = create_engine(
@@ -216,7 +220,9 @@ class Heartbeats:
             _create(engine)
         return engine
 
-    def _execute(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
+    def _execute(self, statement: str, values: Mapping[str, object]) -> "Sequence[Row[Any]]":
+        from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
         try:
             try:
                 return self._ask(statement, values)
@@ -232,13 +238,15 @@ class Heartbeats:
                 remedy="Start it, or correct PGHOST, PGUSER, PGPASSWORD and PGDATABASE.",
             ) from None
 
-    def _ask(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
+    def _ask(self, statement: str, values: Mapping[str, object]) -> "Sequence[Row[Any]]":
+        from sqlalchemy import text
+
         with self._engine.connect() as connection, _cut_when_late(connection):
-            return connection.execute(statement, values).all()
+            return connection.execute(text(statement), values).all()
 
 
 @contextmanager
-def _cut_when_late(connection: Connection) -> Iterator[None]:
+def _cut_when_late(connection: "Connection") -> Iterator[None]:
     """End a connection that does not answer: a Postgres that hangs must not keep the caller."""
     opened: Any = connection.connection.dbapi_connection
     with socket.socket(fileno=os.dup(opened.fileno())) as same:
@@ -256,10 +264,12 @@ def _cut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _create(engine: Engine) -> None:
+def _create(engine: "Engine") -> None:
+    from sqlalchemy import text
+
     with engine.connect() as connection, _cut_when_late(connection):
-        if connection.scalar(_TABLE) is None:
-            connection.execute(_CREATE)
+        if connection.scalar(text(_TABLE)) is None:
+            connection.execute(text(_CREATE))
 
 
 HEARTBEATS_PROPERTY = "positionSync.heartbeats"
