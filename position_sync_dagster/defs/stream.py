@@ -515,8 +515,9 @@ class StreamThread:
 CLEAN_END_S = 10.0
 """Seconds that a stream has to release its lines and its lease after a request to stop."""
 
-LOOK_S = 2.0
-"""Seconds between two checks that the gateways file has the login and Dagster has the run."""
+LOOK_S, LOOK_AT_RUN_S = 2.0, 10.0
+"""Seconds between two checks that the gateways file has the login, and that Dagster has the run,
+which opens its storage."""
 
 
 @dg.op(tags={"domain": "positions"}, config_schema={})
@@ -593,13 +594,13 @@ class RunWatch:
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
         self._instance = instance
         self._run_id = run_id
-        self._next_look = time.monotonic() + LOOK_S
+        self._next_look = time.monotonic() + LOOK_AT_RUN_S
 
     def is_gone(self) -> bool:
         """Return whether the run was deleted; False if the storage cannot be read."""
         if time.monotonic() < self._next_look:
             return False
-        self._next_look = time.monotonic() + LOOK_S
+        self._next_look = time.monotonic() + LOOK_AT_RUN_S
         try:
             return not self._instance.has_run(self._run_id)
         except Exception as error:

@@ -117,6 +117,15 @@ class BrokerPosition:
         """The holding's (account, conid)."""
         return key_of(self.account, self.instrument.conid)
 
+    def but(self, **changes: Any) -> "BrokerPosition":
+        """Return a copy with changes; thousands a second, so it is faster than `replace`."""
+        return BrokerPosition(**(dict(zip(_FIELDS, _fields(self), strict=True)) | changes))
+
+
+_FIELDS = tuple(BrokerPosition.__dataclass_fields__)
+_fields = attrgetter(*_FIELDS)
+_without_times = attrgetter(*sorted({*_FIELDS} - {"received_at", "value_time", "confirmed_at"}))
+
 
 class AccountConfirmation(NamedTuple):
     """Until when the broker has confirmed the holdings of an account.
@@ -175,11 +184,6 @@ def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
     if not before.followed or not now.followed:
         return before == now
     return _without_times(before) == _without_times(now)
-
-
-_without_times = attrgetter(
-    *(BrokerPosition.__dataclass_fields__.keys() - {"received_at", "value_time", "confirmed_at"})
-)
 
 
 def _is_known(holding: BrokerPosition) -> tuple[bool, bool]:

@@ -80,7 +80,7 @@ def names(events: Sequence[Any]) -> list[tuple[str, str]]:
 
 def test_a_stream_whose_run_was_deleted_ends_as_if_asked(play, run, instance, monkeypatch) -> None:
     """Nobody could terminate it, and Dagster would show no stream."""
-    monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
+    monkeypatch.setattr(stream_job_module, "LOOK_AT_RUN_S", 0.05)
     ended = []
 
     async def stream(lake, settings, *, run_id, stop, report):
