@@ -56,7 +56,7 @@ from position_sync_dagster.lake.storage.writer_lock import check_mode, mode_of
 from position_sync_dagster.outage_log import OutageLog
 
 if TYPE_CHECKING:  # SQLAlchemy takes a sixth of the start of a command, and few lakes need it
-    from sqlalchemy import Connection, Engine, Row
+    import sqlalchemy as sa
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -195,13 +195,12 @@ class Heartbeats:
         }
 
     @cached_property
-    def _engine(self) -> "Engine":
-        from sqlalchemy import create_engine
-        from sqlalchemy.exc import IntegrityError
+    def _engine(self) -> "sa.Engine":
+        import sqlalchemy as sa
 
         try:
             # A stream needs one connection, and a sensor that looks at many logins a few.
-            engine = create_engine(
+            engine = sa.create_engine(
                 URL,
                 connect_args=_OPTIONS,
                 pool_size=CONNECTIONS,
@@ -216,21 +215,22 @@ class Heartbeats:
             ) from None
         try:
             _create(engine)
-        except IntegrityError:  # another process created it at the same moment
+        except sa.exc.IntegrityError:  # another process created it at the same moment
             _create(engine)
         return engine
 
-    def _execute(self, statement: str, values: Mapping[str, object]) -> "Sequence[Row[Any]]":
-        from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    def _execute(self, sql: str, values: Mapping[str, object]) -> "Sequence[sa.Row[Any]]":
+        import sqlalchemy as sa
 
+        statement = sa.text(sql)
         try:
             try:
                 return self._ask(statement, values)
-            except DBAPIError as error:
+            except sa.exc.DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
                 return self._ask(statement, values)  # Postgres had ended a connection of the pool
-        except SQLAlchemyError as error:
+        except sa.exc.SQLAlchemyError as error:
             # The text of SQLAlchemy has the statement; that of the driver names no password.
             reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
             raise HeartbeatsUnavailableError(
@@ -238,15 +238,15 @@ class Heartbeats:
                 remedy="Start it, or correct PGHOST, PGUSER, PGPASSWORD and PGDATABASE.",
             ) from None
 
-    def _ask(self, statement: str, values: Mapping[str, object]) -> "Sequence[Row[Any]]":
-        from sqlalchemy import text
-
+    def _ask(
+        self, statement: "sa.TextClause", values: Mapping[str, object]
+    ) -> "Sequence[sa.Row[Any]]":
         with self._engine.connect() as connection, _cut_when_late(connection):
-            return connection.execute(text(statement), values).all()
+            return connection.execute(statement, values).all()
 
 
 @contextmanager
-def _cut_when_late(connection: "Connection") -> Iterator[None]:
+def _cut_when_late(connection: "sa.Connection") -> Iterator[None]:
     """End a connection that does not answer: a Postgres that hangs must not keep the caller."""
     opened: Any = connection.connection.dbapi_connection
     with socket.socket(fileno=os.dup(opened.fileno())) as same:
@@ -264,12 +264,10 @@ def _cut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _create(engine: "Engine") -> None:
-    from sqlalchemy import text
-
+def _create(engine: "sa.Engine") -> None:
     with engine.connect() as connection, _cut_when_late(connection):
-        if connection.scalar(text(_TABLE)) is None:
-            connection.execute(text(_CREATE))
+        if connection.exec_driver_sql(_TABLE).scalar() is None:
+            connection.exec_driver_sql(_CREATE)
 
 
 HEARTBEATS_PROPERTY = "positionSync.heartbeats"
