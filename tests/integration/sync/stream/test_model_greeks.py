@@ -84,9 +84,14 @@ async def test_without_a_spare_line_no_model_is_loaded_and_the_underlyings_are_n
 ):
     loaded = []
     monkeypatch.setattr(option_model, "load_quantlib", lambda: loaded.append(True))
+    monkeypatch.setattr(model_greeks, "EVERY_S", 0.01)
     await lake.registry.add_active(**leg(PUT))
     async with computing(max_lines=1) as (sim, streamer):
         await eventually(lambda: "the underlying has no price (" in (streamer.greeks or ""))
+        await eventually(lambda: lake.contracts.get({STOCK, INDEX}).keys() == {STOCK, INDEX})
+        version = lake.broker_positions.table.version
+        before = version()
+        await eventually(lambda: version() > before + 3)  # it could have computed many times
         assert (streamer.lines_in_use, streamer.underlying_lines, loaded) == (1, 0, [])
         assert sim.stats()["peak_lines"] == 1
 
