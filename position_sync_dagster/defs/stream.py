@@ -515,7 +515,7 @@ class StreamThread:
 CLEAN_END_S = 10.0
 """Seconds that a stream has to release its lines and its lease after a request to stop."""
 
-LOOK_S, LOOK_AT_RUN_S = 2.0, 10.0
+LOOK_S, LOOK_AT_RUN_S = 2.0, 5.0
 """Seconds between two checks that the gateways file has the login, and that Dagster has the run,
 which opens its storage."""
 
