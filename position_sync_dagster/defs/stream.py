@@ -611,7 +611,7 @@ class LoginWatch:
         return self.gone
 
 
-RUN_LOOK_S = 10.0
+RUN_LOOK_S = 5.0
 """Seconds between two looks for the run of a stream in Dagster's storage. In Postgres each opens a
 connection, and takes 17 ms of processors: every 2 s, forty streams would take a third of one."""
 

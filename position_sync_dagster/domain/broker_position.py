@@ -1,9 +1,10 @@
 """A holding, and the value of an account, as the broker last reported them."""
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.instrument import Instrument
@@ -116,6 +117,15 @@ class BrokerPosition:
         """The holding's (account, conid)."""
         return key_of(self.account, self.instrument.conid)
 
+    def but(self, **changes: Any) -> "BrokerPosition":
+        """Return a copy with changes; thousands a second, so it is faster than `replace`."""
+        return BrokerPosition(**(dict(zip(_FIELDS, _fields(self), strict=True)) | changes))
+
+
+_FIELDS = tuple(BrokerPosition.__dataclass_fields__)
+_fields = attrgetter(*_FIELDS)
+_without_times = attrgetter(*sorted({*_FIELDS} - {"received_at", "value_time", "confirmed_at"}))
+
 
 class AccountConfirmation(NamedTuple):
     """Until when the broker has confirmed the holdings of an account.
@@ -173,12 +183,7 @@ def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
     """Return whether a followed holding says what it said before, at a later time."""
     if not before.followed or not now.followed:
         return before == now
-    return before == replace(
-        now,
-        received_at=before.received_at,
-        value_time=before.value_time,
-        confirmed_at=before.confirmed_at,
-    )
+    return _without_times(before) == _without_times(now)
 
 
 def _is_known(holding: BrokerPosition) -> tuple[bool, bool]:

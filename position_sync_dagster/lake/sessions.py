@@ -21,14 +21,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
@@ -55,6 +53,9 @@ from position_sync_dagster.lake.storage.opening import check_mode, mode_of
 from position_sync_dagster.lake.storage.table import Table, scan
 from position_sync_dagster.outage_log import OutageLog
 
+if TYPE_CHECKING:  # SQLAlchemy takes a sixth of the start of a command, and few lakes need it
+    import sqlalchemy as sa
+
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -76,8 +77,8 @@ _OPTIONS = {
     "application_name": "position-sync heartbeats",
 }
 
-_TABLE = text("SELECT to_regclass('position_sync_heartbeats')")
-_CREATE = text("""
+_TABLE = "SELECT to_regclass('position_sync_heartbeats')"
+_CREATE = """
 CREATE TABLE IF NOT EXISTS position_sync_heartbeats (
     lake text NOT NULL,
     gateway_id text NOT NULL,
@@ -86,22 +87,22 @@ CREATE TABLE IF NOT EXISTS position_sync_heartbeats (
     expires_at timestamptz NOT NULL,
     session text NOT NULL,
     PRIMARY KEY (lake, gateway_id)
-)""")
+)"""
 
-_NAME_DATABASE = text(
+_NAME_DATABASE = (
     "INSERT INTO position_sync_heartbeats VALUES "
     "('', '', 0, clock_timestamp(), clock_timestamp(), :name) "
     "ON CONFLICT DO NOTHING RETURNING lake"
 )
-_DATABASE = text("SELECT session FROM position_sync_heartbeats WHERE lake = ''")
+_DATABASE = "SELECT session FROM position_sync_heartbeats WHERE lake = ''"
 
-_RENEW = text(
+_RENEW = (
     "UPDATE position_sync_heartbeats SET session = :session, heartbeat_at = clock_timestamp(), "
     "expires_at = clock_timestamp() + make_interval(secs => :left_s) "
     "WHERE lake = :lake AND gateway_id = :gateway_id AND fencing_token = :token "
     "AND expires_at > clock_timestamp() RETURNING gateway_id"
 )
-_PUT = text(
+_PUT = (
     "INSERT INTO position_sync_heartbeats AS old VALUES (:lake, :gateway_id, :token, "
     "clock_timestamp() - make_interval(secs => :age_s), "
     "clock_timestamp() + make_interval(secs => :left_s), :session) "
@@ -110,7 +111,7 @@ _PUT = text(
     "session = excluded.session WHERE old.fencing_token <= excluded.fencing_token "
     "RETURNING gateway_id"
 )
-_READ = text(
+_READ = (
     "SELECT gateway_id, session, "
     "CAST(extract(epoch FROM clock_timestamp() - heartbeat_at) AS double precision) AS age_s, "
     "CAST(extract(epoch FROM expires_at - clock_timestamp()) AS double precision) AS left_s "
@@ -192,10 +193,12 @@ class Heartbeats:
         }
 
     @cached_property
-    def _engine(self) -> Engine:
+    def _engine(self) -> "sa.Engine":
+        import sqlalchemy as sa
+
         try:
             # A stream needs one connection, and a sensor that looks at many logins a few.
-            engine = create_engine(
+            engine = sa.create_engine(
                 URL,
                 connect_args=_OPTIONS,
                 pool_size=CONNECTIONS,
@@ -210,19 +213,22 @@ class Heartbeats:
             ) from None
         try:
             _create(engine)
-        except IntegrityError:  # another process created it at the same moment
+        except sa.exc.IntegrityError:  # another process created it at the same moment
             _create(engine)
         return engine
 
-    def _execute(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
+    def _execute(self, sql: str, values: Mapping[str, object]) -> "Sequence[sa.Row[Any]]":
+        import sqlalchemy as sa
+
+        statement = sa.text(sql)
         try:
             try:
                 return self._ask(statement, values)
-            except DBAPIError as error:
+            except sa.exc.DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
                 return self._ask(statement, values)  # Postgres had ended a connection of the pool
-        except SQLAlchemyError as error:
+        except sa.exc.SQLAlchemyError as error:
             # The text of SQLAlchemy has the statement; that of the driver names no password.
             reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
             raise HeartbeatsUnavailableError(
@@ -230,13 +236,15 @@ class Heartbeats:
                 remedy="Start it, or correct PGHOST, PGUSER, PGPASSWORD and PGDATABASE.",
             ) from None
 
-    def _ask(self, statement: TextClause, values: Mapping[str, object]) -> Sequence[Row[Any]]:
+    def _ask(
+        self, statement: "sa.TextClause", values: Mapping[str, object]
+    ) -> "Sequence[sa.Row[Any]]":
         with self._engine.connect() as connection, _cut_when_late(connection):
             return connection.execute(statement, values).all()
 
 
 @contextmanager
-def _cut_when_late(connection: Connection) -> Iterator[None]:
+def _cut_when_late(connection: "sa.Connection") -> Iterator[None]:
     """End a connection that does not answer: a Postgres that hangs must not keep the caller."""
     opened: Any = connection.connection.dbapi_connection
     with socket.socket(fileno=os.dup(opened.fileno())) as same:
@@ -254,10 +262,10 @@ def _cut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _create(engine: Engine) -> None:
+def _create(engine: "sa.Engine") -> None:
     with engine.connect() as connection, _cut_when_late(connection):
-        if connection.scalar(_TABLE) is None:
-            connection.execute(_CREATE)
+        if connection.exec_driver_sql(_TABLE).scalar() is None:
+            connection.exec_driver_sql(_CREATE)
 
 
 HEARTBEATS_PROPERTY = "positionSync.heartbeats"

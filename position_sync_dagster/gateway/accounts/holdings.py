@@ -199,8 +199,7 @@ def with_pnl(
 ) -> BrokerPosition:
     """Return a holding with the values of a PnLSingle message, which has no price and no time."""
     sent, confirmed_at = profit.sent, holding.confirmed_at
-    return replace(
-        holding,
+    return holding.but(
         market_price=None,
         market_value=known(sent.value),
         unrealized_pnl=known(sent.unrealized),

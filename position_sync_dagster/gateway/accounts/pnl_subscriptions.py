@@ -199,9 +199,10 @@ class PnlSubscriptions:
         self._end_all_but(wanted)
         if ib_async_internals.unsent_messages(self._ib):
             return
-        for key in wanted:
-            if key not in self._singles:
-                self._singles[key] = _Single(self._backoff, self._random, key=key_of(*key))
+        if len(self._singles) < len(wanted):
+            for key in wanted:
+                if key not in self._singles:
+                    self._singles[key] = _Single(self._backoff, self._random, key=key_of(*key))
         due = (one for one in map(self._singles.__getitem__, wanted) if one.due_at <= now)
         for one in islice(due, HOLDINGS_AT_ONCE):
             self._request(one, now)

@@ -227,7 +227,6 @@ _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = columns_of(QueuedPosition)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
 _UPDATE = tuple(tables.UPDATE_COLUMNS)
-_update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
     name: column.choices for name, column in tables.UPDATE_COLUMNS.items() if column.choices
 }
@@ -314,9 +313,14 @@ def update_rows(
         ids: Columns that replace those of the updates. Copying each update with its new ids instead
             would double the time.
     """
-    values = zip(*map(_update_values, updates), strict=True) if updates else [[]] * len(_UPDATE)
-    columns = {name: list(column) for name, column in zip(_UPDATE, values, strict=True)}
+    columns = _columns(_UPDATE, updates)
     return _frame(tables.POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
+
+
+def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the attributes of objects as columns."""
+    found = zip(*map(attrgetter(*names), values), strict=True) if values else [()] * len(names)
+    return {name: list(column) for name, column in zip(names, found, strict=True)}
 
 
 def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
@@ -349,14 +353,15 @@ def broker_rows(
 ) -> pl.DataFrame:
     """Return the rows of broker positions, with the session that writes them."""
     listed = list(positions)
-    instruments = [position.instrument for position in listed]
     modes = {account: trading_mode_of(account) for account in {p.account for p in listed}}
-    columns: dict[str, list[Any]] = {
-        **{name: [getattr(position, name) for position in listed] for name in _BROKER},
-        **{name: [getattr(found, name) for found in instruments] for name in _INSTRUMENT},
-        **{name: [getattr(one.greeks, name, None) for one in listed] for name in GREEKS_COLUMNS},
+    columns = {
+        **_columns(_BROKER, listed),
+        **_columns(_INSTRUMENT, [position.instrument for position in listed]),
         "trading_mode": [modes[position.account] for position in listed],
     }
+    greeks = [position.greeks for position in listed]
+    if any(greeks):
+        columns |= {name: [getattr(one, name, None) for one in greeks] for name in GREEKS_COLUMNS}
     owner = {
         "session_id": session.session_id if session else None,
         "fencing_token": session.fencing_token if session else None,

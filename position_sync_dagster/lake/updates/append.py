@@ -210,8 +210,10 @@ def identified(
         "trading_mode": [update.trading_mode or _trading_mode(update) for update in listed],
     }
     rows = update_rows(listed, found)
-    if own and not all(rows.get_column(name).is_finite().all() for name in _NUMBERS):
+    if own and not all(rows.select(pl.col(_NUMBERS).is_finite().all()).row(0)):
         return identified(listed, batch_id, run_id)
+    if len(set(ids)) == len(ids):
+        return rows
     return rows.unique("update_id", keep="first", maintain_order=True)
 
 

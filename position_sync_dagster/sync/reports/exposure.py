@@ -331,18 +331,19 @@ def _difference(
         has: What it has in each account.
         whole: The legs of its contract without a quantity that have something.
     """
-    name = contract_name(leg)
     if leg.quantity is not None:
         quantity = sum(has.values())
         if abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):
             return None
-        return f"{name}: claims {leg.quantity:g}, has {quantity:g}"
+        return f"{contract_name(leg)}: claims {leg.quantity:g}, has {quantity:g}"
     also = {
         other.strategy_id
         for other in whole
         if other is not leg and (leg.account is None or other.account in (None, leg.account))
     }
-    return f"{name}: in equal parts with {', '.join(sorted(also))}" if has and also else None
+    if not has or not also:
+        return None
+    return f"{contract_name(leg)}: in equal parts with {', '.join(sorted(also))}"
 
 
 def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:

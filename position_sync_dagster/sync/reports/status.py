@@ -233,7 +233,8 @@ def read_status(
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    held = _held(lake, settings).get_column("conid").to_list()
+    positions = _held(lake, settings)
+    held = set(positions.get_column("conid"))
     confirmed = _confirmed(lake, settings, now, latest)
     closes = read_closes(lake) if closes is None else closes
     ends = {
@@ -251,13 +252,13 @@ def read_status(
             "underlying_lines": add(login.underlying_lines for login in logins),
         },
         active_legs=len(active),
-        legs_held=len(active.intersection(held)),
+        legs_held=len(active & held),
         legs_closed=counted_ends(ends.values()),
         unresolved_legs=tuple(
             f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
             for leg in lake.registry.unresolved
         ),
-        positions=len(held),
+        positions=positions.height,
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
         oldest_pending_age_s=_age_s(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),

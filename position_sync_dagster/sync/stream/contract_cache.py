@@ -198,12 +198,10 @@ class ContractCache:
 
     def missing(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details have to be fetched."""
-        return {
-            c
-            for c in conids
-            if self._is_doubted(c)
-            or (c not in self._complete and not (c in self._known and c in self._without_details))
-        }
+        wanted = set(conids)  # of a large book, most of all holdings at each step
+        absent = wanted - self._complete
+        absent -= absent & self._without_details.keys() & self._known.keys()
+        return absent | set(filter(self._is_doubted, wanted & self._doubts.keys()))
 
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]

@@ -92,9 +92,11 @@ class Routes:
         return changes
 
 
-PUBLISH_S = 4.0
-"""Minimum seconds between two publications of the values of PnLSingle, but no less than between two
-flushes; slow commits make it longer."""
+PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0
+"""Minimum seconds between two publications of the values of PnLSingle, of up to `MANY` holdings and
+of more, but no less than between two flushes; slow commits make it longer."""
+
+MANY = 1000
 
 MOVED_S = 60.0
 """Minimum seconds between two times at which monitored holdings whose values moved are queued: each
@@ -123,7 +125,6 @@ class FollowedHoldings:
 
     def __post_init__(self) -> None:
         self._interval_s = self.settings.overflow_interval_s
-        self._publish_s = max(PUBLISH_S, self.settings.flush_interval_s)
         self._max_monitored = self.settings.pnl_subscriptions
         self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
         self._chosen_as_of: int | None = None
@@ -154,7 +155,10 @@ class FollowedHoldings:
             if wanted and (connection.pnl.take_fresh() or self.publisher.greeks_moved):
                 await publish()
             ended = self.monotonic()
-            self._publish_at = max(now + self._publish_s, ended + rest_s(ended - now))
+            many = len(legs) + len(self._monitored) > MANY
+            pause_s = PUBLISH_MANY_S if many else PUBLISH_S
+            pause_s = max(pause_s, self.settings.flush_interval_s)
+            self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
         if queue_now:
             self._queue_at = now + self._interval_s
             await self.publisher.enqueue(routes.states, legs)

@@ -151,6 +151,7 @@ class ModelGreeks:
         self._silent: frozenset[int] = frozenset()
         self._keys: dict[int, list[Key]] = {}
         self._unknown: set[int] = set()
+        self._wanted: set[int] = set()
         self._options: dict[int, OptionContract] = {}
         self._underlyings: dict[int, ContractDetails] = {}
         self._without_rate: set[int] = set()
@@ -191,9 +192,11 @@ class ModelGreeks:
         while True:
             await asyncio.sleep(EVERY_S)
             connection = live_connection()
-            if connection is None or not self._underlyings:
+            if connection is None:
                 continue
             if self._greeks is None:
+                if not any(conid in self._ticks for conid in self._underlyings):
+                    continue  # without a price there is nothing to compute, and nothing to load
                 await asyncio.to_thread(option_model.load_quantlib)
                 self._greeks = account_greeks.AccountGreeks(
                     option_model.OptionModel(),
@@ -208,7 +211,9 @@ class ModelGreeks:
         options = [conid for conid in self._keys if conid in self._options]
         if not options:
             return None
-        without = dict(self._greeks.without) if self._greeks is not None else {}
+        without = dict.fromkeys(options, option_model.NoGreeks.NO_UNDERLYING_PRICE)
+        if self._greeks is not None:
+            without = self._greeks.without
         texts: dict[int, str] = {conid: reason.value for conid, reason in without.items()}
         texts |= dict.fromkeys(self._without_rate, "no interest rate of its currency is set")
         texts = {conid: text for conid, text in texts.items() if conid in self._keys}
@@ -268,12 +273,13 @@ class ModelGreeks:
             self._unknown.difference_update(found)
             self._options |= options
             self._add(options, sizes=None)
-        wanted = {one.underlying for one in self._options.values()} - self._underlyings.keys()
-        if wanted:
-            self.contracts.want(sorted(wanted), first=True)
-            known = wanted - self.contracts.missing(wanted)
+            self._wanted |= {one.underlying for one in options.values()} - self._underlyings.keys()
+        if self._wanted:
+            self.contracts.want(sorted(self._wanted), first=True)
+            known = self._wanted - self.contracts.missing(self._wanted)
             if known:
                 self._underlyings |= await self.contracts.keep(known)
+                self._wanted -= self._underlyings.keys()
                 self._choose_at = float("-inf")
 
     def _choose(self, connection: GatewayConnection) -> None:

@@ -85,3 +85,13 @@ def test_the_list_of_commands_imports_none_of_them():
     )
     listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert listed.stdout.strip() == "[]", listed.stderr
+
+
+def test_a_report_imports_what_it_uses_alone():
+    libraries = ("dagster", "ib_async", "sqlalchemy", "ib_gateway_simulator")
+    code = (
+        "import sys, position_sync_dagster.cli.reports; "
+        f"print([name for name in {libraries} if name in sys.modules])"
+    )
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert listed.stdout.strip() == "[]", listed.stderr

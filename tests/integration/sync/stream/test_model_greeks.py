@@ -13,7 +13,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway.accounts import holdings
-from position_sync_dagster.sync.owner import account_greeks
+from position_sync_dagster.sync.owner import account_greeks, option_model
 from position_sync_dagster.sync.stream import followed_holdings, model_greeks
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -77,6 +77,23 @@ async def test_without_lines_for_underlyings_nothing_is_computed(computing, publ
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
         assert (sim.stats()["peak_lines"], streamer.greeks) == (0, None)
         assert not published(streamer)
+
+
+async def test_without_a_spare_line_no_model_is_loaded_and_the_underlyings_are_named(
+    computing, lake, leg, eventually, monkeypatch
+):
+    loaded = []
+    monkeypatch.setattr(option_model, "load_quantlib", lambda: loaded.append(True))
+    monkeypatch.setattr(model_greeks, "EVERY_S", 0.01)
+    await lake.registry.add_active(**leg(PUT))
+    async with computing(max_lines=1) as (sim, streamer):
+        await eventually(lambda: "the underlying has no price (" in (streamer.greeks or ""))
+        await eventually(lambda: lake.contracts.get({STOCK, INDEX}).keys() == {STOCK, INDEX})
+        version = lake.broker_positions.table.version
+        before = version()
+        await eventually(lambda: version() > before + 3)  # it could have computed many times
+        assert (streamer.lines_in_use, streamer.underlying_lines, loaded) == (1, 0, [])
+        assert sim.stats()["peak_lines"] == 1
 
 
 async def test_a_streamer_used_alone_requests_no_line_for_an_underlying(

@@ -6,6 +6,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.followed_holdings import (
     CHOOSE_S,
+    MANY,
     MAX_STREAMED,
     MOVED_S,
     FollowedHoldings,
@@ -203,3 +204,13 @@ async def test_values_that_moved_are_published_steadily_and_queued_together():
     await day.pass_(2 * int(MOVED_S) + 1, routes, gateway=gateway)
     assert day.at("published")[:3] == [0, 4, 8]
     assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
+
+
+async def test_the_values_of_many_holdings_are_published_less_often():
+    routes, gateway, day = Routes(), Gateway(), Day(pnl_subscriptions=2 * MANY)
+    routes.update(dict.fromkeys([("DU1", conid) for conid in range(MANY)], LegState.MONITORED))
+    await day.pass_(10, routes, gateway=gateway)
+    assert day.at("published") == [0, 4, 8]
+    routes.update({("DU1", MANY): LegState.MONITORED})
+    await day.pass_(14, routes, gateway=gateway)
+    assert day.at("published") == [0, 4, 8, 12, 18]
