@@ -27,8 +27,8 @@ from tests.support.extent import EVERYTHING
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
 MATERIALIZED = ("active_strategies", "position_queue", "position_updates")
-"""The assets of the group `path`, green soon after the start. Those of other groups are looked at by
-GraphQL in `test_running.py`: a page of a group costs six seconds of processor."""
+"""The assets of the group `path`, green soon after the start. Those of other groups are looked at
+by GraphQL in `test_running.py`: a page of a group costs six seconds of processor."""
 
 PATH = LINEAGE.format(group="path")
 

@@ -1,8 +1,9 @@
 """However the demo ends, nothing of it is left, and the next start carries on.
 
-The kill of everything ends the demo that `test_recovery.py` started last, and the next one ends by
-itself. A closed terminal ends the demo of `test_terminal.py`, SIGTERM the `dev` of `test_logins.py`,
-SIGKILL that of `test_dev.py`. What SIGINT does is in `tests/integration/cli/test_stopping.py`.
+The kill of everything ends the demo that `test_recovery.py` started last, and the next one ends
+by itself. A closed terminal ends the demo of `test_terminal.py`, SIGTERM the `dev` of
+`test_logins.py`, and SIGKILL that of `test_dev.py`. `tests/integration/cli/test_stopping.py` has
+SIGINT.
 """
 
 import random
