@@ -1,16 +1,20 @@
 """The demo of `test_running.py` in headless Chromium: what a person sees, and what a click does."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
+from typer.testing import CliRunner
 
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.browser import (
     GROUPS,
@@ -121,9 +125,15 @@ def of_strategies(page: Page, name: str) -> dict[str, float | None]:
     }
 
 
+def told(*arguments: str) -> Any:
+    """Return what a command prints: in this process, as a page waits for it again and again."""
+    with patch.dict(os.environ):
+        return json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
+
+
 def in_tables(demo: Demo, name: str) -> dict[str, float | None]:
     """Return a sum of the tables, rounded, by strategy; what no strategy has moves on."""
-    found = json.loads(command("exposure", "--json", "--home", str(demo.home), cwd=ROOT).stdout)
+    found = told("exposure", "--json", "--home", str(demo.home))
     return {
         row["name"]: None if row[name] is None else round(row[name], 1)
         for row in found["strategies"]
@@ -132,18 +142,18 @@ def in_tables(demo: Demo, name: str) -> dict[str, float | None]:
 
 def positions(demo: Demo) -> list[dict[str, Any]]:
     """Return the holdings as the command line lists them."""
-    told = command("positions", "--json", "--home", str(demo.home), cwd=ROOT)
-    found: list[dict[str, Any]] = json.loads(told.stdout)
+    found: list[dict[str, Any]] = told("positions", "--json", "--home", str(demo.home))
     return found
 
 
 @pytest.fixture
-def money(demo: Demo, page: Page) -> Page:
+def money(demo: Demo, page: Page) -> Iterator[Page]:
     page.open("/money", size=(1440, 900))
     wait_for("the grid has rows", lambda: grid(page))
     page.button("Reset")  # a test that failed may have left its layout
     wait_for("all strategies", lambda: len(of_strategies(page, "value")) > 8)
-    return page
+    yield page
+    page.driver.get("about:blank")  # it draws all the time
 
 
 def test_the_money_page_shows_the_figures_of_the_tables_and_asks_no_other_host(demo, money):
@@ -162,11 +172,12 @@ def test_the_money_page_shows_the_figures_of_the_tables_and_asks_no_other_host(d
 
 
 def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
+    legs = len(positions(demo))
     money.button("Legs")
 
     def sorted_legs() -> bool:
         values = [row["today"] for row in grid(money) if row["__ROW_PATH__"]]
-        return len(values) == len(positions(demo)) and values == sorted(values)
+        return len(values) == legs and values == sorted(values)
 
     wait_for("all legs, the worst first", sorted_legs)
     money.click("//*[@id='strategies']//td[starts-with(., 'iron-condor-1')]")
