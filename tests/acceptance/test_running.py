@@ -33,6 +33,7 @@ from tests.support.demo_program import (
     QUEUED,
     STREAMED,
     Demo,
+    answer_of,
     command,
     wait_for,
 )
@@ -284,18 +285,14 @@ def test_a_drain_that_a_person_launches_waits_for_the_running_one(demo):
 
 
 def test_the_command_line_sees_the_same(demo):
-    def status() -> dict[str, Any]:
-        done = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
     # The owner writes the number of its lines with each heartbeat.
-    wait_for("all lines are in its status", lambda: status()["lines_in_use"] == LINES, poll_s=1)
-    told = status()
+    wait_for("all lines are in its status", lambda: status(demo)["lines_in_use"] == LINES, poll_s=1)
+    done = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
     assert (told["legs_streamed"], told["underlying_lines"]) == (STREAMED, LINES - STREAMED)
     assert told["session_state"] == "LIVE"
-    positions = command("positions", "--json", "--home", str(demo.home), cwd=demo.home.parent)
-    assert len(json.loads(positions.stdout)) == LEGS
+    assert len(answer_of("positions", "--home", str(demo.home))) == LEGS
     one = command(
         "positions", "--strategy", "calendar-1", "--home", str(demo.home), cwd=demo.home.parent
     )
@@ -405,9 +402,7 @@ def test_the_sensors_tick_without_an_error(demo, sensor):
 
 
 def status(demo: Demo) -> dict[str, Any]:
-    told = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
-    assert told.returncode == 0, told.stderr
-    found: dict[str, Any] = json.loads(told.stdout)
+    found: dict[str, Any] = answer_of("status", "--home", str(demo.home))
     return found
 
 

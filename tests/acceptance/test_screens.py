@@ -1,20 +1,15 @@
 """The demo of `test_running.py` in headless Chromium: what a person sees, and what a click does."""
 
-import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import polars as pl
 import pytest
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.browser import (
     GROUPS,
@@ -25,7 +20,7 @@ from tests.support.browser import (
     is_installed,
     open_page,
 )
-from tests.support.demo_program import ACCOUNT, Demo, command, wait_for
+from tests.support.demo_program import ACCOUNT, Demo, answer_of, command, wait_for
 from tests.support.extent import EVERYTHING
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
@@ -125,15 +120,9 @@ def of_strategies(page: Page, name: str) -> dict[str, float | None]:
     }
 
 
-def told(*arguments: str) -> Any:
-    """Return what a command prints: in this process, as a page waits for it again and again."""
-    with patch.dict(os.environ):
-        return json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
-
-
 def in_tables(demo: Demo, name: str) -> dict[str, float | None]:
     """Return a sum of the tables, rounded, by strategy; what no strategy has moves on."""
-    found = told("exposure", "--json", "--home", str(demo.home))
+    found = answer_of("exposure", "--home", str(demo.home))
     return {
         row["name"]: None if row[name] is None else round(row[name], 1)
         for row in found["strategies"]
@@ -142,7 +131,7 @@ def in_tables(demo: Demo, name: str) -> dict[str, float | None]:
 
 def positions(demo: Demo) -> list[dict[str, Any]]:
     """Return the holdings as the command line lists them."""
-    found: list[dict[str, Any]] = told("positions", "--json", "--home", str(demo.home))
+    found: list[dict[str, Any]] = answer_of("positions", "--home", str(demo.home))
     return found
 
 
