@@ -15,14 +15,14 @@ LONGEST_PAUSE_S = 2.0
 def pause_s(began: float, poll_s: float = POLL_S) -> float:
     """Return how long to wait before a condition is checked again.
 
-    It is at least nineteen times as long as the check took: checks that read tables, or ask
-    Dagster, take a twentieth of a processor from what they wait for.
+    It is at least nine times as long as the check took: checks that read tables, or ask Dagster,
+    take a tenth of a processor from what they wait for.
 
     Args:
         began: When the check began, by `time.monotonic`.
         poll_s: The shortest pause.
     """
-    return max(poll_s, min(19 * (time.monotonic() - began), LONGEST_PAUSE_S))
+    return max(poll_s, min(9 * (time.monotonic() - began), LONGEST_PAUSE_S))
 
 
 async def eventually(condition: Callable[[], Any], told: Callable[[], object] = lambda: "") -> Any:
