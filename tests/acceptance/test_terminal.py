@@ -9,7 +9,7 @@ from tests.support.demo_program import LIMIT_S, wait_for
 
 def test_a_closed_terminal_ends_all_of_it_and_the_events_name_every_row(terminal):
     demo = terminal.running()
-    wait_for("the live status", lambda: b"20 of 100 in use" in terminal.shown())
+    wait_for("the live status", lambda: b"of 100 in use" in terminal.shown())
     ui = f"127.0.0.1:{demo.ui_port}".encode()
     wait_for("the address of the UI, once it answers", lambda: ui in terminal.shown())
     before = demo.updates().height
