@@ -72,10 +72,10 @@ test-simulator: $(SYNCED) ## the tests of the gateway simulator alone
 .PHONY: chaos
 chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, and odd lists (an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
-	@TESTS=all $(BIN)/pytest -q tests/unit tests/contract tests/integration/lake tests/integration/sync tests/integration/cli/test_stopping.py
+	@TESTS=all $(BIN)/pytest -q tests/unit tests/contract tests/integration/lake tests/integration/sync tests/integration/cli/test_stopping.py tests/integration/dagster_host/test_bad_postgres.py
 	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
-	@TESTS=all $(BIN)/pytest -q tests/acceptance/test_hosts.py
+	@TESTS=all $(BIN)/pytest -q tests/acceptance/test_hosts.py tests/acceptance/test_screens.py
 	@FUZZ_MESSAGES=50000 FUZZ_SEED=random $(BIN)/pytest -q -o timeout=0 tests/integration/sync/test_fuzz.py \
 	  tests/integration/sync/stream/test_emptied_accounts.py
 

@@ -7,8 +7,7 @@ from contextlib import suppress
 import psutil
 
 ROLES = {
-    "store_server": "S3 store (moto)",
-    "store_proxy": "latency of the store",
+    "store_proxy": "S3 store",
     "ib_gateway_simulator": "gateways (simulators)",
     "dagster_host.standby_daemon": "daemons",
     "webserver": "webservers",

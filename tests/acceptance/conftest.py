@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.demo_program import Demo, SharedHome
+from tests.support.demo_program import Demo, SharedHome, Terminal
 from tests.support.scheduling import CHAINS
 
 Homes = dict[str, SharedHome]
@@ -42,6 +42,15 @@ def chain_home(_homes: Homes, request: pytest.FixtureRequest) -> Iterator[Shared
     yield home
     if request.session.testsfailed > failed:
         home.end()
+
+
+@pytest.fixture(scope="session")
+def terminal(_homes: Homes) -> Iterator[Terminal]:
+    """Return the terminal of the demo that is looked at, until a test closes it."""
+    made = Terminal(_homes["looks"])
+    yield made
+    _homes["looks"].end()
+    made.close()
 
 
 @pytest.fixture

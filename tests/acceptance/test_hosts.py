@@ -1,8 +1,12 @@
 """Two hosts of a deployment on one Postgres and one lake: what outlives what.
 
 Each host is a group of processes with the commands of `deploy/programs.yaml` and a home of its own.
+`tests/support/dagster-1.5.sql.gz` is a `pg_dump` of an instance of Dagster 1.5.14 (of 2023): five
+runs of jobs with our names, one of them left STARTED, their events, the cursor of a sensor, and two
+partitions. Today's Dagster is seven migrations of its tables further: the hosts begin with that.
 """
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -33,7 +37,7 @@ from tests.support.demo_program import (
     wait_for,
 )
 from tests.support.extent import EVERYTHING
-from tests.support.hosts import Host
+from tests.support.hosts import ROOT, Host
 from tests.support.ports import free_port
 
 pytestmark = [
@@ -42,6 +46,23 @@ pytestmark = [
 ]
 
 HOLDERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+
+DUMP = ROOT / "tests" / "support" / "dagster-1.5.sql.gz"
+REVISION = "SELECT version_num FROM alembic_version"
+KEPT = (
+    "SELECT run_id, pipeline_name, status FROM runs ORDER BY run_id",
+    "SELECT id, run_id, dagster_event_type, asset_key, event FROM event_logs ORDER BY id",
+    "SELECT run_id, key, value FROM run_tags ORDER BY run_id, key",
+    "SELECT selector_id, status, instigator_body FROM instigators ORDER BY selector_id",
+    "SELECT partitions_def_name, partition FROM dynamic_partitions ORDER BY 1, 2",
+    "SELECT asset_key, last_run_id FROM asset_keys ORDER BY asset_key",
+)
+"""What a person would miss."""
+
+PAGES = """{
+  runsOrError(limit: 50) { ... on Runs { results { runId } } }
+  assetOrError(assetKey: {path: ["position_updates"]}) {
+    ... on Asset { assetMaterializations(limit: 50) { runId } } } }"""
 
 RUNS = """query($filter: RunsFilter) {
   runsOrError(filter: $filter) { ... on Runs { results { runId status } } } }"""
@@ -53,7 +74,12 @@ EVENTS = """query($asset: AssetKeyInput!) {
 
 @dataclass
 class Deployment:
-    """Two hosts, and what both work on."""
+    """Two hosts, and what both work on.
+
+    Attributes:
+        older: What an older Dagster wrote, by its query, as it was before the migration.
+        revision: The revision of Dagster's tables then.
+    """
 
     database: postgres.Postgres
     folder: Path
@@ -61,6 +87,8 @@ class Deployment:
     control_port: int
     a: Host
     b: Host
+    older: dict[str, list[tuple[Any, ...]]]
+    revision: list[tuple[Any, ...]]
 
     @property
     def lake(self) -> Lake:
@@ -91,6 +119,19 @@ class Deployment:
     def holders(self) -> int:
         return int(self.database.query(HOLDERS)[0][0])
 
+    def kept(self) -> dict[str, list[tuple[Any, ...]]]:
+        return {query: self.database.query(query) for query in KEPT}
+
+
+def migrate(host: Host) -> str:
+    """Migrate Dagster's storage as docs/deploy.md says, and return what the program wrote."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "dagster"), "instance", "migrate"],
+        env=host.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
@@ -113,14 +154,41 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             "POSITION_SYNC_HEARTBEATS": "postgres",
         }
         hosts = [Host(folder / name, environment) for name in "ab"]
+        database.output(
+            "psql", "-q", "-v", "ON_ERROR_STOP=1", input=gzip.decompress(DUMP.read_bytes())
+        )
+        older = {query: database.query(query) for query in KEPT}
+        revision = database.query(REVISION)
         try:
+            migrate(hosts[0])
             with patch.dict(os.environ, database.environment):
-                yield Deployment(database, folder, gateway_port, control_port, *hosts)
+                yield Deployment(
+                    database, folder, gateway_port, control_port, *hosts, older, revision
+                )
         finally:
             for host in hosts:
                 host.kill()
             simulator.kill()
             simulator.wait()
+
+
+def test_what_an_older_dagster_wrote_outlives_a_migration_and_the_programs_go_on(deployment):
+    database, older = deployment.database, deployment.older
+    assert len(older[KEPT[0]]) == 5
+    migrated = database.query(REVISION)
+    assert migrated != deployment.revision
+    assert deployment.kept() == older
+    assert postgres.PASSWORD not in migrate(deployment.a)  # again, as after a failure in between
+    assert database.query(REVISION) == migrated
+
+    deployment.a.start("code", "daemon", "webserver")
+    deployment.streaming()  # its sensor has started a stream
+    wait_for("the pages answer", deployment.a.answers, poll_s=0.5)
+    shown = deployment.a.graphql(PAGES)
+    runs = {run_id for run_id, *_ in older[KEPT[0]]}
+    assert runs <= {run["runId"] for run in shown["runsOrError"]["results"]}
+    materialized = {one["runId"] for one in shown["assetOrError"]["assetMaterializations"]}
+    assert len(runs & materialized) == 3
 
 
 @pytest.mark.parametrize("outage", ["refusing", "away"] if EVERYTHING else ["away"])

@@ -1,6 +1,6 @@
 """One running demo: what it shows, and how it follows strategies and broker.
 
-`test_screens.py` looks at the same demo in a browser, and `test_sigint.py` ends it.
+`test_screens.py` looks at the same demo in a browser, and `test_terminal.py` ends it.
 """
 
 import base64
@@ -33,6 +33,7 @@ from tests.support.demo_program import (
     QUEUED,
     STREAMED,
     Demo,
+    answer_of,
     command,
     wait_for,
 )
@@ -48,8 +49,8 @@ ENDED = {"SUCCESS", "CANCELED", "FAILURE"}
 
 
 @pytest.fixture(scope="module")
-def demo(chain_home) -> Demo:
-    return chain_home.running()
+def demo(chain_home, terminal) -> Demo:
+    return terminal.running()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +265,7 @@ def test_the_exposure_page_has_a_table_of_strategies_and_a_picture(demo):
 
 
 def test_a_drain_that_a_person_launches_waits_for_the_running_one(demo):
-    for _ in range(3):
+    for _ in range(2):
         dagster_dev.launch(demo.ui_port, "drain_positions", {"by": "hand"})
 
     def spans() -> list[tuple[float, float]]:
@@ -277,25 +278,21 @@ def test_a_drain_that_a_person_launches_waits_for_the_running_one(demo):
         ended = [r for r in by_hand if r["status"] == "SUCCESS"]
         first = min((r["startTime"] for r in ended), default=0.0)
         beside = [r for r in runs if r["endTime"] and r["startTime"] and r["endTime"] > first]
-        return sorted((r["startTime"], r["endTime"]) for r in beside) if len(ended) == 3 else []
+        return sorted((r["startTime"], r["endTime"]) for r in beside) if len(ended) == 2 else []
 
-    found = wait_for("three drains have ended", spans, poll_s=0.5)
+    found = wait_for("both drains have ended", spans, poll_s=0.5)
     assert all(end <= start for (_, end), (start, _) in pairwise(found))
 
 
 def test_the_command_line_sees_the_same(demo):
-    def status() -> dict[str, Any]:
-        done = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
     # The owner writes the number of its lines with each heartbeat.
-    wait_for("all lines are in its status", lambda: status()["lines_in_use"] == LINES, poll_s=1)
-    told = status()
+    wait_for("all lines are in its status", lambda: status(demo)["lines_in_use"] == LINES, poll_s=1)
+    done = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
     assert (told["legs_streamed"], told["underlying_lines"]) == (STREAMED, LINES - STREAMED)
     assert told["session_state"] == "LIVE"
-    positions = command("positions", "--json", "--home", str(demo.home), cwd=demo.home.parent)
-    assert len(json.loads(positions.stdout)) == LEGS
+    assert len(answer_of("positions", "--home", str(demo.home))) == LEGS
     one = command(
         "positions", "--strategy", "calendar-1", "--home", str(demo.home), cwd=demo.home.parent
     )
@@ -405,9 +402,7 @@ def test_the_sensors_tick_without_an_error(demo, sensor):
 
 
 def status(demo: Demo) -> dict[str, Any]:
-    told = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
-    assert told.returncode == 0, told.stderr
-    found: dict[str, Any] = json.loads(told.stdout)
+    found: dict[str, Any] = answer_of("status", "--home", str(demo.home))
     return found
 
 

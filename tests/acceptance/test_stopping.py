@@ -1,21 +1,19 @@
 """However the demo ends, nothing of it is left, and the next start carries on.
 
-The kill of everything ends the demo that `test_recovery.py` started last. SIGINT ends the demo of
-`test_sigint.py`, SIGTERM the `dev` of `test_logins.py`, and SIGKILL that of `test_dev.py`.
+The kill of everything ends the demo that `test_recovery.py` started last, and the next one ends
+by itself. A closed terminal ends the demo of `test_terminal.py`, SIGTERM the `dev` of
+`test_logins.py`, and SIGKILL that of `test_dev.py`. `tests/integration/cli/test_stopping.py` has
+SIGINT.
 """
 
-import os
 import random
 import re
-import signal
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import polars as pl
 import psutil
-import pytest
 
 from tests.acceptance.test_recovery import assert_never_two_writers
 from tests.support.demo_program import (
@@ -24,10 +22,12 @@ from tests.support.demo_program import (
     QUEUED,
     STREAMED,
     Demo,
-    SharedHome,
     assert_tables_are_whole,
     wait_for,
 )
+
+TIMED = ("--for", "120")
+"""How the demo is started after the kill of everything: it is whole again before it ends."""
 
 
 def until_streaming(demo: Demo) -> None:
@@ -38,49 +38,7 @@ def until_streaming(demo: Demo) -> None:
     wait_for("the stream has its lines", streaming, poll_s=0.2)
 
 
-class Terminal:
-    """A terminal that a person watches while a demo runs on it in a home."""
-
-    def __init__(self, home: SharedHome) -> None:
-        self._home = home
-        self._demo: Demo | None = None
-        self._shown: list[bytes] = []
-        self._reader: threading.Thread | None = None
-
-    def running(self) -> Demo:
-        """Return the demo that runs on it; start one if none does."""
-        if self._demo is None or self._demo.process.poll() is not None:
-            person, program = os.openpty()  # the side that a person sees, and the program's side
-            self._demo = self._home.start(terminal=program)
-            os.close(program)
-            self._reader = threading.Thread(target=self._watch, args=(person,))
-            self._reader.start()
-        return self._demo
-
-    def shown(self) -> bytes:
-        """Return what was written to it."""
-        return b"".join(self._shown)
-
-    def close(self) -> None:
-        """Wait until nothing can be written to it: the demo has ended."""
-        if self._reader is not None:
-            self._reader.join(LIMIT_S)
-
-    def _watch(self, person: int) -> None:
-        with open(person, "rb", buffering=0) as screen, suppress(OSError):
-            while text := screen.read(65536):
-                self._shown.append(text)
-
-
-@pytest.fixture(scope="module")
-def terminal(chain_home: SharedHome) -> Iterator[Terminal]:
-    """Return the terminal of one demo in the shared home."""
-    made = Terminal(chain_home)
-    yield made
-    made.close()
-
-
-def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, terminal):
+def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home):
     demo = home.running()
     until_streaming(demo)
 
@@ -96,7 +54,7 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, te
             process.kill()
     demo.ended_without_a_trace()
 
-    again = terminal.running()
+    again = home.start(*TIMED)
     until_streaming(again)
 
     def all_answered() -> bool:
@@ -117,24 +75,14 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, te
     assert_tables_are_whole(again.lake)
 
 
-def test_a_closed_terminal_ends_all_of_it(terminal):
-    demo = terminal.running()
-    until_streaming(demo)
-    wait_for("the live status", lambda: b"20 of 100 in use" in terminal.shown())
-    ui = f"127.0.0.1:{demo.ui_port}".encode()
-    wait_for("the address of the UI, once it answers", lambda: ui in terminal.shown())
-    # A terminal that closes takes its side away and hangs up on the foreground group.
-    os.killpg(demo.process.pid, signal.SIGHUP)
-    demo.ended_without_a_trace()
-
-
 def missed_figures(verdict: dict[str, Any]) -> set[str]:
     return {figure["name"] for figure in verdict["figures"] if not figure["met"]}
 
 
 def test_by_itself_it_ends_with_a_verdict(home):
-    for seconds in (60, 150):  # a busy machine needs more than a quiet one
-        demo = home.start("--for", str(seconds))
+    first = home.last if home.last and home.last.arguments == TIMED else home.start(*TIMED)
+    for again in (False, True):  # a busy machine needs more than a quiet one
+        demo = home.start("--for", "240") if again else first
         verdict = demo.event("verdict")
         missed = missed_figures(verdict)
         assert demo.process.wait(LIMIT_S) == (1 if missed else 0)

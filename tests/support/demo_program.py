@@ -13,13 +13,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import polars as pl
 import psutil
 import pytest
 from deltalake import DeltaTable
+from typer.testing import CliRunner
 
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.processes.home import Home
 from tests.support.ports import free_port
 from tests.support.waiting import pause_s
@@ -78,6 +81,17 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def answer_of(*arguments: str) -> Any:
+    """Return the JSON that a command prints, run in this process.
+
+    A program of its own takes 1.5 s of a processor to begin, where a test asks again and again.
+    """
+    with patch.dict(os.environ):
+        done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
 def processes_of(folder: Path) -> list[psutil.Process]:
     """List the living processes whose command line or environment names the folder."""
     found = []
@@ -110,6 +124,7 @@ class Demo:
         self, home: Path, *arguments: str, terminal: int | None = None, calm: bool = True
     ) -> None:
         self.home = home
+        self.arguments = arguments
         self.lake = home / "lake"
         self.ui_port, self.control_port = free_port(), free_port()
         self.began = datetime.now(UTC)
@@ -269,6 +284,11 @@ class SharedHome:
         self.path = path
         self._demo: Demo | None = None
 
+    @property
+    def last(self) -> Demo | None:
+        """Return the demo that was started last, which may have ended by itself."""
+        return self._demo
+
     def running(self) -> Demo:
         """Return the demo that runs here; start one if none does."""
         if self._demo is None or self._demo.process.poll() is not None:
@@ -286,6 +306,40 @@ class SharedHome:
         if self._demo is not None:
             self._demo.close()
             self._demo = None
+
+
+class Terminal:
+    """A terminal that a person watches while the demo of a home runs on it."""
+
+    def __init__(self, home: SharedHome) -> None:
+        self._home = home
+        self._demo: Demo | None = None
+        self._shown: list[bytes] = []
+        self._reader: threading.Thread | None = None
+
+    def running(self) -> Demo:
+        """Return the demo that runs on it; start one if none does."""
+        if self._demo is None or self._demo.process.poll() is not None:
+            person, program = os.openpty()  # the side that a person sees, and the program's side
+            self._demo = self._home.start(terminal=program)
+            os.close(program)
+            self._reader = threading.Thread(target=self._watch, args=(person,))
+            self._reader.start()
+        return self._demo
+
+    def shown(self) -> bytes:
+        """Return what was written to it."""
+        return b"".join(self._shown)
+
+    def close(self) -> None:
+        """Wait until nothing can be written to it: the demo has ended."""
+        if self._reader is not None:
+            self._reader.join(LIMIT_S)
+
+    def _watch(self, person: int) -> None:
+        with open(person, "rb", buffering=0) as screen, suppress(OSError):
+            while text := screen.read(65536):
+                self._shown.append(text)
 
 
 def assert_tables_are_whole(lake: Path) -> None:

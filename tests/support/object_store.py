@@ -1,32 +1,19 @@
-"""An S3 store on this machine: moto's as a process, whose requests pass a proxy of the tests."""
+"""An S3 store on this machine, for programs that find it by their environment."""
 
 import http.client
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from html import unescape
 from urllib.parse import quote
 from uuid import uuid4
 
-from tests.support.ports import free_port
 from tests.support.store_proxy import TOKEN, StoreProxy
 
 SECRET = "wJalrXUtnFEMI-of-the-tests"  # noqa: S105 - the store of the tests takes any
 KEY_ID = "AKIAOFTHETESTS000000"
 REGION = "us-east-1"
-
-_SIGNED = {
-    "Authorization": f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20260101/{REGION}/s3/aws4_request, "
-    "SignedHeaders=host, Signature=0"
-}
-"""The store takes any signature, and finds its service in it."""
-
-START_S = 60.0
-"""Only a hang reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +21,10 @@ class ObjectStore:
     """A running store.
 
     Attributes:
-        port: Where it listens itself.
         proxy: What the programs under test talk to.
         bucket: A bucket for many lakes.
     """
 
-    port: int
     proxy: StoreProxy
     bucket: str
 
@@ -99,45 +84,15 @@ def _port() -> int:
 
 def _ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request(method, path, body, _SIGNED)
+        connection.request(method, path, body or b"")
         answer = connection.getresponse()
         return answer.status, answer.read()
 
 
 @contextmanager
 def running_store() -> Iterator[ObjectStore]:
-    """Run a store and its proxy."""
-    with ExitStack() as stack:
-        port = free_port()
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.support.store_server", str(port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=_plain_environment(),
-        )
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        _wait_for(port, process)
-        proxy = stack.enter_context(StoreProxy(port))
+    """Run a store with a bucket."""
+    with StoreProxy() as proxy:
         bucket = "lakes"
-        assert _ask(port, "PUT", f"/{bucket}")[0] == 200
-        yield ObjectStore(port, proxy, bucket)
-
-
-def _plain_environment() -> dict[str, str]:
-    names = [name for name in os.environ if not name.startswith(("AWS_", "MOTO_"))]
-    return {name: os.environ[name] for name in names} | {"PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the store ended"
-        try:
-            _ask(port, "GET", "/")
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("the store did not start")
+        assert _ask(proxy.port, "PUT", f"/{bucket}")[0] == 200
+        yield ObjectStore(proxy, bucket)

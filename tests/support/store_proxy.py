@@ -1,6 +1,6 @@
-"""A proxy before an S3 store: counts requests, delays them, loses them, answers with errors.
+"""An S3 store that counts requests, delays them, loses them, answers with errors.
 
-It is a process of its own, `python -m tests.support.store_proxy PORT`: some calls of the clients
+It is a process of its own, `python -m tests.support.store_proxy`: some calls of the clients
 under test block their whole process until the store answers. Each line of its input is a `Plan` as
 JSON; it answers with the requests since the last one.
 """
@@ -13,7 +13,10 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, Self
+
+from tests.support.objects import Answer, Objects, error
 
 TOKEN = "session-token-of-the-tests"  # noqa: S105 - the store of the tests takes any
 ECHO = f"</Message><Token-0>{TOKEN}</Token-0><Message>"
@@ -46,7 +49,7 @@ CUT_AFTER = "cut after"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as the proxy sees it.
+    """A request as the store sees it.
 
     Attributes:
         path: With the query.
@@ -92,12 +95,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the proxy treats requests.
+    """How the store treats requests.
 
     Attributes:
-        latency_s: How long each request waits before it is passed on.
+        latency_s: How long each request waits before the store answers.
         rules: The first one that fits decides.
-        stripped: Headers, in lower case, that are not passed on.
+        stripped: Headers, in lower case, that the store does not know.
     """
 
     latency_s: float = 0.0
@@ -106,16 +109,15 @@ class Plan:
 
 
 class StoreProxy:
-    """A running proxy.
+    """A running store.
 
     Attributes:
         port: Where it listens.
     """
 
-    def __init__(self, upstream: int) -> None:
-        command = [sys.executable, "-m", __name__, str(upstream)]
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -138,7 +140,7 @@ class StoreProxy:
         return [Request(*one) for one in json.loads(self._answer())]
 
     def reset(self) -> None:
-        """Pass everything on at once again, and forget the requests."""
+        """Answer at once and without faults again, and forget the requests."""
         self._plan = Plan()
         self.change()
 
@@ -166,10 +168,10 @@ class StoreProxy:
 
 
 class _Server:
-    """The proxy in its own process."""
+    """The store in its own process."""
 
-    def __init__(self, upstream: int) -> None:
-        self._upstream = upstream
+    def __init__(self) -> None:
+        self._objects = Objects()
         self._plan = Plan()
         self._rules: list[Rule] = []
         self._requests: list[tuple[str, str]] = []
@@ -203,7 +205,6 @@ class _Server:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         try:
             while True:
                 request = await _read_request(reader)
@@ -215,39 +216,21 @@ class _Server:
                 if fault == HANG:
                     await reader.read()  # until the client gives up
                     break
-                if fault is not None and fault != CUT_AFTER:
-                    writer.write(_error(*ERRORS[fault], head=request.method == "HEAD"))
-                    await writer.drain()
-                    continue
-                if upstream is None:
-                    upstream = await asyncio.open_connection(
-                        "127.0.0.1", self._upstream, limit=2**20
-                    )
-                answer, lasting = await self._pass_on(request, *upstream)
-                if not lasting:
-                    upstream[1].close()
-                    upstream = None
+                known = fault is not None and fault != CUT_AFTER
+                answer = error(*ERRORS[fault]) if known else self._answer(request)
                 if fault == CUT_AFTER:
                     break
-                writer.write(answer)
+                writer.write(_written(answer, request.method))
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            for one in (writer, upstream[1] if upstream else None):
-                if one is not None:
-                    with suppress(OSError):
-                        one.close()
+            with suppress(OSError):
+                writer.close()
 
-    async def _pass_on(
-        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> tuple[bytes, bool]:
+    def _answer(self, request: Request) -> Answer:
         kept = {n: v for n, v in request.headers.items() if n not in self._plan.stripped}
-        lines = [f"{request.method} {request.path} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in kept.items()]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + request.body)
-        await writer.drain()
-        return await _read_answer(reader, without_body=request.method == "HEAD")
+        return self._objects.answer(request.method, request.path, kept, request.body)
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:
@@ -258,38 +241,14 @@ async def _read_request(reader: asyncio.StreamReader) -> Request:
     return Request(method, path, headers, body)
 
 
-async def _read_answer(reader: asyncio.StreamReader, *, without_body: bool) -> tuple[bytes, bool]:
-    """Return an answer as it came, with its length, and whether another one can follow it."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    lines = head.decode("latin-1").split("\r\n")
-    headers = _headers(lines[1:])
-    lasting = headers.get("connection", "").lower() != "close" and lines[0].startswith("HTTP/1.1")
-    if without_body or lines[0].split(" ")[1] in ("204", "304"):
-        return _answer(lines[0], headers, b""), lasting
-    if "content-length" in headers:
-        body = await reader.readexactly(int(headers["content-length"]))
-    elif headers.pop("transfer-encoding", "") == "chunked":
-        body = await _read_chunks(reader)
-    else:
-        body, lasting = await reader.read(), False
-    headers["content-length"] = str(len(body))
-    return _answer(lines[0], headers, body), lasting
-
-
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
-    parts = []
-    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-        parts.append(await reader.readexactly(size))
-        await reader.readexactly(2)
-    await reader.readuntil(b"\r\n")
-    return b"".join(parts)
-
-
-def _answer(status: str, headers: dict[str, str], body: bytes) -> bytes:
-    kept = {name: value for name, value in headers.items() if name != "connection"}
-    lines = [status.replace("HTTP/1.0", "HTTP/1.1")]
-    lines += [f"{name}: {value}" for name, value in kept.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+def _written(answer: Answer, method: str) -> bytes:
+    """Return an answer as it is sent: that to HEAD has the length of a body, and none."""
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    if answer.status != 204:
+        lines.append(f"content-length: {len(answer.body)}")
+    head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+    return head if method == "HEAD" else head + answer.body
 
 
 def _headers(lines: list[str]) -> dict[str, str]:
@@ -297,15 +256,5 @@ def _headers(lines: list[str]) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, value in pairs}
 
 
-def _error(status: int, code: str, message: str, *, head: bool) -> bytes:
-    body = (
-        f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code>'
-        f"<Message>{message}</Message><RequestId>0</RequestId></Error>"
-    ).encode()
-    lines = [f"HTTP/1.1 {status} {code}", "content-type: application/xml"]
-    lines += [f"content-length: {len(body)}", "", ""]
-    return "\r\n".join(lines).encode() + (b"" if head else body)
-
-
 if __name__ == "__main__":
-    asyncio.run(_Server(int(sys.argv[1])).run())
+    asyncio.run(_Server().run())

@@ -24,7 +24,7 @@ from tests.support.ports import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-DELAYS_S = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5)[:: 1 if EVERYTHING else 2]
+DELAYS_S = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5)[:: 1 if EVERYTHING else 3]
 
 
 class Run:

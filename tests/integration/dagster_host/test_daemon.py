@@ -98,7 +98,7 @@ def test_a_daemon_that_stands_still_is_followed_by_the_other_and_ends_when_it_go
     second.says(WAITS)
     assert WORKS not in second.output.read_text()
     for daemon in (first, second):
-        wait_for("the health check passes", daemon.is_healthy, poll_s=1.0)
+        wait_for("the health check passes", daemon.is_healthy, poll_s=5.0)
     os.kill(first.process.pid, signal.SIGSTOP)
     second.says(WORKS)
     os.kill(first.process.pid, signal.SIGCONT)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 
 import dagster as dg
@@ -30,6 +31,7 @@ from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy import func, select
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs import maintenance
 from position_sync_dagster.defs.maintenance import (
     KEPT_TICKS,
@@ -44,7 +46,7 @@ from tests.support import postgres
 
 SOON = datetime.now(UTC) + timedelta(days=1)
 LONG_AGO = datetime.now(UTC) - timedelta(days=14)
-KEEP = 4
+KEEP = 2
 
 TABLE = dg.AssetKey("position_queue")
 FOREIGN = dg.AssetKey("of_another_project")
@@ -86,6 +88,9 @@ def instance(request, tmp_path: Path, monkeypatch) -> Iterator[dg.DagsterInstanc
     server.output("createdb", database)
     for name, value in (server.environment | {"PGDATABASE": database}).items():
         monkeypatch.setenv(name, value)
+    for storage in map(import_module, dagster_internals.POSTGRES_STORAGES):
+        monkeypatch.setattr(storage, "create_pg_engine", storage.create_pg_engine)
+    dagster_internals.keep_postgres_connections()  # as each program on Postgres does
     url = {"postgres_url": "postgresql+psycopg2://"}
     with dg.instance_for_test(
         temp_dir=str(tmp_path), overrides={"storage": {"postgres": url}}
@@ -133,9 +138,9 @@ def test_the_storage_stops_growing_when_as_much_is_old_as_is_new(
     monkeypatch.setattr(maintenance, "NEWEST", KEEP)
     rows, sizes = [], []
     for _ in range(3):
-        for _ in range(3):
+        for _ in range(2):
             JOB.execute_in_process(instance=instance)
-        for number in range(8):
+        for number in range(2 * KEEP):
             evaluate(instance, passed=number % 2 == 0)
             observe(instance, "x" * 1000)
         for run_id in old_runs(instance, PRUNED_JOBS, before=LONG_AGO, keep=KEEP):

@@ -14,14 +14,6 @@ from uuid import uuid4
 
 import pytest
 import yaml
-from dagster import DagsterRun
-from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
-from dagster_k8s import K8sRunLauncher
-from dagster_k8s.job import UserDefinedDagsterK8sConfig
-from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
-from kubernetes import client as kubernetes
-from kubernetes import config as kubernetes_config
 
 from position_sync_dagster.run_slots import STREAM_JOB
 from position_sync_dagster.settings import PREFIX, Settings
@@ -165,12 +157,22 @@ def test_the_daemon_of_the_chart_is_the_one_that_takes_the_lock(words, started, 
     assert find_spec(DAEMON)
 
 
+@pytest.fixture(scope="session")
+def kubernetes() -> Any:
+    """Return Kubernetes' own models: half a second of imports, in the one process that asks."""
+    from kubernetes import client
+
+    return client
+
+
 def model(of: type[Any], said: Any) -> Any:
     """Return a part of a manifest as Kubernetes' own model; unknown names and types raise."""
+    from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+
     return k8s_model_from_dict(of, k8s_snake_case_dict(of, said))
 
 
-def test_each_part_of_the_helm_values_is_what_kubernetes_reads():
+def test_each_part_of_the_helm_values_is_what_kubernetes_reads(kubernetes):
     values = read("helm/values.yaml")
     [code] = values["dagster-user-deployments"]["deployments"]
     daemon, webserver = values["dagsterDaemon"], values["dagsterWebserver"]
@@ -194,7 +196,11 @@ def test_each_part_of_the_helm_values_is_what_kubernetes_reads():
     assert webserver["service"]["port"] == 8080
 
 
-def test_the_run_launcher_accepts_its_part_of_the_helm_values():
+def test_the_run_launcher_accepts_its_part_of_the_helm_values(kubernetes):
+    from dagster_k8s import K8sRunLauncher
+    from dagster_k8s.job import UserDefinedDagsterK8sConfig
+    from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+
     config = read("helm/values.yaml")["runLauncher"]["config"]["k8sRunLauncher"]
     fields = K8sRunLauncher.config_type()
     assert {re.sub("([A-Z])", lambda m: f"_{m[1].lower()}", name) for name in config} <= set(fields)
@@ -214,9 +220,15 @@ def test_the_run_launcher_accepts_its_part_of_the_helm_values():
 
 
 def test_a_run_has_the_account_with_the_rights_and_the_label_by_which_an_upgrade_ends_it(
-    monkeypatch,
+    monkeypatch, kubernetes
 ):
     """Dagster's launcher makes the job as the chart says: with the account of the code server."""
+    from dagster import DagsterRun
+    from dagster._core.code_pointer import ModuleCodePointer
+    from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+    from dagster_k8s import K8sRunLauncher
+    from kubernetes import config as kubernetes_config
+
     monkeypatch.setattr(kubernetes_config, "load_kube_config", lambda **_: None)
     values = read("helm/values.yaml")
     account = values["dagster-user-deployments"]["serviceAccount"]
@@ -258,7 +270,7 @@ def test_a_run_has_the_account_with_the_rights_and_the_label_by_which_an_upgrade
     assert job.metadata.labels[label] == name
 
 
-def test_only_daemon_and_webserver_reach_the_port_of_the_code_server():
+def test_only_daemon_and_webserver_reach_the_port_of_the_code_server(kubernetes):
     values, text = read("helm/values.yaml"), (DEPLOY / "helm" / "values.yaml").read_text()
     [code] = values["dagster-user-deployments"]["deployments"]
     found = read("helm/network-policy.yaml")

@@ -2,7 +2,6 @@
 
 from datetime import date, time
 
-import exchange_calendars
 import pytest
 
 from position_sync_dagster.errors import SettingsError
@@ -16,6 +15,8 @@ from position_sync_dagster.sync.reports.exchange_days import (
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_new_york_closes_on_the_days_that_its_calendar_says() -> None:
+    import exchange_calendars  # imports pandas, which nothing else here needs
+
     first, last = date(2020, 1, 1), date(2026, 12, 31)
     found = exchange_days("XNYS", first, last)
     calendar = exchange_calendars.get_calendar("XNYS")
