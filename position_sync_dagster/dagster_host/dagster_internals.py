@@ -102,6 +102,20 @@ DAEMON = Internal(
     },
 )
 
+CODE_SERVER = Internal(
+    purpose="Serving the definitions by a process that the supervisor forks",
+    without="`dagster dev` runs all programs, each of which imports Dagster",
+    symbols={
+        "DagsterApiServer": "dagster._grpc.server",
+        "DagsterGrpcServer": "dagster._grpc.server",
+        "FuturesAwareThreadPoolExecutor": "dagster._core.utils",
+        "LoadableTargetOrigin": "dagster._core.types.loadable_target_origin",
+        "configure_loggers": "dagster._utils.log",
+        "dagster_api_pb2": "dagster._grpc.__generated__",
+        "setup_interrupt_handlers": "dagster._utils.interrupts",
+    },
+)
+
 WEBSERVER = Internal(
     purpose="Running Dagster's webserver behind the loopback guard",
     without="`dagster dev` runs all programs, and its web page has no guard",

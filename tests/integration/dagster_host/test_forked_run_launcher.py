@@ -15,12 +15,11 @@ import pytest
 from dagster._core.workspace.context import BaseWorkspaceRequestContext, WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 
+from position_sync_dagster.dagster_host import PRELOADED, process_context
 from position_sync_dagster.dagster_host.launcher import (
     NICENESS,
-    PRELOADED,
     PROCESS_TAG,
     ForkedRunLauncher,
-    process_context,
     process_of,
     since_boot_s,
 )
@@ -299,7 +298,7 @@ def test_what_is_imported_once_for_all_runs_starts_no_thread():
 def test_the_process_to_fork_from_can_be_started_before_the_first_run():
     code = (
         "import psutil, time\n"
-        "from position_sync_dagster.dagster_host.launcher import prepare_processes\n"
+        "from position_sync_dagster.dagster_host import prepare_processes\n"
         "prepare_processes()\n"
         "children = psutil.Process().children()\n"
         # Between its fork and its exec a process has no command line.

@@ -108,9 +108,16 @@ def test_the_migrations_of_a_storage_are_read_once():
 def test_a_daemon_that_cannot_run_ends_with_its_own_exit_code(name, remove):
     remove(dagster_internals.DAEMON, name)
     with pytest.raises(SystemExit, match=str(LACKING)):
-        daemon.main()
+        daemon.main("any")
     dagster_internals._load.cache_clear()
     assert standby_daemon.main(["--workspace", "any"]) == LACKING
+
+
+@pytest.mark.parametrize("name", dagster_internals.CODE_SERVER.symbols)
+def test_a_code_server_that_cannot_run_ends_with_its_own_exit_code(name, remove):
+    remove(dagster_internals.CODE_SERVER, name)
+    with pytest.raises(SystemExit, match=str(LACKING)):
+        daemon.serve_definitions("any", "any", "any", anew=False)
 
 
 @pytest.mark.parametrize("name", dagster_internals.WEBSERVER.symbols)
@@ -149,8 +156,8 @@ def test_when_a_program_lacks_something_dagster_dev_runs_instead(tmp_path, monke
 
 
 def test_a_supervisor_notices_the_exit_code_of_a_program_that_lacks_something(monkeypatch):
-    program = services.Program("webserver", "none", ask=lambda: services.ProgramAnswer.NONE)
-    program.process = SimpleNamespace(poll=lambda: LACKING)
+    program = services.Program("webserver", "none", "at", ask=lambda: services.ProgramAnswer.NONE)
+    program.process = SimpleNamespace(exitcode=LACKING)
     with pytest.raises(services.DagsterLacksError):
         program.look()
 
