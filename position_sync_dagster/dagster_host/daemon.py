@@ -19,7 +19,7 @@ from position_sync_dagster import dagster_host, last_work
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher
 
-SIGN_S = 1.0
+SIGN_S = 2.0
 RELOAD_LOOK_S = 0.1
 THREADS = "dagster-daemon-"
 """Prefix of the names of Dagster's worker threads."""
@@ -47,7 +47,7 @@ def run(workspace: str, internals: Any) -> None:
 
 
 def give_signs() -> None:
-    """Record each second that this process works, until one of Dagster's threads has ended.
+    """Record every few seconds that this process works, until one of Dagster's threads has ended.
 
     The main thread checks for that every 5 s, and then ends the process.
     """
@@ -85,6 +85,7 @@ def main(workspace: str) -> None:
     if internals is None:
         sys.exit(dagster_host.LACKING)
     dagster_internals.keep_engines(connected=True)
+    dagster_internals.pass_over_empty_queue()
     internals.configure_loggers(formatter="colored", log_level="INFO")
     internals.setup_interrupt_handlers()
     try:

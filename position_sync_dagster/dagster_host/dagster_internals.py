@@ -6,8 +6,11 @@ missing, a process logs once what it does instead.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, wraps
@@ -184,6 +187,67 @@ SQLITE_STORAGES = (
     "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
 )
 """The modules that call `create_engine` for each connection to SQLite."""
+
+CAPTURED_OUTPUT = "dagster._core.execution.compute_logs"
+"""The module that shows the captured output of a run."""
+
+
+def show_output_by_tail_alone() -> None:
+    """End the `tail` that shows the output of a run in the log with the process of the run.
+
+    Dagster starts an interpreter beside each of the two, which waits for that end and kills it: as
+    much memory as a run needs for its rows. Without this symbol it does so. A `tail` that does not
+    know `--pid`, which GNU's does, shows nothing; the UI has the output.
+    """
+    with suppress(ImportError):
+        module: Any = import_module(CAPTURED_OUTPUT)
+        if sys.platform == "linux" and hasattr(module, "execute_posix_tail"):
+            module.execute_posix_tail = _tail
+
+
+@contextmanager
+def _tail(path: str, stream: Any) -> Iterator[tuple[int, None]]:
+    command = ["tail", "-F", "-c", "+0", f"--pid={os.getpid()}", path]
+    with subprocess.Popen(command, stdout=stream) as tail:  # noqa: S603 - our own command, no shell
+        try:
+            yield tail.pid, None
+        finally:
+            tail.terminate()
+
+
+WATCH_S = 3
+"""Seconds between two questions of the daemon, and of the webserver, whether the code server is
+another one than before. After a reload in the UI the webserver does not wait for that."""
+
+
+def watch_seldom() -> None:
+    """Make this process ask that every `WATCH_S`; Dagster does every second."""
+    with suppress(ImportError):
+        module: Any = import_module("dagster._grpc.server_watcher")
+        module.WATCH_INTERVAL = WATCH_S
+
+
+RUN_QUEUE = "dagster._daemon.run_coordinator.queued_run_coordinator_daemon"
+"""The module of the daemon that takes runs from the queue."""
+
+
+def pass_over_empty_queue() -> None:
+    """Read the limits and the runs in progress only when a run waits in the queue.
+
+    Dagster reads them at each look, twice a second here: a sixth of what an idle daemon does.
+    """
+    with suppress(ImportError, AttributeError):
+        daemon: Any = import_module(RUN_QUEUE).QueuedRunCoordinatorDaemon
+        iterate = daemon.run_iteration
+        waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
+
+        @wraps(iterate)
+        def unless_empty(self: Any, context: Any, *args: Any, **more: Any) -> Iterator[Any]:
+            if context.instance.get_run_ids(waiting, limit=1):
+                yield from iterate(self, context, *args, **more)
+
+        daemon.run_iteration = unless_empty
+
 
 MIGRATIONS = "dagster:_core/storage/alembic"
 """Where alembic finds the migrations of Dagster's storage."""

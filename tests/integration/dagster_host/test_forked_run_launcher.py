@@ -309,3 +309,32 @@ def test_the_process_to_fork_from_can_be_started_before_the_first_run():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     forks = process_context().get_start_method() == "forkserver"
     assert ("multiprocessing.forkserver" in done.stdout) is forks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Dagster's own way remains")
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_shows_the_output_of_a_run_is_one_process_that_ends_with_it(tmp_path, killed):
+    code = (
+        "import os, sys, time\n"
+        "from dagster._core.execution import compute_logs\n"
+        "from position_sync_dagster.dagster_host import dagster_internals\n"
+        "dagster_internals.show_output_by_tail_alone()\n"
+        f"with compute_logs.mirror_stream_to_file(sys.stdout, {str(tmp_path / 'out')!r}) as pids:\n"
+        "    print('shown', *pids, flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        _shown, tail, watcher = process.stdout.readline().split()
+        (child,) = psutil.Process(process.pid).children()
+        assert (str(child.pid), watcher) == (tail, "None")
+        if killed:
+            process.kill()
+        else:
+            process.stdin.write("\n")
+            process.stdin.close()
+        process.wait()
+        wait_for("it ends", lambda: not child.is_running() or child.status() == "zombie")

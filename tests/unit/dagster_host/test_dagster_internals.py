@@ -91,6 +91,10 @@ def test_what_forked_runs_would_import_need_not_be_there(monkeypatch):
     monkeypatch.setattr(dagster_internals, "SQLITE_STORAGES", ("dagster._gone", "dagster"))
     dagster_internals.import_for_runs()
     monkeypatch.setattr(dagster_internals, "MIGRATIONS", "dagster:_gone")
+    monkeypatch.setattr(dagster_internals, "CAPTURED_OUTPUT", "dagster._gone")
+    dagster_internals.show_output_by_tail_alone()
+    monkeypatch.setattr(dagster_internals, "RUN_QUEUE", "dagster._gone")
+    dagster_internals.pass_over_empty_queue()
     dagster_internals.keep_engines()
     dagster_internals.keep_migrations()
     assert callable(launcher.execute)
@@ -102,6 +106,24 @@ def test_the_migrations_of_a_storage_are_read_once():
     first = ScriptDirectory.from_config(config)
     assert ScriptDirectory.from_config(get_alembic_config(sqlite_event_log.__file__)) is first
     assert first.as_revision_number("head")
+
+
+def test_the_limits_of_runs_are_read_only_when_a_run_waits(monkeypatch):
+    looked = []
+    queue = import_module(dagster_internals.RUN_QUEUE).QueuedRunCoordinatorDaemon
+    monkeypatch.setattr(queue, "run_iteration", lambda _self, context: iter([looked.append(1)]))
+    dagster_internals.pass_over_empty_queue()
+    runs = {dg.DagsterRunStatus.STARTED: "a stream"}
+
+    def found(filters, limit):
+        return [runs[status] for status in filters.statuses if status in runs][:limit]
+
+    context = SimpleNamespace(instance=SimpleNamespace(get_run_ids=found))
+    assert list(queue.run_iteration(None, context)) == []
+    assert not looked
+    runs[dg.DagsterRunStatus.QUEUED] = "a drain"
+    list(queue.run_iteration(None, context))
+    assert looked == [1]
 
 
 @pytest.mark.parametrize("name", dagster_internals.DAEMON.symbols)
