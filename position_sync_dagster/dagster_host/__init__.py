@@ -41,7 +41,7 @@ def process_context() -> Any:
 
 
 def prepare_processes() -> None:
-    """Start the fork server, unless this process came from it; its imports take two seconds.
+    """Start the fork server of this process, if none runs; its imports take two seconds.
 
     Interrupts are blocked in it from its first moment: it ends with the last process that uses it,
     and an interrupt during its imports would print a traceback. One that comes to a forked process

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 import pytest
 
-from position_sync_dagster.dagster_host import services
+from position_sync_dagster.dagster_host import services, share_fork_server
 from position_sync_dagster.dagster_host.services import CannotRunError, Program, ProgramAnswer
 from position_sync_dagster.domain.clock import Backoff
 from tests.support import supervised
@@ -116,6 +117,13 @@ def test_it_and_what_it_starts_are_forked_from_one_process_and_have_their_names(
     wait_for("the child has its name", lambda: child.name() == "child")
     assert program.name() == "helper"
     assert child.ppid() == program.ppid() != os.getpid()
+
+
+def test_a_python_without_the_private_symbol_of_the_fork_server_starts_another_one(monkeypatch):
+    monkeypatch.delattr(forkserver, "_forkserver")
+    own = forkserver.ensure_running
+    share_fork_server()
+    assert forkserver.ensure_running is own
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
