@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from dataclasses import dataclass
 
 import psutil
 
@@ -14,17 +15,26 @@ LEGS = 200
 SETTLED_S = 40.0
 """After the last of the first rows: the first drains and derivations are over then."""
 
+PROCESSES = ("code server", "daemon", "webserver", "run")
+"""What is forked from the fork server, by the names of the processes."""
+
 NAMES = {
-    "dagster_host.daemon": "daemon",
-    "dagster_host.webserver": "webserver",
+    "multiprocessing.forkserver": "fork server, ended runs",
     "dagster_host.services": "supervisor",
-    "code-server": "proxy of the code server",
-    " api grpc ": "code server",
     "ib_gateway_simulator": "simulator",
     "position-sync demo": "terminal",
-    "multiprocessing": "fork server, runs",
 }
-"""Part of a command line → what the process is."""
+"""Part of a command line → what else the process is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """What a process has used: seconds of processor, and bytes of memory."""
+
+    name: str
+    seconds: float
+    unshared: int
+    proportional: int
 
 
 def rest(bench: Bench) -> None:
@@ -35,30 +45,35 @@ def rest(bench: Bench) -> None:
         before, began = _used(running), time.monotonic()
         time.sleep(bench.size(180.0, 15.0))
         after, took = _used(running), time.monotonic() - began
-    shares, memory = Counter[str](), Counter[str]()
-    for pid, (name, seconds, unshared) in after.items():
-        shares[name] += (seconds - before.get(pid, ("", 0.0, 0))[1]) / took * 100
-        memory[name] += unshared / 1e6
+    shares, memory, proportional = Counter[str](), Counter[str](), 0
+    for pid, used in after.items():
+        then = before[pid].seconds if pid in before else 0.0
+        shares[used.name] += (used.seconds - then) / took * 100
+        memory[used.name] += used.unshared / 1e6
+        proportional += used.proportional
     state = f"{LEGS} legs, calm"
     lines = [_line("all", state, shares.total(), "% of a core", 12.0)]
     lines += [_line(name, state, share, "% of a core") for name, share in shares.most_common()]
     lines += [_line("all", state, memory.total(), "MB unshared", 600.0)]
     lines += [_line(name, state, size, "MB unshared") for name, size in memory.most_common()]
+    lines += [_line("all, with a part of what is shared", state, proportional / 1e6, "MB")]
     bench.report.add("The program at rest", lines)
 
 
-def _used(running: Running) -> dict[int, tuple[str, float, int]]:
-    """Give name, seconds of processor with those of ended runs, and bytes of each process."""
+def _used(running: Running) -> dict[int, _Used]:
+    """Read what each process has used; the fork server has used the seconds of ended runs."""
     found = {}
     root = psutil.Process(running.process.pid)
     for process in (root, *root.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            command, times = " ".join(process.cmdline()), process.cpu_times()
-            name = next((text for part, text in NAMES.items() if part in command), "other")
+            name, command, times = process.name(), " ".join(process.cmdline()), process.cpu_times()
+            if name not in PROCESSES:
+                name = next((text for part, text in NAMES.items() if part in command), "other")
             seconds = times.user + times.system
-            if name == "fork server, runs":
+            if name == NAMES["multiprocessing.forkserver"]:
                 seconds += times.children_user + times.children_system
-            found[process.pid] = (name, seconds, process.memory_full_info().uss)
+            memory = process.memory_full_info()
+            found[process.pid] = _Used(name, seconds, memory.uss, memory.pss)
     return found
 
 

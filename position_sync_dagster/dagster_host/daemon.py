@@ -1,26 +1,26 @@
-"""Dagster's daemon on one machine, started in parallel with the code server.
+"""Dagster's daemon and its code server on one machine, in processes that the supervisor forks.
 
-It imports Dagster while the code server starts, and so does the fork server of the runs.
-
-Run as `python -m position_sync_dagster.dagster_host.daemon`, with DAGSTER_HOME and the path of a
-workspace file on the standard input.
+The code server is that of `dagster api grpc`, which cannot reload the code. Dagster's remedy is a
+proxy before it, a further process through which each call passes.
 """
 
 import logging
+import os
 import re
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-import yaml
+from position_sync_dagster import dagster_host, last_work
+from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher
 
-from position_sync_dagster import last_work, places
-from position_sync_dagster.dagster_host import LACKING, dagster_internals
-from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher, prepare_processes
-
-SIGN_S = 1.0
+SIGN_S = 2.0
+RELOAD_LOOK_S = 0.1
 THREADS = "dagster-daemon-"
 """Prefix of the names of Dagster's worker threads."""
 
@@ -47,7 +47,7 @@ def run(workspace: str, internals: Any) -> None:
 
 
 def give_signs() -> None:
-    """Record each second that this process works, until one of Dagster's threads has ended.
+    """Record every few seconds that this process works, until one of Dagster's threads has ended.
 
     The main thread checks for that every 5 s, and then ends the process.
     """
@@ -75,39 +75,83 @@ def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
     return not named and UNREACHABLE not in text and ROUTINE.match(text) is None
 
 
-def forks_runs() -> bool:
-    """Return whether `dagster.yaml` names our launcher, without opening the storages."""
-    try:
-        text = (places.dagster_home() / "dagster.yaml").read_text(encoding="utf-8")
-        launcher = yaml.safe_load(text)["run_launcher"]["class"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
-        return False
-    return bool(launcher == ForkedRunLauncher.__name__)
-
-
-def main() -> None:
-    """Read the path of the workspace from standard input, then run the daemon.
+def main(workspace: str) -> None:
+    """Run the daemon until an interrupt.
 
     Raises:
-        SystemExit: The standard input ended without a path, or Dagster lacks a private symbol.
+        SystemExit: Dagster lacks a private symbol.
     """
     internals = dagster_internals.DAEMON.load()
     if internals is None:
-        sys.exit(LACKING)
+        sys.exit(dagster_host.LACKING)
     dagster_internals.keep_engines(connected=True)
+    dagster_internals.pass_over_empty_queue()
     internals.configure_loggers(formatter="colored", log_level="INFO")
     internals.setup_interrupt_handlers()
     try:
-        if forks_runs():
-            prepare_processes()
-        workspace = sys.stdin.readline().strip()
-        if not workspace:
-            sys.exit("The daemon needs the path of a workspace file on the standard input.")
         run(workspace, internals)
     except KeyboardInterrupt:
         for sig in (signal.SIGINT, signal.SIGTERM):  # it is already ending, and waits for its runs
             signal.signal(sig, signal.SIG_IGN)
 
 
-if __name__ == "__main__":
-    main()
+def serve_definitions(path: str, module: str, location: str, anew: bool) -> None:
+    """Serve the definitions of a module until an interrupt, or until another server replaces this.
+
+    Args:
+        path: The path of the socket.
+        module: The module with the definitions; one that cannot be loaded is shown in the UI.
+        location: The name of the code location.
+        anew: Whether to import the package anew, as a reload in the UI does.
+
+    Raises:
+        SystemExit: Dagster lacks a private symbol.
+    """
+    internals = dagster_internals.CODE_SERVER.load()
+    if internals is None:
+        sys.exit(dagster_host.LACKING)
+    preloaded = sys.modules.get(dagster_host.PRELOADED)
+    if anew and preloaded is not None:
+        preloaded.forget(preloaded.imported)
+    internals.setup_interrupt_handlers()
+    internals.configure_loggers(formatter="colored", log_level="WARNING")
+    logger = logging.getLogger("dagster.code_server")
+    ended, workers = threading.Event(), internals.FuturesAwareThreadPoolExecutor()
+    servicer = internals.DagsterApiServer(
+        server_termination_event=ended,
+        logger=logger,
+        server_threadpool_executor=workers,
+        loadable_target_origin=internals.LoadableTargetOrigin(
+            module_name=module, working_directory=os.getcwd(), executable_path=sys.executable
+        ),
+        lazy_load_user_code=True,
+        inject_env_vars_from_instance=True,
+        location_name=location,
+    )
+
+    def reload_code(request: Any, context: Any) -> Any:
+        """Return when another server has taken the place of this one, and end this one.
+
+        Raises:
+            RuntimeError: No other could be started; this one stays.
+        """
+        asked = dagster_host.reload_request(Path(path))
+        asked.touch()
+        while asked.exists():
+            if refusal := asked.read_text(encoding="utf-8"):
+                asked.unlink()
+                raise RuntimeError(refusal)
+            time.sleep(RELOAD_LOOK_S)
+        servicer.ShutdownServer(request, context)
+        return internals.dagster_api_pb2.ReloadCodeReply()
+
+    servicer.ReloadCode = reload_code
+    server = internals.DagsterGrpcServer(
+        server_termination_event=ended,
+        dagster_api_servicer=servicer,
+        logger=logger,
+        threadpool_executor=workers,
+        socket=path,
+    )
+    with suppress(KeyboardInterrupt):
+        server.serve()

@@ -6,8 +6,11 @@ missing, a process logs once what it does instead.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, wraps
@@ -74,7 +77,7 @@ FORKED_RUNS = Internal(
 )
 
 
-CODE_SERVER = Internal(
+RUNS_OF_CODE_SERVER = Internal(
     purpose="Forking the runs of a code server",
     without="each run imports Dagster anew, which takes two seconds of a processor",
     symbols={"DagsterApiServer": "dagster._grpc.server", "api_cli": "dagster._cli.api"},
@@ -87,7 +90,7 @@ def start_runs_with(processes: Any) -> None:
     Args:
         processes: Has `Queue`, `Event` and `Process`, like a context of `multiprocessing`.
     """
-    server = CODE_SERVER.load().DagsterApiServer
+    server = RUNS_OF_CODE_SERVER.load().DagsterApiServer
     begin = server.__init__
 
     @wraps(begin)
@@ -122,6 +125,20 @@ DAEMON = Internal(
         "configure_loggers": "dagster._utils.log",
         "daemon_controller_from_instance": "dagster._daemon.controller",
         "get_instance_for_cli": "dagster._cli.utils",
+        "setup_interrupt_handlers": "dagster._utils.interrupts",
+    },
+)
+
+CODE_SERVER = Internal(
+    purpose="Serving the definitions by a process that the supervisor forks",
+    without="`dagster dev` runs all programs, each of which imports Dagster",
+    symbols={
+        "DagsterApiServer": "dagster._grpc.server",
+        "DagsterGrpcServer": "dagster._grpc.server",
+        "FuturesAwareThreadPoolExecutor": "dagster._core.utils",
+        "LoadableTargetOrigin": "dagster._core.types.loadable_target_origin",
+        "configure_loggers": "dagster._utils.log",
+        "dagster_api_pb2": "dagster._grpc.__generated__",
         "setup_interrupt_handlers": "dagster._utils.interrupts",
     },
 )
@@ -194,6 +211,67 @@ SQLITE_STORAGES = (
     "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
 )
 """The modules that call `create_engine` for each connection to SQLite."""
+
+CAPTURED_OUTPUT = "dagster._core.execution.compute_logs"
+"""The module that shows the captured output of a run."""
+
+
+def show_output_by_tail_alone() -> None:
+    """End the `tail` that shows the output of a run in the log with the process of the run.
+
+    Dagster starts an interpreter beside each of the two, which waits for that end and kills it: as
+    much memory as a run needs for its rows. Without this symbol it does so. A `tail` that does not
+    know `--pid`, which GNU's does, shows nothing; the UI has the output.
+    """
+    with suppress(ImportError):
+        module: Any = import_module(CAPTURED_OUTPUT)
+        if sys.platform == "linux" and hasattr(module, "execute_posix_tail"):
+            module.execute_posix_tail = _tail
+
+
+@contextmanager
+def _tail(path: str, stream: Any) -> Iterator[tuple[int, None]]:
+    command = ["tail", "-F", "-c", "+0", f"--pid={os.getpid()}", path]
+    with subprocess.Popen(command, stdout=stream) as tail:  # noqa: S603 - our own command, no shell
+        try:
+            yield tail.pid, None
+        finally:
+            tail.terminate()
+
+
+WATCH_S = 3
+"""Seconds between two questions of the daemon, and of the webserver, whether the code server is
+another one than before. After a reload in the UI the webserver does not wait for that."""
+
+
+def watch_seldom() -> None:
+    """Make this process ask that every `WATCH_S`; Dagster does every second."""
+    with suppress(ImportError):
+        module: Any = import_module("dagster._grpc.server_watcher")
+        module.WATCH_INTERVAL = WATCH_S
+
+
+RUN_QUEUE = "dagster._daemon.run_coordinator.queued_run_coordinator_daemon"
+"""The module of the daemon that takes runs from the queue."""
+
+
+def pass_over_empty_queue() -> None:
+    """Read the limits and the runs in progress only when a run waits in the queue.
+
+    Dagster reads them at each look, twice a second here: a sixth of what an idle daemon does.
+    """
+    with suppress(ImportError, AttributeError):
+        daemon: Any = import_module(RUN_QUEUE).QueuedRunCoordinatorDaemon
+        iterate = daemon.run_iteration
+        waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
+
+        @wraps(iterate)
+        def unless_empty(self: Any, context: Any, *args: Any, **more: Any) -> Iterator[Any]:
+            if context.instance.get_run_ids(waiting, limit=1):
+                yield from iterate(self, context, *args, **more)
+
+        daemon.run_iteration = unless_empty
+
 
 MIGRATIONS = "dagster:_core/storage/alembic"
 """Where alembic finds the migrations of Dagster's storage."""

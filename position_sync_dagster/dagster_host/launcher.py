@@ -12,13 +12,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from importlib import import_module
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from typing import Any, Self, cast
@@ -26,15 +23,12 @@ from typing import Any, Self, cast
 import dagster as dg
 import psutil
 
-from position_sync_dagster import run_slots
+from position_sync_dagster import dagster_host, run_slots
 from position_sync_dagster.dagster_host import dagster_internals
 
 PROCESS_TAG = ".dagster/run_process"
 """The tag with the process of a run, for a termination by the daemon or the webserver. Dagster
 hides tags that begin with a dot."""
-
-PRELOADED = f"{__package__}.preloaded"
-"""The module that the fork server imports, and nothing else."""
 
 PRIORITY_TAG = "dagster/priority"
 
@@ -52,8 +46,8 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
 
     A run behaves as with Dagster's own launcher: its process executes the same function, a
     termination interrupts it, and a run whose process ended too early is reported as failed. Its
-    parent is the fork server, a child of the daemon, which ends after the daemon and the last run.
-    If Dagster lacks a symbol for this, Dagster's own launcher is used.
+    parent is the fork server, which ends after the supervisor and the last run. If Dagster lacks a
+    symbol for this, Dagster's own launcher is used.
     """
 
     @classmethod
@@ -81,12 +75,13 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
             run_id=run.run_id,
             instance_ref=self._instance.get_ref(),
         )
-        processes = process_context()
+        processes = dagster_host.process_context()
         receiver, begin = processes.Pipe(duplex=False)
         with receiver, begin:
             process = processes.Process(
-                target=execute,
+                target=dagster_host.run_forked,
                 args=(
+                    *("run", dagster_host.output_to(1, 2), __name__, execute.__name__),
                     dg.serialize_value(arguments),
                     dg.serialize_value(run.job_code_origin),
                     receiver,
@@ -173,52 +168,15 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
         origin: The origin of the job, serialized.
         begin: The run begins when this connection receives a message.
     """
-    with suppress(KeyboardInterrupt):  # a termination before the run began
-        answer_signals()
-        begin.recv()
-        preloaded = sys.modules.get(PRELOADED)
-        if preloaded is not None:
-            preloaded.forget_changed(preloaded.imported)
-        internals = dagster_internals.FORKED_RUNS.load()
-        dagster_internals.leave_out_canceled_runs()
-        job = internals.recon_job_from_origin(dg.deserialize_value(origin))
-        ended = multiprocessing.Event()
-        try:
-            internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
-        finally:
-            dagster_internals.close_connections()
-
-
-def answer_signals() -> None:
-    """Answer interrupts and terminations in the process of a run; its parent blocks them."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-
-
-@cache
-def process_context() -> ForkServerContext | SpawnContext:
-    """Return the start method: a fork server on Linux, spawn elsewhere (forks are unsafe there)."""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload([PRELOADED])
-    return found
-
-
-def prepare_processes(blocked: Collection[signal.Signals] = (signal.SIGINT,)) -> None:
-    """Start the fork server of the runs; its imports take a second.
-
-    Signals are blocked in it from its first moment: it ends with this process, and an interrupt
-    during its imports would print a traceback. One that comes to a run's process waits there until
-    `answer_signals`.
-    """
-    if isinstance(process_context(), ForkServerContext):
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    begin.recv()
+    internals = dagster_internals.FORKED_RUNS.load()
+    dagster_internals.leave_out_canceled_runs()
+    job = internals.recon_job_from_origin(dg.deserialize_value(origin))
+    ended = multiprocessing.Event()
+    try:
+        internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)
+    finally:
+        dagster_internals.close_connections()
 
 
 def since_boot_s(process: psutil.Process) -> float:
@@ -312,17 +270,18 @@ class ForkedProcesses:
     """
 
     def __init__(self) -> None:
-        self._processes = process_context()
+        self._processes = dagster_host.process_context()
         self.Queue, self.Event = self._processes.Queue, self._processes.Event
 
     def Process(self, *, target: Callable[..., None], args: Sequence[Any]) -> BaseProcess:
         """Return the process of a run."""
-        return self._processes.Process(target=execute_started, args=(target, *args))
+        found: BaseProcess = self._processes.Process(target=execute_started, args=(target, *args))
+        return found
 
 
 def execute_started(start_run: Callable[..., None], *args: Any) -> None:
     """Execute a run that a code server started, in its process."""
-    answer_signals()
+    dagster_host.answer_signals()
     start_run(*args)
 
 
@@ -332,10 +291,10 @@ def serve(options: Sequence[str]) -> None:
     Args:
         options: Those of `dagster api grpc`.
     """
-    internals = dagster_internals.CODE_SERVER.load()
+    internals = dagster_internals.RUNS_OF_CODE_SERVER.load()
     if internals is None:
         os.execvp("dagster", ["dagster", "api", "grpc", *options])  # noqa: S606, S607
-    prepare_processes((signal.SIGINT, signal.SIGTERM))
+    dagster_host.prepare_processes((signal.SIGINT, signal.SIGTERM))
     dagster_internals.start_runs_with(ForkedProcesses())
     internals.api_cli(["grpc", *options])
 

@@ -1,4 +1,4 @@
-"""The modules that the fork server imports, so that the runs forked from it need not.
+"""The modules that the fork server imports, so that what is forked from it need not.
 
 Only the fork server imports this module. A run executes the package as it is then: if a file has
 changed since the fork server imported it, the run imports the package anew. Nothing here may start
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 IMPORTED = (
     "alembic.command",
+    "dagster_webserver.cli",
+    "dagster_webserver.webserver",
     "holidays",
     "psutil",
     "pydantic_settings",
@@ -31,11 +33,12 @@ IMPORTED = (
     "tomlkit",
     "upath.implementations.local",
 )
-"""Libraries that a run imports before its first step, besides those of the package."""
+"""Libraries that runs import before their first step, and those of the webserver."""
 
 PACKAGE = __name__.partition(".")[0]
 
 IN_PACKAGE = (
+    "dagster_host.daemon",
     "dagster_host.launcher",
     "definitions",
     "defs",
@@ -47,6 +50,10 @@ IN_PACKAGE = (
 )
 """The modules of the package that a run finds imported, with what they import; a folder counts with
 all that is in it."""
+
+GARBAGE = (10_000, 20, 20)
+"""The thresholds of garbage collection in forked processes. The usual collection after 700 new
+objects finds next to nothing in a run of a few seconds."""
 
 Stamp = tuple[int, int]
 """The time of a file's last change in nanoseconds, and its size."""
@@ -114,9 +121,17 @@ def prepare() -> dict[str, Stamp]:
     for name in IMPORTED:
         import_module(name)
     dagster_internals.import_for_runs(postgres="PGHOST" in os.environ)
-    dagster_internals.FORKED_RUNS.load()
+    for internal in (
+        dagster_internals.CODE_SERVER,
+        dagster_internals.DAEMON,
+        dagster_internals.FORKED_RUNS,
+        dagster_internals.WEBSERVER,
+    ):
+        internal.load()
     dagster_internals.keep_engines(connected=True)
     dagster_internals.keep_migrations()
+    dagster_internals.show_output_by_tail_alone()
+    dagster_internals.watch_seldom()
     with warnings.catch_warnings():
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
@@ -124,6 +139,7 @@ def prepare() -> dict[str, Stamp]:
     # Exclude the imported objects from garbage collection, which writes to each object: a run
     # would then copy the memory that it shares with this process.
     gc.freeze()
+    gc.set_threshold(*GARBAGE)
     return imported
 
 

@@ -7,8 +7,9 @@ ended and its last lines. A stream is no child of these programs and outlives th
 Dagster lacks a private symbol that the daemon or the webserver needs (`dagster_internals`),
 `dagster dev` runs instead.
 
-The code server is Dagster's proxy, with which the UI can reload the code, and the server of the
-definitions behind it. The proxy does not restart that server; the supervisor restarts both.
+All three are forked from a process that has imported Dagster. When the UI reloads the code, the
+supervisor starts another code server, whose socket takes the place of the former one's once it
+answers.
 
 The files of Dagster's storage on SQLite are watched too. If a file is deleted, a program that has
 it open continues with the deleted file, and one that opens it later gets an empty file without
@@ -19,6 +20,7 @@ DAGSTER_HOME.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -34,21 +36,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import grpc
 import psutil
 import yaml
 from dotenv import dotenv_values
 
-from position_sync_dagster import last_work, places
-from position_sync_dagster.dagster_host import LACKING
+from position_sync_dagster import dagster_host, last_work, places
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.processes.ports import LOOPBACK, get_json
-from position_sync_dagster.processes.reaper import descendants
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync import alerts
 
@@ -83,6 +84,9 @@ TICK_S = 90.0
 
 GRACE_S = 5.0
 """Seconds that the daemon has to end before it is killed."""
+
+NO_FORK_SERVER = 255
+"""Exit code of a forked process, for `multiprocessing`, if the fork server has ended."""
 
 ALREADY_S = 1.0
 """Seconds that the daemon has to end by itself before it is interrupted: Ctrl-C usually interrupts
@@ -129,31 +133,29 @@ class Program:
     """A program that is restarted when it ends or hangs.
 
     Args:
-        name: The name in `last_work`.
-        module: The module and its arguments.
+        name: The name in `last_work`, and of the process.
+        module: The module of which `function` is called, in a process forked for it.
+        arguments: What the function gets.
         ask: Polls it.
         lost: The meaning of the answer `ERROR`, for the log.
-        whole: Whether its child processes end with it; not for the daemon, whose children are the
-            runs.
     """
 
     def __init__(
         self,
         name: str,
-        *module: str,
+        module: str,
+        function: str,
+        *arguments: Any,
         ask: Callable[[], ProgramAnswer],
         lost: str = "does not work any more",
-        whole: bool = True,
     ) -> None:
         self.name = name
-        self.process: subprocess.Popen[str] | None = None
+        self.process: BaseProcess | None = None
         self.answered: float | None = None
         self.trouble = ""
-        self._module = module
+        self._called = (module, function, *arguments)
         self._ask = ask
         self._lost = lost
-        self._whole = whole
-        self._children: list[psutil.Process] = []
         self._failures = 0
         self._restarts: list[float] = []
         self._due = self._next_question = self._started = 0.0
@@ -166,28 +168,34 @@ class Program:
         return self.answered is not None
 
     def start(self) -> None:
-        """Start it."""
-        self._started, self.answered, self._children = time.monotonic(), None, []
-        self.process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-            [sys.executable, "-m", *self._module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+        """Start it.
+
+        Raises:
+            CannotRunError: The process from which it is forked has ended.
+        """
+        self._started, self.answered = time.monotonic(), None
+        processes = dagster_host.process_context()
+        reading, writing = os.pipe()
+        output = dagster_host.output_to(writing, writing)
+        os.close(writing)
+        self.process = processes.Process(
+            target=dagster_host.run_forked, args=(self.name, output, *self._called)
         )
         self._tail.clear()
-        output = self.process.stdout
-        assert output is not None  # noqa: S101 - it is a pipe
-        self._follower = threading.Thread(target=follow, args=(output, self._tail), daemon=True)
+        self._follower = threading.Thread(
+            target=follow, args=(os.fdopen(reading, errors="replace"), self._tail), daemon=True
+        )
         self._follower.start()
-
-    def say(self, text: str) -> None:
-        """Write the line to its standard input, once; if it has ended, `look` detects that."""
-        to = self.process.stdin if self.process is not None else None
-        if to is not None and not to.closed:
-            with suppress(OSError), to:
-                to.write(f"{text}\n")
+        try:
+            dagster_host.prepare_processes()
+            self.process.start()
+            self._running = psutil.Process(self.process.pid)
+        except (OSError, EOFError, psutil.NoSuchProcess) as error:
+            self.process = None
+            raise CannotRunError(f"The {self.name} cannot be started: {error!r}") from error
+        finally:
+            for one in output:
+                one.close()
 
     def forgive(self) -> None:
         """Reset the time since its last answer, in which this process could not poll."""
@@ -207,16 +215,14 @@ class Program:
             if now >= self._due:
                 self.start()
             return self.process is not None
-        code = self.process.poll()
-        if code == LACKING:
+        code = self.process.exitcode
+        if code == dagster_host.LACKING:
             raise DagsterLacksError
         if code is not None:
             self._failed(describe_end(code), code)
             return False
         if now < self._next_question:
             return False
-        if self._whole:
-            self._children = descendants(self.process.pid)
         answer = self._ask()
         self._next_question = time.monotonic() + ASK_S
         if answer is ProgramAnswer.YES:
@@ -235,16 +241,13 @@ class Program:
         return False
 
     def end_at_once(self) -> None:
-        """Kill it, with its child processes if they end with it."""
+        """Kill it, also if the fork server has ended and cannot say whether it runs."""
         if self.process is not None:
-            for child in self._children:
-                with suppress(psutil.NoSuchProcess):  # another process may have got the id
-                    child.kill()
-            self.process.kill()
-            self.process.wait()
-            if self.process.stdin is not None:
-                self.process.stdin.close()
-            self.process, self.answered, self._children = None, None, []
+            with suppress(psutil.NoSuchProcess):  # another process may have got the id
+                self._running.kill()
+                self._running.wait()
+            self.process.join()
+            self.process, self.answered = None, None
 
     def _failed(self, what: str, code: int | None = None) -> None:
         now, worked = time.monotonic(), self.works
@@ -288,6 +291,8 @@ def follow(output: TextIO, tail: deque[str]) -> None:
 
 def describe_end(code: int) -> str:
     """Return how a process ended, in words."""
+    if code == NO_FORK_SERVER:
+        return "has lost the process from which it was forked"
     if code >= 0:
         return f"ended with exit code {code}"
     with suppress(ValueError):
@@ -339,7 +344,7 @@ def is_still(path: Path, fd: int) -> bool:
 
 
 def ask_code_server(socket: Path) -> ProgramAnswer:
-    """Poll the server of the definitions through the proxy."""
+    """Poll the server of the definitions."""
     with grpc.insecure_channel(f"unix:{socket}") as channel:
         ping = channel.unary_unary("/api.DagsterApi/Ping")  # an empty message is a valid request
         try:
@@ -490,33 +495,43 @@ class Supervisor:
     def __init__(self, *, port: int, workspace: str, folder: Path) -> None:
         socket = folder / "code"
         self._workspace = folder / "workspace.yaml"  # JSON is YAML
-        module, location = only_location(workspace)
-        served = {"location_name": location, "socket": str(socket), "host": "localhost"}
+        self._location = only_location(workspace)
+        self._sockets = (folder / f"code-{number}" for number in itertools.count(1))
+        served = {"location_name": self._location[1], "socket": str(socket), "host": "localhost"}
         self._workspace.write_text(json.dumps({"load_from": [{"grpc_server": served}]}))
-        self.code_server = Program(
-            last_work.CODE_SERVER,
-            *("dagster", "code-server", "start", "--socket", str(socket)),
-            *("--module-name", module, "--location-name", location, "--log-level", "warning"),
-            *("--inject-env-vars-from-instance", "--startup-timeout", f"{START_S:.0f}"),
-            ask=lambda: ask_code_server(socket),
-            lost="has lost the server of the definitions",
-        )
+        self._socket = socket
+        self.code_server, self._serving = self._new_code_server()
+        self._successor: tuple[Program, Path] | None = None
+        self._former: Program | None = None
+        replace_link(socket, self._serving)
         self._signs = DaemonSigns()
         self.daemon = Program(
             last_work.DAEMON,
-            f"{OWN}.daemon",
+            *(f"{OWN}.daemon", "main", str(self._workspace)),
             ask=self._signs.ask,
             lost=f"has let no sensor tick for {TICK_S:.0f} s",
-            whole=False,
         )
         self.webserver = Program(
             last_work.WEBSERVER,
-            *(f"{OWN}.webserver", "--port", str(port), "--workspace", str(self._workspace)),
+            *(f"{OWN}.webserver", "serve", LOOPBACK, port, str(self._workspace)),
             ask=lambda: ask_webserver(port),
         )
-        self.programs = (self.daemon, self.code_server, self.webserver)
         self.alerts = OutageAlerts()
         self._storage = StorageFiles()
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs, of which the code server is another one after a reload."""
+        return self.daemon, self.code_server, self.webserver
+
+    def _new_code_server(self, *, anew: bool = False) -> tuple[Program, Path]:
+        socket = next(self._sockets)
+        return Program(
+            last_work.CODE_SERVER,
+            *(f"{OWN}.daemon", "serve_definitions", str(socket), *self._location, anew),
+            ask=lambda: ask_code_server(socket),
+            lost="serves no definitions any more",
+        ), socket
 
     def run(self) -> None:
         """Start the programs, and keep them running until an interrupt.
@@ -524,6 +539,7 @@ class Supervisor:
         Raises:
             CannotRunError: One of them cannot be kept running.
         """
+        dagster_host.prepare_processes()
         self._storage.make()
         self.alerts.start()
         looked = time.monotonic()
@@ -544,13 +560,43 @@ class Supervisor:
         """
         self._look_at_storage()
         self.code_server.look()
-        if self.daemon.look():
-            self._signs.forget()
-        if self.code_server.works:
-            self.daemon.say(str(self._workspace))
-        if self.webserver.process is not None or self.code_server.works or self.webserver.trouble:
-            self.webserver.look()
+        self._look_at_reload()
+        for program in (self.daemon, self.webserver):
+            due = program.process is not None or self.code_server.works or program.trouble
+            if due and program.look() and program is self.daemon:
+                self._signs.forget()
         self.alerts.states = {program.name: program.trouble for program in self.programs}
+
+    def _look_at_reload(self) -> None:
+        """Start another code server if the present one was asked to reload; replace it by that.
+
+        If it cannot be started, the present one stays.
+        """
+        asked = dagster_host.reload_request(self._serving)
+        if self.code_server.process is None:  # whoever asked it gets no answer any more
+            asked.unlink(missing_ok=True)
+        if not asked.exists():
+            if self._successor is not None:
+                self._successor[0].end_at_once()
+                self._successor = None
+            return
+        if self._successor is None:
+            self._successor = self._new_code_server(anew=True)
+        program, socket = self._successor
+        try:
+            program.look()
+        except (CannotRunError, DagsterLacksError) as error:
+            logger.error("The code was not loaded anew. %s", error)
+            self._successor = None
+            asked.write_text(f"The code was not loaded anew. {error}", encoding="utf-8")
+            return
+        if program.works:
+            if self._former is not None:
+                self._former.end_at_once()
+            replace_link(self._socket, socket)
+            self._former, self.code_server, self._serving = self.code_server, program, socket
+            self._successor = None
+            asked.unlink()
 
     def _look_at_storage(self) -> None:
         lost = self._storage.lost()
@@ -571,14 +617,22 @@ class Supervisor:
             self.alerts.end(reason)
         self.webserver.end_at_once()
         self.code_server.end_at_once()
+        for other in (self._former, self._successor[0] if self._successor else None):
+            if other is not None:
+                other.end_at_once()
         process = self.daemon.process
         if process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(ALREADY_S)
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_S)
+            process.join(ALREADY_S)
+            process.terminate()
+            process.join(GRACE_S)
         self.daemon.end_at_once()
+
+
+def replace_link(link: Path, socket: Path) -> None:
+    """Replace the target of a link in one step: whoever connects finds the one or the other."""
+    new = link.with_suffix(".new")
+    new.symlink_to(socket)
+    new.replace(link)
 
 
 def only_location(workspace: str) -> tuple[str, str]:

@@ -84,7 +84,7 @@ def is_no_interrupt(record: logging.LogRecord) -> bool:
     return not last.startswith(("asyncio.exceptions.CancelledError", "KeyboardInterrupt"))
 
 
-def serve(*, host: str, port: int, workspace: str) -> None:
+def serve(host: str, port: int, workspace: str) -> None:
     """Serve the UI until an interrupt.
 
     Raises:

@@ -15,12 +15,11 @@ import pytest
 from dagster._core.workspace.context import BaseWorkspaceRequestContext, WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 
+from position_sync_dagster.dagster_host import PRELOADED, process_context
 from position_sync_dagster.dagster_host.launcher import (
     NICENESS,
-    PRELOADED,
     PROCESS_TAG,
     ForkedRunLauncher,
-    process_context,
     process_of,
     since_boot_s,
 )
@@ -299,7 +298,7 @@ def test_what_is_imported_once_for_all_runs_starts_no_thread():
 def test_the_process_to_fork_from_can_be_started_before_the_first_run():
     code = (
         "import psutil, time\n"
-        "from position_sync_dagster.dagster_host.launcher import prepare_processes\n"
+        "from position_sync_dagster.dagster_host import prepare_processes\n"
         "prepare_processes()\n"
         "children = psutil.Process().children()\n"
         # Between its fork and its exec a process has no command line.
@@ -310,3 +309,32 @@ def test_the_process_to_fork_from_can_be_started_before_the_first_run():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     forks = process_context().get_start_method() == "forkserver"
     assert ("multiprocessing.forkserver" in done.stdout) is forks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Dagster's own way remains")
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_shows_the_output_of_a_run_is_one_process_that_ends_with_it(tmp_path, killed):
+    code = (
+        "import os, sys, time\n"
+        "from dagster._core.execution import compute_logs\n"
+        "from position_sync_dagster.dagster_host import dagster_internals\n"
+        "dagster_internals.show_output_by_tail_alone()\n"
+        f"with compute_logs.mirror_stream_to_file(sys.stdout, {str(tmp_path / 'out')!r}) as pids:\n"
+        "    print('shown', *pids, flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        _shown, tail, watcher = process.stdout.readline().split()
+        (child,) = psutil.Process(process.pid).children()
+        assert (str(child.pid), watcher) == (tail, "None")
+        if killed:
+            process.kill()
+        else:
+            process.stdin.write("\n")
+            process.stdin.close()
+        process.wait()
+        wait_for("it ends", lambda: not child.is_running() or child.status() == "zombie")

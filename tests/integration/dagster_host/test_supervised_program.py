@@ -1,18 +1,21 @@
 """A program that ends or hangs is started again: real processes, real kills."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 import pytest
 
-from position_sync_dagster.dagster_host import services
+from position_sync_dagster.dagster_host import services, share_fork_server
 from position_sync_dagster.dagster_host.services import CannotRunError, Program, ProgramAnswer
 from position_sync_dagster.domain.clock import Backoff
+from tests.support import supervised
 from tests.support.demo_program import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +37,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     made: list[Program] = []
 
     def program(
-        *words: str, whole: bool = True, ask: Callable[[], ProgramAnswer] | None = None
+        *words: str, child: Path | str = "", ask: Callable[[], ProgramAnswer] | None = None
     ) -> Program:
         sign = tmp_path / "sign"
         seen: list[int] = []
@@ -45,8 +48,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
             seen[:] = [at]
             return ProgramAnswer.YES if new and at else ProgramAnswer.NONE
 
-        module = ("tests.support.supervised", str(sign), str(tmp_path / "child"), *words)
-        made.append(Program("helper", *module, ask=ask or gave_a_sign, whole=whole))
+        called = (supervised.__name__, "main", str(sign), str(child), *words)
+        made.append(Program("helper", *called, ask=ask or gave_a_sign))
         return made[-1]
 
     yield program
@@ -87,28 +90,50 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
         (signal.SIGSTOP, "has not answered for"),
     ],
 )
-def test_one_that_is_killed_or_hangs_is_started_again_and_one_line_says_so(
-    make, caplog, tmp_path, sig, text
-):
+def test_one_that_is_killed_or_hangs_is_started_again_and_one_line_says_so(make, caplog, sig, text):
     program = make()
     first = until_it_works(program)
-    child = psutil.Process(int((tmp_path / "child").read_text()))
     psutil.Process(first).send_signal(sig)
     until_another_works(program, first)
     (line,) = said(caplog)
     assert f"The helper (process {first})" in line
     assert text in line
-    wait_for("what came from it has ended", lambda: not child.is_running())
 
 
-def test_what_came_from_the_daemon_outlives_it(make, tmp_path):
-    program = make(whole=False)
+def test_what_it_started_outlives_it_like_the_runs_of_the_daemon(make, tmp_path):
+    program = make(child=tmp_path / "child")
     first = until_it_works(program)
     child = psutil.Process(int((tmp_path / "child").read_text()))
     psutil.Process(first).kill()
     until_another_works(program, first)
     assert child.is_running()
     child.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_it_and_what_it_starts_are_forked_from_one_process_and_have_their_names(make, tmp_path):
+    program = psutil.Process(until_it_works(make(child=tmp_path / "child")))
+    child = psutil.Process(int((tmp_path / "child").read_text()))
+    wait_for("the child has its name", lambda: child.name() == "child")
+    assert program.name() == "helper"
+    assert child.ppid() == program.ppid() != os.getpid()
+
+
+def test_a_python_without_the_private_symbol_of_the_fork_server_starts_another_one(monkeypatch):
+    monkeypatch.delattr(forkserver, "_forkserver")
+    own = forkserver.ensure_running
+    share_fork_server()
+    assert forkserver.ensure_running is own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_when_the_process_ends_from_which_it_was_forked_it_is_started_again(make, caplog):
+    program = make()
+    first = psutil.Process(until_it_works(program))
+    first.parent().kill()
+    until_another_works(program, first.pid)
+    assert not first.is_running()
+    assert "has lost the process from which it was forked" in said(caplog)[0]
 
 
 def test_one_that_answers_with_an_error_is_started_again(make, caplog):

@@ -91,6 +91,10 @@ def test_what_forked_runs_would_import_need_not_be_there(monkeypatch):
     monkeypatch.setattr(dagster_internals, "SQLITE_STORAGES", ("dagster._gone", "dagster"))
     dagster_internals.import_for_runs()
     monkeypatch.setattr(dagster_internals, "MIGRATIONS", "dagster:_gone")
+    monkeypatch.setattr(dagster_internals, "CAPTURED_OUTPUT", "dagster._gone")
+    dagster_internals.show_output_by_tail_alone()
+    monkeypatch.setattr(dagster_internals, "RUN_QUEUE", "dagster._gone")
+    dagster_internals.pass_over_empty_queue()
     dagster_internals.keep_engines()
     dagster_internals.keep_migrations()
     assert callable(launcher.execute)
@@ -104,13 +108,38 @@ def test_the_migrations_of_a_storage_are_read_once():
     assert first.as_revision_number("head")
 
 
+def test_the_limits_of_runs_are_read_only_when_a_run_waits(monkeypatch):
+    looked = []
+    queue = import_module(dagster_internals.RUN_QUEUE).QueuedRunCoordinatorDaemon
+    monkeypatch.setattr(queue, "run_iteration", lambda _self, context: iter([looked.append(1)]))
+    dagster_internals.pass_over_empty_queue()
+    runs = {dg.DagsterRunStatus.STARTED: "a stream"}
+
+    def found(filters, limit):
+        return [runs[status] for status in filters.statuses if status in runs][:limit]
+
+    context = SimpleNamespace(instance=SimpleNamespace(get_run_ids=found))
+    assert list(queue.run_iteration(None, context)) == []
+    assert not looked
+    runs[dg.DagsterRunStatus.QUEUED] = "a drain"
+    list(queue.run_iteration(None, context))
+    assert looked == [1]
+
+
 @pytest.mark.parametrize("name", dagster_internals.DAEMON.symbols)
 def test_a_daemon_that_cannot_run_ends_with_its_own_exit_code(name, remove):
     remove(dagster_internals.DAEMON, name)
     with pytest.raises(SystemExit, match=str(LACKING)):
-        daemon.main()
+        daemon.main("any")
     dagster_internals._load.cache_clear()
     assert standby_daemon.main(["--workspace", "any"]) == LACKING
+
+
+@pytest.mark.parametrize("name", dagster_internals.CODE_SERVER.symbols)
+def test_a_code_server_that_cannot_run_ends_with_its_own_exit_code(name, remove):
+    remove(dagster_internals.CODE_SERVER, name)
+    with pytest.raises(SystemExit, match=str(LACKING)):
+        daemon.serve_definitions("any", "any", "any", anew=False)
 
 
 @pytest.mark.parametrize("name", dagster_internals.WEBSERVER.symbols)
@@ -149,8 +178,8 @@ def test_when_a_program_lacks_something_dagster_dev_runs_instead(tmp_path, monke
 
 
 def test_a_supervisor_notices_the_exit_code_of_a_program_that_lacks_something(monkeypatch):
-    program = services.Program("webserver", "none", ask=lambda: services.ProgramAnswer.NONE)
-    program.process = SimpleNamespace(poll=lambda: LACKING)
+    program = services.Program("webserver", "none", "at", ask=lambda: services.ProgramAnswer.NONE)
+    program.process = SimpleNamespace(exitcode=LACKING)
     with pytest.raises(services.DagsterLacksError):
         program.look()
 
