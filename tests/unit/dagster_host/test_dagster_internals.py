@@ -89,7 +89,7 @@ def test_without_what_forks_a_run_dagsters_own_launcher_starts_and_ends_it(
 def test_what_forked_runs_would_import_need_not_be_there(monkeypatch):
     monkeypatch.setattr(dagster_internals, "IMPORTED_BY_RUNS", ("dagster._gone",))
     monkeypatch.setattr(dagster_internals, "SQLITE_STORAGES", ("dagster._gone", "dagster"))
-    dagster_internals.import_for_runs()
+    dagster_internals.import_for_runs(postgres=False)
     monkeypatch.setattr(dagster_internals, "MIGRATIONS", "dagster:_gone")
     monkeypatch.setattr(dagster_internals, "CAPTURED_OUTPUT", "dagster._gone")
     dagster_internals.show_output_by_tail_alone()
