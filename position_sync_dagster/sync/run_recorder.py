@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.storage.threads import offload
@@ -273,13 +273,11 @@ class RunRecorder:
         job: str | None,
         step: str,
         gateway_id: str | None = None,
-        clock: Clock = utc_now,
         kept: list[RunRecord] | None = None,
     ) -> None:
         self._runs = runs
-        self._clock = clock
         self._kept = kept
-        now = clock()
+        now = utc_now()
         self._record = RunRecord(
             run_id=run_id or "",
             step=step,
@@ -299,7 +297,7 @@ class RunRecorder:
         """Write the record as it is now; without a run there is nothing to record."""
         if not self._record.run_id:
             return
-        self._record = replace(self._record, recorded_at=self._clock())
+        self._record = replace(self._record, recorded_at=utc_now())
         if self._kept is not None:
             self._kept.append(self._record)
         else:
@@ -307,7 +305,7 @@ class RunRecorder:
 
     def end(self, result: RunResult, reason: str | None = None) -> None:
         """Write the last record of the step."""
-        self.note(result=result, reason=reason or self._record.reason, ended_at=self._clock())
+        self.note(result=result, reason=reason or self._record.reason, ended_at=utc_now())
         self.write()
 
     def __enter__(self) -> Self:

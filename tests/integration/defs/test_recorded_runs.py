@@ -106,13 +106,12 @@ def test_the_stream_records_itself_under_the_name_of_its_job() -> None:
 
 
 def test_the_newest_record_of_a_step_counts_and_ids_are_found_by_their_beginning(
-    lake: Lake,
+    lake: Lake, monkeypatch
 ) -> None:
     now = datetime.now(UTC)
     times = iter(now + timedelta(seconds=n) for n in range(9))
-    recorder = run_recorder.RunRecorder(
-        lake.runs, run_id="abc-1", job="job", step="step", clock=lambda: next(times)
-    )
+    monkeypatch.setattr(run_recorder, "utc_now", lambda: next(times))
+    recorder = run_recorder.RunRecorder(lake.runs, run_id="abc-1", job="job", step="step")
     recorder.write()
     with recorder:
         recorder.note(rows=3)
