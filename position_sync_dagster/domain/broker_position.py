@@ -117,14 +117,15 @@ class BrokerPosition:
         """The holding's (account, conid)."""
         return key_of(self.account, self.instrument.conid)
 
-    def but(self, **changes: Any) -> "BrokerPosition":
-        """Return a copy with changes; thousands a second, so it is faster than `replace`."""
-        return BrokerPosition(**(dict(zip(_FIELDS, _fields(self), strict=True)) | changes))
-
 
 _FIELDS = tuple(BrokerPosition.__dataclass_fields__)
 _fields = attrgetter(*_FIELDS)
 _without_times = attrgetter(*sorted({*_FIELDS} - {"received_at", "value_time", "confirmed_at"}))
+
+
+def changed(holding: BrokerPosition, **changes: Any) -> BrokerPosition:
+    """Return a copy with changes; thousands a second, so it is faster than `replace`."""
+    return BrokerPosition(**(dict(zip(_FIELDS, _fields(holding), strict=True)) | changes))
 
 
 class AccountConfirmation(NamedTuple):

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key, key_of
+from position_sync_dagster.domain.broker_position import (
+    BrokerPosition,
+    Completeness,
+    Key,
+    changed,
+    key_of,
+)
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
@@ -199,7 +205,8 @@ def with_pnl(
 ) -> BrokerPosition:
     """Return a holding with the values of a PnLSingle message, which has no price and no time."""
     sent, confirmed_at = profit.sent, holding.confirmed_at
-    return holding.but(
+    return changed(
+        holding,
         market_price=None,
         market_value=known(sent.value),
         unrealized_pnl=known(sent.unrealized),

@@ -106,9 +106,11 @@ def test_the_lineage_page_shows_three_groups(repository: dg.RepositoryDefinition
 
 
 def schema_of(node) -> dg.TableSchema:
-    """Return the columns of a table; on the page that shows money first they are a link."""
+    """Return the columns of a table; on the pages that show money first they are a link."""
     name = node.key.to_user_string()
-    key = "columns" if name == "strategy_exposure" else "dagster/column_schema"
+    key = (
+        "columns" if name in ("latest_positions", "strategy_exposure") else "dagster/column_schema"
+    )
     return node.metadata[key].schema
 
 
@@ -171,7 +173,8 @@ def test_the_resource_shows_the_value_of_each_setting_or_its_variable(
     resource = shown_resource()
     assert resource.host == "127.0.0.1"
     assert isinstance(resource.port, IntEnvVar)
-    assert resource.process_config_and_initialize().read_settings().gateway_port == 4002
+    with resource.process_config_and_initialize_cm() as running:
+        assert running.read_settings().gateway_port == 4002
     assert None not in (resource.path, resource.client_id)
 
 

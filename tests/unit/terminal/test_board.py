@@ -60,6 +60,7 @@ def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overv
         legs=tuple(active),
         matching=tuple(active),
         ages=ages,
+        priced=update_rows(rows),
         split=split(active, update_rows(rows)),
         streamed=frozenset({1, 2}),
     )
