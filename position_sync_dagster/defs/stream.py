@@ -126,13 +126,13 @@ class PatientLog:
                 if self._reports:
                     self._unlogged.extend(self._events.of(self._reports[0]))
                     self._reports.popleft()
-            self._evaluate()
+            self._evaluate(at_end=now)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, *, at_end: bool) -> None:
         """Evaluate the checks that are due; log an error of a check once, and go on."""
         try:
-            if self._evaluation_due and self._events.may_evaluate():
-                self._events.evaluate(self._run_id)
+            if self._evaluation_due and (at_end or self._events.may_evaluate()):
+                self._events.evaluate(self._run_id, at_end=at_end)
                 self._evaluation_due = False
             self._events.evaluate_again(self._run_id)
             self._evaluation_failed = False
@@ -271,17 +271,18 @@ class StreamEvents:
         """Return whether the streams of other logins had time to materialize after this one."""
         return datetime.now(UTC) >= self._evaluate_at
 
-    def evaluate(self, run_id: str) -> None:
+    def evaluate(self, run_id: str, *, at_end: bool = False) -> None:
         """Evaluate the checks now, after a materialization or at the end.
 
         If another run has materialized the ledger since, it evaluates them: they are of the lake.
+        At the end they are evaluated all the same: the other run did not see this stream end.
 
         These events belong to no run: Dagster stores one evaluation of a check per run, at the
         position of the first, so that a later one would seem older than those of other runs.
         """
         watches = ((specs.POSITION_UPDATES.name, "a_stream_watches"),)
         checks = CHECKS if self._state in SETTLED else watches
-        if checks is CHECKS and self._logins > 1:
+        if not at_end and checks is CHECKS and self._logins > 1:
             newest = newest_materialization(self._instance, specs.POSITION_UPDATES.name)
             if newest is not None and newest.run_id != run_id:
                 self._failed = ()
@@ -586,7 +587,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     finally:
         if not watched:
             with suppress(PositionSyncError):
-                events.evaluate(context.run_id)
+                events.evaluate(context.run_id, at_end=True)
     context.log.info(
         f"The stream ended: {total.rows} rows in {total.commits} commits, "
         f"{total.enqueued} requests enqueued, {total.reconnects} reconnects."

@@ -189,7 +189,12 @@ def attributes(*names: str) -> dict[str, Callable[[Any], Any]]:
 def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataValue:
     """Return rows as a table of an event, which the UI shows."""
     records = [{name: of(row) for name, of in columns.items()} for row in rows]
-    kinds = {name: type(value).__name__ for name, value in records[0].items()} if records else {}
+    kinds = {
+        name: type(value).__name__
+        for record in records
+        for name, value in record.items()
+        if value is not None
+    }
     return dg.MetadataValue.table(
         list(map(dg.TableRecord, records)),
         dg.TableSchema(

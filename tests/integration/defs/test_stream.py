@@ -483,8 +483,10 @@ def test_of_the_streams_of_several_logins_the_last_to_materialize_evaluates(
     assert not events.may_evaluate(), "the others may materialize now"
     events.evaluate("the-run")
     assert bool(called) is evaluates
+    events.evaluate("the-run", at_end=True)
+    assert len(called) == evaluates + 1, "the other did not see this stream end"
     alone = StreamEvents(lake, settings, instance)
     list(alone.of(replace(REPORT, state=SessionState.LIVE.value)))
     assert alone.may_evaluate()
     alone.evaluate("the-run")
-    assert len(called) == evaluates + 1
+    assert len(called) == evaluates + 2

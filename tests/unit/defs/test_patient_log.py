@@ -32,15 +32,16 @@ class Events:
 
     def __init__(self) -> None:
         self.evaluations = 0
+        self.others_may_follow = False
 
     def of(self, report: str) -> Iterator[stream.Event]:
         yield dg.AssetObservation("a", description=f"{report} 1")
         yield dg.AssetMaterialization("a", description=f"{report} 2")
 
     def may_evaluate(self) -> bool:
-        return True
+        return not self.others_may_follow
 
-    def evaluate(self, run_id: str) -> None:
+    def evaluate(self, run_id: str, *, at_end: bool) -> None:
         self.evaluations += 1
 
     def evaluate_again(self, run_id: str) -> None: ...
@@ -83,6 +84,14 @@ def test_while_it_is_away_it_is_not_tried_at_each_turn(log, storage, monkeypatch
     assert storage.stored == []
     log.deliver(now=True)
     assert storage.stored == ["a 1", "a 2", "b 1", "b 2"]
+
+
+def test_at_its_end_a_stream_leaves_no_evaluation_to_others(log, events):
+    events.others_may_follow = True
+    with log.keeping_lines():
+        log.add("a")
+        assert events.evaluations == 0
+    assert events.evaluations == 1
 
 
 def test_an_error_of_another_kind_is_raised(events):
