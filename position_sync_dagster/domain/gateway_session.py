@@ -265,7 +265,7 @@ class GatewaySession:
         """Return the last time at which an owner saw the gateway; `now` while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
-        return now if self.is_live(now) else min(now, self.heartbeat_at)
+        return now if self.is_alive(now) else min(now, self.heartbeat_at)
 
     @property
     def gateway_run(self) -> GatewayRun:
