@@ -118,6 +118,7 @@ def stamp_of(module: str) -> Stamp:
 
 def prepare() -> dict[str, Stamp]:
     """Import what runs need, and return the modules of the package as `import_package` does."""
+    gc.set_threshold(*GARBAGE)  # first: `sync.owner.memory_and_threads` restores what it finds
     for name in IMPORTED:
         import_module(name)
     dagster_internals.import_for_runs(postgres="PGHOST" in os.environ)
@@ -139,7 +140,6 @@ def prepare() -> dict[str, Stamp]:
     # Exclude the imported objects from garbage collection, which writes to each object: a run
     # would then copy the memory that it shares with this process.
     gc.freeze()
-    gc.set_threshold(*GARBAGE)
     return imported
 
 

@@ -490,10 +490,11 @@ def the_one_stream(demo: Demo) -> list[dict[str, str]] | None:
 
 
 def test_the_colours_follow_the_gateway_as_it_goes_and_comes(demo):
-    wait_for("everything is green", lambda: look(demo) == [], poll_s=1)
+    wait_for("everything is green", lambda: look(demo) == [], poll_s=1, told=lambda: look(demo))
     before = wait_for("one stream runs", lambda: the_one_stream(demo))
     demo.post("restart", down_s=3600)
     wait_for("the check turns yellow", lambda: WATCHED in look(demo), poll_s=1)
     demo.post("restart", down_s=0)
-    wait_for("everything is green again", lambda: look(demo) == [], poll_s=1)
+    green = "everything is green again"
+    wait_for(green, lambda: look(demo) == [], poll_s=1, told=lambda: look(demo))
     assert stream_runs(demo) == before

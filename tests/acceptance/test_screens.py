@@ -166,7 +166,7 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
 
     def sorted_legs() -> bool:
         values = [row["today"] for row in grid(money) if row["__ROW_PATH__"]]
-        return len(values) == legs and values == sorted(values)
+        return len(values) == legs and None not in values and values == sorted(values)
 
     wait_for("all legs, the worst first", sorted_legs)
     money.click("//*[@id='strategies']//td[starts-with(., 'iron-condor-1')]")
@@ -179,8 +179,13 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
         told=lambda: (len(grid(money)), money.driver.execute_script(LAYOUT), money.text()[:500]),
     )
     leg = grid(money)[1]["__ROW_PATH__"]
-    money.driver.execute_script(CLICK, leg)
-    money.wait_for_text(f"{leg[-1]} · ", f"position-sync history {ACCOUNT}:")
+    told = (f"{leg[-1]} · ", f"position-sync history {ACCOUNT}:")
+
+    def clicked() -> bool:  # the rows are there a little before a click has an effect
+        money.driver.execute_script(CLICK, leg)
+        return all(one in money.text() for one in told)
+
+    wait_for("a click shows the row", clicked, told=lambda: (leg, money.text()[-500:]))
     assert "/runs/" in str(
         money.driver.find_element("css selector", "#row a").get_attribute("href")
     )

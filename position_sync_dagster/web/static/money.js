@@ -426,11 +426,11 @@ async function openGrid() {
   }
   const plugin = await viewer.getPlugin("Datagrid");
   grid = { table, viewer, plugin, groups: (await viewer.save()).group_by };
+  viewer.addEventListener("perspective-click", (event) => showRow(event.detail.row?.__ROW_PATH__ ?? []));
   await unfold(0);
   plugin.regular_table.addStyleListener(() => greyAged(plugin.regular_table));
   inTurn(() => table.replace([...rows].map(([key, values]) => gridRow(key, values))));
   viewer.addEventListener("perspective-config-update", remember);
-  viewer.addEventListener("perspective-click", (event) => showRow(event.detail.row?.__ROW_PATH__ ?? []));
   await remember();
 }
 

@@ -1,5 +1,7 @@
 """A run finds the package imported, and imports it anew if a file has changed."""
 
+import gc
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -30,9 +32,26 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def preloaded() -> Any:
-    """Return the module, of which the import would freeze the objects of this process."""
-    return import_module("position_sync_dagster.dagster_host.preloaded")
+def preloaded() -> Iterator[Any]:
+    """Return the module, of which the import changes the garbage collection of this process."""
+    usual = gc.get_threshold()
+    try:
+        yield import_module("position_sync_dagster.dagster_host.preloaded")
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
+
+
+def test_rare_collections_stay_after_a_run_has_loaded_its_definitions():
+    program = (
+        "import gc\n"
+        "from position_sync_dagster.dagster_host import preloaded\n"
+        "from position_sync_dagster.sync.owner import memory_and_threads\n"
+        "with memory_and_threads.exempt_from_collection(): pass\n"
+        "print(gc.get_threshold() == preloaded.GARBAGE)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("True\n", "")
 
 
 def report() -> str:
