@@ -156,13 +156,25 @@ WEBSERVER = Internal(
 )
 
 INTERRUPTS = Internal(
-    purpose="Ending a stream cleanly when its run is interrupted",
-    without="Dagster raises in the step, and the run ends as failed or canceled; rows are not lost",
+    purpose="Ending a stream or a drain cleanly when its run is interrupted",
+    without="Dagster raises in the step: `audit verify --repair` must name the last rows",
     symbols={
         "capture_interrupts": "dagster._utils.interrupts",
         "check_captured_interrupt": "dagster._utils.interrupts",
     },
 )
+
+
+@contextmanager
+def captured_interrupts() -> Iterator[Callable[[], bool]]:
+    """Keep interrupts from a block of a step; yield a function that returns whether one came."""
+    internals = INTERRUPTS.load()
+    if internals is None:
+        yield bool
+        return
+    with internals.capture_interrupts():
+        yield internals.check_captured_interrupt
+
 
 EVENT_TABLES = Internal(
     purpose="Deleting old results of checks, events without a run, and files of deleted runs",

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -565,12 +565,13 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     events = StreamEvents(lake, settings, instance, logins=len(settings.logins))
     log = PatientLog(events, context.log_event, context.run_id)
     thread = StreamThread(lake, settings, run_id=context.run_id)
-    interrupts = dagster_internals.INTERRUPTS.load()
-    capture = interrupts.capture_interrupts if interrupts else nullcontext
-    is_interrupted = interrupts.check_captured_interrupt if interrupts else bool
     watched = False
     try:
-        with log.keeping_lines(), capture(), thread.running(grace_s=CLEAN_END_S):
+        with (
+            log.keeping_lines(),
+            dagster_internals.captured_interrupts() as is_interrupted,
+            thread.running(grace_s=CLEAN_END_S),
+        ):
             for report in thread.reports(
                 stop=lambda: is_interrupted() or login.is_gone() or own_run.is_gone(),
                 between=log.deliver,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.strategy_exposure import seldom
@@ -59,24 +60,21 @@ def position_updates(
 
     A drain evaluates the checks right after its rows. They are not planned: while a planned check
     waits for its step, Dagster shows no result of it.
+
+    After an interrupt it ends the batch in progress, and its event names all rows that it wrote.
     """
     lake = position_sync.lake
-    report = asyncio.run(refresh.drain(lake, position_sync.settings, run_id=context.run.run_id))
-    version = report.version_to
-    if version is None:
-        version = lake.updates.table.version()
-    context.log.info(
-        f"{report.claimed} requests claimed, {report.rows} rows in {report.duration_s:.1f} s"
-    )
-    if report.reason:
-        context.log.warning(report.reason)
-    if report.released:
-        context.instance.add_run_tags(context.run.run_id, {runs.RELEASED: str(report.released)})
-    if context.job_name == runs.DRAIN_JOB:
-        context.instance.add_run_tags(context.run.run_id, {runs.DRAINED: "true"})
-    yield dg.MaterializeResult(
-        metadata=drain_metadata(report, version), data_version=table_asset.data_version(version)
-    )
+    with dagster_internals.captured_interrupts() as is_interrupted:
+        report = asyncio.run(
+            refresh.drain(
+                lake, position_sync.settings, run_id=context.run.run_id, stop=is_interrupted
+            )
+        )
+        result = ended(context, lake, report)
+        interrupted = is_interrupted()
+    yield result
+    if interrupted:
+        raise dg.DagsterExecutionInterruptedError
     if context.job_name == runs.DRAIN_JOB:
         run_id, look_at = context.run.run_id, time.monotonic() + CHECKS_FIRST_S
         for event in evaluated(
@@ -95,6 +93,27 @@ def position_updates(
                 break
         with lake.looked_at_once():
             context.log_event(observe_breaks(lake))
+
+
+def ended(
+    context: dg.AssetExecutionContext, lake: "tables.Lake", report: DrainReport
+) -> dg.MaterializeResult[None]:
+    """Tag the run of a drain for the sensor, and return the event of the drain."""
+    version = report.version_to
+    if version is None:
+        version = lake.updates.table.version()
+    context.log.info(
+        f"{report.claimed} requests claimed, {report.rows} rows in {report.duration_s:.1f} s"
+    )
+    if report.reason:
+        context.log.warning(report.reason)
+    if report.released:
+        context.instance.add_run_tags(context.run.run_id, {runs.RELEASED: str(report.released)})
+    if context.job_name == runs.DRAIN_JOB:
+        context.instance.add_run_tags(context.run.run_id, {runs.DRAINED: "true"})
+    return dg.MaterializeResult(
+        metadata=drain_metadata(report, version), data_version=table_asset.data_version(version)
+    )
 
 
 def requests_came(lake: "tables.Lake", report: DrainReport) -> bool:

@@ -5,7 +5,7 @@ The drain of a run is here as well: value the queue's requests from the tables, 
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -184,8 +184,17 @@ async def _download_and_enqueue(
     return feed, await publisher.enqueue_all(routes, Reason.REFRESH)
 
 
+STOP_LOOK_S = 0.05
+"""Seconds between two looks whether a drain is to stop."""
+
+
 async def drain(
-    lake: Lake, settings: Settings, *, run_id: str | None = None, clock: Clock = utc_now
+    lake: Lake,
+    settings: Settings,
+    *,
+    run_id: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    clock: Clock = utc_now,
 ) -> DrainReport:
     """Value every pending request from `broker_positions`; it connects to nothing.
 
@@ -196,6 +205,7 @@ async def drain(
 
     Args:
         lake: The tables, initialized.
+        stop: Once it returns True, the batch in progress is the last one.
 
     Raises:
         LakeError: A table could not be used; claimed requests are rescued by a later drain.
@@ -212,10 +222,20 @@ async def drain(
         by=Provenance(run_id=run_id),
         clock=clock,
     )
-    report = await worker.drain(settings.drain_time_limit_s)
+    watch = asyncio.create_task(_stop_when(stop, worker))
+    try:
+        report = await worker.drain(settings.drain_time_limit_s)
+    finally:
+        watch.cancel()
     backlog = await lake.queue.overview()
     return replace(
         report,
         queue_version=backlog.version,
         pending_after=backlog.counts.get(QueueStatus.PENDING, 0),
     )
+
+
+async def _stop_when(stop: Callable[[], bool], worker: QueueWorker) -> None:
+    while not stop():  # noqa: ASYNC110 - a handler of signals asks for it, which sets no event
+        await asyncio.sleep(STOP_LOOK_S)
+    await worker.stop()

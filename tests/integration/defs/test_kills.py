@@ -1,8 +1,10 @@
-"""A run that is killed between its commit and its event is found and mended."""
+"""A run that ends between commit and event: an interrupted one logs it, a killed one is mended."""
 
 import json
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
+from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.domain.gateway_session import RecordedBy, RunResult
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.queue.operations import SyncQueue
+from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.lake.updates.provenance import LedgerProvenance
 from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.support.audited_worker import POINTS
 from tests.support.booked_legs import terms_of
 from tests.support.forked_workers import worker_forker
@@ -25,6 +31,9 @@ CALL = 921000001
 MODULE = "tests.support.audited_worker"
 KILLS = int(os.environ.get("AUDIT_KILLS", "4"))
 """`make chaos` makes 20."""
+
+LIMIT_S = 30.0
+"""After this time something hangs."""
 
 INSTANCE = """
 telemetry: {enabled: false}
@@ -90,6 +99,50 @@ def test_a_drain_killed_between_commit_and_event_is_found_and_mended(
         seen = instance.fetch_observations(dg.AssetKey("position_updates"), limit=10).records
     named = [one.event_log_entry.asset_observation.metadata["audit/run_id"].value for one in seen]
     assert named == ([] if has_event else [run_id])
+
+
+@pytest.mark.parametrize(
+    ("owner", "call"),
+    [(SyncQueue, "claim_batch"), (SyncUpdates, "append"), (SyncQueue, "mark_success")],
+)
+def test_an_interrupted_drain_ends_its_batch_and_logs_its_rows(
+    owner, call, lake: Lake, own_login, write_holdings, enqueue, materialize, instance, monkeypatch
+) -> None:
+    """The end of a demo, Ctrl-C and a termination in the UI interrupt it at any moment."""
+    monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "2")
+    monkeypatch.setenv("POSITION_SYNC_MAX_BATCH_SIZE", "2")
+    write_holdings(own_login(), 1, 2, 3)
+    enqueue(1, 2, 3)
+    interrupt_after(monkeypatch, owner, call)
+    assert not materialize(position_updates).success, "no other step begins"
+    (record,) = instance.fetch_materializations(position_updates.key, limit=2).records
+    event = record.asset_materialization
+    assert event.metadata["drain/rows"].value == lake.updates.sync.count() == 2
+    assert event.metadata["drain/pending_after"].value == 1, "it has claimed no other batch"
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Interrupt this process after the first call of a function, which then returns.
+
+    It returns when the drain knows of the interrupt.
+    """
+    real: Callable[..., Any] = getattr(owner, name)
+    stop, stopping, interrupted = QueueWorker.stop, threading.Event(), threading.Event()
+
+    async def stops(worker: QueueWorker) -> None:
+        await stop(worker)
+        stopping.set()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = real(*args, **kwargs)
+        if not interrupted.is_set():
+            interrupted.set()
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopping.wait(LIMIT_S)
+        return result
+
+    monkeypatch.setattr(owner, name, call)
+    monkeypatch.setattr(QueueWorker, "stop", stops)
 
 
 async def test_a_killed_stream_is_found_when_its_lease_is_over_and_mended(
