@@ -397,6 +397,12 @@ SHORTER = 0.1
 """Maximum share by which pauses are shortened in total: flushes come at most a tenth more often.
 The first two pauses may be half as long, which is enough for ticks at the flush interval."""
 
+LONGER = 0.05
+"""Maximum share by which a pause is longer: ticks, too, come a bit later than once per interval."""
+
+SILENCE = 0.2
+"""Share of the flush interval without a tick before a flush, after which pauses may be longer."""
+
 CLOSE_TIMEOUT_S = 5.0
 """Time limit for each handler to accept its last updates at the end of the stream."""
 
@@ -489,15 +495,19 @@ class FlushPace:
     If all ticks arrive at once, once per interval (a slow feed, or a snapshot a second), a flush
     between them would write values that are old already; a shorter pause moves it close after the
     ticks. If they arrive at another interval (each 0.6 s), every pause would have to be shorter:
-    for that reason pauses are shortened by at most a tenth in total.
+    for that reason pauses are shortened by at most a tenth in total. If they arrive each 0.51 s,
+    each flush comes closer to the ticks before it, until it comes before them: after a silence
+    before a flush, pauses are up to a twentieth longer, less so the later the flushes come.
 
     >>> pace = FlushPace(1.0)
-    >>> pace.pause_s(0.45), pace.pause_s(0.02), pace.pause_s(30.0)
-    (0.6, 1.0, 1.0)
+    >>> pace.pause_s(0.15), pace.pause_s(0.02), pace.pause_s(30.0)
+    (0.9, 1.0, 1.0)
+    >>> pace.pause_s(0.45), pace.pause_s(0.02)  # a silence of 0.45 s
+    (0.65, 1.05)
     """
 
     def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
+        self._interval_s = self._longest_s = interval_s
         self._spare_s = interval_s
 
     def pause_s(self, waited_s: float) -> float:
@@ -508,8 +518,14 @@ class FlushPace:
         """
         self._spare_s = min(self._spare_s + self._interval_s * SHORTER, self._interval_s)
         late_s = waited_s - GATHER_S
-        shorter_s = min(late_s, self._interval_s / 2)
-        if not 0 < late_s < self._interval_s or shorter_s > self._spare_s:
+        if late_s >= self._interval_s:
             return self._interval_s
+        if waited_s >= SILENCE * self._interval_s:
+            self._longest_s = self._interval_s * (1 + LONGER)
+        elif late_s > GATHER_S / 2:  # a flush before the ticks costs more than this
+            self._longest_s = max(self._longest_s - late_s / 8, self._interval_s)
+        shorter_s = min(late_s, self._interval_s / 2)
+        if not 0 < shorter_s <= self._spare_s:
+            return self._longest_s
         self._spare_s -= shorter_s
-        return self._interval_s - shorter_s
+        return self._longest_s - shorter_s

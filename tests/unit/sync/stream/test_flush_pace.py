@@ -3,8 +3,10 @@
 import statistics
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from position_sync_dagster.sync.stream.delivery import GATHER_S, SHORTER, FlushPace
+from position_sync_dagster.sync.stream.delivery import GATHER_S, LONGER, SHORTER, FlushPace
 
 WORK_S = 0.02
 """A flush takes a moment, and the loop wakes a little late."""
@@ -33,4 +35,15 @@ def test_a_flush_comes_right_behind_ticks_that_come_in_step(every_s: float, firs
 )
 def test_flushes_come_once_an_interval_whatever_the_pace_of_the_ticks(every_s, first_at_s):
     found = flushes(every_s=every_s, first_at_s=first_at_s, lasts_s=300.0)
-    assert len(found) <= (1 + SHORTER) * 300 + 1
+    assert 300 / (1 + LONGER + WORK_S) - 1 <= len(found) <= (1 + SHORTER) * 300 + 1
+
+
+@given(
+    every_s=st.floats(1.0, 1.0 + LONGER),
+    ticks=st.integers(1, 4),
+    first_at_s=st.floats(0.0, 0.99),
+)
+def test_flushes_follow_ticks_whose_interval_is_a_little_longer(every_s, ticks, first_at_s):
+    found = flushes(every_s=every_s / ticks, first_at_s=first_at_s, lasts_s=120.0)
+    waited = [w for _, w in found[5:]]
+    assert statistics.quantiles(waited, n=20)[-1] <= 3 * GATHER_S
