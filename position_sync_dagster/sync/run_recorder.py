@@ -106,6 +106,8 @@ class BatchReport:
         unchanged: Requests among those that succeeded for which an older row has the same values,
             so that no row was written.
         reason: Why requests were released; None when none were.
+        error: Why its requests could not be marked after the commit of its rows; None when they
+            were.
     """
 
     batch_id: str
@@ -118,6 +120,7 @@ class BatchReport:
     duration_s: float
     unchanged: int = 0
     reason: str | None = None
+    error: LakeError | None = None
 
     @property
     def rows(self) -> int:
@@ -140,6 +143,7 @@ class DrainReport:
         queue_version: Delta version of `position_queue` at the end; None until it is read.
         pending_after: Requests that still wait at the end; None until they are counted.
         unavailable: Why the broker's data could not be read; None when it could.
+        error: The error that ended it after its first batch; None without one.
     """
 
     batches: tuple[BatchReport, ...]
@@ -149,6 +153,7 @@ class DrainReport:
     queue_version: int | None = None
     pending_after: int | None = None
     unavailable: str | None = None
+    error: LakeError | None = None
 
     @property
     def may_continue(self) -> bool:

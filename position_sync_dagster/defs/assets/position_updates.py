@@ -61,7 +61,8 @@ def position_updates(
     A drain evaluates the checks right after its rows. They are not planned: while a planned check
     waits for its step, Dagster shows no result of it.
 
-    After an interrupt it ends the batch in progress, and its event names all rows that it wrote.
+    After an interrupt it ends the batch in progress. Its event names all rows that it wrote, also
+    then, or if a table could not be used later.
     """
     lake = position_sync.lake
     with dagster_internals.captured_interrupts() as is_interrupted:
@@ -75,6 +76,8 @@ def position_updates(
     yield result
     if interrupted:
         raise dg.DagsterExecutionInterruptedError
+    if report.error is not None:
+        raise report.error
     if context.job_name == runs.DRAIN_JOB:
         run_id, look_at = context.run.run_id, time.monotonic() + CHECKS_FIRST_S
         for event in evaluated(
@@ -109,7 +112,7 @@ def ended(
         context.log.warning(report.reason)
     if report.released:
         context.instance.add_run_tags(context.run.run_id, {runs.RELEASED: str(report.released)})
-    if context.job_name == runs.DRAIN_JOB:
+    if context.job_name == runs.DRAIN_JOB and report.error is None:
         context.instance.add_run_tags(context.run.run_id, {runs.DRAINED: "true"})
     return dg.MaterializeResult(
         metadata=drain_metadata(report, version), data_version=table_asset.data_version(version)

@@ -389,7 +389,8 @@ class BatchProcessor:
         Raises:
             BrokerUnavailableError: There is no current view of the broker; nothing is left claimed.
             LeaseLostError: The batch took longer than its lease; nothing was written.
-            LakeError: A table could not be used; the requests are released, or rescued later.
+            LakeError: A table could not be used; the requests are released, or rescued later. After
+                the commit of their rows, the report has the error.
         """
         started = self.clock()
         view = await self.values.view(())  # without a view, nothing is claimed
@@ -402,7 +403,7 @@ class BatchProcessor:
         (batch_id,) = new_ids(started, 1)
         if not batch:
             return self._report(batch_id, batch, BatchPlan(), None, started), batch
-        lease = batch[0].lease_token
+        lease, appended = batch[0].lease_token, None
         try:
             plan, appended = await self._plan_and_append(batch, batch_id)
             await self.queue.mark_success(
@@ -411,11 +412,13 @@ class BatchProcessor:
             await self.queue.mark_failed_many(
                 dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
             )
-        except errors.LeaseLostError:
-            raise
         except (errors.LakeError, errors.BrokerUnavailableError, asyncio.CancelledError) as error:
-            await self.release(batch, _why_released(error))
-            raise
+            if not isinstance(error, errors.LeaseLostError):
+                await self.release(batch, _why_released(error))
+            if appended is None or not isinstance(error, errors.LakeError):
+                raise
+            report = self._report(batch_id, batch, BatchPlan(), appended, started)
+            return replace(report, error=error), ()
         not_covered = [request for request in batch if request.request_id in plan.not_covered]
         return self._report(batch_id, batch, plan, appended, started), not_covered
 

@@ -16,7 +16,12 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, 
 from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.domain.update import QueueStatus, Reason
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.errors import GatewayTimeoutError, LoginOwnedError, PositionSyncError
+from position_sync_dagster.errors import (
+    GatewayTimeoutError,
+    LakeError,
+    LoginOwnedError,
+    PositionSyncError,
+)
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -208,7 +213,8 @@ async def drain(
         stop: Once it returns True, the batch in progress is the last one.
 
     Raises:
-        LakeError: A table could not be used; claimed requests are rescued by a later drain.
+        LakeError: A table could not be used; claimed requests are rescued by a later drain. After
+            the first batch, the report has the error.
     """
     batch_size = settings.batch_size
     if is_remote(lake.path):  # a batch takes seconds there, whatever its size
@@ -224,10 +230,15 @@ async def drain(
     )
     watch = asyncio.create_task(_stop_when(stop, worker))
     try:
-        report = await worker.drain(settings.drain_time_limit_s)
+        report = await worker.try_drain(settings.drain_time_limit_s)
     finally:
         watch.cancel()
-    backlog = await lake.queue.overview()
+    try:
+        backlog = await lake.queue.overview()
+    except LakeError as error:
+        if not report.batches:
+            raise
+        return replace(report, error=report.error or error)
     return replace(
         report,
         queue_version=backlog.version,

@@ -145,6 +145,8 @@ class QueueWorker:
             LakeError: A table could not be used; the requests are rescued later.
         """
         report, not_covered = await self._process(self._limit(await self._queue.overview()))
+        if report.error is not None:
+            raise report.error
         await self._batches.release(not_covered, batch.NOT_COVERED)
         _log(report)
         return report
@@ -163,6 +165,13 @@ class QueueWorker:
             LeaseLostError: A batch took longer than its lease; it was not written.
             LakeError: A table could not be used; the requests are rescued later.
         """
+        report = await self.try_drain(time_limit_s)
+        if report.error is not None:
+            raise report.error
+        return report
+
+    async def try_drain(self, time_limit_s: float) -> DrainReport:
+        """Drain as `drain` does; an error after the first batch ends it, and is in the report."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         until = started + time_limit_s
@@ -171,18 +180,24 @@ class QueueWorker:
         limit = self._limit(await self._queue.overview() if rescued else overview)
         batches: list[BatchReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
-        exhausted, unavailable = False, None
+        exhausted, unavailable, failure = False, None, None
         try:
             while not (exhausted or self._stop.is_set()) and loop.time() < until:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
                 if report.claimed:
                     batches.append(report)
+                if report.error is not None:
+                    raise report.error
                 if self._task is not None:  # a run of Dagster has its batches in its events
                     _log(report)
                 exhausted = report.claimed < limit
         except errors.BrokerUnavailableError as error:
             unavailable = str(error)
+        except errors.LakeError as error:
+            if not batches:
+                raise
+            failure = error
         finally:
             for requests in unreleased:
                 await self._batches.release(requests, batch.NOT_COVERED)
@@ -192,6 +207,7 @@ class QueueWorker:
             duration_s=loop.time() - started,
             exhausted=exhausted,
             unavailable=unavailable,
+            error=failure,
         )
 
     async def _run(self) -> None:

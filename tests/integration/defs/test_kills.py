@@ -1,11 +1,11 @@
-"""A run that ends between commit and event: an interrupted one logs it, a killed one is mended."""
+"""A run that ends between commit and event: one that lives on logs it, a killed one is mended."""
 
 import json
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.domain.gateway_session import RecordedBy, RunResult
 from position_sync_dagster.domain.update import Source
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
@@ -119,6 +120,55 @@ def test_an_interrupted_drain_ends_its_batch_and_logs_its_rows(
     event = record.asset_materialization
     assert event.metadata["drain/rows"].value == lake.updates.sync.count() == 2
     assert event.metadata["drain/pending_after"].value == 1, "it has claimed no other batch"
+
+
+@pytest.mark.parametrize(
+    ("owner", "call", "rows"),
+    [
+        (SyncQueue, "claim_batch", 2),
+        (SyncUpdates, "append", 2),
+        (SyncQueue, "mark_success", 3),
+        (SyncQueue, "overview", 3),
+    ],
+)
+def test_a_drain_that_fails_later_logs_the_rows_that_it_has_written(
+    owner,
+    call,
+    rows,
+    lake: Lake,
+    own_login,
+    write_holdings,
+    enqueue,
+    materialize,
+    instance,
+    monkeypatch,
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "2")
+    monkeypatch.setenv("POSITION_SYNC_MAX_BATCH_SIZE", "2")
+    write_holdings(own_login(), 1, 2, 3)
+    enqueue(1, 2, 3)
+    with monkeypatch.context() as fault:
+        fail_at_second(fault, owner, call)
+        done = materialize(position_updates)
+    (failure,) = done.get_step_failure_events()
+    assert "The disk is full." in str(failure.step_failure_data.error)
+    (record,) = instance.fetch_materializations(position_updates.key, limit=2).records
+    event = record.asset_materialization
+    assert event.metadata["drain/rows"].value == lake.updates.sync.count() == rows
+    assert materialize(position_updates).success
+    assert lake.updates.sync.count() == 3, "each request has its row once"
+
+
+def fail_at_second(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Let the second call of a function fail, as a full disk does."""
+    real, calls = getattr(owner, name), count(1)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == 2:
+            raise LakeError("The disk is full.", remedy="Make room.")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
