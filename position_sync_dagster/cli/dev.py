@@ -26,6 +26,7 @@ from position_sync_dagster.processes.home import exclusive_use
 from position_sync_dagster.processes.reaper import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
+from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable
@@ -231,6 +232,7 @@ class LiveOutput(Output):
         self._display.__exit__(None, None, None)
 
 
+@one_native_thread_each()
 def watch(
     dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest, output: Output
 ) -> None:

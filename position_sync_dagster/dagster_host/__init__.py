@@ -4,7 +4,7 @@
 the first two of them. `standby_daemon` is the daemon for several hosts. `dagster.yaml` names
 `launcher`. `dagster_internals` has every private symbol of Dagster; `defs` uses it too. The other
 modules are separate programs, and nothing else in the package imports them. They import Dagster,
-`processes`, `sync.alerts` and the settings.
+`processes`, `sync.alerts`, `sync.owner.memory_and_threads` and the settings.
 
 On Linux the supervisor's programs and all runs are forked from one process, the fork server, which
 has imported Dagster and the package (`preloaded`): each shares the memory that it does not change.

@@ -18,6 +18,7 @@ from typing import Any
 from position_sync_dagster import dagster_host, last_work
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher
+from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 
 SIGN_S = 2.0
 RELOAD_LOOK_S = 0.1
@@ -95,6 +96,7 @@ def main(workspace: str) -> None:
             signal.signal(sig, signal.SIG_IGN)
 
 
+@one_native_thread_each()
 def serve_definitions(path: str, module: str, location: str, anew: bool) -> None:
     """Serve the definitions of a module until an interrupt, or until another server replaces this.
 

@@ -37,6 +37,7 @@ from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports import confirmations
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes, Lines, figures_of
@@ -119,6 +120,7 @@ def choose_ports(options: Options, display: Display) -> tuple[int, SimulatorPort
     return ui_port, wanted
 
 
+@one_native_thread_each()
 def watch(
     demo_run: DemoRun, options: Options, display: Display, stop: StopRequest
 ) -> tuple[AcceptanceResult, ...]:

@@ -8,11 +8,17 @@ handler of its own when it is imported.
 
 import os
 import signal
+import sys
 import time
 from typing import Self
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PARENT_LOOK_S = 0.5
+"""Seconds between two looks at the parent during a pause, of a process that ends with it."""
+
 POLL_INTERVAL_S = 0.05
+"""Polling interval of the signals during a pause, where a process cannot wait for them (macOS)."""
+
 REASONS = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "asked to end",
@@ -83,12 +89,13 @@ class StopRequest:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return
-            time.sleep(min(left_s, POLL_INTERVAL_S))
+            if self._end_with is not None:
+                left_s = min(left_s, PARENT_LOOK_S)
+            self._request = _wait_for_signal(left_s)
 
     def _read_request(self) -> StopRequested | None:
-        sig = _take_pending_signal()
-        if sig is not None:
-            return StopRequested(REASONS[sig], 128 + sig)
+        if (request := _wait_for_signal(0.0)) is not None:
+            return request
         if self._end_with not in (None, os.getppid()):
             return StopRequested("the process that started this one is gone", 1)
         return None
@@ -98,11 +105,22 @@ class StopRequest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        while _take_pending_signal() is not None:
+        while _wait_for_signal(0.0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._blocked)
 
 
-def _take_pending_signal() -> signal.Signals | None:
-    pending = signal.sigpending().intersection(STOP_SIGNALS)
-    return signal.Signals(signal.sigwait(pending)) if pending else None
+def _wait_for_signal(seconds: float) -> StopRequested | None:
+    """Take the first stop signal that is pending or comes within a time, if any does."""
+    if sys.platform == "darwin":
+        pending = signal.sigpending().intersection(STOP_SIGNALS)
+        if not pending:
+            time.sleep(min(seconds, POLL_INTERVAL_S))
+            return None
+        sig = signal.Signals(signal.sigwait(pending))
+    else:
+        found = signal.sigtimedwait(STOP_SIGNALS, seconds)
+        if found is None:
+            return None
+        sig = signal.Signals(found.si_signo)
+    return StopRequested(REASONS[sig], 128 + sig)

@@ -66,9 +66,9 @@ number of processors. Each library reads its own once, when it is first used."""
 def one_native_thread_each() -> Iterator[None]:
     """Limit Polars and Delta Lake to one thread each; no effect once they have been used.
 
-    A stream writes a hundred rows a second. With several threads, up to a fifth of the processor
-    time of such a commit is overhead between them, and each has its own memory. A variable that is
-    already set is kept.
+    A stream writes a hundred rows a second; sensors and the live status read a few. With several
+    threads, up to a fifth of the processor time of that is overhead between them, and each has its
+    own memory. A variable that is already set is kept.
     """
     added = [name for name in VARIABLES if name not in os.environ]
     os.environ.update(dict.fromkeys(added, "1"))

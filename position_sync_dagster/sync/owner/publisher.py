@@ -227,13 +227,19 @@ class Publisher:
         changes, accounts = self._changes.take(), _accounts_of(feed)
         of_greeks = self._greeks_changes.take()
         by_greeks = (key for conid in of_greeks for key in feed.book.keys_of(conid))
-        keys = None if self._all_due else {*changes, *feed.book.profits, *by_greeks}
-        reported = self._reported(feed, keys)
-        changed = self._changed(reported)
-        if keys is not None and 2 * len(changed) > len(self._published):
-            # The completeness of an account changes in all its rows.
-            self._all_due, reported = True, self._reported(feed, None)
-            changed = self._changed(reported)
+        keys = {*changes, *feed.book.profits, *by_greeks}
+        every = self._all_due or 2 * len(keys) > len(self._published)
+        reported = {
+            key: self._with_greeks(holding)
+            for key, holding in feed.book.reported(None if every else keys).items()
+        }
+        changed = {
+            key: holding
+            for key, holding in reported.items()
+            if (before := self._published.get(key)) is None or not is_repeated(before, holding)
+        }
+        # The completeness of an account changes in all its rows.
+        self._all_due |= 2 * len(changed) > len(self._published)
         published = reported if self._all_due else self._published | changed
         moved = {key for key, holding in changed.items() if self._is_moved(key, holding)}
         try:
@@ -253,18 +259,6 @@ class Publisher:
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
         self._moved |= moved
-
-    def _reported(self, feed: AccountFeed, keys: Iterable[Key] | None) -> dict[Key, BrokerPosition]:
-        return {
-            key: self._with_greeks(holding) for key, holding in feed.book.reported(keys).items()
-        }
-
-    def _changed(self, reported: Mapping[Key, BrokerPosition]) -> dict[Key, BrokerPosition]:
-        return {
-            key: holding
-            for key, holding in reported.items()
-            if (before := self._published.get(key)) is None or not is_repeated(before, holding)
-        }
 
     @property
     def greeks_moved(self) -> bool:
