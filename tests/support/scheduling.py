@@ -1,5 +1,6 @@
 """Which tests pytest-xdist may run beside each other."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
@@ -34,9 +35,10 @@ tests of a minute."""
 class Scheduling(LoadScopeScheduling):
     """Gives each worker one test at a time, but for chains and for modules with shared fixtures.
 
-    A fixture of a module takes seconds: in two processes it would be made twice. The chains of
-    whole programs are three: such a program takes a good part of a core while a test waits for
-    something, and more at once make each other slow. Tests begin in the order of `mixed`.
+    A fixture of a module, and a process that forks workers, take seconds: in two processes they
+    would be made twice. The chains of whole programs are three: such a program takes a good part of
+    a core while a test waits for something, and more at once make each other slow. Tests begin in
+    the order of `mixed`.
     """
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
@@ -47,7 +49,7 @@ class Scheduling(LoadScopeScheduling):
         module = nodeid.partition("::")[0]
         if module.startswith(ACCEPTANCE):
             return CHAINS.get(module.removeprefix(ACCEPTANCE), module)
-        return module if _has_shared_fixtures(self.config.rootpath / module) else nodeid
+        return _shared_by(self.config.rootpath / module, module) or nodeid
 
 
 def mixed(nodeids: Iterable[str]) -> list[str]:
@@ -69,6 +71,13 @@ def mixed(nodeids: Iterable[str]) -> list[str]:
     return [nodeid for *_, nodeid in sorted(placed, key=lambda one: one[:2])]
 
 
+FORKED = re.compile(r"tests\.support\.(?:\w+_worker|lake_processes)\b")
+"""What a module imports whose tests fork workers (`forked_workers`)."""
+
+
 @cache
-def _has_shared_fixtures(module: Path) -> bool:
-    return 'scope="module"' in module.read_text()
+def _shared_by(path: Path, module: str) -> str | None:
+    """Return what the tests of a module share: a forking process, its fixtures, or nothing."""
+    text = path.read_text()
+    forked = FORKED.search(text)
+    return forked[0] if forked else module if 'scope="module"' in text else None

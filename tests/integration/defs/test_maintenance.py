@@ -2,10 +2,12 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 
+from position_sync_dagster.defs.audit_events import read_events
 from position_sync_dagster.defs.maintenance import (
     NEWEST,
     PRUNED_JOBS,
@@ -106,8 +108,11 @@ def test_a_deleted_run_leaves_no_file(instance_on_disk, tmp_path: Path) -> None:
     Path(f"{shard}-wal").touch()  # as a killed process leaves it
     before = datetime.now(UTC)
     assert deleted_through(instance_on_disk) < before - timedelta(days=1)
+    read = partial(read_events, instance_on_disk, since=before, now=before, keep_days=1)
+    assert read().kept_since == before - timedelta(days=1)
     delete_run(instance_on_disk, run_id)
     assert before - timedelta(minutes=10) < deleted_through(instance_on_disk) < before
+    assert read().kept_since == deleted_through(instance_on_disk)
     assert instance_on_disk.get_run_by_id(run_id) is None
     assert [path for path in tmp_path.rglob(f"*{run_id}*") if path.exists()] == []
 

@@ -124,6 +124,19 @@ def test_rows_of_another_run_are_in_no_event_of_this_one():
 def test_events_that_were_deleted_by_their_age_are_not_missing():
     assert kinds(events=()) == [(FindingKind.EVENT_MISSING, 5)]
     assert found(events=(), kept_since=NOW) == []
+    assert kinds(events=(), kept_since=AT) == [(FindingKind.EVENT_MISSING, 5)]
+
+
+def test_of_a_run_that_went_on_afterwards_no_event_was_deleted_by_its_age():
+    long_ago = {"committed_at": AT - timedelta(days=20)}
+    commits = [
+        COMMITS[0] | long_ago,
+        COMMITS[1],
+        COMMIT | long_ago | {"run_id": "run-0", "ledger_version": 1, "rows": 5},
+    ]
+    records = [RECORD, replace(RECORD, run_id="run-0")]
+    (one,) = found(commits, records, events=())
+    assert (one.kind, one.run_id, one.rows) == (FindingKind.EVENT_MISSING, RUN, 5)
 
 
 def test_events_of_a_run_that_dagster_still_knows_are_missing_at_any_age():

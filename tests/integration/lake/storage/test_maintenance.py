@@ -20,8 +20,8 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
-from position_sync_dagster.lake.storage import maintenance, opening
-from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage import lifecycle_table, maintenance, opening
+from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append
 
 
@@ -41,16 +41,19 @@ def queue(tmp_path: Path) -> PositionQueue:
     return made
 
 
-def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
-    ids = finish_some(queue, 40)
-    queue.sync.insert_many([QueueRequest(1000, "SPY")])
-    [live] = queue.table.snapshot(lambda h: [u for u in h.file_uris() if "bucket=live" in u])
+def test_finished_requests_are_merged_and_live_ones_left_alone(queue, monkeypatch):
+    monkeypatch.setattr(lifecycle_table, "PART_ROWS", 1)
+    ids = finish_some(queue, COMPACT_FROM)
+    queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1000 + COMPACT_FROM))
+    live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
+    assert len(live) == COMPACT_FROM  # as many as finished ones: enough for a merge
     result = maintain(queue.table)
-    assert (result.compacted, result.files, result.skipped) == (40, 2, None)
-    assert live in queue.table.snapshot(lambda handle: handle.file_uris())
+    assert (result.compacted, result.skipped) == (COMPACT_FROM, None)
+    assert result.files == len(live) + 1
+    assert live < set(queue.table.snapshot(DeltaTable.file_uris))
     done = queue.sync.get_batch(priority=None, status=QueueStatus.SUCCESS, limit=100)
     assert {r.request_id for r in done} == set(ids)
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == 40
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == COMPACT_FROM
 
 
 async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch, eventually):

@@ -375,7 +375,8 @@ def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, mak
         PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
 
 
-def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_update):
+def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_update, monkeypatch):
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.001, 0.001),))
     ledger.sync.append([make_update(1)])
     ledger.sync.fence("g:1", 1)
     other = PositionUpdatesTable(ledger.table.path)
@@ -391,7 +392,10 @@ def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_updat
     assert ledger.sync.count() == 1
 
 
-def test_an_append_that_lost_looks_only_at_what_the_winners_added(ledger, make_update, files_read):
+def test_an_append_that_lost_looks_only_at_what_the_winners_added(
+    ledger, make_update, files_read, monkeypatch
+):
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.001, 0.001),))
     ledger.sync.append([make_update(1)])
     through = ledger.sync.newest_of([9], datetime(2026, 1, 1, tzinfo=UTC)).through
     other = PositionUpdatesTable(ledger.table.path)
