@@ -329,6 +329,7 @@ class RowTimes:
         self._closing = ""
         self._zone: tzinfo | None = None
         self._candidate: tuple[tzinfo | None, str] = (None, "")
+        self._dated: tuple[object, datetime | None] = (None, None)
 
     def start(self) -> None:
         """Begin a download: collect the times of its rows."""
@@ -349,9 +350,10 @@ class RowTimes:
             self._candidate = (zone, self._closing)
             if zone == before[0] and self._closing != before[1]:
                 self._zone = zone
-        if self._zone is not None:
+        if (zone := self._zone) is not None:
+            moments = {t: moment_of(t, now=now, zone=zone) for t in set(self._times.values())}
             for key, text in self._times.items():
-                self._date(key, moment_of(text, now=now, zone=self._zone))
+                self._date(key, moments[text])
         self._times = {}
 
     def follow(self) -> None:
@@ -377,10 +379,17 @@ class RowTimes:
             self._date(key, at)
 
     def _moment(self, text: str) -> datetime | None:
-        """Return the moment of a time message about now; None where it fits no zone."""
-        now = self._clock()
-        zone = zone_of(text, now=now, known=self._zone)
-        return moment_of(text, now=now, zone=zone) if zone is not None else None
+        """Return the moment of a time message about now; None where it fits no zone.
+
+        The thousands of rows of a large account have the same time.
+        """
+        now = self._clock().replace(microsecond=0)
+        asked = (text, now, self._zone)
+        if asked != self._dated[0]:
+            zone = zone_of(text, now=now, known=self._zone)
+            at = None if zone is None else moment_of(text, now=now, zone=zone)
+            self._dated = asked, at
+        return self._dated[1]
 
 
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))

@@ -235,10 +235,15 @@ def closed(holding: BrokerPosition, *, at: datetime, snapshot_id: str) -> Broker
 
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
-    """Keep the listing exchange when a later message leaves it empty."""
-    if instrument.exchange or before is None or not before.instrument.exchange:
+    """Keep the listing exchange when a later message leaves it empty.
+
+    An instrument that is the same stays the same object: a book has several states of a holding.
+    """
+    if before is None:
         return instrument
-    return replace(instrument, exchange=before.instrument.exchange)
+    if before.instrument.exchange and not instrument.exchange:
+        instrument = replace(instrument, exchange=before.instrument.exchange)
+    return before.instrument if instrument == before.instrument else instrument
 
 
 class HoldingsBook:

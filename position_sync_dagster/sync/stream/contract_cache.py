@@ -198,10 +198,14 @@ class ContractCache:
 
     def missing(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details have to be fetched."""
-        wanted = set(conids)  # of a large book, most of all holdings at each step
-        absent = wanted - self._complete
-        absent -= absent & self._without_details.keys() & self._known.keys()
-        return absent | set(filter(self._is_doubted, wanted & self._doubts.keys()))
+        wanted = set(conids)
+        return wanted - self.available(wanted)
+
+    def available(self, conids: set[int]) -> set[int]:
+        """Return the conids whose details need not be fetched; cheap for a large book."""
+        found = conids & self._complete
+        found |= conids & self._without_details.keys() & self._known.keys()
+        return found - {conid for conid in self._doubts if self._is_doubted(conid)}
 
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]

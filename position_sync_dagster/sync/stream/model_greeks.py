@@ -58,6 +58,8 @@ OPTION_TYPES = frozenset({"OPT", "FOP"})
 
 STALE = "the underlying has not ticked for a minute in its session"
 
+NO_RATE = "no interest rate of its currency is set"
+
 NAMED = 5
 """The number of underlyings that the status names for each reason."""
 
@@ -214,15 +216,16 @@ class ModelGreeks:
         without = dict.fromkeys(options, option_model.NoGreeks.NO_UNDERLYING_PRICE)
         if self._greeks is not None:
             without = self._greeks.without
-        texts: dict[int, str] = {conid: reason.value for conid, reason in without.items()}
-        texts |= dict.fromkeys(self._without_rate, "no interest rate of its currency is set")
-        texts = {conid: text for conid, text in texts.items() if conid in self._keys}
+        counts: Counter[str] = Counter()
         symbols: dict[str, set[str]] = defaultdict(set)
-        for conid, text in texts.items():
-            symbols[text].add(self._options[conid].symbol)
+        for conid in options:
+            reason = NO_RATE if conid in self._without_rate else without.get(conid)
+            if reason is not None:
+                counts[reason] += 1
+                symbols[reason].add(self._options[conid].symbol)
         reasons = [
-            f"{count}: {text} ({few(sorted(symbols[text]), NAMED)})"
-            for text, count in Counter(texts.values()).most_common()
+            f"{count}: {reason} ({few(sorted(symbols[reason]), NAMED)})"
+            for reason, count in counts.most_common()
         ]
         if self._unknown:
             reasons.append(f"{len(self._unknown)}: the details of the contract are not known")
@@ -257,13 +260,14 @@ class ModelGreeks:
                 keys[key[1]].append(key)
         for conid in self._keys.keys() - keys.keys():
             self._remove(conid)
+        added = keys.keys() - self._keys.keys()
         self._unknown = keys.keys() - self._options.keys()
         self._keys, self._routed = dict(keys), routes.version
-        self._add(self._keys.keys() & self._options.keys(), sizes=None)
+        self._add(added & self._options.keys(), sizes=None)
 
     async def _learn(self) -> None:
         """Look up options and underlyings whose details have been stored since."""
-        found = sorted(self._unknown - self.contracts.missing(self._unknown))[:AT_ONCE]
+        found = sorted(self.contracts.available(self._unknown))[:AT_ONCE]
         if found:
             options = {
                 conid: option
@@ -276,7 +280,7 @@ class ModelGreeks:
             self._wanted |= {one.underlying for one in options.values()} - self._underlyings.keys()
         if self._wanted:
             self.contracts.want(sorted(self._wanted), first=True)
-            known = self._wanted - self.contracts.missing(self._wanted)
+            known = self.contracts.available(self._wanted)
             if known:
                 self._underlyings |= await self.contracts.keep(known)
                 self._wanted -= self._underlyings.keys()
