@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 import polars as pl
@@ -34,6 +35,7 @@ from position_sync_dagster.sync.reports.status import (
     Status,
     current_since,
     read_status,
+    written_by,
 )
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
@@ -209,18 +211,21 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
     return wanted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Book:
     """The holdings and the strategies at one moment, as the tables have them.
 
+    Rows stay in columns until values of them are used: a book of 20,000 holdings takes half a
+    second to become values.
+
     Attributes:
-        latest: The newest row of each holding, also of closed ones; only for contracts of
-            strategies if `of_strategies` was set.
-        holdings: What the broker last reported of them.
+        now: The moment.
+        priced: The newest row of each holding, also of closed ones, with its times
+            (`with_priced`).
+        reported: What the broker last reported of them: rows of `broker_positions`.
         legs: The active legs.
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
-        priced: The newest row of each holding, also of those that `of_strategies` leaves out.
         split: The parts of all these holdings.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
@@ -228,12 +233,11 @@ class Book:
         closes: What closed, and why.
     """
 
-    latest: tuple[PositionUpdate, ...]
-    holdings: tuple[BrokerPosition, ...]
+    now: datetime
+    priced: pl.DataFrame
+    reported: pl.DataFrame
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
-    ages: Ages
-    priced: pl.DataFrame
     split: Split
     streamed: frozenset[int] | None
     accounts: tuple[AccountSummary, ...] = ()
@@ -243,26 +247,45 @@ class Book:
         """Return the money of all holdings, or of one strategy."""
         return money_of(
             self.split,
-            self.ages.now,
+            self.now,
             streamed=self.streamed,
             accounts=self.accounts,
             strategy=strategy,
             closes=self.closes,
         )
 
-    @property
-    def strategies_of(self) -> dict[Key, list[str]]:
-        """The strategies of each holding that has a row."""
-        return strategies_by_holding(self.latest, self.matching)
+    @cached_property
+    def ages(self) -> Ages:
+        """How old the newest rows of open holdings are."""
+        return Ages.of(self.priced, self.now)
+
+    @cached_property
+    def latest(self) -> tuple[PositionUpdate, ...]:
+        """The newest row of each holding, also of closed ones."""
+        return tuple(updates_of(self.priced))
+
+    @cached_property
+    def holdings(self) -> tuple[BrokerPosition, ...]:
+        """What the broker last reported of each holding."""
+        return tuple(broker_positions_of(self.reported))
+
+    @cached_property
+    def held(self) -> Mapping[str, set[Key]]:
+        """The open holdings that the broker last reported, by login."""
+        found: dict[str, set[Key]] = defaultdict(set)
+        columns = ("gateway_id", "account", "conid")
+        opened = self.reported.filter(pl.col("position") != 0)
+        for login, account, conid in opened.select(columns).iter_rows():
+            found[login].add((account, conid))
+        return found
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
         """The name of each active leg that is held, and the age of its price in seconds."""
-        active = {leg.conid for leg in self.matching}
+        is_leg = pl.col("conid").is_in(list({leg.conid for leg in self.matching}))
         return [
             (contract_name(row), self.ages.age_s((row.account, row.conid)))
-            for row in self.latest
-            if row.position and row.conid in active
+            for row in updates_of(self.priced.filter(pl.col("position") != 0, is_leg))
         ]
 
 
@@ -304,14 +327,12 @@ def read_book(
     now: datetime,
     *,
     latest: pl.DataFrame,
-    of_strategies: bool = False,
     known: Known | None = None,
 ) -> Book:
     """Read the holdings and the strategies; blocks.
 
     Args:
         latest: The newest row of each holding of the logins (`rows_of_logins`).
-        of_strategies: Make values of those rows alone that a leg names; the sums are the same.
         known: What the caller has read before.
 
     Raises:
@@ -324,36 +345,20 @@ def read_book(
         known = Known(read_closes(lake), contracts)
     closes, details = known
     reported = all_broker_rows(lake, settings)
-    latest = newest_values(latest, reported)
-    priced = with_priced(latest, reported, now, band=settings.value_band)
-    is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
-
-    def chosen(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.filter(is_of_leg) if of_strategies else frame
-
-    rows, ages = updates_of(chosen(latest)), Ages.of(chosen(priced), now)
+    priced = with_priced(newest_values(latest, reported), reported, now, band=settings.value_band)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
-    live = {
-        session.gateway_id for session in sessions if session is not None and session.is_live(now)
-    }
-    since = current_since(settings, now)
-    streamed = frozenset(
-        row.conid
-        for row in rows
-        if row.position
-        and row.source is Source.STREAM
-        and max(row.timestamp, ages.confirmed[row.account, row.conid] or row.timestamp) >= since
-        and row.gateway_id in live
+    live = [one.gateway_id for one in sessions if one is not None and one.is_live(now)]
+    streamed = written_by(priced, Source.STREAM, current_since(settings, now)).filter(
+        pl.col("position") != 0, pl.col("gateway_id").is_in(live)
     )
     return Book(
-        latest=tuple(rows),
-        holdings=tuple(broker_positions_of(chosen(reported))),
+        now=now,
+        priced=priced,
+        reported=reported,
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
-        ages=ages,
-        priced=priced,
         split=split(legs, priced, details, closes.end_of),
-        streamed=streamed if live else None,
+        streamed=frozenset(streamed.get_column("conid")) if live else None,
         accounts=tuple(lake.account_values.latest_summaries()),
         closes=closes,
     )
@@ -378,12 +383,11 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     details = lake.contracts.get({leg.conid for leg in legs})
     closes = read_closes(lake, past)
     return Book(
-        latest=tuple(updates_of(rows)),
-        holdings=(),
+        now=past.at,
+        priced=priced,
+        reported=NO_HOLDINGS,
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
-        ages=Ages.of(priced, past.at),
-        priced=priced,
         split=split(legs, priced, details, closes.end_of),
         streamed=None,
         closes=closes,
@@ -423,22 +427,18 @@ class OverviewReader:
             self._cents_read_at = now
             self._details |= lake.contracts.quoted_in_cents()
         book = read_book(lake, settings, now, latest=frame, known=Known(closes, self._details))
-        held: dict[str, set[Key]] = defaultdict(set)
-        for holding in book.holdings:
-            if holding.position:
-                held[holding.gateway_id].add(holding.key)
         return Overview(
             status=status,
             book=book,
             closes=tuple(one for one, _names in closes.chosen(judged_since=now - LATELY)[::-1]),
-            held=sum(map(len, held.values())),
+            held=sum(map(len, book.held.values())),
             current_keys=frozenset().union(
                 *(
-                    current_of(held[login.gateway_id], book.ages, login, settings)
+                    current_of(book.held.get(login.gateway_id, ()), book.ages, login, settings)
                     for login in status.each_login
                 )
             ),
-            oldest_age_s=book.ages.oldest_s(set().union(*held.values())),
+            oldest_age_s=book.ages.oldest_s(set().union(*book.held.values())),
         )
 
 

@@ -328,15 +328,22 @@ def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
 
 def _streamed(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return the holdings whose newest row the stream wrote recently."""
-    return _by(confirmed, Source.STREAM, _streamed_since(settings, now))
+    return written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
 
 
 def _queued(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return the current holdings whose newest row the queue wrote."""
-    return _by(confirmed, Source.QUEUE, current_since(settings, now))
+    return written_by(confirmed, Source.QUEUE, current_since(settings, now))
 
 
-def _by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
+def written_by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
+    """Return the rows of a source that were written or confirmed since then.
+
+    Args:
+        confirmed: Rows of `with_confirmed`.
+        source: The path that wrote them.
+        since: The earliest time.
+    """
     last = pl.max_horizontal("timestamp", CONFIRMED)
     return confirmed.filter(pl.col("source") == source.value, last >= moment(since))
 

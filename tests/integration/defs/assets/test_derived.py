@@ -118,12 +118,8 @@ def test_rows_that_no_strategy_names_become_no_objects(
         lake.registry.sync.add_active(
             conid=conid, symbol="SPY", strategy_id="a", expiry=date(2028, 12, 15)
         )
-    latest, now = lake.updates.sync.latest(), seconds_ago(0)
-    whole = overview.read_book(lake, settings, now, latest=latest)
-    alone = overview.read_book(lake, settings, now, latest=latest, of_strategies=True)
-    assert alone.money() == whole.money()
-    assert alone.split.parts.equals(whole.split.parts)
-    assert [row.conid for row in alone.latest] == [3]
+    book = overview.read_book(lake, settings, seconds_ago(0), latest=lake.updates.sync.latest())
+    assert len(book.latest) == 20
     made = []
 
     def counted(kind, make):
