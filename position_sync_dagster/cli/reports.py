@@ -94,7 +94,7 @@ def exposure(
 
     if json:
         _print_moment(past)
-        print_json(look())
+        print_json(look().tables)
         return
     print_or_watch(render, watch=watch)
 

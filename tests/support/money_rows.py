@@ -13,7 +13,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.confirmations import holdings_frame, with_priced
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
+from position_sync_dagster.sync.reports.money import Ages, BookMoney
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -58,4 +58,5 @@ def money(
     accounts: Sequence[AccountSummary] = (),
 ) -> BookMoney:
     """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
-    return money_of(split(legs, priced_rows(rows)), NOW, streamed=frozenset({1}), accounts=accounts)
+    found = split(legs, priced_rows(rows))
+    return BookMoney(split=found, now=NOW, streamed=frozenset({1}), accounts=accounts)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name
@@ -24,12 +24,12 @@ from position_sync_dagster.lake.lake import (
     rows_at,
     rows_of_logins,
 )
-from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, ClosesReader, read_closes
 from position_sync_dagster.sync.reports.confirmations import PRICED, newest_values, with_priced
 from position_sync_dagster.sync.reports.exposure import Split, split
-from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
+from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.status import (
     LoginStatus,
     Status,
@@ -215,8 +215,7 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
 class Book:
     """The holdings and the strategies at one moment, as the tables have them.
 
-    Rows stay in columns until values of them are used: a book of 20,000 holdings takes half a
-    second to become values.
+    Rows stay in columns: those of 20,000 holdings take half a second to become values.
 
     Attributes:
         now: The moment.
@@ -245,9 +244,9 @@ class Book:
 
     def money(self, strategy: str | None = None) -> BookMoney:
         """Return the money of all holdings, or of one strategy."""
-        return money_of(
-            self.split,
-            self.now,
+        return BookMoney(
+            split=self.split,
+            now=self.now,
             streamed=self.streamed,
             accounts=self.accounts,
             strategy=strategy,
@@ -258,16 +257,6 @@ class Book:
     def ages(self) -> Ages:
         """How old the newest rows of open holdings are."""
         return Ages.of(self.priced, self.now)
-
-    @cached_property
-    def latest(self) -> tuple[PositionUpdate, ...]:
-        """The newest row of each holding, also of closed ones."""
-        return tuple(updates_of(self.priced))
-
-    @cached_property
-    def holdings(self) -> tuple[BrokerPosition, ...]:
-        """What the broker last reported of each holding."""
-        return tuple(broker_positions_of(self.reported))
 
     @cached_property
     def held(self) -> Mapping[str, set[Key]]:

@@ -65,7 +65,7 @@ def overview(
         split=split(active, update_rows(rows)),
         streamed=frozenset({1, 2}),
     )
-    held = {one.key for one in book.holdings}
+    held = set().union(*book.held.values())
     return Overview(
         status=status,
         book=book,
@@ -184,7 +184,7 @@ def test_a_fill_a_promotion_and_an_outage_are_told():
     assert changes_between(before, filled) == ["fill: SPY 575P 15Dec28  -2 → -3"]
     monitored = replace(
         before.book,
-        priced=priced_rows([replace(before.book.latest[0], source=Source.QUEUE), row(2)]),
+        priced=priced_rows([row(1, source=Source.QUEUE), row(2)]),
     )
     earlier = replace(before, book=monitored)
     assert changes_between(earlier, before) == ["promotion: SPY 575P 15Dec28 is streamed now"]
