@@ -31,7 +31,6 @@ from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.delta_log import SET_ASIDE
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.ownership import blind_since
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.exposure import add
@@ -387,7 +386,7 @@ def _login_status(
         session_since=_since(session, now),
         session_detail=session.detail if session else None,
         run_id=session.run_id if session else None,
-        blind_since=blind_since(session, now),
+        blind_since=None if session is None or session.is_live(now) else session.seen_until(now),
         lines_in_use=session.lines_in_use if session and alive else None,
         line_limit=session.line_limit if session and alive else None,
         underlying_lines=session.underlying_lines if session and alive else None,
