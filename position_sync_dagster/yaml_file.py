@@ -32,7 +32,7 @@ class Part(BaseModel):
     """The fields of one entry. The description of a field says how to write it."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, regex_engine="python-re"
+        extra="forbid", frozen=True, allow_inf_nan=False, regex_engine="python-re", defer_build=True
     )
 
 

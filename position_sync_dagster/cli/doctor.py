@@ -63,9 +63,9 @@ def doctor(
 ) -> None:
     """Check everything that a start needs: settings, clocks, disk, tables, ports, gateway, legs.
 
-    Each line is good, a warning or bad, and says what to do. It ends within a minute, writes
-    nothing, and takes one market data line at a time for moments, unless a stream owns the login.
-    The exit code is 1 if anything is bad.
+    Each line is good, info (what only you can see), a warning or bad, and says what to do. It ends
+    within a minute, writes nothing, and takes one market data line at a time for moments, unless a
+    stream owns the login. The exit code is 1 if anything is bad.
 
     With --tables or --repair it only looks for torn commits, which a loss of power can leave. The
     exit code is 1 if something is still wrong at the end, and 0 after a repair that succeeded.

@@ -39,7 +39,7 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     settings, lake = options.opened(home)
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
-    money = read_book(lake, settings, now, latest=latest, of_strategies=True).money()
+    money = read_book(lake, settings, now, latest=latest).money()
     if json:
         print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
         return
@@ -70,7 +70,7 @@ def exposure(
     def look() -> BookMoney:
         if past is None:
             latest = rows_of_logins(lake.updates.sync.latest(), settings)
-            book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
+            book = read_book(lake, settings, utc_now(), latest=latest)
         else:
             book = book_at(lake, settings, past, utc_now())
         options.known_strategy(strategy, (leg.strategy_id for leg in book.legs))
@@ -94,7 +94,7 @@ def exposure(
 
     if json:
         _print_moment(past)
-        print_json(look())
+        print_json(look().tables)
         return
     print_or_watch(render, watch=watch)
 

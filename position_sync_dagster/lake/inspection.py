@@ -22,7 +22,14 @@ def _may_have(first: str) -> pl.Expr:
     return greatest.is_null() | (greatest >= first)
 
 
-def _requests_in(lake: Lake, chosen: pl.Expr) -> pl.DataFrame:
+_JUDGED = (
+    "request_id", "account", "conid", "symbol", "priority", "status", "reason", "created_at",
+    "updated_at", "error_message",
+)  # fmt: skip
+_ENDS = ("request_id", "account", "conid", "status", "update_id", "bucket")
+
+
+def _requests_in(lake: Lake, chosen: pl.Expr, columns: tuple[str, ...] = _JUDGED) -> pl.DataFrame:
     """Read the data files of the queue that an expression over the log's statistics chooses.
 
     They are read side by side; in an object store, a predicate takes three requests for each.
@@ -31,9 +38,7 @@ def _requests_in(lake: Lake, chosen: pl.Expr) -> pl.DataFrame:
 
     def step(handle: DeltaTable) -> pl.DataFrame:
         files = data_files(handle)
-        if files.is_empty():
-            return pl.DataFrame(schema=table.spec.polars)
-        return table.read_rows(files.filter(chosen))
+        return table.read_rows(files if files.is_empty() else files.filter(chosen), columns)
 
     return table.snapshot(step)
 
@@ -61,7 +66,7 @@ def requests_since(lake: Lake, since: datetime) -> pl.DataFrame:
     A request that is stored twice is returned twice.
     """
     first, is_live = id_prefix(since), pl.col("bucket") == LIVE
-    rows = _requests_in(lake, (_BUCKET == LIVE) | _may_have(first))
+    rows = _requests_in(lake, (_BUCKET == LIVE) | _may_have(first), _ENDS)
     return rows.filter(is_live | (pl.col("request_id") >= first))
 
 

@@ -48,6 +48,7 @@ class Level(StrEnum):
     """How serious a finding is."""
 
     GOOD = "good"
+    INFO = "info"
     WARNING = "warning"
     BAD = "bad"
 
@@ -70,6 +71,11 @@ class Finding:
 def good(check: str, text: str) -> Finding:
     """Return a finding that needs no action."""
     return Finding(check, Level.GOOD, text)
+
+
+def info(check: str, text: str, remedy: str) -> Finding:
+    """Return a finding that only a person can judge."""
+    return Finding(check, Level.INFO, text, remedy)
 
 
 def warning(check: str, text: str, remedy: str) -> Finding:
@@ -219,7 +225,7 @@ class _Survey:
         else:
             found.append(good("accounts", text))
         remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
-        found.append(warning("read-only", UNKNOWN_READ_ONLY, remedy))
+        found.append(info("read-only", UNKNOWN_READ_ONLY, remedy))
 
     async def _clock(self, connection: GatewayConnection) -> None:
         ahead_s = await survey.clock_difference_s(connection, timeout_s=ANSWER_S)

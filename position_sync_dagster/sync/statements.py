@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
-from position_sync_dagster.yaml_file import first_bytes
+from position_sync_dagster.yaml_file import first_bytes, saved_state
 
 
 def known_accounts(lake: Lake) -> set[str]:
@@ -95,7 +96,7 @@ class StatementFolder:
             return Statements(found=(), unreadable=(error,))
         for path in paths:
             try:
-                found += flex.read_statements(_content(path), path.name)
+                found += _statements_in(path, saved_state(path))
             except (errors.StatementError, errors.FlexServiceError) as error:
                 unreadable.append(error)
         found.sort(key=lambda one: (one.generated_at or NEVER, one.last, one.file), reverse=True)
@@ -158,6 +159,12 @@ class StatementFolder:
                 f"The folder {self.folder} cannot be read: {error.strerror}.",
                 remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
             ) from None
+
+
+@lru_cache(maxsize=1024)
+def _statements_in(path: Path, _state: tuple[int, int, int]) -> tuple[Statement, ...]:
+    """Read a file in this state; kept, since each step of an import reads the same files."""
+    return tuple(flex.read_statements(_content(path), path.name))
 
 
 def foreign_error(

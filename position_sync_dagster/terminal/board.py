@@ -5,16 +5,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import polars as pl
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import contract_name
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.last_work import SAYS
 from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
@@ -58,7 +60,7 @@ class Changes:
 def changes_between(before: Overview, now: Overview) -> list[str]:
     """Return one text for each change."""
     return [
-        *_few("positions changed", _fills(before.book.holdings, now.book.holdings)),
+        *_few("positions changed", _fills(before.book.reported, now.book.reported)),
         *_few("closes explained", _closes(before.closes, now.closes)),
         *_lines(before, now),
         *_gateways(before, now),
@@ -76,37 +78,29 @@ def _closes(before: Iterable[Closure], now: Iterable[Closure]) -> list[str]:
     ]
 
 
-def _fills(before: Iterable[BrokerPosition], now: Iterable[BrokerPosition]) -> list[str]:
-    earlier = {holding.key: holding.position for holding in before}
-    if not earlier:  # the first download is no trade
+def _with_before(now: pl.DataFrame, before: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return rows with `was`: what a column of the same holding was before; null without one."""
+    key = ("account", "conid")
+    return now.join(before.select(*key, was=name), on=key, how="left", maintain_order="left")
+
+
+def _fills(before: pl.DataFrame, now: pl.DataFrame) -> list[str]:
+    if before.is_empty():  # the first download is no trade
         return []
+    rows = _with_before(now, before, "position").with_columns(pl.col("was").fill_null(0.0))
+    rows = rows.filter(pl.col("position") != pl.col("was"))
     return [
-        f"fill: {_name(holding)}  {quantity(earlier.get(holding.key, 0.0))} → "
-        f"{quantity(holding.position)}"
-        for holding in now
-        if holding.position != earlier.get(holding.key, 0.0)
+        f"fill: {contract_name(one.instrument)}  {quantity(was)} → {quantity(one.position)}"
+        for one, was in zip(broker_positions_of(rows), rows.get_column("was"), strict=True)
     ]
 
 
-def _name(holding: BrokerPosition) -> str:
-    return contract_name(holding.instrument)
-
-
 def _lines(before: Overview, now: Overview) -> list[str]:
-    earlier = {(row.account, row.conid): row for row in before.book.latest}
-
-    def moved(source: Source) -> list[PositionUpdate]:
-        return [
-            row
-            for row in now.book.latest
-            if row.position
-            and row.source is source
-            and (was := earlier.get((row.account, row.conid))) is not None
-            and was.source is not source
-        ]
-
-    promoted = [f"promotion: {contract_name(row)} is streamed now" for row in moved(Source.STREAM)]
-    demoted = [f"demotion: {contract_name(row)} is monitored now" for row in moved(Source.QUEUE)]
+    rows = _with_before(now.book.priced, before.book.priced, "source")
+    rows = rows.filter(pl.col("position") != 0, pl.col("source") != pl.col("was"))
+    moved = [(row.source, contract_name(row)) for row in updates_of(rows)]
+    promoted = [f"promotion: {leg} is streamed now" for by, leg in moved if by is Source.STREAM]
+    demoted = [f"demotion: {leg} is monitored now" for by, leg in moved if by is Source.QUEUE]
     return [*_few("legs promoted", promoted), *_few("legs demoted", demoted)]
 
 

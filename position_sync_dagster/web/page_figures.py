@@ -17,6 +17,7 @@ from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import contract_name, leg_name
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 from position_sync_dagster.sync.reports.exposure import summed
@@ -149,8 +150,7 @@ def parts_of(overview: Overview) -> dict[str, Row]:
 
 def board_of(overview: Overview) -> dict[str, Any]:
     """Return what the page shows besides the parts."""
-    status, book, money = overview.status, overview.book, overview.book.money()
-    held = {one.key for one in book.holdings if one.position}
+    status, money = overview.status, overview.book.money()
     return {
         "columns": COLUMNS,
         "at": status.at,
@@ -158,7 +158,7 @@ def board_of(overview: Overview) -> dict[str, Any]:
         "mode": status.trading_mode,
         "held": overview.held,
         "current": overview.current,
-        "oldest_age_s": book.ages.oldest_s(held),
+        "oldest_age_s": overview.oldest_age_s,
         "lines_in_use": status.lines_in_use,
         "line_limit": status.line_limit,
         "queue": status.queue,
@@ -219,18 +219,16 @@ def _fills(changes: Iterable[PositionChange]) -> Iterable[dict[str, Any]]:
 
 def _closes(overview: Overview) -> Iterable[dict[str, Any]]:
     """Yield the holdings that were closed today."""
-    today = overview.status.at.astimezone(UTC).date()
-    for row in overview.book.latest:
-        if row.position == 0 and row.timestamp.astimezone(UTC).date() == today:
-            name = contract_name(row)
-            yield {
-                "at": row.timestamp,
-                "kind": "close",
-                "text": f"closed: {name}",
-                "amount": row.realized_pnl,
-                "currency": row.currency,
-                "run_id": row.run_id,
-            }
+    today = pl.col("timestamp").dt.date() == overview.status.at.astimezone(UTC).date()
+    for row in updates_of(overview.book.priced.filter(pl.col("position") == 0, today)):
+        yield {
+            "at": row.timestamp,
+            "kind": "close",
+            "text": f"closed: {contract_name(row)}",
+            "amount": row.realized_pnl,
+            "currency": row.currency,
+            "run_id": row.run_id,
+        }
 
 
 def _breaks(breaks: Iterable[Break], now: datetime) -> Iterable[dict[str, Any]]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import polars as pl
+
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
@@ -11,7 +13,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.confirmations import holdings_frame, with_priced
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
+from position_sync_dagster.sync.reports.money import Ages, BookMoney
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -40,9 +42,14 @@ def row(conid: int, **values: object) -> PositionUpdate:
     return replace(plain, **values)  # type: ignore[arg-type]
 
 
+def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
+    """Return rows that the broker confirms nothing of, with their times."""
+    return with_priced(update_rows(rows), holdings_frame([]), NOW, band=0.03)
+
+
 def ages_of(rows: list[PositionUpdate]) -> Ages:
     """Return the ages of rows that the broker confirms nothing of."""
-    return Ages.of(with_priced(update_rows(rows), holdings_frame([]), NOW, band=0.03), NOW)
+    return Ages.of(priced_rows(rows), NOW)
 
 
 def money(
@@ -51,5 +58,5 @@ def money(
     accounts: Sequence[AccountSummary] = (),
 ) -> BookMoney:
     """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
-    priced = with_priced(update_rows(rows), holdings_frame([]), NOW, band=0.03)
-    return money_of(split(legs, priced), NOW, streamed=frozenset({1}), accounts=accounts)
+    found = split(legs, priced_rows(rows))
+    return BookMoney(split=found, now=NOW, streamed=frozenset({1}), accounts=accounts)

@@ -1,12 +1,10 @@
 """What holds of the tables at rest, whatever happened before: no loss, no double, one writer."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -26,13 +24,10 @@ def waiting(lake: Lake, before: datetime | None = None) -> int:
 
 def current_by_login(overview: Overview, settings: Settings) -> dict[str, int]:
     """Count the holdings of each login whose value is current now."""
-    held: dict[str, set[Key]] = defaultdict(set)
-    for holding in overview.book.holdings:
-        if holding.position:
-            held[holding.gateway_id].add(holding.key)
+    book = overview.book
     return {
         status.gateway_id: len(
-            current_of(held[status.gateway_id], overview.book.ages, status, settings)
+            current_of(book.held.get(status.gateway_id, ()), book.ages, status, settings)
         )
         for status in overview.status.each_login
     }

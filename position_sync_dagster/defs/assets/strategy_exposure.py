@@ -389,9 +389,7 @@ def strategy_exposure(
     lake, now = position_sync.lake, datetime.now(UTC)
     with lake.looked_at_once(position_sync.looked_at):
         latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
-        book = overview.read_book(
-            lake, position_sync.settings, now, latest=latest, of_strategies=True
-        )
+        book = overview.read_book(lake, position_sync.settings, now, latest=latest)
     found = exposure.exposures(book.split, now)
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
     version = {"ledger_version": newest_version(latest)}

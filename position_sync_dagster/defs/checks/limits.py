@@ -99,7 +99,7 @@ def judge_exposure(rows: "pl.DataFrame", book: "overview.Book") -> dg.AssetCheck
         rows: The rows of all strategies and of UNATTRIBUTED.
         book: The holdings from which they were made.
     """
-    of_accounts = exposure.summed(book.split, _GROUP, book.ages.now)
+    of_accounts = exposure.summed(book.split, _GROUP, book.now)
     holdings = sums_of_holdings(book.priced)
     differing = unequal(
         {"strategies": summed(rows), "accounts": summed(of_accounts), "holdings": holdings}
@@ -153,7 +153,7 @@ def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> 
     """Return the result for the holdings of now: those of the last publication are not kept."""
     latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     now = utc_now()
-    book = overview.read_book(lake, settings, now, latest=latest, of_strategies=True)
+    book = overview.read_book(lake, settings, now, latest=latest)
     rows = exposure.exposures(book.split, now)
     return judge_exposure(codec.frame_of(STRATEGY_EXPOSURE, rows), book)
 
@@ -279,7 +279,7 @@ def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.As
         return check_results.unknown_result("the strategies file has no such limit any more.")
     latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     now = datetime.now(UTC)
-    book = overview.read_book(lake, settings, now, latest=latest, of_strategies=True)
+    book = overview.read_book(lake, settings, now, latest=latest)
     evidence = limit_readings.evidence_of(lake, settings, book)
     return result_of(limit_readings.evaluate([limit], evidence)[0])
 

@@ -492,7 +492,8 @@ def load_strategies(
                 read[id(value)] = _leg(file, part, at, strategy.strategy_id, now), part.priority
             leg, own = read[id(value)]
             priority = own or strategy.priority or 1
-            leg = replace(leg, strategy_id=strategy.strategy_id, priority=priority)
+            if (leg.strategy_id, leg.priority) != (strategy.strategy_id, priority):
+                leg = replace(leg, strategy_id=strategy.strategy_id, priority=priority)
             if leg.key in places:
                 file.fail(
                     at,

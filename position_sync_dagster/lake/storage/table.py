@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -629,12 +629,16 @@ class Table:
             return pl.DataFrame(schema={**self.spec.stored, FILE: pl.String})
         return scan_files(self.path, self.spec, self.options, files).collect()
 
-    def read_rows(self, files: pl.DataFrame) -> pl.DataFrame:
-        """Read data files as `read_files` does; return all columns of the table."""
+    def read_rows(self, files: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read data files as `read_files` does; return columns of the table, all by default."""
+        names = [*(columns or self.spec.columns)]
+        if files.is_empty():
+            return pl.DataFrame(schema=self.spec.polars).select(names)
         parts = (pl.col(f"partition.{name}").alias(name) for name in self.spec.partition_by)
         paths = [uri_of(self.path, path) for path in files.get_column("path")]
-        of_file = files.select(pl.Series(FILE, paths, pl.String), *parts)
-        return self.read_files(files).join(of_file, on=FILE).select(list(self.spec.columns))
+        of_file = files.select(pl.Series(FILE, paths, pl.String), *parts).lazy()
+        found = scan_files(self.path, self.spec, self.options, files)
+        return found.join(of_file, on=FILE).select(names).collect()
 
     def count(self) -> int:
         """Count the rows, without reading them."""

@@ -323,10 +323,3 @@ class OwnerContext:
     metrics: StreamMetrics
     clock: Clock
     monotonic: Callable[[], float]
-
-
-def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:
-    """Return since when no process has seen the gateway; None while a stream is LIVE."""
-    if session is None or session.is_live(now):
-        return None
-    return session.seen_until(now)

@@ -124,6 +124,10 @@ class Split:
     parts: pl.DataFrame
     legs: pl.DataFrame
 
+    def filter(self, where: pl.Expr) -> "Split":
+        """Return the parts and the legs for which an expression over both holds."""
+        return Split(self.parts.filter(where), self.legs.filter(where))
+
 
 def split(
     legs: Iterable[ActiveContract],

@@ -89,7 +89,7 @@ def evidence_of(lake: Lake, settings: Settings, book: Book) -> Evidence:
     Raises:
         LakeError: A table cannot be used.
     """
-    now = book.ages.now
+    now = book.now
     since: dict[str, datetime] = {}
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)

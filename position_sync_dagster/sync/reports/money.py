@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -181,68 +182,78 @@ def _oldest(ages: Iterable[float | None]) -> float | None:
 BASE_TOTAL = "total in base"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BookMoney:
-    """The money of the holdings, by strategy, in total and by underlying.
+    """The money of the holdings, or of one strategy alone; a table is summed when it is first used.
 
     Attributes:
-        strategies: Each strategy by currency.
-        rest: What no strategy has, by account and currency (UNATTRIBUTED).
-        totals: All of both: by account and currency if there are several accounts, then by
-            currency.
-        in_base: The totals of each account in its base currency, by the broker's exchange rates;
-            only if a holding has another currency.
-        underlyings: All holdings by underlying and currency.
-    """
-
-    strategies: tuple[Money, ...]
-    rest: tuple[Money, ...]
-    totals: tuple[Money, ...]
-    in_base: tuple[Money, ...]
-    underlyings: tuple[Money, ...]
-
-
-def money_of(
-    found: Split,
-    now: datetime,
-    *,
-    streamed: frozenset[int] | None,
-    accounts: Iterable[AccountSummary] = (),
-    strategy: str | None = None,
-    closes: Closes = NO_CLOSES,
-) -> BookMoney:
-    """Return the money of the holdings; of one strategy alone if it is named.
-
-    Args:
-        found: The parts of the holdings.
+        split: The parts of the holdings.
         now: The time at which ages end.
         streamed: The conids that use a line; None while no owner is connected.
         accounts: The newest values of the accounts, with their exchange rates.
-        strategy: The only strategy of interest.
+        strategy: The only strategy of interest; None for all holdings.
         closes: What closed, with its realised profit.
     """
-    if strategy is not None:
-        of = pl.col("strategy_id") == strategy
-        found = Split(found.parts.filter(of), found.legs.filter(of))
-    is_rest = pl.col("strategy_id") == UNATTRIBUTED
-    of_strategies = Split(found.parts.filter(~is_rest), found.legs.filter(~is_rest))
-    rest = Split(found.parts.filter(is_rest), found.legs.filter(is_rest))
 
-    def by(one: Split, *names: str) -> list[Money]:
-        rows = summed(one, names, now).iter_rows(named=True)
-        found = [_money(row, now, streamed) for row in rows]
-        return found if "symbol" in names else [_with_profit(m, closes, strategy) for m in found]
+    split: Split
+    now: datetime
+    streamed: frozenset[int] | None
+    accounts: Sequence[AccountSummary] = ()
+    strategy: str | None = None
+    closes: Closes = NO_CLOSES
 
-    by_account = [one for one in by(found, "account", "currency") if one.currency is not None]
-    several = len({one.account for one in by_account}) > 1
-    totals = [*(by_account if several else ()), *by(found, "currency")]
-    return BookMoney(
-        strategies=tuple(by(of_strategies, "strategy_id", "currency")),
-        rest=tuple(by(rest, "strategy_id", "account", "currency")),
-        totals=tuple(one for one in totals if one.currency is not None),
-        in_base=tuple(_in_base(by_account, accounts, now)),
-        underlyings=tuple(by(found, "symbol", "currency")),
-    )
+    @cached_property
+    def strategies(self) -> tuple[Money, ...]:
+        """Each strategy by currency."""
+        return self._by("strategy_id", "currency", where=pl.col("strategy_id") != UNATTRIBUTED)
+
+    @cached_property
+    def rest(self) -> tuple[Money, ...]:
+        """What no strategy has, by account and currency (UNATTRIBUTED)."""
+        names = ("strategy_id", "account", "currency")
+        return self._by(*names, where=pl.col("strategy_id") == UNATTRIBUTED)
+
+    @cached_property
+    def totals(self) -> tuple[Money, ...]:
+        """All of both: by account and currency if there are several accounts, then by currency."""
+        several = len({one.account for one in self._accounts}) > 1
+        totals = (*(self._accounts if several else ()), *self._by("currency"))
+        return tuple(one for one in totals if one.currency is not None)
+
+    @cached_property
+    def in_base(self) -> tuple[Money, ...]:
+        """The totals of each account in its base currency, by the broker's exchange rates.
+
+        An account has one only if a holding has another currency.
+        """
+        return tuple(_in_base(self._accounts, self.accounts, self.now))
+
+    @cached_property
+    def underlyings(self) -> tuple[Money, ...]:
+        """All holdings by underlying and currency."""
+        return self._by("symbol", "currency")
+
+    @property
+    def tables(self) -> dict[str, tuple[Money, ...]]:
+        """All tables by name."""
+        names = ("strategies", "rest", "totals", "in_base", "underlyings")
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def _accounts(self) -> tuple[Money, ...]:
+        return tuple(o for o in self._by("account", "currency") if o.currency is not None)
+
+    def _by(self, *names: str, where: pl.Expr | None = None) -> tuple[Money, ...]:
+        found, strategy = self.split, self.strategy
+        if strategy is not None:
+            found = found.filter(pl.col("strategy_id") == strategy)
+        if where is not None:
+            found = found.filter(where)
+        rows = summed(found, names, self.now).iter_rows(named=True)
+        sums = (_money(row, self.now, self.streamed) for row in rows)
+        if "symbol" in names:
+            return tuple(sums)
+        return tuple(_with_profit(one, self.closes, strategy) for one in sums)
 
 
 def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:

@@ -4,11 +4,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name
@@ -23,17 +24,18 @@ from position_sync_dagster.lake.lake import (
     rows_at,
     rows_of_logins,
 )
-from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, ClosesReader, read_closes
 from position_sync_dagster.sync.reports.confirmations import PRICED, newest_values, with_priced
 from position_sync_dagster.sync.reports.exposure import Split, split
-from position_sync_dagster.sync.reports.money import Ages, BookMoney, money_of
+from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.status import (
     LoginStatus,
     Status,
     current_since,
     read_status,
+    written_by,
 )
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
@@ -209,18 +211,20 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
     return wanted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Book:
     """The holdings and the strategies at one moment, as the tables have them.
 
+    Rows stay in columns: those of 20,000 holdings take half a second to become values.
+
     Attributes:
-        latest: The newest row of each holding, also of closed ones; only for contracts of
-            strategies if `of_strategies` was set.
-        holdings: What the broker last reported of them.
+        now: The moment.
+        priced: The newest row of each holding, also of closed ones, with its times
+            (`with_priced`).
+        reported: What the broker last reported of them: rows of `broker_positions`.
         legs: The active legs.
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
-        priced: The newest row of each holding, also of those that `of_strategies` leaves out.
         split: The parts of all these holdings.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
@@ -228,12 +232,11 @@ class Book:
         closes: What closed, and why.
     """
 
-    latest: tuple[PositionUpdate, ...]
-    holdings: tuple[BrokerPosition, ...]
+    now: datetime
+    priced: pl.DataFrame
+    reported: pl.DataFrame
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
-    ages: Ages
-    priced: pl.DataFrame
     split: Split
     streamed: frozenset[int] | None
     accounts: tuple[AccountSummary, ...] = ()
@@ -241,28 +244,37 @@ class Book:
 
     def money(self, strategy: str | None = None) -> BookMoney:
         """Return the money of all holdings, or of one strategy."""
-        return money_of(
-            self.split,
-            self.ages.now,
+        return BookMoney(
+            split=self.split,
+            now=self.now,
             streamed=self.streamed,
             accounts=self.accounts,
             strategy=strategy,
             closes=self.closes,
         )
 
-    @property
-    def strategies_of(self) -> dict[Key, list[str]]:
-        """The strategies of each holding that has a row."""
-        return strategies_by_holding(self.latest, self.matching)
+    @cached_property
+    def ages(self) -> Ages:
+        """How old the newest rows of open holdings are."""
+        return Ages.of(self.priced, self.now)
+
+    @cached_property
+    def held(self) -> Mapping[str, set[Key]]:
+        """The open holdings that the broker last reported, by login."""
+        found: dict[str, set[Key]] = defaultdict(set)
+        columns = ("gateway_id", "account", "conid")
+        opened = self.reported.filter(pl.col("position") != 0)
+        for login, account, conid in opened.select(columns).iter_rows():
+            found[login].add((account, conid))
+        return found
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
         """The name of each active leg that is held, and the age of its price in seconds."""
-        active = {leg.conid for leg in self.matching}
+        is_leg = pl.col("conid").is_in(list({leg.conid for leg in self.matching}))
         return [
             (contract_name(row), self.ages.age_s((row.account, row.conid)))
-            for row in self.latest
-            if row.position and row.conid in active
+            for row in updates_of(self.priced.filter(pl.col("position") != 0, is_leg))
         ]
 
 
@@ -304,14 +316,12 @@ def read_book(
     now: datetime,
     *,
     latest: pl.DataFrame,
-    of_strategies: bool = False,
     known: Known | None = None,
 ) -> Book:
     """Read the holdings and the strategies; blocks.
 
     Args:
         latest: The newest row of each holding of the logins (`rows_of_logins`).
-        of_strategies: Make values of those rows alone that a leg names; the sums are the same.
         known: What the caller has read before.
 
     Raises:
@@ -324,36 +334,20 @@ def read_book(
         known = Known(read_closes(lake), contracts)
     closes, details = known
     reported = all_broker_rows(lake, settings)
-    latest = newest_values(latest, reported)
-    priced = with_priced(latest, reported, now, band=settings.value_band)
-    is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
-
-    def chosen(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.filter(is_of_leg) if of_strategies else frame
-
-    rows, ages = updates_of(chosen(latest)), Ages.of(chosen(priced), now)
+    priced = with_priced(newest_values(latest, reported), reported, now, band=settings.value_band)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
-    live = {
-        session.gateway_id for session in sessions if session is not None and session.is_live(now)
-    }
-    since = current_since(settings, now)
-    streamed = frozenset(
-        row.conid
-        for row in rows
-        if row.position
-        and row.source is Source.STREAM
-        and max(row.timestamp, ages.confirmed[row.account, row.conid] or row.timestamp) >= since
-        and row.gateway_id in live
+    live = [one.gateway_id for one in sessions if one is not None and one.is_live(now)]
+    streamed = written_by(priced, Source.STREAM, current_since(settings, now)).filter(
+        pl.col("position") != 0, pl.col("gateway_id").is_in(live)
     )
     return Book(
-        latest=tuple(rows),
-        holdings=tuple(broker_positions_of(chosen(reported))),
+        now=now,
+        priced=priced,
+        reported=reported,
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
-        ages=ages,
-        priced=priced,
         split=split(legs, priced, details, closes.end_of),
-        streamed=streamed if live else None,
+        streamed=frozenset(streamed.get_column("conid")) if live else None,
         accounts=tuple(lake.account_values.latest_summaries()),
         closes=closes,
     )
@@ -378,12 +372,11 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     details = lake.contracts.get({leg.conid for leg in legs})
     closes = read_closes(lake, past)
     return Book(
-        latest=tuple(updates_of(rows)),
-        holdings=(),
+        now=past.at,
+        priced=priced,
+        reported=NO_HOLDINGS,
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
-        ages=Ages.of(priced, past.at),
-        priced=priced,
         split=split(legs, priced, details, closes.end_of),
         streamed=None,
         closes=closes,
@@ -423,22 +416,18 @@ class OverviewReader:
             self._cents_read_at = now
             self._details |= lake.contracts.quoted_in_cents()
         book = read_book(lake, settings, now, latest=frame, known=Known(closes, self._details))
-        held: dict[str, set[Key]] = defaultdict(set)
-        for holding in book.holdings:
-            if holding.position:
-                held[holding.gateway_id].add(holding.key)
         return Overview(
             status=status,
             book=book,
             closes=tuple(one for one, _names in closes.chosen(judged_since=now - LATELY)[::-1]),
-            held=sum(map(len, held.values())),
+            held=sum(map(len, book.held.values())),
             current_keys=frozenset().union(
                 *(
-                    current_of(held[login.gateway_id], book.ages, login, settings)
+                    current_of(book.held.get(login.gateway_id, ()), book.ages, login, settings)
                     for login in status.each_login
                 )
             ),
-            oldest_age_s=book.ages.oldest_s(set().union(*held.values())),
+            oldest_age_s=book.ages.oldest_s(set().union(*book.held.values())),
         )
 
 

@@ -31,7 +31,6 @@ from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.delta_log import SET_ASIDE
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.ownership import blind_since
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.exposure import add
@@ -328,15 +327,22 @@ def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
 
 def _streamed(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return the holdings whose newest row the stream wrote recently."""
-    return _by(confirmed, Source.STREAM, _streamed_since(settings, now))
+    return written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
 
 
 def _queued(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return the current holdings whose newest row the queue wrote."""
-    return _by(confirmed, Source.QUEUE, current_since(settings, now))
+    return written_by(confirmed, Source.QUEUE, current_since(settings, now))
 
 
-def _by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
+def written_by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
+    """Return the rows of a source that were written or confirmed since then.
+
+    Args:
+        confirmed: Rows of `with_confirmed`.
+        source: The path that wrote them.
+        since: The earliest time.
+    """
     last = pl.max_horizontal("timestamp", CONFIRMED)
     return confirmed.filter(pl.col("source") == source.value, last >= moment(since))
 
@@ -380,7 +386,7 @@ def _login_status(
         session_since=_since(session, now),
         session_detail=session.detail if session else None,
         run_id=session.run_id if session else None,
-        blind_since=blind_since(session, now),
+        blind_since=None if session is None or session.is_live(now) else session.seen_until(now),
         lines_in_use=session.lines_in_use if session and alive else None,
         line_limit=session.line_limit if session and alive else None,
         underlying_lines=session.underlying_lines if session and alive else None,

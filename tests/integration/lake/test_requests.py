@@ -9,7 +9,7 @@ import pytest
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.update import QueueRequest
-from position_sync_dagster.lake import broker_positions
+from position_sync_dagster.lake import broker_positions, inspection
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance, table
 from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
@@ -290,3 +290,18 @@ def test_records_that_are_kept_are_written_in_one_commit(store):
     write_records(lake.runs, kept)
     assert [one.rows for one in lake.runs.get("run-1")] == [3, 5]
     assert lake.runs.table.version() == 1
+
+
+def test_requests_are_checked_with_one_request_for_each_file(store, clock):
+    lake = Lake(store.lake())
+    lake.queue.sync.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 2000)])
+    batch = lake.queue.sync.claim_batch(limit=1000)
+    lake.queue.sync.mark_failed_many({one.request_id: "not held" for one in batch}, retryable=False)
+    fresh, since = Lake(lake.path), clock.now - timedelta(minutes=1)
+    files = fresh.queue.table.snapshot(table.data_files)
+    store.proxy.change()
+    assert inspection.requests_since(fresh, since).height == 1999
+    assert _reads(store) == files.height
+    assert inspection.live_requests(fresh).height == 999
+    assert inspection.finished_requests(fresh, "FAILED", since).height == 1000
+    assert _reads(store) == files.height

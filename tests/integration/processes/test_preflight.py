@@ -76,7 +76,7 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
         }  # fmt: skip
         assert set(found) == expected
         unknown = levels(found) | {"disk": {Level.GOOD}}
-        assert unknown.pop("read-only") == {Level.WARNING}
+        assert unknown.pop("read-only") == {Level.INFO}
         assert set.union(*unknown.values()) == {Level.GOOD}
         [gateway] = found["gateway"]
         assert "server version" in gateway.text

@@ -5,12 +5,13 @@ import polars as pl
 from position_sync_dagster.defs.checks.limits import judge_exposure, judge_latest
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema.codec import frame_of, update_rows
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.exposure import exposures, split
 from position_sync_dagster.sync.reports.overview import Book
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, ages_of, row
+from tests.support.money_rows import NOW, row
 
 ROWS = [
     row(1, market_value=0.1, delta=None, daily_pnl=None),
@@ -24,12 +25,11 @@ LEGS = [leg(1, "a", quantity=-1.0), leg(1, "b"), leg(2, "a"), leg(3, "b")]
 def book(rows: list[PositionUpdate], legs: list[ActiveContract]) -> Book:
     latest = update_rows(rows)
     return Book(
-        latest=tuple(rows),
-        holdings=(),
+        now=NOW,
+        priced=latest,
+        reported=NO_HOLDINGS,
         legs=tuple(legs),
         matching=tuple(legs),
-        ages=ages_of(rows),
-        priced=latest,
         split=split(legs, latest),
         streamed=None,
     )

@@ -1,6 +1,7 @@
 """The live status: what is current at this moment, and what changed last."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
-from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.overview import Book, Overview, current_of
@@ -25,7 +26,7 @@ from position_sync_dagster.terminal.board import (
 )
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, ages_of, row
+from tests.support.money_rows import NOW, priced_rows, row
 from tests.unit.domain.test_causes import CASES
 
 LIVE = Status(
@@ -50,27 +51,26 @@ def holding(conid: int, position: float = -2.0) -> BrokerPosition:
     return make_holding(conid, NOW, position=position, **of)
 
 
-def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overview:
+def overview(
+    status: Status = LIVE, *, legs: int = 2, holdings: Sequence[BrokerPosition] | None = None
+) -> Overview:
     rows = [row(n, value_source=ValueOrigin.TICK, value_time=NOW) for n in (1, 2)]
     active = [leg(1 + n % 2, f"strategy-{n}") for n in range(legs)]
-    ages = ages_of(rows)
     book = Book(
-        latest=tuple(rows),
-        holdings=(holding(1), holding(2)),
+        now=NOW,
+        priced=priced_rows(rows),
+        reported=broker_rows([holding(1), holding(2)] if holdings is None else holdings, None),
         legs=tuple(active),
         matching=tuple(active),
-        ages=ages,
-        priced=update_rows(rows),
         split=split(active, update_rows(rows)),
         streamed=frozenset({1, 2}),
     )
-    book = replace(book, **values)  # type: ignore[arg-type]
-    held = {one.key for one in book.holdings}
+    held = set().union(*book.held.values())
     return Overview(
         status=status,
         book=book,
         held=len(held),
-        current_keys=frozenset(current_of(held, ages, status, Settings())),
+        current_keys=frozenset(current_of(held, book.ages, status, Settings())),
     )
 
 
@@ -183,7 +183,8 @@ def test_a_fill_a_promotion_and_an_outage_are_told():
     filled = overview(holdings=(holding(1, -3.0), holding(2)))
     assert changes_between(before, filled) == ["fill: SPY 575P 15Dec28  -2 → -3"]
     monitored = replace(
-        before.book, latest=(replace(before.book.latest[0], source=Source.QUEUE), row(2))
+        before.book,
+        priced=priced_rows([row(1, source=Source.QUEUE), row(2)]),
     )
     earlier = replace(before, book=monitored)
     assert changes_between(earlier, before) == ["promotion: SPY 575P 15Dec28 is streamed now"]

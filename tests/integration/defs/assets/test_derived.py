@@ -18,7 +18,6 @@ from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
-from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports.money import MOST_BYTES
 from tests.support.contracts import contract_details
 
@@ -118,12 +117,6 @@ def test_rows_that_no_strategy_names_become_no_objects(
         lake.registry.sync.add_active(
             conid=conid, symbol="SPY", strategy_id="a", expiry=date(2028, 12, 15)
         )
-    latest, now = lake.updates.sync.latest(), seconds_ago(0)
-    whole = overview.read_book(lake, settings, now, latest=latest)
-    alone = overview.read_book(lake, settings, now, latest=latest, of_strategies=True)
-    assert alone.money() == whole.money()
-    assert alone.split.parts.equals(whole.split.parts)
-    assert [row.conid for row in alone.latest] == [3]
     made = []
 
     def counted(kind, make):

@@ -9,7 +9,14 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.defs.assets.daily_positions import daily_asset, exchange_partitions
-from position_sync_dagster.defs.assets.statements import executions, flex_statements
+from position_sync_dagster.defs.assets.statements import (
+    executions,
+    flex_statements,
+    statement_events,
+)
+from position_sync_dagster.domain.statement import Statement
+from position_sync_dagster.gateway import flex
+from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
@@ -187,6 +194,27 @@ def test_trades_are_stored_once_however_many_statements_name_them(
     assert event.metadata["added"].value == 0
     assert lake.executions.table.version() == version
     assert set(lake.executions.read()["source"]) == {"FLEX"}
+
+
+def test_an_import_reads_each_file_once_and_a_changed_one_again(
+    materialize, folder, lake, monkeypatch
+) -> None:
+    read = []
+
+    def noted(data: bytes, name: str) -> list[Statement]:
+        read.append(name)
+        return read_statements(data, name)
+
+    monkeypatch.setattr(flex, "read_statements", noted)
+    for name in ("a", "b"):
+        (folder / f"{name}.xml").write_bytes(statement(trades=(trade(name),)))
+    for asset in (flex_statements, executions, statement_events):
+        assert materialize(asset).success
+    assert read == ["a.xml", "b.xml"]
+    (folder / "b.xml").write_bytes(statement(trades=(trade("b"), trade("c"))))
+    assert materialize(executions).success
+    assert read == ["a.xml", "b.xml", "b.xml"]
+    assert lake.executions.read()["execution_id"].to_list() == ["a", "b", "c"]
 
 
 def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:

@@ -19,7 +19,7 @@ from position_sync_dagster.sync.reports.closes import (
     Closes,
 )
 from position_sync_dagster.sync.reports.exposure import exposures, split
-from position_sync_dagster.sync.reports.money import BookMoney, money_of
+from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import NOW, row
@@ -80,7 +80,7 @@ def book(found: Closes, strategy: str | None = None) -> BookMoney:
     (of_table, *_rest) = exposures(parts, NOW)
     assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
     assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
-    return money_of(parts, NOW, streamed=None, strategy=strategy, closes=found)
+    return BookMoney(split=parts, now=NOW, streamed=None, strategy=strategy, closes=found)
 
 
 def shown(table: object) -> list[str]:
