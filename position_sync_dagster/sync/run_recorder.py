@@ -101,6 +101,8 @@ class BatchReport:
     """The result of one claimed batch.
 
     Attributes:
+        claimed: The number of its requests.
+        released: The number of those that wait again.
         appended: The commit of its rows to `position_updates`; None without rows.
         oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
         unchanged: Requests among those that succeeded for which an older row has the same values,

@@ -15,7 +15,7 @@ import dagster as dg
 from position_sync_dagster.defs.libraries import derived, tables
 from position_sync_dagster.defs.runs import DERIVE_JOB, STREAM_JOB, dagster_failures, recorded
 from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
+from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec, descriptions_of
 
 OWNERS = ["team:position-sync"]
 KINDS = {"deltalake", "python"}
@@ -187,8 +187,13 @@ def attributes(*names: str) -> dict[str, Callable[[Any], Any]]:
 
 
 def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataValue:
-    """Return rows as a table of an event, which the UI shows."""
-    records = [{name: of(row) for name, of in columns.items()} for row in rows]
+    """Return rows as a table of an event, which the UI shows.
+
+    A column that has the name of an attribute has what the class of the rows says of it.
+    """
+    listed = list(rows)
+    texts = descriptions_of(type(listed[0])) if listed else {}
+    records = [{name: of(row) for name, of in columns.items()} for row in listed]
     kinds = {
         name: type(value).__name__
         for record in records
@@ -199,7 +204,11 @@ def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataV
         list(map(dg.TableRecord, records)),
         dg.TableSchema(
             [
-                dg.TableColumn(name, kind if (kind := kinds.get(name)) in _NUMBERS else "string")
+                dg.TableColumn(
+                    name,
+                    kind if (kind := kinds.get(name)) in _NUMBERS else "string",
+                    description=texts.get(name),
+                )
                 for name in columns
             ]
         ),

@@ -87,7 +87,7 @@ def columns_of(record: type) -> dict[str, StoredColumn]:
     Raises:
         TypeError: A field has a type for which there is no column type.
     """
-    texts = _descriptions_of(record)
+    texts = descriptions_of(record)
     return {
         field.name: _column(field.name, field.type, texts.get(field.name, ""))
         for field in fields(record)
@@ -110,7 +110,7 @@ def in_order(columns: Mapping[str, StoredColumn], names: str) -> dict[str, Store
     return {name: columns[name] for name in order}
 
 
-def _descriptions_of(record: type) -> dict[str, str]:
+def descriptions_of(record: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute."""
     found: dict[str, str] = {}
     for base in reversed(record.__mro__):

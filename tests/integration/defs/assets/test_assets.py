@@ -125,6 +125,8 @@ def test_a_drain_values_waiting_requests_and_reports_numbers(
     assert event.tags["dagster/data_version"] == str(lake.updates.table.version())
     table = event.metadata["batch_table"]
     assert [record.data["rows"] for record in table.records] == [2, 1]
+    texts = {column.name: column.description for column in table.schema.columns}
+    assert texts["released"] == "The number of those that wait again."
     assert set(lake.updates.sync.latest()["run_id"]) == {result.run_id}
 
 
