@@ -91,7 +91,7 @@ class _ManyLogins:
     def __init__(self, stack: ExitStack, folder: Path, number: int) -> None:
         folder.mkdir(parents=True)
         self._file = folder / "gateways.yaml"
-        database = stack.enter_context(postgres.running())
+        self._database = database = stack.enter_context(postgres.running())
         self._books: list[GeneratedBook] = [
             generate(folder / f"book-{n}", LEGS, ACTIVE, f"DUSIM{n:04}")
             for n in range(1, number + 1)
@@ -159,9 +159,13 @@ class _ManyLogins:
         yield "until all legs are current", time.monotonic() - began, "s"
 
         pids = self._live(names)
-        before, began, watched = used_s(pids), time.monotonic(), utc_now()
+        before, connected = used_s(pids), self._connected()
+        began, watched = time.monotonic(), utc_now()
         time.sleep(seconds)
         took, after = time.monotonic() - began, used_s(self._live(names))
+        made = (self._connected() - connected) / took
+        yield "connections to Postgres, new ones each second", made, ""
+        yield "connections to Postgres, open", self._open(), ""
         for role in ("streams", "drains and other runs", "daemons", "code servers", "Postgres"):
             used = after.get(role, 0.0) - before.get(role, 0.0)
             yield f"share of one core: {role}", max(used, 0.0) / took * 100, "%"
@@ -191,6 +195,18 @@ class _ManyLogins:
         orders = self._gateways.communicate("")[0].strip()
         rows = self._lake.updates.sync.count()
         return f"{rows:,} rows, none twice, none of an older owner after a newer; {orders} orders"
+
+    def _connected(self) -> int:
+        """Return how many connections were made to Postgres until now."""
+        ((found,),) = self._database.query("SELECT sum(sessions) FROM pg_stat_database")
+        return int(found)
+
+    def _open(self) -> int:
+        """Return how many connections of programs Postgres has now, without that of this query."""
+        ((found,),) = self._database.query(
+            "SELECT count(*) - 1 FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        )
+        return int(found)
 
     def _live(self, names: Iterable[str]) -> set[int]:
         """Return the process ids of the streams that are LIVE."""

@@ -121,7 +121,8 @@ def prepare() -> dict[str, Stamp]:
     gc.set_threshold(*GARBAGE)  # first: `sync.owner.memory_and_threads` restores what it finds
     for name in IMPORTED:
         import_module(name)
-    dagster_internals.import_for_runs(postgres="PGHOST" in os.environ)
+    postgres = "PGHOST" in os.environ
+    dagster_internals.import_for_runs(postgres=postgres)
     for internal in (
         dagster_internals.CODE_SERVER,
         dagster_internals.DAEMON,
@@ -130,6 +131,8 @@ def prepare() -> dict[str, Stamp]:
     ):
         internal.load()
     dagster_internals.keep_engines(connected=True)
+    if postgres:
+        dagster_internals.keep_postgres_connections()
     dagster_internals.keep_migrations()
     dagster_internals.show_output_by_tail_alone()
     dagster_internals.watch_seldom()

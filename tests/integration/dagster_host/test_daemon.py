@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -136,7 +137,7 @@ def test_an_instance_without_postgres_is_refused_by_name(start):
     daemon.says("The storage of this Dagster instance is not Postgres")
 
 
-def test_the_storages_keep_a_connection_and_replace_one_that_postgres_has_ended(
+def test_the_storages_share_a_connection_and_replace_one_that_postgres_has_ended(
     tmp_path, monkeypatch
 ):
     for name in dagster_internals.POSTGRES_STORAGES:
@@ -147,9 +148,12 @@ def test_the_storages_keep_a_connection_and_replace_one_that_postgres_has_ended(
         for name, value in database.environment.items():
             monkeypatch.setenv(name, value)
 
+        def backend(connection: Any) -> int:
+            return connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+
         def served_by(instance: dg.DagsterInstance) -> int:
             with instance.run_storage.connect() as connection:
-                return connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+                return backend(connection)
 
         with dg.DagsterInstance.from_config(str(tmp_path)) as each_its_own:
             assert each_its_own.get_ref().storage_data.module_name == "dagster_postgres"
@@ -158,8 +162,15 @@ def test_the_storages_keep_a_connection_and_replace_one_that_postgres_has_ended(
         with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
             kept = served_by(instance)
             assert instance.get_runs_count() == 0
-            assert served_by(instance) == kept
-            with instance.event_log_storage.index_connection() as other:
-                other.execute(text(f"SELECT pg_terminate_backend({kept})"))
+            with instance.event_log_storage.index_connection() as shared:
+                assert backend(shared) == kept
+            with dg.DagsterInstance.from_config(str(tmp_path)) as of_the_same_process:
+                assert served_by(of_the_same_process) == kept
+            database.execute(f"SELECT pg_terminate_backend({kept})")
             assert instance.get_runs_count() == 0
             assert served_by(instance) != kept
+            with (
+                instance.run_storage.connect() as first,
+                instance.event_log_storage.index_connection() as second,
+            ):
+                assert backend(first) != backend(second)

@@ -1,6 +1,7 @@
 """A run finds the package imported, and imports it anew if a file has changed."""
 
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,21 @@ def test_rare_collections_stay_after_a_run_has_loaded_its_definitions():
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("True\n", "")
+
+
+def test_forked_runs_on_postgres_keep_a_connection():
+    program = (
+        "import position_sync_dagster.dagster_host.preloaded\n"
+        "from dagster_postgres.event_log import event_log\n"
+        "print(event_log.create_pg_engine.__module__)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PGHOST": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout == "position_sync_dagster.dagster_host.dagster_internals\n", ran.stderr
 
 
 def report() -> str:
