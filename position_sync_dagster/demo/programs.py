@@ -41,6 +41,7 @@ from position_sync_dagster.processes.home import (
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, get_json
 from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
+from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
 SEED = 7
@@ -445,6 +446,7 @@ def start(
             )
 
 
+@one_native_thread_each()
 def import_strategies(lake_path: Path) -> None:
     """Make the demo's strategies active, at the first start only: changes by the user stay."""
     book = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
