@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
 import pytest
+from deltalake import DeltaTable
 
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -12,6 +13,7 @@ from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake import broker_positions, inspection
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance, table
+from position_sync_dagster.lake.storage.table import append
 from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
@@ -200,6 +202,34 @@ def test_a_small_file_of_the_ledger_is_read_once_by_a_process(store, make_update
     assert updates.latest().height == len(updates.newest_of(range(1, 6), since).rows) == 5
     assert updates.latest_since(since).height == updates.between(since, clock.now).height == 5
     assert _reads(store) == 5
+
+
+def test_the_search_for_repeated_ids_reads_merged_files_and_those_whose_ids_overlap(
+    store, make_update, clock, monkeypatch
+):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", 4)
+    lake, ids = Lake(store.lake()), [f"id-{number}" for number in range(10)]
+    for number in (0, 1, 2, 3):
+        lake.updates.sync.append([make_update(number, update_id=ids[number])])
+    since, until = clock.now - timedelta(days=1), clock.now + timedelta(days=1)
+
+    def repeated() -> list[str]:
+        return (
+            inspection.repeated_ids(Lake(lake.path), since, until).get_column("update_id").to_list()
+        )
+
+    store.proxy.change()
+    assert (repeated(), _reads(store)) == ([], 0)
+    lake.updates.sync.append([make_update(n, update_id=ids[n]) for n in (5, 8)])
+    lake.updates.sync.append([make_update(7, update_id=ids[7])])
+    store.proxy.change()
+    assert (repeated(), _reads(store)) == ([], 2)
+    rows = lake.updates.table.rows()
+    append(DeltaTable(lake.updates.table.path), rows.filter(conid=7), {})
+    assert repeated() == [ids[7]]
+    assert maintenance.compact(lake.updates.table, maintenance.WRITER_SMALL_BYTES) == 7
+    store.proxy.change()
+    assert (repeated(), _reads(store)) == ([ids[7]], 1)
 
 
 def test_rows_that_are_read_whole_take_one_request_for_each_file(store, clock):
