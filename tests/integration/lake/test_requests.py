@@ -3,6 +3,7 @@
 import threading
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from deltalake import DeltaTable
@@ -76,6 +77,23 @@ def test_an_open_table_is_verified_with_one_request_and_one_that_was_just_used_w
     monkeypatch.setattr(table, "LOOKED_S", 0.0)
     sessions.verify()
     assert len(store.proxy.change()) == 1
+
+
+def test_a_table_that_is_in_use_is_not_opened_anew_for_minutes(store, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(table, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    queue = Lake(store.lake()).queue
+    queue.sync.initialize()
+
+    def taken_after(seconds: float) -> int:
+        now[0] += seconds
+        store.proxy.change()
+        queue.table.version()
+        return len(store.proxy.change())
+
+    assert [taken_after(100) for _ in range(10)] == [1] * 10
+    assert taken_after(table.UNUSED_S + 1) > 1
+    assert [taken_after(200) for _ in range(7)].count(1) == 6
 
 
 def test_a_change_that_commits_looks_for_no_newer_version_first(store, make_update):
