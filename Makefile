@@ -91,8 +91,8 @@ bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minu
 
 .PHONY: chart-check
 chart-check: $(SYNCED) ## render a chart of Dagster with our values and check it (needs helm; CHART=…)
-	@helm template position-sync $(or $(CHART),dagster/dagster) -f deploy/helm/values.yaml | \
-		$(BIN)/python -m tests.support.rendered_chart
+	@helm template position-sync $(or $(CHART),dagster/dagster) -f deploy/helm/values.yaml \
+		--set migrate.enabled=true | $(BIN)/python -m tests.support.rendered_chart
 
 .PHONY: screenshots
 screenshots: $(SYNCED) ## take the pictures of the documents from a running demo (needs Chromium)

@@ -10,7 +10,7 @@ import psutil
 
 from benchmarks.timing import elapsed_ms, median
 
-_PACKAGES = ("deltalake", "polars", "duckdb", "persist-queue", "pyarrow", "filelock")
+_PACKAGES = ("deltalake", "polars", "duckdb", "persist-queue", "pyarrow")
 
 
 def describe_machine(folder: Path) -> dict[str, str]:

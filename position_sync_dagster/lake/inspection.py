@@ -73,13 +73,16 @@ def requests_since(lake: Lake, since: datetime) -> pl.DataFrame:
 def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
     """Return each `update_id` that the ledger has more than once in a span of time.
 
+    Only files that may hold one are read: merged ones, and those whose ranges of ids overlap. An id
+    that another Delta writer wrote twice within one file, of one `ledger_version`, is not found.
+
     Returns:
         The columns update_id, account, conid and rows (the number of rows with this id).
     """
     ledger = lake.updates
 
     def step(handle: DeltaTable) -> pl.DataFrame:
-        rows = ledger.sync.files.between(handle, since, until)
+        rows = ledger.sync.files.between(handle, since, until, twice=True)
         return (
             rows.filter(pl.col("timestamp").is_between(since, until))
             .group_by("update_id")

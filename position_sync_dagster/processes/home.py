@@ -2,8 +2,7 @@
 
 The lock is an advisory lock (`flock`) on an open file: only one Dagster runs in a home at a time.
 Each reaper that was started under it holds the same open file, so that the home stays locked until
-the last of its processes has ended, also when the owner was killed. The package filelock cannot do
-this: its release unlocks the file for all processes that share it.
+the last of its processes has ended, also when the owner was killed.
 """
 
 import fcntl

@@ -116,7 +116,7 @@ def merge(lake: Lake, table: str, stop: str, files: int) -> int:
     """Merge so many small files of a table; stand still before or after the first commit."""
     commit, stops = maintenance.overwrite, [stop]
     maintenance.COMPACT_FROM = files
-    opening.FAIR_WAIT_S = ((0.001, 0.001),)  # another one stands still
+    opening.FAIR_WAIT_S = 0.001  # another one stands still
 
     def stopping(*arguments: Any) -> None:
         here = stops.pop() if stops else ""

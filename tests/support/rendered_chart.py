@@ -18,6 +18,7 @@ from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client as kubernetes
 
 PODS = {"dagster-daemon", "dagster-webserver", "user-deployments"}
+MIGRATION = ["dagster", "instance", "migrate"]
 QUEUE = {"module": "position_sync_dagster.dagster_host.launcher", "class": "PromptRunQueue"}
 
 
@@ -25,7 +26,7 @@ def problems(rendered: str) -> list[str]:
     """Return what is wrong with the manifests of a rendered chart, in plain sentences."""
     found: list[str] = []
     components: set[str] = set()
-    instances = 0
+    instances = migrations = 0
     for manifest in filter(None, map(_without_null, yaml.safe_load_all(rendered))):
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         named = f"{kind} {name}"
@@ -37,10 +38,18 @@ def problems(rendered: str) -> list[str]:
         if kind == "Deployment":
             components.add(read.spec.template.metadata.labels["component"])
             found += [f"{named}: {one}" for one in _rights(read.spec.template.spec)]
+        if kind == "Job":
+            found += [f"{named}: {one}" for one in _rights(read.spec.template.spec)]
+            migrations += any(
+                [*(one.command or ()), *(one.args or ())] == MIGRATION
+                for one in read.spec.template.spec.containers
+            )
         if kind == "ConfigMap" and "dagster.yaml" in (read.data or {}):
             instances += 1
             found += [f"{named}: {one}" for one in _instance(read.data["dagster.yaml"])]
     found += [f"There is no Deployment of {one}." for one in sorted(PODS - components)]
+    if migrations != 1:
+        found.append(f"There are {migrations} jobs that run `{' '.join(MIGRATION)}` and not one.")
     if instances != 1:
         found.append(f"There are {instances} configurations of an instance and not one.")
     return found

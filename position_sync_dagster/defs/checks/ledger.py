@@ -282,7 +282,10 @@ COUNT_ONCE = (
     "hour, and before that by the statistics of its files.",
 )
 def ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
+    """Return the check's result now.
+
+    What it does not find: an id that another Delta writer wrote twice within one file.
+    """
     now = datetime.now(UTC)
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
     doubled = inspection.doubled_rows(lake)

@@ -10,6 +10,7 @@ table. An open handle has the properties in memory, so that each commit checks t
 request; and a commit that was planned before a property changed conflicts with the change.
 """
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,13 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from threading import Barrier, Lock
+from threading import Barrier, Condition, Lock, Thread
 from uuid import uuid4
 
 from deltalake import CommitProperties, DeltaTable, Field, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
-from filelock import FileLock, Timeout
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.update import TradingMode
@@ -332,10 +332,8 @@ class TableLocation:
 WRITER_LOCK = ".turn.lock"
 """The name of the lock file; it may be in the folder before the table is."""
 
-FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
-"""Phases of waiting for the lock: the length of each, and the pause between two attempts in it, in
-seconds. The pauses get shorter, since a writer that tries seldom is overtaken by the one that just
-released the lock. After the last phase the writer continues without the lock."""
+FAIR_WAIT_S = 2.0
+"""How long a writer waits for the lock, in seconds; then it continues without the lock."""
 
 OWNER_ONLY = 0o700
 
@@ -365,6 +363,11 @@ def make_private_folder(path: str) -> None:
 class WriterLock:
     """The lock of the table at a path; a table in an object store has none.
 
+    It is an advisory lock (`flock`) on a file, which ends with the process that holds it. The
+    kernel wakes a thread that waits for it. That thread cannot be interrupted: if a wait ends
+    without the lock, the next one goes on with the same thread, which releases a lock that it gets
+    in between.
+
     Args:
         path: The table's folder or URI.
     """
@@ -372,6 +375,9 @@ class WriterLock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._remote = is_remote(path)
+        self._changed = Condition()
+        self._is_wanted = self._is_waiting = False
+        self._held: int | None = None
 
     @contextmanager
     def fair(self) -> Iterator[None]:
@@ -380,18 +386,11 @@ class WriterLock:
             yield
             return
         make_private_folder(self._path)
-        lock = FileLock(f"{self._path}/{WRITER_LOCK}")
         try:
-            for wait_s, poll_s in FAIR_WAIT_S:
-                with suppress(Timeout):
-                    lock.acquire(timeout=wait_s, poll_interval=poll_s)
-                    break
-        except OSError as error:
-            raise to_lake_error(error, self._path) from error
-        try:
+            self._take(FAIR_WAIT_S)
             yield
         finally:
-            lock.release()
+            self._release()
 
     @contextmanager
     def exclusive(self, timeout_s: float) -> Iterator[None]:
@@ -400,20 +399,57 @@ class WriterLock:
         Raises:
             CommitContentionError: Another process held it for `timeout_s` seconds.
         """
-        lock = FileLock(f"{self._path}/{WRITER_LOCK}")
         try:
-            lock.acquire(timeout=timeout_s)
-        except Timeout as error:
-            raise CommitContentionError(
-                f"Another process holds the writers' lock of {self._path}; nothing was changed.",
-                remedy="End what writes to the lake, then repair it.",
-            ) from error
-        except OSError as error:
-            raise to_lake_error(error, self._path) from error
-        try:
+            if not self._take(timeout_s):
+                raise CommitContentionError(
+                    f"Another process holds the writers' lock of {self._path}; nothing was "
+                    "changed.",
+                    remedy="End what writes to the lake, then repair it.",
+                )
             yield
         finally:
-            lock.release()
+            self._release()
+
+    def _take(self, timeout_s: float) -> bool:
+        """Wait for the lock, and return whether it is held."""
+        with self._changed:
+            if not self._is_waiting:
+                try:
+                    opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
+                except OSError as error:
+                    raise to_lake_error(error, self._path) from error
+                Thread(target=self._wait, args=(opened,), daemon=True).start()
+                self._is_waiting = True
+            self._is_wanted = True
+            try:
+                self._changed.wait_for(lambda: not self._is_waiting, timeout_s)
+            finally:
+                self._is_wanted = False
+            return self._held is not None
+
+    def _wait(self, opened: int) -> None:
+        is_locked = False
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            is_locked = True
+        finally:
+            with self._changed:
+                self._is_waiting = False
+                if is_locked and self._is_wanted:
+                    self._held = opened
+                else:
+                    _unlock(opened)
+                self._changed.notify()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            _unlock(self._held)
+            self._held = None
+
+
+def _unlock(opened: int) -> None:
+    fcntl.flock(opened, fcntl.LOCK_UN)  # also for a process that was forked meanwhile
+    os.close(opened)
 
 
 _PROPERTY = "positionSync.owner."

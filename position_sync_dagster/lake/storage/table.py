@@ -282,8 +282,12 @@ of its commits gets slower (3.8 to 42 ms after 560)."""
 REOPEN_AFTER_S = 20.0
 """Age at which a handle is opened anew, far below the retention of log and files."""
 
-REMOTE_REOPEN_EVERY, REMOTE_REOPEN_AFTER_S = 100, 240.0
-"""The same in an object store, where opening a table takes a dozen requests and more."""
+REMOTE_REOPEN_EVERY, REMOTE_REOPEN_AFTER_S = 300, 1_200.0
+"""The same in an object store, where opening a table takes 13 to 33 requests."""
+
+UNUSED_S = 240.0
+"""Seconds without a look after which a handle of an object store is opened anew, far below the
+retention of the log."""
 
 LOOKED_S = 30.0
 """Seconds from a look for newer versions in an object store, or a commit, in which a change begins
@@ -398,8 +402,10 @@ class TableHandle:
 
     def _is_aged(self) -> bool:
         commits = 0 if self._handle is None else self._handle.version() - self._opened_version
-        aged = time.monotonic() - self._opened_at > self._reopen_after_s
-        return aged or commits >= self._reopen_every
+        now = time.monotonic()
+        unused = self._location.remote and now - self._looked_at > UNUSED_S
+        aged = now - self._opened_at > self._reopen_after_s
+        return unused or aged or commits >= self._reopen_every
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._location.remote:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -34,27 +34,28 @@ def begin(work: Callable[[], R]) -> Future[R]:
     return _pool.submit(work)
 
 
-def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
-    """Run blocking work for each item in the lake's threads, and wait for all of it.
+_AT_ONCE = 8
+"""The calls of `together` and `begin_each` that run at once, in threads of their own."""
 
-    If a call fails, calls that have not begun are skipped, and running calls are awaited. Do not
-    use it in one of these threads: it would wait for itself.
+
+def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
+    """Run blocking work for each item, up to eight at once, and wait for all of it.
+
+    If a call fails, calls that have not begun are skipped, and running calls are awaited.
     """
-    running = [_pool.submit(work, item) for item in items]
+    pool = ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="together")
     try:
-        return [one.result() for one in running]
+        return [one.result() for one in [pool.submit(work, item) for item in items]]
     finally:
-        for one in running:
-            one.cancel()
-        wait(running)
+        pool.shutdown(cancel_futures=True)
 
 
 def begin_each(work: Callable[[S], object], items: Collection[S]) -> None:
-    """Begin blocking work for each item, in threads of their own, up to eight at once.
+    """Begin blocking work for each item, up to eight at once.
 
     Nobody waits for it, and an error is dropped: it is for work that a later call would do anyway.
     """
-    pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="ahead")
     for item in items:
         pool.submit(work, item)
     pool.shutdown(wait=False)

@@ -70,12 +70,15 @@ class LedgerFiles:
         found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
         return set(found.get_column(column).to_list())
 
-    def between(self, handle: DeltaTable, first: datetime, last: datetime) -> pl.LazyFrame:
+    def between(
+        self, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
+    ) -> pl.LazyFrame:
         """Return the rows of all files that may hold one with a timestamp in this range.
 
         Args:
             first: The start, with a time zone.
             last: The end, with a time zone.
+            twice: Only of the files that may hold an `update_id` twice; see `_doubtful`.
         """
         files = data_files(handle)
         if files.is_empty():
@@ -84,7 +87,8 @@ class LedgerFiles:
         in_range = pl.col("partition.date").is_between(first.date(), last.date())
         in_range &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
         in_range &= pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
-        return self.scan(files.filter(in_range))
+        files = files.filter(in_range)
+        return self.scan(_doubtful(files) if twice else files)
 
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
         """Return the rows that commits after a version added.
@@ -130,6 +134,24 @@ def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFram
         smallest, side="left"
     )
     return files.filter(hits | smallest.is_null() | greatest.is_null())
+
+
+def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
+    """Return the files that may hold an `update_id` that one of these files has too.
+
+    An append has each id once, in a file of one `ledger_version`. An id is twice only in a merged
+    file, which has several, or in two files whose ranges of ids overlap.
+    """
+    ranges = [f"{end}.{name}" for name in ("update_id", ADDED) for end in ("min", "max")]
+    if not set(ranges) <= set(files.columns) or any(files.select(ranges).null_count().row(0)):
+        return files
+    smallest, greatest, oldest, newest = map(pl.col, ranges)
+    ordered = files.sort(ranges)
+    return ordered.filter(
+        (oldest < newest)
+        | (smallest <= greatest.cum_max().shift(1))
+        | (smallest.shift(-1) <= greatest)
+    )
 
 
 HOLDING = ["account", "conid"]

@@ -327,7 +327,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_two_changes_at_once_leave_what_one_of_the_two_orders_leaves(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.001, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     monkeypatch.setattr(maintenance, "COMPACT_FROM", FILES)
     filled = template(tmp_path / "filled", name)
     changes = changes_of(name)

@@ -3,8 +3,10 @@
 import threading
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
+from deltalake import DeltaTable
 
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -12,6 +14,7 @@ from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake import broker_positions, inspection
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance, table
+from position_sync_dagster.lake.storage.table import append
 from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
@@ -74,6 +77,23 @@ def test_an_open_table_is_verified_with_one_request_and_one_that_was_just_used_w
     monkeypatch.setattr(table, "LOOKED_S", 0.0)
     sessions.verify()
     assert len(store.proxy.change()) == 1
+
+
+def test_a_table_that_is_in_use_is_not_opened_anew_for_minutes(store, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(table, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    queue = Lake(store.lake()).queue
+    queue.sync.initialize()
+
+    def taken_after(seconds: float) -> int:
+        now[0] += seconds
+        store.proxy.change()
+        queue.table.version()
+        return len(store.proxy.change())
+
+    assert [taken_after(100) for _ in range(10)] == [1] * 10
+    assert taken_after(table.UNUSED_S + 1) > 1
+    assert [taken_after(200) for _ in range(7)].count(1) == 6
 
 
 def test_a_change_that_commits_looks_for_no_newer_version_first(store, make_update):
@@ -200,6 +220,34 @@ def test_a_small_file_of_the_ledger_is_read_once_by_a_process(store, make_update
     assert updates.latest().height == len(updates.newest_of(range(1, 6), since).rows) == 5
     assert updates.latest_since(since).height == updates.between(since, clock.now).height == 5
     assert _reads(store) == 5
+
+
+def test_the_search_for_repeated_ids_reads_merged_files_and_those_whose_ids_overlap(
+    store, make_update, clock, monkeypatch
+):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", 4)
+    lake, ids = Lake(store.lake()), [f"id-{number}" for number in range(10)]
+    for number in (0, 1, 2, 3):
+        lake.updates.sync.append([make_update(number, update_id=ids[number])])
+    since, until = clock.now - timedelta(days=1), clock.now + timedelta(days=1)
+
+    def repeated() -> list[str]:
+        return (
+            inspection.repeated_ids(Lake(lake.path), since, until).get_column("update_id").to_list()
+        )
+
+    store.proxy.change()
+    assert (repeated(), _reads(store)) == ([], 0)
+    lake.updates.sync.append([make_update(n, update_id=ids[n]) for n in (5, 8)])
+    lake.updates.sync.append([make_update(7, update_id=ids[7])])
+    store.proxy.change()
+    assert (repeated(), _reads(store)) == ([], 2)
+    rows = lake.updates.table.rows()
+    append(DeltaTable(lake.updates.table.path), rows.filter(conid=7), {})
+    assert repeated() == [ids[7]]
+    assert maintenance.compact(lake.updates.table, maintenance.WRITER_SMALL_BYTES) == 7
+    store.proxy.change()
+    assert (repeated(), _reads(store)) == ([ids[7]], 1)
 
 
 def test_rows_that_are_read_whole_take_one_request_for_each_file(store, clock):

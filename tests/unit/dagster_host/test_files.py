@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from string import Template
 from typing import Any
 from unittest.mock import Mock
 from uuid import uuid4
@@ -300,6 +301,57 @@ def test_the_image_makes_an_account_that_debian_does_not_have():
     found = re.search(r"useradd [^\n]* (\S+) \\\n", (DEPLOY / "Dockerfile").read_text())
     assert found
     assert found[1] not in DEBIAN.split()
+
+
+def test_each_base_image_can_be_pinned_by_its_digest():
+    """An argument that an image is named by must stand before the first FROM."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    bases = [line.split() for line in lines if line.startswith("FROM ")]
+    first = lines.index(" ".join(bases[0]))
+    pinned = {
+        line.split()[1].split("=")[0]: "image@sha256:0"
+        for line in lines[:first]
+        if line.startswith("ARG ")
+    }
+    for base in bases:
+        assert Template(base[1]).substitute(pinned) == "image@sha256:0"
+    stages = {base[3] for base in bases if base[2:3] == ["AS"]}
+    copied = re.findall(r"^COPY --from=(\S+)", "\n".join(lines), flags=re.MULTILINE)
+    assert set(copied) <= stages
+    documented = (ROOT / "docs" / "deploy.md").read_text()
+    assert all(f"{name}=" in documented for name in pinned)
+
+
+def upgrade(first: str) -> list[str]:
+    """Return the commands of the block of docs/deploy.md, "Upgrade", that begins so."""
+    text = (ROOT / "docs" / "deploy.md").read_text().split("\n## Upgrade\n")[1]
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return next(block for block in blocks if block.startswith(first)).splitlines()
+
+
+def test_an_upgrade_of_hosts_stops_all_saves_and_migrates_before_the_first_new_program_starts():
+    steps = upgrade("docker compose")
+    file = "docker compose -f deploy/host.yaml"
+    assert [step.split("  ")[0] for step in steps] == [
+        f"{file} build",
+        f"{file} stop",
+        "pg_dump --format=custom --file=dagster.dump",
+        f"{file} run --rm webserver dagster instance migrate",
+        f"{file} up -d",
+    ]
+    # `run` starts what a service depends on, and with it programs of the new release.
+    programs = read("programs.yaml")["services"] | read("host.yaml")["services"]
+    assert "depends_on" not in programs["webserver"]
+
+
+def test_an_upgrade_of_the_chart_starts_no_stream_between_the_old_ones_and_the_migration():
+    daemon, streams, last, chart = upgrade("kubectl")
+    release = re.search(r"--install (\S+) dagster/", (DEPLOY / "helm/values.yaml").read_text())[1]
+    assert daemon == f"kubectl scale deployment {release}-dagster-daemon --replicas=0"
+    assert streams.startswith("kubectl delete job ")
+    assert last.startswith(f"kubectl delete job {release}-dagster-webserver-instance-migrate ")
+    assert chart.startswith(f"helm upgrade {release} dagster/dagster ")
+    assert chart.endswith(" --set migrate.enabled=true")
 
 
 def test_each_program_is_there():

@@ -20,20 +20,32 @@ INSTANCE = {
 }  # fmt: skip
 
 
-def deployment(component, values):
-    labels = {"component": component}
-    container = {
+def pod_of(values, **more):
+    container = more | {
         "name": "dagster", "image": "one",
         "securityContext": values["securityContext"], "resources": values["resources"],
     }  # fmt: skip
-    pod = {"securityContext": values["podSecurityContext"], "containers": [container]}
+    return {"securityContext": values["podSecurityContext"], "containers": [container]}
+
+
+def migration():
+    """The job of the chart, with what the webserver may do."""
+    pod = pod_of(VALUES["dagsterWebserver"], command=["dagster"], args=["instance", "migrate"])
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "migrate"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never"} | pod}},
+    }  # fmt: skip
+
+
+def deployment(component, values):
+    labels = {"component": component}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": component, "annotations": None},
         "spec": {
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": {"labels": labels}, "spec": pod_of(values)},
         },
     }
 
@@ -50,6 +62,7 @@ def manifests():
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "instance"},
             "data": {"dagster.yaml": yaml.safe_dump(INSTANCE)},
         },
+        migration(),
     ]  # fmt: skip
 
 
@@ -74,9 +87,21 @@ def test_each_right_that_no_pod_of_ours_needs_is_named(manifests):
     ]
 
 
-def test_a_deployment_or_an_instance_that_is_missing_is_named(manifests):
+def test_a_migration_that_may_too_much_or_runs_something_else_is_named(manifests):
+    [container] = manifests[4]["spec"]["template"]["spec"]["containers"]
+    container["args"] = ["instance", "upgrade"]
+    del container["securityContext"]
+    assert found(manifests) == [
+        "Job migrate: container dagster may write to its root file system",
+        "Job migrate: container dagster may gain rights",
+        "There are 0 jobs that run `dagster instance migrate` and not one.",
+    ]
+
+
+def test_what_is_missing_is_named(manifests):
     assert found(manifests[:2]) == [
         "There is no Deployment of dagster-webserver.",
+        "There are 0 jobs that run `dagster instance migrate` and not one.",
         "There are 0 configurations of an instance and not one.",
     ]
 

@@ -68,7 +68,7 @@ def test_racing_inserts_keep_one_live_request_per_position(place):
 
 def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkeypatch):
     """Both are appends, which conflict with each other by the name of their transaction alone."""
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.001, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     one, other = (PositionQueue(tmp_path / "queue", fsync=False).sync for _ in range(2))
     one.initialize()
     ids = []

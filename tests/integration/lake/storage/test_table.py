@@ -37,7 +37,7 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
 
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a writer go on without the lock that another one in the same test holds."""
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.01, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
 
 
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(

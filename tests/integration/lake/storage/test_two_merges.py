@@ -25,7 +25,7 @@ PLACES = ("disk", "store")
 @pytest.fixture(autouse=True)
 def _merge_early_and_wait_for_nobody(monkeypatch):
     monkeypatch.setattr(maintenance, "COMPACT_FROM", COMMITS - 1)
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.001, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
 
 
 def add_row(lake: Lake, table: str, number: int) -> None:

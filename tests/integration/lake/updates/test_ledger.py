@@ -183,7 +183,7 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
 async def test_a_guard_is_called_before_each_attempt_to_commit(
     ledger, make_update, clock, monkeypatch
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.01, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
     other = PositionUpdatesTable(ledger.table.path)
     calls: list[int] = []
 
@@ -211,7 +211,7 @@ async def test_a_guard_is_called_before_each_attempt_to_commit(
 async def test_the_error_of_a_guard_reaches_the_caller_unchanged_and_nothing_is_written(
     ledger, make_update, monkeypatch, refusal
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.01, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
     other = PositionUpdatesTable(ledger.table.path)
     cause = ValueError("why")
     calls: list[int] = []
@@ -376,7 +376,7 @@ def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, mak
 
 
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_update, monkeypatch):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.001, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     ledger.sync.append([make_update(1)])
     ledger.sync.fence("g:1", 1)
     other = PositionUpdatesTable(ledger.table.path)
@@ -395,7 +395,7 @@ def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_updat
 def test_an_append_that_lost_looks_only_at_what_the_winners_added(
     ledger, make_update, files_read, monkeypatch
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", ((0.001, 0.001),))
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     ledger.sync.append([make_update(1)])
     through = ledger.sync.newest_of([9], datetime(2026, 1, 1, tzinfo=UTC)).through
     other = PositionUpdatesTable(ledger.table.path)
