@@ -14,6 +14,7 @@ from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.libraries import tables, threads
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain_plan
 from position_sync_dagster.sync.drain_plan import SOURCES, unavailable_reason
@@ -22,13 +23,19 @@ from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState
 MAX_RUNTIME_S = 90
 """Maximum duration of a run, in seconds; a longer one crashed. A drain uses at most half of it."""
 
+STAYING_MAX_RUNTIME_S = 500
+"""The same of a run that may stay (`defs/staying.py`); it counts as in progress until it has shown
+no life for `MAX_RUNTIME_S`."""
+
+MAX_RUNTIME = "dagster/max_runtime"
+
 RUNS_SEEN = 8
 
 drain_positions = dg.define_asset_job(
     runs.DRAIN_JOB,
     selection=dg.AssetSelection.assets(*(step.value for step in drain_plan.Step)).without_checks(),
     executor_def=dg.in_process_executor,
-    tags={"dagster/max_runtime": str(MAX_RUNTIME_S), "dagster/max_retries": "0"},
+    tags={MAX_RUNTIME: str(MAX_RUNTIME_S), "dagster/max_retries": "0"},
     description="Update the registry, the queue, the values of positions without a line, and the "
     "derived tables.",
 )
@@ -39,7 +46,8 @@ drain_positions = dg.define_asset_job(
     minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks every 5 s and only reads. It requests a drain when requests wait, about "
-    "once a minute while the stream runs, and a refresh when one is due and no stream is alive.",
+    "once a minute while the stream runs, and a refresh when one is due and no stream is alive. In "
+    "an object store the run of a drain stays for some minutes, and drains again.",
 )
 @runs.fails_once
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -56,7 +64,11 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
     requests = []
     if plan.steps:
-        requests.append(_request(plan.steps, plan.tag))
+        tags = {}
+        refreshes = drain_plan.Step.REFRESH in plan.steps
+        if is_remote(lake.path) and drain_plan.Step.DRAIN in plan.steps and not refreshes:
+            tags = {runs.STAYS: plan.cursor.to_text(), MAX_RUNTIME: str(STAYING_MAX_RUNTIME_S)}
+        requests.append(_request(plan.steps, plan.tag, tags))
     if plan.refreshes:
         names = " ".join(plan.refreshes)
         requests.append(
@@ -81,34 +93,48 @@ def _request(
 
 
 def observe(
-    instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, *, now: datetime
+    instance: dg.DagsterInstance,
+    lake: "tables.Lake",
+    settings: Settings,
+    *,
+    now: datetime,
+    of_run: str | None = None,
 ) -> drain_plan.Workload:
-    """Read the inputs of the decision; changes nothing."""
+    """Read the inputs of the decision; changes nothing.
+
+    In an object store neither queue nor registry is looked at while a drain is in progress, which
+    looks itself.
+
+    Args:
+        of_run: The drain that decides about itself; None for the sensor.
+    """
     newest = runs.recent_runs(instance, runs.DRAIN_JOB, limit=RUNS_SEEN)
     drains = [run for run in newest if run.refreshed is None]
+    in_progress = _in_progress([run for run in drains if run.run_id != of_run], now)
+    looks = in_progress is None or not is_remote(lake.path)
     # Side by side: in an object store each table takes a request, and one that changed takes more.
-    looked = threads.begin(lake.queue.sync.overview)
-    versions = threads.begin(lake.registry.table.version)
+    looked = threads.begin(lake.queue.sync.overview) if looks else None
+    versions = threads.begin(lake.registry.table.version) if looks else None
     logins = _logins(instance, lake, settings, now)
     ended = [run for run in drains if run.state not in IN_PROGRESS]
     unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
     several = len(logins) > 1
-    backlog = looked.result()
+    backlog = looked.result() if looked else None
     blocked = [name for state, names in logins if several and state.unavailable for name in names]
-    if blocked:  # what was read need not be read again
+    if backlog and blocked:  # what was read need not be read again
         backlog = lake.queue.sync.overview(blocked)
     return drain_plan.Workload(
         now=now,
-        pending=backlog.counts[QueueStatus.PENDING],
-        claimable=backlog.claimable + backlog.expired,
-        oldest_pending_at=backlog.oldest_pending_at,
+        pending=backlog.counts[QueueStatus.PENDING] if backlog else None,
+        claimable=backlog.claimable + backlog.expired if backlog else 0,
+        oldest_pending_at=backlog.oldest_pending_at if backlog else None,
         logins=tuple(state for state, _accounts in logins),
-        drain_in_progress=_in_progress(drains, now),
+        drain_in_progress=in_progress,
         refresh_in_progress=_in_progress([run for run in newest if run.refreshed], now) is not None,
         unsuccessful_runs=unsuccessful_runs,
         last_unsuccessful_at=ended[0].ended_at if unsuccessful_runs else None,
         released=ended[0].released if unsuccessful_runs else 0,
-        registry_version=versions.result(),
+        registry_version=versions.result() if versions else None,
         recorded_version=next(
             (run.registry_version for run in drains if run.registry_version is not None), None
         ),
@@ -201,7 +227,7 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     drains = runs.recent_runs(instance, runs.DRAIN_JOB, limit=1)
     derives = runs.recent_runs(instance, runs.DERIVE_JOB, limit=1)
     plan = drain_plan.plan_derivation(
-        materialized_at(instance, tuple({*SOURCES, *chain(*SOURCES.values())})),
+        sources_materialized_at(instance),
         now=now,
         in_progress=next((r for r in (*derives, *drains) if r.state in IN_PROGRESS), None),
         last_run=derives[0] if derives else None,
@@ -239,6 +265,11 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
         return passed or key.name == "a_stream_watches"
 
     return [key for key in KEYS if not stands(key)]
+
+
+def sources_materialized_at(instance: dg.DagsterInstance) -> dict[str, datetime]:
+    """Return when the derived tables, and what they are made from, were last materialized."""
+    return materialized_at(instance, tuple({*SOURCES, *chain(*SOURCES.values())}))
 
 
 def materialized_at(instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, datetime]:

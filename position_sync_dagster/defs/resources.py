@@ -12,7 +12,7 @@ from position_sync_dagster.domain.gateway_session import RunRecord
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
-from position_sync_dagster.sync.run_recorder import write_records
+from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
 
 
 class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -76,11 +76,21 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         return [] if is_remote(self.lake.path) else None
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+    @cached_property
+    def recorders(self) -> dict[str, RunRecorder]:
+        """Return the recorder of each step that has begun in the run."""
+        return {}
+
+    def write_kept_records(self) -> None:
         """Write the records that the steps of the run kept, in one commit."""
         records = self.__dict__.get("kept_records")
         if records:
             write_records(self.lake.runs, records)
+            records.clear()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Write the records that are left."""
+        self.write_kept_records()
 
     def derived_table(self, spec: TableSpec) -> "derived.DerivedTable":
         """Return a table that is derived from `position_updates`."""

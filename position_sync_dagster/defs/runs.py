@@ -50,6 +50,10 @@ RELEASED = "position_sync/given_back"
 DRAINED = "position_sync/drained"
 """The tag of a drain run whose rows are written, even if its derived tables failed."""
 
+STAYS = ".dagster/position_sync_stays"
+"""The tag of a drain run that may stay, with the cursor of the tick that requested it. Dagster
+hides tags that begin with a dot."""
+
 REGISTRY_VERSION = "position_sync/registry_version"
 """The tag with the version of `active_strategies` that a run recorded."""
 
@@ -109,10 +113,11 @@ def _run_of(record: dg.RunRecord) -> JobRun:
     run = record.dagster_run
     state = _STATES.get(run.status, RunState.WAITING)
     launched = record.update_timestamp if state is RunState.STARTING else record.create_timestamp
+    stays = state is RunState.RUNNING and STAYS in run.tags
     return JobRun(
         run_id=run.run_id,
         state=state,
-        since=utc(record.start_time) or launched,
+        since=record.update_timestamp if stays else utc(record.start_time) or launched,
         ended_at=utc(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS and DRAINED not in run.tags,
         refreshed=run.tags.get(REFRESHED),
@@ -300,19 +305,22 @@ def _recorder(
         yield lambda event: None
         return
 
-    recorder = RunRecorder(
-        position_sync.lake.runs,
-        run_id=context.run.run_id,
-        job=context.run.job_name,
-        step=step,
-        gateway_id=_login_of(position_sync),
-        kept=position_sync.kept_records,
-    )
-    recorder.note(table_name=table, partitions=_partitions(context))
+    recorder = position_sync.recorders.get(step)
+    if recorder is None:
+        recorder = position_sync.recorders[step] = RunRecorder(
+            position_sync.lake.runs,
+            run_id=context.run.run_id,
+            job=context.run.job_name,
+            step=step,
+            gateway_id=_login_of(position_sync),
+            kept=position_sync.kept_records,
+        )
+        recorder.note(table_name=table, partitions=_partitions(context))
 
     def note(event: object) -> None:
         if isinstance(event, dg.MaterializeResult | dg.AssetMaterialization):
-            recorder.note(**columns_of_event(event.metadata or {}))
+            columns = columns_of_event(event.metadata or {})
+            (recorder.count if "claimed" in columns else recorder.note)(**columns)
 
     with recorder:
         yield note

@@ -100,7 +100,8 @@ class Workload:
     """Everything that the decision depends on, as read at one moment.
 
     Attributes:
-        pending: Requests that wait, including those that may not be claimed yet.
+        pending: Requests that wait, including those that may not be claimed yet; None if the queue
+            was not looked at.
         claimable: Requests that may be claimed now, and claims whose lease has expired. With
             several logins, only those of accounts whose login can give values.
         logins: With one login, a refresh is a step of the drain run. With several, each refresh is
@@ -111,11 +112,12 @@ class Workload:
             released requests.
         last_unsuccessful_at: When the newest of them ended.
         released: Requests that the newest of them released; 0 when it failed.
-        recorded_version: Version of `active_strategies` that a run last recorded.
+        registry_version: Delta version of `active_strategies`; None if it was not looked at.
+        recorded_version: The version that a run last recorded.
     """
 
     now: datetime
-    pending: int
+    pending: int | None
     claimable: int
     oldest_pending_at: datetime | None = None
     logins: tuple[LoginState, ...] = (LoginState(),)
@@ -241,9 +243,10 @@ def _track_owners(workload: Workload, cursor: DrainCursor) -> DrainCursor:
 
 def _track_registry(workload: Workload, cursor: DrainCursor) -> DrainCursor:
     """Keep the version that a run recorded: later decisions read newer runs only."""
-    if workload.registry_version != workload.recorded_version:
+    version = workload.registry_version
+    if version is None or version != workload.recorded_version:
         return cursor
-    return replace(cursor, registry_version=workload.registry_version)
+    return replace(cursor, registry_version=version)
 
 
 def _delay_s(workload: Workload) -> float:
@@ -296,6 +299,8 @@ def _refresh_due(
 
 
 def _with_counts(reason: str, workload: Workload) -> str:
+    if workload.pending is None:
+        return reason
     numbers = f"pending {workload.pending}, claimable {workload.claimable}"
     if workload.oldest_pending_at is not None:
         numbers += f", oldest {(workload.now - workload.oldest_pending_at).total_seconds():.1f} s"

@@ -73,6 +73,10 @@ FIRST_COUNTS = frozenset({"version_from", "first_batch_id"})
 later."""
 
 
+SUMS = frozenset({"rows", "commits", "claimed", "succeeded", "failed", "released"})
+"""Columns of a record that are summed over the drains of a run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReport(StreamCounts):
     """The counts, latencies and state of a stream in a span of time.
@@ -299,6 +303,21 @@ class RunRecorder:
     def note(self, **columns: Any) -> None:
         """Set columns of the record; they are written with the next record."""
         self._record = replace(self._record, **columns)
+
+    def count(self, **columns: Any) -> None:
+        """Set columns as `note` does, but add counts to those of the step so far."""
+        for name, value in columns.items():
+            before = getattr(self._record, name)
+            if before is not None and name in FIRST_COUNTS:
+                columns[name] = before
+            elif before is not None and name in SUMS:
+                columns[name] = before + value
+        self.note(**columns)
+
+    @property
+    def record(self) -> RunRecord:
+        """The record as it is now."""
+        return self._record
 
     def write(self) -> None:
         """Write the record as it is now; without a run there is nothing to record."""

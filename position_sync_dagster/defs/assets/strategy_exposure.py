@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from position_sync_dagster.defs import staying
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.libraries import (
@@ -383,6 +384,14 @@ Live: [the money page](/money) shows these figures as they move, second by secon
 """,
 )
 def strategy_exposure(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Sum the newest rows over the legs of each strategy; then a drain in a store may stay."""
+    yield from summed(context, position_sync)
+    staying.stay(context, position_sync, summed)
+
+
+def summed(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
