@@ -42,7 +42,7 @@ class Run:
         self.output = folder / "output.txt"
         options += ("--ui-port", str(free_port()))
         if command == "demo":
-            options += ("--home", str(self.home), "--json")
+            options += ("--home", str(self.home))
         environment = {"PYTHONPATH": str(package.parent), "DAGSTER_HOME": str(self.home)}
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
@@ -104,7 +104,7 @@ def test_an_interrupt_at_any_moment_ends_with_0(start, command, delays_s):
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_without_a_pause_until_the_end_change_nothing(start, sig):
-    run = start("demo")
+    run = start("demo", "--json")
     wait_for("it runs", lambda: "started" in run.output.read_text())
     while run.process.poll() is None:
         with suppress(psutil.NoSuchProcess):
@@ -117,3 +117,13 @@ def test_a_timed_demo_that_is_stopped_has_the_code_of_the_signal(start):
     run = start("demo", "--for", "600")
     run.process.send_signal(signal.SIGTERM)
     assert run.exit_code() == 128 + signal.SIGTERM
+
+
+def test_a_demo_that_is_interrupted_says_how_long_its_end_took(start):
+    run = start("demo")
+    wait_for("it runs", lambda: "Dagster UI" in run.output.read_text())
+    began = time.monotonic()
+    run.process.send_signal(signal.SIGINT)
+    assert run.exit_code() == 0
+    (said_s,) = re.findall(r"Ended \(interrupted\) in (\d+\.\d) s\.", run.output.read_text())
+    assert float(said_s) <= time.monotonic() - began, "not the time since its start"

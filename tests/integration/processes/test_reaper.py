@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from position_sync_dagster.processes.child_process import ChildEndedError, ChildProcess
+from position_sync_dagster.processes import dagster_dev
+from position_sync_dagster.processes.child_process import (
+    KILL_MARGIN_S,
+    ChildEndedError,
+    ChildProcess,
+)
 from position_sync_dagster.processes.reaper import MARKER, end_processes, find_marked
 from position_sync_dagster.processes.stop_request import block_stop_signals
 from tests.support.demo_program import GONE_S, wait_for
@@ -210,13 +215,13 @@ def test_the_log_of_the_start_before_is_kept(home):
 
 
 SLOW_END = textwrap.dedent(
-    """
+    f"""
     import pathlib, sys, time
     print("ready", flush=True)
     try:
         time.sleep(600)
     except KeyboardInterrupt:
-        time.sleep(2)
+        time.sleep({KILL_MARGIN_S + 1})  # the reaper is given longer, too
         pathlib.Path(sys.argv[1]).write_text("ended by itself")
     """
 )
@@ -238,3 +243,36 @@ def test_a_program_that_is_waited_for_ends_by_itself(home, patient_with, ends):
         wait_for("it is ready", lambda: ready(home))
         slow.stop()
     assert done.exists() is ends
+
+
+DAGSTER = textwrap.dedent(
+    f"""
+    import subprocess, sys, time
+    subprocess.Popen([sys.executable, "-c", {SLOW_END!r}, "done", {dagster_dev.PATIENCE[0]!r}])
+    time.sleep(600)
+    """
+)
+
+
+def test_dagster_has_longer_to_end_while_a_run_ends(home, monkeypatch):
+    python = home / "python"
+    python.write_text(
+        f"""#!/bin/sh
+        case "$*" in *processes.reaper*) exec {sys.executable} "$@" ;; esac
+        exec {sys.executable} {home / "dagster.py"}
+        """
+    )
+    python.chmod(0o700)
+    (home / "dagster.py").write_text(DAGSTER)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(dagster_dev, "GRACE_S", 0.2)
+    with dagster_dev.start(
+        env=environment(home),
+        dagster_home=home,
+        ui_port=3000,
+        cwd=home,
+        log=home / "family.log",
+        inherited_fds=[],
+    ):
+        wait_for("the run is ready", lambda: ready(home))
+    assert (home / "done").exists()

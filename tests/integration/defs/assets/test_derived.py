@@ -4,7 +4,7 @@ import base64
 import io
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -13,7 +13,11 @@ import pytest
 from PIL import Image
 
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
-from position_sync_dagster.defs.assets.strategy_exposure import aligned_table, strategy_exposure
+from position_sync_dagster.defs.assets.strategy_exposure import (
+    aligned_table,
+    recent_picture,
+    strategy_exposure,
+)
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema import codec
@@ -293,6 +297,9 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
     table = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
     assert table["market_value"].sum() == 1150.0
     assert set(rows(settings, STRATEGY_EXPOSURE)["ledger_version"]) == {newest}
+    without = rows(settings, STRATEGY_EXPOSURE).group_by(pl.col("strategy_id") == "UNATTRIBUTED")
+    counts = dict(without.agg(pl.col("legs_without_greeks").sum()).iter_rows())
+    assert (found.metadata["without_greeks"].value, counts[True]) == (str(counts[False]), 1)
     checked = instance.event_log_storage.get_latest_asset_check_execution_by_key(SUMS)
     assert {key: record.evaluation.passed for key, record in checked.items()} == dict.fromkeys(
         SUMS, True
@@ -303,7 +310,7 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
 
 @pytest.mark.usefixtures("two_strategies")
 def test_the_picture_of_the_day_is_a_small_png_to_which_the_next_events_link(
-    materialize, append_row, seconds_ago
+    materialize, append_row, seconds_ago, instance
 ) -> None:
     first = event(materialize(strategy_exposure), "strategy_exposure")
     picture = png_of(first)
@@ -323,6 +330,8 @@ def test_the_picture_of_the_day_is_a_small_png_to_which_the_next_events_link(
     third = event(materialize(strategy_exposure), "strategy_exposure")
     assert third.metadata["picture"] == link
     assert second.metadata["drawn_at"] == first.metadata["drawn_at"]
+    before = datetime.fromtimestamp(first.metadata["drawn_at"].value - 1, UTC)
+    assert recent_picture(instance, strategy_exposure.key, before, "") == {}, "a clock was set back"
 
 
 @pytest.mark.usefixtures("two_strategies")

@@ -105,7 +105,10 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
     monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     simulate, streaming, legs = stream_large
     await legs(1)
-    async with simulate(book) as sim, streaming(sim, pnl_subscriptions=0) as (streamer, received):
+    async with (
+        simulate(book) as sim,
+        streaming(sim, pnl_subscriptions=0, second_list_s=1.0) as (streamer, received),
+    ):
         await eventually(lambda: received.newest(A, FIRST) and _enough(lake, HOLDINGS - 1))
         batch = await lake.queue.claim_batch(2 * HOLDINGS)
         await lake.queue.mark_success([request.request_id for request in batch])
