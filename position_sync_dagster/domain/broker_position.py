@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
+from sys import intern
 from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.instrument import Instrument
@@ -22,8 +23,11 @@ def key_of(account: str, conid: int) -> Key:
     >>> key_of("DU1", 7) is key_of("DU1", 7)
     True
     """
-    key = (account, conid)
-    return _KEYS.setdefault(key, key)
+    known = _KEYS.get((account, conid))
+    if known is None:
+        known = (intern(account), conid)
+        _KEYS[known] = known
+    return known
 
 
 class Completeness(StrEnum):

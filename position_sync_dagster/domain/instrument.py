@@ -245,6 +245,7 @@ USUAL_LAST_TRADE = time(16)
 """When an option expires whose details name no time or no zone, in New York."""
 
 
+@lru_cache(maxsize=4096)
 def expiry_moment(
     day: date,
     clock: str | None = None,
@@ -252,7 +253,7 @@ def expiry_moment(
     *,
     usual: time = USUAL_LAST_TRADE,
 ) -> datetime:
-    """Return when a contract can be traded last.
+    """Return when a contract can be traded last; thousands of options share a few moments.
 
     Args:
         day: The last day.

@@ -70,7 +70,8 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
     Args:
         rows: Rows of one gateway.
     """
-    return rows.sort(_ORDER, maintain_order=True).unique(_KEY, keep="last", maintain_order=True)
+    places = rows.select(*_KEY, _ORDER).with_row_index("place").sort(_ORDER, maintain_order=True)
+    return rows[places.unique(_KEY, keep="last", maintain_order=True)["place"]]
 
 
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -82,14 +83,14 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     Args:
         rows: The newest row of each holding of one gateway.
     """
-    newest_of_account = rows.sort(_ORDER).unique("account", keep="last")
-    facts = newest_of_account.select(
+    facts = rows.select(
         "account",
         _version=_ORDER,
         _completeness="completeness",
         _confirmed_at="account_confirmed_at",
         _followed_until="account_followed_until",
     )
+    facts = facts.sort("_version").unique("account", keep="last")
     version, own_version = pl.col("_version"), pl.col(_ORDER).fill_null(-1)
     newest_time = pl.max_horizontal("confirmed_at", "_confirmed_at")
     joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
@@ -194,6 +195,9 @@ class BrokerPositionsTable:
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
+            # What was read before is worth nothing now; an owner reads its rows at its start alone.
+            self._cached.pop(gateway_id, None)
+            self._values.pop(gateway_id, None)
             return handle.version()
 
         return self.table.transact(step)
@@ -240,7 +244,7 @@ class BrokerPositionsTable:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             if is_fragmented(files_in(handle, gateway_id=gateway_id), rows.height):
-                stored_rows = self._read(handle, gateway_id, None).frame
+                stored_rows = self._stored(files_in(handle, gateway_id=gateway_id), gateway_id)
                 overwrite(
                     handle,
                     newest(pl.concat([stored_rows, numbered])),
@@ -308,8 +312,12 @@ class BrokerPositionsTable:
             before = None
         known = before.files if before is not None else frozenset[str]()
         added = present.filter(~pl.col("path").is_in(list(known)))
-        found = self.table.read_files(added).with_columns(gateway_id=pl.lit(gateway_id))
-        return read_rows(files, found.select(list(BROKER_POSITIONS.columns)), before)
+        return read_rows(files, self._stored(added, gateway_id), before)
+
+    def _stored(self, files: pl.DataFrame, gateway_id: str) -> pl.DataFrame:
+        """Read the rows of data files of a gateway."""
+        found = self.table.read_files(files).with_columns(gateway_id=pl.lit(gateway_id))
+        return found.select(list(BROKER_POSITIONS.columns))
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
         """Return a key of the table and the session; `update` needs the key of `replace`."""

@@ -535,7 +535,7 @@ class HoldingsBook:
         """Set the broker's own time of the values of a holding."""
         holding = self._holdings.get(key)
         if holding is not None:
-            self._store(key, holding, replace(holding, value_time=value_time))
+            self._store(key, holding, changed(holding, value_time=value_time))
 
     def open_in(self, account: str) -> int:
         """Count the open holdings of an account."""

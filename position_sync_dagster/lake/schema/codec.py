@@ -319,8 +319,7 @@ def update_rows(
 
 def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the attributes of objects as columns."""
-    found = zip(*map(attrgetter(*names), values), strict=True) if values else [()] * len(names)
-    return {name: list(column) for name, column in zip(names, found, strict=True)}
+    return {name: list(map(attrgetter(name), values)) for name in names}
 
 
 def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
