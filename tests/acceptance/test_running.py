@@ -186,7 +186,7 @@ def test_each_leg_has_a_current_row_by_its_own_path(demo):
     wait_for(
         f"{STREAMED} legs by STREAM and {QUEUED} by QUEUE",
         lambda: (
-            (demo.lake / "position_updates" / "_delta_log").exists()
+            any((demo.lake / "position_updates" / "_delta_log").glob("*.json"))
             and by_source(demo) == {"STREAM": STREAMED, "QUEUE": QUEUED}
         ),
         poll_s=0.5,

@@ -246,7 +246,7 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
     kept = {name: kind for name, kind in POSITION_UPDATES.described.items() if name != "daily_pnl"}
     older = replace(POSITION_UPDATES, version=POSITION_UPDATES.version - 1, described=kept)
     rows = update_rows(
-        replace(make_update(c, update_id=f"row-{c}"), batch_id="b-1") for c in (1, 2)
+        [replace(make_update(c, update_id=f"row-{c}"), batch_id="b-1") for c in (1, 2)]
     )
     Table(ledger.table.path, older).transact(
         lambda handle: append(handle, rows.drop("daily_pnl"), {"batch_id": "b-1"})
