@@ -55,9 +55,9 @@ class Backoff:
         return delay_s if random is None else delay_s * random.uniform(*self.jitter)
 
 
-SHORT_REST, SHORT_REST_S = 8.0, 4.0
+SHORT_REST, SHORT_REST_S = 12.0, 4.0
 """Pause after a commit, as a multiple of its duration, and the maximum: a writer commits for a
-ninth of the time at most. In an object store a commit costs requests, and its readers one more
+thirteenth of the time at most. In an object store a commit costs requests, and its readers one more
 for each file; a row is at most 5 s late for it. A changed position does not wait."""
 
 LONG_REST, LONG_REST_S = 3.0, 10.0
@@ -71,7 +71,7 @@ def rest_s(took_s: float) -> float:
     On a local disk a commit takes milliseconds, and the pause is not noticed.
 
     >>> rest_s(0.02), rest_s(0.5), rest_s(0.9), rest_s(2.0), rest_s(60.0)
-    (0.16, 4.0, 4.0, 6.0, 10.0)
+    (0.24, 4.0, 4.0, 6.0, 10.0)
     """
     short, long = min(SHORT_REST * took_s, SHORT_REST_S), min(LONG_REST * took_s, LONG_REST_S)
     return max(short, long)
