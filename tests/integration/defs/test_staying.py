@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
+from position_sync_dagster import definitions
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import staying
 from position_sync_dagster.defs.drain import MAX_RUNTIME_S, drain_queue, observe
@@ -28,11 +29,13 @@ CLOSURES = dg.AssetMaterialization("closures")
 
 
 @pytest.fixture
-def settings(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Return settings that name a lake in the store."""
     monkeypatch.setenv("POSITION_SYNC_LAKE", store.lake())
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "1")
-    return load_settings()
+    definitions._loaded.cache_clear()  # those of another test have its port
+    yield load_settings()
+    definitions._loaded.cache_clear()
 
 
 @pytest.fixture
