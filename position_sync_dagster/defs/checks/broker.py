@@ -65,8 +65,9 @@ def login_is_made(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
 
     IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
     """
-    session, now = lake.sessions.current(login.gateway_id), datetime.now(UTC)
-    week = session and session.login_week(now, lake.sessions.mode(), login.login_notice_h)
+    session, mode = lake.sessions.current(login.gateway_id), lake.sessions.mode()
+    notice_h = login.login_notice_h
+    week = None if session is None else session.login_week(datetime.now(UTC), mode, notice_h)
     if week is None:
         return dg.AssetCheckResult(
             passed=True, description="Nothing is due: no live login with a second factor is used."
