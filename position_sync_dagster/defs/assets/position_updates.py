@@ -131,7 +131,7 @@ def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.Met
     numbers: dict[str, float | int | None] = {
         "drain/rows": report.rows,
         "drain/batches": len(report.batches),
-        "drain/commits": sum(batch.rows > 0 for batch in report.batches),
+        "drain/commits": report.commits,
         "drain/claimed": report.claimed,
         "drain/succeeded": report.succeeded,
         "drain/unchanged": report.unchanged,
@@ -174,7 +174,7 @@ def _values(numbers: Mapping[str, float | int | None]) -> dict[str, dg.MetadataV
 
 _BATCHES: table_asset.Columns[BatchReport] = {
     **table_asset.attributes("batch_id", "claimed", "succeeded", "failed", "released", "rows"),
-    "delta_version": lambda one: -1 if one.version is None else one.version,
+    "delta_version": lambda one: -1 if one.version_to is None else one.version_to,
     "oldest_wait_s": lambda one: round(one.oldest_wait_s or 0.0, 3),
     "duration_s": lambda one: round(one.duration_s, 3),
     "note": lambda one: one.reason or "",
