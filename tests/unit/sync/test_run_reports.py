@@ -22,7 +22,8 @@ def batch(version: int | None, rows: int = 0, reason: str | None = None) -> Batc
 
 def drained(*batches: BatchReport, unavailable: str | None = None) -> DrainReport:
     return DrainReport(
-        **asdict(sum(batches, DrainCounts())), batches=batches, rescued=0, duration_s=1.0, exhausted=True, unavailable=unavailable,
+        **asdict(sum(batches, DrainCounts())), batches=batches,
+        rescued=0, duration_s=1.0, exhausted=True, unavailable=unavailable,
     )  # fmt: skip
 
 
