@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from benchmarks.bench import Bench
 from benchmarks.greeks.accuracy import NOW, simulate
