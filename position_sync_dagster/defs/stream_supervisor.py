@@ -10,8 +10,12 @@ import dagster as dg
 from position_sync_dagster import run_slots
 from position_sync_dagster.dagster_host.launcher import fixed_limit
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.checks.broker import watched_now
-from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
+from position_sync_dagster.defs.checks.broker import a_stream_watches
+from position_sync_dagster.defs.checks.check_results import (
+    EVALUATE,
+    check_evaluation,
+    newest_materialization,
+)
 from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession
@@ -230,7 +234,7 @@ class _Supervisor:
             evaluation = check_evaluation(
                 POSITION_UPDATES.name,
                 "a_stream_watches",
-                watched_now(self._lake, settings),
+                EVALUATE[a_stream_watches.check_key](self._lake, settings),
                 newest_materialization(self._instance, POSITION_UPDATES.name),
             )
             self._instance.report_runless_asset_event(evaluation)

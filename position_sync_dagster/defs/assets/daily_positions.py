@@ -55,24 +55,23 @@ def daily_asset(
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date"},
         output_required=False,
-        description="""
-Every holding at the close of a trading day: the last value at or before the close, with its age.
-
-The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong then:
-choose Materialize, then Missing, then Launch backfill. The demo begins with five such days.
-
-Written by the job close_day, shortly after each close, and by backfills of any range.
-
-How to read it: one row per trading day, account and contract. A day is replaced whole, so
-filling it again changes nothing. age_s says how old a value was at the close. If the program
-did not run, the rows are those of the broker's statement (source FLEX). A day without any source
-stays missing.
-""",
     )
     def daily_positions(
         context: dg.AssetExecutionContext, position_sync: PositionSyncResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetMaterialization | dg.AssetObservation]:
-        """Replace the partitions of the run's days that have a source, in one commit."""
+        """Every holding at the close of a trading day: its last value until then, with its age.
+
+        The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong
+        then: choose Materialize, then Missing, then Launch backfill. The demo begins with five such
+        days.
+
+        Written by the job close_day, shortly after each close, and by backfills of any range.
+
+        How to read it: one row per trading day, account and contract. A day is replaced whole, so
+        filling it again changes nothing. age_s says how old a value was at the close. If the
+        program did not run, the rows are those of the broker's statement (source FLEX). A day
+        without any source stays missing.
+        """
         found, result = fill(context, position_sync)
         table = position_sync.derived_table(DAILY_POSITIONS)
         shared = (

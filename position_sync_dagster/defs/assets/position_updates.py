@@ -36,33 +36,24 @@ MAX_BATCHES = 50
     job=runs.STREAM_JOB,
     pool=DRAIN_POOL,
     freshness_policy=table_asset.QUARTER_HOURLY,
-    description="""
-The ledger: every value of every position, streamed or drained. The reports are derived from it.
-
-Written by the job stream_positions, with one commit a second, and by drain_positions,
-with one commit a batch of requests. Materializing drains the queue.
-
-How to read it: rows are only appended; the newest row of a holding is its value. source is
-STREAM or QUEUE; run_id, session_id, batch_id and request_id name the writer. An
-unknown value is null, never zero.
-
-Events: each row is counted in exactly one of them, as stream/rows or as drain/rows. The
-stream observes once a minute, and materializes when its state changes and each quarter of an
-hour; each drain materializes.
-
-Live: [the money page](/money) shows these figures as they move, second by second.
-""",
 )
 def position_updates(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Value the queue's requests in batches until it is empty or the time is up.
+    """The ledger: every value of every position, streamed or drained, and what reports are made of.
 
-    A drain evaluates the checks right after its rows. They are not planned: while a planned check
-    waits for its step, Dagster shows no result of it.
+    Written by the job stream_positions, with one commit a second, and by drain_positions,
+    with one commit a batch of requests. Materializing drains the queue.
 
-    After an interrupt it ends the batch in progress. Its event names all rows that it wrote, also
-    then, or if a table could not be used later.
+    How to read it: rows are only appended; the newest row of a holding is its value. source is
+    STREAM or QUEUE; run_id, session_id, batch_id and request_id name the writer. An
+    unknown value is null, never zero.
+
+    Events: each row is counted in exactly one of them, as stream/rows or as drain/rows. The
+    stream observes once a minute, and materializes when its state changes and each quarter of an
+    hour; each drain materializes.
+
+    Live: [the money page](/money) shows these figures as they move, second by second.
     """
     lake = position_sync.lake
     with dagster_internals.captured_interrupts() as is_interrupted:
@@ -73,11 +64,13 @@ def position_updates(
         )
         result = ended(context, lake, report)
         interrupted = is_interrupted()
+    # Also after an interrupt or an error, the event names all rows that were written.
     yield result
     if interrupted:
         raise dg.DagsterExecutionInterruptedError
     if report.error is not None:
         raise report.error
+    # The checks are not planned: while a planned one waits for its step, Dagster shows no result.
     if context.job_name == runs.DRAIN_JOB:
         run_id, look_at = context.run.run_id, time.monotonic() + CHECKS_FIRST_S
         for event in evaluated(

@@ -369,24 +369,22 @@ LINEAGE = {
     job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
-    description="""
-The holdings of each strategy, and their value.
-
-Written by each run of drain_positions that writes values, and by derive_positions when
-the stream has materialized the ledger; the table is replaced whole.
-
-How to read it: one row per strategy, account, currency and class of asset, and one with the
-strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings. Sums
-are over known values; the number of legs left out is beside them, and how many options have
-greeks. Futures count as notional, never as value.
-
-Live: [the money page](/money) shows these figures as they move, second by second.
-""",
 )
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Sum the newest rows over the legs of each strategy; then a drain in a store may stay."""
+    """The holdings of each strategy, and their value.
+
+    Written by each run of drain_positions that writes values, and by derive_positions when
+    the stream has materialized the ledger; the table is replaced whole.
+
+    How to read it: one row per strategy, account, currency and class of asset, and one with the
+    strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings.
+    Sums are over known values; the number of legs left out is beside them, and how many options
+    have greeks. Futures count as notional, never as value.
+
+    Live: [the money page](/money) shows these figures as they move, second by second.
+    """
     yield from summed(context, position_sync)
     staying.stay(context, position_sync, summed)
 

@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.assets.position_updates import position_updates
-from position_sync_dagster.defs.checks import broker, ledger
+from position_sync_dagster.defs.checks import broker, check_results, ledger
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import LOGINS, REASON, REFRESHED, STREAM_JOB
@@ -392,10 +392,11 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
     assert ledger.compared_now(lake, settings, run_id="r").passed
-    assert broker.watched_now(lake, settings).passed
+    watched = check_results.EVALUATE[broker.a_stream_watches.check_key]
+    assert watched(lake, settings).passed
     session = lake.sessions.current("west")
     lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
-    found = broker.watched_now(lake, settings)
+    found = watched(lake, settings)
     assert not found.passed
     assert found.description.startswith("west: The stream has not seen the gateway since")
     assert found.metadata["west/note"].text == "no socket"
