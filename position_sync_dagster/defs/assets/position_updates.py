@@ -122,7 +122,7 @@ def drain_metadata(report: DrainReport, version: int) -> "dict[str, dg.RawMetada
     drained = table_asset.known(
         rows=report.rows,
         batches=len(report.batches),
-        commits=sum(batch.rows > 0 for batch in report.batches),
+        commits=report.commits,
         claimed=report.claimed,
         succeeded=report.succeeded,
         unchanged=report.unchanged,
@@ -148,7 +148,7 @@ def drain_metadata(report: DrainReport, version: int) -> "dict[str, dg.RawMetada
 
 _BATCHES: table_asset.Columns[BatchReport] = {
     **table_asset.attributes("batch_id", "claimed", "succeeded", "failed", "released", "rows"),
-    "delta_version": lambda one: -1 if one.version is None else one.version,
+    "delta_version": lambda one: -1 if one.version_to is None else one.version_to,
     "oldest_wait_s": lambda one: round(one.oldest_wait_s or 0.0, 3),
     "duration_s": lambda one: round(one.duration_s, 3),
     "note": lambda one: one.reason or "",

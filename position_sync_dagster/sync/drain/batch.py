@@ -6,7 +6,7 @@ The values are those of `broker_positions`.
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import uuid4
@@ -35,7 +35,7 @@ from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
-from position_sync_dagster.sync.run_recorder import BatchReport
+from position_sync_dagster.sync.run_recorder import BatchReport, LedgerCounts
 
 _WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
 
@@ -489,13 +489,13 @@ class BatchProcessor:
         now = self.clock()
         waits_s = ((now - request.created_at).total_seconds() for request in batch)
         return BatchReport(
+            **asdict(LedgerCounts.of(appended)),
             batch_id=batch_id,
             claimed=len(batch),
             succeeded=len(plan.answers),
             unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),
             failed=len(plan.not_held),
             released=len(plan.not_covered),
-            appended=appended,
             oldest_wait_s=max(waits_s, default=None),
             duration_s=(now - started).total_seconds(),
             reason=NOT_COVERED if plan.not_covered else None,
