@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from pathlib import Path
 
 import dagster as dg
 
@@ -19,6 +18,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain_plan
 from position_sync_dagster.sync.drain_plan import SOURCES, unavailable_reason
 from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
+from position_sync_dagster.yaml_file import saved_state
 
 MAX_RUNTIME_S = 90
 """Maximum duration of a run, in seconds; a longer one crashed. A drain uses at most half of it."""
@@ -118,7 +118,7 @@ def observe(
     logins = _logins(instance, lake, settings, now)
     ended = [run for run in drains if run.state not in IN_PROGRESS]
     unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
-    several = len(logins) > 1
+    several, file = len(logins) > 1, settings.strategies_file
     backlog = looked.result() if looked else None
     blocked = [name for state, names in logins if several and state.unavailable for name in names]
     if backlog and blocked:  # what was read need not be read again
@@ -138,7 +138,7 @@ def observe(
         recorded_version=next(
             (run.registry_version for run in drains if run.registry_version is not None), None
         ),
-        strategies_mark=_fingerprint(settings.strategies_file),
+        strategies_mark=":".join(map(str, saved_state(file))) if file else None,
     )
 
 
@@ -178,17 +178,6 @@ def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
         if run.state in IN_PROGRESS and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
             return run.run_id
     return None
-
-
-def _fingerprint(path: Path | None) -> str | None:
-    """Return a fingerprint of the file's last save; None without a file."""
-    if path is None:
-        return None
-    try:
-        stat = path.stat()
-    except OSError:
-        return "missing"
-    return f"{stat.st_mtime_ns}:{stat.st_size}"
 
 
 BEING_EVALUATED = timedelta(seconds=20)

@@ -305,14 +305,14 @@ def _recorder(
         yield lambda event: None
         return
 
-    recorder = position_sync.recorders.get(step)
+    recorder, settings = position_sync.recorders.get(step), position_sync.settings
     if recorder is None:
         recorder = position_sync.recorders[step] = RunRecorder(
             position_sync.lake.runs,
             run_id=context.run.run_id,
             job=context.run.job_name,
             step=step,
-            gateway_id=_login_of(position_sync),
+            gateway_id=settings.gateway_id if settings.gateways_file is None else None,
             kept=position_sync.kept_records,
         )
         recorder.note(table_name=table, partitions=_partitions(context))
@@ -331,7 +331,10 @@ def columns_of_event(metadata: Any) -> dict[str, Any]:
 
     A name may have a prefix, as in `drain/rows`.
     """
-    values = {name.rpartition("/")[2]: _plain(value) for name, value in metadata.items()}
+    values = {
+        name.rpartition("/")[2]: value.value if isinstance(value, dg.MetadataValue) else value
+        for name, value in metadata.items()
+    }
     for name in AS_TEXT & values.keys():
         values[name] = int(values[name])
     found = {column: values[name] for name, column in COLUMNS.items() if name in values}
@@ -340,16 +343,6 @@ def columns_of_event(metadata: Any) -> dict[str, Any]:
     if not found.get("reason"):
         found.pop("reason", None)
     return found
-
-
-def _login_of(position_sync: PositionSyncResource) -> str | None:
-    """Return the login of a step if there is only one."""
-    settings = position_sync.settings
-    return settings.gateway_id if settings.gateways_file is None else None
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, dg.MetadataValue) else value
 
 
 def _partitions(context: Any) -> str | None:
