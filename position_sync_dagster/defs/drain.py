@@ -41,19 +41,14 @@ drain_positions = dg.define_asset_job(
 )
 
 
-@dg.sensor(
-    job_name=runs.DRAIN_JOB,
-    minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 5 s and only reads. It requests a drain when requests wait, about "
-    "once a minute while the stream runs, and a refresh when one is due and no stream is alive. In "
-    "an object store the run of a drain stays for some minutes, and drains again.",
-)
-@runs.fails_once
+@runs.sensor(job_name=runs.DRAIN_JOB)
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request one run over the assets that have work, or skip with the reason and counts.
 
-    With several logins, the refresh is a run of its own.
+    It looks every 5 s and only reads. It requests a drain when requests wait, about once a minute
+    while the stream runs, and a refresh when one is due and no stream is alive: with several
+    logins as a run of its own. In an object store the run of a drain stays for some minutes, and
+    drains again.
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
@@ -199,18 +194,15 @@ derive_positions = dg.define_asset_job(
 )
 
 
-@dg.sensor(
-    job_name=runs.DERIVE_JOB,
-    minimum_interval_seconds=DERIVE_INTERVAL_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 15 s and only reads. It requests a run when the stream or the "
-    "registry was materialized after the derived tables, when statements were imported, and at "
-    "least each quarter of an hour. A drain derives in its own run, but for the closures. The "
-    "ledger itself changes every second: read it for live values.",
-)
-@runs.fails_once
+@runs.sensor(job_name=runs.DERIVE_JOB, minimum_interval_s=DERIVE_INTERVAL_S)
 def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Request one run if a derived table is older than its sources."""
+    """Request one run if a derived table is older than its sources.
+
+    It looks every 15 s and only reads. The sources are the stream and the registry, as they were
+    last materialized, and imported statements; a run follows at least each quarter of an hour. A
+    drain derives in its own run, but for the closures. The ledger itself changes every second: read
+    it for live values.
+    """
     instance = runs.cached_instance(context)
     now = datetime.now(UTC)
     drains = runs.recent_runs(instance, runs.DRAIN_JOB, limit=1)

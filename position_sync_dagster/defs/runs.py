@@ -5,11 +5,11 @@ Alembic revision each time), and a resource parameter or `context.instance` woul
 tick. Opening the tables takes another 30 ms. Both can be kept open and shared by threads.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache, partial, wraps
-from inspect import isgeneratorfunction
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -160,7 +160,7 @@ def _within(block: Block, function: Callable[P, R]) -> Callable[P, R]:
                 note(event)
                 yield event
 
-    return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
+    return cast("Callable[P, R]", generate) if inspect.isgeneratorfunction(function) else run
 
 
 def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
@@ -224,17 +224,34 @@ def cached_lake(settings: Settings) -> "tables.Lake":
     return tables.Lake.of(settings)
 
 
+Tick = Callable[[dg.SensorEvaluationContext], Any]
+
+
+def sensor(
+    *, job_name: str | None = None, minimum_interval_s: int = SHORTEST_INTERVAL_S
+) -> Callable[[Tick], dg.SensorDefinition]:
+    """Return the decorator of a tick: it defines a sensor that runs from the start.
+
+    The docstring of the tick is what Dagster shows of the sensor.
+    """
+
+    def define(tick: Tick) -> dg.SensorDefinition:
+        return dg.sensor(
+            job_name=job_name,
+            minimum_interval_seconds=minimum_interval_s,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            description=inspect.getdoc(tick),
+        )(fails_once(tick))
+
+    return define
+
+
 def fails_once(
     tick: Callable[[dg.SensorEvaluationContext], R],
 ) -> Callable[[dg.SensorEvaluationContext], R | dg.SkipReason]:
     """Raise the first error of an outage; skip later ticks with the same error, with its text.
 
     The daemon logs 200 lines for a failed tick, and the next tick comes after 5 s.
-
-    Example:
-        @dg.sensor(job_name=DRAIN_JOB)
-        @fails_once
-        def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult: ...
     """
     fault = ""
 
