@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cache
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
@@ -100,7 +99,7 @@ class AlertCursor:
 
     def to_text(self) -> str:
         """Return the cursor as the text that Dagster stores."""
-        return _format().dump_json(self).decode()
+        return _FORMAT.dump_json(self).decode()
 
     @staticmethod
     def from_text(text: str | None) -> "AlertCursor":
@@ -110,14 +109,12 @@ class AlertCursor:
         True
         """
         try:
-            return _format().validate_json(text) if text else AlertCursor()
+            return _FORMAT.validate_json(text) if text else AlertCursor()
         except ValidationError:
             return AlertCursor()
 
 
-@cache
-def _format() -> TypeAdapter[AlertCursor]:
-    return TypeAdapter(AlertCursor)
+_FORMAT = TypeAdapter(AlertCursor)
 
 
 def follow(

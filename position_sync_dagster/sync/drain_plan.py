@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -58,7 +57,7 @@ class DrainCursor:
 
     def to_text(self) -> str:
         """Return the cursor as the text that Dagster stores."""
-        return _format().dump_json(self).decode()
+        return _FORMAT.dump_json(self).decode()
 
     @staticmethod
     def from_text(text: str | None) -> "DrainCursor":
@@ -68,14 +67,12 @@ class DrainCursor:
         3
         """
         try:
-            return _format().validate_json(text) if text else DrainCursor()
+            return _FORMAT.validate_json(text) if text else DrainCursor()
         except ValidationError:
             return DrainCursor()
 
 
-@cache
-def _format() -> TypeAdapter[DrainCursor]:
-    return TypeAdapter(DrainCursor)
+_FORMAT = TypeAdapter(DrainCursor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -222,7 +222,7 @@ async def drain(
     worker = QueueWorker(
         lake.queue,
         batch_size=batch_size,
-        values=LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock),
+        values=LakeValues(lake, settings, clock=clock),
         updates=lake.updates,
         settings=settings,
         by=Provenance(run_id=run_id),
