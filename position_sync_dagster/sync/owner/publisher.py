@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -476,7 +476,8 @@ class AccountRecorder:
             return
         rows = changed(connection.summaries.current(), self._written)
         if rows:
-            self._begin(self._write(table, [_owned(row, provenance) for row in rows]))
+            writer = asdict(provenance)
+            self._begin(self._write(table, [replace(row, **writer) for row in rows]))
             self._next_at = self.monotonic() + self._interval_s
 
     async def close(self, *, timeout_s: float) -> None:
@@ -523,12 +524,3 @@ def changed(
         for row in current
         if (before := written.get(row.account)) is None or before.amounts != row.amounts
     ]
-
-
-def _owned(row: AccountSummary, provenance: Provenance) -> AccountSummary:
-    return replace(
-        row,
-        session_id=provenance.session_id,
-        fencing_token=provenance.fencing_token,
-        run_id=provenance.run_id,
-    )
