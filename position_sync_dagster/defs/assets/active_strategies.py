@@ -20,22 +20,17 @@ MOST_ROLLED = 50
 @table_asset(
     ACTIVE_STRATEGIES,
     job=DRAIN_JOB,
-    description="""
-The legs of active strategies: these are valued by market data lines.
-
-Written by position-sync strategies, the library, or the strategies file; materializing
-makes the table equal to that file if there is one, and otherwise records its contents.
-
-How to read it: a row is the membership of a leg in a strategy, from added_at until
-removed_at, which is null while the leg is active. A leg without an account is held in any.
-""",
 )
 def active_strategies(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Make the table equal to the strategies file; without a file, record its contents.
+    """The legs of active strategies: these are valued by market data lines.
 
-    If the drain also materializes the ledger, that step evaluates the checks.
+    Written by position-sync strategies, the library, or the strategies file; materializing
+    makes the table equal to that file if there is one, and otherwise records its contents.
+
+    How to read it: a row is the membership of a leg in a strategy, from added_at until
+    removed_at, which is null while the leg is active. A leg without an account is held in any.
     """
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync
@@ -57,6 +52,7 @@ def active_strategies(
         },
         data_version=data_version(registry.version),
     )
+    # If the drain also materializes the ledger, that step evaluates the checks.
     alone = dg.AssetKey(LEDGER) not in (context.run.asset_selection or ())
     if context.job_name == DRAIN_JOB and alone:
         checks = tuple((asset, name) for asset, name in CHECKS if asset == LEGS)

@@ -28,23 +28,21 @@ LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.colum
     job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
-    description="""
-The newest row of every holding: a small table for readers without code.
-
-Written by each run of drain_positions that writes values, and by derive_positions when
-the stream has materialized the ledger; the table is replaced whole.
-
-How to read it: one row per account and contract, with the columns of position_updates, and
-when its price arrived or the broker last confirmed it. PositionUpdatesTable.latest() returns
-the rows as they are now.
-
-Live: [the money page](/money) shows these figures as they move, second by second.
-""",
 )
 def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Replace the table with the newest rows, and compare its sums with those of the ledger."""
+    """The newest row of every holding: a small table for readers without code.
+
+    Written by each run of drain_positions that writes values, and by derive_positions when
+    the stream has materialized the ledger; the table is replaced whole.
+
+    How to read it: one row per account and contract, with the columns of position_updates, and
+    when its price arrived or the broker last confirmed it. PositionUpdatesTable.latest() returns
+    the rows as they are now.
+
+    Live: [the money page](/money) shows these figures as they move, second by second.
+    """
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     with lake.looked_at_once(position_sync.looked_at):

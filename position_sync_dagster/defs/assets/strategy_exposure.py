@@ -326,35 +326,33 @@ _GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "th
 
 LINEAGE = {
     "strategy_id": _MEMBER,
+    "account": [("position_updates", "account"), ("active_strategies", "account")],
     "currency": [("position_updates", "currency")],
     "asset_class": [("position_updates", "sec_type")],
     "legs": _LEGS,
     "legs_held": _HELD,
-    "market_value": [("position_updates", "market_value"), *_SHARE],
     "notional": [("position_updates", "market_value"), *_SHARE],
-    "unrealized_pnl": [("position_updates", "unrealized_pnl"), *_SHARE],
-    "delta": [("position_updates", "delta"), *_SIZE],
-    "gamma": [("position_updates", "gamma"), *_SIZE],
-    "vega": [("position_updates", "vega"), *_SIZE],
-    "theta": [("position_updates", "theta"), *_SIZE],
+    **{
+        name: [("position_updates", name), *_SHARE]
+        for name in ("market_value", "unrealized_pnl", "daily_pnl")
+    },
+    **{of: [("position_updates", of), *_SIZE] for of in ("delta", "gamma", "vega", "theta")},
+    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
+    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
+    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
     "legs_without_value": [("position_updates", "market_value"), *_HELD],
     "legs_without_greeks": [*_GREEKS, *_HELD],
-    "oldest_value_at": _AGE,
-    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
-    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
-    "daily_pnl": [("position_updates", "daily_pnl"), *_SHARE],
-    "worst_value_age_s": _AGE,
     "legs_without_value_time": [("position_updates", "value_time"), *_HELD],
+    "oldest_value_at": _AGE,
+    "worst_value_age_s": _AGE,
     "legs_expiring": [("contracts", "expires_on"), *_HELD],
+    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
     "short_legs_unknown": [_UNDERLYING, *_HELD],
     "mismatches": [("contracts", "conid"), *_LEGS],
-    "account": [("position_updates", "account"), ("active_strategies", "account")],
-    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
     "options": [("position_updates", "right"), *_HELD],
     "options_with_greeks": [("position_updates", "delta"), *_HELD],
     "options_modelled": [("position_updates", "greeks_source"), *_HELD],
-    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "differences": _SHARE,
     "ledger_version": [("position_updates", "ledger_version")],
     "legs_closed": [("closures", "cause"), *_HELD],
@@ -369,24 +367,22 @@ LINEAGE = {
     job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
-    description="""
-The holdings of each strategy, and their value.
-
-Written by each run of drain_positions that writes values, and by derive_positions when
-the stream has materialized the ledger; the table is replaced whole.
-
-How to read it: one row per strategy, account, currency and class of asset, and one with the
-strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings. Sums
-are over known values; the number of legs left out is beside them, and how many options have
-greeks. Futures count as notional, never as value.
-
-Live: [the money page](/money) shows these figures as they move, second by second.
-""",
 )
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Sum the newest rows over the legs of each strategy; then a drain in a store may stay."""
+    """The holdings of each strategy, and their value.
+
+    Written by each run of drain_positions that writes values, and by derive_positions when
+    the stream has materialized the ledger; the table is replaced whole.
+
+    How to read it: one row per strategy, account, currency and class of asset, and one with the
+    strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings.
+    Sums are over known values; the number of legs left out is beside them, and how many options
+    have greeks. Futures count as notional, never as value.
+
+    Live: [the money page](/money) shows these figures as they move, second by second.
+    """
     yield from summed(context, position_sync)
     staying.stay(context, position_sync, summed)
 

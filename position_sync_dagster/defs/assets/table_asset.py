@@ -80,7 +80,8 @@ def table_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the owners, kinds, tags and columns of a table.
 
-    Each run of the asset is recorded in the table `runs`.
+    Each run of the asset is recorded in the table `runs`. The docstring of the function is the
+    description that Dagster shows.
 
     Args:
         spec: The table; the asset has its name.
@@ -88,10 +89,10 @@ def table_asset(
         lineage: The source of each column, for a derived table.
         job: The job that writes the table, for a link.
         money_first: Link the texts of the columns: the UI would show them above the money.
-        options: Other arguments of `dg.asset`, such as `description` and `deps`.
+        options: Other arguments of `dg.asset`, such as `deps`.
 
     Example:
-        @table_asset(LATEST_POSITIONS, deps=["position_updates"], description="…")
+        @table_asset(LATEST_POSITIONS, deps=["position_updates"])
         def latest_positions(position_sync: PositionSyncResource) -> dg.MaterializeResult: ...
     """
 
@@ -180,6 +181,11 @@ def data_version(version: int | None) -> dg.DataVersion | None:
     return None if version is None else dg.DataVersion(str(version))
 
 
+def known(**values: float | str | None) -> "dict[str, float | str]":
+    """Return the values that are not None, as metadata."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 Row = TypeVar("Row")
 Columns = Mapping[str, Callable[[Row], str | float | None]]
 """The columns of a table in an event, each with the function that takes its value from a row."""
@@ -244,8 +250,6 @@ def external_table(
     spec: TableSpec, *, deps: list[str], description: str, job: str = STREAM_JOB
 ) -> dg.AssetSpec:
     """Return the asset of a table that no run materializes."""
-    frame = inspect.currentframe()
-    line = frame.f_back.f_lineno if frame and frame.f_back else 1
     return dg.AssetSpec(
         spec.name,
         deps=deps,
@@ -254,10 +258,7 @@ def external_table(
         kinds={"deltalake"},
         tags=TAGS,
         description=description,
-        metadata={
-            **table_metadata(spec, job=job),
-            **code_reference(__file__, line),
-        },
+        metadata={**table_metadata(spec, job=job), **code_reference(__file__, 1)},
     )
 
 
@@ -270,10 +271,7 @@ def external_assets() -> dg.Definitions:
         owners=OWNERS,
         kinds={"source"},
         tags=TAGS,
-        metadata={
-            "written_by": "Interactive Brokers",
-            **code_reference(__file__, 1),
-        },
+        metadata={"written_by": "Interactive Brokers", **code_reference(__file__, 1)},
         description="""
 TWS or IB Gateway, or the simulator: where all positions and prices come from.
 

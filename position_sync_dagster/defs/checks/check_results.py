@@ -1,5 +1,6 @@
 """Functions that the checks share: their definition, their results, and results as events."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,25 +29,35 @@ EVALUATE: dict[dg.AssetCheckKey, Evaluate] = {}
 
 
 def table_check(
-    asset: str, name: str | None = None, *, description: str
+    asset: str, name: str | None = None, *, description: str | None = None, each_login: bool = False
 ) -> Callable[[Evaluate], dg.AssetChecksDefinition]:
     """Return the decorator of a function that evaluates a table: it defines a non-blocking check.
 
     Args:
         asset: The asset that the check is of.
         name: The name of the check; None is that of the function.
-        description: What Dagster shows of the check.
+        description: What Dagster shows of the check; None is the docstring of the function.
+        each_login: Whether the function gets the settings of one login: the results of all logins
+            are then merged.
     """
 
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
+        def of_all(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+            return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
+
+        evaluation = of_all if each_login else evaluate
+
         @dg.asset_check(
-            name=name or evaluate.__name__, asset=asset, description=description, config_schema={}
+            name=name or evaluate.__name__,
+            asset=asset,
+            description=description or inspect.getdoc(evaluate),
+            config_schema={},
         )
         @dagster_failures
         def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-            return evaluate(position_sync.lake, position_sync.settings)
+            return evaluation(position_sync.lake, position_sync.settings)
 
-        EVALUATE[check.check_key] = evaluate
+        EVALUATE[check.check_key] = evaluation
         return check
 
     return define
@@ -60,13 +71,6 @@ def unknown_result(why: str) -> dg.AssetCheckResult:
         description=f"Unknown: {why}",
         metadata={"snapshot_complete": False, UNKNOWN: True},
     )
-
-
-def of_each_login(
-    settings: Settings, evaluate: Callable[[Settings], dg.AssetCheckResult]
-) -> dg.AssetCheckResult:
-    """Return the merged result of a check that is evaluated separately for each login."""
-    return merged({login.gateway_id: evaluate(login) for login in settings.logins})
 
 
 def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:

@@ -6,7 +6,6 @@ after the next reload.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -143,28 +142,29 @@ def evaluated_sums(
     )
 
 
-@check_results.table_check(
-    STRATEGY_EXPOSURE.name,
-    SUMS_CHECK,
-    description="Whether the strategies and UNATTRIBUTED together equal the totals of the accounts "
-    "and the sums of all holdings, in each currency. Evaluated with each publication.",
-)
+@check_results.table_check(STRATEGY_EXPOSURE.name, SUMS_CHECK)
 def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the result for the holdings of now: those of the last publication are not kept."""
-    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-    now = utc_now()
-    book = overview.read_book(lake, settings, now, latest=latest)
-    rows = exposure.exposures(book.split, now)
+    """Whether the sums of the strategies equal those of the accounts and of all holdings.
+
+    They do so with UNATTRIBUTED, in each currency. Evaluated with each publication; launched alone,
+    for the holdings of now, since those of the last publication are not kept.
+    """
+    book = _book_of_now(lake, settings)
+    rows = exposure.exposures(book.split, book.now)
     return judge_exposure(codec.frame_of(STRATEGY_EXPOSURE, rows), book)
 
 
-@check_results.table_check(
-    LATEST_POSITIONS.name,
-    SUMS_CHECK,
-    description="Whether the sums of the table equal those of the newest rows of the ledger, in "
-    "each account and currency. Evaluated with each publication.",
-)
+def _book_of_now(lake: "tables.Lake", settings: Settings) -> "overview.Book":
+    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+    return overview.read_book(lake, settings, utc_now(), latest=latest)
+
+
+@check_results.table_check(LATEST_POSITIONS.name, SUMS_CHECK)
 def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    """Whether the sums of the table equal those of the newest rows of the ledger.
+
+    They do so in each account and currency. Evaluated with each publication.
+    """
     table = derived.DerivedTable(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
     return judge_latest(table.read(), lake.updates.sync.latest())
 
@@ -258,14 +258,9 @@ def _readable(count: int) -> dg.AssetCheckResult:
     )
 
 
-@check_results.table_check(
-    EXPOSURE,
-    READ_CHECK,
-    description="Whether the limits in the strategies file can be read. Without a file there are "
-    "none.",
-)
+@check_results.table_check(EXPOSURE)
 def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
+    """Whether the limits in the strategies file can be read. Without a file there are none."""
     try:
         return _readable(len(read_limits(settings)))
     except StrategiesFileError as error:
@@ -277,10 +272,7 @@ def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.As
     limit = next((one for one in read_limits(settings) if one.name == name), None)
     if limit is None:
         return check_results.unknown_result("the strategies file has no such limit any more.")
-    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-    now = datetime.now(UTC)
-    book = overview.read_book(lake, settings, now, latest=latest)
-    evidence = limit_readings.evidence_of(lake, settings, book)
+    evidence = limit_readings.evidence_of(lake, settings, _book_of_now(lake, settings))
     return result_of(limit_readings.evaluate([limit], evidence)[0])
 
 
