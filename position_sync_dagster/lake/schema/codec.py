@@ -183,6 +183,16 @@ def id_literals(ids: Iterable[str]) -> str:
     return ",".join(f"'{text}'" for text in checked)
 
 
+def ids_beginning_with(column: str, prefix: str) -> str:
+    """Return the predicate of the rows whose id begins with a prefix.
+
+    Raises:
+        InvalidRequestError: The prefix is no id; see `is_id`.
+    """
+    end = prefix + "\N{TILDE}"  # sorts after every character of an id
+    return f"{column} >= {id_literals([prefix])} AND {column} <= '{end}'"
+
+
 def is_id(text: str) -> bool:
     """Return whether a text may be an id."""
     return bool(_SAFE.match(text))

@@ -13,7 +13,7 @@ and conflicts with each of them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -154,19 +154,6 @@ class Snapshot:
 Step = Callable[[Snapshot], Change[T]]
 
 
-@dataclass(frozen=True, slots=True)
-class CountedSnapshot:
-    """One version of the table, with the number of finished rows in each bucket.
-
-    Attributes:
-        newest: When a row of each bucket last changed, in tables that record it (`updated_at`).
-    """
-
-    snapshot: Snapshot
-    finished: Mapping[str, int]
-    newest: Mapping[str, datetime] = field(default_factory=dict)
-
-
 class LifecycleTable:
     """A `Table` whose rows are split into live and finished ones.
 
@@ -188,7 +175,6 @@ class LifecycleTable:
         self._check = check
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
-        self._counts: tuple[tuple[int, int], _Finished] | None = None
         self._parts: dict[str, tuple[tuple[int, int], list[str], pl.DataFrame]] = {}
 
     def initialize(self) -> None:
@@ -226,16 +212,14 @@ class LifecycleTable:
         """Read finished rows that match a predicate of constants and checked literals."""
         return self.table.rows(codec.is_finished(predicate), columns)
 
-    def counted_snapshot(self) -> CountedSnapshot:
-        """Read the live rows, and count the finished ones from the log's file statistics."""
-        return self.table.snapshot(self._counted_snapshot)
+    def counted_snapshot(self) -> tuple[Snapshot, pl.DataFrame]:
+        """Read the live rows; count the finished ones from the log's file statistics.
 
-    def _counted_snapshot(self, handle: DeltaTable) -> CountedSnapshot:
-        snapshot, counts = self._snapshot(handle), self._counts
-        key = self.table.cache_key(handle)
-        if counts is None or counts[0] != key:
-            counts = self._counts = (key, _finished_counts(handle))
-        return CountedSnapshot(snapshot, *counts[1])
+        Returns:
+            The live rows; and the name of each bucket, its number of rows, and the time at which
+            one of them last changed (`updated_at`).
+        """
+        return self.table.snapshot(lambda handle: (self._snapshot(handle), _finished(handle)))
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
         self._check(handle)
@@ -372,17 +356,13 @@ def _paths_of(files: pl.DataFrame, part: str) -> list[str]:
     return sorted(files.filter(part == _PART).get_column("path"))
 
 
-_Finished = tuple[dict[str, int], dict[str, datetime]]
-
-
-def _finished_counts(handle: DeltaTable) -> _Finished:
-    """Count the finished rows by bucket, and find the newest `updated_at`, from the log alone."""
-    files = data_files(handle)
+def _finished(handle: DeltaTable) -> pl.DataFrame:
+    """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
+    files, newest = data_files(handle), "max.updated_at"
     if files.is_empty():
-        return {}, {}
-    by_bucket = files.filter(pl.col("partition.bucket") != codec.LIVE).group_by("partition.bucket")
-    counts = by_bucket.agg(pl.col("num_records").sum())
-    if "max.updated_at" not in files.columns:
-        return dict(counts.iter_rows()), {}
-    newest = by_bucket.agg(pl.col("max.updated_at").max()).drop_nulls()
-    return dict(counts.iter_rows()), dict(newest.iter_rows())
+        return files
+    if newest not in files.columns:  # no row has the time
+        files = files.with_columns(pl.lit(None).alias(newest))
+    finished = files.filter(pl.col("partition.bucket") != codec.LIVE)
+    by_bucket = finished.group_by("partition.bucket")
+    return by_bucket.agg(pl.col("num_records").sum(), pl.col(newest).max())
