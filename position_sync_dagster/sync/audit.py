@@ -149,9 +149,7 @@ def _of_run(lake: Lake, ledger: LedgerProvenance, run_id: str, limit: int) -> Tr
 def _of_request(lake: Lake, ledger: LedgerProvenance, request_id: str, limit: int) -> Trace:
     """Return the trace of a request: the rows written for it, and the older row that answers it."""
     (request,) = (
-        one
-        for one in lake.queue.sync.beginning_with(request_id)
-        if one.request_id == request_id
+        one for one in lake.queue.sync.beginning_with(request_id) if one.request_id == request_id
     )
     near = new_ids(request.created_at, 1)
     since = (request.created_at - timedelta(days=1)).date()
