@@ -306,14 +306,14 @@ class LifecycleTable:
         replaced, terms = live, [codec.IS_LIVE]
         if 0 < len(names) <= codec.MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
-            terms = [f"({codec.in_parts(codec.LIVE, names)})"]
+            terms = [codec.in_parts(codec.LIVE, names)]
         terms += [parts.predicate for parts in change.reopened]
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
-        terms += [codec.in_part(bucket, part) for bucket in buckets]
+        terms += [codec.in_parts(bucket, [part]) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
         return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
 
