@@ -160,9 +160,6 @@ HOLDING = ["account", "conid"]
 BY_TIME = ["timestamp", "update_id"]
 """The order of rows, whatever the order in which they were written: the newest is the last."""
 
-FOLD_SHARE = 8
-"""The new rows are folded into the rows of the first read when they exceed one eighth of them."""
-
 BEHIND = 2
 """A reader starts again when there are more than twice as many new rows as it holds."""
 
@@ -235,9 +232,7 @@ class LatestRows:
     """The newest rows of one ledger.
 
     The first read begins with the known rows, or reads the table; later ones read the new files.
-    A read after a long time begins anew, with the known rows that were derived meanwhile. The rows
-    that came after the first read are kept apart from its rows until they are many, so that an
-    answer for a few contracts does not copy the rows of the whole book.
+    A read after a long time begins anew, with the known rows that were derived meanwhile.
 
     Args:
         table: The ledger.
@@ -254,15 +249,13 @@ class LatestRows:
         self._seen: frozenset[str] = frozenset()
         self._added: int | None = None
         self._through = 0
-        self._old = self._new = self._ordered = pl.DataFrame(schema=table.spec.polars)
+        self._rows = self._ordered = pl.DataFrame(schema=table.spec.polars)
 
     def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
         """Return the newest row of each holding of some contracts, as `read_through` does."""
         with self._mutex:
             self._follow()
-            wanted = pl.col("conid").is_in(conids)
-            old, new = self._old.filter(wanted), self._new.filter(wanted)
-            return pl.concat([old.join(self._new, on=HOLDING, how="anti"), new]), self._through
+            return self._rows.filter(pl.col("conid").is_in(conids)), self._through
 
     def read(self) -> pl.DataFrame:
         """Return the newest row of each holding, in the order of account and conid."""
@@ -272,14 +265,13 @@ class LatestRows:
         """Return what `read` does, and the greatest `ledger_version` that was looked at."""
         with self._mutex:
             self._follow()
-            self._fold()
-            if self._ordered is not self._old:
-                self._old = self._ordered = self._old.sort(HOLDING)
-            return self._old, self._through
+            if self._ordered is not self._rows:
+                self._rows = self._ordered = self._rows.sort(HOLDING)
+            return self._rows, self._through
 
     def _forget(self) -> None:
         self._seen, self._added = frozenset(), None
-        self._old, self._new = self._old.clear(), self._new.clear()
+        self._rows = self._rows.clear()
 
     def _follow(self) -> None:
         # The known rows are read first, so that the ledger is the newer of the two.
@@ -344,8 +336,7 @@ class LatestRows:
         return True
 
     def _is_much(self, added: pl.DataFrame) -> bool:
-        held = self._old.height + self._new.height
-        return int(added.get_column("num_records").sum()) > BEHIND * held
+        return int(added.get_column("num_records").sum()) > BEHIND * self._rows.height
 
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
         """Return as few rows as possible that include the newest row of each holding.
@@ -364,21 +355,10 @@ class LatestRows:
 
     def _take(self, rows: pl.LazyFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
-        if self._old.is_empty():
-            self._old = newest_rows(rows)
+        if self._rows.is_empty():
+            self._rows = newest_rows(rows)
             return
         added = rows.collect()
-        holdings = added.select(HOLDING).unique()
-        of_old = self._old.join(holdings, on=HOLDING, how="semi")
-        of_new = self._new.join(holdings, on=HOLDING, how="semi")
-        known = [of_old.join(of_new, on=HOLDING, how="anti"), of_new]
-        newest = newest_rows(pl.concat([*known, added]).lazy())
-        self._new = pl.concat([self._new.join(holdings, on=HOLDING, how="anti"), newest])
-        if FOLD_SHARE * self._new.height > self._old.height:
-            self._fold()
-
-    def _fold(self) -> None:
-        """Replace rows of the first read by the newer rows of the same holdings."""
-        if not self._new.is_empty():
-            others = self._old.join(self._new, on=HOLDING, how="anti")
-            self._old, self._new = pl.concat([others, self._new]), self._new.clear()
+        touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
+        newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
+        self._rows = pl.concat([self._rows.filter(~touched), newest])
