@@ -157,13 +157,3 @@ def test_derived_rows_that_cannot_be_read_are_left_aside(
     for path in known.glob("*.parquet"):
         path.write_bytes(b"torn")
     assert reader().latest()["position"].to_list() == [1.0]
-
-
-def test_rows_of_a_release_without_ledger_versions_are_read_whole(
-    open_ledger, reader, derive, make_update, known
-) -> None:
-    open_ledger().append([make_update(1, position=1.0)])
-    derive()
-    rows = Table(known, LATEST_POSITIONS)
-    rows.replace(rows.read().with_columns(ledger_version=None, position=9.0))
-    assert reader().latest()["position"].to_list() == [1.0]
