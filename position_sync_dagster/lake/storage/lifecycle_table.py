@@ -226,7 +226,7 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
-            cached = self._live = (key, self.table.read_rows(_live_files(handle)))
+            cached = self._live = (key, self.table.read_rows(files_in(handle, bucket=codec.LIVE)))
         return self._snapshot_of(handle, cached[1])
 
     def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
@@ -276,7 +276,7 @@ class LifecycleTable:
         overwrite(handle, frame, predicate, commit_info)
         self._parts[part] = (
             self.table.cache_key(handle),
-            _paths_of(_live_files(handle), part),
+            _paths_of(files_in(handle, bucket=codec.LIVE), part),
             live,
         )
         return change.result
@@ -286,7 +286,7 @@ class LifecycleTable:
         self._check(handle)
         key, known = self.table.cache_key(handle), self._parts
         if any(part not in known or known[part][0] != key for part in parts):
-            files = _live_files(handle)
+            files = files_in(handle, bucket=codec.LIVE)
             names = {part: _paths_of(files, part) for part in parts}
             changed = [p for p in parts if p not in known or known[p][1] != names[p]]
             found = self.table.read_rows(files.filter(_PART.is_in(changed)))
@@ -343,26 +343,12 @@ def _changed_parts(
 _PART = pl.col("partition.part")
 
 
-def _live_files(handle: DeltaTable) -> pl.DataFrame:
-    """Return the path and the partition of each data file of live rows."""
-    files = files_in(handle, bucket=codec.LIVE)
-    columns = ["path", "partition.bucket", "partition.part"]
-    if files.is_empty():
-        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-    return files.select(columns)
-
-
 def _paths_of(files: pl.DataFrame, part: str) -> list[str]:
     return sorted(files.filter(part == _PART).get_column("path"))
 
 
 def _finished(handle: DeltaTable) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    files, newest = data_files(handle), "max.updated_at"
-    if files.is_empty():
-        return files
-    if newest not in files.columns:  # no row has the time
-        files = files.with_columns(pl.lit(None).alias(newest))
-    finished = files.filter(pl.col("partition.bucket") != codec.LIVE)
+    finished = data_files(handle).filter(pl.col("partition.bucket") != codec.LIVE)
     by_bucket = finished.group_by("partition.bucket")
-    return by_bucket.agg(pl.col("num_records").sum(), pl.col(newest).max())
+    return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())

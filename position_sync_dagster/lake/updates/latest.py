@@ -81,8 +81,6 @@ class LedgerFiles:
             twice: Only of the files that may hold an `update_id` twice; see `_doubtful`.
         """
         files = data_files(handle)
-        if files.is_empty():
-            return self.scan(files)
         first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
         in_range = pl.col("partition.date").is_between(first.date(), last.date())
         in_range &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
@@ -91,28 +89,20 @@ class LedgerFiles:
         return self.scan(_doubtful(files) if twice else files)
 
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
-        """Return the rows that commits after a version added.
-
-        The log has no statistics of the version while no row has one.
-        """
-        if "max.ledger_version" in files.columns:
-            files = files.filter(pl.col("max.ledger_version") > version)
+        """Return the rows that commits after a version added."""
+        files = files.filter(pl.col("max.ledger_version") > version)
         return self.scan(files).filter(pl.col("ledger_version") > version)
 
     def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
         """Return whether the commit of a version added rows with all of these ids."""
-        smallest, greatest = "min.ledger_version", "max.ledger_version"
-        if not {smallest, greatest} <= set(files.columns):
-            return False
-        around = files.filter(pl.lit(version).is_between(pl.col(smallest), pl.col(greatest)))
+        first, last = pl.col("min.ledger_version"), pl.col("max.ledger_version")
+        around = files.filter(pl.lit(version).is_between(first, last))
         added = self.scan(around).filter(pl.col("ledger_version") == version).select("update_id")
         return bool(ids.is_in(added.collect().get_column("update_id").implode()).all())
 
 
 def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    if files.is_empty() or "max.ledger_version" not in files.columns:
-        return 0
     last = files.get_column("max.ledger_version").max()
     return last if isinstance(last, int) else 0
 
@@ -124,7 +114,7 @@ def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFram
     that the range of all ids overlaps the file: one old id among new ones would then select every
     file that was written in between.
     """
-    if files.is_empty() or ids.is_empty():
+    if ids.is_empty():
         return files.clear()
     smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
     if not greatest.has_nulls() and str(greatest.max()) < str(ids.min()):
@@ -143,7 +133,7 @@ def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
     file, which has several, or in two files whose ranges of ids overlap.
     """
     ranges = [f"{end}.{name}" for name in ("update_id", ADDED) for end in ("min", "max")]
-    if not set(ranges) <= set(files.columns) or any(files.select(ranges).null_count().row(0)):
+    if any(files.select(ranges).null_count().row(0)):
         return files
     smallest, greatest, oldest, newest = map(pl.col, ranges)
     ordered = files.sort(ranges)
@@ -317,7 +307,7 @@ class LatestRows:
             self._generation = generation
             self._forget()
         files = data_files(handle)
-        present = frozenset(files.get_column("path")) if not files.is_empty() else frozenset()
+        present = frozenset(files.get_column("path"))
         new = present - self._seen
         if new:
             if self._seen:
