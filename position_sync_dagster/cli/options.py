@@ -80,10 +80,13 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def opened(home: Path | None) -> tuple[Settings, Lake]:
+def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, Lake]:
     """Return the settings of `settings_for`, and their lake, which must have tables.
 
-    A command that only reads must not leave empty tables where there were none.
+    Args:
+        home: As for `settings_for`.
+        create: Whether to create the tables that do not exist. A command that only reads must not
+            leave empty tables where there were none.
 
     Raises:
         SettingsError: A setting is unusable.
@@ -91,7 +94,9 @@ def opened(home: Path | None) -> tuple[Settings, Lake]:
     """
     settings = settings_for(home)
     lake = Lake.of(settings)
-    if not lake.exists:
+    if create:
+        lake.initialize_sync()
+    elif not lake.exists:
         raise LakeError(
             f"There are no tables at {lake.path} yet.",
             remedy="Start `make dev` or `make demo`, which make them, or set POSITION_SYNC_LAKE "

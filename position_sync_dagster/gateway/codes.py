@@ -223,6 +223,7 @@ class MessageType(IntEnum):
     POSITION_END = 62
     POSITION_MULTI = 71
     POSITION_MULTI_END = 72
+    PNL = 94
     PNL_SINGLE = 95
 
 

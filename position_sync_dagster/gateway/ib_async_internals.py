@@ -233,33 +233,6 @@ def forget_request(ib: IB, request_id: int) -> None:
     ib.wrapper.reqId2Ticker.pop(request_id, None)
 
 
-# Profit and loss: refusals name the id alone, and a refused request stays listed.
-
-
-def account_pnl_request(ib: IB, account: str) -> int | None:
-    """Return the id of an account's request for profit and loss; None where there is none."""
-    return ib.wrapper.pnlKey2ReqId.get((account, ""))
-
-
-def forget_account_pnl(ib: IB, account: str) -> None:
-    """Drop an account's request without a message: the gateway has ended it."""
-    request = ib.wrapper.pnlKey2ReqId.pop((account, ""), None)
-    if request is not None:
-        ib.wrapper.reqId2PnL.pop(request, None)
-
-
-def pnl_single_request(ib: IB, account: str, conid: int) -> int:
-    """Return the id of a holding's request for profit and loss."""
-    return ib.wrapper.pnlSingleKey2ReqId[(account, "", conid)]
-
-
-def forget_pnl_single(ib: IB, account: str, conid: int) -> None:
-    """Drop a holding's request without a message: the gateway has ended it."""
-    request = ib.wrapper.pnlSingleKey2ReqId.pop((account, "", conid), None)
-    if request is not None:
-        ib.wrapper.reqId2PnlSingle.pop(request, None)
-
-
 _POSITIONS = "positions"
 """The name under which ib_async collects the rows of a list of positions."""
 

@@ -6,7 +6,7 @@ the records that `verify` derives.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -30,7 +30,7 @@ from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
 from position_sync_dagster.lake.schema.codec import legs_of, new_ids
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.provenance import IN_ORDER, LedgerProvenance, batches_of
-from position_sync_dagster.sync.run_recorder import STREAM_STEP
+from position_sync_dagster.sync.run_recorder import STREAM_STEP, LedgerCounts
 
 SESSIONS_SEARCHED = 100_000
 CANDIDATES = 5
@@ -314,14 +314,7 @@ MARGIN = timedelta(days=1)
 """Rows are read from this long before the first compared run, so that all rows of a run are read. A
 run that began earlier is left out."""
 
-_NO_ROWS = {
-    "rows": 0,
-    "commits": 0,
-    "version_from": None,
-    "version_to": None,
-    "first_batch_id": None,
-    "last_batch_id": None,
-}
+_NO_ROWS = asdict(LedgerCounts())
 """The columns of a record that follow from the rows of its run, for a run without rows."""
 
 

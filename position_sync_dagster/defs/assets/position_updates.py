@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -95,9 +95,7 @@ def ended(
     context: dg.AssetExecutionContext, lake: "tables.Lake", report: DrainReport
 ) -> dg.MaterializeResult[None]:
     """Tag the run of a drain for the sensor, and return the event of the drain."""
-    version = report.version_to
-    if version is None:
-        version = lake.updates.table.version()
+    version = lake.updates.table.version() if report.version_to is None else report.version_to
     context.log.info(
         f"{report.claimed} requests claimed, {report.rows} rows in {report.duration_s:.1f} s"
     )
@@ -118,56 +116,39 @@ def requests_came(lake: "tables.Lake", report: DrainReport) -> bool:
     return left is not None and lake.queue.sync.overview().counts[QueueStatus.PENDING] > left
 
 
-def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.MetadataValue]:
+def drain_metadata(report: DrainReport, version: int) -> "dict[str, dg.RawMetadataValue]":
     """Return the numbers of a drain, which the UI plots, and a table of its first batches."""
     waits = [b.oldest_wait_s for b in report.batches if b.oldest_wait_s is not None]
-    numbers: dict[str, float | int | None] = {
-        "drain/rows": report.rows,
-        "drain/batches": len(report.batches),
-        "drain/commits": sum(batch.rows > 0 for batch in report.batches),
-        "drain/claimed": report.claimed,
-        "drain/succeeded": report.succeeded,
-        "drain/unchanged": report.unchanged,
-        "drain/pending_after": report.pending_after,
-        "drain/oldest_wait_s": max(waits, default=None),
-        "drain/duration_s": report.duration_s,
-        "delta_version": version,
-        "delta_version_from": report.version_from,
-        "queue_version": report.queue_version,
-        **seldom(
-            **{
-                "drain/failed": report.failed,
-                "drain/released": report.released,
-                "drain/rescued": report.rescued,
-            }
-        ),
-    }
-    metadata = _values(numbers)
-    metadata["batch_table"] = table_asset.event_table(report.batches[:MAX_BATCHES], _BATCHES)
-    texts = {
-        "event": f"Drained: {report.rows} rows in {len(report.batches)} batches",
-        "first_batch_id": report.first_batch_id,
-        "last_batch_id": report.last_batch_id,
-        "note": report.reason or "",
-    }
-    return metadata | {
-        name: dg.MetadataValue.text(text) for name, text in texts.items() if text is not None
-    }
-
-
-def _values(numbers: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue]:
-    return {
-        name: dg.MetadataValue.int(value)
-        if isinstance(value, int)
-        else dg.MetadataValue.float(value)
-        for name, value in numbers.items()
-        if value is not None
-    }
+    drained = table_asset.known(
+        rows=report.rows,
+        batches=len(report.batches),
+        commits=report.commits,
+        claimed=report.claimed,
+        succeeded=report.succeeded,
+        unchanged=report.unchanged,
+        pending_after=report.pending_after,
+        oldest_wait_s=max(waits, default=None),
+        duration_s=report.duration_s,
+        **seldom(failed=report.failed, released=report.released, rescued=report.rescued),
+    )
+    return (
+        {f"drain/{name}": value for name, value in drained.items()}
+        | table_asset.known(
+            delta_version=version,
+            delta_version_from=report.version_from,
+            queue_version=report.queue_version,
+            event=f"Drained: {report.rows} rows in {len(report.batches)} batches",
+            first_batch_id=report.first_batch_id,
+            last_batch_id=report.last_batch_id,
+            note=report.reason or "",
+        )
+        | {"batch_table": table_asset.event_table(report.batches[:MAX_BATCHES], _BATCHES)}
+    )
 
 
 _BATCHES: table_asset.Columns[BatchReport] = {
     **table_asset.attributes("batch_id", "claimed", "succeeded", "failed", "released", "rows"),
-    "delta_version": lambda one: -1 if one.version is None else one.version,
+    "delta_version": lambda one: -1 if one.version_to is None else one.version_to,
     "oldest_wait_s": lambda one: round(one.oldest_wait_s or 0.0, 3),
     "duration_s": lambda one: round(one.duration_s, 3),
     "note": lambda one: one.reason or "",

@@ -181,6 +181,11 @@ def data_version(version: int | None) -> dg.DataVersion | None:
     return None if version is None else dg.DataVersion(str(version))
 
 
+def known(**values: float | str | None) -> "dict[str, float | str]":
+    """Return the values that are not None, as metadata."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 Row = TypeVar("Row")
 Columns = Mapping[str, Callable[[Row], str | float | None]]
 """The columns of a table in an event, each with the function that takes its value from a row."""

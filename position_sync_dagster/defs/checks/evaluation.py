@@ -50,8 +50,11 @@ KEYS = tuple(
 )
 """The checks of the tables, in the order of their evaluation."""
 
-CHECKS = tuple((key.asset_key.to_user_string(), key.name) for key in KEYS)
-"""Asset and name of each check."""
+Checks = tuple[tuple[str, str], ...]
+"""Asset and name of each of some checks."""
+
+CHECKS: Checks = tuple((key.asset_key.to_user_string(), key.name) for key in KEYS)
+"""All of them."""
 
 
 def evaluated(
@@ -60,7 +63,7 @@ def evaluated(
     instance: dg.DagsterInstance,
     *,
     run_id: str,
-    checks: tuple[tuple[str, str], ...] = CHECKS,
+    checks: Checks = CHECKS,
     time_limit_s: float | None = None,
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Evaluate checks, and return the results as events.

@@ -13,7 +13,7 @@ from itertools import islice
 from math import inf
 from random import Random
 
-from ib_async import IB, AccountValue, PnL
+from ib_async import IB, AccountValue
 
 from position_sync_dagster.domain.broker_position import AccountSummary, Key, key_of
 from position_sync_dagster.domain.clock import Backoff, utc_now
@@ -22,7 +22,6 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import Connectivity, MessageType, is_notice
-from position_sync_dagster.gateway.ib_async_internals import account_pnl_request, forget_account_pnl
 from position_sync_dagster.gateway.translate import known, number_of
 from position_sync_dagster.settings import Settings
 
@@ -45,12 +44,14 @@ class _Subscription:
         random: Draws their jitter.
         due_at: When it is requested, or requested again unless a message comes before.
         attempts: Requests in a row that brought no value.
+        request: The id of its request as sent; None while the gateway has none.
     """
 
     backoff: Backoff
     random: Random
     due_at: float = -inf
     attempts: int = 0
+    request: str | None = None
 
     def requested(self, now: float) -> None:
         """Record a request: it is due again after a delay."""
@@ -96,13 +97,11 @@ class _Single(_Subscription):
 
     Attributes:
         key: The holding.
-        request: The id of its request as sent; None while the gateway has none.
         number: How many holdings were requested before it.
         answered: Whether a message has come since the gateway dropped its subscriptions last.
     """
 
     key: Key = ("", 0)
-    request: str | None = None
     number: int = 0
     answered: bool = False
 
@@ -112,8 +111,7 @@ class PnlSubscriptions:
 
     The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
     not know (recorded: ibkr-go pnl_single.txt). A subscription that is refused or silent, or whose
-    values do not count, is requested again after a delay that doubles each time. ib_async refuses a
-    second request of the same holding until the first one is cancelled or forgotten.
+    values do not count, is requested again after a delay that doubles each time.
 
     How many holdings a gateway follows is published nowhere: it is learned when new requests are
     refused or stay silent.
@@ -262,8 +260,9 @@ class PnlSubscriptions:
         if not one.attempts:
             self._numbers += 1
             one.number = self._numbers
-        self._ib.reqPnLSingle(account, "", conid)
-        one.request = str(ib_async_internals.pnl_single_request(self._ib, account, conid))
+        request = self._ib.client.getReqId()
+        self._ib.client.reqPnLSingle(request, account, "", conid)
+        one.request = str(request)
         self._by_request[one.request] = one
         one.requested(now)
 
@@ -275,16 +274,13 @@ class PnlSubscriptions:
 
     def _cancel(self, one: _Single) -> None:
         if one.request is not None:
-            account, conid = one.key
-            self._ib.cancelPnLSingle(account, "", conid)
+            self._ib.client.cancelPnLSingle(int(one.request))
             del self._by_request[one.request]
             one.request = None
 
     def _forget(self, one: _Single) -> None:
         """Forget a request without a message: the gateway has ended it."""
-        account, conid = one.key
         if one.request is not None:
-            ib_async_internals.forget_pnl_single(self._ib, account, conid)
             del self._by_request[one.request]
             one.request = None
         self._book.forget_pnl(one.key)
@@ -315,6 +311,9 @@ class PnlSubscriptions:
             one.postpone(self._monotonic())
 
 
+PNL_REALIZED = 4
+"""The place of the last value among the fields of a message with an account's profit and loss."""
+
 NET_LIQUIDATION = "NetLiquidation"
 """Its currency is the base currency of the account."""
 
@@ -337,13 +336,14 @@ class _Account(_Subscription):
     Attributes:
         values: Amount and currency, by tag.
         rates: The exchange rate of each currency, and when it was received.
+        pnl: The daily, unrealized and realized profit.
         is_answered: Whether the request for the profit and loss was answered or refused.
     """
 
     values: dict[str, tuple[float | None, str]] = field(default_factory=dict)
     values_at: datetime | None = None
     rates: dict[str, tuple[float, datetime]] = field(default_factory=dict)
-    pnl: tuple[float | None, float | None, float | None] = (None, None, None)
+    pnl: tuple[float | None, ...] = (None, None, None)
     pnl_at: datetime | None = None
     is_answered: bool = False
 
@@ -355,8 +355,7 @@ class AccountSummaries:
     while the gateway has lost IB are old and are ignored.
 
     Each account has one `reqPnL`. One that is refused, or that brings no message, is requested
-    again after a delay that doubles each time. ib_async refuses a second request of the same
-    account until the first one is cancelled or forgotten.
+    again after a delay that doubles each time.
 
     Args:
         connectivity: Whether the gateway has IB.
@@ -378,7 +377,7 @@ class AccountSummaries:
         self._random = Random()  # noqa: S311 - jitter of a delay
         self._begin(accounts)
         ib.accountValueEvent += self._on_value
-        ib.pnlEvent += self._on_pnl
+        ib_async_internals.read_messages(ib, MessageType.PNL, self._read_pnl)
         ib.errorEvent += self._on_error
 
     def _begin(self, accounts: Iterable[str]) -> None:
@@ -395,9 +394,11 @@ class AccountSummaries:
         now = time.monotonic()
         due = [(account, one) for account, one in self._accounts.items() if one.due_at <= now]
         for account, one in due[:NEW_AT_ONCE]:
-            if account_pnl_request(self._ib, account) is not None:
-                self._ib.cancelPnL(account)
-            self._ib.reqPnL(account)
+            if one.request is not None:
+                self._ib.client.cancelPnL(int(one.request))
+            request = self._ib.client.getReqId()
+            self._ib.client.reqPnL(request, account, "")
+            one.request = str(request)
             one.requested(now)
 
     def restored(self) -> None:
@@ -410,8 +411,6 @@ class AccountSummaries:
 
     def dropped(self) -> None:
         """Forget everything: the gateway dropped every subscription (1101)."""
-        for account in self._accounts:
-            forget_account_pnl(self._ib, account)
         self._begin(self._accounts)
 
     def current(self) -> list[AccountSummary]:
@@ -467,22 +466,27 @@ class AccountSummaries:
         one.values[value.tag] = (number_of(value.value), value.currency)
         one.values_at = utc_now()
 
-    def _on_pnl(self, pnl: PnL) -> None:
-        one = self._accounts.get(pnl.account)
-        if one is None or pnl.modelCode:
-            return
+    def _requested_by(self, request: str) -> _Account | None:
+        return next((one for one in self._accounts.values() if one.request == request), None)
+
+    def _read_pnl(self, fields: list[str]) -> bool:
+        one = self._requested_by(fields[1]) if len(fields) > PNL_REALIZED else None
+        if one is None:
+            return False
+        try:
+            sent = [known(float(text or 0)) for text in fields[2 : PNL_REALIZED + 1]]
+        except ValueError:
+            return False
         one.valued()
         if self._connectivity.has_ib:
-            one.pnl = (known(pnl.dailyPnL), known(pnl.unrealizedPnL), known(pnl.realizedPnL))
+            one.pnl = tuple(sent)
             one.pnl_at, one.is_answered = utc_now(), True
+        return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        if request < 0 or is_notice(code):
-            return
-        for account, one in self._accounts.items():
-            if account_pnl_request(self._ib, account) == request:
-                # No cancel: the gateway has forgotten the request, and would answer 300.
-                forget_account_pnl(self._ib, account)
-                one.attempts = max(one.attempts, 1)
-                one.postpone(time.monotonic())
-                one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True
+        one = self._requested_by(str(request))
+        if one is not None and not is_notice(code):
+            one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
+            one.attempts = max(one.attempts, 1)
+            one.postpone(time.monotonic())
+            one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True

@@ -252,27 +252,3 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         },
         legs=legs,
     )
-
-
-@dataclass(eq=False, repr=False)
-class ClosesReader:
-    """Reads the closes repeatedly, and only when a cause or a leg was added or changed."""
-
-    lake: Lake
-
-    def __post_init__(self) -> None:
-        self._versions: tuple[int, ...] = ()
-        self._found = NO_CLOSES
-
-    def read(self) -> Closes:
-        """Return the closes of now; blocks.
-
-        Raises:
-            LakeError: A table cannot be used.
-        """
-        lake = self.lake
-        # Seconds after a change of a holding that closed, its cause is in `closures`.
-        versions = (lake.closures.table.version(), lake.registry.version)
-        if versions != self._versions:
-            self._found, self._versions = read_closes(lake), versions
-        return self._found

@@ -1,8 +1,8 @@
 """What terminal and money page show: status, current legs, money, and the positions."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from position_sync_dagster.lake.lake import (
 )
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, ClosesReader, read_closes
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import PRICED, newest_values, with_priced
 from position_sync_dagster.sync.reports.exposure import Split, split
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
@@ -140,7 +140,7 @@ def read_positions(
     return PositionList(
         rows=rows,
         ages=Ages.of(shown, now),
-        strategies_of=strategies_by_holding(rows, matching),
+        strategies_of=strategies_by_holding(((r.account, r.conid) for r in rows), matching),
         total=ordered.height,
     )
 
@@ -149,11 +149,10 @@ def _sorted(rows: pl.DataFrame, by: str, legs: Iterable[ActiveContract]) -> pl.D
     """Return rows by a column; rows that are equal in it keep their order."""
     name = by.removeprefix("-")
     if name == "strategy":
-        of = _names(rows.select("account", "conid").iter_rows(), legs)
-        keys = rows.select("account", "conid").iter_rows()
-        rows = rows.with_columns(
-            strategy=pl.Series([",".join(of.get(k, ())) or None for k in keys])
-        )
+        keys = rows.select("account", "conid").rows()
+        of = strategies_by_holding(keys, legs)
+        names = [",".join(of.get(key, ())) or None for key in keys]
+        rows = rows.with_columns(strategy=pl.Series(names))
     order = SORTED_BY[name].alias("_order")
     return (
         rows.with_columns(order)
@@ -178,13 +177,9 @@ def _matching(lake: Lake, legs: Collection[ActiveContract]) -> list[ActiveContra
 
 
 def strategies_by_holding(
-    rows: Iterable[PositionUpdate], legs: Iterable[ActiveContract]
+    keys: Iterable[Key], legs: Iterable[ActiveContract]
 ) -> dict[Key, list[str]]:
     """Return the strategies of each holding that has any, sorted by name."""
-    return _names(((row.account, row.conid) for row in rows), legs)
-
-
-def _names(keys: Iterable[Key], legs: Iterable[ActiveContract]) -> dict[Key, list[str]]:
     by_conid: dict[int, list[ActiveContract]] = defaultdict(list)
     for leg in legs:
         by_conid[leg.conid].append(leg)
@@ -221,11 +216,11 @@ class Book:
         now: The moment.
         priced: The newest row of each holding, also of closed ones, with its times
             (`with_priced`).
-        reported: What the broker last reported of them: rows of `broker_positions`.
         legs: The active legs.
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
         split: The parts of all these holdings.
+        reported: What the broker last reported of them: rows of `broker_positions`.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
@@ -234,11 +229,11 @@ class Book:
 
     now: datetime
     priced: pl.DataFrame
-    reported: pl.DataFrame
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
     split: Split
-    streamed: frozenset[int] | None
+    reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
+    streamed: frozenset[int] | None = None
     accounts: tuple[AccountSummary, ...] = ()
     closes: Closes = NO_CLOSES
 
@@ -304,10 +299,20 @@ class Overview:
 
 
 class Known(NamedTuple):
-    """What closed, and the contracts by conid."""
+    """What closed, and by conid the contracts of legs and those that are quoted in cents."""
 
     closes: Closes
     details: Mapping[int, ContractDetails]
+
+
+def read_known(lake: Lake) -> Known:
+    """Read what changes seldom; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+    return Known(read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs))
 
 
 def read_book(
@@ -322,17 +327,12 @@ def read_book(
 
     Args:
         latest: The newest row of each holding of the logins (`rows_of_logins`).
-        known: What the caller has read before.
+        known: What `read_known` returned before.
 
     Raises:
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
-    if known is None:
-        contracts = lake.contracts.quoted_in_cents()
-        contracts |= lake.contracts.get({leg.conid for leg in legs})
-        known = Known(read_closes(lake), contracts)
-    closes, details = known
     reported = all_broker_rows(lake, settings)
     priced = with_priced(newest_values(latest, reported), reported, now, band=settings.value_band)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
@@ -340,21 +340,26 @@ def read_book(
     streamed = written_by(priced, Source.STREAM, current_since(settings, now)).filter(
         pl.col("position") != 0, pl.col("gateway_id").is_in(live)
     )
-    return Book(
-        now=now,
-        priced=priced,
+    return replace(
+        _book(now, legs, priced, known or read_known(lake)),
         reported=reported,
-        legs=tuple(legs),
-        matching=tuple(matching_legs(legs, details)),
-        split=split(legs, priced, details, closes.end_of),
         streamed=frozenset(streamed.get_column("conid")) if live else None,
         accounts=tuple(lake.account_values.latest_summaries()),
-        closes=closes,
     )
 
 
-CENTS_READ = timedelta(minutes=1)
-"""How often the contracts that are quoted in cents are read again."""
+def _book(
+    now: datetime, legs: Sequence[ActiveContract], priced: pl.DataFrame, known: Known
+) -> Book:
+    closes, details = known
+    return Book(
+        now=now,
+        priced=priced,
+        legs=tuple(legs),
+        matching=tuple(matching_legs(legs, details)),
+        split=split(legs, priced, details, closes.end_of),
+        closes=closes,
+    )
 
 
 def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
@@ -370,17 +375,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     legs = legs_at(lake, past.at)
     priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
     details = lake.contracts.get({leg.conid for leg in legs})
-    closes = read_closes(lake, past)
-    return Book(
-        now=past.at,
-        priced=priced,
-        reported=NO_HOLDINGS,
-        legs=tuple(legs),
-        matching=tuple(matching_legs(legs, details)),
-        split=split(legs, priced, details, closes.end_of),
-        streamed=None,
-        closes=closes,
-    )
+    return _book(past.at, legs, priced, Known(read_closes(lake, past), details))
 
 
 LATELY = timedelta(hours=1)
@@ -395,9 +390,8 @@ class OverviewReader:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self._details: dict[int, ContractDetails] = {}
-        self._cents_read_at: datetime | None = None
-        self._closes = ClosesReader(self.lake)
+        self._known: Known | None = None
+        self._read_at: tuple[int, ...] = ()
 
     def read(self, now: datetime) -> Overview:
         """Read everything that the live status shows; blocks.
@@ -407,15 +401,14 @@ class OverviewReader:
         """
         lake, settings = self.lake, self.settings
         frame = rows_of_logins(lake.updates.sync.latest(), settings)
-        closes = self._closes.read()
+        # Seconds after a change of a holding that closed, its cause is in `closures`.
+        tables = (lake.closures.table, lake.registry.table, lake.contracts.table)
+        versions = tuple(table.version() for table in tables)
+        if self._known is None or versions != self._read_at:
+            self._known, self._read_at = read_known(lake), versions
+        closes = self._known.closes
         status = read_status(lake, settings, now, latest=frame, closes=closes)
-        unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
-        if unknown:  # read once: a contract keeps its description, only its trading hours change
-            self._details |= lake.contracts.get(unknown)
-        if self._cents_read_at is None or not timedelta() <= now - self._cents_read_at < CENTS_READ:
-            self._cents_read_at = now
-            self._details |= lake.contracts.quoted_in_cents()
-        book = read_book(lake, settings, now, latest=frame, known=Known(closes, self._details))
+        book = read_book(lake, settings, now, latest=frame, known=self._known)
         return Overview(
             status=status,
             book=book,

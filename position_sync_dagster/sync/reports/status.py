@@ -128,14 +128,14 @@ class LoginStatus:
     """
 
     gateway_id: str
-    session_state: str | None
-    session_owner: str | None
-    session_since: datetime | None
-    session_detail: str | None
-    run_id: str | None
-    blind_since: datetime | None
-    lines_in_use: int | None
-    line_limit: int | None
+    session_state: str | None = None
+    session_owner: str | None = None
+    session_since: datetime | None = None
+    session_detail: str | None = None
+    run_id: str | None = None
+    blind_since: datetime | None = None
+    lines_in_use: int | None = None
+    line_limit: int | None = None
     underlying_lines: int | None = None
     greeks: str | None = None
     login: str | None = None
@@ -263,7 +263,7 @@ def read_status(
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
         legs_streamed=_streamed(confirmed, settings, now).height,
-        legs_queued=_queued(confirmed, settings, now).height,
+        legs_queued=written_by(confirmed, Source.QUEUE, current_since(settings, now)).height,
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
         accounts=tuple(lake.account_values.latest_summaries()),
@@ -330,11 +330,6 @@ def _streamed(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.
     return written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
 
 
-def _queued(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
-    """Return the current holdings whose newest row the queue wrote."""
-    return written_by(confirmed, Source.QUEUE, current_since(settings, now))
-
-
 def written_by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
     """Return the rows of a source that were written or confirmed since then.
 
@@ -377,23 +372,28 @@ def _plain(value: Any) -> Any:
 def _login_status(
     session: GatewaySession | None, login: Settings, mode: TradingMode | None, now: datetime
 ) -> LoginStatus:
-    alive = session is not None and session.is_alive(now)
-    week = session.login_week(now, mode, login.login_notice_h) if session else None
+    if session is None:
+        return LoginStatus(gateway_id=login.gateway_id)
+    alive, ended = session.is_alive(now), session.state not in ALIVE
+    week = session.login_week(now, mode, login.login_notice_h)
+    since = session.heartbeat_at if ended else min(session.expires_at, now)
     return LoginStatus(
         gateway_id=login.gateway_id,
-        session_state=_state(session, alive=alive),
-        session_owner=session.owner if session else None,
-        session_since=_since(session, now),
-        session_detail=session.detail if session else None,
-        run_id=session.run_id if session else None,
-        blind_since=None if session is None or session.is_live(now) else session.seen_until(now),
-        lines_in_use=session.lines_in_use if session and alive else None,
-        line_limit=session.line_limit if session and alive else None,
-        underlying_lines=session.underlying_lines if session and alive else None,
-        greeks=session.greeks if session and alive else None,
+        # A session whose lease has expired is LOST, whatever its row says.
+        session_state=session.state if alive or ended else SessionState.LOST,
+        session_owner=session.owner,
+        session_since=session.state_since if alive else since,
+        session_detail=session.detail,
+        run_id=session.run_id,
+        blind_since=None if session.is_live(now) else session.seen_until(now),
+        **({name: getattr(session, name) for name in _OF_OWNER} if alive else {}),
         login=week.text if week else None,
         login_asks=week is not None and week.asks,
     )
+
+
+_OF_OWNER = ("lines_in_use", "line_limit", "underlying_lines", "greeks")
+"""What is known while the owner is alive."""
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:
@@ -405,19 +405,3 @@ def _trouble(login: LoginStatus, now: datetime) -> float:
 
 def _age_s(at: datetime | None, now: datetime) -> float | None:
     return None if at is None else (now - at).total_seconds()
-
-
-def _since(session: GatewaySession | None, now: datetime) -> datetime | None:
-    """Return when the session entered the state that `_state` returns."""
-    if session is None:
-        return None
-    if session.is_alive(now):
-        return session.state_since
-    return session.heartbeat_at if session.state not in ALIVE else min(session.expires_at, now)
-
-
-def _state(session: GatewaySession | None, *, alive: bool) -> str | None:
-    """Return the session's state; one whose lease has expired is LOST, whatever its row says."""
-    if session is None:
-        return None
-    return session.state if alive or session.state not in ALIVE else SessionState.LOST
