@@ -180,7 +180,7 @@ async def measure(run: Running, seconds: float, subscribed: int, *, greeks: int)
     await run.lake.initialize()
     worker = QueueWorker(
         run.lake.queue,
-        values=LakeValues(run.lake.broker_positions, run.lake.sessions, run.settings),
+        values=LakeValues(run.lake, run.settings),
         updates=run.lake.updates,
         settings=run.settings,
     )

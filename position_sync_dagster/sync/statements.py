@@ -284,10 +284,9 @@ class StatementService:
         return self._lake.account_values.append(rows).rows
 
     def _refuse_foreign(self, statements: list[Statement]) -> None:
+        found = Statements(found=tuple(statements), unreadable=())
         accounts, mode = known_accounts(self._lake), self._settings.trading_mode
-        for one in statements:
-            if (error := foreign_error(one, accounts, mode)) is not None:
-                raise error
+        found.without_foreign(accounts, mode).require_readable()
 
 
 def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:

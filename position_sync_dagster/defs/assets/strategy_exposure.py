@@ -17,6 +17,7 @@ from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.libraries import (
     codec,
     confirmations,
+    derived,
     exposure,
     money,
     overview,
@@ -326,35 +327,33 @@ _GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "th
 
 LINEAGE = {
     "strategy_id": _MEMBER,
+    "account": [("position_updates", "account"), ("active_strategies", "account")],
     "currency": [("position_updates", "currency")],
     "asset_class": [("position_updates", "sec_type")],
     "legs": _LEGS,
     "legs_held": _HELD,
-    "market_value": [("position_updates", "market_value"), *_SHARE],
     "notional": [("position_updates", "market_value"), *_SHARE],
-    "unrealized_pnl": [("position_updates", "unrealized_pnl"), *_SHARE],
-    "delta": [("position_updates", "delta"), *_SIZE],
-    "gamma": [("position_updates", "gamma"), *_SIZE],
-    "vega": [("position_updates", "vega"), *_SIZE],
-    "theta": [("position_updates", "theta"), *_SIZE],
+    **{
+        name: [("position_updates", name), *_SHARE]
+        for name in ("market_value", "unrealized_pnl", "daily_pnl")
+    },
+    **{of: [("position_updates", of), *_SIZE] for of in ("delta", "gamma", "vega", "theta")},
+    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
+    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
+    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
     "legs_without_value": [("position_updates", "market_value"), *_HELD],
     "legs_without_greeks": [*_GREEKS, *_HELD],
-    "oldest_value_at": _AGE,
-    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
-    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
-    "daily_pnl": [("position_updates", "daily_pnl"), *_SHARE],
-    "worst_value_age_s": _AGE,
     "legs_without_value_time": [("position_updates", "value_time"), *_HELD],
+    "oldest_value_at": _AGE,
+    "worst_value_age_s": _AGE,
     "legs_expiring": [("contracts", "expires_on"), *_HELD],
+    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
     "short_legs_unknown": [_UNDERLYING, *_HELD],
     "mismatches": [("contracts", "conid"), *_LEGS],
-    "account": [("position_updates", "account"), ("active_strategies", "account")],
-    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
     "options": [("position_updates", "right"), *_HELD],
     "options_with_greeks": [("position_updates", "delta"), *_HELD],
     "options_modelled": [("position_updates", "greeks_source"), *_HELD],
-    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "differences": _SHARE,
     "ledger_version": [("position_updates", "ledger_version")],
     "legs_closed": [("closures", "cause"), *_HELD],
@@ -398,11 +397,11 @@ def summed(
         latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
         book = overview.read_book(lake, position_sync.settings, now, latest=latest)
     found = exposure.exposures(book.split, now)
-    table = position_sync.derived_table(STRATEGY_EXPOSURE)
+    table = lake.derived_table(STRATEGY_EXPOSURE)
     version = {"ledger_version": newest_version(latest)}
     frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
     with lake.looked_at_once(position_sync.looked_at):
-        result = table.replace(frame, run_id=context.run.run_id)
+        result = derived.replace(table, frame, run_id=context.run.run_id)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
@@ -418,7 +417,7 @@ def summed(
                 without_greeks=sum(e["legs_without_greeks"] for e in of_strategies),
             ),
         )
-        | table_asset.replacement_metadata(table, result)
+        | table_asset.replacement_metadata(table.path, result)
         | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
         | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
@@ -426,7 +425,7 @@ def summed(
         metadata=metadata, data_version=table_asset.data_version(result.version)
     )
     with lake.looked_at_once(position_sync.looked_at):
-        sums = limits.judge_exposure(table.read(), book)
+        sums = limits.judge_exposure(table.rows(), book)
         context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
         for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
             context.log_event(event)

@@ -26,10 +26,10 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, last_time
+from position_sync_dagster.lake.broker_positions import last_time
+from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import broker_positions_of, content_id, new_ids
-from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
@@ -103,8 +103,7 @@ class LakeValues:
     are current.
     """
 
-    broker_positions: BrokerPositionsTable
-    sessions: GatewaySessions
+    lake: Lake
     settings: Settings
     _: KW_ONLY
     clock: Clock = utc_now
@@ -121,10 +120,8 @@ class LakeValues:
         newest = rows.select("gateway_id", "published_version", "session_id", "captured_at")
         newest = newest.sort("published_version").unique("gateway_id", keep="last")
         return BrokerView(
+            **asdict(coverage),
             holdings={holding.key: holding for holding in holdings},
-            complete=coverage.complete,
-            covered=coverage.covered,
-            unavailable=coverage.unavailable,
             unconfirmed=unconfirmed(holdings, self.settings, self.clock()),
             captured=dict(newest.select("session_id", "captured_at").drop_nulls().iter_rows()),
         )
@@ -162,13 +159,9 @@ class LakeValues:
         )
 
     async def _rows_of(self, login: Settings) -> pl.DataFrame:
-        gateway_id, now = login.gateway_id, self.clock()
-        session = await offload(self.sessions.current, gateway_id)
-        rows = await offload(self.broker_positions.rows, gateway_id)
-        if login.accounts is not None:
-            # Rows of accounts that moved to another login stay here until this login connects
-            # again.
-            rows = rows.filter(pl.col("account").is_in(login.accounts))
+        now = self.clock()
+        session = await offload(self.lake.sessions.current, login.gateway_id)
+        rows = await offload(broker_rows, self.lake, login)
         last = last_time(rows.get_column("confirmed_at"), now)
         why = unavailable_reason(session, last, login, now)
         if why is not None:
@@ -240,25 +233,25 @@ def plan_batch(
         for holding in holdings or ():
             known = planned.get(holding.key) or newest.get(holding.key)
             own_id = _own_id(request, holding.key)
+            row: PositionUpdate | None
             if own_id in written:
                 # A later row of the holding says nothing about when the value of this one was true.
-                own = known if known is not None and known.update_id == own_id else None
-                confirmed = confirmed_time(own, holding, now) if own is not None else None
-                answer = Answer(update_id=own_id, confirmed_at=confirmed)
-                answers.setdefault(request.request_id, answer)
-                continue
-            row = replace(
-                from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
-                request_id=request.request_id,
-                update_id=own_id,
-            )
-            if known is not None and _answers(known, row, view, now, keep):
-                row = known
+                row = known if known is not None and known.update_id == own_id else None
             else:
-                rows.append(row)
-                planned[holding.key] = row
-            confirmed = confirmed_time(row, holding, now)
-            answer = Answer(update_id=row.update_id, confirmed_at=confirmed)
+                row = replace(
+                    from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
+                    request_id=request.request_id,
+                    update_id=own_id,
+                )
+                if known is not None and _answers(known, row, view, now, keep):
+                    row = known
+                else:
+                    rows.append(row)
+                    planned[holding.key] = row
+            answer = Answer(
+                update_id=own_id if row is None else row.update_id,
+                confirmed_at=None if row is None else confirmed_time(row, holding, now),
+            )
             answers.setdefault(request.request_id, answer)
     return BatchPlan(
         rows=tuple(rows),

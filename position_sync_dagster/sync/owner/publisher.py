@@ -5,9 +5,8 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +22,6 @@ from position_sync_dagster.domain.broker_position import (
     has_moved,
     is_repeated,
 )
-from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import (
@@ -44,10 +42,10 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
-from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics
+from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.run_recorder import StreamCounts
 
 logger = logging.getLogger(__name__)
 
@@ -168,15 +166,13 @@ class Publisher:
         watcher: Stores the changes of quantities before they are published, if there is one.
     """
 
+    context: OwnerContext
     queue: PositionQueue | None
     broker_positions: BrokerPositionsTable | None
     announced: Announcements
     _: KW_ONLY
-    settings: Settings
-    metrics: StreamMetrics
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
     watcher: CloseWatcher | None = None
-    clock: Clock = utc_now
 
     def __post_init__(self) -> None:
         self._greeks_changes = self.greeks.watch()
@@ -187,7 +183,8 @@ class Publisher:
         self._moved: set[Key] = set()
         self._requested: dict[Key, BrokerPosition] = {}
         self._least = LeastMove(
-            part=self.settings.monitored_move_part, amount=self.settings.monitored_move_amount
+            part=self.context.settings.monitored_move_part,
+            amount=self.context.settings.monitored_move_amount,
         )
 
     async def restore(self) -> list[BrokerPosition]:
@@ -200,8 +197,8 @@ class Publisher:
         """
         if self.broker_positions is None:
             return []
-        accounts = self.settings.accounts
-        stored = await offload(self.broker_positions.read, self.settings.gateway_id)
+        accounts = self.context.settings.accounts
+        stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
         recent = [
             holding
             for holding in self._recent(stored)
@@ -317,10 +314,10 @@ class Publisher:
     ) -> int | None:
         return await offload(
             write,
-            self.settings.gateway_id,
+            self.context.settings.gateway_id,
             rows,
             session=session,
-            captured_at=self.clock(),
+            captured_at=self.context.clock(),
             accounts={name: confirmation for name, (_, confirmation) in accounts.items()},
         )
 
@@ -342,7 +339,7 @@ class Publisher:
         keys = [key for key, state in routes.items() if state in QUEUED]
         closes = [h for h in self._published.values() if self.announced.lacks_zero_row(h)]
         keys += [holding.key for holding in closes if holding.key in routes]
-        followed = self.settings.sec_types
+        followed = self.context.settings.sec_types
         others = [
             holding
             for holding in closes
@@ -401,7 +398,7 @@ class Publisher:
         self._moved -= holdings.keys()
         self._requested |= holdings
         version = (await self.queue.overview()).version
-        self.metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
+        self.context.metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
@@ -410,7 +407,7 @@ class Publisher:
         return [h for h in holdings if h.position or h.position_time >= since]
 
     def _kept_since(self) -> datetime:
-        return self.clock() - CLOSED_KEPT
+        return self.context.clock() - CLOSED_KEPT
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:
@@ -449,13 +446,11 @@ class AccountRecorder:
         table: The table; with None, nothing is subscribed and nothing is written.
     """
 
+    context: OwnerContext
     table: AccountValuesTable | None
-    _: KW_ONLY
-    settings: Settings
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._interval_s = self.settings.account_values_interval_s
+        self._interval_s = self.context.settings.account_values_interval_s
         self._written: dict[str, AccountSummary] | None = None
         self._next_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -469,15 +464,16 @@ class AccountRecorder:
         connection.summaries.subscribe()
         if self._task is not None and not self._task.done():
             return
-        if self.monotonic() < self._next_at:
+        if self.context.monotonic() < self._next_at:
             return
         if self._written is None:
             self._begin(self._restore(table))
             return
         rows = changed(connection.summaries.current(), self._written)
         if rows:
-            self._begin(self._write(table, [_owned(row, provenance) for row in rows]))
-            self._next_at = self.monotonic() + self._interval_s
+            writer = asdict(provenance)
+            self._begin(self._write(table, [replace(row, **writer) for row in rows]))
+            self._next_at = self.context.monotonic() + self._interval_s
 
     async def close(self, *, timeout_s: float) -> None:
         """Wait until the rows that are being written are in the table."""
@@ -496,7 +492,7 @@ class AccountRecorder:
             self._outage.clear()
         except LakeError as error:
             self._written = None
-            self._next_at = self.monotonic() + self._interval_s
+            self._next_at = self.context.monotonic() + self._interval_s
             self._outage.report(f"account_values: {error}")
 
     async def _restore(self, table: AccountValuesTable) -> None:
@@ -523,12 +519,3 @@ def changed(
         for row in current
         if (before := written.get(row.account)) is None or before.amounts != row.amounts
     ]
-
-
-def _owned(row: AccountSummary, provenance: Provenance) -> AccountSummary:
-    return replace(
-        row,
-        session_id=provenance.session_id,
-        fencing_token=provenance.fencing_token,
-        run_id=provenance.run_id,
-    )

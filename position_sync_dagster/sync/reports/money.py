@@ -154,11 +154,11 @@ class Ages:
 
     def age_s(self, key: Key) -> float | None:
         """Return the age of the price of a holding, in seconds; None if unknown."""
-        return self._since_s(self.priced.get(key))
+        return seconds_since(self.priced.get(key), self.now)
 
     def greeks_age_s(self, key: Key) -> float | None:
         """Return the age of the greeks of a holding, in seconds; None if unknown."""
-        return self._since_s(self.greeks.get(key))
+        return seconds_since(self.greeks.get(key), self.now)
 
     def oldest_s(self, keys: Iterable[Key]) -> float | None:
         """Return the greatest age of a price in seconds; None if one is unknown, or without any."""
@@ -168,8 +168,10 @@ class Ages:
         """Return the greatest age of greeks, as `oldest_s`; keys without greeks are left out."""
         return _oldest(self.greeks_age_s(key) for key in keys if key in self.greeks)
 
-    def _since_s(self, at: datetime | None) -> float | None:
-        return None if at is None else max((self.now - at).total_seconds(), 0.0)
+
+def seconds_since(at: datetime | None, now: datetime) -> float | None:
+    """Return the seconds since a time, at least 0; None if it is unknown."""
+    return None if at is None else max((now - at).total_seconds(), 0.0)
 
 
 def _oldest(ages: Iterable[float | None]) -> float | None:
@@ -257,9 +259,6 @@ class BookMoney:
 
 
 def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:
-    def age_s(at: datetime | None) -> float | None:
-        return None if at is None else max((now - at).total_seconds(), 0.0)
-
     held, name = row["holdings"], row.get("strategy_id") or row.get("symbol")
     is_total = name is None
     return Money(
@@ -270,8 +269,8 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         legs_held=held if is_total else row.get("legs_held", held),
         **{name: row[of] for name, of in _SUMS.items()},
         **{name: row[name] for name in _COUNTS},
-        oldest_age_s=age_s(row["priced_at"]),
-        oldest_greeks_s=age_s(row["greeks_at"]),
+        oldest_age_s=seconds_since(row["priced_at"], now),
+        oldest_greeks_s=seconds_since(row["greeks_at"], now),
         lines=None if streamed is None else len(streamed.intersection(row["conids"] or ())),
         unvalued=row["legs_without_value"],
         short_in_money=row["short_legs_in_money"],
@@ -308,7 +307,7 @@ def _in_base(
         currencies = {one.currency for one in parts}
         if account.currency is None or currencies <= {account.currency}:
             continue
-        rates, at = account.rates, account.rates_received_at
+        rates = account.rates
         without = tuple(sorted(one for one in currencies if one and one not in rates))
         sums: dict[str, Any] = {
             name: None if without else add(_converted(one, name, rates) for one in parts)
@@ -331,7 +330,7 @@ def _in_base(
             closes=0,
             closes_without_profit=0,
             partial=tuple(name for name in _SUMS if any(name in one.partial for one in parts)),
-            rates_age_s=None if at is None else max((now - at).total_seconds(), 0.0),
+            rates_age_s=seconds_since(account.rates_received_at, now),
             without_rate=without,
         )
 

@@ -23,7 +23,6 @@ from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements
@@ -62,24 +61,20 @@ class StreamPricer:
         lines: The records of the lines.
         contracts: The price magnifiers and the trading hours.
         greeks: Computed greeks, for the legs for which the gateway sends none.
-        monotonic: The clock of every interval, in seconds.
     """
 
+    context: OwnerContext
     lines: LoginLines
     contracts: ContractCache
-    _: KW_ONLY
-    settings: Settings
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
+        settings = self.context.settings
         self._rules = StreamRules(
-            max_last_age=timedelta(seconds=self.settings.max_last_age_s),
-            band=self.settings.value_band,
-            heartbeat_s=self.settings.row_interval_s,
-            closed_heartbeat_s=max(
-                self.settings.row_interval_s, self.settings.monitored_row_interval_s
-            ),
+            max_last_age=timedelta(seconds=settings.max_last_age_s),
+            band=settings.value_band,
+            heartbeat_s=settings.row_interval_s,
+            closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
         )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._suspects = OutageLog(logger)
@@ -141,7 +136,7 @@ class StreamPricer:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        now_s = self.monotonic()
+        now_s = self.context.monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self.lines.ticked(quotes, now, now_s)
         for key in valued:
