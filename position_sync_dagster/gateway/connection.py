@@ -124,19 +124,27 @@ CONCURRENT_REQUESTS = 20
 
 
 def _readable(found: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
-    """Return the details of a contract; None where they cannot be read."""
+    """Return the details of a contract; None where they cannot be read.
+
+    The gateway answers with one message for each venue; that of a future's algo venue may be the
+    first, and counts only if there is no other. Source: see `ALGO_VENUE`.
+    """
+    exchanges = (d for d in found if d.contract and not d.contract.exchange.startswith(ALGO_VENUE))
     try:
-        return details_of(_at_an_exchange(found), seen_at=seen_at)
+        return details_of(next(exchanges, found[0]), seen_at=seen_at)
     except ValueError:
         return None
 
 
 def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
     kind = leg.sec_type or ("OPT" if leg.right else "FUT" if leg.expiry else "STK")
+    day = ""
+    if leg.expiry is not None and not (like and kind == "FUT"):
+        day = f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
     pattern = Contract(
         symbol=leg.symbol,
         secType=kind,
-        lastTradeDateOrContractMonth=_last_trade(leg, kind, like=like),
+        lastTradeDateOrContractMonth=day,
         right=leg.right[0] if leg.right else "",
         currency=leg.currency or "",
     )
@@ -146,24 +154,6 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
         pattern.multiplier = f"{leg.multiplier:g}" if leg.multiplier else ""
         pattern.exchange = leg.exchange or ""
     return pattern
-
-
-def _last_trade(leg: UnresolvedLeg, kind: str, *, like: bool) -> str:
-    if leg.expiry is None or (like and kind == "FUT"):
-        return ""
-    return f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
-
-
-def _at_an_exchange(found: Sequence[IBContractDetails]) -> IBContractDetails:
-    """Return the first details that are not those of an algo venue, where there are any.
-
-    The gateway answers with one message for each venue; that of a future's algo venue may be the
-    first. Source: see `ALGO_VENUE`.
-    """
-    return next(
-        (d for d in found if d.contract and not d.contract.exchange.startswith(ALGO_VENUE)),
-        found[0],
-    )
 
 
 LOG_EVERY_S = 60.0
@@ -315,7 +305,6 @@ class GatewayConnection:
     Attributes:
         accounts: The accounts of the login.
         connectivity: Whether the gateway has IB, and its data farms.
-        broken_farms: The data farms that are broken now.
         new_port: The port that the gateway said it moves to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
@@ -342,7 +331,6 @@ class GatewayConnection:
         self.lost = asyncio.Event()
         ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
         self.connectivity = Connectivity(connectivity_lost, broken_farms)
-        self.broken_farms = self.connectivity.broken_farms
         self.feed = AccountFeed(
             ib,
             self.connectivity,

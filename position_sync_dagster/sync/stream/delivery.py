@@ -143,7 +143,7 @@ class StreamPricer:
         """
         now_s = self.context.monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
-        self.lines.ticked(quotes, connection.lines.quote, now, now_s)
+        self.lines.ticked(quotes, now, now_s)
         for key in valued:
             if (state := self._holdings.get(key)) is not None:
                 state.due = True
