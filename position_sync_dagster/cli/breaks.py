@@ -21,6 +21,12 @@ ALL = 1_000_000
 
 app = typer.Typer(cls=options.ListByDefault)
 
+
+@app.callback()
+def breaks() -> None:
+    """List differences between broker and tables, and accept them. Without a command: `list`."""
+
+
 BreakId = Annotated[
     str, typer.Argument(metavar="ID", help="An id from the list, or its beginning.")
 ]
@@ -116,14 +122,14 @@ def _reconciled(result: ReconciliationResult) -> Iterator[str]:
         yield "Nothing differs."
 
 
-def print_breaks(breaks: list[Break], *, none: str = "", json: bool = False) -> None:
+def print_breaks(found: list[Break], *, none: str = "", json: bool = False) -> None:
     """Print breaks as JSON or as a table, with what is known of each below it.
 
     Args:
         none: The text for a person if there are none.
     """
-    if json or not breaks:
-        output.show(breaks, [none], json=json)
+    if json or not found:
+        output.show(found, [none], json=json)
         return
     now = utc_now()
     output.print_table(
@@ -139,7 +145,7 @@ def print_breaks(breaks: list[Break], *, none: str = "", json: bool = False) -> 
                 "tables": quantity(one.actual),
                 "age": age(one.opened_at, now),
             }
-            for one in breaks
+            for one in found
         ],
         [
             "; ".join(
@@ -152,7 +158,7 @@ def print_breaks(breaks: list[Break], *, none: str = "", json: bool = False) -> 
                     ),
                 )
             )
-            for one in breaks
+            for one in found
         ],
         right=("conid", "broker", "tables", "age"),
     )

@@ -13,7 +13,7 @@ import typer
 from ib_gateway_simulator.recording import program
 from position_sync_dagster import errors, places, run_slots
 from position_sync_dagster.cli import options
-from position_sync_dagster.demo.display import LiveDisplay, Look
+from position_sync_dagster.demo.display import LiveDisplay, look_at
 from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
@@ -27,7 +27,7 @@ from position_sync_dagster.processes.reaper import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
-from position_sync_dagster.sync.reports.overview import OverviewReader
+from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable
 
@@ -209,20 +209,12 @@ class LiveOutput(Output):
         """
         page = f"{ui}/money" if "://" in ui else ui
         addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
-        try:
-            overview = self._reader.read(utc_now()) if self._lake.exists else None
-        except (errors.LakeError, errors.SettingsError) as error:
-            trouble = [("trouble", line) for line in str(error).splitlines()]
-            self._display.show(Look(notes=[*self._notes, *trouble], addresses=addresses))
-            return
         self._display.show(
-            Look(
-                overview=overview,
-                changes=self._changes.add(overview) if overview else (),
-                notes=self._notes,
-                addresses=addresses,
-            )
+            look_at(self._read, self._changes, notes=self._notes, addresses=addresses)
         )
+
+    def _read(self) -> Overview | None:
+        return self._reader.read(utc_now()) if self._lake.exists else None
 
     def __enter__(self) -> Self:
         self._display.__enter__()

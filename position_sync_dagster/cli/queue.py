@@ -18,6 +18,11 @@ from position_sync_dagster.terminal.text import age, duration
 app = typer.Typer(cls=options.ListByDefault)
 
 
+@app.callback()
+def queue() -> None:
+    """List requests for position values, and retry failed ones. Without a command: `list`."""
+
+
 @app.command("list")
 def list_requests(
     status: Annotated[
@@ -35,9 +40,9 @@ def list_requests(
     PENDING and PROCESSING requests come in the order in which they are claimed, the others newest
     first. The age counts from the creation of the request.
     """
-    queue = options.opened(home)[1].queue.sync
-    overview = queue.overview()
-    requests = None if status is None else queue.get_batch(None, limit, status)
+    stored = options.opened(home)[1].queue.sync
+    overview = stored.overview()
+    requests = None if status is None else stored.get_batch(None, limit, status)
     now = utc_now()
     oldest = overview.oldest_pending_at
     oldest_s = None if oldest is None else (now - oldest).total_seconds()
@@ -116,8 +121,8 @@ def retry_requests(
     """
     if bool(request_ids) == every:
         raise typer.BadParameter("Give either ids of requests or --all.")
-    queue = options.opened(home)[1].queue.sync
-    live_ids = retry_all(queue) if every else retry(queue, request_ids or [])
+    stored = options.opened(home)[1].queue.sync
+    live_ids = retry_all(stored) if every else retry(stored, request_ids or [])
     data = [
         {"request_id": request_id, "stands_for_it": live_id, "put_back": request_id == live_id}
         for request_id, live_id in live_ids.items()

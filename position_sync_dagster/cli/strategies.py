@@ -26,6 +26,12 @@ from position_sync_dagster.terminal.text import as_typed, printable, quantity
 
 app = typer.Typer(no_args_is_help=True)
 
+
+@app.callback()
+def strategies() -> None:
+    """List and change the legs of active strategies."""
+
+
 Conid = Annotated[
     str | None,
     typer.Argument(help="IB's contract id. Without it the other options describe the contract."),

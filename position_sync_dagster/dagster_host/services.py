@@ -445,43 +445,28 @@ class OutageAlerts:
         except SettingsError as error:
             self._log.report(f"No message can be sent: {error.what}")
             return
-        now = utc_now()
         self._cursor = alerts.follow(
             self._cursor,
             states,
-            now=now,
+            now=utc_now(),
             after=timedelta(seconds=0 if self._reason else settings.alert_after_s),
             severities=settings.alert_severities,
             receivers=len(settings.alert_urls),
         )
-        for place, messages in alerts.due(self._cursor, now).items():
-            title, body = alerts.together(messages)
-            ok = alerts.deliver(settings.alert_urls[place], place, title=title, body=body)
-            self._cursor = alerts.after_delivery(
-                self._cursor, place, messages, ok=ok, now=utc_now()
-            )
+        self._cursor, _sent = alerts.send_due(self._cursor, settings.alert_urls, utc_now)
 
     def _checks(self) -> Iterator[alerts.CheckState]:
-        now = utc_now()
-        if self._reason:
-            yield alerts.CheckState(
-                name="Dagster",
-                at=now,
-                passed=False,
-                severity=ERROR,
-                description=f"Everything ends, also the stream. {self._reason}",
-                what_to_do=READ_THE_LOG,
-            )
-            return
-        troubles = dict(self.states)
+        troubles = {f"Dagster's {program}": trouble for program, trouble in self.states.items()}
         for work in last_work.read().works:
             if work.program == last_work.SENSORS:
                 late = f"The last sensor tick was at {work.at:%H:%M:%S} UTC: nothing is drained."
-                troubles[work.program] = late if work.late else ""
-        for program, trouble in troubles.items():
+                troubles[f"Dagster's {work.program}"] = late if work.late else ""
+        if self._reason:
+            troubles = {"Dagster": f"Everything ends, also the stream. {self._reason}"}
+        for name, trouble in troubles.items():
             yield alerts.CheckState(
-                name=f"Dagster's {program}",
-                at=now,
+                name=name,
+                at=utc_now(),
                 passed=not trouble,
                 severity=ERROR,
                 description=trouble or "It works again.",

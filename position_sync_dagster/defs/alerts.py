@@ -14,7 +14,8 @@ from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO,
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.checks.limits import SUMS_CHECK
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
+from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, sensor
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.sync import alerts
 
@@ -40,22 +41,21 @@ WITHOUT_RECEIVERS_S = 60
 drain."""
 
 
-@dg.sensor(
-    minimum_interval_seconds=SHORTEST_INTERVAL_S
+@sensor(
+    minimum_interval_s=SHORTEST_INTERVAL_S
     if POSITION_SYNC.read_settings().alert_urls
-    else WITHOUT_RECEIVERS_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no "
-    "receiver. It sends a message to the receivers when a check fails, and when it passes again.",
+    else WITHOUT_RECEIVERS_S
 )
-@fails_once
 def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Evaluate the newest results and send the due messages; the cursor keeps unsent ones."""
+    """Send a message when a check fails, and when it passes again; the cursor keeps unsent ones.
+
+    It looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no receiver.
+    """
     settings = POSITION_SYNC.read_settings()
     urls = settings.alert_urls
     if not urls:
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
-    now = datetime.now(UTC)
+    now = utc_now()
     before = alerts.AlertCursor.from_text(context.cursor)
     keys = (*WATCHED, *limits.watched_limits(settings, before.breaks))
     cursor = alerts.follow(
@@ -66,15 +66,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         severities=settings.alert_severities,
         receivers=len(urls),
     )
-    sent = 0
-    for place, messages in alerts.due(cursor, now).items():
-        if datetime.now(UTC) - now > BUDGET:
-            break
-
-        title, body = alerts.together(messages)
-        ok = alerts.deliver(urls[place], place, title=title, body=body)
-        cursor = alerts.after_delivery(cursor, place, messages, ok=ok, now=datetime.now(UTC))
-        sent += ok
+    cursor, sent = alerts.send_due(cursor, urls, utc_now, until=now + BUDGET)
     waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",

@@ -32,25 +32,17 @@ STARTS_AT_ONCE = 4
 then; forty at once would take longer than the supervisor waits for a lease, and be given up."""
 
 
-@dg.sensor(
-    job_name=runs.STREAM_JOB,
-    minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 5 s. It starts the stream of a login when its lease has ended: after "
-    "a clean end, a crash, a kill. Terminating its run pauses it until this sensor is "
-    "switched off and on, or the job launched. The logins are those of the gateways "
-    "file, where there is one.",
-)
-@runs.fails_once
+@runs.sensor(job_name=runs.STREAM_JOB)
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a stream run if none is alive; report a run as failed if its process is gone.
 
-    Runs of several logins differ by their partition; each login is decided separately. If Dagster
-    may not have enough runs in progress at once, the first logins of the file are served, and the
-    others are refused.
+    It looks every 5 s, and starts the stream of a login when its lease has ended: after a clean
+    end, a crash, a kill. Terminating its run pauses it until this sensor is switched off and on, or
+    the job launched.
 
-    Raises:
-        RunSlotsError: There is no room for the stream of any login.
+    The logins are those of the gateways file, where there is one; the runs of each are a partition.
+    If Dagster may not have enough runs in progress at once, the first logins of the file are
+    served, and the others are refused.
     """
     settings = POSITION_SYNC.read_settings()
     lake, instance = runs.cached_lake(settings), runs.cached_instance(context)

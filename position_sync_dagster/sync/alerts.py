@@ -6,14 +6,14 @@ it is sent. apprise sends it to the receivers in the settings.
 
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import Backoff, Clock
 from position_sync_dagster.errors import MissingExtraError
 
 RETRY = Backoff(first_s=30.0, longest_s=900.0)
@@ -194,6 +194,28 @@ def after_delivery(
         outbox=tuple(message for message in outbox if message.to),
         failing={one: failed for one, failed in cursor.failing.items() if one != place},
     )
+
+
+def send_due(
+    cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock, *, until: datetime | None = None
+) -> tuple[AlertCursor, int]:
+    """Send the due messages, one delivery for each receiver.
+
+    Args:
+        until: After this time no delivery begins.
+
+    Returns:
+        The cursor after the deliveries, and how many receivers accepted theirs.
+    """
+    sent = 0
+    for place, messages in due(cursor, clock()).items():
+        if until is not None and clock() > until:
+            break
+        title, body = together(messages)
+        ok = deliver(urls[place], place, title=title, body=body)
+        cursor = after_delivery(cursor, place, messages, ok=ok, now=clock())
+        sent += ok
+    return cursor, sent
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:

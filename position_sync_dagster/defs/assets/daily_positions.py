@@ -5,9 +5,9 @@ The trading days of an exchange are its partitions; each exists from its close o
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -249,6 +249,19 @@ def daily() -> dg.Definitions:
     )
 
 
+def _scheduled(
+    days: ExchangeDays, job_name: str, cron_schedule: str, description: str
+) -> Callable[[Any], dg.ScheduleDefinition]:
+    """Return the decorator of a schedule that runs from the start, in the exchange's time zone."""
+    return dg.schedule(
+        job_name=job_name,
+        cron_schedule=cron_schedule,
+        execution_timezone=days.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+
+
 def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     """Build the schedule that records each trading day shortly after its usual close.
 
@@ -257,13 +270,11 @@ def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     """
     at = days.settled_at
 
-    @dg.schedule(
-        name="after_the_close",
-        job_name=CLOSE_JOB,
-        cron_schedule=f"{at.minute} {at.hour} * * 1-5",
-        execution_timezone=days.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Shortly after the usual close of {days.calendar}, on its trading days.",
+    @_scheduled(
+        days,
+        CLOSE_JOB,
+        f"{at.minute} {at.hour} * * 1-5",
+        f"Shortly after the usual close of {days.calendar}, on its trading days.",
     )
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
@@ -281,14 +292,11 @@ def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
     day without new data does not change.
     """
 
-    @dg.schedule(
-        name="late_rows",
-        job_name=CLOSE_JOB,
-        cron_schedule="15 6 * * 2-6",
-        execution_timezone=days.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"At night: the last {LATE_DAYS} trading days again, for late rows and "
-        "statements.",
+    @_scheduled(
+        days,
+        CLOSE_JOB,
+        "15 6 * * 2-6",
+        f"At night: the last {LATE_DAYS} trading days again, for late rows and statements.",
     )
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         today = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
@@ -305,13 +313,11 @@ def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
 def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     """Build the schedule that imports statements, before the last days are recorded again."""
 
-    @dg.schedule(
-        name="nightly_statements",
-        job_name=IMPORT_JOB,
-        cron_schedule="0 6 * * 2-6",
-        execution_timezone=days.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="At night: download and import the broker's statements, if there are any.",
+    @_scheduled(
+        days,
+        IMPORT_JOB,
+        "0 6 * * 2-6",
+        "At night: download and import the broker's statements, if there are any.",
     )
     def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         settings = POSITION_SYNC.read_settings()
