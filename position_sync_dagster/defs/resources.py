@@ -8,10 +8,9 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from position_sync_dagster.defs.libraries import derived, tables
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.domain.gateway_session import RunRecord
 from position_sync_dagster.lake.object_store import is_remote
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
 
@@ -92,11 +91,6 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Write the records that are left."""
         self.write_kept_records()
-
-    def derived_table(self, spec: TableSpec) -> "derived.DerivedTable":
-        """Return a table that is derived from `position_updates`."""
-        table = self.lake.derived_table(spec)
-        return derived.DerivedTable(table.path, spec, table=table)
 
     def read_settings(self) -> Settings:
         """Read the current settings; values of this resource override the environment.

@@ -341,12 +341,12 @@ def _read(text: str, zone: ZoneInfo) -> TradingHours | None:
     parts = [part.strip() for part in re.split("[;,]", text)]
     for part in filter(None, parts):
         if closed := _CLOSED.fullmatch(part):
-            days.add(_day(closed[1]))
+            days.add(date.fromisoformat(closed[1]))
             continue
         session = _SESSION.fullmatch(part)
         if session is None:
             return None
-        first, last = _day(session[1]), _day(session[3] or session[1])
+        first, last = map(date.fromisoformat, (session[1], session[3] or session[1]))
         opens, closes = _at(first, session[2], zone), _at(last, session[4], zone)
         if session[3] is None and closes <= opens:
             closes = _at(first + timedelta(days=1), session[4], zone)
@@ -361,12 +361,8 @@ def _read(text: str, zone: ZoneInfo) -> TradingHours | None:
     return TradingHours(tuple(sessions), begins, ends)
 
 
-def _day(text: str) -> date:
-    return date(int(text[:4]), int(text[4:6]), int(text[6:]))
-
-
 def _at(day: date, clock: str, zone: ZoneInfo) -> datetime:
     hour, minute = int(clock[:2]), int(clock[2:])
     if (hour, minute) == (24, 0):
         day, hour = day + timedelta(days=1), 0
-    return datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone).astimezone(UTC)
+    return datetime.combine(day, time(hour, minute), zone).astimezone(UTC)

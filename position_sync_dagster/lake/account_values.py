@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
@@ -75,8 +75,7 @@ class AccountValuesTable:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             files, count = _recent(data_files(handle)), AT_ONCE
-            if not files.is_empty():
-                files = files.sort(LAST_ADDED, descending=True, nulls_last=True)
+            files = files.sort(LAST_ADDED, descending=True, nulls_last=True)
             while count < files.height:
                 found = self._newest_in(files.head(count), AccountSource.GATEWAY)
                 added = found.filter(pl.col("account").is_in(accounts)).get_column(ADDED)
@@ -159,8 +158,5 @@ def _recent(files: pl.DataFrame) -> pl.DataFrame:
 
     The greatest date is not used: one row of a clock that ran ahead would hide the others.
     """
-    if files.is_empty():
-        return files
-    day = files.sort(LAST_ADDED, nulls_last=False).get_column("partition.date")[-1]
-    since = (day if isinstance(day, date) else date.fromisoformat(str(day))) - LOOK_BACK
-    return files.filter(pl.col("partition.date").cast(pl.Date) >= since)
+    day = pl.col("partition.date")
+    return files.filter(day >= day.sort_by(LAST_ADDED, nulls_last=False).last() - LOOK_BACK)

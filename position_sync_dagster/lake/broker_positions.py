@@ -243,11 +243,11 @@ class BrokerPositionsTable:
             if session is not None and stored != session.fencing_token:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            if is_fragmented(files_in(handle, gateway_id=gateway_id), rows.height):
-                stored_rows = self._stored(files_in(handle, gateway_id=gateway_id), gateway_id)
+            files = files_in(handle, gateway_id=gateway_id)
+            if is_fragmented(files, rows.height):
                 overwrite(
                     handle,
-                    newest(pl.concat([stored_rows, numbered])),
+                    newest(pl.concat([self.table.read_rows(files), numbered])),
                     _rows_of(gateway_id),
                     _commit_info(session),
                 )
@@ -312,12 +312,7 @@ class BrokerPositionsTable:
             before = None
         known = before.files if before is not None else frozenset[str]()
         added = present.filter(~pl.col("path").is_in(list(known)))
-        return read_rows(files, self._stored(added, gateway_id), before)
-
-    def _stored(self, files: pl.DataFrame, gateway_id: str) -> pl.DataFrame:
-        """Read the rows of data files of a gateway."""
-        found = self.table.read_files(files).with_columns(gateway_id=pl.lit(gateway_id))
-        return found.select(list(BROKER_POSITIONS.columns))
+        return read_rows(files, self.table.read_rows(added), before)
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
         """Return a key of the table and the session; `update` needs the key of `replace`."""

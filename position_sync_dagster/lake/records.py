@@ -16,6 +16,7 @@ from position_sync_dagster.lake.schema.codec import (
     fields_of,
     frame_of,
     id_literals,
+    ids_beginning_with,
     is_id,
     literal,
     records_of,
@@ -147,9 +148,7 @@ class RunsTable:
         """Return the newest record of each step of the runs whose id begins with a prefix."""
         if not is_id(prefix):
             return []
-        end = prefix + "\N{TILDE}"  # sorts after every character of an id
-        found = self.table.rows(f"run_id >= {id_literals([prefix])} AND run_id <= '{end}'")
-        return _newest(found)
+        return _newest(self.table.rows(ids_beginning_with("run_id", prefix)))
 
     def since(self, first: date) -> list[RunRecord]:
         """Return the newest record of each step that began on this UTC date or later."""

@@ -353,7 +353,7 @@ class GatewaySessions:
                 gateway_started_at=last.gateway_started_at if last else None,
             )
             past = [last.as_followed(now)] if last else []
-            moved = session_rows(past).with_columns(codec.bucket_column(PAST))
+            moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
             return lifecycle_table.Change(session, _live_rows(before, session), moved)
 
         acquired = self._change(gateway_id, step, action="acquire", run_id=run_id or "")

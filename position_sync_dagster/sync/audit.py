@@ -27,7 +27,6 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition, Source
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.queue.operations import beginning_with
 from position_sync_dagster.lake.schema.codec import legs_of, new_ids
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.provenance import IN_ORDER, LedgerProvenance, batches_of
@@ -102,11 +101,11 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
     """
     found: set[tuple[IdKind, str]] = set()
     if text:
-        store = lake.queue.sync.store
+        queue = lake.queue.sync
         found |= {(IdKind.RUN, r.run_id) for r in lake.runs.beginning_with(text)}
         found |= {(IdKind.BATCH, i) for i in ledger.ids_beginning_with("batch_id", text)}
         found |= {(IdKind.UPDATE, i) for i in ledger.ids_beginning_with("update_id", text)}
-        found |= {(IdKind.REQUEST, r.request_id) for r in beginning_with(store, text)}
+        found |= {(IdKind.REQUEST, r.request_id) for r in queue.beginning_with(text)}
         if not found:
             found |= {(IdKind.RUN, i) for i in ledger.ids_beginning_with("run_id", text)}
     exact = {one for one in found if one[1] == text}
@@ -150,9 +149,7 @@ def _of_run(lake: Lake, ledger: LedgerProvenance, run_id: str, limit: int) -> Tr
 def _of_request(lake: Lake, ledger: LedgerProvenance, request_id: str, limit: int) -> Trace:
     """Return the trace of a request: the rows written for it, and the older row that answers it."""
     (request,) = (
-        one
-        for one in beginning_with(lake.queue.sync.store, request_id)
-        if one.request_id == request_id
+        one for one in lake.queue.sync.beginning_with(request_id) if one.request_id == request_id
     )
     near = new_ids(request.created_at, 1)
     since = (request.created_at - timedelta(days=1)).date()
@@ -176,8 +173,8 @@ def _of_rows(
     run_ids = tuple(shown.get_column("run_id").drop_nulls().unique(maintain_order=True))
     if not requests:
         asked = shown.get_column("request_id").drop_nulls().unique(maintain_order=True)
-        store = lake.queue.sync.store
-        requests = tuple(r for one in asked for r in beginning_with(store, one))
+        queue = lake.queue.sync
+        requests = tuple(r for one in asked for r in queue.beginning_with(one))
     return Trace(
         kind=kind,
         id=found,

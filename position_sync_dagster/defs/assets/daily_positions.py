@@ -73,11 +73,11 @@ def daily_asset(
         without any source stays missing.
         """
         found, result = fill(context, position_sync)
-        table = position_sync.derived_table(DAILY_POSITIONS)
+        table = position_sync.lake.derived_table(DAILY_POSITIONS)
         shared = (
             {}
             if result is None
-            else table_asset.replacement_metadata(table, result)
+            else table_asset.replacement_metadata(table.path, result)
             | table_asset.column_lineage(LINEAGE)
         )
         if result is not None and not found.skipped:
@@ -116,8 +116,8 @@ def daily_asset(
         if not found.filled:
             return found, None
         frames = {day: closed.rows for day, closed in found.filled.items()}
-        table = position_sync.derived_table(DAILY_POSITIONS)
-        result = table.replace_days(frames, run_id=context.run.run_id)
+        table = position_sync.lake.derived_table(DAILY_POSITIONS)
+        result = derived.replace_days(table, frames, run_id=context.run.run_id)
         service.record_differences(found.filled, run_id=context.run.run_id)
         return found, result
 
@@ -360,9 +360,9 @@ def days_are_complete(position_sync: PositionSyncResource) -> dg.AssetCheckResul
     # Right after today's close its run may not have ended.
     today = datetime.now(ZoneInfo(exchange.timezone)).date()
     over = [day for day in map(date.fromisoformat, keys) if day < today]
-    table = position_sync.derived_table(DAILY_POSITIONS)
+    table = position_sync.lake.derived_table(DAILY_POSITIONS)
     newest = (
-        table.read(["session_date", "timestamp"])
+        table.rows(columns=["session_date", "timestamp"])
         .group_by("session_date")
         .agg(pl.col("timestamp").max().dt.date())
     )

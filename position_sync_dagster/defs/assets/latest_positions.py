@@ -7,7 +7,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets import strategy_exposure, table_asset
 from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest
-from position_sync_dagster.defs.libraries import confirmations, pl, tables
+from position_sync_dagster.defs.libraries import confirmations, derived, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
@@ -43,7 +43,7 @@ def latest_positions(
 
     Live: [the money page](/money) shows these figures as they move, second by second.
     """
-    table = position_sync.derived_table(LATEST_POSITIONS)
+    table = position_sync.lake.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     with lake.looked_at_once(position_sync.looked_at):
         found = lake.updates.sync.latest()
@@ -53,7 +53,7 @@ def latest_positions(
         *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
     )
     with lake.looked_at_once(position_sync.looked_at):
-        result = table.replace(rows, run_id=context.run.run_id)
+        result = derived.replace(table, rows, run_id=context.run.run_id)
     versions: dict[str, dg.RawMetadataValue] = {
         "dagster/row_count": result.rows,
         "ledger_version": strategy_exposure.version_text(found),
@@ -65,9 +65,9 @@ def latest_positions(
             **strategy_exposure.seldom(without_value=rows["market_value"].null_count()),
         )
         | versions
-        | table_asset.replacement_metadata(table, result),
+        | table_asset.replacement_metadata(table.path, result),
         data_version=table_asset.data_version(result.version),
     )
     with lake.looked_at_once(position_sync.looked_at):
-        sums = judge_latest(table.read(), found)
+        sums = judge_latest(table.rows(), found)
     context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))

@@ -7,6 +7,7 @@ risk. In the tables an unknown number is a dash; in the numbers that the UI plot
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.libraries import (
     codec,
     confirmations,
+    derived,
     exposure,
     money,
     overview,
@@ -29,7 +31,13 @@ from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.terminal.text import amount, duration, money_lines, quantity
+from position_sync_dagster.terminal.text import (
+    amount,
+    duration,
+    money_lines,
+    partial_sum,
+    quantity,
+)
 
 PICTURE = "picture"
 DRAWN_AT = "drawn_at"
@@ -103,13 +111,7 @@ def _name(one: "money.Money") -> str:
 
 
 def _sum(name: str) -> "Callable[[money.Money], str]":
-    """Return the function that writes a sum; a star marks one that leaves out a holding."""
-
-    def text(one: "money.Money") -> str:
-        value: float | None = getattr(one, name)
-        return amount(value) + ("*" if name in one.partial and value is not None else "")
-
-    return text
+    return partial(partial_sum, name=name)
 
 
 _Texts = Mapping[str, Callable[[Any], str]]
@@ -396,11 +398,11 @@ def summed(
         latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
         book = overview.read_book(lake, position_sync.settings, now, latest=latest)
     found = exposure.exposures(book.split, now)
-    table = position_sync.derived_table(STRATEGY_EXPOSURE)
+    table = lake.derived_table(STRATEGY_EXPOSURE)
     version = {"ledger_version": newest_version(latest)}
     frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
     with lake.looked_at_once(position_sync.looked_at):
-        result = table.replace(frame, run_id=context.run.run_id)
+        result = derived.replace(table, frame, run_id=context.run.run_id)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
@@ -416,7 +418,7 @@ def summed(
                 without_greeks=sum(e["legs_without_greeks"] for e in of_strategies),
             ),
         )
-        | table_asset.replacement_metadata(table, result)
+        | table_asset.replacement_metadata(table.path, result)
         | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
         | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
@@ -424,7 +426,7 @@ def summed(
         metadata=metadata, data_version=table_asset.data_version(result.version)
     )
     with lake.looked_at_once(position_sync.looked_at):
-        sums = limits.judge_exposure(table.read(), book)
+        sums = limits.judge_exposure(table.rows(), book)
         context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
         for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
             context.log_event(event)

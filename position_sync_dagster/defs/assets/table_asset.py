@@ -228,15 +228,13 @@ def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataV
 _NUMBERS = ("int", "float")
 
 
-def replacement_metadata(
-    table: "derived.DerivedTable", result: "derived.Replaced"
-) -> "dict[str, dg.RawMetadataValue]":
+def replacement_metadata(uri: str, result: "derived.Replaced") -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced.
 
     Counts are texts, since the UI plots each number beside those of money.
     """
     return {
-        "dagster/uri": table.path,
+        "dagster/uri": uri,
         "rows": str(result.rows),
         "delta_version": str(result.version),
         "changed": result.changed,

@@ -14,7 +14,6 @@ import dagster as dg
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import (
     codec,
-    derived,
     exposure,
     limit_readings,
     overview,
@@ -165,8 +164,7 @@ def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg
 
     They do so in each account and currency. Evaluated with each publication.
     """
-    table = derived.DerivedTable(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
-    return judge_latest(table.read(), lake.updates.sync.latest())
+    return judge_latest(lake.derived_table(LATEST_POSITIONS).rows(), lake.updates.sync.latest())
 
 
 EXPOSURE = "strategy_exposure"

@@ -549,7 +549,8 @@ class AccountFeed:
         named = {account for account, _conid in (held & newest.keys()) | self.odd_rows.seen}
         self.emptied.take_list({account for account, _conid in held} - self._unlisted.keys(), named)
         self.book.close_absent(reported, except_in={*self.emptied, *self._unlisted})
-        self._values.request(before & named)
+        for account in before & named:  # their latest messages may have been ignored
+            self._values.standing.interrupt(account)
         for account in self.accounts:
             self._rate(account)
 

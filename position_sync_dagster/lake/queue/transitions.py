@@ -166,14 +166,6 @@ def renew(claimed: pl.DataFrame, *, now: datetime, lease_s: float) -> Change[Non
     return Change(None, claimed.with_columns(updated_at=moment(now), lease_expires_at=until))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """How one request failed."""
-
-    error_message: str
-    retryable: bool = True
-
-
 def succeed(
     done: pl.DataFrame, *, answers: Mapping[str, Answer], now: datetime, new_ids: NewIds
 ) -> Change[None]:
@@ -192,8 +184,9 @@ def succeed(
 
 def fail(
     done: pl.DataFrame,
-    failures: Mapping[str, Failure],
+    errors: Mapping[str, str],
     *,
+    retryable: bool,
     now: datetime,
     policy: RetryPolicy,
     random: Random,
@@ -204,23 +197,18 @@ def fail(
     Follow-up requests are inserted for those that are finished.
 
     Args:
-        failures: By request id.
+        errors: Error message by request id.
+        retryable: Whether another attempt may succeed.
     """
     ids, attempts = (done.get_column(name).to_list() for name in ("request_id", "attempts"))
     following: list[NextAttempt] = [
-        next_attempt(
-            before,
-            retryable=failures[request_id].retryable,
-            now=now,
-            policy=policy,
-            random=random,
-        )
-        for request_id, before in zip(ids, attempts, strict=True)
+        next_attempt(before, retryable=retryable, now=now, policy=policy, random=random)
+        for before in attempts
     ]
     after = done.with_columns(
         attempts=pl.Series([one.attempts for one in following], dtype=pl.Int64),
         available_at=moments(one.available_at for one in following),
-        error_message=pl.Series([failures[one].error_message for one in ids], dtype=pl.String),
+        error_message=pl.Series([errors[one] for one in ids], dtype=pl.String),
     )
     final = pl.Series([one.status is QueueStatus.FAILED for one in following], dtype=pl.Boolean)
     retried = without_lease(after.filter(~final)).with_columns(
@@ -248,7 +236,7 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFr
 def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series) -> pl.DataFrame:
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
-        codec.bucket_column(status),
+        bucket=pl.lit(status),
         status=pl.lit(status),
         updated_at=moment(now),
         available_at=moment(None),

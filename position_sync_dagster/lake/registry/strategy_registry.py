@@ -15,7 +15,7 @@ from position_sync_dagster.domain.instrument import parse_conid, parse_expiry, p
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.registry import strategies_file
-from position_sync_dagster.lake.schema.codec import bucket_column, in_bucket, leg_rows, legs_of
+from position_sync_dagster.lake.schema.codec import in_bucket, leg_rows, legs_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -293,7 +293,7 @@ class SyncRegistry:
             return Change(result)
         now = self._clock()
         left = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
-        ended = leg_rows(left).with_columns(bucket_column(REMOVED))
+        ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
         return Change(result, leg_rows(after.values()), ended)
 
     def _change(self, step: Callable[[_Legs], Change[T]], action: str) -> T:

@@ -159,7 +159,13 @@ def append(
 
 
 def data_files(handle: DeltaTable) -> pl.DataFrame:
-    """Return one row for each data file of the snapshot, from the log alone."""
+    """Return one row for each data file of the snapshot, from the log alone.
+
+    Returns:
+        path, size_bytes and num_records; of each partition column `partition.NAME`; of each
+        indexed column `min.NAME`, `max.NAME` and `null_count.NAME`, null where the log has no
+        statistics.
+    """
     return pl.DataFrame(handle.get_add_actions(flatten=True))
 
 
@@ -197,16 +203,13 @@ def last_of(greatest: Any) -> Any:
 
 def count_rows(handle: DeltaTable) -> int:
     """Return the number of rows of the snapshot, from the log alone."""
-    files = data_files(handle)
-    return 0 if files.is_empty() else int(files.get_column("num_records").sum())
+    return int(data_files(handle).get_column("num_records").sum())
 
 
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
-    files = data_files(handle)
-    if files.is_empty():  # then it has no partition columns
-        return pl.DataFrame(schema={"path": pl.String, "num_records": pl.Int64})
-    return files.filter(pl.col(f"partition.{name}") == value for name, value in partition.items())
+    wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
+    return data_files(handle).filter(*wanted)
 
 
 def _properties(

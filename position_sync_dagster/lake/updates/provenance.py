@@ -112,10 +112,7 @@ class LedgerProvenance:
         def step(handle: DeltaTable) -> tuple[pl.DataFrame, bool]:
             files = data_files(handle)
             frames = [pl.DataFrame(schema=self._table.spec.polars)]
-            days: set[date] = set()
-            if not files.is_empty():
-                days.update(files.get_column("partition.date"))
-            for one in sorted(days, reverse=True):
+            for one in files.get_column("partition.date").unique().sort(descending=True):
                 if day is not None and one != day:
                     continue
                 rows = self._files.scan(_from(files, one, one)).filter(wanted)
@@ -179,7 +176,7 @@ def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _overlapping(files: pl.DataFrame, column: str, first: str, last: str) -> pl.DataFrame:
     """Return the files that may hold an id from `first` to one that begins with `last`."""
-    if f"min.{column}" not in files.columns:
+    if f"min.{column}" not in files.columns:  # it has no statistics
         return files
     smallest, greatest = pl.col(f"min.{column}"), pl.col(f"max.{column}")
     return files.filter(
@@ -188,8 +185,6 @@ def _overlapping(files: pl.DataFrame, column: str, first: str, last: str) -> pl.
 
 
 def _from(files: pl.DataFrame, first: date | None, last: date | None = None) -> pl.DataFrame:
-    if files.is_empty():
-        return files
     on_day = pl.col("partition.date")
     if first is not None:
         files = files.filter(on_day >= first)

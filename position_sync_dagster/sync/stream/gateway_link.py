@@ -126,7 +126,9 @@ class BrokerLink:
         connection = self.connection
         if connection is None:
             return []
-        farms = [f"data farm {farm} is broken" for farm in sorted(connection.broken_farms)]
+        farms = [
+            f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
+        ]
         profits = connection.pnl.problem()
         return farms + connection.feed.problems + ([profits] if profits else [])
 

@@ -399,6 +399,7 @@ class ModelGreeks:
         """Return the newest value that the broker gave of an option in any account."""
         if self._connection is None:
             return None
-        book = self._connection.feed.book
-        found = [value for key in self._keys.get(conid, ()) if (value := book.newest_value(key))]
+        book, keys = self._connection.feed.book, self._keys.get(conid, ())
+        self._connection.pnl.read(keys)
+        found = [value for key in keys if (value := book.newest_value(key))]
         return max(found, key=lambda one: one[1], default=None)
