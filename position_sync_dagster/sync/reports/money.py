@@ -272,6 +272,7 @@ class BookMoney:
             ),
             found.legs.with_columns(currency=pl.lit(base)),
         )
+        unknown: dict[str, Any] = dict.fromkeys(_SUMS) if without else {}
         (row,) = summed(converted, ("account", "currency"), self.now).iter_rows(named=True)
         return replace(
             _money(row, self.now, streamed=None),  # the lines are in the total of each currency
@@ -279,7 +280,7 @@ class BookMoney:
             differences=None,
             rates_age_s=seconds_since(account.rates_received_at, self.now),
             without_rate=without,
-            **(dict.fromkeys(_SUMS) if without else {}),
+            **unknown,
         )
 
 
