@@ -26,10 +26,10 @@ from position_sync_dagster.domain.leg import few
 from position_sync_dagster.errors import GatewayLostError, shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, MessageType
+from position_sync_dagster.gateway.codes import GatewayCode, MessageType
 from position_sync_dagster.gateway.ib_async_internals import RowFields, read_messages
+from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import PortfolioValues
-from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -518,18 +518,13 @@ class AccountSubscription:
     """
 
     def __init__(
-        self,
-        ib: IB,
-        *,
-        settings: Settings,
-        on_late_end: Callable[[str], None],
-        on_stop: Callable[[str], None],
+        self, login: Login, *, on_late_end: Callable[[str], None], on_stop: Callable[[str], None]
     ) -> None:
         self.account: str | None = None
         self.heard_at = time.monotonic()
-        self._ib = ib
-        self._timeout_s = settings.gateway_timeout_s
-        self._quiet_s = settings.account_quiet_s
+        self._ib = ib = login.ib
+        self._timeout_s = login.settings.gateway_timeout_s
+        self._quiet_s = login.settings.account_quiet_s
         self._on_late_end = on_late_end
         self._on_stop = on_stop
         self._active_at = self.heard_at
@@ -650,8 +645,6 @@ class PortfolioDownloads:
 
     Args:
         book: Gets the values.
-        connectivity: Whether the gateway has IB.
-        accounts: The accounts of the login.
         on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
@@ -662,39 +655,28 @@ class PortfolioDownloads:
     """
 
     def __init__(
-        self,
-        ib: IB,
-        book: HoldingsBook,
-        connectivity: Connectivity,
-        *,
-        settings: Settings,
-        accounts: tuple[str, ...],
-        on_change: Callable[[str], None],
+        self, login: Login, book: HoldingsBook, *, on_change: Callable[[str], None]
     ) -> None:
         self.downloaded: set[str] = set()
         self.ended: dict[str, datetime] = {}
         self.account_time = ""
-        self._ib = ib
-        self._book = book
-        self._gateway_id = settings.gateway_id
-        self._silence_s = 2 * settings.account_interval_s
-        self._only_one = len(accounts) == 1
+        self._ib, self._book = login.ib, book
+        self._gateway_id = login.settings.gateway_id
+        self._silence_s = 2 * login.settings.account_interval_s
+        self._only_one = len(login.accounts) == 1
         self._on_change = on_change
-        self._connectivity = connectivity
+        self._connectivity = login.connectivity
         self._times = RowTimes(book.set_value_time, clock=utc_now)
         self._subscription = AccountSubscription(
-            ib,
-            settings=settings,
-            on_late_end=self._on_late_end,
-            on_stop=self._on_stop,
+            login, on_late_end=self._on_late_end, on_stop=self._on_stop
         )
         self.standing = AccountStanding(
-            lasts_s=settings.account_interval_s,
+            lasts_s=login.settings.account_interval_s,
             random=Random(),  # noqa: S311 - jitter of a delay
         )
         self._heard: dict[str, datetime] = {}
-        ib.accountValueEvent += self._on_account_value
-        read_messages(ib, MessageType.ACCOUNT_TIME, self._read_time)
+        login.ib.accountValueEvent += self._on_account_value
+        read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
 
     @property
     def follows(self) -> bool:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import uuid4
 
-from ib_async import IB, Position
+from ib_async import Position
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
@@ -24,14 +24,10 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts import account_downloads
 from position_sync_dagster.gateway.accounts.account_downloads import OddRows, PortfolioDownloads
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.codes import Connectivity, MessageType, is_notice
+from position_sync_dagster.gateway.codes import LISTED_TOGETHER, MessageType, is_notice
 from position_sync_dagster.gateway.ib_async_internals import filter_positions
+from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import position_of
-from position_sync_dagster.settings import Settings
-
-LISTED_TOGETHER = 50
-"""Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
-Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
 
 MAX_ACCOUNTS = 500
 """The most accounts of a login. IB names no limit: it is ours, since their values are requested
@@ -57,17 +53,16 @@ class PositionsByAccount:
 
     Args:
         odd_rows: Gets the holdings that are set aside.
-        accounts: The accounts of the login.
 
     Attributes:
         refused: The accounts whose list the gateway refused, each with the code.
     """
 
-    def __init__(self, ib: IB, odd_rows: OddRows, *, accounts: tuple[str, ...]) -> None:
+    def __init__(self, login: Login, odd_rows: OddRows) -> None:
         self.refused: dict[str, int] = {}
-        self._ib = ib
+        self._ib = ib = login.ib
         self._odd_rows = odd_rows
-        self._accounts = accounts
+        self._accounts = login.accounts
         self._next: Iterator[str] = iter(())
         self._subscribed: dict[str, str] = {}
         self._rows: dict[str, list[list[str]]] = {}
@@ -161,15 +156,14 @@ class PositionDownload:
 
     def __init__(
         self,
-        ib: IB,
+        login: Login,
         *,
-        settings: Settings,
         give_up: Callable[[str], None],
         by_account: PositionsByAccount | None = None,
     ) -> None:
-        self._ib = ib
+        self._ib, settings = login.ib, login.settings
         self._gateway_id = settings.gateway_id
-        self._request = ib.reqPositionsAsync if by_account is None else by_account.request
+        self._request = login.ib.reqPositionsAsync if by_account is None else by_account.request
         self._request_name = "reqPositions" if by_account is None else "reqPositionsMulti"
         self._timeout_s = settings.gateway_timeout_s * (1 if by_account is None else MANY_TIMEOUTS)
         self._interval_s = settings.positions_interval_s
@@ -371,17 +365,15 @@ class AccountFeed:
         emptied: The accounts whose holdings are in doubt.
     """
 
-    def __init__(
-        self,
-        ib: IB,
-        connectivity: Connectivity,
-        *,
-        settings: Settings,
-        accounts: tuple[str, ...],
-        give_up: Callable[[str], None],
-    ) -> None:
+    def __init__(self, login: Login, *, give_up: Callable[[str], None]) -> None:
+        ib, settings, accounts = login.ib, login.settings, login.accounts
+        self.connectivity = login.connectivity
         self.book = HoldingsBook(
-            settings.gateway_id, accounts, connectivity, band=settings.value_band, clock=utc_now
+            settings.gateway_id,
+            accounts,
+            login.connectivity,
+            band=settings.value_band,
+            clock=utc_now,
         )
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
@@ -389,23 +381,10 @@ class AccountFeed:
         self.odd_rows = account_downloads.OddRows(accounts, on_change=self._rate)
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
-        self.connectivity = connectivity
-        self._by_account = (
-            PositionsByAccount(ib, self.odd_rows, accounts=accounts)
-            if len(accounts) > LISTED_TOGETHER
-            else None
-        )
-        self._list = PositionDownload(
-            ib, settings=settings, give_up=give_up, by_account=self._by_account
-        )
-        self._values = PortfolioDownloads(
-            ib,
-            self.book,
-            connectivity,
-            settings=settings,
-            accounts=accounts,
-            on_change=self._rate,
-        )
+        together = len(accounts) <= LISTED_TOGETHER
+        self._by_account = None if together else PositionsByAccount(login, self.odd_rows)
+        self._list = PositionDownload(login, give_up=give_up, by_account=self._by_account)
+        self._values = PortfolioDownloads(login, self.book, on_change=self._rate)
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
         self._portfolio: dict[Key, _PortfolioQuantity] = {}
         self._contradicted: dict[Key, float] = {}
