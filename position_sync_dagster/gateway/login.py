@@ -52,6 +52,13 @@ class Login:
         """The accounts of the login."""
         return tuple(self.ib.client.getAccounts())
 
+    def lost(self, awaited: str) -> errors.GatewayLostError:
+        """Return the error of a connection that ended before an answer came."""
+        return errors.GatewayLostError(
+            f"The connection to {self.settings.gateway_id} ended while {awaited} were awaited.",
+            remedy="It is tried again.",
+        )
+
 
 async def log_in(
     settings: Settings,

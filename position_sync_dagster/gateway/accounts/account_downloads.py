@@ -23,7 +23,7 @@ from position_sync_dagster.domain.clock import Backoff, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.errors import GatewayLostError, shown
+from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.codes import GatewayCode, MessageType
@@ -660,8 +660,7 @@ class PortfolioDownloads:
         self.downloaded: set[str] = set()
         self.ended: dict[str, datetime] = {}
         self.account_time = ""
-        self._ib, self._book = login.ib, book
-        self._gateway_id = login.settings.gateway_id
+        self._login, self._book = login, book
         self._silence_s = 2 * login.settings.account_interval_s
         self._only_one = len(login.accounts) == 1
         self._on_change = on_change
@@ -730,7 +729,7 @@ class PortfolioDownloads:
                 account, impatient=self.standing.has_failed(account)
             )
         except ConnectionError as error:
-            raise self._lost(account) from error
+            raise self._login.lost(f"the values of account {account}") from error
         except asyncio.CancelledError:
             self.standing.interrupt(account)
             self._on_change(account)
@@ -739,8 +738,8 @@ class PortfolioDownloads:
             self._times.follow()
             self.downloaded.add(account)
             self.ended[account] = utc_now()
-        if not self._ib.isConnected():
-            raise self._lost(account)
+        if not self._login.ib.isConnected():
+            raise self._login.lost(f"the values of account {account}")
         uninterrupted = interruptions == self._connectivity.interruptions
         if why is None and self._connectivity.has_ib and uninterrupted:
             self._times.date_rows()
@@ -751,13 +750,6 @@ class PortfolioDownloads:
         if not self._only_one:
             self._times.stop()
             self._subscription.stop()
-
-    def _lost(self, account: str) -> GatewayLostError:
-        return GatewayLostError(
-            f"The connection to {self._gateway_id} ended while the values of account {account} "
-            "were awaited.",
-            remedy="It is tried again.",
-        )
 
     def _complete(self, account: str, at: datetime | None = None) -> None:
         """Record that the download of an account ended whole, and what it confirms."""

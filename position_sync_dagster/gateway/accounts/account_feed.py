@@ -152,6 +152,7 @@ class PositionDownload:
 
     Attributes:
         requested_at: When the newest list was requested, in monotonic seconds.
+        listed_at: When the newest whole list was used, in monotonic seconds.
     """
 
     def __init__(
@@ -161,22 +162,21 @@ class PositionDownload:
         give_up: Callable[[str], None],
         by_account: PositionsByAccount | None = None,
     ) -> None:
-        self._ib, settings = login.ib, login.settings
-        self._gateway_id = settings.gateway_id
+        self._login, settings = login, login.settings
         self._request = login.ib.reqPositionsAsync if by_account is None else by_account.request
         self._request_name = "reqPositions" if by_account is None else "reqPositionsMulti"
         self._timeout_s = settings.gateway_timeout_s * (1 if by_account is None else MANY_TIMEOUTS)
         self._interval_s = settings.positions_interval_s
         self._give_up = give_up
         self._listing: asyncio.Future[list[Position]] | None = None
-        self._listed_at = time.monotonic()
         self._requested = False
+        self.listed_at = time.monotonic()
         self.requested_at = -math.inf
 
     @property
     def is_due(self) -> bool:
         """Return whether a new list was asked for, or the last one is older than the interval."""
-        return self._requested or time.monotonic() - self._listed_at >= self._interval_s
+        return self._requested or time.monotonic() - self.listed_at >= self._interval_s
 
     def request(self) -> None:
         """Make a new list due: messages since the last one may be missing."""
@@ -186,19 +186,6 @@ class PositionDownload:
     def is_awaited(self) -> bool:
         """Return whether a list is under way, or has ended and `fetch` has not returned it yet."""
         return self._listing is not None
-
-    def accepted(self) -> None:
-        """Record that a whole list was used."""
-        self._listed_at = time.monotonic()
-
-    async def abandoned(self) -> None:
-        """Wait for the end of a list whose request was cancelled, and ignore its rows.
-
-        Raises:
-            GatewayError: As `fetch`.
-        """
-        if self._listing is not None:
-            await self.fetch()
 
     async def fetch(self) -> list[Position]:
         """Wait for the list that is under way; request one where there is none.
@@ -217,25 +204,19 @@ class PositionDownload:
             if listing.done():
                 self._listing = None
                 return listing.result()
+            if not self._login.ib.isConnected():
+                raise ConnectionError
         except ConnectionError as error:
             self._listing = None
-            raise self._lost() from error
-        if not self._ib.isConnected():
-            raise self._lost()
+            raise self._login.lost("the positions") from error
         timeout = errors.GatewayTimeoutError(
-            f"The gateway at {self._gateway_id} did not send the whole list of positions "
-            f"({self._request_name}) within {self._timeout_s:g} s.",
+            f"The gateway at {self._login.settings.gateway_id} did not send the whole list of "
+            f"positions ({self._request_name}) within {self._timeout_s:g} s.",
             remedy="It is requested again on a new connection. If this goes on, raise "
             "POSITION_SYNC_GATEWAY_TIMEOUT_S.",
         )
         self._give_up(timeout.what)
         raise timeout
-
-    def _lost(self) -> errors.GatewayLostError:
-        return errors.GatewayLostError(
-            f"The connection to {self._gateway_id} ended while the positions were awaited.",
-            remedy="It is tried again.",
-        )
 
 
 class _FirstList(NamedTuple):
@@ -498,7 +479,8 @@ class AccountFeed:
                 remedy="Use several logins, each of which sees fewer accounts.",
             )
         async with self._requesting:
-            await self._list.abandoned()
+            if self._list.is_awaited:  # its request was cancelled: the rows do not count
+                await self._list.fetch()
             while True:
                 interruptions = self.connectivity.interruptions
                 self.odd_rows.seen.clear()
@@ -508,7 +490,7 @@ class AccountFeed:
                 self.connectivity.require_ib()
                 if interruptions == self.connectivity.interruptions:
                     break
-            self._list.accepted()
+            self._list.listed_at = time.monotonic()
             self._take_positions(rows)
 
     def _take_positions(self, rows: Iterable[Position]) -> None:
@@ -605,10 +587,9 @@ class AccountFeed:
             rating = Completeness.UNKNOWN
         elif account in self._unlisted or self.odd_rows.of(account):
             rating = Completeness.PARTIAL
-        elif self._values.standing.is_whole(account):
-            rating = Completeness.COMPLETE
         else:
-            rating = Completeness.PARTIAL
+            whole = self._values.standing.is_whole(account)
+            rating = Completeness.COMPLETE if whole else Completeness.PARTIAL
         if rating is not self.completeness[account]:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
             self.completeness[account] = rating
