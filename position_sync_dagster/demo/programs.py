@@ -38,7 +38,7 @@ from position_sync_dagster.processes.home import (
     adopt_environment,
     home_environment,
 )
-from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, get_json
+from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange_json
 from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
@@ -321,7 +321,7 @@ def statements(control_port: int) -> dict[str, str]:
 
 def _get(control_port: int, path: str) -> Any:
     try:
-        return get_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)
+        return exchange_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)
     except (OSError, ValueError) as error:
         raise SimulatorProcessError(
             f"The simulator's control port {control_port} does not answer: {error}.",

@@ -216,6 +216,7 @@ DELAYED_TYPES = frozenset({MarketDataType.DELAYED, MarketDataType.DELAYED_FROZEN
 class MessageType(IntEnum):
     """The first field of a message from the gateway, where we read the message ourselves."""
 
+    ERROR = 4
     PORTFOLIO_VALUE = 7
     ACCOUNT_TIME = 8
     ACCOUNT_DOWNLOAD_END = 54

@@ -160,6 +160,18 @@ LOG_EVERY_S = 60.0
 """Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
 _POSITION, _POSITION_END = str(int(MessageType.POSITION)), str(int(MessageType.POSITION_END))
+_PNL_SINGLE = str(int(MessageType.PNL_SINGLE))
+
+_DECISIVE = frozenset(
+    str(int(kind))
+    for kind in (
+        MessageType.ERROR,
+        MessageType.POSITION,
+        MessageType.POSITION_MULTI,
+        MessageType.PORTFOLIO_VALUE,
+    )
+)
+"""Which values of PnLSingle count depends on whether they came before or after these messages."""
 
 
 class MessageReader:
@@ -176,13 +188,15 @@ class MessageReader:
     Args:
         ib: The connection.
         gateway_id: Its gateway.
+        pnl: Keeps the newest message of each holding, to be read later.
 
     Attributes:
         understood: The number of messages that were understood.
     """
 
-    def __init__(self, ib: IB, gateway_id: str) -> None:
+    def __init__(self, ib: IB, gateway_id: str, pnl: pnl_subscriptions.PnlSubscriptions) -> None:
         self.understood = 0
+        self._pnl = pnl
         self._gateway_id = gateway_id
         self._type = ""
         self._failed = False
@@ -195,7 +209,13 @@ class MessageReader:
         ib_async_internals.read_without_copies(ib)
 
     def _read(self, fields: list[str]) -> None:
-        self._type, self._failed = fields[0] if fields else "", False
+        kind = fields[0] if fields else ""
+        if kind == _PNL_SINGLE and self._pnl.put_off(fields):
+            self.understood += 1
+            return
+        if kind in _DECISIVE:
+            self._pnl.read()
+        self._type, self._failed = kind, False
         if self._type == _POSITION_END and self._position_failed:
             return
         self._interpret(fields)
@@ -321,7 +341,7 @@ class GatewayConnection:
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
-        reader = MessageReader(ib, settings.gateway_id)
+        reader = MessageReader(ib, settings.gateway_id, self.pnl)
         self._watchdog = Watchdog(ib, reader, give_up=self.drop)
 
     @property

@@ -131,27 +131,17 @@ def logins_of(settings: "Settings") -> "Sequence[Settings]":
         return ()
 
 
-def get_json(port: int, path: str, *, timeout_s: float = 2.0) -> Any:
+def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float = 2.0) -> Any:
     """Return the JSON value that the server on 127.0.0.1 answers with.
 
-    Raises:
-        OSError: The server does not answer, or not with status 200.
-        ValueError: The answer is not JSON.
-    """
-    return _exchange("GET", port, path, None, timeout_s)
-
-
-def post_json(port: int, path: str, value: Any, *, timeout_s: float = 10.0) -> Any:
-    """Send a JSON value, and return the one that the server on 127.0.0.1 answers with.
+    Args:
+        value: What is posted, as JSON; None asks by GET.
 
     Raises:
         OSError: The server does not answer, or not with status 200.
         ValueError: The answer is not JSON.
     """
-    return _exchange("POST", port, path, json.dumps(value), timeout_s)
-
-
-def _exchange(method: str, port: int, path: str, body: str | None, timeout_s: float) -> Any:
+    method, body = ("GET", None) if value is None else ("POST", json.dumps(value))
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"})

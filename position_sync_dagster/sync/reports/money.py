@@ -19,7 +19,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, TOTAL, Closes
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import Split, add, claims_of, summed
 
 if TYPE_CHECKING:
@@ -128,29 +128,24 @@ class Ages:
     """How old the newest rows are, by (account, conid).
 
     Attributes:
-        confirmed: When the source of each row last confirmed it; None if only a wrong clock gave a
-            time.
         priced: When the age of its price begins (`with_priced`); None if that is unknown.
         greeks: When its greeks arrived; only of rows with greeks.
     """
 
     now: datetime
-    confirmed: Mapping[Key, datetime | None]
     priced: Mapping[Key, datetime | None]
     greeks: Mapping[Key, datetime | None]
 
     @classmethod
     def of(cls, priced: pl.DataFrame, now: datetime) -> "Ages":
         """Return the times of the rows of `with_priced` whose holdings are open."""
-        names = ("account", "conid", CONFIRMED, PRICED, "greeks_time", "delta")
-        times = priced.filter(pl.col("position") != 0).select(names)
-        found: tuple[dict[Key, datetime | None], ...] = ({}, {}, {})
-        for account, conid, confirmed, at, greeks, delta in times.iter_rows():
-            key = (account, conid)
-            found[0][key], found[1][key] = confirmed, at
-            if delta is not None:
-                found[2][key] = greeks
-        return cls(now=now, confirmed=found[0], priced=found[1], greeks=found[2])
+        names = ("account", "conid", PRICED, "greeks_time", "delta")
+        times = priced.filter(pl.col("position") != 0).select(names).rows()
+        return cls(
+            now=now,
+            priced={(account, conid): at for account, conid, at, _greeks, _delta in times},
+            greeks={(r[0], r[1]): r[3] for r in times if r[4] is not None},
+        )
 
     def age_s(self, key: Key) -> float | None:
         """Return the age of the price of a holding, in seconds; None if unknown."""

@@ -4,7 +4,7 @@ It is read from the tables alone, and includes problems that need attention, suc
 requests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -285,6 +285,12 @@ def read_status(
 def current_since(settings: Settings, now: datetime) -> datetime:
     """Return the time two refresh intervals ago: values confirmed after it are current."""
     return now - timedelta(seconds=2 * settings.refresh_interval_s)
+
+
+def of_login(since: Mapping[str, datetime]) -> pl.Expr:
+    """Return the time of the login of each row; null where there is none."""
+    kind = pl.Datetime("us", "UTC")
+    return pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
 
 
 def leg_states(
