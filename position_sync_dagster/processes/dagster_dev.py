@@ -52,13 +52,13 @@ def start(
     )
 
 
-def is_serving(ui_port: int, *, timeout_s: float = 1.0) -> bool:
+def is_serving(ui_port: int) -> bool:
     """Return whether the UI answers.
 
     The text "Serving" in Dagster's output is no proof: it comes before an error to bind the port.
     """
     try:
-        return "dagster_version" in exchange_json(ui_port, "/server_info", timeout_s=timeout_s)
+        return "dagster_version" in exchange_json(ui_port, "/server_info", timeout_s=1.0)
     except (OSError, ValueError):
         return False
 

@@ -77,10 +77,10 @@ class ProbeResult(StrEnum):
     UNKNOWN = "the address is not known"
 
 
-def probe(host: str, port: int, *, timeout_s: float = CONNECT_TIMEOUT_S) -> ProbeResult:
+def probe(host: str, port: int) -> ProbeResult:
     """Connect, and close the connection at once."""
     try:
-        socket.create_connection((host, port), timeout=timeout_s).close()
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except ConnectionRefusedError:
         return ProbeResult.REFUSED
     except socket.gaierror:

@@ -177,12 +177,7 @@ def aligned_table(
         heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
         for heading, cells in figures.items()
     }
-    columns = {**names, **padded, **(last or {})}
-    rows = zip(*columns.values(), strict=True)
-    return dg.MetadataValue.table(
-        [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
-        schema=dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in columns]),
-    )
+    return table_asset.table_of({**names, **padded, **(last or {})})
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:

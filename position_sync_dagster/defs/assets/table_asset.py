@@ -202,30 +202,37 @@ def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataV
     A column that has the name of an attribute has what the class of the rows says of it.
     """
     listed = list(rows)
-    texts = descriptions_of(type(listed[0])) if listed else {}
-    records = [{name: of(row) for name, of in columns.items()} for row in listed]
+    cells = {name: [of(row) for row in listed] for name, of in columns.items()}
+    return table_of(cells, descriptions_of(type(listed[0])) if listed else {})
+
+
+Cell = str | int | float | None
+
+
+def table_of(
+    columns: Mapping[str, Sequence[Cell]], texts: Mapping[str, str] | None = None
+) -> dg.TableMetadataValue:
+    """Return columns as a table of an event, which the UI shows; pure.
+
+    Args:
+        columns: The cells by heading; known ones of a column are of one type.
+        texts: What is said of some columns.
+    """
     kinds = {
-        name: type(value).__name__
-        for record in records
-        for name, value in record.items()
-        if value is not None
+        name: next((type(one).__name__ for one in cells if one is not None), "str")
+        for name, cells in columns.items()
     }
-    return dg.MetadataValue.table(
-        list(map(dg.TableRecord, records)),
-        dg.TableSchema(
-            [
-                dg.TableColumn(
-                    name,
-                    kind if (kind := kinds.get(name)) in _NUMBERS else "string",
-                    description=texts.get(name),
-                )
-                for name in columns
-            ]
-        ),
-    )
-
-
-_NUMBERS = ("int", "float")
+    schema = [
+        dg.TableColumn(
+            name, "string" if kind == "str" else kind, description=(texts or {}).get(name)
+        )
+        for name, kind in kinds.items()
+    ]
+    records = [
+        dg.TableRecord(dict(zip(columns, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(schema))
 
 
 def replacement_metadata(uri: str, result: "derived.Replaced") -> "dict[str, dg.RawMetadataValue]":
