@@ -50,17 +50,12 @@ class WholeHolders:
         if leg.quantity is not None:
             return None
         holders = self._by_conid.setdefault(leg.conid, {})
-        rivals = holders.values() if leg.account is None else _both(holders, leg.account)
-        for other in rivals:
-            if other.strategy_id != leg.strategy_id:
+        for account, other in holders.items():
+            is_rival = None in (account, leg.account) or account == leg.account
+            if is_rival and other.strategy_id != leg.strategy_id:
                 return other
         holders.setdefault(leg.account, leg)
         return None
-
-
-def _both(holders: dict[str | None, ActiveContract], account: str) -> tuple[ActiveContract, ...]:
-    """Return the holder in the account, and the one in every account."""
-    return tuple(holders[key] for key in (account, None) if key in holders)
 
 
 LegKey = tuple[str, str | None, int | Terms]

@@ -33,7 +33,6 @@ from position_sync_dagster.lake.object_store import (
     absolute_path,
     plain,
     polars_options,
-    without_secrets,
 )
 from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
@@ -260,7 +259,7 @@ def retried(
                 )
                 if transient and not _is_last(trial.retry_state, kind, contention_s):
                     raise
-                raise commit_errors.to_lake_error(error, path) from without_secrets(error)
+                commit_errors.fail(error, path)
     raise AssertionError("unreachable")  # pragma: no cover
 
 
