@@ -100,22 +100,18 @@ class Change(Generic[T]):
         return before.filter(~self.replaced)
 
 
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version of the table: its live rows in memory, its finished rows on demand."""
+    """One version of the table: its live rows in memory, its finished rows on demand.
 
-    def __init__(
-        self,
-        version: int,
-        live: pl.DataFrame,
-        finished: Callable[[str, list[str] | None], pl.DataFrame],
-    ) -> None:
-        self.version = version
-        self.live = live
-        self._finished = finished
+    Attributes:
+        finished: Reads the finished rows that match a predicate of constants and checked literals,
+            all their columns or some.
+    """
 
-    def finished(self, predicate: str = "true", columns: list[str] | None = None) -> pl.DataFrame:
-        """Read the finished rows that match a predicate of constants and checked literals."""
-        return self._finished(predicate, columns)
+    version: int
+    live: pl.DataFrame
+    finished: Callable[[str, list[str] | None], pl.DataFrame]
 
     def finished_with(
         self,
@@ -136,10 +132,10 @@ class Snapshot:
         wanted = sorted(set(ids))
         if len(wanted) <= codec.MOST_TERMS:
             named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
-            return self._finished(f"{within} AND {named}", columns)
+            return self.finished(f"{within} AND {named}", columns)
         first, last = (id_literals([one]) for one in (wanted[0], wanted[-1]))
         between = f"{column} >= {first} AND {column} <= {last}"
-        return self._finished(f"{within} AND {between}", columns).filter(
+        return self.finished(f"{within} AND {between}", columns).filter(
             pl.col(column).is_in(wanted)
         )
 
