@@ -51,12 +51,7 @@ def doctor(
     ] = False,
     ui_port: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            help="Port of the UI to check.",
-            show_default="that of POSITION_SYNC_UI_URL, 3000",
-        ),
+        options.port("Port of the UI to check.", default="that of POSITION_SYNC_UI_URL, 3000"),
     ] = None,
     json: options.Json = False,
     home: options.HomeFolder = None,

@@ -77,14 +77,10 @@ class Parts:
     """Whether an execution of the day fits no change: its time may be wrong, or a message lost."""
 
     @property
-    def explained(self) -> float:
-        """Return the part of the change that is explained."""
-        return sum(one.change for one in self.taken) + sum(by for _event, by in self.events)
-
-    @property
     def rest(self) -> float:
         """Return the part of the change that is not explained, with its sign."""
-        return rounded(self.change.by - self.explained)
+        explained = sum(one.change for one in self.taken) + sum(by for _event, by in self.events)
+        return rounded(self.change.by - explained)
 
 
 def rounded(quantity: float) -> float:

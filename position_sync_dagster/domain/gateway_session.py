@@ -148,12 +148,9 @@ def weekly_login(
 
 def _week_began(now: datetime) -> datetime:
     """Return the last Sunday, 01:00 in New York, that is not after `now`."""
-    local = now.astimezone(NEW_YORK)
-    sunday = local.date() - timedelta(days=local.isoweekday() % 7)
-    began_at = datetime.combine(sunday, time(1), NEW_YORK).astimezone(UTC)
-    if began_at > now:
-        began_at = datetime.combine(sunday - timedelta(days=7), time(1), NEW_YORK).astimezone(UTC)
-    return began_at
+    day = (now.astimezone(NEW_YORK) - timedelta(hours=1)).date()  # an hour by the clock there
+    sunday = day - timedelta(days=day.isoweekday() % 7)
+    return datetime.combine(sunday, time(1), NEW_YORK).astimezone(UTC)
 
 
 def _moment(at: datetime) -> str:

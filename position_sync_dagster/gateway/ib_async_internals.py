@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from struct import Struct
 from typing import Any, NamedTuple
 
 import ib_async
@@ -23,6 +24,8 @@ TESTED = "2.1"
 LENGTH_BYTES = 4
 """Each message begins with its length, big-endian."""
 
+
+_LENGTH = Struct(">I")
 
 MAX_FRAME = 1 << 20
 """Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
@@ -116,12 +119,12 @@ def read_without_copies(ib: IB) -> None:
         ib.wrapper.tcpDataArrived()
         client._numBytesRecv += len(data)
         unread = client._data = client._data + data
-        began, received_in_all = 0, len(unread)
+        began, received_in_all, length_at = 0, len(unread), _LENGTH.unpack_from
         interpret: Callable[[list[str]], None] = client.decoder.interpret
         try:
             while received_in_all - began > LENGTH_BYTES:
                 first = began + LENGTH_BYTES
-                end = first + int.from_bytes(unread[began:first], "big")
+                end = first + length_at(unread, began)[0]
                 if end > received_in_all:
                     break
                 fields = unread[first:end].decode(errors="backslashreplace").split("\0")
@@ -258,6 +261,11 @@ def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) 
     handlers = ib.client.decoder.handlers
     usual = handlers[kind]
     handlers[kind] = lambda fields: read(fields) or usual(fields)
+
+
+def read_message(ib: IB, fields: list[str]) -> None:
+    """Read a message as if it came now."""
+    ib.client.decoder.interpret(fields)
 
 
 def deliver_positions(ib: IB) -> None:

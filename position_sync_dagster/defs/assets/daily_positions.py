@@ -7,6 +7,7 @@ The trading days of an exchange are its partitions; each exists from its close o
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import count, islice
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -331,15 +332,10 @@ def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     return nightly_statements
 
 
-def last_days(days: ExchangeDays, *, before: date, count: int = LATE_DAYS) -> list[date]:
+def last_days(days: ExchangeDays, *, before: date) -> list[date]:
     """Return the last trading days before a day, oldest first."""
-    found: list[date] = []
-    day = before
-    while len(found) < count:
-        day -= timedelta(days=1)
-        if days.is_trading_day(day):
-            found.append(day)
-    return found[::-1]
+    earlier = (before - timedelta(days=n) for n in count(1))
+    return [*islice(filter(days.is_trading_day, earlier), LATE_DAYS)][::-1]
 
 
 RANGES_SHOWN = 20

@@ -477,10 +477,15 @@ class HoldingsBook:
             ),
         )
 
-    def put_pnl(self, key: Key, sent: PnlValues) -> bool:
+    def put_pnl(self, key: Key, sent: PnlValues, at: datetime | None = None) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
 
         Messages that come while the gateway has lost IB are old.
+
+        Args:
+            key: The holding.
+            sent: The message.
+            at: When it came; by default now.
 
         Returns:
             Whether it counts.
@@ -490,7 +495,7 @@ class HoldingsBook:
             return False
         if known(sent.value) is None or not self._connectivity.has_ib:
             return False
-        now, profit = self._clock(), self._profits.get(key)
+        now, profit = at or self._clock(), self._profits.get(key)
         if profit is None:
             self._profits[key] = Profit(
                 sent,

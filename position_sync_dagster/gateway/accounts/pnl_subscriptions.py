@@ -20,10 +20,9 @@ from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.line_allocation import PROBE_STEP, LineLimit
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
-from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.codes import Connectivity, MessageType, is_notice
+from position_sync_dagster.gateway.codes import MessageType, is_notice
+from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import known, number_of
-from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +115,9 @@ class PnlSubscriptions:
     How many holdings a gateway follows is published nowhere: it is learned when new requests are
     refused or stay silent.
 
+    Thousands of messages come in a second, and each says all. Where a value has come, only the
+    newest message is kept, with its time, until `read` is called.
+
     Args:
         ib: The connection.
         book: Gets the values.
@@ -142,7 +144,8 @@ class PnlSubscriptions:
         self._by_request: dict[str, _Single] = {}
         self._numbers = self._last_answered = 0
         self._fresh = False
-        self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
+        self._valued: set[Key] = set()
+        self._unread: dict[Key, tuple[list[str], datetime]] = {}
         self.limit = LineLimit(configured=MOST, reserve=0, wait=PROBE_WAIT)
         ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
         ib.errorEvent += self._on_error
@@ -224,14 +227,36 @@ class PnlSubscriptions:
             self._forget(one)
         self._singles.clear()
 
-    def watch(self) -> PendingChanges[Key, None]:
-        """Collect from now on which holdings get a new profit or value."""
-        return self._valued.watch()
+    def take_valued(self) -> set[Key]:
+        """Return the holdings of which a profit or value was read since the last call."""
+        valued, self._valued = self._valued, set()
+        return valued
 
     def take_fresh(self) -> bool:
         """Return whether a message came since the last call."""
-        fresh, self._fresh = self._fresh, False
+        fresh, self._fresh = self._fresh or bool(self._unread), False
         return fresh
+
+    def put_off(self, fields: list[str]) -> bool:
+        """Keep a message that may be read later; return whether it may."""
+        one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
+        if one is None or one.due_at != inf:
+            return False
+        self._unread[one.key] = fields, utc_now()
+        return True
+
+    def read(self, keys: Iterable[Key] | None = None) -> None:
+        """Read the messages that were put off, of these holdings or of all, into the book."""
+        if not self._unread:
+            return
+        for key in list(self._unread) if keys is None else keys:
+            kept = self._unread.pop(key, None)
+            if kept is None or (one := self._by_request.get(kept[0][1])) is None:
+                continue
+            fields, at = kept
+            if not self._read(fields, at):
+                one.expect(self._monotonic())
+                ib_async_internals.read_message(self._ib, fields)  # reports it
 
     def _order(self) -> None:
         """List what all owners want, each holding once."""
@@ -267,7 +292,10 @@ class PnlSubscriptions:
         one.requested(now)
 
     def _end_all_but(self, wanted: Iterable[Key]) -> None:
-        for key in self._singles.keys() - set(wanted):
+        ended = self._singles.keys() - set(wanted)
+        if ended:
+            self.read()
+        for key in ended:
             one = self._singles.pop(key)
             self._cancel(one)
             self._book.forget_pnl(key)
@@ -285,7 +313,7 @@ class PnlSubscriptions:
             one.request = None
         self._book.forget_pnl(one.key)
 
-    def _read(self, fields: list[str]) -> bool:
+    def _read(self, fields: list[str], at: datetime | None = None) -> bool:
         one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
         if one is None:
             return False
@@ -296,10 +324,10 @@ class PnlSubscriptions:
         if not one.answered:
             one.answered = True
             self._last_answered = max(self._last_answered, one.number)
-        if self._book.put_pnl(one.key, sent):
+        if self._book.put_pnl(one.key, sent, at):
             one.valued()
             self._fresh = True
-            self._valued.note(one.key, None)
+            self._valued.add(one.key)
         elif one.due_at == inf:
             one.expect(self._monotonic())
         return True
@@ -356,29 +384,19 @@ class AccountSummaries:
 
     Each account has one `reqPnL`. One that is refused, or that brings no message, is requested
     again after a delay that doubles each time.
-
-    Args:
-        connectivity: Whether the gateway has IB.
     """
 
-    def __init__(
-        self,
-        ib: IB,
-        connectivity: Connectivity,
-        *,
-        settings: Settings,
-        accounts: tuple[str, ...],
-    ) -> None:
-        self._ib = ib
+    def __init__(self, login: Login) -> None:
+        self._ib, settings = login.ib, login.settings
         self._gateway_id = settings.gateway_id
         self._timeout_s = settings.gateway_timeout_s
-        self._connectivity = connectivity
+        self._connectivity = login.connectivity
         self._backoff = Backoff(first_s=settings.line_silence_s, longest_s=LONGEST_S, jitter=JITTER)
         self._random = Random()  # noqa: S311 - jitter of a delay
-        self._begin(accounts)
-        ib.accountValueEvent += self._on_value
-        ib_async_internals.read_messages(ib, MessageType.PNL, self._read_pnl)
-        ib.errorEvent += self._on_error
+        self._begin(login.accounts)
+        login.ib.accountValueEvent += self._on_value
+        ib_async_internals.read_messages(login.ib, MessageType.PNL, self._read_pnl)
+        login.ib.errorEvent += self._on_error
 
     def _begin(self, accounts: Iterable[str]) -> None:
         self._accounts = {account: _Account(self._backoff, self._random) for account in accounts}

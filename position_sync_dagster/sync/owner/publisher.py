@@ -238,7 +238,11 @@ class Publisher:
         # The completeness of an account changes in all its rows.
         self._all_due |= 2 * len(changed) > len(self._published)
         published = reported if self._all_due else self._published | changed
-        moved = {key for key, holding in changed.items() if self._is_moved(key, holding)}
+        moved = {
+            key
+            for key, holding in changed.items()
+            if key not in self._moved and self._is_moved(key, holding)
+        }
         try:
             await self._record_changes(changed)
             if self._all_due:
@@ -396,7 +400,11 @@ class Publisher:
         )
         self.announced.record(holdings.values())
         self._moved -= holdings.keys()
-        self._requested |= holdings
+        for key, holding in holdings.items():
+            if holding.value_source is ValueOrigin.PNL_SINGLE:
+                self._requested[key] = holding
+            else:
+                self._requested.pop(key, None)
         version = (await self.queue.overview()).version
         self.context.metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
         return len(holdings)

@@ -25,7 +25,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import Split
 from position_sync_dagster.sync.reports.overview import Book
-from position_sync_dagster.sync.reports.status import current_since
+from position_sync_dagster.sync.reports.status import of_login
 
 WORDS = {
     Measure.UNREALIZED_PNL: "unrealised profit",
@@ -89,17 +89,10 @@ def evidence_of(lake: Lake, settings: Settings, book: Book) -> Evidence:
     Raises:
         LakeError: A table cannot be used.
     """
-    now = book.now
-    since: dict[str, datetime] = {}
-    for login in settings.logins:
-        session = lake.sessions.current(login.gateway_id)
-        if session is None or not session.is_live(now):
-            continue
-        since[login.gateway_id] = max(session.state_since, current_since(login, now))
     return Evidence(
-        now=now,
+        now=book.now,
         split=book.split,
-        since=since,
+        since=book.live_since,
         logins=tuple(login.gateway_id for login in settings.logins),
         accounts=book.accounts,
         unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
@@ -151,10 +144,8 @@ def _doubt(limit: Limit, evidence: Evidence, parts: pl.DataFrame, legs: pl.DataF
     known = {one.account for one in evidence.accounts}
     if limit.account is not None and parts.is_empty() and limit.account not in known:
         return "nothing is known of this account"
-    since = pl.col("gateway_id").replace_strict(
-        dict(evidence.since), default=None, return_dtype=pl.Datetime("us", "UTC")
-    )
-    late = parts.filter((pl.col(CONFIRMED) >= since).fill_null(value=False).not_())
+    is_late = (pl.col(CONFIRMED) >= of_login(evidence.since)).fill_null(value=False).not_()
+    late = parts.filter(is_late)
     if late.is_empty():
         return ""
     return f"not confirmed lately: {_named(late)}"

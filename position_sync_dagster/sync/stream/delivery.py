@@ -83,6 +83,11 @@ class StreamPricer:
         """Forget every holding: a snapshot of the positions comes next."""
         self._holdings = {}
 
+    @property
+    def holdings(self) -> Iterable[Key]:
+        """Return the holdings that are valued at a flush."""
+        return self._holdings.keys()
+
     def mark_due(self, keys: Iterable[Key]) -> None:
         """Value these holdings at the next flush, with or without a tick."""
         for key in keys:
@@ -138,7 +143,7 @@ class StreamPricer:
         """
         now_s = self.context.monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
-        self.lines.ticked(quotes, connection.lines.quote, now, now_s)
+        self.lines.ticked(quotes, now, now_s)
         for key in valued:
             if (state := self._holdings.get(key)) is not None:
                 state.due = True
@@ -419,7 +424,6 @@ class Flusher:
     def __post_init__(self) -> None:
         self._interval_s = self.context.settings.flush_interval_s
         self._ticks: PendingChanges[int, float] = PendingChanges()
-        self._valued: PendingChanges[Key, None] = PendingChanges()
         self._deliveries: list[Delivery] = []
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
@@ -431,7 +435,6 @@ class Flusher:
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks and the profits of a new connection."""
         self._ticks = connection.lines.watch()
-        self._valued = connection.pnl.watch()
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
         """Flush once per interval, independent of the tables and requests of other steps.
@@ -463,10 +466,11 @@ class Flusher:
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
         provenance = self.context.lease.provenance
+        connection.pnl.read(self.pricer.holdings)
         valued = self.pricer.flush(
             connection,
             self._ticks.take(),
-            valued=self._valued.take(),
+            valued=connection.pnl.take_valued(),
             now=self.context.clock(),
             provenance=provenance,
         )

@@ -176,6 +176,7 @@ class FollowedHoldings:
             self._choose_at = now + CHOOSE_S
         monitored = [key for key, state in routes.states.items() if state is LegState.MONITORED]
         if values_known:
+            connection.pnl.read()
             values = connection.feed.book.values(monitored)
             self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
         else:

@@ -352,6 +352,7 @@ class Router:
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._lease.check()
+        connection.pnl.read()
         await self.publisher.publish(connection.feed, session=self._lease.session)
 
     async def _registry_changed(self) -> bool:

@@ -126,7 +126,7 @@ def test_a_drain_values_waiting_requests_and_reports_numbers(
     table = event.metadata["batch_table"]
     assert [record.data["rows"] for record in table.records] == [2, 1]
     texts = {column.name: column.description for column in table.schema.columns}
-    assert texts["released"] == "The number of those that wait again."
+    assert texts["released"].startswith("Those that became PENDING again")
     assert set(lake.updates.sync.latest()["run_id"]) == {result.run_id}
 
 

@@ -33,6 +33,9 @@ class Gateway:
     def step(self):
         pass
 
+    def read(self):
+        pass
+
     def values(self, keys):
         return {key: self.known.get(key) for key in keys}
 
