@@ -24,8 +24,8 @@ WITHIN = timedelta(seconds=60)
 """Maximum time between the executions of two orders of a roll, unless a person names another."""
 
 SETTLED = timedelta(seconds=30)
-"""How old the changes of a roll must be before it is followed: those of a combo order come one by
-one, and with the last of them it may be unclear."""
+"""How old the changes of a roll must be before it is followed: those of a combo order arrive one by
+one, and the last of them may make the roll unclear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class LegChange:
 def proposed(lake: Lake, now: datetime, within: timedelta) -> list[LegChange]:
     """Return the legs of strategies that were rolled completely, each with its new contract.
 
-    A leg that has a quantity is rolled if that is what was rolled.
+    A leg with a quantity counts as rolled only if exactly that quantity was rolled.
     """
     rolls, _unclear = _rolls(lake, now, within)
     legs = lake.registry.sync.get_all_active()
@@ -121,7 +121,10 @@ def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
 
 @dataclass(eq=False, repr=False)
 class RollFollower:
-    """Replaces the legs of strategies that follow rolls, and says each thing once; blocks."""
+    """Replaces the legs of strategies that follow rolls; blocks.
+
+    A roll that is left to a person is logged once.
+    """
 
     lake: Lake
     file: Path | None
