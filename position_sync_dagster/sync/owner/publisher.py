@@ -76,21 +76,17 @@ class Announcements:
         Args:
             since: The ledger is searched for zero rows from this time on.
         """
-        holdings = list(holdings)
-        closed, self._open_at_start = await self._newest_rows(since)
+        holdings, closed = list(holdings), frozenset[Key]()
+        if self._updates is not None:
+            rows = await self._updates.latest_since(since)
+            closed = _keys(rows, pl.col("position") == 0)
+            self._open_at_start = _keys(rows, pl.col("position") != 0)
         self._announced = {
             holding.key: _fingerprint(holding)
             for holding in holdings
             if holding.position or holding.key in closed
         }
         self._unwritten_closes = {h.key for h in holdings} - self._announced.keys()
-
-    async def _newest_rows(self, since: datetime) -> tuple[frozenset[Key], frozenset[Key]]:
-        """Return the closed holdings and the open ones, by their newest rows."""
-        if self._updates is None:
-            return frozenset(), frozenset()
-        rows = await self._updates.latest_since(since)
-        return _keys(rows, pl.col("position") == 0), _keys(rows, pl.col("position") != 0)
 
     async def left_open(self, closes: Iterable[BrokerPosition]) -> frozenset[Key]:
         """Return which of these closed holdings are still open in the ledger, by their newest rows.
@@ -120,10 +116,6 @@ class Announcements:
         """Return whether this quantity of a holding was announced last."""
         announced = self._announced.get(key)
         return announced is not None and announced[0] == position
-
-    def has_zero_row(self, key: Key) -> bool:
-        """Return whether the close of a holding was announced already."""
-        return self.is_held(key, 0.0)
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
         """Return whether a closed holding was last announced as open."""

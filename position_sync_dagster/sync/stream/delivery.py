@@ -478,7 +478,7 @@ class Flusher:
         updates = [
             pending
             for pending in valued
-            if pending.update.position or not self.announced.has_zero_row(pending.key)
+            if pending.update.position or not self.announced.is_held(pending.key, 0.0)
         ]
         urgent = not all(
             self.announced.is_held(pending.key, pending.update.position) for pending in updates
