@@ -181,12 +181,13 @@ def _held(lake: Lake) -> set[Key]:
     }
 
 
+def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
+    """Return whether a leg had a contract in an account at a time."""
+    return leg.conid == conid and leg.account in (None, account) and leg.added_at <= at
+
+
 def _is_of(leg: ActiveContract, roll: Roll) -> bool:
-    return (
-        leg.conid == roll.closed_conid
-        and leg.account in (None, roll.account)
-        and leg.added_at <= roll.at
-    )
+    return _concerns(leg, roll.closed_conid, roll.account, roll.at)
 
 
 def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
@@ -194,12 +195,7 @@ def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
 
 
 def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
-    return any(
-        one.conid == leg.conid
-        and leg.account in (None, one.account)
-        and leg.added_at <= one.seen_at
-        for one in unclear.closed
-    )
+    return any(_concerns(leg, one.conid, one.account, one.seen_at) for one in unclear.closed)
 
 
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
