@@ -124,9 +124,9 @@ class Split:
     parts: pl.DataFrame
     legs: pl.DataFrame
 
-    def filter(self, where: pl.Expr) -> "Split":
-        """Return the parts and the legs for which an expression over both holds."""
-        return Split(self.parts.filter(where), self.legs.filter(where))
+    def filter(self, *where: pl.Expr) -> "Split":
+        """Return the parts and the legs for which some expressions over both hold."""
+        return Split(self.parts.filter(*where), self.legs.filter(*where))
 
 
 def split(
