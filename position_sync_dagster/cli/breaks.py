@@ -17,7 +17,7 @@ from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import age, quantity
 
 ALL = 1_000_000
-"""More closed breaks than there are."""
+"""A limit that no table of breaks reaches."""
 
 app = typer.Typer(cls=options.ListByDefault)
 

@@ -28,8 +28,8 @@ RUNS_SEEN = 8
 """Number of runs read: enough to recognize a crash loop up to its longest delay."""
 
 STARTS_AT_ONCE = 4
-"""Maximum number of streams on their way to a lease. Each takes some seconds of a processor until
-then; forty at once would take longer than the supervisor waits for a lease, and be given up."""
+"""Maximum number of streams that start at once, until they have a lease. Each start takes some
+seconds of a processor. Of forty at once, some would take longer than the supervisor waits."""
 
 
 @runs.sensor(job_name=runs.STREAM_JOB)
@@ -127,7 +127,8 @@ class _Look:
 
 
 _looks: dict[str, _Look] = {}
-"""By lake. A supervisor that was started meanwhile knows of no outage, and starts a new stream."""
+"""The looks of this process at each lake. A supervisor that starts during an outage has none, and
+starts a new stream."""
 
 
 class _Supervisor:

@@ -1,9 +1,9 @@
 """The money page at `/money`: its routes, and the feed that all viewers share.
 
-The browser asks for what came since its last answer, which waits until there is something.
+The browser asks for what came since its last answer; the server answers when there is something.
 No connection stays open: a viewer who stops reading asks no more, and the server keeps nothing for
-him. Every viewer gets the same bytes, made once. Nobody can write: the
-tables that a viewer sorts and groups are in his own browser, and every route is for GET alone.
+him. Every viewer gets the same bytes, made once. Nobody can write: the tables that a viewer sorts
+and groups are in his own browser, and every route is for GET alone.
 
 Perspective's files come from the wheel of `perspective-python`. Its engine runs in the browser, and
 is not imported here. What reads the lake is imported when somebody first opens the page.
@@ -88,7 +88,7 @@ class State:
 def next_state(
     before: State | None, sequence: int, rows: dict[str, list[Any]], figures: dict[str, Any]
 ) -> State:
-    """Return the state after a read, with what a viewer of the state before has to learn."""
+    """Return the state after a read, with what differs from the state before."""
     known, shown = (before.rows, before.figures) if before else ({}, {})
     changed = _packed(
         sequence,

@@ -26,7 +26,8 @@ LOCATION = "position_sync_dagster"
 
 ACCOUNT, PATH, REPORTS = "account", "path", "reports"
 """The groups of assets: what the broker reports, the way of a value to its row, what is derived
-from the rows. The lineage page shows each as a box that a click opens: all assets fit no screen."""
+from the rows. The lineage page shows each group as a box that opens with a click, since all assets
+do not fit on a screen."""
 
 GROUPS = {
     "active_strategies": PATH,
@@ -88,7 +89,8 @@ def table_asset(
         metadata: Further metadata.
         lineage: The source of each column, for a derived table.
         job: The job that writes the table, for a link.
-        money_first: Link the texts of the columns: the UI would show them above the money.
+        money_first: Whether the UI links the descriptions of the columns, instead of showing them
+            above the money.
         options: Other arguments of `dg.asset`, such as `deps`.
 
     Example:
@@ -199,7 +201,7 @@ def attributes(*names: str) -> dict[str, Callable[[Any], Any]]:
 def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataValue:
     """Return rows as a table of an event, which the UI shows.
 
-    A column that has the name of an attribute has what the class of the rows says of it.
+    A column with the name of an attribute has the description of that attribute.
     """
     listed = list(rows)
     cells = {name: [of(row) for row in listed] for name, of in columns.items()}
@@ -215,8 +217,8 @@ def table_of(
     """Return columns as a table of an event, which the UI shows; pure.
 
     Args:
-        columns: The cells by heading; known ones of a column are of one type.
-        texts: What is said of some columns.
+        columns: The cells by heading; those of a column are of one type, or None.
+        texts: The descriptions of some columns.
     """
     kinds = {
         name: next((type(one).__name__ for one in cells if one is not None), "str")
