@@ -17,7 +17,7 @@ from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import age, quantity
 
 ALL = 1_000_000
-"""More closed breaks than there are."""
+"""A limit that no table of breaks reaches."""
 
 app = typer.Typer(cls=options.ListByDefault)
 
@@ -122,6 +122,11 @@ def _reconciled(result: ReconciliationResult) -> Iterator[str]:
         yield "Nothing differs."
 
 
+def _said_of(one: Break) -> str:
+    accepted = f"accepted by {one.accepted_by}" if one.accepted_by else ""
+    return "; ".join(filter(None, (one.detail, accepted, one.note)))
+
+
 def print_breaks(found: list[Break], *, none: str = "", json: bool = False) -> None:
     """Print breaks as JSON or as a table, with what is known of each below it.
 
@@ -147,18 +152,6 @@ def print_breaks(found: list[Break], *, none: str = "", json: bool = False) -> N
             }
             for one in found
         ],
-        [
-            "; ".join(
-                filter(
-                    None,
-                    (
-                        one.detail,
-                        f"accepted by {one.accepted_by}" if one.accepted_by else "",
-                        one.note,
-                    ),
-                )
-            )
-            for one in found
-        ],
+        [_said_of(one) for one in found],
         right=("conid", "broker", "tables", "age"),
     )

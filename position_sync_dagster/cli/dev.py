@@ -39,7 +39,7 @@ INTERVAL_S = 5.0
 
 
 def dev(
-    ui_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    ui_port: Annotated[int, options.port("Port of the Dagster UI.")] = 3000,
     end_with: options.EndWith = None,
 ) -> None:
     """Run Dagster against your own TWS or IB Gateway, as the settings say.
@@ -297,25 +297,17 @@ def demo(
         ),
     ] = None,
     ui_port: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=65535, help="Port of the Dagster UI.", show_default="3000 or the next free"
-        ),
+        int | None, options.port("Port of the Dagster UI.", default="3000 or the next free")
     ] = None,
     gateway_port: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            help="Port of the simulated gateway.",
-            show_default="that of the start before, 17497, or the next free",
+        options.port(
+            "Port of the simulated gateway.",
+            default="that of the start before, 17497, or the next free",
         ),
     ] = None,
     control_port: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=65535, help="Port of the simulator's controls.", show_default="any free"
-        ),
+        int | None, options.port("Port of the simulator's controls.", default="any free")
     ] = None,
     home: Annotated[
         Path | None,
@@ -364,7 +356,7 @@ def record(
         float, typer.Option(min=0.01, max=1440, help="How long to record; Ctrl-C ends it earlier.")
     ] = 30.0,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port for the client, on 127.0.0.1; 0: any free.")
+        int, options.port("Port for the client, on 127.0.0.1; 0: any free.", least=0)
     ] = 0,
     login: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which login of the gateways file.")
@@ -387,7 +379,7 @@ def record(
 
 
 def money(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3001,
+    port: Annotated[int, options.port("Port of the page.")] = 3001,
     home: options.HomeFolder = None,
 ) -> None:
     """Show the money page of the tables in a browser, without Dagster, until Ctrl-C.

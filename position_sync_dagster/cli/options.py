@@ -15,6 +15,18 @@ from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_envir
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
 from position_sync_dagster.terminal.text import printable
 
+
+def port(text: str, *, least: int = 1, default: str | bool = True) -> Any:
+    """Return the option of a port.
+
+    Args:
+        text: Its help.
+        least: 0 where any free port may be chosen.
+        default: The default as the help shows it.
+    """
+    return typer.Option(min=least, max=65535, help=text, show_default=default)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 HomeFolder = Annotated[
     Path | None,

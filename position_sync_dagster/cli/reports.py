@@ -31,7 +31,7 @@ from position_sync_dagster.terminal.board import describe
 from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
 
 MOST_DIGITS = 4
-"""Of a number of days."""
+"""Maximum number of digits of a number of days."""
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:

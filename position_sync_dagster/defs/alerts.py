@@ -104,28 +104,28 @@ def _state_of(
     record: Any,
     ui_url: str,
 ) -> alerts.CheckState:
-    asset = key.asset_key.to_user_string()
-    name = f"{asset}: {key.name}"
-    link = f"{ui_url.rstrip('/')}/assets/{asset}?view=checks&checkDetail={key.name}"
+    asset, ui = key.asset_key.to_user_string(), ui_url.rstrip("/")
+    state = alerts.CheckState(
+        name=f"{asset}: {key.name}",
+        at=datetime.fromtimestamp(record.create_timestamp, UTC),
+        passed=None,
+        link=f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}",
+    )
     evaluation = evaluation_of(record)
     if evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
-        failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
-        return alerts.CheckState(
-            name=name,
-            at=datetime.fromtimestamp(record.create_timestamp, UTC),
-            passed=False if failed else None,
+        return replace(
+            state,
+            passed=None if run is None or run.status is not dg.DagsterRunStatus.FAILURE else False,
             description="The run that should have evaluated the check failed.",
-            what_to_do=f"Read the run's log: {ui_url.rstrip('/')}/runs/{record.run_id}",
-            link=link,
+            what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
         )
     to_do = evaluation.metadata.get(WHAT_TO_DO)
-    return alerts.CheckState(
-        name=name,
+    return replace(
+        state,
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
         passed=None if UNKNOWN in evaluation.metadata else evaluation.passed,
         severity=evaluation.severity.value,
         description=evaluation.description or "",
-        what_to_do=str(to_do.value) if to_do is not None else "",
-        link=link,
+        what_to_do="" if to_do is None else str(to_do.value),
     )

@@ -24,8 +24,8 @@ MAX_RUNTIME_S = 90
 """Maximum duration of a run, in seconds; a longer one crashed. A drain uses at most half of it."""
 
 STAYING_MAX_RUNTIME_S = 500
-"""The same of a run that may stay (`defs/staying.py`); it counts as in progress until it has shown
-no life for `MAX_RUNTIME_S`."""
+"""The same for a run that may stay (`defs/staying.py`). It counts as in progress until nothing has
+changed its record for `MAX_RUNTIME_S`."""
 
 MAX_RUNTIME = "dagster/max_runtime"
 
@@ -97,8 +97,8 @@ def observe(
 ) -> drain_plan.Workload:
     """Read the inputs of the decision; changes nothing.
 
-    In an object store neither queue nor registry is looked at while a drain is in progress, which
-    looks itself.
+    While a drain is in progress in an object store, neither queue nor registry is read: the drain
+    reads them itself.
 
     Args:
         of_run: The drain that decides about itself; None for the sensor.
@@ -107,7 +107,7 @@ def observe(
     drains = [run for run in newest if run.refreshed is None]
     in_progress = _in_progress([run for run in drains if run.run_id != of_run], now)
     looks = in_progress is None or not is_remote(lake.path)
-    # Side by side: in an object store each table takes a request, and one that changed takes more.
+    # At the same time: in an object store each table takes a request, and a changed one takes more.
     looked = threads.begin(lake.queue.sync.overview) if looks else None
     versions = threads.begin(lake.registry.table.version) if looks else None
     logins = _logins(instance, lake, settings, now)

@@ -20,7 +20,6 @@ from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import JobRun, Supervision, supervise
 
@@ -28,8 +27,8 @@ RUNS_SEEN = 8
 """Number of runs read: enough to recognize a crash loop up to its longest delay."""
 
 STARTS_AT_ONCE = 4
-"""Maximum number of streams on their way to a lease. Each takes some seconds of a processor until
-then; forty at once would take longer than the supervisor waits for a lease, and be given up."""
+"""Maximum number of streams that start at once, until they have a lease. Each start takes some
+seconds of a processor. Of forty at once, some would take longer than the supervisor waits."""
 
 
 @runs.sensor(job_name=runs.STREAM_JOB)
@@ -127,7 +126,8 @@ class _Look:
 
 
 _looks: dict[str, _Look] = {}
-"""By lake. A supervisor that was started meanwhile knows of no outage, and starts a new stream."""
+"""The looks of this process at each lake. A supervisor that starts during an outage has none, and
+starts a new stream."""
 
 
 class _Supervisor:
@@ -223,12 +223,9 @@ class _Supervisor:
                 )
         if decision.lost:
             # A stream whose process is gone cannot report that the gateway is no longer seen.
-            evaluation = check_evaluation(
-                POSITION_UPDATES.name,
-                "a_stream_watches",
-                EVALUATE[a_stream_watches.check_key](self._lake, settings),
-                newest_materialization(self._instance, POSITION_UPDATES.name),
-            )
+            key = a_stream_watches.check_key
+            newest = newest_materialization(self._instance, key.asset_key)
+            evaluation = check_evaluation(key, EVALUATE[key](self._lake, settings), newest)
             self._instance.report_runless_asset_event(evaluation)
         if decision.paused and session is not None:
             self._lake.sessions.annotate(session, decision.reason)  # for `status`

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
+import polars as pl
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -19,9 +20,10 @@ from rich.text import Text
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.stop_request import StopRequested
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.terminal.board import (
     Changes,
@@ -94,29 +96,20 @@ def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expecta
     return Expectation(streamed=streamed, queued=held - streamed)
 
 
-def count_coverage(
-    expectation: Expectation,
-    latest: Iterable[PositionUpdate],
-    *,
-    since: datetime,
-    confirmed: Mapping[Key, datetime | None] | None = None,
-) -> CurrentLegs:
+def count_coverage(expectation: Expectation, rows: pl.DataFrame, *, since: datetime) -> CurrentLegs:
     """Count the legs whose newest row was written, or confirmed, at `since` or later.
 
     Args:
         expectation: The legs held.
-        latest: The newest row of each leg.
+        rows: The newest row of each leg, with the time at which its source last confirmed it.
         since: The start of the run.
-        confirmed: When the source of a row last confirmed its value, as far as it is known.
     """
-    times = confirmed or {}
-    current = {
-        (row.account, row.conid): row.source
-        for row in latest
-        if max(row.timestamp, times.get((row.account, row.conid)) or row.timestamp) >= since
-    }
-    streamed = sum(current.get(key) is Source.STREAM for key in expectation.streamed)
-    queued = sum(current.get(key) is Source.QUEUE for key in expectation.queued)
+    confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
+    recent = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
+    listed = recent.select("account", "conid", "source").iter_rows()
+    current = {(account, conid): source for account, conid, source in listed}
+    streamed = sum(current.get(key) == Source.STREAM for key in expectation.streamed)
+    queued = sum(current.get(key) == Source.QUEUE for key in expectation.queued)
     legs = len(current.keys() & (expectation.streamed | expectation.queued))
     return CurrentLegs(streamed=streamed, queued=queued, misrouted=legs - streamed - queued)
 

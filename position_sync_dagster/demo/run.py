@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-import polars as pl
-
 from position_sync_dagster.demo import programs
 from position_sync_dagster.demo.display import (
     LOOK_INTERVAL_S,
@@ -32,13 +30,11 @@ from position_sync_dagster.demo.display import (
 from position_sync_dagster.demo.programs import DemoRun, SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake import Lake
-from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
-from position_sync_dagster.sync.reports import confirmations
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable, program_as_typed
@@ -212,28 +208,15 @@ class Observer:
         """
         found = self._overviews.read(utc_now())
         if self.complete_after_s is None:
-            self.coverage()
+            self._coverage(found)
         return found
 
-    def coverage(self) -> tuple[Expectation, CurrentLegs]:
+    def _coverage(self, found: Overview) -> tuple[Expectation, CurrentLegs]:
         """Compare the positions held with the rows of this run, and values published since."""
-        legs = self._lake.registry.sync.get_all_active()
-        holdings = self._lake.broker_positions.rows(self._settings.gateway_id)
-        latest = confirmations.newest_values(self._lake.updates.sync.latest(), holdings)
-        now = utc_now()
-        expectation = expect_paths(programs.held(self._control_port), legs)
-        confirmed = confirmations.with_confirmed(
-            latest.filter(pl.col("position") != 0), holdings, now
-        )
-        times = confirmed.select("account", "conid", confirmations.CONFIRMED).iter_rows()
-        coverage = count_coverage(
-            expectation,
-            updates_of(latest),
-            since=self._since,
-            confirmed={(account, conid): at for account, conid, at in times},
-        )
+        expectation = expect_paths(programs.held(self._control_port), found.book.legs)
+        coverage = count_coverage(expectation, found.book.priced, since=self._since)
         if self.complete_after_s is None and is_complete(expectation, coverage):
-            self.complete_after_s = (now - self._since).total_seconds()
+            self.complete_after_s = (found.status.at - self._since).total_seconds()
         return expectation, coverage
 
     def _underlyings(self, expectation: Expectation) -> int:
@@ -247,7 +230,7 @@ class Observer:
 
     def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
-        expectation, coverage = self.coverage()
+        expectation, coverage = self._coverage(self._overviews.read(utc_now()))
         return evaluate(
             expectation,
             coverage,

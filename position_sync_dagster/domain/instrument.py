@@ -97,12 +97,7 @@ def parse_strike(value: float | str) -> float:
     >>> parse_strike("450")
     450.0
     """
-    strike = _number(value)
-    if not math.isfinite(strike):
-        raise InvalidLegError(
-            f"The strike {shown(value)} is no number.", remedy="Write it as 450.0."
-        )
-    return strike
+    return _parsed(value, "strike", "number", example="450.0")
 
 
 def parse_multiplier(value: float | str) -> float:
@@ -114,20 +109,21 @@ def parse_multiplier(value: float | str) -> float:
     >>> parse_multiplier("100")
     100.0
     """
-    multiplier = _number(value)
-    if not (math.isfinite(multiplier) and multiplier > 0):
-        raise InvalidLegError(
-            f"The multiplier {shown(value)} is no number above zero.", remedy="Write it as 100."
-        )
-    return multiplier
+    return _parsed(value, "multiplier", "number above zero", example="100", above=0.0)
 
 
-def _number(value: float | str) -> float:
-    """Return a value as a number; NaN if it is not one."""
+def _parsed(
+    value: float | str, name: str, kind: str, *, example: str, above: float = -math.inf
+) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
-        return math.nan
+        number = math.nan
+    if math.isfinite(number) and number > above:
+        return number
+    raise InvalidLegError(
+        f"The {name} {shown(value)} is no {kind}.", remedy=f"Write it as {example}."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,6 +228,10 @@ class MessageType(IntEnum):
     PNL_SINGLE = 95
 
 
+LISTED_TOGETHER = 50
+"""Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
+Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
+
 ALGO_VENUE = "QBALGO"
 """The prefix of the names of algorithm venues. Contract details of futures list one beside the
 exchange, as in `CME,QBALGO`; programs leave its details out.

@@ -42,7 +42,7 @@ from position_sync_dagster.gateway.codes import (
     GatewayCode,
     MessageType,
 )
-from position_sync_dagster.gateway.login import log_in
+from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
@@ -80,7 +80,7 @@ def day_begin(now: datetime) -> datetime:
 
 
 def _execution(fill: Fill, asked_at: datetime) -> Execution | None:
-    """Return a fill as an execution; None of a combo as a whole, and of what cannot be read."""
+    """Return a fill as an execution; None for a whole combo, and for what cannot be read."""
     done, report = fill.execution, fill.commissionReport
     try:
         instrument = instrument_of(fill.contract)
@@ -327,24 +327,17 @@ class GatewayConnection:
         self.client_id = client_id
         self.gateway_id = settings.gateway_id
         self.new_port: int | None = None
-        self.accounts: tuple[str, ...] = tuple(ib.client.getAccounts())
         self.lost = asyncio.Event()
         ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
         self.connectivity = Connectivity(connectivity_lost, broken_farms)
-        self.feed = AccountFeed(
-            ib,
-            self.connectivity,
-            settings=settings,
-            accounts=self.accounts,
-            give_up=self.drop,
-        )
+        login = Login(ib=ib, client_id=client_id, settings=settings, connectivity=self.connectivity)
+        self.accounts = login.accounts
+        self.feed = AccountFeed(login, give_up=self.drop)
         self.lines = MarketDataLines(ib, settings=settings)
         self.pnl = pnl_subscriptions.PnlSubscriptions(
             ib, self.feed.book, silence_s=settings.line_silence_s
         )
-        self.summaries = pnl_subscriptions.AccountSummaries(
-            ib, self.connectivity, settings=settings, accounts=self.accounts
-        )
+        self.summaries = pnl_subscriptions.AccountSummaries(login)
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error

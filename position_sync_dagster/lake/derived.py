@@ -29,9 +29,6 @@ LOOK_BACK_DAYS = 4
 """Maximum age of the value at a close, in days: a long weekend."""
 
 
-_MOMENT = pl.Datetime("us", "UTC")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced:
     """The outcome of a replacement.
@@ -91,7 +88,7 @@ def values_at_close(
     *,
     opened: datetime,
     closed: datetime,
-    confirmed: pl.DataFrame | None = None,
+    confirmed: pl.DataFrame,
 ) -> pl.DataFrame:
     """Return the last row at or before a close of each holding held then or closed that day.
 
@@ -102,8 +99,6 @@ def values_at_close(
         closed: The close of the exchange on that day.
         confirmed: Confirmations before the close: the columns `update_id` and `confirmed_at`.
     """
-    if confirmed is None:
-        confirmed = pl.DataFrame(schema={"update_id": pl.String, "confirmed_at": _MOMENT})
     newest = confirmed.filter(pl.col("confirmed_at") <= closed.astimezone(UTC)).group_by(
         "update_id"
     )

@@ -23,20 +23,20 @@ from types import MappingProxyType
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.transitions import as_pending
+from position_sync_dagster.lake.records import add_unknown
 from position_sync_dagster.lake.schema.codec import LIVE_COLUMNS
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import delta_log, maintenance
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, fail, to_lake_error
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.opening import WRITER_LOCK, TableLocation, WriterLock
-from position_sync_dagster.lake.storage.table import Table, append, scan
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.append import append_rows
 from position_sync_dagster.lake.updates.latest import LedgerFiles
 
@@ -228,17 +228,8 @@ def _put_back_values(table: Table, rows: pl.DataFrame, now: datetime) -> int:
 
 
 def _put_back_records(table: Table, rows: pl.DataFrame, _: datetime) -> int:
-    def step(handle: DeltaTable) -> int:
-        known = scan(handle, table.spec)
-        new = rows.unique(maintain_order=True).join(
-            known, on=rows.columns, how="anti", nulls_equal=True
-        )
-        if not new.is_empty():
-            transaction = Transaction(table.spec.name, handle.version() + 1)
-            append(handle, new, {"action": "repair"}, [transaction])
-        return new.height
-
-    return table.transact(step)
+    single = rows.unique(maintain_order=True)
+    return add_unknown(table, single, rows.columns, {"action": "repair"})
 
 
 _METHODS: Mapping[str, Callable[[Table, pl.DataFrame, datetime], int]] = MappingProxyType(
@@ -332,7 +323,7 @@ def repair(table: Table, now: datetime) -> Repair | None:
             saved += put_back(Table(table.path, table.spec, in_repair=True), rows, now)
             kept.append((delta_log.finish_repair(file), 0))
     except STORAGE_ERRORS as error:
-        raise to_lake_error(error, table.path) from error
+        fail(error, table.path)
     return Repair(
         whole_version=-1 if found.whole_version is None else found.whole_version,
         moved=moved,

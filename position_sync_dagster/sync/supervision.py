@@ -141,11 +141,8 @@ def supervise(
             return Supervision(start=True, lost=lost, reason=reason, tag="rotation")
     if in_progress:
         return Supervision(start=False, lost=lost, reason=_describe(in_progress[0], owner, now))
-    if (
-        owner is not None
-        and owner.owner is Owner.STREAM
-        and not _belongs_to_ended_run(owner, runs, lost)
-    ):
+    ended = {*lost, *(r.run_id for r in runs if r.state not in IN_PROGRESS)}
+    if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
     if lost:
@@ -200,13 +197,6 @@ def _is_lost(
     if session.state in ALIVE:
         return True
     return abs(now - session.heartbeat_at) > END_GRACE
-
-
-def _belongs_to_ended_run(
-    owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]
-) -> bool:
-    ended = {r.run_id for r in runs if r.state not in IN_PROGRESS} | set(lost)
-    return owner.run_id in ended
 
 
 def _crashed(run: JobRun) -> bool:

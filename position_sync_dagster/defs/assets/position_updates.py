@@ -23,8 +23,8 @@ DRAIN_POOL = "drain"
 (`concurrency.pools` in `dagster.yaml`)."""
 
 CHECKS_FIRST_S, LOOK_AGAIN_S = 2.0, 1.0
-"""Checks that take longer, in a slow store, give way to requests that came meanwhile: no other
-drain begins before this one has ended. The second is the time between two looks for requests."""
+"""After the first time, a drain that evaluates checks looks for new requests, and ends if there are
+any: no other drain begins before it has ended. The second is the time between two such looks."""
 
 MAX_BATCHES = 50
 """Maximum number of batches shown with a run; the rows name every batch."""

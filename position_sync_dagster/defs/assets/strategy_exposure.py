@@ -7,6 +7,7 @@ risk. In the tables an unknown number is a dash; in the numbers that the UI plot
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -30,7 +31,13 @@ from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.terminal.text import amount, duration, money_lines, quantity
+from position_sync_dagster.terminal.text import (
+    amount,
+    duration,
+    money_lines,
+    partial_sum,
+    quantity,
+)
 
 PICTURE = "picture"
 DRAWN_AT = "drawn_at"
@@ -104,13 +111,7 @@ def _name(one: "money.Money") -> str:
 
 
 def _sum(name: str) -> "Callable[[money.Money], str]":
-    """Return the function that writes a sum; a star marks one that leaves out a holding."""
-
-    def text(one: "money.Money") -> str:
-        value: float | None = getattr(one, name)
-        return amount(value) + ("*" if name in one.partial and value is not None else "")
-
-    return text
+    return partial(partial_sum, name=name)
 
 
 _Texts = Mapping[str, Callable[[Any], str]]
@@ -176,12 +177,7 @@ def aligned_table(
         heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
         for heading, cells in figures.items()
     }
-    columns = {**names, **padded, **(last or {})}
-    rows = zip(*columns.values(), strict=True)
-    return dg.MetadataValue.table(
-        [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
-        schema=dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in columns]),
-    )
+    return table_asset.table_of({**names, **padded, **(last or {})})
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:

@@ -26,7 +26,8 @@ LOCATION = "position_sync_dagster"
 
 ACCOUNT, PATH, REPORTS = "account", "path", "reports"
 """The groups of assets: what the broker reports, the way of a value to its row, what is derived
-from the rows. The lineage page shows each as a box that a click opens: all assets fit no screen."""
+from the rows. The lineage page shows each group as a box that opens with a click, since all assets
+do not fit on a screen."""
 
 GROUPS = {
     "active_strategies": PATH,
@@ -88,7 +89,8 @@ def table_asset(
         metadata: Further metadata.
         lineage: The source of each column, for a derived table.
         job: The job that writes the table, for a link.
-        money_first: Link the texts of the columns: the UI would show them above the money.
+        money_first: Whether the UI links the descriptions of the columns, instead of showing them
+            above the money.
         options: Other arguments of `dg.asset`, such as `deps`.
 
     Example:
@@ -199,33 +201,40 @@ def attributes(*names: str) -> dict[str, Callable[[Any], Any]]:
 def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataValue:
     """Return rows as a table of an event, which the UI shows.
 
-    A column that has the name of an attribute has what the class of the rows says of it.
+    A column with the name of an attribute has the description of that attribute.
     """
     listed = list(rows)
-    texts = descriptions_of(type(listed[0])) if listed else {}
-    records = [{name: of(row) for name, of in columns.items()} for row in listed]
+    cells = {name: [of(row) for row in listed] for name, of in columns.items()}
+    return table_of(cells, descriptions_of(type(listed[0])) if listed else {})
+
+
+Cell = str | int | float | None
+
+
+def table_of(
+    columns: Mapping[str, Sequence[Cell]], texts: Mapping[str, str] | None = None
+) -> dg.TableMetadataValue:
+    """Return columns as a table of an event, which the UI shows; pure.
+
+    Args:
+        columns: The cells by heading; those of a column are of one type, or None.
+        texts: The descriptions of some columns.
+    """
     kinds = {
-        name: type(value).__name__
-        for record in records
-        for name, value in record.items()
-        if value is not None
+        name: next((type(one).__name__ for one in cells if one is not None), "str")
+        for name, cells in columns.items()
     }
-    return dg.MetadataValue.table(
-        list(map(dg.TableRecord, records)),
-        dg.TableSchema(
-            [
-                dg.TableColumn(
-                    name,
-                    kind if (kind := kinds.get(name)) in _NUMBERS else "string",
-                    description=texts.get(name),
-                )
-                for name in columns
-            ]
-        ),
-    )
-
-
-_NUMBERS = ("int", "float")
+    schema = [
+        dg.TableColumn(
+            name, "string" if kind == "str" else kind, description=(texts or {}).get(name)
+        )
+        for name, kind in kinds.items()
+    ]
+    records = [
+        dg.TableRecord(dict(zip(columns, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(schema))
 
 
 def replacement_metadata(uri: str, result: "derived.Replaced") -> "dict[str, dg.RawMetadataValue]":

@@ -171,19 +171,15 @@ def judge_lines(
         "line_limit": limit,
         "active_legs": len(active),
     }
+    text = f"{used} of {limit} lines are in use by legs."
     if used < NEAR * limit:
-        return dg.AssetCheckResult(
-            passed=True,
-            description=f"{used} of {limit} lines are in use by legs.",
-            metadata=numbers,
-        )
+        return dg.AssetCheckResult(passed=True, description=text, metadata=numbers)
     held = broker.filter(pl.col("conid").is_in(list(active))).join(
         newest.select("account", "conid", "source"), on=["account", "conid"], how="left"
     )
     without = held.filter(pl.col("source").ne_missing(Source.STREAM.value))
     if without.is_empty():
-        text = f"{used} of {limit} lines are in use by legs. {TO_DO}"
-        return check_results.failed(text, what_to_do=TO_DO, metadata=numbers)
+        return check_results.failed(f"{text} {TO_DO}", what_to_do=TO_DO, metadata=numbers)
     return check_results.rows_result(
         without.select("account", "conid", "symbol", "position"),
         passed="",

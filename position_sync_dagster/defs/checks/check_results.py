@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs.assets.table_asset import table_of
 from position_sync_dagster.defs.libraries import pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
@@ -156,42 +157,25 @@ def rows_result(
         metadata={
             **numbers,
             "found": rows.height,
-            "rows": table_of(rows),
+            "rows": table_of_rows(rows),
         },
     )
 
 
-def table_of(rows: "pl.DataFrame") -> dg.TableMetadataValue:
+def table_of_rows(rows: "pl.DataFrame") -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table of an event; pure."""
-    return dg.MetadataValue.table(
-        [dg.TableRecord(_shown(row)) for row in rows.head(SHOWN).iter_rows(named=True)],
-        dg.TableSchema(
-            columns=[
-                dg.TableColumn(name, "int" if kind.is_integer() else "string")
-                for name, kind in rows.schema.items()
-            ]
-        ),
-    )
+    columns = rows.head(SHOWN).to_dict(as_series=False)
+    return table_of({name: [*map(_shown, cells)] for name, cells in columns.items()})
 
 
-def _shown(row: dict[str, object]) -> dict[str, str | int]:
-    return {
-        name: value
-        if isinstance(value, int)
-        else f"{value:.6g}"
-        if isinstance(value, float)
-        else ""
-        if value is None
-        else str(value)
-        for name, value in row.items()
-    }
+def _shown(value: object) -> str | int:
+    if isinstance(value, int):
+        return value
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def check_evaluation(
-    asset: str,
-    name: str,
-    result: dg.AssetCheckResult,
-    target: dg.EventLogRecord | None = None,
+    key: dg.AssetCheckKey, result: dg.AssetCheckResult, target: dg.EventLogRecord | None = None
 ) -> dg.AssetCheckEvaluation:
     """Return a result as an event of a check that was not planned in the run.
 
@@ -206,8 +190,8 @@ def check_evaluation(
             storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
         )
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(asset),
-        check_name=name,
+        asset_key=key.asset_key,
+        check_name=key.name,
         passed=result.passed,
         severity=result.severity,
         description=result.description,
@@ -222,7 +206,9 @@ def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
     return found if isinstance(found, dg.AssetCheckEvaluation) else None
 
 
-def newest_materialization(instance: dg.DagsterInstance, asset: str) -> dg.EventLogRecord | None:
+def newest_materialization(
+    instance: dg.DagsterInstance, asset: dg.AssetKey
+) -> dg.EventLogRecord | None:
     """Return the record of an asset's newest materialization."""
-    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1).records
+    records = instance.fetch_materializations(asset, limit=1).records
     return records[0] if records else None

@@ -416,7 +416,7 @@ def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
         for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
     }
     if found:
-        metadata["open_breaks"] = check_results.table_of(_rows_of_breaks(found))
+        metadata["open_breaks"] = check_results.table_of_rows(_rows_of_breaks(found))
     observed = table_asset.observe_table(lake, RECONCILIATION_BREAKS)
     return dg.AssetObservation(
         RECONCILIATION_BREAKS.name, metadata={**observed.metadata, **metadata}

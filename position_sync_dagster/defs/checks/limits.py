@@ -136,9 +136,9 @@ def evaluated_sums(
     asset: str, result: dg.AssetCheckResult, instance: dg.DagsterInstance
 ) -> dg.AssetCheckEvaluation:
     """Return a result as an event about the newest materialization of the asset."""
-    return check_results.check_evaluation(
-        asset, SUMS_CHECK, result, check_results.newest_materialization(instance, asset)
-    )
+    key = dg.AssetCheckKey(dg.AssetKey(asset), SUMS_CHECK)
+    target = check_results.newest_materialization(instance, key.asset_key)
+    return check_results.check_evaluation(key, result, target)
 
 
 @check_results.table_check(STRATEGY_EXPOSURE.name, SUMS_CHECK)
@@ -229,40 +229,37 @@ def evaluated_limits(
     lake: "tables.Lake", settings: Settings, book: "overview.Book", instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Evaluate each limit with the book of an exposure that was just materialized; blocks."""
-    target = check_results.newest_materialization(instance, EXPOSURE)
+    asset = dg.AssetKey(EXPOSURE)
+    target = check_results.newest_materialization(instance, asset)
+    limits, read = _read(settings)
+    yield check_results.check_evaluation(dg.AssetCheckKey(asset, READ_CHECK), read, target)
+    evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
+    for one in limit_readings.evaluate(limits, evidence) if evidence else ():
+        key = dg.AssetCheckKey(asset, one.limit.name)
+        yield check_results.check_evaluation(key, result_of(one), target)
+
+
+def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
+    """Return the limits of the strategies file, and the result of the check that reads it."""
     try:
         limits = read_limits(settings)
     except StrategiesFileError as error:
-        yield check_results.check_evaluation(EXPOSURE, READ_CHECK, _unreadable(error), target)
-        return
-    yield check_results.check_evaluation(EXPOSURE, READ_CHECK, _readable(len(limits)), target)
-    evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
-    for one in limit_readings.evaluate(limits, evidence) if evidence else ():
-        yield check_results.check_evaluation(EXPOSURE, one.limit.name, result_of(one), target)
-
-
-def _unreadable(error: StrategiesFileError) -> dg.AssetCheckResult:
-    return check_results.failed(
-        f"No limit is evaluated. {error}",
-        what_to_do=error.remedy,
-        severity=dg.AssetCheckSeverity.ERROR,
-        metadata={},
-    )
-
-
-def _readable(count: int) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=True, description=f"{count} limits.", metadata={"limits": count}
+        return [], check_results.failed(
+            f"No limit is evaluated. {error}",
+            what_to_do=error.remedy,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata={},
+        )
+    text = f"{len(limits)} limits."
+    return limits, dg.AssetCheckResult(
+        passed=True, description=text, metadata={"limits": len(limits)}
     )
 
 
 @check_results.table_check(EXPOSURE)
 def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether the limits in the strategies file can be read. Without a file there are none."""
-    try:
-        return _readable(len(read_limits(settings)))
-    except StrategiesFileError as error:
-        return _unreadable(error)
+    return _read(settings)[1]
 
 
 def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
@@ -280,10 +277,7 @@ def limit_checks() -> dg.Definitions:
 
     The jobs must load all the same, and `limits_are_read` fails.
     """
-    try:
-        limits = read_limits(POSITION_SYNC.read_settings())
-    except StrategiesFileError:
-        limits = []
+    limits, _read_result = _read(POSITION_SYNC.read_settings())
     sums = [exposure_sums_equal_their_parts, latest_sums_equal_their_parts]
     return dg.Definitions(asset_checks=[*sums, limits_are_read, *map(_check_of, limits)])
 

@@ -23,13 +23,13 @@ from position_sync_dagster.domain.clock import Backoff, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.errors import GatewayLostError, shown
+from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, MessageType
+from position_sync_dagster.gateway.codes import GatewayCode, MessageType
 from position_sync_dagster.gateway.ib_async_internals import RowFields, read_messages
+from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import PortfolioValues
-from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -518,18 +518,13 @@ class AccountSubscription:
     """
 
     def __init__(
-        self,
-        ib: IB,
-        *,
-        settings: Settings,
-        on_late_end: Callable[[str], None],
-        on_stop: Callable[[str], None],
+        self, login: Login, *, on_late_end: Callable[[str], None], on_stop: Callable[[str], None]
     ) -> None:
         self.account: str | None = None
         self.heard_at = time.monotonic()
-        self._ib = ib
-        self._timeout_s = settings.gateway_timeout_s
-        self._quiet_s = settings.account_quiet_s
+        self._ib = ib = login.ib
+        self._timeout_s = login.settings.gateway_timeout_s
+        self._quiet_s = login.settings.account_quiet_s
         self._on_late_end = on_late_end
         self._on_stop = on_stop
         self._active_at = self.heard_at
@@ -650,8 +645,6 @@ class PortfolioDownloads:
 
     Args:
         book: Gets the values.
-        connectivity: Whether the gateway has IB.
-        accounts: The accounts of the login.
         on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
@@ -662,39 +655,27 @@ class PortfolioDownloads:
     """
 
     def __init__(
-        self,
-        ib: IB,
-        book: HoldingsBook,
-        connectivity: Connectivity,
-        *,
-        settings: Settings,
-        accounts: tuple[str, ...],
-        on_change: Callable[[str], None],
+        self, login: Login, book: HoldingsBook, *, on_change: Callable[[str], None]
     ) -> None:
         self.downloaded: set[str] = set()
         self.ended: dict[str, datetime] = {}
         self.account_time = ""
-        self._ib = ib
-        self._book = book
-        self._gateway_id = settings.gateway_id
-        self._silence_s = 2 * settings.account_interval_s
-        self._only_one = len(accounts) == 1
+        self._login, self._book = login, book
+        self._silence_s = 2 * login.settings.account_interval_s
+        self._only_one = len(login.accounts) == 1
         self._on_change = on_change
-        self._connectivity = connectivity
+        self._connectivity = login.connectivity
         self._times = RowTimes(book.set_value_time, clock=utc_now)
         self._subscription = AccountSubscription(
-            ib,
-            settings=settings,
-            on_late_end=self._on_late_end,
-            on_stop=self._on_stop,
+            login, on_late_end=self._on_late_end, on_stop=self._on_stop
         )
         self.standing = AccountStanding(
-            lasts_s=settings.account_interval_s,
+            lasts_s=login.settings.account_interval_s,
             random=Random(),  # noqa: S311 - jitter of a delay
         )
         self._heard: dict[str, datetime] = {}
-        ib.accountValueEvent += self._on_account_value
-        read_messages(ib, MessageType.ACCOUNT_TIME, self._read_time)
+        login.ib.accountValueEvent += self._on_account_value
+        read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
 
     @property
     def follows(self) -> bool:
@@ -748,7 +729,7 @@ class PortfolioDownloads:
                 account, impatient=self.standing.has_failed(account)
             )
         except ConnectionError as error:
-            raise self._lost(account) from error
+            raise self._login.lost(f"the values of account {account}") from error
         except asyncio.CancelledError:
             self.standing.interrupt(account)
             self._on_change(account)
@@ -757,8 +738,8 @@ class PortfolioDownloads:
             self._times.follow()
             self.downloaded.add(account)
             self.ended[account] = utc_now()
-        if not self._ib.isConnected():
-            raise self._lost(account)
+        if not self._login.ib.isConnected():
+            raise self._login.lost(f"the values of account {account}")
         uninterrupted = interruptions == self._connectivity.interruptions
         if why is None and self._connectivity.has_ib and uninterrupted:
             self._times.date_rows()
@@ -769,13 +750,6 @@ class PortfolioDownloads:
         if not self._only_one:
             self._times.stop()
             self._subscription.stop()
-
-    def _lost(self, account: str) -> GatewayLostError:
-        return GatewayLostError(
-            f"The connection to {self._gateway_id} ended while the values of account {account} "
-            "were awaited.",
-            remedy="It is tried again.",
-        )
 
     def _complete(self, account: str, at: datetime | None = None) -> None:
         """Record that the download of an account ended whole, and what it confirms."""

@@ -20,9 +20,9 @@ from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.line_allocation import PROBE_STEP, LineLimit
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
-from position_sync_dagster.gateway.codes import Connectivity, MessageType, is_notice
+from position_sync_dagster.gateway.codes import MessageType, is_notice
+from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import known, number_of
-from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -384,29 +384,19 @@ class AccountSummaries:
 
     Each account has one `reqPnL`. One that is refused, or that brings no message, is requested
     again after a delay that doubles each time.
-
-    Args:
-        connectivity: Whether the gateway has IB.
     """
 
-    def __init__(
-        self,
-        ib: IB,
-        connectivity: Connectivity,
-        *,
-        settings: Settings,
-        accounts: tuple[str, ...],
-    ) -> None:
-        self._ib = ib
+    def __init__(self, login: Login) -> None:
+        self._ib, settings = login.ib, login.settings
         self._gateway_id = settings.gateway_id
         self._timeout_s = settings.gateway_timeout_s
-        self._connectivity = connectivity
+        self._connectivity = login.connectivity
         self._backoff = Backoff(first_s=settings.line_silence_s, longest_s=LONGEST_S, jitter=JITTER)
         self._random = Random()  # noqa: S311 - jitter of a delay
-        self._begin(accounts)
-        ib.accountValueEvent += self._on_value
-        ib_async_internals.read_messages(ib, MessageType.PNL, self._read_pnl)
-        ib.errorEvent += self._on_error
+        self._begin(login.accounts)
+        login.ib.accountValueEvent += self._on_value
+        ib_async_internals.read_messages(login.ib, MessageType.PNL, self._read_pnl)
+        login.ib.errorEvent += self._on_error
 
     def _begin(self, accounts: Iterable[str]) -> None:
         self._accounts = {account: _Account(self._backoff, self._random) for account in accounts}

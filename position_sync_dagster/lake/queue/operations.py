@@ -10,13 +10,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 from threading import Lock
 from typing import Protocol, TypeVar
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import Clock, RetryPolicy
+from position_sync_dagster.domain.clock import Clock, RetryPolicy, next_attempt
 from position_sync_dagster.domain.update import (
     LEASE_S,
     MONITORING_PRIORITY,
@@ -93,7 +94,7 @@ def failed_rows(
     order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
     ordered = order.join(found, on="request_id", how="left", maintain_order="left")
     parts = ranges_of(FAILED, found.get_column("part"))
-    siblings = snapshot.finished(f"({' OR '.join(one.predicate for one in parts)})")
+    siblings = snapshot.finished(f"({' OR '.join(one.predicate for one in parts)})", None)
     return ordered.select(found.columns), siblings, parts
 
 
@@ -476,10 +477,7 @@ class SyncQueue:
         lease_token: str | None,
         answers: Mapping[str, Answer],
     ) -> None:
-
-        def step(done: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.succeed(done, answers=answers, now=now, new_ids=self._new_ids)
-
+        step = partial(transitions.succeed, answers=answers, new_ids=self._new_ids)
         self._change_claimed(ids, action, lease_token, step, {"action": "success"})
 
     def mark_failed(
@@ -511,18 +509,10 @@ class SyncQueue:
             errors: Error message by request id.
         """
         texts = {request_id: storable(text) for request_id, text in errors.items()}
-
-        def step(done: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.fail(
-                done,
-                texts,
-                retryable=retryable,
-                now=now,
-                policy=self._retry,
-                random=self._random,
-                new_ids=self._new_ids,
-            )
-
+        following = partial(
+            next_attempt, retryable=retryable, policy=self._retry, random=self._random
+        )
+        step = partial(transitions.fail, errors=texts, following=following, new_ids=self._new_ids)
         self._change_claimed(
             list(texts), transitions.Action.MARK, lease_token, step, {"action": "failure"}
         )
@@ -538,11 +528,8 @@ class SyncQueue:
 
         For cases in which the gateway failed and not the request. Errors as `mark_success`.
         """
-
-        def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.release(claimed, now=now)
-
         ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
+        step = transitions.release
         self._change_claimed(ids, transitions.Action.RELEASE, lease_token, step, info)
 
     def renew(
@@ -559,11 +546,7 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         check_lease(lease_s)
-
-        def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.renew(claimed, now=now, lease_s=lease_s)
-
-        info = {"action": "renew"}
+        step, info = partial(transitions.renew, lease_s=lease_s), {"action": "renew"}
         self._change_claimed(ids, transitions.Action.HOLD, lease_token, step, info, ends=False)
 
     def rescue(self) -> list[str]:

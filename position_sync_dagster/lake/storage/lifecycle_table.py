@@ -73,9 +73,6 @@ T = TypeVar("T")
 CHANGE_TRANSACTION = "change"
 """The application transaction of every change: without it two appends would not conflict."""
 
-IDS_AT_ONCE = 5_000
-"""Maximum number of ids that are looked up by one range."""
-
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
@@ -103,22 +100,18 @@ class Change(Generic[T]):
         return before.filter(~self.replaced)
 
 
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version of the table: its live rows in memory, its finished rows on demand."""
+    """One version of the table: its live rows in memory, its finished rows on demand.
 
-    def __init__(
-        self,
-        version: int,
-        live: pl.DataFrame,
-        finished: Callable[[str, list[str] | None], pl.DataFrame],
-    ) -> None:
-        self.version = version
-        self.live = live
-        self._finished = finished
+    Attributes:
+        finished: Reads the finished rows that match a predicate of constants and checked literals,
+            all their columns or some.
+    """
 
-    def finished(self, predicate: str = "true", columns: list[str] | None = None) -> pl.DataFrame:
-        """Read the finished rows that match a predicate of constants and checked literals."""
-        return self._finished(predicate, columns)
+    version: int
+    live: pl.DataFrame
+    finished: Callable[[str, list[str] | None], pl.DataFrame]
 
     def finished_with(
         self,
@@ -129,8 +122,8 @@ class Snapshot:
     ) -> pl.DataFrame:
         """Read the finished rows that have one of the ids, however many ids there are.
 
-        A few ids are named in the predicate. Many are read by the ranges that they span, which
-        are short where ids sort by time, and matched here.
+        A few ids are named in the predicate. Many are read by the range that they span, which is
+        short where ids sort by time, and matched here.
 
         Args:
             column: The column of the ids; one of `columns`.
@@ -139,16 +132,12 @@ class Snapshot:
         wanted = sorted(set(ids))
         if len(wanted) <= codec.MOST_TERMS:
             named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
-            return self._finished(f"{within} AND {named}", columns)
-        found = []
-        for start in range(0, len(wanted), IDS_AT_ONCE):
-            some = wanted[start : start + IDS_AT_ONCE]
-            first, last = (id_literals([one]) for one in (some[0], some[-1]))
-            rows = self._finished(
-                f"{within} AND {column} >= {first} AND {column} <= {last}", columns
-            )
-            found.append(rows.filter(pl.col(column).is_in(some)))
-        return pl.concat(found)
+            return self.finished(f"{within} AND {named}", columns)
+        first, last = (id_literals([one]) for one in (wanted[0], wanted[-1]))
+        between = f"{column} >= {first} AND {column} <= {last}"
+        return self.finished(f"{within} AND {between}", columns).filter(
+            pl.col(column).is_in(wanted)
+        )
 
 
 Step = Callable[[Snapshot], Change[T]]

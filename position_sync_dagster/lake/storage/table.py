@@ -33,7 +33,6 @@ from position_sync_dagster.lake.object_store import (
     absolute_path,
     plain,
     polars_options,
-    without_secrets,
 )
 from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
@@ -201,11 +200,6 @@ def last_of(greatest: Any) -> Any:
     return greatest + timedelta(milliseconds=1) if isinstance(greatest, datetime) else greatest
 
 
-def count_rows(handle: DeltaTable) -> int:
-    """Return the number of rows of the snapshot, from the log alone."""
-    return int(data_files(handle).get_column("num_records").sum())
-
-
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
@@ -260,7 +254,7 @@ def retried(
                 )
                 if transient and not _is_last(trial.retry_state, kind, contention_s):
                     raise
-                raise commit_errors.to_lake_error(error, path) from without_secrets(error)
+                commit_errors.fail(error, path)
     raise AssertionError("unreachable")  # pragma: no cover
 
 
@@ -650,8 +644,8 @@ class Table:
         return found.join(of_file, on=FILE).select(names).collect()
 
     def count(self) -> int:
-        """Count the rows, without reading them."""
-        return self.snapshot(count_rows)
+        """Count the rows, from the log alone."""
+        return int(self.snapshot(data_files).get_column("num_records").sum())
 
     def version(self) -> int:
         """Return the newest version."""

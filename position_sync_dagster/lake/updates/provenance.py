@@ -21,8 +21,8 @@ IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowsOfRun:
-    """The rows of a run.
+class LastRows:
+    """The last rows that were found, with their batches.
 
     Attributes:
         count, batch_count: The number of all rows and of all batches.
@@ -77,20 +77,20 @@ class LedgerProvenance:
 
     def of_run(
         self, run_id: str, *, first: date | None, last: date | None, limit: int
-    ) -> "RowsOfRun":
+    ) -> "LastRows":
         """Return the last rows and batches of a run and count all, from files of these dates.
 
         Args:
             limit: The maximum number of rows, and of batches, to return.
         """
 
-        def step(handle: DeltaTable) -> RowsOfRun:
+        def step(handle: DeltaTable) -> LastRows:
             chosen = _from(data_files(handle), first, last)
             rows = self._files.scan(chosen).filter(pl.col("run_id") == run_id)
             batches = batches_of(rows).collect()
             newest = batches.tail(limit)
             written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
-            return RowsOfRun(
+            return LastRows(
                 count=int(batches.get_column("rows").sum()),
                 batch_count=batches.height,
                 batches=newest,

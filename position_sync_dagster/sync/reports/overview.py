@@ -11,7 +11,6 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate, Source
@@ -27,13 +26,18 @@ from position_sync_dagster.lake.lake import (
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
-from position_sync_dagster.sync.reports.confirmations import PRICED, newest_values, with_priced
+from position_sync_dagster.sync.reports.confirmations import (
+    CONFIRMED,
+    PRICED,
+    newest_values,
+    with_priced,
+)
 from position_sync_dagster.sync.reports.exposure import Split, split
-from position_sync_dagster.sync.reports.money import Ages, BookMoney
+from position_sync_dagster.sync.reports.money import Ages, BookMoney, seconds_since
 from position_sync_dagster.sync.reports.status import (
-    LoginStatus,
     Status,
     current_since,
+    of_login,
     read_status,
     written_by,
 )
@@ -221,6 +225,8 @@ class Book:
             contract is not known yet.
         split: The parts of all these holdings.
         reported: What the broker last reported of them: rows of `broker_positions`.
+        live_since: Of each login that is connected: values that their source confirmed since then
+            are current. It is the start of the connection, at most two refresh intervals ago.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
@@ -233,6 +239,7 @@ class Book:
     matching: tuple[ActiveContract, ...]
     split: Split
     reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
+    live_since: Mapping[str, datetime] = field(default_factory=dict)
     streamed: frozenset[int] | None = None
     accounts: tuple[AccountSummary, ...] = ()
     closes: Closes = NO_CLOSES
@@ -249,48 +256,55 @@ class Book:
         )
 
     @cached_property
-    def ages(self) -> Ages:
-        """How old the newest rows of open holdings are."""
-        return Ages.of(self.priced, self.now)
+    def held(self) -> pl.DataFrame:
+        """The open holdings that the broker last reported, with the times of their newest rows.
 
-    @cached_property
-    def held(self) -> Mapping[str, set[Key]]:
-        """The open holdings that the broker last reported, by login."""
-        found: dict[str, set[Key]] = defaultdict(set)
-        columns = ("gateway_id", "account", "conid")
-        opened = self.reported.filter(pl.col("position") != 0)
-        for login, account, conid in opened.select(columns).iter_rows():
-            found[login].add((account, conid))
-        return found
+        The value of a holding is current if its source confirmed it since `live_since` of its
+        login (`is_current`).
+        """
+        key, is_open = ["account", "conid"], pl.col("position") != 0
+        times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
+        found = self.reported.filter(is_open).select("gateway_id", *key)
+        is_current = (pl.col(CONFIRMED) >= of_login(self.live_since)).fill_null(value=False)
+        return found.join(times, on=key, how="left").with_columns(is_current=is_current)
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
         """The name of each active leg that is held, and the age of its price in seconds."""
         is_leg = pl.col("conid").is_in(list({leg.conid for leg in self.matching}))
-        return [
-            (contract_name(row), self.ages.age_s((row.account, row.conid)))
-            for row in updates_of(self.priced.filter(pl.col("position") != 0, is_leg))
-        ]
+        legs = self.priced.filter(pl.col("position") != 0, is_leg)
+        ages = [seconds_since(at, self.now) for at in legs.get_column(PRICED)]
+        return list(zip(map(contract_name, updates_of(legs)), ages, strict=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Overview:
     """The state of everything at one moment.
 
     Attributes:
-        held: Holdings that the broker reports.
-        current_keys: Those whose value was confirmed within the last two refresh intervals, while
-            their gateway is connected; none while it is not.
-        oldest_age_s: The age of the oldest price of a holding, in seconds; None if one is unknown.
         closes: Why holdings closed lately, as far as that is known.
     """
 
     status: Status
     book: Book
-    held: int
-    current_keys: frozenset[Key]
-    oldest_age_s: float | None = None
     closes: tuple[Closure, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """The number of holdings that the broker reports."""
+        return self.book.held.height
+
+    @cached_property
+    def current_keys(self) -> frozenset[Key]:
+        """Those whose value is current."""
+        current = self.book.held.filter("is_current")
+        return frozenset(current.select("account", "conid").iter_rows())
+
+    @property
+    def oldest_age_s(self) -> float | None:
+        """The age of the oldest price of a holding, in seconds; None if one is unknown."""
+        at = self.book.held.get_column(PRICED)
+        return None if at.null_count() else seconds_since(at.min(), self.book.now)  # type: ignore[arg-type]
 
     @property
     def current(self) -> int:
@@ -335,15 +349,21 @@ def read_book(
     legs = lake.registry.sync.get_all_active()
     reported = all_broker_rows(lake, settings)
     priced = with_priced(newest_values(latest, reported), reported, now, band=settings.value_band)
+    since = current_since(settings, now)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
-    live = [one.gateway_id for one in sessions if one is not None and one.is_live(now)]
-    streamed = written_by(priced, Source.STREAM, current_since(settings, now)).filter(
-        pl.col("position") != 0, pl.col("gateway_id").is_in(live)
+    live_since = {
+        one.gateway_id: max(one.state_since, since)
+        for one in sessions
+        if one is not None and one.is_live(now)
+    }
+    streamed = written_by(priced, Source.STREAM, since).filter(
+        pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
     )
     return replace(
         _book(now, legs, priced, known or read_known(lake)),
         reported=reported,
-        streamed=frozenset(streamed.get_column("conid")) if live else None,
+        live_since=live_since,
+        streamed=frozenset(streamed.get_column("conid")) if live_since else None,
         accounts=tuple(lake.account_values.latest_summaries()),
     )
 
@@ -413,22 +433,4 @@ class OverviewReader:
             status=status,
             book=book,
             closes=tuple(one for one, _names in closes.chosen(judged_since=now - LATELY)[::-1]),
-            held=sum(map(len, book.held.values())),
-            current_keys=frozenset().union(
-                *(
-                    current_of(book.held.get(login.gateway_id, ()), book.ages, login, settings)
-                    for login in status.each_login
-                )
-            ),
-            oldest_age_s=book.ages.oldest_s(set().union(*book.held.values())),
         )
-
-
-def current_of(
-    held: Collection[Key], ages: Ages, status: LoginStatus, settings: Settings
-) -> set[Key]:
-    """Return the holdings whose value is current now; none while the gateway is not connected."""
-    if status.session_state != SessionState.LIVE or status.session_since is None:
-        return set()
-    since = max(status.session_since, current_since(settings, ages.now))
-    return {key for key in held if (at := ages.confirmed.get(key)) is not None and at >= since}

@@ -4,7 +4,7 @@ It is read from the tables alone, and includes problems that need attention, suc
 requests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -232,9 +232,10 @@ def read_status(
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    positions = _held(lake, settings)
+    reported = all_broker_rows(lake, settings)
+    positions = reported.filter(pl.col("position") != 0)
     held = set(positions.get_column("conid"))
-    confirmed = _confirmed(lake, settings, now, latest)
+    confirmed = _confirmed(lake, settings, now, reported, latest)
     closes = read_closes(lake) if closes is None else closes
     ends = {
         leg.conid: text
@@ -262,7 +263,7 @@ def read_status(
         oldest_pending_age_s=_age_s(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
-        legs_streamed=_streamed(confirmed, settings, now).height,
+        legs_streamed=written_by(confirmed, Source.STREAM, _streamed_since(settings, now)).height,
         legs_queued=written_by(confirmed, Source.QUEUE, current_since(settings, now)).height,
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
@@ -287,6 +288,12 @@ def current_since(settings: Settings, now: datetime) -> datetime:
     return now - timedelta(seconds=2 * settings.refresh_interval_s)
 
 
+def of_login(since: Mapping[str, datetime]) -> pl.Expr:
+    """Return the time of the login of each row; null where there is none."""
+    kind = pl.Datetime("us", "UTC")
+    return pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
+
+
 def leg_states(
     legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
 ) -> list[LegState]:
@@ -301,9 +308,12 @@ def leg_states(
         LakeError: A table cannot be used.
     """
     held: dict[int, set[str]] = {}
-    for account, conid in _held(lake, settings).select("account", "conid").iter_rows():
+    reported = all_broker_rows(lake, settings)
+    opened = reported.filter(pl.col("position") != 0)
+    for account, conid in opened.select("account", "conid").iter_rows():
         held.setdefault(conid, set()).add(account)
-    rows = _streamed(_confirmed(lake, settings, now), settings, now)
+    confirmed = _confirmed(lake, settings, now, reported)
+    rows = written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
     streamed = set(rows.select("account", "conid").iter_rows())
     closes = read_closes(lake)
 
@@ -318,16 +328,6 @@ def leg_states(
         return LegState.STREAMED if by_stream else LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
-
-
-def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
-    """Return the open holdings that the broker last reported."""
-    return all_broker_rows(lake, settings).filter(pl.col("position") != 0)
-
-
-def _streamed(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
-    """Return the holdings whose newest row the stream wrote recently."""
-    return written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
 
 
 def written_by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
@@ -348,7 +348,11 @@ def _streamed_since(settings: Settings, now: datetime) -> datetime:
 
 
 def _confirmed(
-    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None = None
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    reported: pl.DataFrame,
+    latest: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Return the newest row of each open holding, with when its value was last confirmed.
 
@@ -358,7 +362,7 @@ def _confirmed(
     found = lake.updates.sync.latest_since(earliest) if latest is None else latest
     is_recent = pl.col("timestamp").is_between(earliest, now + SKEW)
     rows = rows_of_logins(found, settings).filter(pl.col("position") != 0, is_recent)
-    return with_confirmed(rows, all_broker_rows(lake, settings), now)
+    return with_confirmed(rows, reported, now)
 
 
 def _plain(value: Any) -> Any:

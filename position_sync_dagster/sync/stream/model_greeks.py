@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
@@ -20,7 +20,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.owner import account_greeks, option_model
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.ownership import OwnerContext, Unowned
 from position_sync_dagster.sync.owner.publisher import QUEUED
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.followed_holdings import Routes
@@ -52,7 +52,8 @@ AT_ONCE = 500
 """Maximum number of contracts that are looked up in one step."""
 
 SHARE_DIGITS = 4
-"""Decimals to which dividends as a share of the price count: further ones change with each tick."""
+"""Decimals to which dividends, as a share of the price, are rounded: further decimals change with
+each tick."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
 
@@ -129,21 +130,23 @@ class ModelGreeks:
         contracts: The details of options and underlyings.
         lines: Gets the underlyings that need a line.
         published: Gets the greeks.
-        most_lines: Maximum number of underlyings; 0: nothing is computed.
     """
 
     context: OwnerContext
     contracts: ContractCache
     lines: LineManager
     published: account_greeks.PublishedGreeks
-    _: KW_ONLY
-    most_lines: int
 
     def __post_init__(self) -> None:
+        settings = self.context.settings
+        self._most_lines = settings.underlying_lines
+        if self._most_lines is None:  # a streamer that is used alone computes nothing
+            alone = isinstance(self.context.lease, Unowned)
+            self._most_lines = 0 if alone else settings.max_lines
         self._clock = self.context.clock
         self._monotonic = self.context.monotonic
-        self._rates = dict(self.context.settings.interest_rates)
-        self._max_last_age = timedelta(seconds=self.context.settings.max_last_age_s)
+        self._rates = dict(settings.interest_rates)
+        self._max_last_age = timedelta(seconds=settings.max_last_age_s)
         self._model: option_model.OptionModel | None = None
         self._greeks = account_greeks.AccountGreeks(
             value_of=self._value_of, session_open=self.contracts.session_open
@@ -170,7 +173,7 @@ class ModelGreeks:
 
     async def step(self, connection: GatewayConnection, routes: Routes) -> None:
         """Follow the routes; learn the contracts of options, and choose the underlyings."""
-        if not self.most_lines:
+        if not self._most_lines:
             return
         now = self._monotonic()
         if now >= self._look_at:
@@ -296,7 +299,7 @@ class ModelGreeks:
             underlying = self._options[conid].underlying
             of_underlying[underlying] = (of_underlying[underlying] or 0.0) + abs(value or 0.0)
         known = {c: of_underlying[c] for c in of_underlying if c in self._underlyings}
-        chosen = largest(known, self.lines.held, self.most_lines)
+        chosen = largest(known, self.lines.held, self._most_lines or 0)
         self.lines.want_underlyings(chosen)
         self.contracts.want(self._unknown)
         self._note_dividends(connection)

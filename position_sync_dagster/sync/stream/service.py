@@ -64,16 +64,14 @@ class StreamReporter:
         queued_at = self._since - interval
         while True:
             await asyncio.sleep(min(CHECK_INTERVAL_S, interval_s))
-            now = self.clock()
-            if self._state_changed():
-                queued_at = now if self.streamer.metrics.counts.enqueued else queued_at
-                self._send(self.streamer.metrics.take(), always=True)
-            elif now - self._since >= interval:
-                queued_at = now if self.streamer.metrics.counts.enqueued else queued_at
-                self._send(self.streamer.metrics.take())
-            elif self.streamer.metrics.counts.enqueued and now - queued_at >= interval:
+            now, metrics, changed = self.clock(), self.streamer.metrics, self._state_changed()
+            is_queued = metrics.counts.enqueued > 0
+            if changed or now - self._since >= interval:
+                queued_at = now if is_queued else queued_at
+                self._send(metrics.take(), always=changed)
+            elif is_queued and now - queued_at >= interval:
                 queued_at = now
-                self._send(self.streamer.metrics.take_queued())
+                self._send(metrics.take_queued())
 
     def total(self) -> StreamReport:
         """Return the totals so far, including counts that were not reported yet."""

@@ -125,13 +125,7 @@ class IBPositionStreamer:
         self._contracts = ContractCache(tables.contracts, clock=clock)
         self._lines = LineManager(context, self._contracts)
         pricer = StreamPricer(context, self._lines.login, self._contracts, greeks)
-        self._greeks = ModelGreeks(
-            context,
-            self._contracts,
-            self._lines,
-            greeks,
-            most_lines=self._most_underlyings(tables),
-        )
+        self._greeks = ModelGreeks(context, self._contracts, self._lines, greeks)
         self._router = Router(
             context,
             registry=self.registry,
@@ -159,13 +153,6 @@ class IBPositionStreamer:
     def _monotonic() -> float:
         """Return the monotonic time for intervals, in seconds; tests replace it."""
         return time.monotonic()
-
-    def _most_underlyings(self, tables: StreamTables) -> int:
-        """Return the maximum number of lines for underlyings: none for a streamer used alone."""
-        chosen = self.settings.underlying_lines
-        if chosen is None:
-            return self.settings.max_lines if tables.ownership is not None else 0
-        return chosen
 
     @property
     def state(self) -> SessionState:
