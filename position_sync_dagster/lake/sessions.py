@@ -274,7 +274,7 @@ them."""
 
 
 class Detail(Enum):
-    """What `renew` does with the detail of a session, other than to store a text or None."""
+    """A choice for the detail of a session in `renew`, besides a text and None."""
 
     KEPT = auto()
     """The detail stays, until the state changes."""
@@ -292,7 +292,7 @@ class GatewaySessions:
     """
 
     def __init__(
-        self, table: Table, clock: Clock = utc_now, heartbeats: "Heartbeats | None" = None
+        self, table: Table, clock: Clock = utc_now, heartbeats: Heartbeats | None = None
     ) -> None:
         self.table = table
         self._lifecycle = lifecycle_table.LifecycleTable(table, clock, check=self._check_place)

@@ -39,7 +39,7 @@ from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE, sync_pa
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
 
 PROBES = "_probes"
-"""The folder of the tables that are made for this, in the lake; each is deleted at once."""
+"""The folder, in the lake, of the tables that test the store; each is deleted at once."""
 
 RACERS, ROUNDS = 2, 10
 """Concurrent creates in a round, and the maximum number of rounds. The creates collide in about

@@ -78,7 +78,7 @@ class LedgerFiles:
         Args:
             first: The start, with a time zone.
             last: The end, with a time zone.
-            twice: Only of the files that may hold an `update_id` twice; see `_doubtful`.
+            twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
         """
         files = data_files(handle)
         first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds

@@ -16,7 +16,7 @@ from position_sync_dagster.errors import (
     LoginOwnedError,
     TradingModeError,
 )
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import overwrite
