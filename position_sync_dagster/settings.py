@@ -325,30 +325,22 @@ OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
 """Variables with the prefix that the package sets in its processes; they are not settings."""
 
 
-def unknown_settings(names: Iterable[str]) -> dict[str, str | None]:
-    """Return the names with the prefix that are not settings, each with the nearest setting.
-
-    >>> unknown_settings(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"])
-    {'POSITION_SYNC_MAX_LINE': 'POSITION_SYNC_MAX_LINES'}
-    """
-    known = [field.upper() for field in Settings.model_fields]
-    found: dict[str, str | None] = {}
-    for name in sorted(names):
-        prefix, rest = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
-        if prefix == PREFIX and rest not in known and name not in OWN_VARIABLES:
-            nearest = get_close_matches(rest, known, n=1)
-            found[name] = PREFIX + nearest[0] if nearest else None
-    return found
-
-
 def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> list[str]:
-    """Return one line for each unknown setting of an environment and of a `.env` file."""
+    """Return one line for each unknown setting of an environment and of a `.env` file.
+
+    >>> warnings_of(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"], env_file=None)
+    ['POSITION_SYNC_MAX_LINE is not a setting and has no effect; is POSITION_SYNC_MAX_LINES meant?']
+    """
     names = set(environ)
     if env_file is not None and os.path.isfile(env_file):
         with suppress(OSError, UnicodeDecodeError):  # reading the settings themselves reports it
             names.update(dotenv_values(env_file, interpolate=False))
-    return [
-        f"{name} is not a setting and has no effect"
-        + (f"; is {nearest} meant?" if nearest else "; .env.example lists each setting.")
-        for name, nearest in unknown_settings(names).items()
-    ]
+    known = [field.upper() for field in Settings.model_fields]
+    warnings: list[str] = []
+    for name in sorted(names):
+        prefix, rest = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
+        if prefix == PREFIX and rest not in known and name not in OWN_VARIABLES:
+            nearest = get_close_matches(rest, known, n=1)
+            hint = f"is {PREFIX}{nearest[0]} meant?" if nearest else ".env.example lists each one."
+            warnings.append(f"{name} is not a setting and has no effect; {hint}")
+    return warnings

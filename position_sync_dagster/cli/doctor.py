@@ -102,26 +102,20 @@ def look_at_everything(ui_port: int | None, home: Path | None, *, json: bool) ->
     return int(bad)
 
 
+_FOUND = ("table", "path", "version", "whole_version", "repairable", "unfinished", "rows")
+
+
 def as_data(results: Sequence[Checkup]) -> dict[str, object]:
     """Return the diagnoses and repairs as plain data."""
     return {
         "healthy": all(one.healthy for one in results),
         "tables": [
-            {
-                "table": one.found.table,
-                "path": one.found.path,
-                "version": one.found.version,
-                "whole_version": one.found.whole_version,
-                "healthy": one.healthy,
-                "repairable": one.found.repairable,
+            {name: getattr(one.found, name) for name in _FOUND}
+            | {name: getattr(one, name) for name in ("healthy", "removed", "writer", "repair")}
+            | {
                 "tears": one.found.torn_files,
-                "unfinished": one.found.unfinished,
                 "doubled": one.found.doubled.surplus,
-                "removed": one.removed,
-                "rows": one.found.rows,
-                "writer": one.writer,
                 "problem": one.failure or one.found.problem,
-                "repair": one.repair,
             }
             for one in results
         ],

@@ -16,7 +16,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import as_file, files
@@ -277,13 +277,9 @@ def parse_ports(output: str) -> SimulatorPorts | None:
     SimulatorPorts(gateway=4010, control=4011)
     """
     for line in output.splitlines():
-        if line.startswith("{"):
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue
-            if values.get("port") and values.get("control_port"):
-                return SimulatorPorts(gateway=values["port"], control=values["control_port"])
+        with suppress(ValueError, KeyError, TypeError):  # another line of the log
+            values = json.loads(line)
+            return SimulatorPorts(gateway=values["port"], control=values["control_port"])
     return None
 
 

@@ -194,8 +194,8 @@ def _taken(
     old = sum(one.time <= begin - early for one in near)
     until = sum(one.time <= change.seen_at for one in near)
     before = sum(one.time <= change.seen_at - early for one in near)
-    # All that happened by then, or else the next ones too, or else without the newest, whose effect
-    # is the next change.
+    # First all executions until then, next some later ones too, and last without the newest ones,
+    # whose effect is the next change.
     counts = (*range(until, len(near) + 1), *range(until - 1, before - 1, -1))
     for first in range(old, -1, -1):
         for count in counts:

@@ -300,9 +300,10 @@ def rolls_of(
 ) -> tuple[list[Roll], list[UnclearRoll]]:
     """Return the rolls, oldest first, and what may be one.
 
-    Both sides are of one order, or their executions lie near each other; and they are of one
-    account, underlying, type and right, with equal quantities. Each position takes one place: where
-    two might, or where it might take two, the one of the same order, else none.
+    Both sides have one account, underlying, type and right, and equal quantities; and one order, or
+    executions that lie near each other. At most one position takes the place of another, and it
+    takes no other place. If several fit, the one of the same order counts; without one it is
+    unclear.
 
     Args:
         closures: The causes that count.

@@ -123,7 +123,7 @@ def weekly_login(
     Args:
         run: What is known of the gateway.
         blind_since: Since when nobody has seen the gateway connected to IB; None while it is.
-        notice: How long before the end of the week it is said.
+        notice: How long before the end of the week a person is asked.
 
     Example:
         >>> monday = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -281,7 +281,7 @@ class GatewaySession:
 
         Args:
             mode: The trading mode of the login.
-            notice_h: How long before the end of the week it is said, in hours; 0 for a login
+            notice_h: How long before the end of the week a person is asked, in hours; 0 for a login
                 without a second factor.
 
         Returns:

@@ -1,8 +1,8 @@
 """A leg of an active strategy, the choice of its contract, and the limits of a strategy; pure.
 
 A leg is the membership of one contract in one strategy. Its contract is the one of its conid, or
-the one that its description fits. If the measure of a limit is not known, the
-limit is neither broken nor kept, but UNKNOWN.
+the one that its description fits. If the measure of a limit is not known, the limit is UNKNOWN:
+neither broken nor kept.
 """
 
 import math

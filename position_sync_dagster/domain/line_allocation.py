@@ -117,8 +117,8 @@ def allocate_lines(
     """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
 
     A line younger than `min_hold_s` is kept in any case, and counts; that of an underlying is given
-    up at once for a leg. If the limit has fallen below
-    the number of such lines, they are kept and none is added.
+    up at once for a leg. If the limit has fallen below the number of young lines, they are kept and
+    none is added.
 
     Args:
         wanted: The demands.

@@ -1,7 +1,7 @@
-"""All market data lines of a login: which are held, trusted, or probed; pure.
+"""The market data lines of a login: which are held, trusted, or probed; pure.
 
-All lines together show which are to be held, and whether they died without a notice. Times are
-seconds of one monotonic clock that the caller reads, unless they are called a moment.
+Only all lines together show which of them should be held, and whether they died without a notice.
+Times are seconds of a monotonic clock that the caller reads, unless they are called a moment.
 """
 
 import math

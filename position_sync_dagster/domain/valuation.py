@@ -154,8 +154,8 @@ _content_of = attrgetter(*VALUES, *_TERMS)
 def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
     """Return whether a row would tell readers nothing that the known row of its holding does not.
 
-    Which path wrote the newest row of a holding shows how the holding is valued now. So a row of
-    another path is new, except that of a close.
+    The path that wrote the newest row of a holding shows how the holding is valued now. Therefore a
+    row of another path says something new, unless it is that of a close.
     """
     if row.position and row.source is not known.source:
         return False

@@ -80,7 +80,7 @@ def day_begin(now: datetime) -> datetime:
 
 
 def _execution(fill: Fill, asked_at: datetime) -> Execution | None:
-    """Return a fill as an execution; None of a combo as a whole, and of what cannot be read."""
+    """Return a fill as an execution; None for a whole combo, and for what cannot be read."""
     done, report = fill.execution, fill.commissionReport
     try:
         instrument = instrument_of(fill.contract)

@@ -16,10 +16,10 @@ import dagster as dg
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
-from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
-from position_sync_dagster.defs.libraries import derived, pl, statements
+from position_sync_dagster.defs.checks.check_results import failed, table_check
+from position_sync_dagster.defs.libraries import derived, pl, statements, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
-from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB, dagster_failures
+from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.object_store import first_ledger_day
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
@@ -342,21 +342,18 @@ RANGES_SHOWN = 20
 """Maximum number of ranges shown with the check."""
 
 
-@dg.asset_check(
-    asset="daily_positions",
-    config_schema={},
-    description="Whether each trading day since the first is recorded, with values of that day. "
-    "A gap names the range to fill.",
-)
-@dagster_failures
-def days_are_complete(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-    """Compare the days of the table with the past trading days."""
-    exchange, first = known_days(position_sync.settings)
+@table_check(DAILY_POSITIONS.name)
+def days_are_complete(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    """Whether each trading day since the first is recorded, with values of that day.
+
+    A gap names the range to fill.
+    """
+    exchange, first = known_days(settings)
     keys = exchange_partitions(exchange, first).get_partition_keys()
     # Right after today's close its run may not have ended.
     today = datetime.now(ZoneInfo(exchange.timezone)).date()
     over = [day for day in map(date.fromisoformat, keys) if day < today]
-    table = position_sync.lake.derived_table(DAILY_POSITIONS)
+    table = lake.derived_table(DAILY_POSITIONS)
     newest = (
         table.rows(columns=["session_date", "timestamp"])
         .group_by("session_date")
@@ -382,27 +379,22 @@ def judge_days(
     """
     if not over:
         return dg.AssetCheckResult(passed=True, description="No trading day is over yet.")
-    missing = [day for day in over if day not in recorded]
-    ranges = ranges_of(over, [day for day in over if day not in recorded or day in old])
-    description, to_do = f"{len(over)} trading days, all recorded", ""
-    if ranges:
-        to_do = (
-            f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
-            "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
-        )
-        description = (
-            f"{len(missing)} of {len(over)} trading days have no rows, {len(set(old) & set(over))} "
-            f"only older values. {to_do}"
-        )
-    return dg.AssetCheckResult(
-        passed=not ranges,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=description,
+    missing, older = [day for day in over if day not in recorded], {*old} & {*over}
+    ranges = ranges_of(over, {*missing} | older)
+    numbers = {"days": len(over), "missing": len(missing), "only_older_values": len(older)}
+    if not ranges:
+        description = f"{len(over)} trading days, all recorded"
+        return dg.AssetCheckResult(passed=True, description=description, metadata=numbers)
+    to_do = (
+        f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
+        "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
+    )
+    return failed(
+        f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values. "
+        f"{to_do}",
+        what_to_do=to_do,
         metadata={
-            "days": len(over),
-            **({WHAT_TO_DO: to_do} if to_do else {}),
-            "missing": len(missing),
-            "only_older_values": len(set(old) & set(over)),
+            **numbers,
             "to_fill": table_asset.event_table(ranges[:RANGES_SHOWN], _RANGES),
         },
     )
