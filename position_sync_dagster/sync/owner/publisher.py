@@ -497,7 +497,7 @@ class AccountRecorder:
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-            self._outage.clear()
+            self._outage.fault = None
         except LakeError as error:
             self._written = None
             self._next_at = self.context.monotonic() + self._interval_s
