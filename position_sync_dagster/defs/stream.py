@@ -33,13 +33,14 @@ from position_sync_dagster.defs.assets.table_asset import (
     gateway_seen,
     known,
 )
+from position_sync_dagster.defs.checks.broker import a_stream_watches
 from position_sync_dagster.defs.checks.check_results import (
     UNKNOWN,
     evaluation_of,
     newest_materialization,
 )
-from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, Checks, evaluated
-from position_sync_dagster.defs.checks.ledger import UNCONFIRMED
+from position_sync_dagster.defs.checks.evaluation import KEYS, TIME_LIMIT_S, evaluated
+from position_sync_dagster.defs.checks.ledger import UNCONFIRMED, agrees_with_the_broker
 from position_sync_dagster.defs.libraries import sql, stream_service, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
@@ -63,6 +64,7 @@ MOST_LINES = 1000
 dropped. All events are kept."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation
+Checks = tuple[dg.AssetCheckKey, ...]
 
 
 def is_storage_error(error: BaseException) -> bool:
@@ -183,7 +185,8 @@ AGAIN_REST = 9
 """Pause after an evaluation, as a multiple of its duration, for each login: the streams of all
 logins evaluate the same checks of the lake, together for a tenth of the time."""
 
-AGREES = ("position_updates", "agrees_with_the_broker")
+LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
+AGREES = agrees_with_the_broker.check_key
 
 AGREE_EVERY = timedelta(seconds=5)
 """Minimum time between two looks at an open difference between the ledger and the broker, by any of
@@ -285,10 +288,9 @@ class StreamEvents:
         These events belong to no run: Dagster stores one evaluation of a check per run, at the
         position of the first, so that a later one would seem older than those of other runs.
         """
-        watches = ((specs.POSITION_UPDATES.name, "a_stream_watches"),)
-        checks = CHECKS if self._state in SETTLED else watches
-        if not at_end and checks is CHECKS and self._logins > 1:
-            newest = newest_materialization(self._instance, specs.POSITION_UPDATES.name)
+        checks = KEYS if self._state in SETTLED else (a_stream_watches.check_key,)
+        if not at_end and checks is KEYS and self._logins > 1:
+            newest = newest_materialization(self._instance, LEDGER)
             if newest is not None and newest.run_id != self._run_id:
                 self._failed = ()
                 return
@@ -312,9 +314,8 @@ class StreamEvents:
         would correct for minutes.
         """
         self._agree_at = now + min(self._logins * AGREE_EVERY, AGREE_SELDOM)
-        key = dg.AssetCheckKey(dg.AssetKey(AGREES[0]), AGREES[1])
         storage = self._instance.event_log_storage
-        record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
+        record = storage.get_latest_asset_check_execution_by_key([AGREES]).get(AGREES)
         before = evaluation_of(record)
         if record is None or before is None or UNKNOWN in before.metadata:
             return
@@ -345,7 +346,7 @@ class StreamEvents:
             if event.passed or not only_passed:
                 self._instance.report_runless_asset_event(event)
             if not event.passed:
-                failed.append((event.asset_key.to_user_string(), event.check_name))
+                failed.append(event.asset_check_key)
         return tuple(failed)
 
     def _is_due(self, now: datetime) -> bool:

@@ -20,7 +20,6 @@ from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import JobRun, Supervision, supervise
 
@@ -224,12 +223,9 @@ class _Supervisor:
                 )
         if decision.lost:
             # A stream whose process is gone cannot report that the gateway is no longer seen.
-            evaluation = check_evaluation(
-                POSITION_UPDATES.name,
-                "a_stream_watches",
-                EVALUATE[a_stream_watches.check_key](self._lake, settings),
-                newest_materialization(self._instance, POSITION_UPDATES.name),
-            )
+            key = a_stream_watches.check_key
+            newest = newest_materialization(self._instance, key.asset_key)
+            evaluation = check_evaluation(key, EVALUATE[key](self._lake, settings), newest)
             self._instance.report_runless_asset_event(evaluation)
         if decision.paused and session is not None:
             self._lake.sessions.annotate(session, decision.reason)  # for `status`

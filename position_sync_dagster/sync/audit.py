@@ -1,8 +1,8 @@
 """The audit trail: find everything that belongs to an id, and find missing records.
 
 The rows are the record of what was written. The table `runs` and Dagster's events are an index of
-them: what they say of the ledger follows from the rows. Nothing is written here: the command writes
-the records that `verify` derives.
+the rows: what they record about the ledger can be derived from the rows. Nothing is written here:
+the command writes the records that `verify` derives.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -293,8 +293,8 @@ SOURCES = {
     "closures": ("statement_events",),
 }
 """The derived tables without partitions, each with the tables whose materialization makes it out of
-date. Only the derivation judges `closures` in a run: of two runs that evaluate a check at once, the
-UI may show the result of the older one."""
+date. A drain does not evaluate the check of `closures`, only the run of the derivation does: if two
+runs evaluate a check at once, the UI may show the older result."""
 
 LONGEST_AGE = timedelta(minutes=15)
 """Maximum age of a derived table: rows of the stream come without a materialization."""

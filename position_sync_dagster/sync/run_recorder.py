@@ -327,9 +327,8 @@ def write_records(runs: "RunsTable", records: list[RunRecord]) -> None:
 
 def stream_columns(total: StreamReport) -> dict[str, Any]:
     """Return the columns of `runs` for a stream's totals."""
-    columns = {field.name for field in fields(RunRecord)}
-    counted = columns.intersection(field.name for field in fields(StreamCounts))
-    counts = {name: getattr(total, name) for name in counted}
+    names = ["enqueued", *(field.name for field in fields(LedgerCounts))]
+    counts = {name: getattr(total, name) for name in names}
     return {"table_name": "position_updates", "reason": total.detail} | counts
 
 

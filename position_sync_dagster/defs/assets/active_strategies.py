@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
-from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, evaluated
+from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
 from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION
@@ -53,9 +53,9 @@ def active_strategies(
         data_version=data_version(registry.version),
     )
     # If the drain also materializes the ledger, that step evaluates the checks.
-    alone = dg.AssetKey(LEDGER) not in (context.run.asset_selection or ())
+    alone = dg.AssetKey("position_updates") not in (context.run.asset_selection or ())
     if context.job_name == DRAIN_JOB and alone:
-        checks = tuple((asset, name) for asset, name in CHECKS if asset == LEGS)
+        checks = [key for key in KEYS if key.asset_key == context.asset_key]
         lake, settings, run_id = position_sync.lake, position_sync.settings, context.run.run_id
         for event in evaluated(lake, settings, context.instance, run_id=run_id, checks=checks):
             context.log_event(event)

@@ -175,10 +175,7 @@ def _shown(value: object) -> str | int:
 
 
 def check_evaluation(
-    asset: str,
-    name: str,
-    result: dg.AssetCheckResult,
-    target: dg.EventLogRecord | None = None,
+    key: dg.AssetCheckKey, result: dg.AssetCheckResult, target: dg.EventLogRecord | None = None
 ) -> dg.AssetCheckEvaluation:
     """Return a result as an event of a check that was not planned in the run.
 
@@ -193,8 +190,8 @@ def check_evaluation(
             storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
         )
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(asset),
-        check_name=name,
+        asset_key=key.asset_key,
+        check_name=key.name,
         passed=result.passed,
         severity=result.severity,
         description=result.description,
@@ -209,7 +206,9 @@ def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
     return found if isinstance(found, dg.AssetCheckEvaluation) else None
 
 
-def newest_materialization(instance: dg.DagsterInstance, asset: str) -> dg.EventLogRecord | None:
+def newest_materialization(
+    instance: dg.DagsterInstance, asset: dg.AssetKey
+) -> dg.EventLogRecord | None:
     """Return the record of an asset's newest materialization."""
-    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1).records
+    records = instance.fetch_materializations(asset, limit=1).records
     return records[0] if records else None

@@ -136,9 +136,9 @@ def evaluated_sums(
     asset: str, result: dg.AssetCheckResult, instance: dg.DagsterInstance
 ) -> dg.AssetCheckEvaluation:
     """Return a result as an event about the newest materialization of the asset."""
-    return check_results.check_evaluation(
-        asset, SUMS_CHECK, result, check_results.newest_materialization(instance, asset)
-    )
+    key = dg.AssetCheckKey(dg.AssetKey(asset), SUMS_CHECK)
+    target = check_results.newest_materialization(instance, key.asset_key)
+    return check_results.check_evaluation(key, result, target)
 
 
 @check_results.table_check(STRATEGY_EXPOSURE.name, SUMS_CHECK)
@@ -167,9 +167,7 @@ def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg
     return judge_latest(lake.derived_table(LATEST_POSITIONS).rows(), lake.updates.sync.latest())
 
 
-EXPOSURE = "strategy_exposure"
-
-READ_CHECK = "limits_are_read"
+EXPOSURE = dg.AssetKey(STRATEGY_EXPOSURE.name)
 
 PREFIX = "limit_"
 """The beginning of the name of each check of a limit."""
@@ -208,7 +206,7 @@ def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.Ass
     except StrategiesFileError:
         texts = (text.split(": ")[1].removesuffix(OF_VALUE) for text in known)
         names = list(dict.fromkeys(text for text in texts if text.startswith(PREFIX)))
-    return [dg.AssetCheckKey(dg.AssetKey(EXPOSURE), name) for name in names]
+    return [dg.AssetCheckKey(EXPOSURE, name) for name in names]
 
 
 def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
@@ -230,39 +228,35 @@ def evaluated_limits(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Evaluate each limit with the book of an exposure that was just materialized; blocks."""
     target = check_results.newest_materialization(instance, EXPOSURE)
+    limits, read = _read(settings)
+    yield check_results.check_evaluation(limits_are_read.check_key, read, target)
+    evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
+    for one in limit_readings.evaluate(limits, evidence) if evidence else ():
+        key = dg.AssetCheckKey(EXPOSURE, one.limit.name)
+        yield check_results.check_evaluation(key, result_of(one), target)
+
+
+def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
+    """Return the limits of the strategies file, and the result of the check that reads it."""
     try:
         limits = read_limits(settings)
     except StrategiesFileError as error:
-        yield check_results.check_evaluation(EXPOSURE, READ_CHECK, _unreadable(error), target)
-        return
-    yield check_results.check_evaluation(EXPOSURE, READ_CHECK, _readable(len(limits)), target)
-    evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
-    for one in limit_readings.evaluate(limits, evidence) if evidence else ():
-        yield check_results.check_evaluation(EXPOSURE, one.limit.name, result_of(one), target)
-
-
-def _unreadable(error: StrategiesFileError) -> dg.AssetCheckResult:
-    return check_results.failed(
-        f"No limit is evaluated. {error}",
-        what_to_do=error.remedy,
-        severity=dg.AssetCheckSeverity.ERROR,
-        metadata={},
+        return [], check_results.failed(
+            f"No limit is evaluated. {error}",
+            what_to_do=error.remedy,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata={},
+        )
+    text = f"{len(limits)} limits."
+    return limits, dg.AssetCheckResult(
+        passed=True, description=text, metadata={"limits": len(limits)}
     )
 
 
-def _readable(count: int) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=True, description=f"{count} limits.", metadata={"limits": count}
-    )
-
-
-@check_results.table_check(EXPOSURE)
+@check_results.table_check(STRATEGY_EXPOSURE.name)
 def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether the limits in the strategies file can be read. Without a file there are none."""
-    try:
-        return _readable(len(read_limits(settings)))
-    except StrategiesFileError as error:
-        return _unreadable(error)
+    return _read(settings)[1]
 
 
 def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
@@ -280,17 +274,14 @@ def limit_checks() -> dg.Definitions:
 
     The jobs must load all the same, and `limits_are_read` fails.
     """
-    try:
-        limits = read_limits(POSITION_SYNC.read_settings())
-    except StrategiesFileError:
-        limits = []
+    limits, _read_result = _read(POSITION_SYNC.read_settings())
     sums = [exposure_sums_equal_their_parts, latest_sums_equal_their_parts]
     return dg.Definitions(asset_checks=[*sums, limits_are_read, *map(_check_of, limits)])
 
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
     return check_results.table_check(
-        EXPOSURE,
+        STRATEGY_EXPOSURE.name,
         limit.name,
         description=f"The {limit.bound} of {limit.measure} of {limit.subject} is {limit.value:g}"
         f"{f' {limit.currency}' if limit.currency else ''}.",

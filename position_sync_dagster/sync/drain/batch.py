@@ -55,9 +55,12 @@ class Coverage:
     unavailable: frozenset[str] = frozenset()
 
     def covers(self, account: str | None) -> bool:
-        """Return whether a missing holding is not held, in this account or (None) in any.
+        """Return whether a holding that is missing here is not held in an account.
 
-        If accounts are known by name, no login has any other account.
+        If the logins name their accounts, no login has any other account: nothing is held there.
+
+        Args:
+            account: The account; None for any account.
         """
         if account is None or not self.covered:
             return self.complete
@@ -309,8 +312,8 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
     """Return the holdings that a request asks for; one per account if it names no account.
 
     Returns:
-        None where the view does not cover them. An account that was not downloaded proves nothing,
-        so that a holding is absent in a complete view only; and a value that is too old is none.
+        None where the view does not cover them: no holding was found, and its account was not
+        downloaded completely, or the value of a holding is too old.
     """
     if request.account is not None:
         holding = view.holdings.get((request.account, request.conid))

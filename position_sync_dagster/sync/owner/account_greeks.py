@@ -2,7 +2,7 @@
 
 A value of the broker and the price of the underlying at its time give the volatility. It and the
 price of the underlying now give the greeks. Only what changed is computed again. `PublishedGreeks`
-rounds the results in time, so that not each tick makes a row.
+publishes greeks that moved enough, or are old enough: not each tick makes a row.
 """
 
 import time
@@ -35,7 +35,7 @@ KEPT = timedelta(minutes=5)
 """How long prices of an underlying are kept: account rows arrive every three minutes."""
 
 SPACING = timedelta(seconds=1)
-"""One price of an underlying is kept for each such time."""
+"""Older prices of an underlying are kept at this distance from each other."""
 
 
 class _Inputs(NamedTuple):
@@ -182,8 +182,8 @@ class AccountGreeks:
     ) -> list[ModelledLeg]:
         """Compute what is due, for as long as the budget lasts.
 
-        The largest options have half of it, the others what the largest left, and then the largest
-        the rest.
+        The largest options may use half of it first, then the others all that is left. If they
+        leave something, the largest may use that too.
 
         Args:
             model: Prices the options.
@@ -312,11 +312,11 @@ class PublishedGreeks:
         return self._changes.watch()
 
     def take(self, leg: ModelledLeg, price_magnifier: int) -> None:
-        """Take a new result of an option, if it says more than what is published.
+        """Publish the new greeks of an option, if they differ enough from the published ones.
 
         Args:
-            leg: The result.
-            price_magnifier: Of the option: in its row, the price of the underlying is as quoted.
+            leg: The option.
+            price_magnifier: That of the option: its row has the underlying's price as it is quoted.
         """
         before, found = self._greeks.get(leg.conid), leg.greeks
         if found is None or leg.underlying_at is None or leg.value_at is None:

@@ -5,10 +5,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import polars as pl
 
@@ -76,21 +75,17 @@ class Announcements:
         Args:
             since: The ledger is searched for zero rows from this time on.
         """
-        holdings = list(holdings)
-        closed, self._open_at_start = await self._newest_rows(since)
+        holdings, closed = list(holdings), frozenset[Key]()
+        if self._updates is not None:
+            rows = await self._updates.latest_since(since)
+            closed = _keys(rows, pl.col("position") == 0)
+            self._open_at_start = _keys(rows, pl.col("position") != 0)
         self._announced = {
             holding.key: _fingerprint(holding)
             for holding in holdings
             if holding.position or holding.key in closed
         }
         self._unwritten_closes = {h.key for h in holdings} - self._announced.keys()
-
-    async def _newest_rows(self, since: datetime) -> tuple[frozenset[Key], frozenset[Key]]:
-        """Return the closed holdings and the open ones, by their newest rows."""
-        if self._updates is None:
-            return frozenset(), frozenset()
-        rows = await self._updates.latest_since(since)
-        return _keys(rows, pl.col("position") == 0), _keys(rows, pl.col("position") != 0)
 
     async def left_open(self, closes: Iterable[BrokerPosition]) -> frozenset[Key]:
         """Return which of these closed holdings are still open in the ledger, by their newest rows.
@@ -120,10 +115,6 @@ class Announcements:
         """Return whether this quantity of a holding was announced last."""
         announced = self._announced.get(key)
         return announced is not None and announced[0] == position
-
-    def has_zero_row(self, key: Key) -> bool:
-        """Return whether the close of a holding was announced already."""
-        return self.is_held(key, 0.0)
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
         """Return whether a closed holding was last announced as open."""
@@ -470,18 +461,18 @@ class AccountRecorder:
         if table is None:
             return
         connection.summaries.subscribe()
-        if self._task is not None and not self._task.done():
+        is_writing = self._task is not None and not self._task.done()
+        if is_writing or self.context.monotonic() < self._next_at:
             return
-        if self.context.monotonic() < self._next_at:
-            return
-        if self._written is None:
-            self._begin(self._restore(table))
-            return
-        rows = changed(connection.summaries.current(), self._written)
-        if rows:
-            writer = asdict(provenance)
-            self._begin(self._write(table, [replace(row, **writer) for row in rows]))
+        rows: list[AccountSummary] = []
+        if self._written is not None:
+            rows = changed(connection.summaries.current(), self._written)
+            if not rows:
+                return
             self._next_at = self.context.monotonic() + self._interval_s
+        writer = asdict(provenance)
+        rows = [replace(row, **writer) for row in rows]
+        self._task = asyncio.create_task(self._write(table, rows, self._written))
 
     async def close(self, *, timeout_s: float) -> None:
         """Wait until the rows that are being written are in the table."""
@@ -491,25 +482,24 @@ class AccountRecorder:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.create_task(self._run(work))
-
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _write(
+        self,
+        table: AccountValuesTable,
+        rows: list[AccountSummary],
+        written: dict[str, AccountSummary] | None,
+    ) -> None:
+        """Write rows; if it is not known what was written last, read that from the table."""
         try:
-            await work
+            if written is None:
+                rows, written = await offload(table.latest_summaries), {}
+            else:
+                await offload(table.append, rows)
+            self._written = written | {row.account: row for row in rows}
             self._outage.fault = None
         except LakeError as error:
             self._written = None
             self._next_at = self.context.monotonic() + self._interval_s
             self._outage.report(f"account_values: {error}")
-
-    async def _restore(self, table: AccountValuesTable) -> None:
-        self._written = {row.account: row for row in await offload(table.latest_summaries)}
-
-    async def _write(self, table: AccountValuesTable, rows: list[AccountSummary]) -> None:
-        await offload(table.append, rows)
-        written = self._written or {}
-        self._written = written | {row.account: row for row in rows}
 
 
 def changed(

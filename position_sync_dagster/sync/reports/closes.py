@@ -71,7 +71,7 @@ class Closes:
 
     @cached_property
     def _with_strategies(self) -> pl.DataFrame:
-        """The rows, with a column `strategies`: those that had what closed, by name; or null."""
+        """The rows, with a column `strategies`: the names of those that had it, or null."""
         rows = self.rows.with_row_index("at")
         closed, account = pl.col("closed_at"), pl.col("account_leg")
         removed = pl.col("removed_at")

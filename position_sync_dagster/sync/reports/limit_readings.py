@@ -71,7 +71,7 @@ class Evaluated:
 
     @property
     def text(self) -> str:
-        """What is so, and which limit it is compared with."""
+        """The number, and the limit that it is compared with."""
         limit, number = self.limit, self.reading.number
         unit = f" {limit.currency}" if limit.currency else ""
         than = f"the {limit.bound} is {limit.value:,.10g}{unit}"
@@ -114,7 +114,7 @@ def read(limit: Limit, evidence: Evidence) -> Reading:
     if limit.account is None:
         of = pl.col("strategy_id") == limit.strategy_id
         parts, legs = parts.filter(of), legs.filter(of)
-    else:  # a leg of any account that none holds is missing in each
+    else:  # a leg of any account, which no account holds, is missing in each account
         of = pl.col("account") == limit.account
         parts, legs = parts.filter(of), legs.filter(of | pl.col("account").is_null())
     doubt = _doubt(limit, evidence, parts, legs)
@@ -216,4 +216,4 @@ _NUMBERS: Mapping[Measure, Callable[[pl.DataFrame, pl.DataFrame, datetime], Read
 }
 
 _GROWS = frozenset({Measure.VALUE_AGE_S})
-"""Measures that only grow while nothing is heard: a break is certain then."""
+"""Measures that only grow while no message arrives: a number beyond the limit stays beyond it."""

@@ -38,8 +38,8 @@ HOURS_AGAIN = timedelta(hours=1)
 The gateway lists a few days ahead."""
 
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
-"""Delays before details that contradict a leg or a row are fetched again, after the first time, and
-before those that the gateway did not give are."""
+"""Delays before details are fetched again: those that contradict a leg or a row, after the first
+time, and those that the gateway did not give."""
 
 MOST_TIMES = 10
 """Maximum number of requests for details, over eight hours: an expired option has no details any

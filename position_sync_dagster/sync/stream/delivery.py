@@ -398,7 +398,8 @@ SHORTER = 0.1
 The first two pauses may be half as long, which is enough for ticks at the flush interval."""
 
 LONGER = 0.05
-"""Maximum share by which a pause is longer: ticks, too, come a bit later than once per interval."""
+"""Maximum share by which a pause is lengthened: ticks may come slightly less often than once per
+interval."""
 
 SILENCE = 0.2
 """Share of the flush interval without a tick before a flush, after which pauses may be longer."""
@@ -477,7 +478,7 @@ class Flusher:
         updates = [
             pending
             for pending in valued
-            if pending.update.position or not self.announced.has_zero_row(pending.key)
+            if pending.update.position or not self.announced.is_held(pending.key, 0.0)
         ]
         urgent = not all(
             self.announced.is_held(pending.key, pending.update.position) for pending in updates

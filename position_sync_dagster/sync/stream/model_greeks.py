@@ -52,7 +52,8 @@ AT_ONCE = 500
 """Maximum number of contracts that are looked up in one step."""
 
 SHARE_DIGITS = 4
-"""Decimals to which dividends as a share of the price count: further ones change with each tick."""
+"""Decimals to which dividends, as a share of the price, are rounded: further decimals change with
+each tick."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
 

@@ -178,7 +178,7 @@ def test_a_difference_that_a_drain_saw_is_evaluated_again_until_it_lasts_or_is_g
     monkeypatch.setattr(stream_events_module, "AGREE_EVERY", timedelta(0))
     write_holdings(own_login(), 1, 2)
     append_row(1, seconds_ago(1))
-    checks = (("position_updates", AGREES.name),)
+    checks = [AGREES]
     [seen] = evaluated(lake, settings, instance, run_id="drain", checks=checks)
     instance.report_runless_asset_event(seen)
     assert agreement(instance).metadata["unconfirmed"].value == 1
@@ -200,10 +200,9 @@ def test_the_streams_of_many_logins_evaluate_the_failed_checks_of_their_lake_in_
 ) -> None:
     evaluations = []
 
-    def failing(*_: object, checks: Sequence[tuple[str, str]], **__: object) -> list[Any]:
+    def failing(*_: object, checks: Sequence[dg.AssetCheckKey], **__: object) -> list[Any]:
         evaluations.append(checks)
-        asset, name = checks[0]
-        return [Mock(passed=False, asset_key=dg.AssetKey(asset), check_name=name)]
+        return [Mock(passed=False, asset_check_key=checks[0])]
 
     monkeypatch.setattr(stream_events_module, "evaluated", failing)
     monkeypatch.setattr(stream_events_module, "AGAIN_EVERY", timedelta(microseconds=1))
