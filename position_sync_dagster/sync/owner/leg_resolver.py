@@ -76,8 +76,9 @@ class LegResolver:
 
         answers = await asyncio.gather(*(in_turn(leg) for leg in legs))
         for leg in legs:
-            tries = self._attempts.get(_membership(leg), (0, 0.0))[0] + 1
-            self._attempts[_membership(leg)] = (tries, self.context.monotonic() + RETRY.delay_s(tries))
+            key, now_s = _membership(leg), self.context.monotonic()
+            tries = self._attempts.get(key, (0, 0.0))[0] + 1
+            self._attempts[key] = (tries, now_s + RETRY.delay_s(tries))
         found = [answer for answer in answers if isinstance(answer, ContractDetails)]
         findings = [
             (leg, answer.conid if isinstance(answer, ContractDetails) else answer)
