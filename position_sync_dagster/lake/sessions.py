@@ -512,7 +512,7 @@ class GatewaySessions:
         beats: Mapping[str, GatewaySession] = {}
         try:
             beats = self._read()
-            self._outage.clear()
+            self._outage.fault = None
         except HeartbeatsUnavailableError as error:
             self._outage.report(str(error), level=logging.WARNING)
         now = self._clock()
@@ -580,7 +580,7 @@ class GatewaySessions:
             text = f"leases are renewed in the tables meanwhile: {error}"
             self._outage.report(str(error), text=text, level=logging.WARNING)
             return None
-        self._outage.clear()
+        self._outage.fault = None
         return done
 
     def _read(self, gateway_id: str | None = None) -> "dict[str, GatewaySession]":
