@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
 from threading import Barrier, Condition, Lock, Thread
 from uuid import uuid4
@@ -39,7 +38,7 @@ from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE, sync_pa
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
 
 PROBES = "_probes"
-"""The folder of the tables that are made for this, in the lake; each is deleted at once."""
+"""The folder, in the lake, of the tables that test the store; each is deleted at once."""
 
 RACERS, ROUNDS = 2, 10
 """Concurrent creates in a round, and the maximum number of rounds. The creates collide in about
@@ -49,14 +48,6 @@ _SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
 
 _proven: set[str] = set()
 _mutex = Lock()
-
-
-class _End(Enum):
-    """How a create ended."""
-
-    WON = auto()
-    REFUSED = auto()  # by the store: the other writer's put came first
-    NOT_TRIED = auto()  # the client saw the other writer's table, or cannot do a conditional put
 
 
 def require_conditional_put(lake: str, options: Mapping[str, str] | None = None) -> None:
@@ -82,10 +73,10 @@ def require_conditional_put(lake: str, options: Mapping[str, str] | None = None)
             return
         for _ in range(ROUNDS):
             ends = _race(f"{lake}/{PROBES}/{uuid4()}", object_store.delta_options(lake, options))
-            won = ends.count(_End.WON)
+            won = ends.count(None)
             if won > 1:
                 raise _unsafe(lake, f"{won} of {RACERS} writers of the same version of a table won")
-            if _End.REFUSED in ends:
+            if any(isinstance(end, CommitFailedError) for end in ends):
                 _proven.add(bucket)
                 return
         raise _unsafe(lake, f"in {ROUNDS} races for the same version of a table no writer lost")
@@ -101,11 +92,17 @@ def _unsafe(lake: str, found: str) -> errors.UnsafeStoreError:
     )
 
 
-def _race(table: str, options: dict[str, str] | None) -> list[_End]:
-    """Create one table several times at once."""
+def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
+    """Create one table several times at once.
+
+    Returns:
+        How each create ended: None if it won, CommitFailedError if the store refused it, since the
+        put of another came first. Another error: the client saw the table of another, or cannot do
+        a conditional put.
+    """
     start = Barrier(RACERS)
 
-    def create(_: int) -> _End:
+    def create(_: int) -> Exception | None:
         start.wait()
         try:
             DeltaTable.create(
@@ -117,8 +114,8 @@ def _race(table: str, options: dict[str, str] | None) -> list[_End]:
         except (DeltaError, OSError) as error:
             if object_store.store_fault(str(error)) is not None:
                 raise
-            return _End.REFUSED if isinstance(error, CommitFailedError) else _End.NOT_TRIED
-        return _End.WON
+            return error
+        return None
 
     with ThreadPoolExecutor(RACERS) as pool:
         try:

@@ -320,7 +320,7 @@ class TableHandle:
         self._table_id: str | None = None
         self.generation = 0
         self._was_behind = False
-        remote = location.remote
+        self._remote = remote = location.remote
         self._reopen_every = REMOTE_REOPEN_EVERY if remote else REOPEN_EVERY
         self._reopen_after_s = REMOTE_REOPEN_AFTER_S if remote else REOPEN_AFTER_S
 
@@ -337,7 +337,7 @@ class TableHandle:
                 )
                 self._on_replaced()
                 self._last_entry = None
-            if self._last_entry is None and not self._location.remote:
+            if self._last_entry is None and not self._remote:
                 delta_log.refuse_torn(Path(self._location.path))
                 if not self._in_repair:
                     delta_log.refuse_unfinished(Path(self._location.path))
@@ -400,12 +400,12 @@ class TableHandle:
     def _is_aged(self) -> bool:
         commits = 0 if self._handle is None else self._handle.version() - self._opened_version
         now = time.monotonic()
-        unused = self._location.remote and now - self._looked_at > UNUSED_S
+        unused = self._remote and now - self._looked_at > UNUSED_S
         aged = now - self._opened_at > self._reopen_after_s
         return unused or aged or commits >= self._reopen_every
 
     def _is_behind(self, handle: DeltaTable) -> bool:
-        if self._location.remote:
+        if self._remote:
             # While others commit all the time, the handle is nearly always behind: no need to ask.
             return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
@@ -415,7 +415,7 @@ class TableHandle:
         return os.path.exists(following)
 
     def _is_another(self, handle: DeltaTable) -> bool:
-        if self._location.remote:
+        if self._remote:
             return self._table_id not in (None, str(handle.metadata().id))
         return self._is_replaced() and not self._is_cleaned(handle)
 
@@ -430,7 +430,7 @@ class TableHandle:
         return last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
 
     def _entry(self, version: int) -> _Entry:
-        if self._location.remote:
+        if self._remote:
             return (version, 0, 0)
         try:
             found = os.stat(
@@ -442,8 +442,8 @@ class TableHandle:
 
 
 CHECKPOINT_EVERY = 10
-"""Versions after which a checkpoint is written. In an object store each entry of the log since then
-is two requests for each process that opens the table, which a drain does with all of them."""
+"""Versions after which a checkpoint is written. In an object store, a process that opens the table
+makes two requests for each entry of the log since the checkpoint."""
 
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200
@@ -468,7 +468,7 @@ def looked_at_once(seen: set[int]) -> Iterator[None]:
 
     For work that reads the same few tables many times and judges them as of one moment: in an
     object store each look is a request. A commit is a look. On a disk, where a look costs
-    microseconds, nothing changes. The block is one of this thread, and of what it offloads.
+    microseconds, nothing changes. It applies to this thread, and to the work that it offloads.
 
     Args:
         seen: The tables that were looked at; empty for the first block.
@@ -478,10 +478,6 @@ def looked_at_once(seen: set[int]) -> Iterator[None]:
         yield
     finally:
         _seen.reset(token)
-
-
-class _UndecidedError(Exception):
-    """A change committed nothing, by rows that may not be the newest; a signal, not a failure."""
 
 
 def _is_conflict(error: Exception) -> bool:
@@ -707,13 +703,15 @@ class Table:
             was_seen = self._was_seen(change=change)
             handle = self._handle.ready() if was_seen else self._handle.newest()
             started, before = time.monotonic(), handle.version()
+            # Of a change by rows that may not be the newest, only a commit proves that they were.
+            is_proven = not (change and was_seen)
             try:
                 result = step(handle)
-                if change and was_seen and handle.version() == before:
-                    raise _UndecidedError  # only a commit proves that it was of the newest rows
-            except (errors.PositionSyncError, _UndecidedError):
-                if not (change and was_seen):
+                is_proven |= handle.version() > before
+            except errors.PositionSyncError:
+                if is_proven:
                     raise
+            if not is_proven:
                 handle = self._handle.newest()
                 started, before = time.monotonic(), handle.version()
                 result = step(handle)
@@ -778,4 +776,4 @@ class Table:
                 level=logging.WARNING,
             )
         else:
-            self._checkpoint_outage.clear()
+            self._checkpoint_outage.fault = None
