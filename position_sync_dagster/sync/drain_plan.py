@@ -160,6 +160,8 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
     >>> plan_drain(workload, DrainCursor(), refresh_interval_s=180).steps
     ()
     """
+    if workload.registry_version is None:  # it was not looked at
+        workload = replace(workload, registry_version=cursor.registry_version)
     cursor = _track_registry(workload, _track_owners(workload, cursor))
     due, waits = _refreshes_due(workload, cursor, refresh_interval_s)
     if len(workload.logins) == 1:

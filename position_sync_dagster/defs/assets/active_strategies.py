@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from position_sync_dagster.defs import staying
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
 from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, evaluated
 from position_sync_dagster.defs.libraries import strategies_file
@@ -35,7 +36,8 @@ def active_strategies(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Make the table equal to the strategies file; without a file, record its contents.
 
-    If the drain also materializes the ledger, that step evaluates the checks.
+    If the drain also materializes the ledger, that step evaluates the checks. Otherwise the run may
+    stay: the stream is about to queue what it no longer streams.
     """
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync
@@ -63,6 +65,7 @@ def active_strategies(
         lake, settings, run_id = position_sync.lake, position_sync.settings, context.run.run_id
         for event in evaluated(lake, settings, context.instance, run_id=run_id, checks=checks):
             context.log_event(event)
+        staying.stay(context, position_sync)
 
 
 def _rolled(legs: Sequence[ActiveContract]) -> dict[str, dg.MetadataValue]:

@@ -62,7 +62,7 @@ def drain(instance, request_of_sensor, monkeypatch) -> Callable[..., dg.ExecuteI
     def run(*actions: Action, closures: bool = True) -> dg.ExecuteInProcessResult:
         left: Iterator[Action] = iter(actions)
 
-        def wait(is_interrupted: Callable[[], bool]) -> bool:
+        def wait(is_interrupted: Callable[[], bool], *_: object) -> bool:
             next(left, interrupt)()
             return not is_interrupted()
 
