@@ -141,7 +141,7 @@ async def stream(
     """
     sessions = lake.open_sessions()
     begin(sessions.table.prove_store)  # the ownership waits for the result
-    begin(sessions.table.initialize)
+    begin(sessions.table.version)
     opened = begin(lake.initialize_sync)  # beside the lease, which has a handle of its own
     recorder = RunRecorder(
         lake.runs,
