@@ -142,15 +142,20 @@ def _checked_day(value: str | None) -> str | None:
 
 
 Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
+Delay = Annotated[float, Field(ge=0, le=DAY_S)]
+LongSeconds = Annotated[float, Field(gt=0, le=31 * DAY_S)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+BatchSize = Annotated[int, Field(ge=1, le=10_000)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 ClientId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 PoolSize = Annotated[int, Field(ge=1, le=32)]
 LineCount = Annotated[int, Field(ge=1, le=100_000)]
-ReservedCount = Annotated[int, Field(ge=0, le=100_000)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
-Address = Annotated[str, AfterValidator(_checked_address)]
+Link = Annotated[str, Field(max_length=1024)]
+Address = Annotated[Link, AfterValidator(_checked_address)]
 SecTypes = Annotated[tuple[str, ...], NoDecode, _read_by(_split_types)]
 SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, _read_by(str.split)]
 Rates = Annotated[
@@ -200,7 +205,7 @@ class LoginEntry(Part):
     client_id: ClientId | None = None
     client_ids: PoolSize | None = None
     max_lines: LineCount | None = None
-    reserved_lines: ReservedCount | None = None
+    reserved_lines: Count | None = None
     trading_mode: TradingMode | None = Field(None, description=f"Use {', '.join(TradingMode)}")
     tags: Annotated[
         dict[Annotated[str, Field(pattern=_TAG)], Text],
@@ -366,7 +371,7 @@ class GatewaySettings(BaseSettings):
     )
 
     max_lines: LineCount = Field(100, description="Market data lines that the login has.")
-    reserved_lines: ReservedCount = Field(
+    reserved_lines: Count = Field(
         5, description="Of these, lines that are always left to other programs."
     )
 

@@ -18,13 +18,18 @@ from pydantic_settings import SettingsError as SourceError
 from position_sync_dagster.domain.update import LEASE_S
 from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import (
-    DAY_S,
     FLEX_URL,
     Address,
+    BatchSize,
+    Count,
     Day,
+    Delay,
     FilePath,
+    Fraction,
     GatewaySettings,
     LakePath,
+    Link,
+    LongSeconds,
     Rates,
     Seconds,
     SecretUrls,
@@ -69,7 +74,7 @@ class Settings(GatewaySettings):
         description="YAML file of the active legs; unset: the table and the CLI decide.",
     )
 
-    min_hold_s: float = Field(5.0, ge=0, le=DAY_S, description="Shortest time that a line is held.")
+    min_hold_s: Delay = Field(5.0, description="Shortest time that a line is held.")
     delayed_fallback: bool = Field(
         False, description="Stream delayed data where the login lacks the live subscription."
     )
@@ -82,22 +87,16 @@ class Settings(GatewaySettings):
         description="A line that should tick and does not for this long is requested again; "
         "a login whose lines are all silent is probed after twice that.",
     )
-    value_band: float = Field(
+    value_band: Fraction = Field(
         0.03,
-        ge=0,
-        le=1,
         description="Fraction by which a line's value may differ from a newer value of the broker.",
     )
-    pnl_subscriptions: int = Field(
+    pnl_subscriptions: Count = Field(
         2000,
-        ge=0,
-        le=100_000,
         description="Number of monitored holdings whose profit is subscribed (PnLSingle); 0: none.",
     )
-    monitored_move_part: float = Field(
+    monitored_move_part: Fraction = Field(
         0.01,
-        ge=0,
-        le=1,
         description="Smallest move of a monitored holding, in its profit subscription, that is "
         "queued: as a part of its value. monitored_move_amount must be reached too.",
     )
@@ -132,13 +131,9 @@ class Settings(GatewaySettings):
         description="Security types that are followed, as OPT,FOP or as JSON.",
     )
 
-    batch_size: int = Field(
-        50, ge=1, le=10_000, description="Requests that one batch claims, at least."
-    )
-    max_batch_size: int = Field(
+    batch_size: BatchSize = Field(50, description="Requests that one batch claims, at least.")
+    max_batch_size: BatchSize = Field(
         5000,
-        ge=1,
-        le=10_000,
         description="Requests that one batch claims, at most; it also bounds the least number.",
     )
     drain_time_limit_s: Seconds = Field(30.0, description="Longest time of one drain run.")
@@ -200,11 +195,8 @@ class Settings(GatewaySettings):
         description="session_lease_s while no streamed leg trades; heartbeats slow down in "
         "proportion.",
     )
-    rotate_after_s: float = Field(
-        21600.0,
-        gt=0,
-        le=31 * DAY_S,
-        description="Age at which a stream run ends and a new one follows.",
+    rotate_after_s: LongSeconds = Field(
+        21600.0, description="Age at which a stream run ends and a new one follows."
     )
 
     keep_runs_days: int = Field(
@@ -236,14 +228,12 @@ class Settings(GatewaySettings):
     flex_query_id: str | None = Field(
         None, max_length=255, description="Activity Flex query that is downloaded with the token."
     )
-    flex_url: Address = Field(
-        FLEX_URL, max_length=1024, description="Address of the Flex Web Service."
-    )
+    flex_url: Address = Field(FLEX_URL, description="Address of the Flex Web Service.")
     flex_patience_s: Seconds = Field(
         300.0, description="Longest wait for a statement that is being made."
     )
-    stale_after_s: float = Field(
-        600.0, gt=0, le=31 * DAY_S, description="Age from which reconciliation calls a row STALE."
+    stale_after_s: LongSeconds = Field(
+        600.0, description="Age from which reconciliation calls a row STALE."
     )
 
     alert_urls: SecretUrls = Field(
@@ -252,11 +242,8 @@ class Settings(GatewaySettings):
     alert_severities: Severities = Field(
         ("WARN", "ERROR"), description="Severities of failed checks that are sent."
     )
-    alert_after_s: float = Field(
-        60.0,
-        ge=0,
-        le=DAY_S,
-        description="How long a check must have failed before that is sent.",
+    alert_after_s: Delay = Field(
+        60.0, description="How long a check must have failed before that is sent."
     )
     login_notice_h: float = Field(
         24.0,
@@ -265,9 +252,8 @@ class Settings(GatewaySettings):
         description="Hours before the end of a live login's week at which a message announces it; "
         "0: no message.",
     )
-    ui_url: str = Field(
+    ui_url: Link = Field(
         "http://127.0.0.1:3000",
-        max_length=1024,
         description="Address of Dagster's pages, for links in messages and pages.",
     )
 
@@ -339,30 +325,22 @@ OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
 """Variables with the prefix that the package sets in its processes; they are not settings."""
 
 
-def unknown_settings(names: Iterable[str]) -> dict[str, str | None]:
-    """Return the names with the prefix that are not settings, each with the nearest setting.
-
-    >>> unknown_settings(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"])
-    {'POSITION_SYNC_MAX_LINE': 'POSITION_SYNC_MAX_LINES'}
-    """
-    known = [field.upper() for field in Settings.model_fields]
-    found: dict[str, str | None] = {}
-    for name in sorted(names):
-        prefix, rest = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
-        if prefix == PREFIX and rest not in known and name not in OWN_VARIABLES:
-            nearest = get_close_matches(rest, known, n=1)
-            found[name] = PREFIX + nearest[0] if nearest else None
-    return found
-
-
 def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> list[str]:
-    """Return one line for each unknown setting of an environment and of a `.env` file."""
+    """Return one line for each unknown setting of an environment and of a `.env` file.
+
+    >>> warnings_of(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"], env_file=None)
+    ['POSITION_SYNC_MAX_LINE is not a setting and has no effect; is POSITION_SYNC_MAX_LINES meant?']
+    """
     names = set(environ)
     if env_file is not None and os.path.isfile(env_file):
         with suppress(OSError, UnicodeDecodeError):  # reading the settings themselves reports it
             names.update(dotenv_values(env_file, interpolate=False))
-    return [
-        f"{name} is not a setting and has no effect"
-        + (f"; is {nearest} meant?" if nearest else "; .env.example lists each setting.")
-        for name, nearest in unknown_settings(names).items()
-    ]
+    known = [field.upper() for field in Settings.model_fields]
+    warnings: list[str] = []
+    for name in sorted(names):
+        prefix, rest = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
+        if prefix == PREFIX and rest not in known and name not in OWN_VARIABLES:
+            nearest = get_close_matches(rest, known, n=1)
+            hint = f"is {PREFIX}{nearest[0]} meant?" if nearest else ".env.example lists each one."
+            warnings.append(f"{name} is not a setting and has no effect; {hint}")
+    return warnings

@@ -48,7 +48,7 @@ async def _in_turns(bench: Bench, rounds: int, many: int) -> dict[int, list[floa
             began = time.process_time()
             report, _not_covered = await processor.process(BATCH)
             milliseconds = (time.process_time() - began) * 1e3
-            if report.appended is None or report.claimed != BATCH:
+            if not report.rows or report.claimed != BATCH:
                 raise RuntimeError(f"No whole batch: {report}")
             if turn >= WARM:
                 took[legs].append(milliseconds)

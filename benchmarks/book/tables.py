@@ -100,7 +100,7 @@ def confirm(lake: Lake, settings: Settings, legs: int) -> None:
 
 def batches_of(lake: Lake, settings: Settings) -> tuple[LakeValues, BatchProcessor]:
     """Return what processes single batches, and where it takes the values from."""
-    values = LakeValues(lake.broker_positions, lake.sessions, settings)
+    values = LakeValues(lake, settings)
     processor = BatchProcessor(
         lake.queue,
         lake.updates,
@@ -157,7 +157,7 @@ def _batch_ms(lake: Lake, settings: Settings, legs: int, rounds: int) -> float:
         worker = QueueWorker(
             lake.queue,
             batch_size=BATCH,
-            values=LakeValues(lake.broker_positions, lake.sessions, settings),
+            values=LakeValues(lake, settings),
             updates=lake.updates,
             settings=settings,
             by=Provenance(),

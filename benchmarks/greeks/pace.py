@@ -2,12 +2,12 @@
 
 import time
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from benchmarks.bench import Bench
 from benchmarks.greeks.accuracy import NOW, simulate
 from benchmarks.outcome import Line, Target
-from position_sync_dagster.sync.owner.account_greeks import LARGEST, AccountGreeks, OptionValue
+from position_sync_dagster.sync.owner.account_greeks import LARGEST, AccountGreeks
 from position_sync_dagster.sync.owner.option_model import OptionModel
 
 BUDGETS = {1_000: 0.038, 20_000: 0.095}
@@ -57,8 +57,9 @@ def _run(legs: int, for_s: int, budget: float) -> tuple[float, list[float]]:
     """Play seconds; return the processor time, and the ages at the end by size, largest first."""
     simulated = simulate(12)
     contracts = list(simulated.contracts.values())
-    values: dict[int, OptionValue] = {}
-    greeks = AccountGreeks(OptionModel(), value_of=values.get, session_open=lambda _conid: True)
+    values: dict[int, tuple[float, datetime]] = {}
+    model = OptionModel()
+    greeks = AccountGreeks(value_of=values.get, session_open=lambda _conid: True)
     chosen = {conid: contracts[conid % len(contracts)] for conid in range(legs)}
     terms = simulated.terms()
     for conid, contract in chosen.items():
@@ -75,9 +76,9 @@ def _run(legs: int, for_s: int, budget: float) -> tuple[float, list[float]]:
         for conid, contract in chosen.items():
             if conid < LARGEST or (second + conid) % 180 == 0 or second == 0:
                 price = prices[contract.conid]
-                values[conid] = OptionValue(round(price, 4), now)
+                values[conid] = round(price, 4), now
         began = time.process_time()
-        found = greeks.compute(now, monotonic=float(second), budget_s=budget)
+        found = greeks.compute(model, now, monotonic=float(second), budget_s=budget)
         spent += time.process_time() - began
         computed |= dict.fromkeys((one.conid for one in found), float(second))
     return spent, [for_s - computed[conid] for conid in range(legs)]

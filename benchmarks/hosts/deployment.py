@@ -128,7 +128,7 @@ class Deployment:
 
     def current(self) -> dict[str, int]:
         """Count the holdings of each login whose value is current now."""
-        return current_by_login(self._overview.read(utc_now()), self.settings)
+        return current_by_login(self._overview.read(utc_now()))
 
     def position(self, key: Key, since: datetime) -> float | None:
         """Return the newest position of a holding."""

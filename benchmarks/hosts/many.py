@@ -152,7 +152,7 @@ class _ManyLogins:
 
         def current() -> int:
             with suppress(LakeError):
-                return sum(current_by_login(overview.read(utc_now()), settings).values())
+                return sum(current_by_login(overview.read(utc_now())).values())
             return 0
 
         self._until("all legs current", lambda: current() == number * LEGS)

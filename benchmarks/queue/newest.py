@@ -15,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.queue.values import bulk_rows, now, updates
 from benchmarks.timing import Samples
-from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append
@@ -43,8 +43,8 @@ def newest(bench: Bench) -> None:
     path = bench.new_folder("ledger")
     table = ledger_of(path, rows, positions)
     known = Table(bench.new_folder("latest"), LATEST_POSITIONS)
-    derived = table.sync.latest().with_columns(confirmed_at="timestamp")
-    DerivedTable(known.path, LATEST_POSITIONS).replace(derived)
+    known_rows = table.sync.latest().with_columns(confirmed_at="timestamp")
+    derived.replace(known, known_rows)
     queries = {"by rank": _BY_RANK, "by maximum": _BY_MAXIMUM}
     samples = Samples()
     for _ in range(bench.size(3, 1)):

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from benchmarks.bench import Bench
-from position_sync_dagster.processes.ports import post_json
+from position_sync_dagster.processes.ports import exchange_json
 from tests.support.booked_legs import terms_of
 
 ACCOUNT, CALL, PUT, WING = "DUSIM0001", 921000001, 921000002, 921000003
@@ -62,7 +62,7 @@ class Stage:
 
     def act(self, action: str, **arguments: Any) -> None:
         """Do an action of the simulator."""
-        post_json(self.control_port, f"/{action}", arguments)
+        exchange_json(self.control_port, f"/{action}", arguments, timeout_s=10.0)
 
     def begin(self) -> None:
         """Count the seconds from now on."""

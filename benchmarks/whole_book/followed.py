@@ -180,7 +180,7 @@ async def measure(run: Running, seconds: float, subscribed: int, *, greeks: int)
     await run.lake.initialize()
     worker = QueueWorker(
         run.lake.queue,
-        values=LakeValues(run.lake.broker_positions, run.lake.sessions, run.settings),
+        values=LakeValues(run.lake, run.settings),
         updates=run.lake.updates,
         settings=run.settings,
     )
@@ -189,7 +189,7 @@ async def measure(run: Running, seconds: float, subscribed: int, *, greeks: int)
     async def drain() -> None:
         while True:
             report = await worker.drain(DRAIN_S)
-            run.drained += sum(one.appended.rows for one in report.batches if one.appended)
+            run.drained += report.rows
             await asyncio.sleep(DRAIN_S)
 
     def settled() -> bool:

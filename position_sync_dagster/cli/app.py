@@ -4,8 +4,10 @@ This is the one place where the command line imports late: the module of a comma
 the command is called, and imports at its top what it needs. `position-sync --help` imports none.
 """
 
+import ast
 import sys
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,85 +20,55 @@ from position_sync_dagster.terminal.text import as_typed, printable
 CLI = "position_sync_dagster.cli"
 
 COMMANDS = {
-    "demo": (
-        f"{CLI}.dev:demo",
-        "Run the whole system on a simulated gateway: 200 option legs, 20 of them streamed.",
-    ),
-    "dev": (
-        f"{CLI}.dev:dev",
-        "Run Dagster against your own TWS or IB Gateway, as the settings say.",
-    ),
-    "simulate": (
-        "ib_gateway_simulator.command_line:simulate",
-        "Run the gateway simulator alone. Port 0 takes any free one; the ports are printed.",
-    ),
-    "record": (
-        f"{CLI}.dev:record",
-        "Record what a client and the gateway of the settings say to each other.",
-    ),
-    "status": (
-        f"{CLI}.reports:status",
-        "Show the owner of the gateway, the lines, the queue, the newest rows and their totals.",
-    ),
-    "positions": (
-        f"{CLI}.reports:positions",
-        "Show the newest row of each position: its values, its greeks, its source and its age.",
-    ),
-    "follow": (
-        f"{CLI}.reports:follow",
-        "Print each row of the ledger as it is committed, one a line, until Ctrl-C or a closed "
-        "pipe.",
-    ),
-    "trace": (
-        f"{CLI}.audit:trace",
-        "Show what belongs to an id: run, session, request, batches and rows, in both directions.",
-    ),
-    "history": (
-        f"{CLI}.audit:history",
-        "Show each value of a holding with its source, batch, run, request, break and strategy.",
-    ),
-    "exposure": (
-        f"{CLI}.reports:exposure",
-        "Show value, profit, greeks and the oldest price of each strategy, account and underlying.",
-    ),
-    "money": (
-        f"{CLI}.dev:money",
-        "Show the money page of the tables in a browser, without Dagster, until Ctrl-C.",
-    ),
-    "doctor": (
-        f"{CLI}.doctor:doctor",
-        "Check everything that a start needs: settings, clocks, disk, tables, ports, gateway, "
-        "legs.",
-    ),
-    "maintain": (
-        f"{CLI}.doctor:maintain",
-        "Merge small files of each table, and delete files that no version in the retention needs.",
-    ),
-    "strategies": (f"{CLI}.strategies:app", "List and change the legs of active strategies."),
-    "queue": (
-        f"{CLI}.queue:app",
-        "List requests for position values, and retry failed ones. Without a command: `list`.",
-    ),
-    "breaks": (
-        f"{CLI}.breaks:app",
-        "List differences between broker and tables, and accept them. Without a command: `list`.",
-    ),
-    "reconcile": (
-        f"{CLI}.breaks:reconcile",
-        "Compare the broker's holdings with the tables now, or show what differed at a time.",
-    ),
-    "audit": (f"{CLI}.audit:app", "Compare rows, Dagster's events and the table `runs`."),
+    "demo": f"{CLI}.dev:demo",
+    "dev": f"{CLI}.dev:dev",
+    "simulate": "ib_gateway_simulator.command_line:simulate",
+    "record": f"{CLI}.dev:record",
+    "status": f"{CLI}.reports:status",
+    "positions": f"{CLI}.reports:positions",
+    "follow": f"{CLI}.reports:follow",
+    "trace": f"{CLI}.audit:trace",
+    "history": f"{CLI}.audit:history",
+    "exposure": f"{CLI}.reports:exposure",
+    "money": f"{CLI}.dev:money",
+    "doctor": f"{CLI}.doctor:doctor",
+    "maintain": f"{CLI}.doctor:maintain",
+    "strategies": f"{CLI}.strategies:strategies",
+    "queue": f"{CLI}.queue:queue",
+    "breaks": f"{CLI}.breaks:breaks",
+    "reconcile": f"{CLI}.breaks:reconcile",
+    "audit": f"{CLI}.audit:audit",
 }
-"""Each command: its module and function, and its line in the list of commands."""
+"""The module and the function of each command; that of a group is the callback of its `app`."""
+
+
+def summary(name: str) -> str:
+    """Return the first line of a command's docstring, without importing its module.
+
+    >>> summary("strategies")
+    'List and change the legs of active strategies.'
+    """
+    module, _, function = COMMANDS[name].partition(":")
+    file = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+    for one in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(one, ast.FunctionDef) and one.name == function:
+            return (ast.get_docstring(one) or "").partition("\n")[0]
+    raise AttributeError(f"{file} has no function {function}")
 
 
 class LateGroup(TyperGroup):
-    """A group that imports a command when it is called; to list the commands it reads COMMANDS."""
+    """A group that imports a command when it is called, and none to list the commands."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that the arguments name, and its own arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and load(command.name or ""), rest
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, with the first line of each command."""
+        for name, command in self.commands.items():
+            command.help = summary(name)
+        super().format_help(ctx, formatter)
 
 
 def load(name: str) -> Any:
@@ -105,12 +77,11 @@ def load(name: str) -> Any:
     >>> load("status").name
     'status'
     """
-    place, listed = COMMANDS[name]
-    module, _, attribute = place.partition(":")
-    found = getattr(import_module(module), attribute)
-    if isinstance(found, typer.Typer):
-        found.info.help = listed
-        return get_group(found)
+    place, _, function = COMMANDS[name].partition(":")
+    module = import_module(place)
+    found, group = getattr(module, function), getattr(module, "app", None)
+    if group is not None and group.registered_callback.callback is found:
+        return get_group(group)
     alone = typer.Typer(add_completion=False)
     alone.command(name)(found)
     return get_command(alone)
@@ -125,8 +96,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, (_place, _help) in COMMANDS.items():
-    app.command(_name, help=_help)(lambda: None)
+for _name in COMMANDS:
+    app.command(_name)(lambda: None)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,8 +1,8 @@
 """The commands of the audit trail: `trace`, `history` and `audit verify`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -13,8 +13,8 @@ from position_sync_dagster.domain.gateway_session import RunRecord
 from position_sync_dagster.places import dagster_home
 from position_sync_dagster.sync import audit as audit_trail
 from position_sync_dagster.sync.audit import History, PastValue, Trace, Verification
-from position_sync_dagster.terminal.output import print_json
-from position_sync_dagster.terminal.text import number, printable, quantity
+from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import number, quantity
 
 Limit = Annotated[
     int, typer.Option(min=1, max=100_000, help="Show at most this many rows, the last ones.")
@@ -34,15 +34,7 @@ def trace(
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
     found = audit_trail.trace(options.opened(home)[1], id_, limit=limit)
-    _show(found, trace_lines(found), json=json)
-
-
-def _show(found: object, lines: Iterable[str], *, json: bool) -> None:
-    if json:
-        print_json(found)
-        return
-    for line in lines:
-        typer.echo(printable(line))
+    output.show(found, trace_lines(found), json=json)
 
 
 def trace_lines(found: Trace) -> Iterator[str]:
@@ -97,6 +89,9 @@ def stamp(at: datetime | None) -> str:
     return "–" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
+_COUNTS = ("rows", "commits", "claimed", "succeeded", "failed", "released", "enqueued")
+
+
 def _record_lines(record: RunRecord) -> Iterator[str]:
     rebuilt = ", rebuilt from its rows" if record.recorded_by == "AUDIT" else ""
     yield f"{record.job or 'job unknown'} / {record.step}: {record.result}{rebuilt}"
@@ -104,16 +99,8 @@ def _record_lines(record: RunRecord) -> Iterator[str]:
     yield f"{stamp(record.started_at)} to {until} UTC" + (
         f" on {record.host}" if record.host else ""
     )
-    counts = {
-        "rows": record.rows,
-        "commits": record.commits,
-        "claimed": record.claimed,
-        "succeeded": record.succeeded,
-        "failed": record.failed,
-        "released": record.released,
-        "enqueued": record.enqueued,
-    }
-    known = [f"{value:,} {name}" for name, value in counts.items() if value is not None]
+    counts = ((getattr(record, name), name) for name in _COUNTS)
+    known = [f"{value:,} {name}" for value, name in counts if value is not None]
     if known:
         yield ", ".join(known)
     if record.version_to is not None:
@@ -198,7 +185,7 @@ def verify(
             left = compared()
     doubled = left.doubled.surplus
     data = {"found": found, "left": left.findings, "doubled": doubled, "repaired": repair}
-    _show(data, verification_lines(found, left, repair=repair), json=json)
+    output.show(data, verification_lines(found, left, repair=repair), json=json)
     raise typer.Exit(1 if left.findings or doubled else 0)
 
 
@@ -242,9 +229,9 @@ def history(
 ) -> None:
     """Show each value of a holding with its source, batch, run, request, break and strategy."""
     account, conid = parse_holding(holding)
-    on: date | None = None if day is None else day.date()
-    found = audit_trail.history(options.opened(home)[1], account, conid, day=on, limit=limit)
-    _show(found, history_lines(found), json=json)
+    on, lake = day and day.date(), options.opened(home)[1]
+    found = audit_trail.history(lake, account, conid, day=on, limit=limit)
+    output.show(found, history_lines(found), json=json)
 
 
 def parse_holding(text: str) -> tuple[str, int]:

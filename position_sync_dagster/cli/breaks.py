@@ -2,22 +2,30 @@
 
 import asyncio
 import getpass
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import Annotated
 
 import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.reconciliation import Break
+from position_sync_dagster.domain.reconciliation import Break, ReconciliationResult
 from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import age, printable, quantity
+from position_sync_dagster.terminal.text import age, quantity
 
 ALL = 1_000_000
-"""More closed breaks than there are."""
+"""A limit that no table of breaks reaches."""
 
 app = typer.Typer(cls=options.ListByDefault)
+
+
+@app.callback()
+def breaks() -> None:
+    """List differences between broker and tables, and accept them. Without a command: `list`."""
+
 
 BreakId = Annotated[
     str, typer.Argument(metavar="ID", help="An id from the list, or its beginning.")
@@ -39,12 +47,7 @@ def list_breaks(
     """
     table = options.opened(home)[1].breaks
     found = table.open_breaks() + (table.closed_breaks() if closed else [])
-    if json:
-        output.print_json(found)
-    elif found:
-        print_breaks(found)
-    else:
-        typer.echo("No break is open.")
+    print_breaks(found, none="No break is open.", json=json)
 
 
 @app.command()
@@ -56,15 +59,12 @@ def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder
         for one in (*table.open_breaks(), *table.closed_breaks(1000))
         if one.break_id.startswith(break_id)
     ]
-    if json:
-        output.print_json(found)
-        return
-    for one in found:
-        for name in Break.__dataclass_fields__:
-            value = getattr(one, name)
-            typer.echo(f"{name:<14} {'–' if value is None else printable(str(value))}")
-    if not found:
-        typer.echo("No break has an id that begins so.")
+    lines = [
+        f"{field.name:<14} {'–' if (value := getattr(one, field.name)) is None else value}"
+        for one in found
+        for field in fields(one)
+    ]
+    output.show(found, lines or ["No break has an id that begins so."], json=json)
 
 
 @app.command()
@@ -104,31 +104,38 @@ def reconcile(
         require_past(as_of, utc_now())
         found = breaks_at([*table.open_breaks(), *table.closed_breaks(ALL)], as_of)
         typer.echo(str(past), err=json)
-        if json:
-            output.print_json(found)
-        elif found:
-            print_breaks(found)
-        else:
-            typer.echo("No break was open.")
+        print_breaks(found, none="No break was open.", json=json)
         return
     result = asyncio.run(ReconciliationService(lake, settings).look())
-    if json:
-        output.print_json(result)
-        return
+    output.show(result, _reconciled(result), json=json)
+
+
+def _reconciled(result: ReconciliationResult) -> Iterator[str]:
     accounts = "all accounts" if result.complete else "only a part of the accounts"
-    typer.echo(f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}.")
+    yield f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}."
     if result.accepted:
-        typer.echo(f"{result.accepted} accepted differences are left out.")
+        yield f"{result.accepted} accepted differences are left out."
     for one in result.discrepancies:
-        what = f"{one.type.value} {one.account} {one.conid} {one.symbol}"
         numbers = f"broker {quantity(one.expected)}, tables {quantity(one.actual)}"
-        typer.echo(f"{printable(what)}: {numbers}. {printable(one.detail)}")
+        yield f"{one.type} {one.account} {one.conid} {one.symbol}: {numbers}. {one.detail}"
     if not result.discrepancies:
-        typer.echo("Nothing differs.")
+        yield "Nothing differs."
 
 
-def print_breaks(breaks: list[Break]) -> None:
-    """Print breaks as a table, with what is known of each below it."""
+def _said_of(one: Break) -> str:
+    accepted = f"accepted by {one.accepted_by}" if one.accepted_by else ""
+    return "; ".join(filter(None, (one.detail, accepted, one.note)))
+
+
+def print_breaks(found: list[Break], *, none: str = "", json: bool = False) -> None:
+    """Print breaks as JSON or as a table, with what is known of each below it.
+
+    Args:
+        none: The text for a person if there are none.
+    """
+    if json or not found:
+        output.show(found, [none], json=json)
+        return
     now = utc_now()
     output.print_table(
         [
@@ -143,20 +150,8 @@ def print_breaks(breaks: list[Break]) -> None:
                 "tables": quantity(one.actual),
                 "age": age(one.opened_at, now),
             }
-            for one in breaks
+            for one in found
         ],
-        [
-            "; ".join(
-                filter(
-                    None,
-                    (
-                        one.detail,
-                        f"accepted by {one.accepted_by}" if one.accepted_by else "",
-                        one.note,
-                    ),
-                )
-            )
-            for one in breaks
-        ],
+        [_said_of(one) for one in found],
         right=("conid", "broker", "tables", "age"),
     )

@@ -13,7 +13,7 @@ import typer
 from ib_gateway_simulator.recording import program
 from position_sync_dagster import errors, places, run_slots
 from position_sync_dagster.cli import options
-from position_sync_dagster.demo.display import LiveDisplay, Look
+from position_sync_dagster.demo.display import LiveDisplay, look_at
 from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
@@ -27,7 +27,7 @@ from position_sync_dagster.processes.reaper import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
-from position_sync_dagster.sync.reports.overview import OverviewReader
+from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable
 
@@ -39,7 +39,7 @@ INTERVAL_S = 5.0
 
 
 def dev(
-    ui_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    ui_port: Annotated[int, options.port("Port of the Dagster UI.")] = 3000,
     end_with: options.EndWith = None,
 ) -> None:
     """Run Dagster against your own TWS or IB Gateway, as the settings say.
@@ -209,20 +209,12 @@ class LiveOutput(Output):
         """
         page = f"{ui}/money" if "://" in ui else ui
         addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
-        try:
-            overview = self._reader.read(utc_now()) if self._lake.exists else None
-        except (errors.LakeError, errors.SettingsError) as error:
-            trouble = [("trouble", line) for line in str(error).splitlines()]
-            self._display.show(Look(notes=[*self._notes, *trouble], addresses=addresses))
-            return
         self._display.show(
-            Look(
-                overview=overview,
-                changes=self._changes.add(overview) if overview else (),
-                notes=self._notes,
-                addresses=addresses,
-            )
+            look_at(self._read, self._changes, notes=self._notes, addresses=addresses)
         )
+
+    def _read(self) -> Overview | None:
+        return self._reader.read(utc_now()) if self._lake.exists else None
 
     def __enter__(self) -> Self:
         self._display.__enter__()
@@ -305,25 +297,17 @@ def demo(
         ),
     ] = None,
     ui_port: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=65535, help="Port of the Dagster UI.", show_default="3000 or the next free"
-        ),
+        int | None, options.port("Port of the Dagster UI.", default="3000 or the next free")
     ] = None,
     gateway_port: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            help="Port of the simulated gateway.",
-            show_default="that of the start before, 17497, or the next free",
+        options.port(
+            "Port of the simulated gateway.",
+            default="that of the start before, 17497, or the next free",
         ),
     ] = None,
     control_port: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=65535, help="Port of the simulator's controls.", show_default="any free"
-        ),
+        int | None, options.port("Port of the simulator's controls.", default="any free")
     ] = None,
     home: Annotated[
         Path | None,
@@ -372,7 +356,7 @@ def record(
         float, typer.Option(min=0.01, max=1440, help="How long to record; Ctrl-C ends it earlier.")
     ] = 30.0,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port for the client, on 127.0.0.1; 0: any free.")
+        int, options.port("Port for the client, on 127.0.0.1; 0: any free.", least=0)
     ] = 0,
     login: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which login of the gateways file.")
@@ -395,7 +379,7 @@ def record(
 
 
 def money(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3001,
+    port: Annotated[int, options.port("Port of the page.")] = 3001,
     home: options.HomeFolder = None,
 ) -> None:
     """Show the money page of the tables in a browser, without Dagster, until Ctrl-C.

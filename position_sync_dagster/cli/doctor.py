@@ -1,7 +1,7 @@
 """The commands about the tables and what they need: `doctor` and `maintain`."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,8 +14,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery import Checkup, check_up
 from position_sync_dagster.places import dagster_home
 from position_sync_dagster.processes.preflight import Level, run_preflight
-from position_sync_dagster.terminal.output import print_json, print_table
-from position_sync_dagster.terminal.text import as_typed, printable
+from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import as_typed
 
 UI_PORT = 3000
 REMEDIES = {
@@ -51,12 +51,7 @@ def doctor(
     ] = False,
     ui_port: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            help="Port of the UI to check.",
-            show_default="that of POSITION_SYNC_UI_URL, 3000",
-        ),
+        options.port("Port of the UI to check.", default="that of POSITION_SYNC_UI_URL, 3000"),
     ] = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -80,11 +75,7 @@ def doctor(
 
     lake = Lake.of(options.settings_for(home))
     results = check_up(lake.all_tables, lake.sessions, utc_now(), mend=repair)
-    if json:
-        print_json(as_data(results))
-    else:
-        for line in as_lines(results, repair=repair):
-            typer.echo(line)
+    output.show(as_data(results), as_lines(results, repair=repair), json=json)
     raise typer.Exit(0 if all(one.healthy for one in results) else 1)
 
 
@@ -99,44 +90,39 @@ def look_at_everything(ui_port: int | None, home: Path | None, *, json: bool) ->
         ui_port=ui_port or urlsplit(settings.ui_url).port or UI_PORT,
     )
     bad = any(one.level is Level.BAD for one in found)
-    if json:
-        print_json({"good": not bad, "findings": found})
-        return int(bad)
-    for one in found:
-        typer.echo(printable(f"{one.level:<8} {one.check:<16} {one.text}"))
-        if one.remedy:
-            typer.echo(printable(f"{'':<25} {one.remedy}"))
+    lines = (
+        line
+        for one in found
+        for line in (
+            f"{one.level:<8} {one.check:<16} {one.text}",
+            *([f"{'':<25} {one.remedy}"] if one.remedy else []),
+        )
+    )
+    output.show({"good": not bad, "findings": found}, lines, json=json)
     return int(bad)
 
 
-def as_data(results: Iterable[Checkup]) -> dict[str, object]:
+_FOUND = ("table", "path", "version", "whole_version", "repairable", "unfinished", "rows")
+
+
+def as_data(results: Sequence[Checkup]) -> dict[str, object]:
     """Return the diagnoses and repairs as plain data."""
-    listed = list(results)
     return {
-        "healthy": all(one.healthy for one in listed),
+        "healthy": all(one.healthy for one in results),
         "tables": [
-            {
-                "table": one.found.table,
-                "path": one.found.path,
-                "version": one.found.version,
-                "whole_version": one.found.whole_version,
-                "healthy": one.healthy,
-                "repairable": one.found.repairable,
+            {name: getattr(one.found, name) for name in _FOUND}
+            | {name: getattr(one, name) for name in ("healthy", "removed", "writer", "repair")}
+            | {
                 "tears": one.found.torn_files,
-                "unfinished": one.found.unfinished,
                 "doubled": one.found.doubled.surplus,
-                "removed": one.removed,
-                "rows": one.found.rows,
-                "writer": one.writer,
                 "problem": one.failure or one.found.problem,
-                "repair": one.repair,
             }
-            for one in listed
+            for one in results
         ],
     }
 
 
-def as_lines(results: Iterable[Checkup], *, repair: bool) -> list[str]:
+def as_lines(results: Sequence[Checkup], *, repair: bool) -> list[str]:
     """Return the diagnoses and repairs as lines for a person."""
     lines: list[str] = []
     writers: list[str] = []
@@ -209,9 +195,9 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
     """
     results = options.opened(home)[1].maintain()
     if json:
-        print_json(results)
+        output.print_json(results)
         return
-    print_table(
+    output.print_table(
         [
             {
                 "table": result.table,

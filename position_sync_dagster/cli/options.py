@@ -15,6 +15,18 @@ from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_envir
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
 from position_sync_dagster.terminal.text import printable
 
+
+def port(text: str, *, least: int = 1, default: str | bool = True) -> Any:
+    """Return the option of a port.
+
+    Args:
+        text: Its help.
+        least: 0 where any free port may be chosen.
+        default: The default as the help shows it.
+    """
+    return typer.Option(min=least, max=65535, help=text, show_default=default)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 HomeFolder = Annotated[
     Path | None,
@@ -80,10 +92,13 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def opened(home: Path | None) -> tuple[Settings, Lake]:
+def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, Lake]:
     """Return the settings of `settings_for`, and their lake, which must have tables.
 
-    A command that only reads must not leave empty tables where there were none.
+    Args:
+        home: As for `settings_for`.
+        create: Whether to create the tables that do not exist. A command that only reads must not
+            leave empty tables where there were none.
 
     Raises:
         SettingsError: A setting is unusable.
@@ -91,7 +106,9 @@ def opened(home: Path | None) -> tuple[Settings, Lake]:
     """
     settings = settings_for(home)
     lake = Lake.of(settings)
-    if not lake.exists:
+    if create:
+        lake.initialize_sync()
+    elif not lake.exists:
         raise LakeError(
             f"There are no tables at {lake.path} yet.",
             remedy="Start `make dev` or `make demo`, which make them, or set POSITION_SYNC_LAKE "

@@ -1,6 +1,6 @@
 """The commands `position-sync queue …`: list requests, and retry those that failed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
@@ -13,9 +13,14 @@ from position_sync_dagster.domain.update import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
 from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import age, duration, printable
+from position_sync_dagster.terminal.text import age, duration
 
 app = typer.Typer(cls=options.ListByDefault)
+
+
+@app.callback()
+def queue() -> None:
+    """List requests for position values, and retry failed ones. Without a command: `list`."""
 
 
 @app.command("list")
@@ -35,9 +40,9 @@ def list_requests(
     PENDING and PROCESSING requests come in the order in which they are claimed, the others newest
     first. The age counts from the creation of the request.
     """
-    queue = options.opened(home)[1].queue.sync
-    overview = queue.overview()
-    requests = None if status is None else queue.get_batch(None, limit, status)
+    stored = options.opened(home)[1].queue.sync
+    overview = stored.overview()
+    requests = None if status is None else stored.get_batch(None, limit, status)
     now = utc_now()
     oldest = overview.oldest_pending_at
     oldest_s = None if oldest is None else (now - oldest).total_seconds()
@@ -70,9 +75,8 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
     return fields | {"age_s": (now - request.created_at).total_seconds()}
 
 
-def print_requests(requests: Iterable[QueuedPosition], now: datetime) -> None:
+def print_requests(requests: Sequence[QueuedPosition], now: datetime) -> None:
     """Print requests as a table, with the first line of its error below each."""
-    listed = list(requests)
     output.print_table(
         [
             {
@@ -84,9 +88,9 @@ def print_requests(requests: Iterable[QueuedPosition], now: datetime) -> None:
                 "attempts": str(request.attempts),
                 "age": age(request.created_at, now),
             }
-            for request in listed
+            for request in requests
         ],
-        [first_line(request.error_message or "") for request in listed],
+        [first_line(request.error_message or "") for request in requests],
         right=("conid", "priority", "attempts", "age"),
     )
 
@@ -117,30 +121,19 @@ def retry_requests(
     """
     if bool(request_ids) == every:
         raise typer.BadParameter("Give either ids of requests or --all.")
-    queue = options.opened(home)[1].queue.sync
-    live_ids = retry_all(queue) if every else retry(queue, request_ids or [])
-    if json:
-        output.print_json(
-            [
-                {
-                    "request_id": request_id,
-                    "stands_for_it": live_id,
-                    "put_back": request_id == live_id,
-                }
-                for request_id, live_id in live_ids.items()
-            ]
-        )
-        return
-    if not live_ids:
-        typer.echo("No request is FAILED.")
-    for request_id, live_id in live_ids.items():
-        typer.echo(
-            printable(
-                f"{request_id} is PENDING again."
-                if request_id == live_id
-                else f"{request_id} stays FAILED: {live_id} asks for the same position already."
-            )
-        )
+    stored = options.opened(home)[1].queue.sync
+    live_ids = retry_all(stored) if every else retry(stored, request_ids or [])
+    data = [
+        {"request_id": request_id, "stands_for_it": live_id, "put_back": request_id == live_id}
+        for request_id, live_id in live_ids.items()
+    ]
+    lines = [
+        f"{request_id} is PENDING again."
+        if request_id == live_id
+        else f"{request_id} stays FAILED: {live_id} asks for the same position already."
+        for request_id, live_id in live_ids.items()
+    ]
+    output.show(data, lines or ["No request is FAILED."], json=json)
 
 
 def retry(queue: SyncQueue, request_ids: Iterable[str]) -> dict[str, str]:

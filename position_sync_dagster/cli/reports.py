@@ -3,9 +3,10 @@
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import polars as pl
 import typer
@@ -25,13 +26,12 @@ from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.overview import book_at, read_book
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.terminal import money_tables
+from position_sync_dagster.terminal import money_tables, output
 from position_sync_dagster.terminal.board import describe
-from position_sync_dagster.terminal.output import escaped, print_json, print_or_watch
 from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
 
 MOST_DIGITS = 4
-"""Of a number of days."""
+"""Maximum number of digits of a number of days."""
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
@@ -40,12 +40,9 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
     money = read_book(lake, settings, now, latest=latest).money()
-    if json:
-        print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
-        return
-
-    for label, value in [*describe(found), *money_tables.describe_totals(money)]:
-        typer.echo(f"{label:<18} {value}")
+    figures = [*describe(found), *money_tables.describe_totals(money)]
+    data = found.to_dict() | {"totals": [*money.totals, *money.in_base]}
+    output.show(data, (f"{label:<18} {value}" for label, value in figures), json=json)
 
 
 def exposure(
@@ -76,33 +73,42 @@ def exposure(
         options.known_strategy(strategy, (leg.strategy_id for leg in book.legs))
         return book.money(strategy)
 
-    def render(width: int) -> RenderableType:
-        found = look()
+    def render(found: BookMoney, width: int) -> Iterator[RenderableType]:
         if not found.strategies and not found.rest:
-            return as_typed("No leg is active. Add one with `position-sync strategies add`.")
-        below: list[RenderableType] = []
+            yield as_typed("No leg is active. Add one with `position-sync strategies add`.")
+            return
+        ends = [*found.rest, *found.totals, *found.in_base]
+        yield money_tables.strategy_table(found.strategies, ends, width)
+        yield from money_tables.money_notes(found, width)
         if found.underlyings:
-            below = ["", money_tables.underlying_table(found.underlyings, width)]
-        return Group(
-            *([str(past)] if past else []),
-            money_tables.strategy_table(
-                found.strategies, [*found.rest, *found.totals, *found.in_base], width
-            ),
-            *money_tables.money_notes(found, width),
-            *below,
-        )
+            yield from ("", money_tables.underlying_table(found.underlyings, width))
 
+    _report(look, render, lambda found: found.tables, past=past, watch=watch, json=json)
+
+
+Found = TypeVar("Found")
+
+
+def _report(
+    look: Callable[[], Found],
+    render: Callable[[Found, int], Iterable[RenderableType]],
+    plain: Callable[[Found], Any],
+    *,
+    past: Past | None,
+    watch: bool,
+    json: bool,
+) -> None:
+    """Print what a look at the tables finds: as JSON, or as what is below each other on a terminal.
+
+    The moment of a report about the past is above it; for JSON, which has the same shape as that
+    of now, it goes to stderr.
+    """
+    above = [] if past is None else [str(past)]
     if json:
-        _print_moment(past)
-        print_json(look().tables)
+        sys.stderr.writelines(f"{line}\n" for line in above)
+        output.print_json(plain(look()))
         return
-    print_or_watch(render, watch=watch)
-
-
-def _print_moment(past: Past | None) -> None:
-    """Write the moment of a report in JSON to stderr; the JSON has the same shape as now's."""
-    if past is not None:
-        typer.echo(str(past), err=True)
+    output.print_or_watch(lambda width: Group(*above, *render(look(), width)), watch=watch)
 
 
 def _days(text: str) -> timedelta:
@@ -167,20 +173,17 @@ def positions(
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     settings, lake = options.opened(home)
 
+    query = overview.PositionQuery(
+        strategy=strategy, underlying=underlying, expiring=expiring, sort=sort, limit=limit,
+        past=past,
+    )  # fmt: skip
     if closed:
         if expiring is not None or sort is not None:
             raise typer.BadParameter(
                 "--closed lists what is gone, the newest first: leave out --expiring and --sort."
             )
-        chosen = overview.PositionQuery(
-            strategy=strategy, underlying=underlying, limit=limit, past=past
-        )
-        _closes(chosen, lake=lake, watch=watch, json=json)
+        _closes(query, lake=lake, watch=watch, json=json)
         return
-    query = overview.PositionQuery(
-        strategy=strategy, underlying=underlying, expiring=expiring, sort=sort, limit=limit,
-        past=past,
-    )  # fmt: skip
 
     def look() -> overview.PositionList:
         found = overview.read_positions(lake, settings, utc_now(), query)
@@ -188,55 +191,51 @@ def positions(
         options.known_strategy(strategy, (leg.strategy_id for leg in legs))
         return found
 
-    def render(width: int) -> RenderableType:
-        found = look()
-        if not found.rows and (underlying or expiring):
-            return "No position has this underlying and expires in this time."
-        if not found.rows:
-            return f"No leg of {strategy} is held." if strategy else "No position has a row yet."
-        table = money_tables.positions_table(found.rows, found.ages, found.strategies_of, width)
-        above = [str(past)] if past else []
-        if len(found.rows) == found.total:
-            return Group(*above, table)
+    def render(found: overview.PositionList, width: int) -> Iterator[RenderableType]:
+        if found.rows:
+            yield money_tables.positions_table(found.rows, found.ages, found.strategies_of, width)
+        elif underlying or expiring:
+            yield "No position has this underlying and expires in this time."
+        else:
+            yield f"No leg of {strategy} is held." if strategy else "No position has a row yet."
+        if 0 < len(found.rows) < found.total:
+            shown = f"{len(found.rows):,} of {found.total:,} positions are shown"
+            yield f"{shown}; the totals are of those shown."
 
-        shown = f"{len(found.rows):,} of {found.total:,} positions are shown"
-        return Group(*above, table, f"{shown}; the totals are of those shown.")
+    def plain(found: overview.PositionList) -> list[dict[str, Any]]:
+        return [_as_values(row, found.ages) for row in found.rows]
 
-    if json:
-        _print_moment(past)
-        found = look()
-        print_json([_as_values(row, found.ages) for row in found.rows])
-        return
-    print_or_watch(render, watch=watch)
+    _report(look, render, plain, past=past, watch=watch, json=json)
 
 
 def _closes(query: overview.PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
     """Print what closed."""
 
-    def look() -> tuple[Closes, list[tuple[Closure, list[str]]]]:
+    def look() -> Closes:
         found = read_closes(lake, query.past)
         options.known_strategy(query.strategy, found.legs.get_column("strategy_id"))
-        return found, found.chosen(query.strategy, query.underlying, limit=query.limit)
+        return found
 
-    def render(width: int) -> RenderableType:
-        found, chosen = look()
-        above = [str(query.past)] if query.past else []
+    def chosen(found: Closes) -> list[tuple[Closure, list[str]]]:
+        return found.chosen(query.strategy, query.underlying, limit=query.limit)
+
+    def render(found: Closes, width: int) -> Iterator[RenderableType]:
         if found.since is None:
-            return Group(*above, "No change of a position has been recorded yet.")
+            yield "No change of a position has been recorded yet."
+            return
         since = f"since {found.since:%Y-%m-%d %H:%M} UTC, when the first change was recorded"
-        if not chosen:
-            return Group(*above, f"Nothing closed {since}.")
-        total = found.count(query.strategy, query.underlying)
-        last = f"{len(chosen):,} of {total:,} closes {since}"
-        return Group(*above, money_tables.closes_table(chosen, width), last)
+        if listed := chosen(found):
+            yield money_tables.closes_table(listed, width)
+            total = found.count(query.strategy, query.underlying)
+            yield f"{len(listed):,} of {total:,} closes {since}"
+        else:
+            yield f"Nothing closed {since}."
 
-    if json:
-        _print_moment(query.past)
-        found, chosen = look()
-        listed = [asdict(one) | {"strategies": names} for one, names in chosen]
-        print_json({"since": found.since, "closes": listed})
-        return
-    print_or_watch(render, watch=watch)
+    def plain(found: Closes) -> dict[str, Any]:
+        listed = [asdict(one) | {"strategies": names} for one, names in chosen(found)]
+        return {"since": found.since, "closes": listed}
+
+    _report(look, render, plain, past=query.past, watch=watch, json=json)
 
 
 def _as_values(row: PositionUpdate, ages: Ages) -> dict[str, Any]:
@@ -318,7 +317,7 @@ def follow(
 
 
 def _print_json(rows: pl.DataFrame) -> None:
-    _write(escaped(rows.drop("date").write_ndjson()))
+    _write(output.escaped(rows.drop("date").write_ndjson()))
 
 
 def _print_lines(rows: pl.DataFrame) -> None:

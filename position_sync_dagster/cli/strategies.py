@@ -13,7 +13,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, make_leg
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import (
     as_strategies_file,
     following_rolls,
@@ -22,10 +21,16 @@ from position_sync_dagster.lake.registry.strategies_file import (
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.reports.status import leg_states
-from position_sync_dagster.terminal.output import print_json, print_table
+from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import as_typed, printable, quantity
 
 app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def strategies() -> None:
+    """List and change the legs of active strategies."""
+
 
 Conid = Annotated[
     str | None,
@@ -39,13 +44,6 @@ Expiry = Annotated[str | None, typer.Option(help='Expiry, as "20260220" or "2026
 TradingClass = Annotated[
     str | None, typer.Option(help="Trading class, if several contracts fit: SPX or SPXW.")
 ]
-
-
-def open_lake(settings: Settings) -> Lake:
-    """Return the lake of the settings; create the tables that do not exist."""
-    lake = Lake.of(settings)
-    lake.initialize_sync()
-    return lake
 
 
 def warn_of_file(settings: Settings) -> None:
@@ -81,17 +79,14 @@ def list_legs(json: options.Json = False, home: options.HomeFolder = None) -> No
     )
     states = leg_states(legs, lake, settings, utc_now())
     if json:
-        print_json(
-            [
-                {"problem": None} | asdict(leg) | {"state": state}
-                for leg, state in zip(legs, states, strict=True)
-            ]
+        listed = zip(legs, states, strict=True)
+        output.print_json(
+            [{"problem": None} | asdict(leg) | {"state": state} for leg, state in listed]
         )
-        return
-    if not legs:
+    elif legs:
+        print_legs(legs, states)
+    else:
         typer.echo(as_typed("No leg is active. Add one with `position-sync strategies add`."))
-        return
-    print_legs(legs, states)
 
 
 def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
@@ -118,7 +113,7 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
         else ""
         for leg in legs
     ]
-    print_table(rows, problems, right=("conid", "strike", "quantity", "priority"))
+    output.print_table(rows, problems, right=("conid", "strike", "quantity", "priority"))
 
 
 def _named(leg: Leg) -> str:
@@ -175,14 +170,10 @@ def add_leg(
         exchange=exchange,
         currency=currency,
     )
-    settings = options.settings_for(home)
-    lake = open_lake(settings)
+    settings, lake = options.opened(home, create=True)
     [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
-    if json:
-        print_json(leg)
-    else:
-        typer.echo(printable(f"{_named(leg)} is active in {leg.strategy_id}."))
+    output.show(leg, [f"{_named(leg)} is active in {leg.strategy_id}."], json=json)
 
 
 @app.command("remove")
@@ -206,8 +197,7 @@ def remove_leg(
 ) -> None:
     """Make a leg inactive: its line becomes free, and the queue values it again."""
     number = None if conid is None else parse_conid(conid)
-    settings = options.settings_for(home)
-    lake = open_lake(settings)
+    settings, lake = options.opened(home, create=True)
     leg = lake.registry.sync.remove_active(
         number,
         strategy_id=strategy,
@@ -219,10 +209,7 @@ def remove_leg(
         trading_class=trading_class,
     )
     warn_of_file(settings)
-    if json:
-        print_json(leg)
-    else:
-        typer.echo(printable(f"{_named(leg)} is removed from {leg.strategy_id}."))
+    output.show(leg, [f"{_named(leg)} is removed from {leg.strategy_id}."], json=json)
 
 
 @app.command("export")
@@ -239,8 +226,8 @@ def export_file(
         typer.echo(text, nl=False)
         return
     try:
-        with file.open("x", encoding="utf-8") as output:
-            output.write(text)
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
     except OSError as error:
         raise StrategiesFileError(
             f"The file {file} cannot be written: {error.strerror}.",
@@ -266,25 +253,18 @@ def list_rolls(
     A leg is rolled when it was closed, and as much of another contract of the same underlying and
     right was opened under the same order, or within a minute. Without --apply nothing changes.
     """
-    settings = options.settings_for(home)
-    lake = open_lake(settings)
+    settings, lake = options.opened(home, create=True)
     found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))
     replaced = len(roll_legs.apply(lake, found)) if apply else 0
-    if json:
-        print_json({"replaced": replaced, "rolls": [asdict(one) for one in found]})
-        return
-    if not found:
-        typer.echo("No leg of a strategy was rolled.")
-        return
-    for one in found:
-        typer.echo(printable(str(one)))
-    if apply:
+    lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
+    if found and apply:
         file = settings.strategies_file
         if file is None or not {one.before.strategy_id for one in found} <= following_rolls(file):
             warn_of_file(settings)
-        typer.echo(f"{replaced} legs are replaced.")
-    else:
-        typer.echo(as_typed("`position-sync strategies rolls --apply` replaces these legs."))
+        lines.append(f"{replaced} legs are replaced.")
+    elif found:
+        lines.append(as_typed("`position-sync strategies rolls --apply` replaces these legs."))
+    output.show({"replaced": replaced, "rolls": found}, lines, json=json)
 
 
 @app.command("import")
@@ -295,14 +275,11 @@ def import_file(
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
     legs = load_strategies(file, named_by="the path")
-    settings = options.settings_for(home)
-    lake = open_lake(settings)
+    settings, lake = options.opened(home, create=True)
     following = following_rolls(file, named_by="the path")
     added, removed = lake.registry.sync.replace_all(legs, following=following)
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     warn_of_file(settings)
-    if json:
-        print_json({"legs": active, "added": added, "removed": removed})
-    else:
-        typer.echo(f"{active} legs are active: {added} added, {removed} removed.")
+    data = {"legs": active, "added": added, "removed": removed}
+    output.show(data, [f"{active} legs are active: {added} added, {removed} removed."], json=json)

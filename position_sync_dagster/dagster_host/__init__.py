@@ -89,8 +89,7 @@ def run_forked(
 def answer_signals() -> None:
     """Answer interrupts and terminations in a forked process; the fork server blocks them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def share_fork_server() -> None:

@@ -42,7 +42,7 @@ def run(workspace: str, internals: Any) -> None:
         if isinstance(instance.run_launcher, ForkedRunLauncher):
             instance.run_launcher.adopt_runs()
         for handler in logging.getLogger("dagster").handlers:
-            handler.addFilter(says_more_than_the_supervisor)
+            handler.addFilter(is_worth_logging)
         threading.Thread(target=give_signs, daemon=True).start()
         controller.check_daemon_loop()
 
@@ -65,7 +65,7 @@ ROUTINE = re.compile(
 """The lines that Dagster logs every few seconds although nothing happens."""
 
 
-def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
+def is_worth_logging(record: logging.LogRecord) -> bool:
     """Return whether to log a line: False for routine, and for a missing code server.
 
     Dagster logs a hundred lines about that at each tick of each sensor.

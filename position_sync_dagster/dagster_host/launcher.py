@@ -18,6 +18,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any, Self, cast
 
 import dagster as dg
@@ -91,11 +92,9 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
             )
             process.start()
             found = psutil.Process(process.pid)
-            if PRIORITY_TAG not in run.tags and sys.platform != "win32":
+            if PRIORITY_TAG not in run.tags:
                 found.nice(min(found.nice() + NICENESS, 19))
-            threading.Thread(
-                target=self._report_end, args=(process, found, run.run_id), daemon=True
-            ).start()
+            self._watch(process, found, run.run_id)
             self._instance.add_run_tags(
                 run.run_id,
                 {PROCESS_TAG: json.dumps({"pid": found.pid, "since_boot_s": since_boot_s(found)})},
@@ -132,11 +131,12 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
             found = process_of(run)
             ours = PROCESS_TAG in run.tags or run.status is dg.DagsterRunStatus.STARTING
             if found is not None:
-                threading.Thread(
-                    target=self._report_end, args=(None, found, run.run_id), daemon=True
-                ).start()
+                self._watch(None, found, run.run_id)
             elif ours:
                 self._report_failed(run.run_id, "The process of the run ended without a daemon.")
+
+    def _watch(self, *watched: Any) -> None:
+        threading.Thread(target=self._report_end, args=watched, daemon=True).start()
 
     def _report_end(self, process: BaseProcess | None, found: psutil.Process, run_id: str) -> None:
         text = (
@@ -265,22 +265,6 @@ def fixed_limit(instance: dg.DagsterInstance) -> int | None:
     return None if limits is None or limits.max_concurrent_runs < 0 else limits.max_concurrent_runs
 
 
-class ForkedProcesses:
-    """The start method of a code server's runs; it replaces Dagster's own, which is spawn.
-
-    A deployment has code server and daemon in two containers, and runs in that of the code server.
-    """
-
-    def __init__(self) -> None:
-        self._processes = dagster_host.process_context()
-        self.Queue, self.Event = self._processes.Queue, self._processes.Event
-
-    def Process(self, *, target: Callable[..., None], args: Sequence[Any]) -> BaseProcess:
-        """Return the process of a run."""
-        found: BaseProcess = self._processes.Process(target=execute_started, args=(target, *args))
-        return found
-
-
 def execute_started(start_run: Callable[..., None], *args: Any) -> None:
     """Execute a run that a code server started, in its process."""
     dagster_host.answer_signals()
@@ -304,7 +288,9 @@ def open_tables() -> None:
 
 
 def serve(options: Sequence[str]) -> None:
-    """Run Dagster's code server, which forks its runs.
+    """Run Dagster's code server, which forks its runs; Dagster's own way to start them is spawn.
+
+    A deployment has code server and daemon in two containers, and runs in that of the code server.
 
     Args:
         options: Those of `dagster api grpc`.
@@ -313,7 +299,14 @@ def serve(options: Sequence[str]) -> None:
     if internals is None:
         os.execvp("dagster", ["dagster", "api", "grpc", *options])  # noqa: S606, S607
     dagster_host.prepare_processes((signal.SIGINT, signal.SIGTERM))
-    dagster_internals.start_runs_with(ForkedProcesses())
+    processes = dagster_host.process_context()
+
+    def process_of_run(*, target: Callable[..., None], args: Sequence[Any]) -> Any:
+        return processes.Process(target=execute_started, args=(target, *args))
+
+    dagster_internals.start_runs_with(
+        SimpleNamespace(Queue=processes.Queue, Event=processes.Event, Process=process_of_run)
+    )
     open_tables()
     internals.api_cli(["grpc", *options])
 

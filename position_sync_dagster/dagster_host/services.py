@@ -49,7 +49,7 @@ from position_sync_dagster import dagster_host, last_work, places
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.processes.ports import LOOPBACK, get_json
+from position_sync_dagster.processes.ports import LOOPBACK, exchange_json
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync import alerts
 
@@ -359,7 +359,7 @@ def ask_code_server(socket: Path) -> ProgramAnswer:
 def ask_webserver(port: int) -> ProgramAnswer:
     """Poll the webserver with a request for its version."""
     try:
-        get_json(port, "/server_info", timeout_s=ASK_S)
+        exchange_json(port, "/server_info", timeout_s=ASK_S)
     except (OSError, ValueError):
         return ProgramAnswer.NONE
     last_work.note(last_work.WEBSERVER)
@@ -445,48 +445,46 @@ class OutageAlerts:
         except SettingsError as error:
             self._log.report(f"No message can be sent: {error.what}")
             return
-        now = utc_now()
         self._cursor = alerts.follow(
             self._cursor,
             states,
-            now=now,
+            now=utc_now(),
             after=timedelta(seconds=0 if self._reason else settings.alert_after_s),
             severities=settings.alert_severities,
             receivers=len(settings.alert_urls),
         )
-        for place, messages in alerts.due(self._cursor, now).items():
-            title, body = alerts.together(messages)
-            ok = alerts.deliver(settings.alert_urls[place], place, title=title, body=body)
-            self._cursor = alerts.after_delivery(
-                self._cursor, place, messages, ok=ok, now=utc_now()
-            )
+        self._cursor, _sent = alerts.send_due(self._cursor, settings.alert_urls, utc_now)
 
     def _checks(self) -> Iterator[alerts.CheckState]:
-        now = utc_now()
-        if self._reason:
-            yield alerts.CheckState(
-                name="Dagster",
-                at=now,
-                passed=False,
-                severity=ERROR,
-                description=f"Everything ends, also the stream. {self._reason}",
-                what_to_do=READ_THE_LOG,
-            )
-            return
-        troubles = dict(self.states)
+        troubles = {f"Dagster's {program}": trouble for program, trouble in self.states.items()}
         for work in last_work.read().works:
             if work.program == last_work.SENSORS:
                 late = f"The last sensor tick was at {work.at:%H:%M:%S} UTC: nothing is drained."
-                troubles[work.program] = late if work.late else ""
-        for program, trouble in troubles.items():
+                troubles[f"Dagster's {work.program}"] = late if work.late else ""
+        if self._reason:
+            troubles = {"Dagster": f"Everything ends, also the stream. {self._reason}"}
+        for name, trouble in troubles.items():
             yield alerts.CheckState(
-                name=f"Dagster's {program}",
-                at=now,
+                name=name,
+                at=utc_now(),
                 passed=not trouble,
                 severity=ERROR,
                 description=trouble or "It works again.",
                 what_to_do=READ_THE_LOG if trouble else "",
             )
+
+
+class CodeServer(Program):
+    """The server of the definitions, at a socket of its own."""
+
+    def __init__(self, socket: Path, location: tuple[str, str], *, anew: bool) -> None:
+        super().__init__(
+            last_work.CODE_SERVER,
+            *(f"{OWN}.daemon", "serve_definitions", str(socket), *location, anew),
+            ask=lambda: ask_code_server(socket),
+            lost="serves no definitions any more",
+        )
+        self.socket = socket
 
 
 class Supervisor:
@@ -500,10 +498,10 @@ class Supervisor:
         served = {"location_name": self._location[1], "socket": str(socket), "host": "localhost"}
         self._workspace.write_text(json.dumps({"load_from": [{"grpc_server": served}]}))
         self._socket = socket
-        self.code_server, self._serving = self._new_code_server()
-        self._successor: tuple[Program, Path] | None = None
-        self._former: Program | None = None
-        replace_link(socket, self._serving)
+        self.code_server = self._new_code_server()
+        self._successor: CodeServer | None = None
+        self._former: CodeServer | None = None
+        replace_link(socket, self.code_server.socket)
         self._signs = DaemonSigns()
         self.daemon = Program(
             last_work.DAEMON,
@@ -524,14 +522,8 @@ class Supervisor:
         """The programs, of which the code server is another one after a reload."""
         return self.daemon, self.code_server, self.webserver
 
-    def _new_code_server(self, *, anew: bool = False) -> tuple[Program, Path]:
-        socket = next(self._sockets)
-        return Program(
-            last_work.CODE_SERVER,
-            *(f"{OWN}.daemon", "serve_definitions", str(socket), *self._location, anew),
-            ask=lambda: ask_code_server(socket),
-            lost="serves no definitions any more",
-        ), socket
+    def _new_code_server(self, *, anew: bool = False) -> CodeServer:
+        return CodeServer(next(self._sockets), self._location, anew=anew)
 
     def run(self) -> None:
         """Start the programs, and keep them running until an interrupt.
@@ -572,30 +564,29 @@ class Supervisor:
 
         If it cannot be started, the present one stays.
         """
-        asked = dagster_host.reload_request(self._serving)
+        asked = dagster_host.reload_request(self.code_server.socket)
         if self.code_server.process is None:  # whoever asked it gets no answer any more
             asked.unlink(missing_ok=True)
         if not asked.exists():
             if self._successor is not None:
-                self._successor[0].end_at_once()
+                self._successor.end_at_once()
                 self._successor = None
             return
         if self._successor is None:
             self._successor = self._new_code_server(anew=True)
-        program, socket = self._successor
+        successor = self._successor
         try:
-            program.look()
+            successor.look()
         except (CannotRunError, DagsterLacksError) as error:
             logger.error("The code was not loaded anew. %s", error)
             self._successor = None
             asked.write_text(f"The code was not loaded anew. {error}", encoding="utf-8")
             return
-        if program.works:
+        if successor.works:
             if self._former is not None:
                 self._former.end_at_once()
-            replace_link(self._socket, socket)
-            self._former, self.code_server, self._serving = self.code_server, program, socket
-            self._successor = None
+            replace_link(self._socket, successor.socket)
+            self._former, self.code_server, self._successor = self.code_server, successor, None
             asked.unlink()
 
     def _look_at_storage(self) -> None:
@@ -615,11 +606,9 @@ class Supervisor:
         """Shut the daemon down, which waits for its runs, and kill the other programs."""
         if reason:
             self.alerts.end(reason)
-        self.webserver.end_at_once()
-        self.code_server.end_at_once()
-        for other in (self._former, self._successor[0] if self._successor else None):
-            if other is not None:
-                other.end_at_once()
+        for program in (self.webserver, self.code_server, self._former, self._successor):
+            if program is not None:
+                program.end_at_once()
         process = self.daemon.process
         if process is not None:
             process.join(ALREADY_S)

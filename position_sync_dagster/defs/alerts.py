@@ -14,7 +14,8 @@ from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO,
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.checks.limits import SUMS_CHECK
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
+from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, sensor
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.sync import alerts
 
@@ -40,22 +41,21 @@ WITHOUT_RECEIVERS_S = 60
 drain."""
 
 
-@dg.sensor(
-    minimum_interval_seconds=SHORTEST_INTERVAL_S
+@sensor(
+    minimum_interval_s=SHORTEST_INTERVAL_S
     if POSITION_SYNC.read_settings().alert_urls
-    else WITHOUT_RECEIVERS_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no "
-    "receiver. It sends a message to the receivers when a check fails, and when it passes again.",
+    else WITHOUT_RECEIVERS_S
 )
-@fails_once
 def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Evaluate the newest results and send the due messages; the cursor keeps unsent ones."""
+    """Send a message when a check fails, and when it passes again; the cursor keeps unsent ones.
+
+    It looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no receiver.
+    """
     settings = POSITION_SYNC.read_settings()
     urls = settings.alert_urls
     if not urls:
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
-    now = datetime.now(UTC)
+    now = utc_now()
     before = alerts.AlertCursor.from_text(context.cursor)
     keys = (*WATCHED, *limits.watched_limits(settings, before.breaks))
     cursor = alerts.follow(
@@ -66,15 +66,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         severities=settings.alert_severities,
         receivers=len(urls),
     )
-    sent = 0
-    for place, messages in alerts.due(cursor, now).items():
-        if datetime.now(UTC) - now > BUDGET:
-            break
-
-        title, body = alerts.together(messages)
-        ok = alerts.deliver(urls[place], place, title=title, body=body)
-        cursor = alerts.after_delivery(cursor, place, messages, ok=ok, now=datetime.now(UTC))
-        sent += ok
+    cursor, sent = alerts.send_due(cursor, urls, utc_now, until=now + BUDGET)
     waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
@@ -112,28 +104,28 @@ def _state_of(
     record: Any,
     ui_url: str,
 ) -> alerts.CheckState:
-    asset = key.asset_key.to_user_string()
-    name = f"{asset}: {key.name}"
-    link = f"{ui_url.rstrip('/')}/assets/{asset}?view=checks&checkDetail={key.name}"
+    asset, ui = key.asset_key.to_user_string(), ui_url.rstrip("/")
+    state = alerts.CheckState(
+        name=f"{asset}: {key.name}",
+        at=datetime.fromtimestamp(record.create_timestamp, UTC),
+        passed=None,
+        link=f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}",
+    )
     evaluation = evaluation_of(record)
     if evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
-        failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
-        return alerts.CheckState(
-            name=name,
-            at=datetime.fromtimestamp(record.create_timestamp, UTC),
-            passed=False if failed else None,
+        return replace(
+            state,
+            passed=None if run is None or run.status is not dg.DagsterRunStatus.FAILURE else False,
             description="The run that should have evaluated the check failed.",
-            what_to_do=f"Read the run's log: {ui_url.rstrip('/')}/runs/{record.run_id}",
-            link=link,
+            what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
         )
     to_do = evaluation.metadata.get(WHAT_TO_DO)
-    return alerts.CheckState(
-        name=name,
+    return replace(
+        state,
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
         passed=None if UNKNOWN in evaluation.metadata else evaluation.passed,
         severity=evaluation.severity.value,
         description=evaluation.description or "",
-        what_to_do=str(to_do.value) if to_do is not None else "",
-        link=link,
+        what_to_do="" if to_do is None else str(to_do.value),
     )

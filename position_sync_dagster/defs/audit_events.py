@@ -1,7 +1,7 @@
 """Read the events of `position_updates` from Dagster's storage, and log missing ones."""
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.libraries import audit, pl
 from position_sync_dagster.defs.maintenance import deleted_through
-from position_sync_dagster.defs.runs import utc
+from position_sync_dagster.defs.runs import columns_of_event, utc
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 
 RUN = "audit/run_id"
@@ -98,13 +98,11 @@ def _event_of(record: dg.EventLogRecord) -> tuple[Any, ...]:
     entry = record.event_log_entry
     found = record.asset_materialization or entry.asset_observation
     metadata = found.metadata if found is not None else {}
-    # A name may have a prefix, as in `stream/rows`.
-    values = {name.rpartition("/")[2]: value.value for name, value in metadata.items()}
-    numbers = [values.get(name) for name in ("rows", "delta_version_from", "delta_version")]
+    columns, replaced = columns_of_event(metadata), metadata.get(RUN)
     return (
-        values.get("run_id", entry.run_id) or None,
-        *(number if isinstance(number, int) else None for number in numbers),
-        datetime.fromtimestamp(entry.timestamp, UTC),
+        (entry.run_id if replaced is None else replaced.value) or None,
+        *(columns.get(name) for name in ("rows", "version_from", "version_to")),
+        utc(entry.timestamp),
     )
 
 

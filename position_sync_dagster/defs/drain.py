@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 
 import dagster as dg
 
@@ -21,13 +20,14 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain_plan
 from position_sync_dagster.sync.drain_plan import SOURCES, unavailable_reason
 from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
+from position_sync_dagster.yaml_file import saved_state
 
 MAX_RUNTIME_S = 90
 """Maximum duration of a run, in seconds; a longer one crashed. A drain uses at most half of it."""
 
 STAYING_MAX_RUNTIME_S = 500
-"""The same of a run that may stay (`defs/staying.py`); it counts as in progress until it has shown
-no life for `MAX_RUNTIME_S`."""
+"""The same for a run that may stay (`defs/staying.py`). It counts as in progress until nothing has
+changed its record for `MAX_RUNTIME_S`."""
 
 MAX_RUNTIME = "dagster/max_runtime"
 
@@ -43,19 +43,14 @@ drain_positions = dg.define_asset_job(
 )
 
 
-@dg.sensor(
-    job_name=runs.DRAIN_JOB,
-    minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 5 s and only reads. It requests a drain when requests wait, about "
-    "once a minute while the stream runs, and a refresh when one is due and no stream is alive. In "
-    "an object store the run of a drain stays for some minutes, and drains again.",
-)
-@runs.fails_once
+@runs.sensor(job_name=runs.DRAIN_JOB)
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request one run over the assets that have work, or skip with the reason and counts.
 
-    With several logins, the refresh is a run of its own.
+    It looks every 5 s and only reads. It requests a drain when requests wait, about once a minute
+    while the stream runs, and a refresh when one is due and no stream is alive: with several
+    logins as a run of its own. In an object store the run of a drain stays for some minutes, and
+    drains again.
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
@@ -139,8 +134,8 @@ def observe(
 ) -> drain_plan.Workload:
     """Read the inputs of the decision; changes nothing.
 
-    In an object store neither queue nor registry is looked at while a drain is in progress, which
-    looks itself, nor while it is `Quiet`.
+    While a drain is in progress in an object store, neither queue nor registry is read: the drain
+    reads them itself. Nor are they while it is `Quiet`.
 
     Args:
         of_run: The drain that decides about itself; None for the sensor.
@@ -150,13 +145,13 @@ def observe(
     in_progress = _in_progress([run for run in drains if run.run_id != of_run], now)
     quiet, wakes = quiet_of(lake), lake.sessions.wakes() if is_remote(lake.path) else None
     looks = not is_remote(lake.path) or (in_progress is None and not quiet.lasts(wakes))
-    # Side by side: in an object store each table takes a request, and one that changed takes more.
+    # At the same time: in an object store each table takes a request, and a changed one takes more.
     looked = threads.begin(lake.queue.sync.overview) if looks else None
     versions = threads.begin(lake.registry.table.version) if looks else None
     logins = _logins(instance, lake, settings, now)
     ended = [run for run in drains if run.state not in IN_PROGRESS]
     unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
-    several = len(logins) > 1
+    several, file = len(logins) > 1, settings.strategies_file
     backlog = looked.result() if looked else None
     if backlog:
         waits = backlog.counts[QueueStatus.PENDING] + backlog.expired > 0
@@ -179,7 +174,7 @@ def observe(
         recorded_version=next(
             (run.registry_version for run in drains if run.registry_version is not None), None
         ),
-        strategies_mark=_fingerprint(settings.strategies_file),
+        strategies_mark=":".join(map(str, saved_state(file))) if file else None,
     )
 
 
@@ -221,17 +216,6 @@ def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
     return None
 
 
-def _fingerprint(path: Path | None) -> str | None:
-    """Return a fingerprint of the file's last save; None without a file."""
-    if path is None:
-        return None
-    try:
-        stat = path.stat()
-    except OSError:
-        return "missing"
-    return f"{stat.st_mtime_ns}:{stat.st_size}"
-
-
 BEING_EVALUATED = timedelta(seconds=20)
 """A check is not planned this soon after a materialization of its table: the run that materialized
 evaluates it, and Dagster hides the result of a planned check until it runs."""
@@ -251,18 +235,15 @@ derive_positions = dg.define_asset_job(
 )
 
 
-@dg.sensor(
-    job_name=runs.DERIVE_JOB,
-    minimum_interval_seconds=DERIVE_INTERVAL_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 15 s and only reads. It requests a run when the stream or the "
-    "registry was materialized after the derived tables, when statements were imported, and at "
-    "least each quarter of an hour. A drain derives in its own run, but for the closures. The "
-    "ledger itself changes every second: read it for live values.",
-)
-@runs.fails_once
+@runs.sensor(job_name=runs.DERIVE_JOB, minimum_interval_s=DERIVE_INTERVAL_S)
 def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Request one run if a derived table is older than its sources."""
+    """Request one run if a derived table is older than its sources.
+
+    It looks every 15 s and only reads. The sources are the stream and the registry, as they were
+    last materialized, and imported statements; a run follows at least each quarter of an hour. A
+    drain derives in its own run, but for the closures. The ledger itself changes every second: read
+    it for live values.
+    """
     instance = runs.cached_instance(context)
     now = datetime.now(UTC)
     drains = runs.recent_runs(instance, runs.DRAIN_JOB, limit=1)

@@ -285,10 +285,9 @@ def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncR
     name=MAINTENANCE_JOB,
     executor_def=dg.in_process_executor,
     tags={"domain": "upkeep"},
-    description="Keep the tables fast and Dagster's storage small.",
 )
 def maintain_lake() -> None:
-    """Maintain the tables, then delete old runs."""
+    """Keep the tables fast and Dagster's storage small."""
     maintain_tables()
     forget_old_runs()
 

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from position_sync_dagster.defs.libraries import derived, tables
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.domain.gateway_session import RunRecord
 from position_sync_dagster.lake.object_store import is_remote
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
 
@@ -92,26 +92,24 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Write the records that are left."""
         self.write_kept_records()
 
-    def derived_table(self, spec: TableSpec) -> "derived.DerivedTable":
-        """Return a table that is derived from `position_updates`."""
-        table = self.lake.derived_table(spec)
-        return derived.DerivedTable(table.path, spec, table=table)
-
     def read_settings(self) -> Settings:
         """Read the current settings; values of this resource override the environment.
 
         Raises:
             SettingsError: A value is malformed.
         """
-        given = {
-            "lake": self.path,
-            "gateway_host": self.host,
-            "gateway_port": self.port,
-            "gateway_client_id": self.client_id,
-        }
+        given = {name: getattr(self, field) for field, name in _SETTING_OF.items()}
         own = {name: value for name, value in given.items() if value is not None}
         return load_settings(**{**_of_component, **own})
 
+
+_SETTING_OF = {
+    "path": "lake",
+    "host": "gateway_host",
+    "port": "gateway_port",
+    "client_id": "gateway_client_id",
+}
+"""The setting that each field of the resource is."""
 
 POSITION_SYNC = PositionSyncResource()
 
@@ -136,24 +134,13 @@ def shown_resource() -> PositionSyncResource:
     """
     settings = POSITION_SYNC.read_settings()
 
-    def variable_of(name: str) -> str | None:
-        variable = f"{PREFIX}{name}"
-        return variable if os.environ.get(variable) and name.lower() not in _of_component else None
+    def shown(name: str) -> Any:
+        variable, value = f"{PREFIX}{name.upper()}", getattr(settings, name)
+        if name in _of_component or not os.environ.get(variable):
+            return value
+        return dg.EnvVar.int(variable) if isinstance(value, int) else dg.EnvVar(variable)
 
-    def text(name: str, value: str) -> str:
-        variable = variable_of(name)
-        return dg.EnvVar(variable) if variable else value
-
-    def number(name: str, value: int) -> int:
-        variable = variable_of(name)
-        return dg.EnvVar.int(variable) if variable else value
-
-    return PositionSyncResource(
-        path=text("LAKE", settings.lake),
-        host=text("GATEWAY_HOST", settings.gateway_host),
-        port=number("GATEWAY_PORT", settings.gateway_port),
-        client_id=number("GATEWAY_CLIENT_ID", settings.gateway_client_id),
-    )
+    return PositionSyncResource(**{field: shown(name) for field, name in _SETTING_OF.items()})
 
 
 @dg.definitions

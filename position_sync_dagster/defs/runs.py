@@ -5,11 +5,11 @@ Alembic revision each time), and a resource parameter or `context.instance` woul
 tick. Opening the tables takes another 30 ms. Both can be kept open and shared by threads.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache, partial, wraps
-from inspect import isgeneratorfunction
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -160,7 +160,7 @@ def _within(block: Block, function: Callable[P, R]) -> Callable[P, R]:
                 note(event)
                 yield event
 
-    return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
+    return cast("Callable[P, R]", generate) if inspect.isgeneratorfunction(function) else run
 
 
 def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
@@ -224,17 +224,34 @@ def cached_lake(settings: Settings) -> "tables.Lake":
     return tables.Lake.of(settings)
 
 
+Tick = Callable[[dg.SensorEvaluationContext], Any]
+
+
+def sensor(
+    *, job_name: str | None = None, minimum_interval_s: int = SHORTEST_INTERVAL_S
+) -> Callable[[Tick], dg.SensorDefinition]:
+    """Return the decorator of a tick: it defines a sensor that runs from the start.
+
+    The docstring of the tick is what Dagster shows of the sensor.
+    """
+
+    def define(tick: Tick) -> dg.SensorDefinition:
+        return dg.sensor(
+            job_name=job_name,
+            minimum_interval_seconds=minimum_interval_s,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            description=inspect.getdoc(tick),
+        )(fails_once(tick))
+
+    return define
+
+
 def fails_once(
     tick: Callable[[dg.SensorEvaluationContext], R],
 ) -> Callable[[dg.SensorEvaluationContext], R | dg.SkipReason]:
     """Raise the first error of an outage; skip later ticks with the same error, with its text.
 
     The daemon logs 200 lines for a failed tick, and the next tick comes after 5 s.
-
-    Example:
-        @dg.sensor(job_name=DRAIN_JOB)
-        @fails_once
-        def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult: ...
     """
     fault = ""
 
@@ -305,14 +322,14 @@ def _recorder(
         yield lambda event: None
         return
 
-    recorder = position_sync.recorders.get(step)
+    recorder, settings = position_sync.recorders.get(step), position_sync.settings
     if recorder is None:
         recorder = position_sync.recorders[step] = RunRecorder(
             position_sync.lake.runs,
             run_id=context.run.run_id,
             job=context.run.job_name,
             step=step,
-            gateway_id=_login_of(position_sync),
+            gateway_id=settings.gateway_id if settings.gateways_file is None else None,
             kept=position_sync.kept_records,
         )
         recorder.note(table_name=table, partitions=_partitions(context))
@@ -331,7 +348,10 @@ def columns_of_event(metadata: Any) -> dict[str, Any]:
 
     A name may have a prefix, as in `drain/rows`.
     """
-    values = {name.rpartition("/")[2]: _plain(value) for name, value in metadata.items()}
+    values = {
+        name.rpartition("/")[2]: value.value if isinstance(value, dg.MetadataValue) else value
+        for name, value in metadata.items()
+    }
     for name in AS_TEXT & values.keys():
         values[name] = int(values[name])
     found = {column: values[name] for name, column in COLUMNS.items() if name in values}
@@ -340,16 +360,6 @@ def columns_of_event(metadata: Any) -> dict[str, Any]:
     if not found.get("reason"):
         found.pop("reason", None)
     return found
-
-
-def _login_of(position_sync: PositionSyncResource) -> str | None:
-    """Return the login of a step if there is only one."""
-    settings = position_sync.settings
-    return settings.gateway_id if settings.gateways_file is None else None
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, dg.MetadataValue) else value
 
 
 def _partitions(context: Any) -> str | None:

@@ -19,20 +19,28 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
-from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, followed_table, gateway_seen
+from position_sync_dagster.defs.assets.table_asset import (
+    DATA_VERSION,
+    followed_table,
+    gateway_seen,
+    known,
+)
+from position_sync_dagster.defs.checks.broker import a_stream_watches
 from position_sync_dagster.defs.checks.check_results import (
     UNKNOWN,
     evaluation_of,
     newest_materialization,
 )
-from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
-from position_sync_dagster.defs.checks.ledger import UNCONFIRMED
+from position_sync_dagster.defs.checks.evaluation import KEYS, TIME_LIMIT_S, evaluated
+from position_sync_dagster.defs.checks.ledger import UNCONFIRMED, agrees_with_the_broker
 from position_sync_dagster.defs.libraries import sql, stream_service, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
@@ -56,6 +64,7 @@ MOST_LINES = 1000
 dropped. All events are kept."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation
+Checks = tuple[dg.AssetCheckKey, ...]
 
 
 def is_storage_error(error: BaseException) -> bool:
@@ -75,15 +84,11 @@ class PatientLog:
     Args:
         events: Creates the events of a report.
         log_event: Stores one event; raises if the storage cannot be reached.
-        run_id: The run of the stream.
     """
 
-    def __init__(
-        self, events: "StreamEvents", log_event: Callable[[Event], None], run_id: str
-    ) -> None:
+    def __init__(self, events: "StreamEvents", log_event: Callable[[Event], None]) -> None:
         self._events = events
         self._log_event = log_event
-        self._run_id = run_id
         self._reports: deque[StreamReport] = deque()
         self._unlogged: deque[Event] = deque()
         self._evaluation_due = self._evaluation_failed = False
@@ -132,9 +137,9 @@ class PatientLog:
         """Evaluate the checks that are due; log an error of a check once, and go on."""
         try:
             if self._evaluation_due and (at_end or self._events.may_evaluate()):
-                self._events.evaluate(self._run_id, at_end=at_end)
+                self._events.evaluate(at_end=at_end)
                 self._evaluation_due = False
-            self._events.evaluate_again(self._run_id)
+            self._events.evaluate_again()
             self._evaluation_failed = False
         except Exception as error:
             if is_storage_error(error):
@@ -180,7 +185,8 @@ AGAIN_REST = 9
 """Pause after an evaluation, as a multiple of its duration, for each login: the streams of all
 logins evaluate the same checks of the lake, together for a tenth of the time."""
 
-AGREES = ("position_updates", "agrees_with_the_broker")
+LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
+AGREES = agrees_with_the_broker.check_key
 
 AGREE_EVERY = timedelta(seconds=5)
 """Minimum time between two looks at an open difference between the ledger and the broker, by any of
@@ -214,6 +220,7 @@ class StreamEvents:
     """Converts reports of a stream run to events; each row is counted in exactly one event.
 
     Args:
+        run_id: The run of the stream.
         logins: The number of logins: each has a stream that evaluates the same checks.
     """
 
@@ -223,17 +230,18 @@ class StreamEvents:
         settings: Settings,
         instance: dg.DagsterInstance,
         *,
+        run_id: str,
         logins: int = 1,
     ) -> None:
         self._lake = lake
         self._settings = settings
         self._instance = instance
+        self._run_id = run_id
         self._state: str = SessionState.STARTING
         self._materialized_at: datetime | None = None
-        self._failed: tuple[tuple[str, str], ...] = ()
+        self._failed: Checks = ()
         self._again_at = self._again_until = datetime.min.replace(tzinfo=UTC)
-        self._evaluate_at = self._again_at
-        self._agree_at = self._again_at
+        self._evaluate_at = self._agree_at = self._again_at
         self._logins = logins
 
     def of(self, report: StreamReport) -> "Iterator[dg.AssetMaterialization | dg.AssetObservation]":
@@ -271,7 +279,7 @@ class StreamEvents:
         """Return whether the streams of other logins had time to materialize after this one."""
         return datetime.now(UTC) >= self._evaluate_at
 
-    def evaluate(self, run_id: str, *, at_end: bool = False) -> None:
+    def evaluate(self, *, at_end: bool = False) -> None:
         """Evaluate the checks now, after a materialization or at the end.
 
         If another run has materialized the ledger since, it evaluates them: they are of the lake.
@@ -280,44 +288,40 @@ class StreamEvents:
         These events belong to no run: Dagster stores one evaluation of a check per run, at the
         position of the first, so that a later one would seem older than those of other runs.
         """
-        watches = ((specs.POSITION_UPDATES.name, "a_stream_watches"),)
-        checks = CHECKS if self._state in SETTLED else watches
-        if not at_end and checks is CHECKS and self._logins > 1:
-            newest = newest_materialization(self._instance, specs.POSITION_UPDATES.name)
-            if newest is not None and newest.run_id != run_id:
+        checks = KEYS if self._state in SETTLED else (a_stream_watches.check_key,)
+        if not at_end and checks is KEYS and self._logins > 1:
+            newest = newest_materialization(self._instance, LEDGER)
+            if newest is not None and newest.run_id != self._run_id:
                 self._failed = ()
                 return
-        self._failed = self._logged(run_id, checks)
+        self._failed = self._logged(checks)
 
-    def evaluate_again(self, run_id: str) -> None:
+    def evaluate_again(self) -> None:
         """Evaluate failed checks again after the stream became LIVE; log those that now pass."""
         now = datetime.now(UTC)
         if self._failed and self._again_at <= now < self._again_until:
-            self._failed = self._logged(run_id, self._failed, only_passed=True)
+            self._failed = self._logged(self._failed, only_passed=True)
             ended = datetime.now(UTC)
             self._again_at = ended + self._logins * max(AGAIN_EVERY, AGAIN_REST * (ended - now))
 
         if now >= self._agree_at:
-            self._agree_again(run_id, now)
+            self._agree_again(now)
 
-    def _agree_again(self, run_id: str, now: datetime) -> None:
+    def _agree_again(self, now: datetime) -> None:
         """Evaluate `agrees_with_the_broker` again while a difference is open; log a new outcome.
 
         The newest result may be that of a drain in the middle of a fill, which no other event
         would correct for minutes.
         """
         self._agree_at = now + min(self._logins * AGREE_EVERY, AGREE_SELDOM)
-        key = dg.AssetCheckKey(dg.AssetKey(AGREES[0]), AGREES[1])
         storage = self._instance.event_log_storage
-        record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
+        record = storage.get_latest_asset_check_execution_by_key([AGREES]).get(AGREES)
         before = evaluation_of(record)
         if record is None or before is None or UNKNOWN in before.metadata:
             return
         if before.passed and UNCONFIRMED not in before.metadata:
             return
-        for event in evaluated(
-            self._lake, self._settings, self._instance, run_id=run_id, checks=(AGREES,)
-        ):
+        for event in self._evaluated((AGREES,)):
             if (event.passed, event.description) != (before.passed, before.description):
                 self._instance.report_runless_asset_event(event)
         ended = datetime.now(UTC)
@@ -325,23 +329,24 @@ class StreamEvents:
         rest = max(self._logins * max(AGREE_EVERY, AGAIN_REST * (ended - now)), lasts / 10)
         self._agree_at = ended + min(rest, AGREE_SELDOM)
 
-    def _logged(
-        self, run_id: str, checks: tuple[tuple[str, str], ...], *, only_passed: bool = False
-    ) -> tuple[tuple[str, str], ...]:
-        """Evaluate checks, log their results, and return those that do not pass."""
-        failed = []
-        for event in evaluated(
+    def _evaluated(self, checks: Checks) -> Iterator[dg.AssetCheckEvaluation]:
+        return evaluated(
             self._lake,
             self._settings,
             self._instance,
-            run_id=run_id,
+            run_id=self._run_id,
             checks=checks,
             time_limit_s=TIME_LIMIT_S,
-        ):
+        )
+
+    def _logged(self, checks: Checks, *, only_passed: bool = False) -> Checks:
+        """Evaluate checks, log their results, and return those that do not pass."""
+        failed = []
+        for event in self._evaluated(checks):
             if event.passed or not only_passed:
                 self._instance.report_runless_asset_event(event)
             if not event.passed:
-                failed.append((event.asset_key.to_user_string(), event.check_name))
+                failed.append(event.asset_check_key)
         return tuple(failed)
 
     def _is_due(self, now: datetime) -> bool:
@@ -417,11 +422,6 @@ def queue_numbers(report: StreamReport) -> "dict[str, float | str]":
     return known(enqueued=report.enqueued, delta_version=report.queue_version)
 
 
-def known(**values: float | str | None) -> "dict[str, float | str]":
-    """Return the values that are not None."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
 POLL_S = 0.5
 """Seconds of each wait of the main thread: an interrupt is raised between two waits."""
 
@@ -445,11 +445,9 @@ class StreamThread:
         self._settings = settings
         self._run_id = run_id
         self._reports: queue.SimpleQueue[StreamReport] = queue.SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
+        self._request_stop: Callable[[], object] = lambda: None
         self._ready = threading.Event()
-        self._total: StreamReport | None = None
-        self._error: BaseException | None = None
+        self._ended: Future[StreamReport] = Future()
         self._thread = threading.Thread(target=self._work, name="stream", daemon=True)
 
     @contextmanager
@@ -464,7 +462,7 @@ class StreamThread:
         try:
             yield
         finally:
-            self._request_stop()
+            self._stop()
             self._thread.join(grace_s)
 
     def reports(
@@ -486,7 +484,7 @@ class StreamThread:
         while True:
             if deadline is None and stop():
                 deadline = time.monotonic() + grace_s
-                self._request_stop()
+                self._stop()
             if deadline is None:
                 between()
             ended = not self._thread.is_alive()
@@ -502,39 +500,33 @@ class StreamThread:
         Raises:
             TimeoutError: The stream did not end within its grace.
         """
-        if self._error is not None:
-            raise self._error
-        if self._total is None:
+        if not self._ended.done():
             raise TimeoutError("The stream did not end in time.")
-        return self._total
+        return self._ended.result()
 
     def _work(self) -> None:
         try:
-            self._total = asyncio.run(self._stream())
+            self._ended.set_result(asyncio.run(self._stream()))
         except BaseException as error:  # noqa: BLE001 - carried to the main thread by result()
-            self._error = error
+            self._ended.set_exception(error)
         finally:
             self._ready.set()
 
     async def _stream(self) -> StreamReport:
-
-        self._stop = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        self._request_stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
         self._ready.set()
         return await stream_service.stream(
             self._lake,
             self._settings,
             run_id=self._run_id,
-            stop=self._stop,
+            stop=stop,
             report=self._reports.put,
         )
 
-    def _request_stop(self) -> None:
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            try:
-                self._loop.call_soon_threadsafe(self._stop.set)
-            except RuntimeError:
-                return  # the loop closed between the check and the call: the stream has ended
+    def _stop(self) -> None:
+        with suppress(RuntimeError):  # its event loop has closed: the stream has ended
+            self._request_stop()
 
 
 CLEAN_END_S = 10.0
@@ -560,10 +552,11 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     lake, instance = position_sync.lake, context.instance
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
-    login = LoginWatch(settings)
-    own_run = RunWatch(instance, context.run_id)
-    events = StreamEvents(lake, settings, instance, logins=len(settings.logins))
-    log = PatientLog(events, context.log_event, context.run_id)
+    is_login_gone = at_intervals(partial(login_is_gone, settings), LOOK_S)
+    is_run_gone = at_intervals(partial(run_is_gone, instance, context.run_id), RUN_LOOK_S)
+    logins = len(settings.logins)
+    events = StreamEvents(lake, settings, instance, run_id=context.run_id, logins=logins)
+    log = PatientLog(events, context.log_event)
     thread = StreamThread(lake, settings, run_id=context.run_id)
     watched = False
     try:
@@ -573,12 +566,12 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
             thread.running(grace_s=CLEAN_END_S),
         ):
             for report in thread.reports(
-                stop=lambda: is_interrupted() or login.is_gone() or own_run.is_gone(),
+                stop=lambda: is_interrupted() or is_login_gone() or is_run_gone(),
                 between=log.deliver,
                 grace_s=CLEAN_END_S,
             ):
                 log.add(report)
-            if login.gone:
+            if is_login_gone():
                 context.log.info(f"{settings.gateways_file} no longer has {name} as it was.")
             run = instance.get_run_by_id(context.run_id)
             if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
@@ -588,29 +581,11 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     finally:
         if not watched:
             with suppress(PositionSyncError):
-                events.evaluate(context.run_id, at_end=True)
+                events.evaluate(at_end=True)
     context.log.info(
         f"The stream ended: {total.rows} rows in {total.commits} commits, "
         f"{total.enqueued} requests enqueued, {total.reconnects} reconnects."
     )
-
-
-class LoginWatch:
-    """Checks periodically whether a login is unchanged in the gateways file."""
-
-    def __init__(self, login: Settings) -> None:
-        self._login = login
-        self._next_look = 0.0
-        self.gone = False
-
-    def is_gone(self) -> bool:
-        """Return whether the login was removed or changed; False if the file cannot be read."""
-        if self._login.gateways_file is None or time.monotonic() < self._next_look:
-            return self.gone
-        self._next_look = time.monotonic() + LOOK_S
-        with suppress(GatewaysFileError):
-            self.gone = self._login not in self._login.logins
-        return self.gone
 
 
 RUN_LOOK_S = 5.0
@@ -618,25 +593,37 @@ RUN_LOOK_S = 5.0
 connection, and takes 17 ms of processors: every 2 s, forty streams would take a third of one."""
 
 
-class RunWatch:
-    """Checks periodically whether Dagster still has a run: a deleted run cannot be terminated."""
+def at_intervals(look: Callable[[], bool], every_s: float) -> Callable[[], bool]:
+    """Return a function that looks at most once in a time, and else repeats its last answer."""
+    due, answer = 0.0, False
 
-    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
-        self._instance = instance
-        self._run_id = run_id
-        self._next_look = time.monotonic() + RUN_LOOK_S
+    def ask() -> bool:
+        nonlocal due, answer
+        if time.monotonic() >= due:
+            due, answer = time.monotonic() + every_s, look()
+        return answer
 
-    def is_gone(self) -> bool:
-        """Return whether the run was deleted; False if the storage cannot be read."""
-        if time.monotonic() < self._next_look:
+    return ask
+
+
+def login_is_gone(login: Settings) -> bool:
+    """Return whether a login was removed or changed; False if its file cannot be read."""
+    with suppress(GatewaysFileError):
+        return login.gateways_file is not None and login not in login.logins
+    return False
+
+
+def run_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Return whether a run was deleted from Dagster, and cannot be terminated.
+
+    If the storage cannot be read, it was not.
+    """
+    try:
+        return not instance.has_run(run_id)
+    except Exception as error:
+        if is_storage_error(error):
             return False
-        self._next_look = time.monotonic() + RUN_LOOK_S
-        try:
-            return not self._instance.has_run(self._run_id)
-        except Exception as error:
-            if is_storage_error(error):
-                return False
-            raise
+        raise
 
 
 def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefinition:

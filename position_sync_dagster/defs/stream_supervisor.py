@@ -10,13 +10,16 @@ import dagster as dg
 from position_sync_dagster import run_slots
 from position_sync_dagster.dagster_host.launcher import fixed_limit
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.checks.broker import watched_now
-from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
+from position_sync_dagster.defs.checks.broker import a_stream_watches
+from position_sync_dagster.defs.checks.check_results import (
+    EVALUATE,
+    check_evaluation,
+    newest_materialization,
+)
 from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import JobRun, Supervision, supervise
 
@@ -24,29 +27,21 @@ RUNS_SEEN = 8
 """Number of runs read: enough to recognize a crash loop up to its longest delay."""
 
 STARTS_AT_ONCE = 4
-"""Maximum number of streams on their way to a lease. Each takes some seconds of a processor until
-then; forty at once would take longer than the supervisor waits for a lease, and be given up."""
+"""Maximum number of streams that start at once, until they have a lease. Each start takes some
+seconds of a processor. Of forty at once, some would take longer than the supervisor waits."""
 
 
-@dg.sensor(
-    job_name=runs.STREAM_JOB,
-    minimum_interval_seconds=runs.SHORTEST_INTERVAL_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks every 5 s. It starts the stream of a login when its lease has ended: after "
-    "a clean end, a crash, a kill. Terminating its run pauses it until this sensor is "
-    "switched off and on, or the job launched. The logins are those of the gateways "
-    "file, where there is one.",
-)
-@runs.fails_once
+@runs.sensor(job_name=runs.STREAM_JOB)
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a stream run if none is alive; report a run as failed if its process is gone.
 
-    Runs of several logins differ by their partition; each login is decided separately. If Dagster
-    may not have enough runs in progress at once, the first logins of the file are served, and the
-    others are refused.
+    It looks every 5 s, and starts the stream of a login when its lease has ended: after a clean
+    end, a crash, a kill. Terminating its run pauses it until this sensor is switched off and on, or
+    the job launched.
 
-    Raises:
-        RunSlotsError: There is no room for the stream of any login.
+    The logins are those of the gateways file, where there is one; the runs of each are a partition.
+    If Dagster may not have enough runs in progress at once, the first logins of the file are
+    served, and the others are refused.
     """
     settings = POSITION_SYNC.read_settings()
     lake, instance = runs.cached_lake(settings), runs.cached_instance(context)
@@ -131,7 +126,8 @@ class _Look:
 
 
 _looks: dict[str, _Look] = {}
-"""By lake. A supervisor that was started meanwhile knows of no outage, and starts a new stream."""
+"""The looks of this process at each lake. A supervisor that starts during an outage has none, and
+starts a new stream."""
 
 
 class _Supervisor:
@@ -227,12 +223,9 @@ class _Supervisor:
                 )
         if decision.lost:
             # A stream whose process is gone cannot report that the gateway is no longer seen.
-            evaluation = check_evaluation(
-                POSITION_UPDATES.name,
-                "a_stream_watches",
-                watched_now(self._lake, settings),
-                newest_materialization(self._instance, POSITION_UPDATES.name),
-            )
+            key = a_stream_watches.check_key
+            newest = newest_materialization(self._instance, key.asset_key)
+            evaluation = check_evaluation(key, EVALUATE[key](self._lake, settings), newest)
             self._instance.report_runless_asset_event(evaluation)
         if decision.paused and session is not None:
             self._lake.sessions.annotate(session, decision.reason)  # for `status`

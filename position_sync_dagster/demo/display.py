@@ -6,12 +6,13 @@ The output is a live table on a terminal, lines in a log, or JSON for a program.
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
+import polars as pl
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -19,10 +20,18 @@ from rich.text import Text
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.stop_request import StopRequested
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.overview import Overview
-from position_sync_dagster.terminal.board import Lines, StatusChange, board
+from position_sync_dagster.terminal.board import (
+    Changes,
+    Lines,
+    StatusChange,
+    board,
+    figures_of,
+)
 from position_sync_dagster.terminal.text import printable
 
 TIME_LIMIT_S = 60.0
@@ -69,7 +78,7 @@ class CurrentLegs:
         return self.streamed + self.queued + self.misrouted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class AcceptanceResult:
     """One figure of the acceptance test: the wanted value and the value found."""
 
@@ -87,30 +96,20 @@ def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expecta
     return Expectation(streamed=streamed, queued=held - streamed)
 
 
-def count_coverage(
-    expectation: Expectation,
-    latest: Iterable[PositionUpdate],
-    *,
-    since: datetime,
-    confirmed: Mapping[Key, datetime | None] | None = None,
-) -> CurrentLegs:
+def count_coverage(expectation: Expectation, rows: pl.DataFrame, *, since: datetime) -> CurrentLegs:
     """Count the legs whose newest row was written, or confirmed, at `since` or later.
 
     Args:
         expectation: The legs held.
-        latest: The newest row of each leg.
+        rows: The newest row of each leg, with the time at which its source last confirmed it.
         since: The start of the run.
-        confirmed: When the source of a row last confirmed its value, as far as it is known.
     """
-    times = confirmed or {}
-    current = {
-        (row.account, row.conid): row.source
-        for row in latest
-        if row.timestamp >= since
-        or ((at := times.get((row.account, row.conid))) is not None and at >= since)
-    }
-    streamed = sum(current.get(key) is Source.STREAM for key in expectation.streamed)
-    queued = sum(current.get(key) is Source.QUEUE for key in expectation.queued)
+    confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
+    recent = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
+    listed = recent.select("account", "conid", "source").iter_rows()
+    current = {(account, conid): source for account, conid, source in listed}
+    streamed = sum(current.get(key) == Source.STREAM for key in expectation.streamed)
+    queued = sum(current.get(key) == Source.QUEUE for key in expectation.queued)
     legs = len(current.keys() & (expectation.streamed | expectation.queued))
     return CurrentLegs(streamed=streamed, queued=queued, misrouted=legs - streamed - queued)
 
@@ -143,9 +142,7 @@ def evaluate(
     """
 
     def count(name: str, wanted: int, found: int) -> AcceptanceResult:
-        return AcceptanceResult(
-            name=name, wanted=str(wanted), found=str(found), met=wanted == found
-        )
+        return AcceptanceResult(name, str(wanted), str(found), wanted == found)
 
     in_time = complete_after_s is not None and complete_after_s <= limit_s
     duration = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
@@ -153,17 +150,12 @@ def evaluate(
         count("legs with a current row", expectation.legs, coverage.legs),
         count("  by STREAM", len(expectation.streamed), coverage.streamed),
         count("  by QUEUE", len(expectation.queued), coverage.queued),
+        AcceptanceResult("all current after", f"at most {limit_s:.0f} s", duration, in_time),
         AcceptanceResult(
-            name="all current after",
-            wanted=f"at most {limit_s:.0f} s",
-            found=duration,
-            met=in_time,
-        ),
-        AcceptanceResult(
-            name="peak of market data lines",
-            wanted=f"{expectation.lines} legs + {underlyings} underlyings",
-            found=str(counts["peak_lines"]),
-            met=counts["peak_lines"] == expectation.lines + underlyings,
+            "peak of market data lines",
+            f"{expectation.lines} legs + {underlyings} underlyings",
+            str(counts["peak_lines"]),
+            counts["peak_lines"] == expectation.lines + underlyings,
         ),
         count("order messages at the broker", 0, len(counts["orders_received"])),
     )
@@ -196,6 +188,27 @@ class Look:
     figures: Lines = ()
     addresses: Lines = ()
     status: Mapping[str, Any] = field(default_factory=dict)
+
+
+def look_at(
+    read: Callable[[], Overview | None], changes: Changes, *, notes: Lines, addresses: Lines
+) -> Look:
+    """Read the tables, and return their state or the error: the next read may succeed."""
+    try:
+        overview = read()
+    except PositionSyncError as error:
+        trouble = [("trouble", printable(line)) for line in str(error).splitlines()]
+        return Look(notes=[*notes, *trouble], figures=trouble, addresses=addresses)
+    if overview is None:
+        return Look(notes=notes, addresses=addresses)
+    return Look(
+        overview=overview,
+        changes=changes.add(overview),
+        notes=notes,
+        figures=figures_of(overview),
+        addresses=addresses,
+        status=overview.status.to_dict() | {"current": overview.current},
+    )
 
 
 class Display:

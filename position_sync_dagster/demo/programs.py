@@ -16,7 +16,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import as_file, files
@@ -38,7 +38,7 @@ from position_sync_dagster.processes.home import (
     adopt_environment,
     home_environment,
 )
-from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, get_json
+from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange_json
 from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
@@ -105,10 +105,10 @@ STATED_S = 215.0
 """Seconds from the start to the statement of the day, which in life comes in the night."""
 
 
-def day_events(seed: int = SEED, hours: float = HOURS) -> list[dict[str, Any]]:
+def day_events(seed: int = SEED) -> list[dict[str, Any]]:
     """Return the events in the format of a simulator scenario, ordered by time."""
     chance = random.Random(seed)  # noqa: S311 - it decides what a demo shows
-    end_s = hours * 3600
+    end_s = HOURS * 3600
     events: list[dict[str, Any]] = []
     at_s, added = FIRST_S, set[int]()
     while at_s < end_s:
@@ -194,17 +194,17 @@ def state_the_day(settings: Settings, ui_port: int, control_port: int) -> None:
     dagster_dev.launch(ui_port, "import_statements", {})
 
 
-def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[date]:
+def past_sessions(calendar: str, now: datetime) -> list[date]:
     """Return the trading days before that of the demo, oldest first.
 
     The day of the demo has a statement of its own (`state_the_day`). A prepared one would say, from
     the evening on, that nothing else happened on that day.
     """
-    first = now.date() - timedelta(days=count * 3)
+    first = now.date() - timedelta(days=SESSIONS * 3)
     exchange = exchange_days(calendar, first, now.date())
     today = now.astimezone(ZoneInfo(exchange.timezone)).date()
     span = (first + timedelta(days=n) for n in range((today - first).days))
-    return [day for day in span if exchange.is_trading_day(day)][-count:]
+    return [day for day in span if exchange.is_trading_day(day)][-SESSIONS:]
 
 
 READY_TIMEOUT_S = 20.0
@@ -251,9 +251,7 @@ def start_simulator(
     )
 
 
-def wait_until_ready(
-    child: ChildProcess, stop: StopRequest, *, timeout_s: float = READY_TIMEOUT_S
-) -> SimulatorPorts:
+def wait_until_ready(child: ChildProcess, stop: StopRequest) -> SimulatorPorts:
     """Wait until the simulator has printed its ports, and return them.
 
     Raises:
@@ -261,14 +259,14 @@ def wait_until_ready(
         SimulatorProcessError: The simulator did not print its ports in time.
         StopRequested: This process shall stop.
     """
-    for _ in range(round(timeout_s / POLL_S)):
+    for _ in range(round(READY_TIMEOUT_S / POLL_S)):
         ports = parse_ports(child.tail(lines=50))
         if ports:
             return ports
         child.check()
         stop.pause(POLL_S)
     raise SimulatorProcessError(
-        f"The simulator was not ready after {timeout_s:.0f} s.", remedy=f"See {child.log}."
+        f"The simulator was not ready after {READY_TIMEOUT_S:.0f} s.", remedy=f"See {child.log}."
     )
 
 
@@ -279,13 +277,9 @@ def parse_ports(output: str) -> SimulatorPorts | None:
     SimulatorPorts(gateway=4010, control=4011)
     """
     for line in output.splitlines():
-        if line.startswith("{"):
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue
-            if values.get("port") and values.get("control_port"):
-                return SimulatorPorts(gateway=values["port"], control=values["control_port"])
+        with suppress(ValueError, KeyError, TypeError):  # another line of the log
+            values = json.loads(line)
+            return SimulatorPorts(gateway=values["port"], control=values["control_port"])
     return None
 
 
@@ -321,7 +315,7 @@ def statements(control_port: int) -> dict[str, str]:
 
 def _get(control_port: int, path: str) -> Any:
     try:
-        return get_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)
+        return exchange_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)
     except (OSError, ValueError) as error:
         raise SimulatorProcessError(
             f"The simulator's control port {control_port} does not answer: {error}.",

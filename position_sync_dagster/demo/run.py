@@ -6,12 +6,11 @@ before its time, nothing was tested, and the code says what stopped it: 128 + n 
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-
-import polars as pl
 
 from position_sync_dagster.demo import programs
 from position_sync_dagster.demo.display import (
@@ -21,26 +20,23 @@ from position_sync_dagster.demo.display import (
     CurrentLegs,
     Display,
     Expectation,
-    Look,
     choose_display,
     count_coverage,
     evaluate,
     expect_paths,
     is_complete,
+    look_at,
 )
 from position_sync_dagster.demo.programs import DemoRun, SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import Lake
-from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
-from position_sync_dagster.sync.reports import confirmations
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
-from position_sync_dagster.terminal.board import Changes, Lines, figures_of
+from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable, program_as_typed
 
 UI_PORT = 3000
@@ -141,7 +137,15 @@ def watch(
     )
     changes, program = Changes(), program_as_typed()
     serving, unstated = False, not options.calm
-    deadline = None if options.seconds is None else demo_run.since.timestamp() + options.seconds
+    began = demo_run.since.timestamp()
+    deadline = None if options.seconds is None else began + options.seconds
+
+    def attempt(missing: str, act: Callable[..., None], *ports: int) -> None:
+        try:
+            act(settings, demo_run.ui_port, *ports)
+        except (OSError, ValueError, SimulatorProcessError) as error:
+            display.note(f"No {missing}: {printable(str(error))}")
+
     with display:
         while deadline is None or time.time() < deadline:
             demo_run.check()
@@ -149,33 +153,22 @@ def watch(
                 serving = True
                 display.event("serving", {"ui": addresses["ui"]})
                 if demo_run.is_first:
-                    try:
-                        programs.record(settings, demo_run.ui_port)
-                    except (OSError, ValueError) as error:
-                        display.note(f"No history: {printable(str(error))}")
-            if (
-                serving
-                and unstated
-                and time.time() - demo_run.since.timestamp() >= programs.STATED_S
-            ):
+                    attempt("history", programs.record)
+            if serving and unstated and time.time() - began >= programs.STATED_S:
                 unstated = False
-                try:
-                    programs.state_the_day(settings, demo_run.ui_port, demo_run.simulator.control)
-                except (OSError, ValueError, SimulatorProcessError) as error:
-                    display.note(f"No statement of the day: {printable(str(error))}")
-            display.show(
-                look_at(
-                    observer,
-                    changes,
-                    [
-                        ("Dagster UI", addresses["ui"] if serving else "starting"),
-                        ("money page", f"{addresses['ui']}/money" if serving else "starting"),
-                        ("simulator", f"{addresses['control']}/stats"),
-                        ("tables", f"{program} exposure --home {options.home} --watch"),
-                        ("logs", addresses["logs"]),
-                    ],
-                )
-            )
+                attempt("statement of the day", programs.state_the_day, demo_run.simulator.control)
+            shown = [
+                ("Dagster UI", addresses["ui"] if serving else "starting"),
+                ("money page", f"{addresses['ui']}/money" if serving else "starting"),
+                ("simulator", f"{addresses['control']}/stats"),
+                ("tables", f"{program} exposure --home {options.home} --watch"),
+                ("logs", addresses["logs"]),
+            ]
+            look = look_at(observer.overview, changes, notes=(), addresses=shown)
+            if look.overview is not None:
+                times = {"complete_after_s": observer.complete_after_s}
+                look = replace(look, status={**look.status, **times})
+            display.show(look)
             complete = observer.complete_after_s is not None
             pause_s = display.interval_s if complete else LOOK_INTERVAL_S
             if deadline is not None:
@@ -183,28 +176,6 @@ def watch(
             stop.pause(pause_s)
         limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
-
-
-def look_at(observer: "Observer", changes: Changes, addresses: Lines) -> Look:
-    """Return the state of the tables, or the error of the read: the next read may succeed."""
-    try:
-        overview = observer.overview()
-        if observer.complete_after_s is None:
-            observer.coverage()
-    except (LakeError, SimulatorProcessError) as error:
-        trouble = [("trouble", printable(str(error)))]
-        return Look(notes=trouble, figures=trouble, addresses=addresses)
-    values = overview.status.to_dict() | {
-        "complete_after_s": observer.complete_after_s,
-        "current": overview.current,
-    }
-    return Look(
-        overview=overview,
-        changes=changes.add(overview),
-        figures=figures_of(overview),
-        addresses=addresses,
-        status=values,
-    )
 
 
 class Observer:
@@ -229,28 +200,23 @@ class Observer:
         """Seconds from the start until each leg had a current row; None until then."""
 
     def overview(self) -> Overview:
-        """Read the values of the live status, from the tables only what is new."""
-        return self._overviews.read(utc_now())
+        """Read the values of the live status, from the tables only what is new.
 
-    def coverage(self) -> tuple[Expectation, CurrentLegs]:
+        Raises:
+            LakeError: A table cannot be used.
+            SimulatorProcessError: The simulator does not answer.
+        """
+        found = self._overviews.read(utc_now())
+        if self.complete_after_s is None:
+            self._coverage(found)
+        return found
+
+    def _coverage(self, found: Overview) -> tuple[Expectation, CurrentLegs]:
         """Compare the positions held with the rows of this run, and values published since."""
-        legs = self._lake.registry.sync.get_all_active()
-        holdings = self._lake.broker_positions.rows(self._settings.gateway_id)
-        latest = confirmations.newest_values(self._lake.updates.sync.latest(), holdings)
-        now = utc_now()
-        expectation = expect_paths(programs.held(self._control_port), legs)
-        confirmed = confirmations.with_confirmed(
-            latest.filter(pl.col("position") != 0), holdings, now
-        )
-        times = confirmed.select("account", "conid", confirmations.CONFIRMED).iter_rows()
-        coverage = count_coverage(
-            expectation,
-            updates_of(latest),
-            since=self._since,
-            confirmed={(account, conid): at for account, conid, at in times},
-        )
+        expectation = expect_paths(programs.held(self._control_port), found.book.legs)
+        coverage = count_coverage(expectation, found.book.priced, since=self._since)
         if self.complete_after_s is None and is_complete(expectation, coverage):
-            self.complete_after_s = (now - self._since).total_seconds()
+            self.complete_after_s = (found.status.at - self._since).total_seconds()
         return expectation, coverage
 
     def _underlyings(self, expectation: Expectation) -> int:
@@ -264,7 +230,7 @@ class Observer:
 
     def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
-        expectation, coverage = self.coverage()
+        expectation, coverage = self._coverage(self._overviews.read(utc_now()))
         return evaluate(
             expectation,
             coverage,

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.close_facts import (
@@ -28,6 +29,7 @@ from position_sync_dagster.domain.close_facts import (
     settles_in_cash,
 )
 from position_sync_dagster.domain.closures import (
+    SLACK,
     TERMS,
     Cause,
     Closure,
@@ -42,10 +44,6 @@ from position_sync_dagster.domain.statement import (
     StatementEvent,
     current_executions,
 )
-
-SLACK = timedelta(minutes=2)
-"""Maximum delay of the time of an execution after its effect: there are two clocks, and messages
-wait."""
 
 RESOLUTION = timedelta(seconds=1)
 """Executions are dated in whole seconds, and earlier than they were by a part of one."""
@@ -196,8 +194,8 @@ def _taken(
     old = sum(one.time <= begin - early for one in near)
     until = sum(one.time <= change.seen_at for one in near)
     before = sum(one.time <= change.seen_at - early for one in near)
-    # All that happened by then, or else the next ones too, or else without the newest, whose effect
-    # is the next change.
+    # First all executions until then, next some later ones too, and last without the newest ones,
+    # whose effect is the next change.
     counts = (*range(until, len(near) + 1), *range(until - 1, before - 1, -1))
     for first in range(old, -1, -1):
         for count in counts:
@@ -416,45 +414,38 @@ def _counter_of(event: StatementEvent, facts: Facts) -> int | None:
 
 def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) -> Closure:
     """Return the cause of what no execution and no event explains."""
-    change = part.change
-    stated = _is_stated(change, facts)
-    found = delivered.of(change)
-    details = facts.contracts.get(change.conid)
-    if stated:
+    change, found = part.change, delivered.of(part.change)
+    if _is_stated(change, facts):
         why = "the statement of these days names no trade, no event and no transfer of it"
         return _closure(change, Cause.UNEXPLAINED, Stage.STATED, why, quantity)
 
-    def unexplained() -> Closure:
-        why = _why_not(change, facts)
-        return _closure(change, Cause.UNEXPLAINED, Stage.PROVISIONAL, why, quantity)
+    def provisional(cause: Cause, why: str, **known: Any) -> Closure:
+        return replace(_closure(change, cause, Stage.PROVISIONAL, why, quantity), **known)
 
+    cause, counter = found or (None, None)
+    if cause is not None and not change.is_option:
+        why = f"with the option {counter}, without an execution"
+        return provisional(cause, why, counter_conid=counter)
     if not change.is_option or part.taken or part.events or part.spare:
-        if found is not None and not change.is_option:
-            cause, counter = found
-            why = f"with the option {counter}, without an execution"
-            made = _closure(change, cause, Stage.PROVISIONAL, why, quantity)
-            return replace(made, counter_conid=counter)
-        return unexplained()
-    ended = last_trade(change, details)
-    if found is not None and found[0] is not Cause.EXPIRED_WORTHLESS:
-        cause, counter = found
+        return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
+    if cause is not None and cause is not Cause.EXPIRED_WORTHLESS:
         units = change.units or 0.0
         why = f"{units:+g} of the underlying came without an execution, as the option has them"
-        made = _closure(change, cause, Stage.PROVISIONAL, why, quantity)
-        return replace(made, counter_conid=counter, price=0.0)
-    if ended is None or change.seen_at < ended or not covers(facts, change):
-        return unexplained()
-    in_cash, where = settles_in_cash(details), moneyness(change, facts)
-    if in_cash and where is Moneyness.IN:
-        why = "an index option, in the money at its end"
-        return _closure(change, Cause.CASH_SETTLED, Stage.PROVISIONAL, why, quantity)
-    nothing_came = found is not None and where in (Moneyness.OUT, Moneyness.QUOTED_OUT)
-    if nothing_came or (in_cash and where is Moneyness.OUT):
-        why = f"out of the money at its end ({ended:%Y-%m-%d}), and nothing came of the underlying"
-        made = _closure(change, Cause.EXPIRED_WORTHLESS, Stage.PROVISIONAL, why, quantity)
-        lost = None if change.average_cost is None else -made.quantity * change.average_cost + 0.0
-        return replace(made, price=0.0, realized_pnl=lost)
-    return unexplained()
+        return provisional(cause, why, counter_conid=counter, price=0.0)
+    details = facts.contracts.get(change.conid)
+    ended = last_trade(change, details)
+    if ended is not None and change.seen_at >= ended and covers(facts, change):
+        in_cash, where = settles_in_cash(details), moneyness(change, facts)
+        if in_cash and where is Moneyness.IN:
+            return provisional(Cause.CASH_SETTLED, "an index option, in the money at its end")
+        nothing_came = found is not None and where in (Moneyness.OUT, Moneyness.QUOTED_OUT)
+        if nothing_came or (in_cash and where is Moneyness.OUT):
+            day = f"{ended:%Y-%m-%d}"
+            why = f"out of the money at its end ({day}), and nothing came of the underlying"
+            cost, held = change.average_cost, quantity if change.closed > 0 else -quantity
+            lost = None if cost is None else -held * cost + 0.0
+            return provisional(Cause.EXPIRED_WORTHLESS, why, price=0.0, realized_pnl=lost)
+    return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
 
 
 def _why_not(change: PositionChange, facts: Facts) -> str:

@@ -56,9 +56,9 @@ class Backoff:
 
 
 SHORT_REST, SHORT_REST_S = 12.0, 4.0
-"""Pause after a commit, as a multiple of its duration, and the maximum: a writer commits for a
-thirteenth of the time at most. In an object store a commit costs requests, and its readers one more
-for each file; a row is at most 5 s late for it. A changed position does not wait."""
+"""Pause after a commit, as a multiple of its duration, and its maximum: a writer commits for at
+most a thirteenth of the time. In an object store each commit costs requests, and each reader one
+more for each new file. A changed position does not wait."""
 
 LONG_REST, LONG_REST_S = 3.0, 10.0
 """Factor and maximum of the pause where commits take longer: a writer commits for at most a quarter

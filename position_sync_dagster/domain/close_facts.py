@@ -77,14 +77,10 @@ class Parts:
     """Whether an execution of the day fits no change: its time may be wrong, or a message lost."""
 
     @property
-    def explained(self) -> float:
-        """Return the part of the change that is explained."""
-        return sum(one.change for one in self.taken) + sum(by for _event, by in self.events)
-
-    @property
     def rest(self) -> float:
         """Return the part of the change that is not explained, with its sign."""
-        return rounded(self.change.by - self.explained)
+        explained = sum(one.change for one in self.taken) + sum(by for _event, by in self.events)
+        return rounded(self.change.by - explained)
 
 
 def rounded(quantity: float) -> float:
@@ -156,8 +152,8 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
 def covers(facts: Facts, change: PositionChange) -> bool:
     """Return whether every execution that may have made a change would be known.
 
-    They would, if the gateway named all of the time since the quantity before was confirmed. Before
-    that time it must not have been possible to trade.
+    They would be if the contract had ended when the quantity before was confirmed, or if the
+    gateway named all executions from then until the change was seen or the contract ended.
     """
     details = facts.contracts.get(change.conid)
     ended = last_trade(change, details)
@@ -186,7 +182,7 @@ def names_all(facts: Facts, change: PositionChange) -> bool:
 
 
 MOST_FREE = 12
-"""Maximum number of options of which it is searched which were exercised or assigned."""
+"""Maximum number of options among which those that were exercised or assigned are searched."""
 
 
 class Delivered:
@@ -219,7 +215,7 @@ class Delivered:
         return details.under_conid if details is not None else None
 
     def _together(self, parts: Iterable[Parts]) -> Iterator[tuple[int, list[Parts]]]:
-        """Yield each underlying with what closed and came of it, none of which NEAR separates."""
+        """Yield groups of what closed and came of one underlying, more than NEAR apart."""
         by_under: defaultdict[Key, list[Parts]] = defaultdict(list)
         for part in parts:
             change = part.change

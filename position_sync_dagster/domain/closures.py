@@ -300,9 +300,10 @@ def rolls_of(
 ) -> tuple[list[Roll], list[UnclearRoll]]:
     """Return the rolls, oldest first, and what may be one.
 
-    Both sides are of one order, or their executions lie near each other; and they are of one
-    account, underlying, type and right, with equal quantities. Each position takes one place: where
-    two might, or where it might take two, the one of the same order, else none.
+    Both sides have one account, underlying, type and right, and equal quantities; and one order, or
+    executions that lie near each other. At most one position takes the place of another, and it
+    takes no other place. If several fit, the one of the same order counts; without one it is
+    unclear.
 
     Args:
         closures: The causes that count.
@@ -355,7 +356,7 @@ def rolls_of(
     return rolls, list(unclear.values())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Side:
     """A change, and the executions that made it."""
 
@@ -370,24 +371,23 @@ class _Side:
 def _in_one_order(sides: Iterable[_Side]) -> list[_Side]:
     """Return the changes; consecutive ones of a contract by one order are merged."""
     found: list[_Side] = []
-    last_of: dict[Key, int] = {}
+    last_of: dict[Key, _Side] = {}
     for side in sides:
-        place = last_of.get(side.change.key)
-        before = found[place] if place is not None else None
+        last = last_of.get(side.change.key)
         if (
-            place is not None
-            and before is not None
+            last is not None
             and len(side.orders) == 1
-            and side.orders == before.orders
-            and side.change.before == before.change.after
-            and side.change.by * before.change.by > 0
+            and side.orders == last.orders
+            and side.change.before == last.change.after
+            and side.change.by * last.change.by > 0
         ):
-            change = replace(side.change, before=before.change.before, since=before.change.since)
-            both = {one.execution_id: one for one in (*before.executions, *side.executions)}
-            found[place] = _Side(change, list(both.values()))
-            continue
-        last_of[side.change.key] = len(found)
-        found.append(side)
+            first = last.change
+            last.change = replace(side.change, before=first.before, since=first.since)
+            both = {one.execution_id: one for one in (*last.executions, *side.executions)}
+            last.executions = list(both.values())
+        else:
+            last_of[side.change.key] = side
+            found.append(side)
     return found
 
 
@@ -407,6 +407,8 @@ def _roll(old: _Side, new: _Side) -> Roll:
 
 
 SLACK = timedelta(minutes=2)
+"""Maximum delay of the time of an execution after its effect: there are two clocks, and messages
+wait."""
 
 
 def _is_of(one: Execution, change: PositionChange) -> bool:

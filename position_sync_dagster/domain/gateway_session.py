@@ -123,7 +123,7 @@ def weekly_login(
     Args:
         run: What is known of the gateway.
         blind_since: Since when nobody has seen the gateway connected to IB; None while it is.
-        notice: How long before the end of the week it is said.
+        notice: How long before the end of the week a person is asked.
 
     Example:
         >>> monday = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -148,12 +148,9 @@ def weekly_login(
 
 def _week_began(now: datetime) -> datetime:
     """Return the last Sunday, 01:00 in New York, that is not after `now`."""
-    local = now.astimezone(NEW_YORK)
-    sunday = local.date() - timedelta(days=local.isoweekday() % 7)
-    began_at = datetime.combine(sunday, time(1), NEW_YORK).astimezone(UTC)
-    if began_at > now:
-        began_at = datetime.combine(sunday - timedelta(days=7), time(1), NEW_YORK).astimezone(UTC)
-    return began_at
+    day = (now.astimezone(NEW_YORK) - timedelta(hours=1)).date()  # an hour by the clock there
+    sunday = day - timedelta(days=day.isoweekday() % 7)
+    return datetime.combine(sunday, time(1), NEW_YORK).astimezone(UTC)
 
 
 def _moment(at: datetime) -> str:
@@ -284,7 +281,7 @@ class GatewaySession:
 
         Args:
             mode: The trading mode of the login.
-            notice_h: How long before the end of the week it is said, in hours; 0 for a login
+            notice_h: How long before the end of the week a person is asked, in hours; 0 for a login
                 without a second factor.
 
         Returns:

@@ -97,12 +97,7 @@ def parse_strike(value: float | str) -> float:
     >>> parse_strike("450")
     450.0
     """
-    strike = _number(value)
-    if not math.isfinite(strike):
-        raise InvalidLegError(
-            f"The strike {shown(value)} is no number.", remedy="Write it as 450.0."
-        )
-    return strike
+    return _parsed(value, "strike", "number", example="450.0")
 
 
 def parse_multiplier(value: float | str) -> float:
@@ -114,20 +109,21 @@ def parse_multiplier(value: float | str) -> float:
     >>> parse_multiplier("100")
     100.0
     """
-    multiplier = _number(value)
-    if not (math.isfinite(multiplier) and multiplier > 0):
-        raise InvalidLegError(
-            f"The multiplier {shown(value)} is no number above zero.", remedy="Write it as 100."
-        )
-    return multiplier
+    return _parsed(value, "multiplier", "number above zero", example="100", above=0.0)
 
 
-def _number(value: float | str) -> float:
-    """Return a value as a number; NaN if it is not one."""
+def _parsed(
+    value: float | str, name: str, kind: str, *, example: str, above: float = -math.inf
+) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
-        return math.nan
+        number = math.nan
+    if math.isfinite(number) and number > above:
+        return number
+    raise InvalidLegError(
+        f"The {name} {shown(value)} is no {kind}.", remedy=f"Write it as {example}."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,12 +337,12 @@ def _read(text: str, zone: ZoneInfo) -> TradingHours | None:
     parts = [part.strip() for part in re.split("[;,]", text)]
     for part in filter(None, parts):
         if closed := _CLOSED.fullmatch(part):
-            days.add(_day(closed[1]))
+            days.add(date.fromisoformat(closed[1]))
             continue
         session = _SESSION.fullmatch(part)
         if session is None:
             return None
-        first, last = _day(session[1]), _day(session[3] or session[1])
+        first, last = map(date.fromisoformat, (session[1], session[3] or session[1]))
         opens, closes = _at(first, session[2], zone), _at(last, session[4], zone)
         if session[3] is None and closes <= opens:
             closes = _at(first + timedelta(days=1), session[4], zone)
@@ -361,12 +357,8 @@ def _read(text: str, zone: ZoneInfo) -> TradingHours | None:
     return TradingHours(tuple(sessions), begins, ends)
 
 
-def _day(text: str) -> date:
-    return date(int(text[:4]), int(text[4:6]), int(text[6:]))
-
-
 def _at(day: date, clock: str, zone: ZoneInfo) -> datetime:
     hour, minute = int(clock[:2]), int(clock[2:])
     if (hour, minute) == (24, 0):
         day, hour = day + timedelta(days=1), 0
-    return datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone).astimezone(UTC)
+    return datetime.combine(day, time(hour, minute), zone).astimezone(UTC)

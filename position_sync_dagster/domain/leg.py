@@ -1,8 +1,8 @@
 """A leg of an active strategy, the choice of its contract, and the limits of a strategy; pure.
 
 A leg is the membership of one contract in one strategy. Its contract is the one of its conid, or
-the one that its description fits. If the measure of a limit is not known, the
-limit is neither broken nor kept, but UNKNOWN.
+the one that its description fits. If the measure of a limit is not known, the limit is UNKNOWN:
+neither broken nor kept.
 """
 
 import math
@@ -298,7 +298,7 @@ def word(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def few(names: Iterable[object], most: int) -> str:
+def few(names: Iterable[object], most: int, separator: str = ", ") -> str:
     """Return the first names as text, and how many more there are.
 
     >>> few([3, 1, 2], 2), few(["SPY"], 2)
@@ -306,7 +306,7 @@ def few(names: Iterable[object], most: int) -> str:
     """
     listed = [str(name) for name in names]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return f"{', '.join(listed[:most])}{more}"
+    return f"{separator.join(listed[:most])}{more}"
 
 
 UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
@@ -429,9 +429,7 @@ def problem_of(
 
 
 def _named(contracts: list[ContractDetails]) -> str:
-    names = "; ".join(candidate(details) for details in contracts[:MOST_CANDIDATES])
-    more = len(contracts) - MOST_CANDIDATES
-    return f"{names} and {more} more" if more > 0 else names
+    return few(map(candidate, contracts), MOST_CANDIDATES, "; ")
 
 
 def candidate(details: ContractDetails) -> str:

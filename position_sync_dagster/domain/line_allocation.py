@@ -50,12 +50,8 @@ def demands(
         sec_types: Holdings of other security types want no line.
     """
     allowed = frozenset(sec_types)
-    of_conid: defaultdict[int, list[ActiveContract]] = defaultdict(list)
-    for leg in legs:
-        if leg.removed_at is None:
-            of_conid[leg.conid].append(leg)
     wanted: list[Demand] = []
-    for conid, active in of_conid.items():
+    for conid, active in _active_by_conid(legs).items():
         accounts = {
             holding.account
             for holding in holdings_of(conid)
@@ -64,13 +60,19 @@ def demands(
         held = [leg for leg in active if accounts and leg.account in (None, *accounts)]
         if held:
             first = min(held, key=lambda leg: leg.priority)
-            since = min(leg.added_at for leg in held)
+            since, strategy = min(leg.added_at for leg in held), first.strategy_id
             wanted.append(
-                Demand(
-                    conid=conid, priority=first.priority, since=since, strategy=first.strategy_id
-                )
+                Demand(conid=conid, priority=first.priority, since=since, strategy=strategy)
             )
     return wanted
+
+
+def _active_by_conid(legs: Iterable[ActiveContract]) -> dict[int, list[ActiveContract]]:
+    active: defaultdict[int, list[ActiveContract]] = defaultdict(list)
+    for leg in legs:
+        if leg.removed_at is None:
+            active[leg.conid].append(leg)
+    return active
 
 
 def underlying_demand(conid: int, place: int) -> Demand:
@@ -115,8 +117,8 @@ def allocate_lines(
     """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
 
     A line younger than `min_hold_s` is kept in any case, and counts; that of an underlying is given
-    up at once for a leg. If the limit has fallen below
-    the number of such lines, they are kept and none is added.
+    up at once for a leg. If the limit has fallen below the number of young lines, they are kept and
+    none is added.
 
     Args:
         wanted: The demands.
@@ -308,10 +310,8 @@ def route(
         (account, conid) → the state of the holding.
     """
     allowed = frozenset(sec_types)
-    active: dict[int, set[str | None]] = {}
-    for leg in legs:
-        if leg.removed_at is None:
-            active.setdefault(leg.conid, set()).add(leg.account)
+    by_conid = _active_by_conid(legs)
+    active = {conid: {leg.account for leg in found} for conid, found in by_conid.items()}
     routes: dict[Key, LegState] = {}
     for holding in holdings:
         conid = holding.instrument.conid

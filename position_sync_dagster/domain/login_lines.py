@@ -1,11 +1,11 @@
-"""All market data lines of a login: which are held, trusted, or probed; pure.
+"""The market data lines of a login: which are held, trusted, or probed; pure.
 
-All lines together show which are to be held, and whether they died without a notice. Times are
-seconds of one monotonic clock that the caller reads, unless they are called a moment.
+Only all lines together show which of them should be held, and whether they died without a notice.
+Times are seconds of a monotonic clock that the caller reads, unless they are called a moment.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -91,6 +91,7 @@ class Line:
         changes: How often its trust changed.
         since: What arrived until then does not count any more.
         priced_at: When its newest price arrived that counted.
+        quote: Its market data when it ticked last.
 
     >>> line = Line(silence_s=30.0)
     >>> line.requested(0.0)
@@ -119,6 +120,7 @@ class Line:
     changes: int = 0
     since: datetime = NEVER
     priced_at: datetime = NEVER
+    quote: Quote | None = None
     _renewed: bool = False
     _incomplete: bool = False
     _heard_at: datetime = NEVER
@@ -182,7 +184,7 @@ class Line:
             quote: The newest market data of the line.
             now: The time. What is ahead of it came before the clock was set back.
         """
-        self._heard_at = min(quote.received_at or NEVER, now)
+        self.quote, self._heard_at = quote, min(quote.received_at or NEVER, now)
         times = [at for at in (quote.quote_time, quote.mark_time) if at is not None and at <= now]
         newest = max(times, default=NEVER)
         is_new = self.since < newest and newest != self.priced_at
@@ -453,15 +455,15 @@ class Probe:
 
     Attributes:
         before: The last quote of each line that has not opened yet.
-        opened: The lines that have opened.
-        is_sample: It follows a probe that showed missed ticks.
         judge_at_s: What has not opened by then may be dead.
+        is_sample: It follows a probe that showed missed ticks.
+        opened: The lines that have opened, those of the probe before included.
     """
 
     before: dict[int, Quote]
     judge_at_s: float
-    is_sample: bool = False
-    opened: set[int] = field(default_factory=set)
+    is_sample: bool
+    opened: set[int]
 
     def shows_missed_ticks(self, quotes: Mapping[int, Quote | None], now_s: float) -> bool:
         """Return whether a line opened with another price, or did not open in time.
@@ -568,7 +570,7 @@ class LoginLines:
     ... )
     >>> for conid in (1, 2):
     ...     lines.line(conid).requested(0.0)
-    >>> lines.ticked({}, lambda conid: None, datetime.now(UTC), 31.0)
+    >>> lines.ticked({}, datetime.now(UTC), 31.0)
     >>> lines.take_due_for_renewal(31.0)
     [1]
     """
@@ -644,20 +646,18 @@ class LoginLines:
     def share_refusals(self) -> None:
         """Set the same wait for every contract that was refused for a cause of the login."""
         refused = self._refused_by_login()
-        latest = max((one.denial for one in refused.values()), key=_until_s, default=None)
-        for line in refused.values():
-            if line.denial is not None and latest is not None:
-                line.denial = replace(line.denial, until_s=latest.until_s, times=latest.times)
+        latest = max(refused.values(), key=lambda denial: denial.until_s, default=None)
+        for conid, denial in refused.items():
+            if latest is not None:
+                shared = replace(denial, until_s=latest.until_s, times=latest.times)
+                self._lines[conid].denial = shared
 
-    def _refused_by_login(self) -> dict[int, Line]:
-        """Return the wanted lines that were refused for a cause of the login, by conid."""
+    def _refused_by_login(self) -> dict[int, Denial]:
+        """Return the refusals of wanted contracts for a cause of the login, by conid."""
         return {
-            conid: line
-            for conid in self.wanted
-            if (line := self._lines.get(conid)) is not None
-            and line.denial is not None
-            and line.denial.of_login
-            and not line.live
+            conid: line.denial
+            for conid, line in self._lines.items()
+            if conid in self.wanted and line.denial and line.denial.of_login and not line.live
         }
 
     def _waiting_for_trial(self, now_s: float) -> set[int]:
@@ -669,7 +669,7 @@ class LoginLines:
         refused = self._refused_by_login()
         if not refused:
             return set()
-        since_s = max(_until_s(line.denial) for line in refused.values())
+        since_s = max(denial.until_s for denial in refused.values())
         trials = [
             line
             for line in self._lines.values()
@@ -707,13 +707,7 @@ class LoginLines:
         for line in self._held_lines():
             line.restored(now_s)
 
-    def ticked(
-        self,
-        quotes: Mapping[int, Quote | None],
-        quote: Callable[[int], Quote | None],
-        now: datetime,
-        now_s: float,
-    ) -> None:
+    def ticked(self, quotes: Mapping[int, Quote | None], now: datetime, now_s: float) -> None:
         """Record which lines ticked since the last call, and that time passed.
 
         A line is probed when none ticks. If it had moved, a few others are requested again too, and
@@ -722,7 +716,6 @@ class LoginLines:
 
         Args:
             quotes: conid → quote of the lines that ticked.
-            quote: Returns the present quote of a line.
             now: The moment.
             now_s: The same in seconds.
         """
@@ -736,7 +729,7 @@ class LoginLines:
             and self._lines[conid].heard(its_quote, now)
         ]
         self._pace.answered(priced)
-        self._look_for_silence(quotes, priced, quote, now_s)
+        self._look_for_silence(quotes, priced, now_s)
         for conid, line in self._lines.items():
             if line.is_awaited:
                 line.elapsed(now_s, session_open=self.session_open(conid))
@@ -783,83 +776,59 @@ class LoginLines:
     def _begin_anew(self) -> None:
         self._login = SilentLogin(silence_s=2 * self.silence_s)
         self._probe: Probe | None = None
-        self._newest_tick: int | None = None
         self._pace = RenewalPace()
 
     def _held_lines(self) -> list[Line]:
         return [line for line in self._lines.values() if line.held]
 
     def _look_for_silence(
-        self,
-        quotes: Mapping[int, Quote | None],
-        priced: Sequence[int],
-        quote: Callable[[int], Quote | None],
-        now_s: float,
+        self, quotes: Mapping[int, Quote | None], priced: Sequence[int], now_s: float
     ) -> None:
         probe = self._probe
         others = [conid for conid in priced if probe is None or conid not in probe.before]
         if probe is not None and probe.shows_missed_ticks(quotes, now_s):
             alive = probe.opened | set(priced)
             sample = [] if probe.is_sample else self._to_probe(now_s, except_for=alive)[:SAMPLE]
-            self._probe = None
-            if sample:
-                self._probe = self._probing(sample, quote, now_s, opened=probe.opened)
-            else:
-                self._suspect_all(except_for=alive, now_s=now_s)
+            self._probe = self._probing(sample, now_s, after=probe) if sample else None
+            if not sample:
+                self._login.found_dead()
+                self._pace.interrupted()
+                for conid in self._lines.keys() - alive:
+                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
         elif probe is not None and not probe.before:
             self._probe = None
         self._login.heard(len(others), now_s)
-        self._newest_tick = others[-1] if others else self._newest_tick
         if self._login.is_due(now_s) and self._probe is None:
-            self._probe_one(quote, now_s)
+            self._probe_one(now_s)
 
-    def _suspect_all(self, *, except_for: set[int], now_s: float) -> None:
-        self._login.found_dead()
-        self._pace.interrupted()
-        for conid in self._lines.keys() - except_for:
-            self._lines[conid].doubted(now_s, LOGIN_SILENT)
-
-    def _probe_one(self, quote: Callable[[int], Quote | None], now_s: float) -> None:
+    def _probe_one(self, now_s: float) -> None:
         """Doubt the line that ticked last, or another one if that does not trade now."""
         if not any(line.held and self.session_open(c) for c, line in self._lines.items()):
             self._login.rested(now_s)
-            return
-        found = self._to_probe(now_s, except_for=set())
-        chosen = [conid for conid in found if conid == self._newest_tick] or found[:1]
-        if chosen:
+        elif found := self._to_probe(now_s, except_for=()):
             self._login.probed(now_s)
-            self._probe = self._probing(chosen, quote, now_s)
+            self._probe = self._probing(found[:1], now_s)
 
-    def _to_probe(self, now_s: float, *, except_for: set[int]) -> list[int]:
+    def _to_probe(self, now_s: float, *, except_for: Collection[int]) -> list[int]:
         """Return the lines that a new request may show to be dead, the one that ticked last first.
 
         They are trusted, their session is open, and they were not requested again lately.
         """
         found = [
             conid
-            for conid, line in self._lines.items()
+            for conid, line in reversed(self._lines.items())
             if line.trusted and now_s >= line.renew_at_s
             if conid not in except_for and self.session_open(conid)
         ]
         return sorted(found, key=lambda conid: self._lines[conid].priced_at, reverse=True)
 
-    def _probing(
-        self,
-        conids: Sequence[int],
-        quote: Callable[[int], Quote | None],
-        now_s: float,
-        *,
-        opened: set[int] | None = None,
-    ) -> Probe:
-        """Request lines again: the first one, or a sample after a probe that `opened`."""
-        before = {conid: quote(conid) or Quote(conid=conid) for conid in conids}
+    def _probing(self, conids: Sequence[int], now_s: float, *, after: Probe | None = None) -> Probe:
+        """Request lines again: the first one, or a sample after its probe."""
         for conid in conids:
             self._lines[conid].doubted(now_s, LOGIN_SILENT)
-        if opened is None:
-            answer_s = max(self.silence_s, SAMPLE_S)
-            return Probe(before=before, judge_at_s=now_s + answer_s)
-        return Probe(before=before, judge_at_s=now_s + SAMPLE_S, is_sample=True, opened=opened)
-
-
-def _until_s(denial: Denial | None) -> float:
-    return -math.inf if denial is None else denial.until_s
+        return Probe(
+            before={conid: self._lines[conid].quote or Quote(conid=conid) for conid in conids},
+            judge_at_s=now_s + (SAMPLE_S if after else max(self.silence_s, SAMPLE_S)),
+            is_sample=after is not None,
+            opened=after.opened if after else set(),
+        )

@@ -29,7 +29,7 @@ OUTSIDE_SESSION = "outside the trading session"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRules:
-    """The settings of the rule.
+    """The settings of streamed rows.
 
     Attributes:
         max_last_age: An older last trade is not used.

@@ -90,14 +90,13 @@ class Quote:
         def counts(at: datetime | None) -> bool:
             return at is not None and since < at <= now
 
-        parts: list[tuple[str, ...]] = []
+        unknown: dict[str, Any] = {}
         if not counts(self.quote_time):
-            parts.append(_QUOTE_PART)
+            unknown |= dict.fromkeys(_QUOTE_PART)
         if not counts(self.mark_time):
-            parts.append(_MARK_PART)
+            unknown |= dict.fromkeys(_MARK_PART)
         if not counts(self.greeks_time) or self._model_is_silent(model_silence):
-            parts.append(_MODEL_PART)
-        unknown: dict[str, Any] = dict.fromkeys(name for part in parts for name in part)
+            unknown |= dict.fromkeys(_MODEL_PART)
         return replace(self, **unknown) if unknown else self
 
     def _model_is_silent(self, silence: timedelta) -> bool:
@@ -106,19 +105,11 @@ class Quote:
         return self.moved_at - self.greeks_time > silence
 
 
+_GREEKS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
+
 _QUOTE_PART = ("bid", "ask", "last", "last_time", "quote_time", "moved_at")
 _MARK_PART = ("mark", "mark_time")
-_MODEL_PART = (
-    "implied_vol",
-    "delta",
-    "gamma",
-    "vega",
-    "theta",
-    "underlying_price",
-    "model_price",
-    "pv_dividend",
-    "greeks_time",
-)
+_MODEL_PART = (*_GREEKS, "model_price", "pv_dividend", "greeks_time")
 """The fields of a quote, by the part of a gateway that sends them."""
 
 
@@ -134,12 +125,7 @@ VALUES = (
     "value_source",
     "bid",
     "ask",
-    "implied_vol",
-    "delta",
-    "gamma",
-    "vega",
-    "theta",
-    "underlying_price",
+    *_GREEKS,
     "market_data_type",
     "note",
     "greeks_source",
@@ -159,8 +145,6 @@ _TERMS = (
     "gateway_id",
 )
 
-_GREEKS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
-
 values_of = attrgetter(*VALUES)
 """Returns what readers see of the value of a row."""
 
@@ -170,8 +154,8 @@ _content_of = attrgetter(*VALUES, *_TERMS)
 def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
     """Return whether a row would tell readers nothing that the known row of its holding does not.
 
-    Which path wrote the newest row of a holding shows how the holding is valued now. So a row of
-    another path is new, except that of a close.
+    The path that wrote the newest row of a holding shows how the holding is valued now. Therefore a
+    row of another path says something new, unless it is that of a close.
     """
     if row.position and row.source is not known.source:
         return False
@@ -317,20 +301,18 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
     }
     if factors == {1}:
         return quote
-    known = next(iter(factors)) if len(factors) == 1 else None
+    known = factors.pop() if len(factors) == 1 else None
+    amounts = ("model_price", "underlying_price", "pv_dividend", "vega", "theta")
+    converted: dict[str, Any] = {name: _times(getattr(quote, name), known) for name in amounts}
+    return replace(quote, **converted, gamma=_over(quote.gamma, known))
 
-    def converted(amount: float | None, factor: float | None) -> float | None:
-        return None if amount is None or factor is None else amount * factor
 
-    return replace(
-        quote,
-        model_price=converted(quote.model_price, known),
-        underlying_price=converted(quote.underlying_price, known),
-        pv_dividend=converted(quote.pv_dividend, known),
-        vega=converted(quote.vega, known),
-        theta=converted(quote.theta, known),
-        gamma=converted(quote.gamma, 1 / known if known else None),
-    )
+def _times(amount: float | None, factor: float | None) -> float | None:
+    return amount * factor if amount is not None and factor else None
+
+
+def _over(amount: float | None, divisor: float | None) -> float | None:
+    return amount / divisor if amount is not None and divisor else None
 
 
 def _factor_between(
@@ -516,16 +498,6 @@ def _value_time(price: Price, quote: Quote) -> datetime | None:
     return quote.last_time if price.kind is PriceKind.LAST else None
 
 
-def _money(quoted: float | None, price_magnifier: int | None) -> float | None:
-    """Return a quoted amount in the major unit; None where the factor is unknown."""
-    return quoted / price_magnifier if quoted is not None and price_magnifier else None
-
-
-def _per_major(per_quoted: float | None, price_magnifier: int | None) -> float | None:
-    """Return an amount for each unit of a price as one for each major unit."""
-    return per_quoted * price_magnifier if per_quoted is not None and price_magnifier else None
-
-
 def _row(
     holding: BrokerPosition,
     worth: Worth,
@@ -566,9 +538,9 @@ def _row(
         daily_pnl=holding.daily_pnl,
         implied_vol=quote.implied_vol if quote else None,
         delta=quote.delta if quote else None,
-        gamma=_per_major(quote.gamma, price_magnifier) if quote else None,
-        vega=_money(quote.vega, price_magnifier) if quote else None,
-        theta=_money(quote.theta, price_magnifier) if quote else None,
+        gamma=_times(quote.gamma, price_magnifier) if quote else None,
+        vega=_over(quote.vega, price_magnifier) if quote else None,
+        theta=_over(quote.theta, price_magnifier) if quote else None,
         underlying_price=quote.underlying_price if quote else None,
         value_time=worth.value_time,
         source=writing.source,

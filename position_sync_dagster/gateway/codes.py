@@ -216,6 +216,7 @@ DELAYED_TYPES = frozenset({MarketDataType.DELAYED, MarketDataType.DELAYED_FROZEN
 class MessageType(IntEnum):
     """The first field of a message from the gateway, where we read the message ourselves."""
 
+    ERROR = 4
     PORTFOLIO_VALUE = 7
     ACCOUNT_TIME = 8
     ACCOUNT_DOWNLOAD_END = 54
@@ -223,8 +224,13 @@ class MessageType(IntEnum):
     POSITION_END = 62
     POSITION_MULTI = 71
     POSITION_MULTI_END = 72
+    PNL = 94
     PNL_SINGLE = 95
 
+
+LISTED_TOGETHER = 50
+"""Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
+Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
 
 ALGO_VENUE = "QBALGO"
 """The prefix of the names of algorithm venues. Contract details of futures list one beside the

@@ -42,7 +42,7 @@ from position_sync_dagster.gateway.codes import (
     GatewayCode,
     MessageType,
 )
-from position_sync_dagster.gateway.login import log_in
+from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
@@ -80,7 +80,7 @@ def day_begin(now: datetime) -> datetime:
 
 
 def _execution(fill: Fill, asked_at: datetime) -> Execution | None:
-    """Return a fill as an execution; None of a combo as a whole, and of what cannot be read."""
+    """Return a fill as an execution; None for a whole combo, and for what cannot be read."""
     done, report = fill.execution, fill.commissionReport
     try:
         instrument = instrument_of(fill.contract)
@@ -124,19 +124,27 @@ CONCURRENT_REQUESTS = 20
 
 
 def _readable(found: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
-    """Return the details of a contract; None where they cannot be read."""
+    """Return the details of a contract; None where they cannot be read.
+
+    The gateway answers with one message for each venue; that of a future's algo venue may be the
+    first, and counts only if there is no other. Source: see `ALGO_VENUE`.
+    """
+    exchanges = (d for d in found if d.contract and not d.contract.exchange.startswith(ALGO_VENUE))
     try:
-        return details_of(_at_an_exchange(found), seen_at=seen_at)
+        return details_of(next(exchanges, found[0]), seen_at=seen_at)
     except ValueError:
         return None
 
 
 def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
     kind = leg.sec_type or ("OPT" if leg.right else "FUT" if leg.expiry else "STK")
+    day = ""
+    if leg.expiry is not None and not (like and kind == "FUT"):
+        day = f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
     pattern = Contract(
         symbol=leg.symbol,
         secType=kind,
-        lastTradeDateOrContractMonth=_last_trade(leg, kind, like=like),
+        lastTradeDateOrContractMonth=day,
         right=leg.right[0] if leg.right else "",
         currency=leg.currency or "",
     )
@@ -148,28 +156,22 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
     return pattern
 
 
-def _last_trade(leg: UnresolvedLeg, kind: str, *, like: bool) -> str:
-    if leg.expiry is None or (like and kind == "FUT"):
-        return ""
-    return f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
-
-
-def _at_an_exchange(found: Sequence[IBContractDetails]) -> IBContractDetails:
-    """Return the first details that are not those of an algo venue, where there are any.
-
-    The gateway answers with one message for each venue; that of a future's algo venue may be the
-    first. Source: see `ALGO_VENUE`.
-    """
-    return next(
-        (d for d in found if d.contract and not d.contract.exchange.startswith(ALGO_VENUE)),
-        found[0],
-    )
-
-
 LOG_EVERY_S = 60.0
 """Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
 _POSITION, _POSITION_END = str(int(MessageType.POSITION)), str(int(MessageType.POSITION_END))
+_PNL_SINGLE = str(int(MessageType.PNL_SINGLE))
+
+_DECISIVE = frozenset(
+    str(int(kind))
+    for kind in (
+        MessageType.ERROR,
+        MessageType.POSITION,
+        MessageType.POSITION_MULTI,
+        MessageType.PORTFOLIO_VALUE,
+    )
+)
+"""Which values of PnLSingle count depends on whether they came before or after these messages."""
 
 
 class MessageReader:
@@ -186,13 +188,15 @@ class MessageReader:
     Args:
         ib: The connection.
         gateway_id: Its gateway.
+        pnl: Keeps the newest message of each holding, to be read later.
 
     Attributes:
         understood: The number of messages that were understood.
     """
 
-    def __init__(self, ib: IB, gateway_id: str) -> None:
+    def __init__(self, ib: IB, gateway_id: str, pnl: pnl_subscriptions.PnlSubscriptions) -> None:
         self.understood = 0
+        self._pnl = pnl
         self._gateway_id = gateway_id
         self._type = ""
         self._failed = False
@@ -205,7 +209,13 @@ class MessageReader:
         ib_async_internals.read_without_copies(ib)
 
     def _read(self, fields: list[str]) -> None:
-        self._type, self._failed = fields[0] if fields else "", False
+        kind = fields[0] if fields else ""
+        if kind == _PNL_SINGLE and self._pnl.put_off(fields):
+            self.understood += 1
+            return
+        if kind in _DECISIVE:
+            self._pnl.read()
+        self._type, self._failed = kind, False
         if self._type == _POSITION_END and self._position_failed:
             return
         self._interpret(fields)
@@ -295,7 +305,6 @@ class GatewayConnection:
     Attributes:
         accounts: The accounts of the login.
         connectivity: Whether the gateway has IB, and its data farms.
-        broken_farms: The data farms that are broken now.
         new_port: The port that the gateway said it moves to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
@@ -318,29 +327,21 @@ class GatewayConnection:
         self.client_id = client_id
         self.gateway_id = settings.gateway_id
         self.new_port: int | None = None
-        self.accounts: tuple[str, ...] = tuple(ib.client.getAccounts())
         self.lost = asyncio.Event()
         ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
         self.connectivity = Connectivity(connectivity_lost, broken_farms)
-        self.broken_farms = self.connectivity.broken_farms
-        self.feed = AccountFeed(
-            ib,
-            self.connectivity,
-            settings=settings,
-            accounts=self.accounts,
-            give_up=self.drop,
-        )
+        login = Login(ib=ib, client_id=client_id, settings=settings, connectivity=self.connectivity)
+        self.accounts = login.accounts
+        self.feed = AccountFeed(login, give_up=self.drop)
         self.lines = MarketDataLines(ib, settings=settings)
         self.pnl = pnl_subscriptions.PnlSubscriptions(
             ib, self.feed.book, silence_s=settings.line_silence_s
         )
-        self.summaries = pnl_subscriptions.AccountSummaries(
-            ib, self.connectivity, settings=settings, accounts=self.accounts
-        )
+        self.summaries = pnl_subscriptions.AccountSummaries(login)
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
-        reader = MessageReader(ib, settings.gateway_id)
+        reader = MessageReader(ib, settings.gateway_id, self.pnl)
         self._watchdog = Watchdog(ib, reader, give_up=self.drop)
 
     @property

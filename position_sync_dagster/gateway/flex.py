@@ -11,13 +11,14 @@ import logging
 import math
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from hashlib import sha256
 from http.client import HTTPException
-from typing import Any
+from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote_plus, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -50,6 +51,9 @@ _REMEDY = (
     "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd, the time format HHmmss or "
     "HH:mm:ss and the fields that docs/operations.md lists, and download it again."
 )
+
+
+Found = TypeVar("Found")
 
 
 class Fields:
@@ -102,7 +106,7 @@ class Fields:
         try:
             value = float(found.replace(",", ""))
         except ValueError:
-            raise self._error(f"has {name}={shown(found)}, which is no number") from None
+            raise self._no(name, found, "number") from None
         return value if math.isfinite(value) else None
 
     def required_number(self, name: str) -> float:
@@ -111,10 +115,7 @@ class Fields:
         Raises:
             StatementError: It is absent, no number or not finite.
         """
-        found = self.number(name)
-        if found is None:
-            raise self._error(f"has {name}={shown(self.required(name))}, which is no number")
-        return found
+        return self._known(name, self.number(name), "number")
 
     def conid(self) -> int:
         """Return the conid, which must be there.
@@ -122,10 +123,7 @@ class Fields:
         Raises:
             StatementError: It is absent or no conid.
         """
-        found = self.conid_of("conid")
-        if found is None:
-            raise self._error(f"has conid={shown(self.required('conid'))}, which is no conid")
-        return found
+        return self._known("conid", self.conid_of("conid"), "conid")
 
     def conid_of(self, name: str) -> int | None:
         """Return a conid that may be absent, None also where it is no conid."""
@@ -175,7 +173,7 @@ class Fields:
         try:
             clock = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - New York's below
         except ValueError:
-            raise self._error(f"has {name}={shown(text)}, which is no time") from None
+            raise self._no(name, text, "time") from None
         found = self._past(name, self._date(name, day))
         return datetime.combine(found, clock, STATEMENT_ZONE).astimezone(UTC)
 
@@ -183,7 +181,15 @@ class Fields:
         try:
             return date.fromisoformat(text)
         except ValueError:
-            raise self._error(f"has {name}={shown(text)}, which is no day") from None
+            raise self._no(name, text, "day") from None
+
+    def _known(self, name: str, found: Found | None, kind: str) -> Found:
+        if found is None:
+            raise self._no(name, self.required(name), kind)
+        return found
+
+    def _no(self, name: str, text: str, kind: str) -> StatementError:
+        return self._error(f"has {name}={shown(text)}, which is no {kind}")
 
     def _past(self, name: str, day: date) -> date:
         if not FIRST_DAY <= day <= self._latest:
@@ -194,17 +200,13 @@ class Fields:
         return StatementError(f"{self.file}: {self.element} {what}.", remedy=_REMEDY)
 
 
-_DETAIL = {None, "SUMMARY"}
-_EXECUTION = {None, "EXECUTION"}
-
-
 def position_of(fields: Fields) -> statement.StatementPosition | None:
     """Return an OpenPosition; None for a lot, which its summary includes.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    if fields.text("levelOfDetail") not in _DETAIL:
+    if fields.text("levelOfDetail") not in (None, "SUMMARY"):
         return None
     quantity = fields.required_number("position")
     cost = fields.number("costBasisMoney")
@@ -242,7 +244,7 @@ def execution_of(fields: Fields) -> statement.Execution | None:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    if fields.text("levelOfDetail") not in _EXECUTION:
+    if fields.text("levelOfDetail") not in (None, "EXECUTION"):
         return None
     quantity = fields.required_number("quantity")
     commission = fields.number("ibCommission")
@@ -293,11 +295,8 @@ def event_of(fields: Fields) -> statement.StatementEvent | None:
     """
     if fields.text("levelOfDetail") == "SUMMARY":
         return None
-    named = next(
-        (name for name in ("dateTime", "date", "reportDate") if fields.text(name) is not None),
-        "reportDate",
-    )
-    at = fields.moment(named)
+    dates = ("dateTime", "date", "reportDate")
+    at = fields.moment(next((name for name in dates if fields.text(name)), "reportDate"))
     attributes = fields.as_json()
     own_id = fields.any_of("transactionID", "tradeID", "actionID")
     return statement.StatementEvent(
@@ -446,7 +445,7 @@ class _Target:
         self._open: Fields | None = None
         self._inherited: dict[str, str] = {}
         self._sections: set[str] = set()
-        self._found: dict[str, list[Any]] = {}
+        self._found: defaultdict[str, list[Any]] = defaultdict(list)
         self._text: list[str] = []
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
@@ -461,12 +460,9 @@ class _Target:
             self.root = tag
         if tag == "FlexStatement":
             self._open = self._fields(tag, attributes)
-            self._inherited = {
-                "accountId": attributes.get("accountId", ""),
-                "reportDate": attributes.get("toDate", ""),
-            }
-            self._sections = set()
-            self._found = {"positions": [], "executions": [], "cash": [], "events": []}
+            account, last = attributes.get("accountId", ""), attributes.get("toDate", "")
+            self._inherited = {"accountId": account, "reportDate": last}
+            self._sections, self._found = set(), defaultdict(list)
         elif self._open is not None:
             self._sections.add(tag)
             if tag in _RECORDS:
@@ -496,7 +492,7 @@ class _Target:
 
     def _statement(self, fields: Fields) -> statement.Statement:
         first, last = fields.day("fromDate"), fields.day("toDate")
-        made = _generated(fields)
+        made = fields.moment("whenGenerated") if fields.text("whenGenerated") else None
         return statement.Statement(
             file=self.file,
             account=fields.required("accountId"),
@@ -510,10 +506,6 @@ class _Target:
             cash=tuple(self._found["cash"]),
             events=tuple(replace(one, stated_at=made) for one in self._found["events"]),
         )
-
-
-def _generated(fields: Fields) -> datetime | None:
-    return fields.moment("whenGenerated") if fields.text("whenGenerated") else None
 
 
 IN_PROGRESS = "1019"
@@ -617,12 +609,12 @@ class FlexService:
         flaw = address_flaw(self.url)
         if flaw is not None:
             raise SettingsError(f"POSITION_SYNC_FLEX_URL {flaw}.", remedy="Use an https address.")
-        asked = self._until_ready(lambda: self._ask("SendRequest", token, query_id, query_id))
-        reference = answer_of(asked).get("ReferenceCode", "")
+        asked = answer_of(self._until_ready("SendRequest", token, query_id, query_id))
+        reference = asked.get("ReferenceCode", "")
         if not reference:
-            raise refusal(_without(token, answer_of(asked)), f"query {query_id}")
+            raise refusal(_without(token, asked), f"query {query_id}")
         logger.info("the Flex service makes the statement of query %s", query_id)
-        data = self._until_ready(lambda: self._ask("GetStatement", token, reference, query_id))
+        data = self._until_ready("GetStatement", token, reference, query_id)
         if len(token) >= LEAST_TOKEN and token.encode() in data:
             raise FlexServiceError(
                 f"query {query_id}: the statement has the token in it, and is not stored.",
@@ -650,7 +642,7 @@ class FlexService:
             raise refusal(texts, f"query {query_id}")
         return data
 
-    def _until_ready(self, ask: Callable[[], bytes]) -> bytes:
+    def _until_ready(self, *request: str) -> bytes:
         attempts = Retrying(
             retry=retry_if_exception_type(_LaterError),
             stop=stop_after_delay(self.patience_s),
@@ -658,7 +650,7 @@ class FlexService:
             sleep=self.sleep,
             reraise=True,
         )
-        return attempts(ask)
+        return attempts(self._ask, *request)
 
     def _unreachable(self, query_id: str, why: str, *, later: bool) -> FlexServiceError:
         host = urlsplit(self.url).hostname

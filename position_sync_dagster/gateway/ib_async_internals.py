@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from struct import Struct
 from typing import Any, NamedTuple
 
 import ib_async
@@ -23,6 +24,8 @@ TESTED = "2.1"
 LENGTH_BYTES = 4
 """Each message begins with its length, big-endian."""
 
+
+_LENGTH = Struct(">I")
 
 MAX_FRAME = 1 << 20
 """Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
@@ -116,12 +119,12 @@ def read_without_copies(ib: IB) -> None:
         ib.wrapper.tcpDataArrived()
         client._numBytesRecv += len(data)
         unread = client._data = client._data + data
-        began, received_in_all = 0, len(unread)
+        began, received_in_all, length_at = 0, len(unread), _LENGTH.unpack_from
         interpret: Callable[[list[str]], None] = client.decoder.interpret
         try:
             while received_in_all - began > LENGTH_BYTES:
                 first = began + LENGTH_BYTES
-                end = first + int.from_bytes(unread[began:first], "big")
+                end = first + length_at(unread, began)[0]
                 if end > received_in_all:
                     break
                 fields = unread[first:end].decode(errors="backslashreplace").split("\0")
@@ -233,33 +236,6 @@ def forget_request(ib: IB, request_id: int) -> None:
     ib.wrapper.reqId2Ticker.pop(request_id, None)
 
 
-# Profit and loss: refusals name the id alone, and a refused request stays listed.
-
-
-def account_pnl_request(ib: IB, account: str) -> int | None:
-    """Return the id of an account's request for profit and loss; None where there is none."""
-    return ib.wrapper.pnlKey2ReqId.get((account, ""))
-
-
-def forget_account_pnl(ib: IB, account: str) -> None:
-    """Drop an account's request without a message: the gateway has ended it."""
-    request = ib.wrapper.pnlKey2ReqId.pop((account, ""), None)
-    if request is not None:
-        ib.wrapper.reqId2PnL.pop(request, None)
-
-
-def pnl_single_request(ib: IB, account: str, conid: int) -> int:
-    """Return the id of a holding's request for profit and loss."""
-    return ib.wrapper.pnlSingleKey2ReqId[(account, "", conid)]
-
-
-def forget_pnl_single(ib: IB, account: str, conid: int) -> None:
-    """Drop a holding's request without a message: the gateway has ended it."""
-    request = ib.wrapper.pnlSingleKey2ReqId.pop((account, "", conid), None)
-    if request is not None:
-        ib.wrapper.reqId2PnlSingle.pop(request, None)
-
-
 _POSITIONS = "positions"
 """The name under which ib_async collects the rows of a list of positions."""
 
@@ -285,6 +261,11 @@ def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) 
     handlers = ib.client.decoder.handlers
     usual = handlers[kind]
     handlers[kind] = lambda fields: read(fields) or usual(fields)
+
+
+def read_message(ib: IB, fields: list[str]) -> None:
+    """Read a message as if it came now."""
+    ib.client.decoder.interpret(fields)
 
 
 def deliver_positions(ib: IB) -> None:

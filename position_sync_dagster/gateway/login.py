@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import count
 from random import Random
 
@@ -14,8 +14,7 @@ from ib_async import IB, StartupFetchNONE
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.accounts.account_feed import LISTED_TOGETHER
-from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
+from position_sync_dagster.gateway.codes import LISTED_TOGETHER, Connectivity, GatewayCode
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,17 +33,31 @@ PAUSES_S = 5.0
 """Bound of all pauses of one log-in together."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Login:
-    """A client that the gateway accepted.
+    """A client that the gateway accepted: what every part of the connection needs of it.
 
     Attributes:
-        connectivity: The state of the gateway's own connections at the log-in.
+        settings: Those of the login.
+        connectivity: Whether the gateway has IB, and which data farms are broken.
     """
 
     ib: IB
     client_id: int
+    settings: Settings
     connectivity: Connectivity
+
+    @cached_property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts of the login."""
+        return tuple(self.ib.client.getAccounts())
+
+    def lost(self, awaited: str) -> errors.GatewayLostError:
+        """Return the error of a connection that ended before an answer came."""
+        return errors.GatewayLostError(
+            f"The connection to {self.settings.gateway_id} ended while {awaited} were awaited.",
+            remedy="It is tried again.",
+        )
 
 
 async def log_in(
@@ -143,7 +156,7 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
         if not ib.isConnected() or listener.failure.done():
             ib.client.disconnect()
         listener.detach()
-    return Login(ib=ib, client_id=client_id, connectivity=listener.connectivity)
+    return Login(ib=ib, client_id=client_id, settings=settings, connectivity=listener.connectivity)
 
 
 class _LoginListener:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from ib_async import IB, Contract, OptionComputation, Ticker
+from ib_async import IB, Contract, Ticker
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.valuation import Quote
@@ -155,8 +155,7 @@ class MarketDataLines:
             self._requested_type = line.market_data_type
         line.ticker = self._ib.reqMktData(line.contract, codes.MARK_PRICE_GENERIC_TICK)
         line.request_id = ib_async_internals.request_id_of(self._ib, line.ticker)
-        line.arrivals, line.sides = Arrivals(), (math.nan, math.nan)
-        line.mark, line.greeks = math.nan, None
+        line.arrivals = Arrivals()
         self._lines[line.contract.conId] = self._by_request[line.request_id] = line
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
@@ -169,7 +168,7 @@ class MarketDataLines:
             self._ticked.note(line.contract.conId, ib_async_internals.packet_time(self._ib))
             if line.contract.conId not in self.unhurried:
                 self.ticked_at = self._monotonic()
-            line.note_arrivals(ticker)
+            line.arrivals.note(ticker)
 
     def _cancel_again(self, ticker: Ticker) -> None:
         """Cancel a request again that still ticks: the gateway does not confirm a cancel."""
@@ -225,26 +224,6 @@ class _Line:
     ticker: Ticker = field(default_factory=Ticker)
     request_id: int = -1
     arrivals: Arrivals = field(default_factory=Arrivals)
-    sides: tuple[float, float] = (math.nan, math.nan)
-    mark: float = math.nan
-    greeks: OptionComputation | None = None
-
-    def note_arrivals(self, ticker: Ticker) -> None:
-        """Record when the parts arrived that the newest ticks brought."""
-        kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
-        sides = (ticker.bid, ticker.ask)
-        if kinds & codes.QUOTE_TICKS:
-            self.arrivals.delayed = bool(kinds & codes.DELAYED_TICKS)
-        if not _same(sides, self.sides):
-            self.arrivals.quote = self.arrivals.moved = at
-        elif kinds & codes.QUOTE_TICKS:
-            self.arrivals.quote = at
-        # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
-        if codes.MARK_TICK in kinds or ticker.markPrice == 0 != self.mark:
-            self.arrivals.mark = at
-        if ticker.modelGreeks is not self.greeks:  # each tick 13 makes a new object
-            self.arrivals.model = at
-        self.sides, self.mark, self.greeks = sides, ticker.markPrice, ticker.modelGreeks
 
 
 @dataclass(slots=True)
@@ -252,11 +231,3 @@ class _Retired:
     ticker: Ticker
     request_id: int
     cancelled_at: float
-
-
-def _same(prices: tuple[float, float], others: tuple[float, float]) -> bool:
-    """Return whether two pairs of prices are the same, where NaN is no price."""
-    (bid, ask), (old_bid, old_ask) = prices, others
-    return (bid == old_bid or (bid != bid and old_bid != old_bid)) and (
-        ask == old_ask or (ask != ask and old_ask != old_ask)
-    )

@@ -1,12 +1,13 @@
 """Translate ib_async's objects to the domain's values; IB's sentinels and spellings end here."""
 
+import math
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
 from typing import TypedDict
 
-from ib_async import Contract, Position, Ticker
+from ib_async import Contract, OptionComputation, Position, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.instrument import (
@@ -19,7 +20,14 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.gateway.codes import ALGO_VENUE, DELAYED_TYPES, MarketDataType
+from position_sync_dagster.gateway.codes import (
+    ALGO_VENUE,
+    DELAYED_TICKS,
+    DELAYED_TYPES,
+    MARK_TICK,
+    QUOTE_TICKS,
+    MarketDataType,
+)
 
 UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
@@ -163,7 +171,7 @@ def _market_data_exchange(details: ContractDetails) -> str:
 
 @dataclass(slots=True)
 class Arrivals:
-    """When the parts of a ticker last arrived; None before the first tick.
+    """When the parts of a ticker last arrived, and what they were; None before the first tick.
 
     Attributes:
         quote: The newest price or size of bid, ask or last.
@@ -178,6 +186,24 @@ class Arrivals:
     mark: datetime | None = None
     model: datetime | None = None
     delayed: bool = False
+    _sides: tuple[float | None, float | None] = (None, None)
+    _mark: float = math.nan
+    _greeks: OptionComputation | None = None
+
+    def note(self, ticker: Ticker) -> None:
+        """Record when the parts arrived that the newest ticks brought."""
+        kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
+        sides = (known(ticker.bid), known(ticker.ask))
+        if kinds & QUOTE_TICKS:
+            self.quote, self.delayed = at, bool(kinds & DELAYED_TICKS)
+        if sides != self._sides:
+            self.quote = self.moved = at
+        # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
+        if MARK_TICK in kinds or ticker.markPrice == 0 != self._mark:
+            self.mark = at
+        if ticker.modelGreeks is not self._greeks:  # each tick 13 makes a new object
+            self.model = at
+        self._sides, self._mark, self._greeks = sides, ticker.markPrice, ticker.modelGreeks
 
 
 def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
@@ -42,7 +42,7 @@ class AccountValuesTable:
         self.table = table
         self._clock = clock
         self._files = LedgerFiles(table)
-        self._newest: dict[AccountSource, tuple[tuple[int, int], pl.DataFrame]] = {}
+        self._newest: tuple[tuple[int, int], pl.DataFrame] | None = None
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -75,59 +75,47 @@ class AccountValuesTable:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             files, count = _recent(data_files(handle)), AT_ONCE
-            if not files.is_empty():
-                files = files.sort(LAST_ADDED, descending=True, nulls_last=True)
+            files = files.sort(LAST_ADDED, descending=True, nulls_last=True)
             while count < files.height:
-                found = self._newest_in(files.head(count), AccountSource.GATEWAY)
+                found = self._newest_in(files.head(count))
                 added = found.filter(pl.col("account").is_in(accounts)).get_column(ADDED)
                 if added.len() == len(accounts) and (added > files[LAST_ADDED][count]).all():
                     return found
                 count *= 2
-            return self._newest_in(files, AccountSource.GATEWAY)
+            return self._newest_in(files)
 
         return self.table.snapshot(step)
 
-    def latest(self, source: AccountSource = AccountSource.GATEWAY) -> pl.DataFrame:
-        """Return the newest row of each account, in the order of accounts.
+    def latest(self) -> pl.DataFrame:
+        """Return the newest row of the gateway for each account, in the order of accounts.
 
-        The newest row of the gateway is the one written last, whatever its timestamp, since one
-        owner writes at a time. Statements may be written in any order: their newest row is the one
-        with the greatest timestamp. An account is left out if its last row is more than two weeks
-        older than the last commit.
-
-        Args:
-            source: The source of the rows.
+        The newest row is the one that was written last, whatever its timestamp, since one owner
+        writes at a time. Rows of statements do not count. An account is left out if its last row
+        is more than two weeks older than the last commit.
         """
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            key, known = self.table.cache_key(handle), self._newest.get(source)
-            if known is not None and known[0] == key:
-                return known[1]
-            found = self._newest_in(_recent(data_files(handle)), source)
-            self._newest[source] = (key, found)
-            return found
+            key = self.table.cache_key(handle)
+            if self._newest is None or self._newest[0] != key:
+                self._newest = (key, self._newest_in(_recent(data_files(handle))))
+            return self._newest[1]
 
         return self.table.snapshot(step)
 
-    def _newest_in(self, files: pl.DataFrame, source: AccountSource) -> pl.DataFrame:
-        order = [ADDED, "timestamp", "row_id"]
-        if source is AccountSource.FLEX:
-            order = ["timestamp", ADDED, "row_id"]
+    def _newest_in(self, files: pl.DataFrame) -> pl.DataFrame:
         return (
             self._files.scan(files)
-            .filter(pl.col("source") == source.value)
+            .filter(pl.col("source") == AccountSource.GATEWAY.value)
             .group_by("account")
-            .agg(pl.all().sort_by(order).last())
+            .agg(pl.all().sort_by(ADDED, "timestamp", "row_id").last())
             .select(list(ACCOUNT_VALUES.columns))
             .sort("account")
             .collect()
         )
 
-    def latest_summaries(
-        self, source: AccountSource = AccountSource.GATEWAY
-    ) -> list[AccountSummary]:
+    def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
-        return records_of(AccountSummary, self.latest(source))
+        return records_of(AccountSummary, self.latest())
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
@@ -159,8 +147,5 @@ def _recent(files: pl.DataFrame) -> pl.DataFrame:
 
     The greatest date is not used: one row of a clock that ran ahead would hide the others.
     """
-    if files.is_empty():
-        return files
-    day = files.sort(LAST_ADDED, nulls_last=False).get_column("partition.date")[-1]
-    since = (day if isinstance(day, date) else date.fromisoformat(str(day))) - LOOK_BACK
-    return files.filter(pl.col("partition.date").cast(pl.Date) >= since)
+    day = pl.col("partition.date")
+    return files.filter(day >= day.sort_by(LAST_ADDED, nulls_last=False).last() - LOOK_BACK)

@@ -146,7 +146,7 @@ class ReconciliationBreaks:
             return Change(
                 counts,
                 pl.concat([others, still_open, opened]),
-                gone.with_columns(codec.bucket_column(CLOSED)),
+                gone.with_columns(bucket=pl.lit(CLOSED)),
             )
 
         return self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})

@@ -132,27 +132,20 @@ class CachedRows(NamedTuple):
     """The rows of a gateway that were read, so that later reads need only the new files.
 
     Attributes:
+        key: That of the content of the table (`Table.cache_key`).
         files: The paths of the data files that were read.
         frame: The newest row of each holding, as it is stored.
         stated: The same rows after `with_account_facts`, in the order of account and conid.
     """
 
+    key: tuple[int, int]
     files: frozenset[str]
     frame: pl.DataFrame
     stated: pl.DataFrame
 
 
-def read_rows(files: frozenset[str], found: pl.DataFrame, before: CachedRows | None) -> CachedRows:
-    """Return the rows of a gateway.
-
-    Args:
-        files: The data files of the gateway.
-        found: The rows of the files that are not in `before`.
-        before: The rows that were read before; None if their files are not all there any more.
-    """
-    frame = found if before is None else pl.concat([before.frame, found])
-    frame = newest(frame).sort(_KEY)
-    return CachedRows(files, frame, with_account_facts(frame))
+_NO_ROWS = pl.DataFrame(schema=BROKER_POSITIONS.polars)
+_NOTHING_READ = CachedRows((-1, -1), frozenset(), _NO_ROWS, _NO_ROWS)
 
 
 class BrokerPositionsTable:
@@ -161,8 +154,7 @@ class BrokerPositionsTable:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._replaced: dict[str, tuple[int, int | None]] = {}
-        self._cached: dict[str, tuple[tuple[int, int], CachedRows]] = {}
-        self._values: dict[str, tuple[pl.DataFrame, list[BrokerPosition]]] = {}
+        self._cached: dict[str, CachedRows] = {}
 
     def replace(
         self,
@@ -200,7 +192,6 @@ class BrokerPositionsTable:
             self._replaced[gateway_id] = self._base(handle, session)
             # What was read before is worth nothing now; an owner reads its rows at its start alone.
             self._cached.pop(gateway_id, None)
-            self._values.pop(gateway_id, None)
             return handle.version()
 
         return self.table.transact(step)
@@ -246,11 +237,11 @@ class BrokerPositionsTable:
             if session is not None and stored != session.fencing_token:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            if is_fragmented(files_in(handle, gateway_id=gateway_id), rows.height):
-                stored_rows = self._stored(files_in(handle, gateway_id=gateway_id), gateway_id)
+            files = files_in(handle, gateway_id=gateway_id)
+            if is_fragmented(files, rows.height):
                 overwrite(
                     handle,
-                    newest(pl.concat([stored_rows, numbered])),
+                    newest(pl.concat([self.table.read_rows(files), numbered])),
                     _rows_of(gateway_id),
                     _commit_info(session),
                 )
@@ -261,14 +252,8 @@ class BrokerPositionsTable:
         return self.table.transact(step)
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
-        """Return the gateway's rows as values, in the order of account and conid.
-
-        The same list is returned until the owner of the gateway writes again: do not change it.
-        """
-        rows, known = self.rows(gateway_id), self._values.get(gateway_id)
-        if known is None or known[0] is not rows:
-            known = self._values[gateway_id] = (rows, codec.broker_positions_of(rows))
-        return known[1]
+        """Return the gateway's rows as values, in the order of account and conid."""
+        return codec.broker_positions_of(self.rows(gateway_id))
 
     def rows(self, gateway_id: str) -> pl.DataFrame:
         """Return the gateway's rows as a frame, in the order of account and conid.
@@ -298,29 +283,22 @@ class BrokerPositionsTable:
         )
 
     def _rows(self, handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
-        cached, key = self._cached.get(gateway_id), self.table.cache_key(handle)
-        if cached is None or cached[0] != key:
-            same_table = cached is not None and cached[0][0] == key[0]
-            before = cached[1] if cached and same_table else None
-            cached = self._cached[gateway_id] = (key, self._read(handle, gateway_id, before))
-        return cached[1].stated
+        cached = self._cached.get(gateway_id, _NOTHING_READ)
+        if cached.key != self.table.cache_key(handle):
+            cached = self._cached[gateway_id] = self._read(handle, gateway_id, cached)
+        return cached.stated
 
-    def _read(self, handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
+    def _read(self, handle: DeltaTable, gateway_id: str, before: CachedRows) -> CachedRows:
         """Read a gateway's rows, from files that were not read before."""
-        present = files_in(handle, gateway_id=gateway_id)
+        key, present = self.table.cache_key(handle), files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
-        if before is not None and files == before.files:
-            return before  # another gateway's rows changed
-        if before is not None and not before.files <= files:
-            before = None
-        known = before.files if before is not None else frozenset[str]()
-        added = present.filter(~pl.col("path").is_in(list(known)))
-        return read_rows(files, self._stored(added, gateway_id), before)
-
-    def _stored(self, files: pl.DataFrame, gateway_id: str) -> pl.DataFrame:
-        """Read the rows of data files of a gateway."""
-        found = self.table.read_files(files).with_columns(gateway_id=pl.lit(gateway_id))
-        return found.select(list(BROKER_POSITIONS.columns))
+        if before.key[0] != key[0] or not before.files <= files:
+            before = _NOTHING_READ
+        if files == before.files:
+            return before._replace(key=key)  # another gateway's rows changed
+        added = present.filter(~pl.col("path").is_in(list(before.files)))
+        frame = newest(pl.concat([before.frame, self.table.read_rows(added)])).sort(_KEY)
+        return CachedRows(key, files, frame, with_account_facts(frame))
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
         """Return a key of the table and the session; `update` needs the key of `replace`."""
@@ -402,7 +380,7 @@ class ContractsTable:
         return {conid: (times, at) for conid, times, at in found}
 
     def complete(self) -> set[int]:
-        """Return the conids whose details are complete: an older release stored fewer of them."""
+        """Return the conids of which the gateway gave all details."""
         rows = self.table.rows().filter(pl.col("valid_exchanges").is_not_null())
         return set(rows.get_column("conid"))
 

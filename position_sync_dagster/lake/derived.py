@@ -6,7 +6,6 @@ Also the rows of `daily_positions` that come from the broker's statements.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import polars as pl
 from deltalake import DeltaTable
@@ -21,7 +20,6 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, overwrite
 from position_sync_dagster.lake.updates.latest import HOLDING
@@ -29,9 +27,6 @@ from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 
 LOOK_BACK_DAYS = 4
 """Maximum age of the value at a close, in days: a long weekend."""
-
-
-_MOMENT = pl.Datetime("us", "UTC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,60 +44,42 @@ class Replaced:
     changed: bool
 
 
-class DerivedTable:
-    """A table whose rows are computed from other tables; the same rows again change nothing."""
+def replace(table: Table, frame: pl.DataFrame, *, run_id: str | None = None) -> Replaced:
+    """Make a whole table equal to the frame, in one commit.
 
-    def __init__(self, path: str | Path, spec: TableSpec, *, table: Table | None = None) -> None:
-        self.spec = spec
-        self._table = table or Table(path, spec)
+    Raises:
+        CommitContentionError: Other writers committed first each time; nothing was changed.
+    """
+    return _replace(table, frame, None, run_id)
 
-    @property
-    def path(self) -> str:
-        """The table's absolute path or URI."""
-        return self._table.path
 
-    def version(self) -> int:
-        """Return the newest version."""
-        return self._table.version()
+def replace_days(
+    table: Table, frames: Mapping[date, pl.DataFrame], *, run_id: str | None = None
+) -> Replaced:
+    """Make the partitions of these days equal to their frames, in one commit.
 
-    def read(self, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read all rows, in no particular order."""
-        return self._table.rows(columns=columns)
+    Raises:
+        CommitContentionError: Other writers committed first each time; nothing was changed.
+    """
+    listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
+    predicate = f"{table.spec.partition_by[0]} IN ({listed})"
+    return _replace(table, pl.concat(list(frames.values())), predicate, run_id)
 
-    def replace(self, frame: pl.DataFrame, *, run_id: str | None = None) -> Replaced:
-        """Make the whole table equal to the frame, in one commit.
 
-        Raises:
-            CommitContentionError: Other writers committed first each time; nothing was changed.
-        """
-        return self._replace(frame, None, run_id)
+def _replace(
+    table: Table, frame: pl.DataFrame, predicate: str | None, run_id: str | None
+) -> Replaced:
+    spec = table.spec
+    wanted = frame.select(list(spec.columns)).cast(spec.polars)
 
-    def replace_days(
-        self, frames: Mapping[date, pl.DataFrame], *, run_id: str | None = None
-    ) -> Replaced:
-        """Make the partitions of these days equal to their frames, in one commit.
+    def step(handle: DeltaTable) -> Replaced:
+        changed = not _same(table.scan(handle, predicate), wanted)
+        if changed:
+            commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
+            overwrite(handle, wanted, predicate or "true", commit_info)
+        return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
-        Raises:
-            CommitContentionError: Other writers committed first each time; nothing was changed.
-        """
-        listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
-        return self._replace(
-            pl.concat(list(frames.values())),
-            f"{self.spec.partition_by[0]} IN ({listed})",
-            run_id,
-        )
-
-    def _replace(self, frame: pl.DataFrame, predicate: str | None, run_id: str | None) -> Replaced:
-        wanted = frame.select(list(self.spec.columns)).cast(self.spec.polars)
-
-        def step(handle: DeltaTable) -> Replaced:
-            changed = not _same(self._table.scan(handle, predicate), wanted)
-            if changed:
-                commit_info = {"step": f"replace {self.spec.name}", "run_id": run_id or ""}
-                overwrite(handle, wanted, predicate or "true", commit_info)
-            return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
-
-        return self._table.transact(step)
+    return table.transact(step)
 
 
 def values_at_close(
@@ -111,7 +88,7 @@ def values_at_close(
     *,
     opened: datetime,
     closed: datetime,
-    confirmed: pl.DataFrame | None = None,
+    confirmed: pl.DataFrame,
 ) -> pl.DataFrame:
     """Return the last row at or before a close of each holding held then or closed that day.
 
@@ -122,8 +99,6 @@ def values_at_close(
         closed: The close of the exchange on that day.
         confirmed: Confirmations before the close: the columns `update_id` and `confirmed_at`.
     """
-    if confirmed is None:
-        confirmed = pl.DataFrame(schema={"update_id": pl.String, "confirmed_at": _MOMENT})
     newest = confirmed.filter(pl.col("confirmed_at") <= closed.astimezone(UTC)).group_by(
         "update_id"
     )

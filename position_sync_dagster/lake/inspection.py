@@ -35,12 +35,9 @@ def _requests_in(lake: Lake, chosen: pl.Expr, columns: tuple[str, ...] = _JUDGED
     They are read side by side; in an object store, a predicate takes three requests for each.
     """
     table = lake.queue.table
-
-    def step(handle: DeltaTable) -> pl.DataFrame:
-        files = data_files(handle)
-        return table.read_rows(files if files.is_empty() else files.filter(chosen), columns)
-
-    return table.snapshot(step)
+    return table.snapshot(
+        lambda handle: table.read_rows(data_files(handle).filter(chosen), columns)
+    )
 
 
 def live_requests(lake: Lake) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Facts that are stored once each: executions, events, changes of positions, causes, and runs."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from datetime import date, datetime
 from typing import Generic
@@ -16,6 +16,7 @@ from position_sync_dagster.lake.schema.codec import (
     fields_of,
     frame_of,
     id_literals,
+    ids_beginning_with,
     is_id,
     literal,
     records_of,
@@ -23,6 +24,27 @@ from position_sync_dagster.lake.schema.codec import (
 from position_sync_dagster.lake.schema.tables import RUNS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table, append
+
+
+def add_unknown(
+    table: Table, rows: pl.DataFrame, same: list[str], commit_info: Mapping[str, str]
+) -> int:
+    """Append the rows that the table does not have, in one commit; return how many.
+
+    Args:
+        same: The columns in which a known row equals one of these.
+    """
+
+    def step(handle: DeltaTable) -> int:
+        known = table.scan(handle, columns=same)
+        new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
+        if not new.is_empty():
+            # Concurrent appends with equal ids conflict: each one sees what the other stored.
+            mark = Transaction(table.spec.name, handle.version() + 1)
+            append(handle, new, commit_info, [mark])
+        return new.height
+
+    return table.transact(step)
 
 
 class RecordsTable(Generic[Record]):
@@ -51,17 +73,8 @@ class RecordsTable(Generic[Record]):
         if rows.is_empty():
             return 0
 
-        def step(handle: DeltaTable) -> int:
-            known = self.table.scan(handle, columns=self._same)
-            new = rows.join(known, on=self._same, how="anti", nulls_equal=True)
-            if not new.is_empty():
-                # Concurrent appends with equal ids conflict: each one sees what the other stored.
-                mark = Transaction(spec.name, handle.version() + 1)
-                info = {"action": "import", "run_id": run_id or ""}
-                append(handle, new.sort(spec.order or self._names[0]), info, [mark])
-            return new.height
-
-        return self.table.transact(step)
+        info = {"action": "import", "run_id": run_id or ""}
+        return add_unknown(self.table, rows.sort(spec.order or self._names[0]), self._same, info)
 
     def records(self, since: datetime | date | None = None) -> list[Record]:
         """Return the rows as records, in the table's order; all of them, or those since a time."""
@@ -147,9 +160,7 @@ class RunsTable:
         """Return the newest record of each step of the runs whose id begins with a prefix."""
         if not is_id(prefix):
             return []
-        end = prefix + "\N{TILDE}"  # sorts after every character of an id
-        found = self.table.rows(f"run_id >= {id_literals([prefix])} AND run_id <= '{end}'")
-        return _newest(found)
+        return _newest(self.table.rows(ids_beginning_with("run_id", prefix)))
 
     def since(self, first: date) -> list[RunRecord]:
         """Return the newest record of each step that began on this UTC date or later."""

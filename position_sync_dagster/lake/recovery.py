@@ -16,31 +16,29 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 from time import sleep
 from types import MappingProxyType
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.domain.update import OwnUpdates
-from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.transitions import as_pending
-from position_sync_dagster.lake.schema.codec import LIVE_COLUMNS, records_of, updates_of
+from position_sync_dagster.lake.records import add_unknown
+from position_sync_dagster.lake.schema.codec import LIVE_COLUMNS
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import delta_log, maintenance
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, fail, to_lake_error
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.opening import WRITER_LOCK, TableLocation, WriterLock
-from position_sync_dagster.lake.storage.table import Table, append, scan
-from position_sync_dagster.lake.updates.position_updates import SyncUpdates
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.updates.append import append_rows
+from position_sync_dagster.lake.updates.latest import LedgerFiles
 
 READINGS = 4
 """How many readings must find a fault. A file that a writer replaces or deletes meanwhile looks
@@ -160,22 +158,17 @@ def _examine(table: Table, unknown: Diagnosis) -> Diagnosis:
         problem = str(foreign) if foreign else None
         return replace(unknown, problem=problem, unfinished=unfinished)
     torn = log.torn_files()
-    if not torn:
-        if unfinished:
-            newest = log.newest
-            return replace(unknown, version=newest, whole_version=newest, unfinished=unfinished)
+    if not (torn or unfinished):
         return _open(table, unknown)
-    whole = log.whole_version()
-    found = replace(
+    whole = log.whole_version() if torn else log.newest
+    return replace(
         unknown,
         version=log.newest,
         whole_version=whole,
         torn_files=tuple(torn),
+        rows=0 if whole is None else undone_rows(log, whole, table.spec).height,
         unfinished=unfinished,
     )
-    if whole is None:
-        return found
-    return replace(found, rows=undone_rows(log, whole, table.spec).height)
 
 
 def undone_rows(log: delta_log.LogReader, whole: int, spec: TableSpec) -> pl.DataFrame:
@@ -229,35 +222,21 @@ def _put_back_requests(table: Table, rows: pl.DataFrame, now: datetime) -> int:
     return queue.change(lambda found: plan_restore(found, rows, now), {"action": "repair"})
 
 
-def _put_back_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
-    ledger = SyncUpdates(table)
-    batches = rows.partition_by("batch_id", maintain_order=True)
-    return sum(ledger.append(OwnUpdates(updates_of(batch))).rows for batch in batches)
-
-
-def _put_back_account_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
-    return AccountValuesTable(table).append(records_of(AccountSummary, rows)).rows
+def _put_back_values(table: Table, rows: pl.DataFrame, now: datetime) -> int:
+    single = rows.unique(table.spec.key, keep="first", maintain_order=True)
+    return append_rows(table, LedgerFiles(table), single, clock=lambda: now).rows
 
 
 def _put_back_records(table: Table, rows: pl.DataFrame, _: datetime) -> int:
-    def step(handle: DeltaTable) -> int:
-        known = scan(handle, table.spec)
-        new = rows.unique(maintain_order=True).join(
-            known, on=rows.columns, how="anti", nulls_equal=True
-        )
-        if not new.is_empty():
-            transaction = Transaction(table.spec.name, handle.version() + 1)
-            append(handle, new, {"action": "repair"}, [transaction])
-        return new.height
-
-    return table.transact(step)
+    single = rows.unique(maintain_order=True)
+    return add_unknown(table, single, rows.columns, {"action": "repair"})
 
 
 _METHODS: Mapping[str, Callable[[Table, pl.DataFrame, datetime], int]] = MappingProxyType(
     {
         "position_queue": _put_back_requests,
         "position_updates": _put_back_values,
-        "account_values": _put_back_account_values,
+        "account_values": _put_back_values,
     }
     | dict.fromkeys(
         ("executions", "statement_events", "position_changes", "closures", "runs"),
@@ -344,7 +323,7 @@ def repair(table: Table, now: datetime) -> Repair | None:
             saved += put_back(Table(table.path, table.spec, in_repair=True), rows, now)
             kept.append((delta_log.finish_repair(file), 0))
     except STORAGE_ERRORS as error:
-        raise to_lake_error(error, table.path) from error
+        fail(error, table.path)
     return Repair(
         whole_version=-1 if found.whole_version is None else found.whole_version,
         moved=moved,
@@ -370,7 +349,7 @@ def _take_back(
         )
     log = delta_log.LogReader(Path(table.path))
     undone = undone_rows(log, whole, table.spec)
-    aside = _new_folder(log.table, now)
+    aside = Path(mkdtemp(prefix=f"{delta_log.SET_ASIDE}-{now:%Y%m%dT%H%M%S%f}-", dir=log.table))
     kept = []
     if not undone.is_empty():
         # The rows of the other tables replace each other, and an undone row may be an older one.
@@ -407,15 +386,6 @@ def _files_to_move(log: delta_log.LogReader, whole: int, found: Diagnosis) -> li
     if (log.log / delta_log.LAST_CHECKPOINT).exists() and (names or pointer in torn):
         names.insert(0, delta_log.LAST_CHECKPOINT)
     return moved + [f"{delta_log.LOG}/{name}" for name in names]
-
-
-def _new_folder(table: Path, now: datetime) -> Path:
-    for number in count():
-        folder = table / f"{delta_log.SET_ASIDE}-{now:%Y%m%dT%H%M%S%f}-{number}"
-        if not folder.exists():
-            folder.mkdir()
-            return folder
-    raise AssertionError("unreachable")  # pragma: no cover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

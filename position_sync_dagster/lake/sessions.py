@@ -375,7 +375,7 @@ class GatewaySessions:
                 gateway_started_at=last.gateway_started_at if last else None,
             )
             past = [last.as_followed(now)] if last else []
-            moved = session_rows(past).with_columns(codec.bucket_column(PAST))
+            moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
             return lifecycle_table.Change(session, _live_rows(before, session), moved)
 
         acquired = self._change(gateway_id, step, action="acquire", run_id=run_id or "")
@@ -446,7 +446,7 @@ class GatewaySessions:
 
         after = renewed(session, self._clock())
         if not late and (after.state, after.detail) == (session.state, session.detail):
-            beaten = self._beat(after, lease_s)
+            beaten = self._try(lambda beats, lake: beats.renew(lake, after, lease_s))
             if beaten is not None:
                 return beaten
         return self._change_own(session, change, "heartbeat")
@@ -544,17 +544,10 @@ class GatewaySessions:
         alive = {one: beats[one] for one in wanted & beats.keys() if beats[one].is_alive(now)}
         if len(alive) == len(wanted):
             return alive
-        parts = [codec.part_named(one) for one in wanted - alive.keys()]
-        # A release in which logins had no parts of their own left its sessions in the part `0`.
-        stored = {
-            session.gateway_id: session
-            for session in records_of(
-                GatewaySession, self._lifecycle.parts([codec.LIVE_PART, *parts])
-            )
-        }
-        latest = {
-            one: _later(stored.get(one), beats.get(one), now) for one in wanted - alive.keys()
-        }
+        others = wanted - alive.keys()
+        rows = self._lifecycle.parts([codec.part_named(one) for one in others])
+        stored = {one.gateway_id: one for one in records_of(GatewaySession, rows)}
+        latest = {one: _later(stored.get(one), beats.get(one), now) for one in others}
         return alive | {one: session for one, session in latest.items() if session is not None}
 
     def history(self, limit: int = 50) -> list[GatewaySession]:
@@ -598,25 +591,22 @@ class GatewaySessions:
         self._put(done)
         return done
 
-    def _beat(self, session: GatewaySession, lease_s: float) -> GatewaySession | None:
-        """Renew a lease in Postgres; None if it cannot, and the table has to."""
-        if self._heartbeats is None:
-            return None
-        try:
-            return self._heartbeats.renew(self._lake_id(), session, lease_s)
-        except HeartbeatsUnavailableError as error:
-            self._report(error)
-            return None
-
     def _put(self, session: GatewaySession) -> None:
         """Show Postgres what the table has, if it answers: readers look there first."""
+        self._try(lambda beats, lake: beats.put(lake, session))
+
+    def _try(self, call: Callable[[Heartbeats, str], T]) -> T | None:
+        """Call Postgres with the id of the lake; None if it does not answer, or is not used."""
         if self._heartbeats is None:
-            return
+            return None
         try:
-            self._heartbeats.put(self._lake_id(), session)
-            self._outage.clear()
+            done = call(self._heartbeats, self._lake_id())
         except HeartbeatsUnavailableError as error:
-            self._report(error)
+            text = f"leases are renewed in the tables meanwhile: {error}"
+            self._outage.report(str(error), text=text, level=logging.WARNING)
+            return None
+        self._outage.clear()
+        return done
 
     def _read(self, gateway_id: str | None = None) -> "dict[str, GatewaySession]":
         """Return what Postgres knows of the sessions; nothing if heartbeats are in the table."""
@@ -630,7 +620,7 @@ class GatewaySessions:
         Otherwise it finds them by itself, when it looks at the queue.
         """
         if self._heartbeats is not None:
-            with suppress(HeartbeatsUnavailableError, LakeError):
+            with suppress(LakeError):
                 self._heartbeats.count_requests(self._lake_id())
 
     def wakes(self) -> int | None:
@@ -640,10 +630,6 @@ class GatewaySessions:
         with suppress(HeartbeatsUnavailableError):
             return self._heartbeats.counted_requests(self._lake_id())
         return None
-
-    def _report(self, error: HeartbeatsUnavailableError) -> None:
-        text = f"leases are renewed in the tables meanwhile: {error}"
-        self._outage.report(str(error), text=text, level=logging.WARNING)
 
     def _lake_id(self) -> str:
         """Return the id of the table, by which the lakes of a database are told apart."""

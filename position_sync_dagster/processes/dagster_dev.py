@@ -6,7 +6,7 @@ from pathlib import Path
 
 from position_sync_dagster import last_work, places
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.ports import LOOPBACK, get_json, post_json
+from position_sync_dagster.processes.ports import LOOPBACK, exchange_json
 
 GRACE_S = 3.0
 """Seconds between the interrupt and the kill.
@@ -52,13 +52,13 @@ def start(
     )
 
 
-def is_serving(ui_port: int, *, timeout_s: float = 1.0) -> bool:
+def is_serving(ui_port: int) -> bool:
     """Return whether the UI answers.
 
     The text "Serving" in Dagster's output is no proof: it comes before an error to bind the port.
     """
     try:
-        return "dagster_version" in get_json(ui_port, "/server_info", timeout_s=timeout_s)
+        return "dagster_version" in exchange_json(ui_port, "/server_info", timeout_s=1.0)
     except (OSError, ValueError):
         return False
 
@@ -79,7 +79,8 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
         "runConfigData": {},
         "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
     }
-    answer = post_json(ui_port, "/graphql", {"query": _LAUNCH, "variables": {"params": params}})
+    request = {"query": _LAUNCH, "variables": {"params": params}}
+    answer = exchange_json(ui_port, "/graphql", request, timeout_s=10.0)
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
         raise ValueError(f"{job} was not launched: {result.get('message') or answer}")

@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from position_sync_dagster import places
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.processes.reaper import MARKER, end_processes, find_marked
+from position_sync_dagster.processes.reaper import MARKER, end_processes, find_marked, is_running
 from position_sync_dagster.settings import PREFIX
 
 NOT_INHERITED = (PREFIX, "DAGSTER_")
@@ -237,9 +237,7 @@ def living_holder(content: bytes) -> str | None:
     try:
         record = json.loads(content)
         process = psutil.Process(record["pid"])
-        if abs(process.create_time() - record["started"]) > 1.0:
-            return None
-        if process.status() == psutil.STATUS_ZOMBIE:
+        if abs(process.create_time() - record["started"]) > 1.0 or not is_running(process):
             return None
     except (ValueError, KeyError, TypeError, psutil.Error):
         return None

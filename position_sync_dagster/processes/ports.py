@@ -77,10 +77,10 @@ class ProbeResult(StrEnum):
     UNKNOWN = "the address is not known"
 
 
-def probe(host: str, port: int, *, timeout_s: float = CONNECT_TIMEOUT_S) -> ProbeResult:
+def probe(host: str, port: int) -> ProbeResult:
     """Connect, and close the connection at once."""
     try:
-        socket.create_connection((host, port), timeout=timeout_s).close()
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except ConnectionRefusedError:
         return ProbeResult.REFUSED
     except socket.gaierror:
@@ -131,27 +131,17 @@ def logins_of(settings: "Settings") -> "Sequence[Settings]":
         return ()
 
 
-def get_json(port: int, path: str, *, timeout_s: float = 2.0) -> Any:
+def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float = 2.0) -> Any:
     """Return the JSON value that the server on 127.0.0.1 answers with.
 
-    Raises:
-        OSError: The server does not answer, or not with status 200.
-        ValueError: The answer is not JSON.
-    """
-    return _exchange("GET", port, path, None, timeout_s)
-
-
-def post_json(port: int, path: str, value: Any, *, timeout_s: float = 10.0) -> Any:
-    """Send a JSON value, and return the one that the server on 127.0.0.1 answers with.
+    Args:
+        value: What is posted, as JSON; None asks by GET.
 
     Raises:
         OSError: The server does not answer, or not with status 200.
         ValueError: The answer is not JSON.
     """
-    return _exchange("POST", port, path, json.dumps(value), timeout_s)
-
-
-def _exchange(method: str, port: int, path: str, body: str | None, timeout_s: float) -> Any:
+    method, body = ("GET", None) if value is None else ("POST", json.dumps(value))
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"})

@@ -10,11 +10,13 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 from position_sync_dagster import errors, last_work, run_slots
@@ -108,13 +110,8 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
     if errors:
         raise errors[0]
     if thread.is_alive():
-        return [
-            bad(
-                check,
-                f"no answer within {within_s:g} s",
-                "Check whether a disk hangs, and try again.",
-            )
-        ]
+        remedy = "Check whether a disk hangs, and try again."
+        return [bad(check, f"no answer within {within_s:g} s", remedy)]
     return found
 
 
@@ -137,6 +134,7 @@ MOST_LEGS = 100
 MOST_OPEN_LEGS = 40
 """Maximum number of legs without a conid that are looked up; each takes one or two requests."""
 
+AGAIN = "Run it again; if this stays, check the gateway."
 CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
 
 UNKNOWN_READ_ONLY = (
@@ -147,7 +145,7 @@ UNKNOWN_READ_ONLY = (
 and 7) and that of completed orders (issues/224), and opens a dialog
 (github.com/IbcAlpha/IBC/issues/10). No other message of the API depends on the mode."""
 
-DELAYED = 3
+LIVE, DELAYED = 1, 3
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
 
 
@@ -179,7 +177,8 @@ async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
     patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:
         async with asyncio.timeout(WITHIN_S):
-            await _Survey(settings.model_copy(update=patience), found).run(list(legs))
+            async for one in _survey(settings.model_copy(update=patience), list(legs)):
+                found.append(one)  # noqa: PERF401 - what is found before a timeout counts
     except TimeoutError:
         text = f"not every check ended within {WITHIN_S:g} s"
         found.append(bad("gateway", text, "Try again; if this stays, check the gateway."))
@@ -188,159 +187,188 @@ async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
     return found
 
 
-class _Survey:
-    """One connection, and what was found on it."""
+async def _survey(settings: Settings, legs: list[Leg]) -> AsyncIterator[Finding]:
+    """Yield what is found on one connection, as it is found."""
+    connection = await connect(settings)
+    notices: list[tuple[int, str]] = []
+    try:
+        connection.on_message.append(lambda code, text: notices.append((code, text)))
+        for one in _identity(connection, settings):
+            yield one
+        yield await _clock(connection)
+        connection.require_online()
+        await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
+        yield of_account_time(connection.feed.account_time, utc_now())
+        for one in _accounts(connection, notices):
+            yield one
+        async for one in _lines(connection, settings, legs):
+            yield one
+        for one in await _legs(connection, legs):
+            yield one
+    finally:
+        await connection.close()
 
-    def __init__(self, settings: Settings, found: list[Finding]) -> None:
-        self._settings = settings
-        self._found = found
-        self._notices: list[tuple[int, str]] = []
 
-    async def run(self, legs: list[Leg]) -> None:
-        connection = await connect(self._settings)
-        try:
-            connection.on_message.append(lambda code, text: self._notices.append((code, text)))
-            self._identity(connection)
-            await self._clock(connection)
-            connection.require_online()
-            await connection.feed.ensure(timedelta(seconds=self._settings.refresh_interval_s))
-            self._found.append(of_account_time(connection.feed.account_time, utc_now()))
-            self._accounts(connection)
-            await self._lines(connection, legs)
-            await self._legs(connection, legs)
-        finally:
-            await connection.close()
+def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Finding]:
+    version = survey.server_version(connection)
+    yield good("gateway", f"{connection.gateway_id} answers, server version {version}")
+    if (problem := survey.library_problem()) is not None:
+        yield warning("ib_async", *problem)
+    modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
+    text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
+    if modes == [TradingMode.LIVE] and settings.trading_mode is None:
+        remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
+        yield warning("accounts", f"{text}; any mode is accepted", remedy)
+    else:
+        yield good("accounts", text)
+    remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
+    yield info("read-only", UNKNOWN_READ_ONLY, remedy)
 
-    def _identity(self, connection: GatewayConnection) -> None:
-        version = survey.server_version(connection)
-        found = self._found
-        found.append(good("gateway", f"{connection.gateway_id} answers, server version {version}"))
-        if (problem := survey.library_problem()) is not None:
-            found.append(warning("ib_async", *problem))
-        modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
-        text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
-        if modes == [TradingMode.LIVE] and self._settings.trading_mode is None:
-            remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
-            found.append(warning("accounts", f"{text}; any mode is accepted", remedy))
-        else:
-            found.append(good("accounts", text))
-        remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
-        found.append(info("read-only", UNKNOWN_READ_ONLY, remedy))
 
-    async def _clock(self, connection: GatewayConnection) -> None:
-        ahead_s = await survey.clock_difference_s(connection, timeout_s=ANSWER_S)
-        if ahead_s is None:
-            remedy = "Look for a dialog in TWS that waits for a click."
-            self._found.append(warning("clock", "the gateway did not report its time", remedy))
-        elif abs(ahead_s) <= CLOCK_S:
-            self._found.append(good("clock", f"within {CLOCK_S:g} s of the gateway's"))
-        else:
-            way = "behind" if ahead_s > 0 else "ahead of"
-            text = f"{abs(ahead_s):.0f} s {way} the gateway's"
-            self._found.append(
-                bad("clock", text, "Set both clocks by NTP: ages and leases depend on them.")
-            )
+async def _clock(connection: GatewayConnection) -> Finding:
+    ahead_s = await survey.clock_difference_s(connection, timeout_s=ANSWER_S)
+    if ahead_s is None:
+        remedy = "Look for a dialog in TWS that waits for a click."
+        return warning("clock", "the gateway did not report its time", remedy)
+    if abs(ahead_s) <= CLOCK_S:
+        return good("clock", f"within {CLOCK_S:g} s of the gateway's")
+    text = f"{abs(ahead_s):.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the gateway's"
+    return bad("clock", text, "Set both clocks by NTP: ages and leases depend on them.")
 
-    def _accounts(self, connection: GatewayConnection) -> None:
-        others = [text for code, text in self._notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
+
+def _accounts(
+    connection: GatewayConnection, notices: Iterable[tuple[int, str]]
+) -> Iterator[Finding]:
+    others = [text for code, text in notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
+    if others:
         remedy = "End the other program's account subscription, or give it another login."
-        self._found.append(
-            warning("account feed", f"another client uses it (2101): {others[0]}", remedy)
-            if others
-            else good("account feed", "no other client uses it (2101)")
-        )
-        feed = connection.feed
-        for account in connection.accounts:
-            held = [row for row in feed.holdings if row.account == account and row.position]
-            valued = sum(row.market_value is not None for row in held)
-            state = feed.completeness[account]
-            text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
-            whole = state is Completeness.COMPLETE and valued == len(held)
-            remedy = "See docs/operations.md, “An account is PARTIAL”."
-            self._found.append(
-                good("positions", text) if whole else warning("positions", text, remedy)
-            )
-        for problem in feed.problems:
-            self._found.append(warning("positions", problem, "See docs/operations.md."))
+        yield warning("account feed", f"another client uses it (2101): {others[0]}", remedy)
+    else:
+        yield good("account feed", "no other client uses it (2101)")
+    feed = connection.feed
+    for account in connection.accounts:
+        held = [row for row in feed.holdings if row.account == account and row.position]
+        valued = sum(row.market_value is not None for row in held)
+        state = feed.completeness[account]
+        text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
+        if state is Completeness.COMPLETE and valued == len(held):
+            yield good("positions", text)
+        else:
+            yield warning("positions", text, "See docs/operations.md, “An account is PARTIAL”.")
+    for problem in feed.problems:
+        yield warning("positions", problem, "See docs/operations.md.")
 
-    async def _lines(self, connection: GatewayConnection, legs: list[Leg]) -> None:
-        """Try one line for each exchange of which something is held, one after the other."""
-        conids = trial_conids(connection.feed.holdings, legs, self._settings.sec_types)
-        if not conids:
-            remedy = "Run it again once a position is held."
-            self._found.append(warning("market data", "not tried: nothing is held", remedy))
+
+async def _lines(
+    connection: GatewayConnection, settings: Settings, legs: list[Leg]
+) -> AsyncIterator[Finding]:
+    """Try one line for each exchange of which something is held, one after the other."""
+    conids = trial_conids(connection.feed.holdings, legs, settings.sec_types)
+    if not conids:
+        remedy = "Run it again once a position is held."
+        yield warning("market data", "not tried: nothing is held", remedy)
+        return
+    details = await connection.details(conids)
+    until = time.monotonic() + TRIALS_S
+    for at, conid in enumerate(conids):
+        if time.monotonic() > until:
+            text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
+            yield warning("market data", text, "Run it again.")
             return
-        details = await connection.details(conids)
-        until = time.monotonic() + TRIALS_S
-        for at, conid in enumerate(conids):
-            if time.monotonic() > until:
-                text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
-                self._found.append(warning("market data", text, "Run it again."))
-                return
-            if conid not in details:
-                remedy = "Run it again; if this stays, check the gateway."
-                text = f"not tried: the gateway has no details of {conid}"
-                self._found.append(warning("market data", text, remedy))
-                continue
-            found = await self._trial(connection, details[conid])
-            self._found += found if at == 0 else found[:1]
-            if found[0].level is Level.BAD and found[0].check == "lines":
-                return
+        if conid not in details:
+            text = f"not tried: the gateway has no details of {conid}"
+            yield warning("market data", text, AGAIN)
+            continue
+        found = await _trial(connection, details[conid])
+        yield found
+        if found.check == "lines":
+            return
+        if at == 0:
+            free = f"at least one of {settings.max_lines} is free"
+            yield good("lines", f"{free}; no gateway reports how many others use")
 
-    async def _trial(
-        self, connection: GatewayConnection, details: ContractDetails
-    ) -> list[Finding]:
-        trial = await survey.try_line(connection, details, wait_s=ANSWER_S)
-        delayed = None
-        if trial.refusal is not None and trial.refusal.code in NOT_PERMITTED:
-            delayed = await survey.try_line(
-                connection, details, wait_s=ANSWER_S, market_data_type=DELAYED
-            )
-        name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
-        return of_trial(trial, delayed, name=name, settings=self._settings)
 
-    async def _legs(self, connection: GatewayConnection, legs: list[Leg]) -> None:
-        yesterday = (utc_now() - timedelta(days=1)).date()
-        gone = [leg for leg in legs if leg.expiry is not None and leg.expiry < yesterday]
-        known = [leg for leg in legs if isinstance(leg, ActiveContract) and leg not in gone]
-        compared = list(dict.fromkeys(leg.conid for leg in known))[:MOST_LEGS]
-        details = await connection.details(compared)
-        wrong = [
-            warning("legs", f"{leg.described} of {leg.strategy_id}: expired", "Remove the leg.")
-            for leg in gone
-        ]
-        for leg in known:
-            one = details.get(leg.conid)
-            if leg.conid not in compared:
-                continue
-            differs = "the gateway knows no such contract"
-            if one is None or (differs := contract_mismatch(leg, one) or ""):
-                wrong.append(bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT))
-        rest = len({leg.conid for leg in known}) - len(compared)
-        more = f"; {rest} more were not compared" if rest else ""
-        text = f"{len(compared)} of the active legs agree with their contracts{more}"
-        self._found += wrong or [good("legs", text)]
-        unresolved = [leg for leg in legs if isinstance(leg, UnresolvedLeg) and leg not in gone]
-        await self._open_legs(connection, unresolved)
+async def _trial(connection: GatewayConnection, details: ContractDetails) -> Finding:
+    """Return from a trial line whether market data is permitted, or that no line is free."""
+    trial = await survey.try_line(connection, details, wait_s=ANSWER_S)
+    name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
+    if (refusal := trial.refusal) is None:
+        return _ticked(trial, name)
+    if refusal.code == GatewayCode.TOO_MANY_LINES:
+        remedy = "End other programs on this login, or lower what they stream."
+        return bad("lines", "no line is free: others use all of them (101)", remedy)
+    text = f"{name} is refused ({refusal.code}): {refusal.text}"
+    if refusal.code in NOT_PERMITTED:
+        delayed = await survey.try_line(
+            connection, details, wait_s=ANSWER_S, market_data_type=DELAYED
+        )
+        if delayed.market_data_type is not None:
+            remedy = "Subscribe to its live data, or set POSITION_SYNC_DELAYED_FALLBACK=true."
+            return warning("market data", f"{text}; delayed data tick", remedy)
+    remedy = "Subscribe to its data in IB's client portal; until then the queue values it."
+    return bad("market data", text, remedy)
 
-    async def _open_legs(self, connection: GatewayConnection, legs: list[UnresolvedLeg]) -> None:
-        """Look up the legs without a conid, as the stream will; nothing is stored."""
-        answers: list[ContractDetails | str | None] = []
-        for at in range(0, min(len(legs), MOST_OPEN_LEGS), AT_ONCE):
-            some = legs[at : min(at + AT_ONCE, MOST_OPEN_LEGS)]
-            answers += await asyncio.gather(*(look_up(connection, leg) for leg in some))
-        for leg, answer in zip(legs, answers, strict=False):
-            name = f"{leg.described} of {leg.strategy_id}"
-            if isinstance(answer, ContractDetails):
-                self._found.append(good("legs", f"{name} is {answer.conid}"))
-            elif answer is None:
-                remedy = "Run it again; if this stays, check the gateway."
-                self._found.append(warning("legs", f"{name}: the gateway did not answer", remedy))
-            else:
-                self._found.append(bad("legs", f"{name}: {answer}", CORRECT))
-        if len(legs) > len(answers):
-            text = f"{len(legs) - len(answers)} more without a conid were not looked up"
-            self._found.append(good("legs", f"{text}; the stream does it"))
+
+def _ticked(trial: survey.LineTrial, name: str) -> Finding:
+    if trial.market_data_type is None:
+        text = f"{name} did not tick within {ANSWER_S:g} s"
+        return warning("market data", text, "Run it again while its exchange is open.")
+    text = f"{name} ticks, {_KINDS.get(trial.market_data_type, str(trial.market_data_type))}"
+    if trial.greeks is False:
+        text = f"{text}; no greeks (tick 13) came within {ANSWER_S:g} s"
+        remedy = "Subscribe to the data of its underlying as well: the gateway computes greeks "
+        remedy += "from both. While its exchange is closed there may be none."
+        return warning("market data", text, remedy)
+    if trial.market_data_type == LIVE:
+        return good("market data", text)
+    remedy = "Subscribe to the exchange's live data, or accept values that are not live."
+    return warning("market data", text, remedy)
+
+
+async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]:
+    yesterday = (utc_now() - timedelta(days=1)).date()
+    gone = [leg for leg in legs if leg.expiry is not None and leg.expiry < yesterday]
+    known = [leg for leg in legs if isinstance(leg, ActiveContract) and leg not in gone]
+    conids = list(dict.fromkeys(leg.conid for leg in known))
+    compared = conids[:MOST_LEGS]
+    details = await connection.details(compared)
+    wrong = [
+        warning("legs", f"{leg.described} of {leg.strategy_id}: expired", "Remove the leg.")
+        for leg in gone
+    ]
+    for leg in known:
+        if leg.conid not in compared:
+            continue
+        one = details.get(leg.conid)
+        differs = contract_mismatch(leg, one) if one else "the gateway knows no such contract"
+        if differs:
+            wrong.append(bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT))
+    rest = len(conids) - len(compared)
+    more = f"; {rest} more were not compared" if rest else ""
+    text = f"{len(compared)} of the active legs agree with their contracts{more}"
+    unresolved = [leg for leg in legs if isinstance(leg, UnresolvedLeg) and leg not in gone]
+    return [*(wrong or [good("legs", text)]), *await _open_legs(connection, unresolved)]
+
+
+async def _open_legs(connection: GatewayConnection, legs: list[UnresolvedLeg]) -> list[Finding]:
+    """Look up the legs without a conid, as the stream will; nothing is stored."""
+    answers: list[ContractDetails | str | None] = []
+    for at in range(0, min(len(legs), MOST_OPEN_LEGS), AT_ONCE):
+        some = legs[at : min(at + AT_ONCE, MOST_OPEN_LEGS)]
+        answers += await asyncio.gather(*(look_up(connection, leg) for leg in some))
+    found = []
+    for leg, answer in zip(legs, answers, strict=False):
+        name = f"{leg.described} of {leg.strategy_id}"
+        if isinstance(answer, ContractDetails):
+            found.append(good("legs", f"{name} is {answer.conid}"))
+        elif answer is None:
+            found.append(warning("legs", f"{name}: the gateway did not answer", AGAIN))
+        else:
+            found.append(bad("legs", f"{name}: {answer}", CORRECT))
+    if len(legs) > len(answers):
+        text = f"{len(legs) - len(answers)} more without a conid were not looked up"
+        found.append(good("legs", f"{text}; the stream does it"))
+    return found
 
 
 def of_account_time(newest: str, now: datetime) -> Finding:
@@ -370,42 +398,6 @@ def trial_conids(
     for one in sorted(held, key=lambda one: (one.conid not in active, one.conid)):
         chosen.setdefault((one.sec_type, one.exchange, one.currency), one.conid)
     return list(chosen.values())[:MOST_EXCHANGES]
-
-
-def of_trial(
-    trial: survey.LineTrial, delayed: survey.LineTrial | None, *, name: str, settings: Settings
-) -> list[Finding]:
-    """Return from a trial line whether market data is permitted and a line is free."""
-    refusal = trial.refusal
-    if refusal is not None and refusal.code == GatewayCode.TOO_MANY_LINES:
-        remedy = "End other programs on this login, or lower what they stream."
-        return [bad("lines", "no line is free: others use all of them (101)", remedy)]
-    lines = good(
-        "lines",
-        f"at least one of {settings.max_lines} is free; no gateway reports how many others use",
-    )
-    if refusal is None and trial.market_data_type is not None:
-        kind = _KINDS.get(trial.market_data_type, str(trial.market_data_type))
-        text = f"{name} ticks, {kind}"
-        if trial.greeks is False:
-            text = f"{text}; no greeks (tick 13) came within {ANSWER_S:g} s"
-            remedy = "Subscribe to the data of its underlying as well: the gateway computes greeks "
-            remedy += "from both. While its exchange is closed there may be none."
-            return [warning("market data", text, remedy), lines]
-        if trial.market_data_type == 1:
-            return [good("market data", text), lines]
-        remedy = "Subscribe to the exchange's live data, or accept values that are not live."
-        return [warning("market data", text, remedy), lines]
-    if refusal is None:
-        text = f"{name} did not tick within {ANSWER_S:g} s"
-        remedy = "Run it again while its exchange is open."
-        return [warning("market data", text, remedy), lines]
-    text = f"{name} is refused ({refusal.code}): {refusal.text}"
-    if delayed is not None and delayed.market_data_type is not None:
-        remedy = "Subscribe to its live data, or set POSITION_SYNC_DELAYED_FALLBACK=true."
-        return [warning("market data", f"{text}; delayed data tick", remedy), lines]
-    remedy = "Subscribe to its data in IB's client portal; until then the queue values it."
-    return [bad("market data", text, remedy), lines]
 
 
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**29
@@ -527,27 +519,29 @@ def run_preflight(
     lake = Lake.of(settings)
     found = check_settings(settings, environ, env_file=env_file)
     found += check_time_zone(utc_now())
-    found += bounded("strategies file", lambda: check_strategies_file(settings), within_s=QUICK_S)
-    found += bounded("tables", lambda: check_lake(lake), within_s=TABLES_S)
-    found += bounded("disk", lambda: check_disk(settings.lake), within_s=QUICK_S)
-    found += bounded("programs", lambda: check_programs(dagster_home), within_s=QUICK_S)
-    found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
+    looks: list[tuple[str, Callable[[], list[Finding]], float]] = [
+        ("strategies file", lambda: check_strategies_file(settings), QUICK_S),
+        ("tables", lambda: check_lake(lake), TABLES_S),
+        ("disk", lambda: check_disk(settings.lake), QUICK_S),
+        ("programs", lambda: check_programs(dagster_home), QUICK_S),
+        ("Dagster home", lambda: check_dagster(dagster_home, ui_port), QUICK_S),
+    ]
+    for check, look, within_s in looks:
+        found += bounded(check, look, within_s=within_s)
     try:
         logins = settings.logins
     except errors.GatewaysFileError:
         return found  # it has a finding of its own
-    found += bounded(
-        "runs at once", lambda: check_run_slots(dagster_home, len(logins)), within_s=QUICK_S
-    )
+    slots = partial(check_run_slots, dagster_home, len(logins))
+    found += bounded("runs at once", slots, within_s=QUICK_S)
     sessions: dict[str, GatewaySession] = {}
     legs: list[Leg] = []
-    weeks: list[Finding] = []
-    unread = bounded("tables", lambda: _read(lake, logins, sessions, legs, weeks), within_s=QUICK_S)
-    if unread:
+    read = bounded("tables", lambda: _read(lake, logins, sessions, legs), within_s=QUICK_S)
+    if any(one.level is Level.BAD for one in read):
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: the tables do not say whether a stream owns the login"
-        return [*found, *unread, bad("gateway", text, "Correct the tables first.")]
-    return [*found, *weeks, *asyncio.run(_gateways(logins, sessions, legs))]
+        return [*found, *read, bad("gateway", text, "Correct the tables first.")]
+    return [*found, *read, *asyncio.run(_gateways(logins, sessions, legs))]
 
 
 async def _gateways(
@@ -560,16 +554,10 @@ async def _gateways(
 
     async def one(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
-        if session is not None:
-            return of_session(session)
-        return await of_gateway(login, legs)
+        found = await of_gateway(login, legs) if session is None else of_session(session)
+        return _named(login, logins, found)
 
-    found = await asyncio.gather(*(one(login) for login in logins))
-    return [
-        finding
-        for login, of_login in zip(logins, found, strict=True)
-        for finding in _named(login, logins, of_login)
-    ]
+    return [*chain(*await asyncio.gather(*map(one, logins)))]
 
 
 def _named(login: Settings, logins: Sequence[Settings], found: list[Finding]) -> list[Finding]:
@@ -583,16 +571,12 @@ def check_programs(home: Path) -> list[Finding]:
     """Return whether Dagster's programs work; none running after an end in order is good too."""
     programs = last_work.read(home)
     if programs.problems:
-        return [
-            bad("programs", text, "Then look at `position-sync status`.")
-            for text in programs.problems
-        ]
-    if not programs.works:
-        return [good("programs", "none runs")]
-    first = programs.works[0]
-    return [
-        good("programs", f"the last {last_work.SAYS[first.program]} at {first.at:%H:%M:%S} UTC")
-    ]
+        remedy = "Then look at `position-sync status`."
+        return [bad("programs", text, remedy) for text in programs.problems]
+    text = "none runs"
+    for first in programs.works[:1]:
+        text = f"the last {last_work.SAYS[first.program]} at {first.at:%H:%M:%S} UTC"
+    return [good("programs", text)]
 
 
 def check_run_slots(home: Path, logins: int) -> list[Finding]:
@@ -631,21 +615,23 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
 
 
 def _read(
-    lake: Lake,
-    logins: Sequence[Settings],
-    sessions: dict[str, GatewaySession],
-    legs: list[Leg],
-    weeks: list[Finding],
+    lake: Lake, logins: Sequence[Settings], sessions: dict[str, GatewaySession], legs: list[Leg]
 ) -> list[Finding]:
-    """Read the sessions of living owners, active legs and weekly logins; create no table."""
-    settings, now = logins[0], utc_now()
+    """Read the sessions of living owners, and the active legs, into what the caller passes.
+
+    No table is created.
+
+    Returns:
+        What was found about the weekly logins, or that a table cannot be read.
+    """
+    settings, now, found = logins[0], utc_now(), list[Finding]()
     try:
         for login in logins if lake.exists else ():
             session = lake.sessions.current(login.gateway_id)
             if session is None:
                 continue
-            of_login = of_login_week(session, now, lake.sessions.mode(), login.login_notice_h)
-            weeks += _named(login, logins, of_login)
+            week = of_login_week(session, now, lake.sessions.mode(), login.login_notice_h)
+            found += _named(login, logins, week)
             if session.is_alive(now):
                 sessions[login.gateway_id] = session
         if settings.strategies_file is not None:
@@ -656,5 +642,5 @@ def _read(
     except errors.StrategiesFileError:
         pass  # it has a finding of its own
     except errors.PositionSyncError as error:
-        return [bad("tables", error.what, error.remedy)]
-    return []
+        found.append(bad("tables", error.what, error.remedy))
+    return found

@@ -31,6 +31,7 @@ from position_sync_dagster.processes.stop_request import STOP_SIGNALS
 MARKER = "POSITION_SYNC_LAUNCHED_FROM"
 """The environment variable that each process of a home carries: the home's absolute path."""
 
+POLL_S = 0.05
 AFTER_PATIENCE_S = 1.0
 """Seconds that the other processes have to end after the one of `patience` has ended."""
 
@@ -90,7 +91,6 @@ def end_processes(
     *,
     grace_s: float,
     patience: tuple[str, float] | None = None,
-    poll_s: float = 0.05,
     after_poll: Callable[[], object] = lambda: None,
 ) -> list[str]:
     """End all processes that `find` returns: interrupt each once, and kill it after `grace_s`.
@@ -120,7 +120,7 @@ def end_processes(
         else:
             killed = {process: describe(process) for process in remaining} | killed
             send(remaining, signal.SIGKILL)
-        time.sleep(poll_s)
+        time.sleep(POLL_S)
         after_poll()
     return list(killed.values())
 

@@ -6,15 +6,14 @@ it is sent. apprise sends it to the receivers in the settings.
 
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cache
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import Backoff, Clock
 from position_sync_dagster.errors import MissingExtraError
 
 RETRY = Backoff(first_s=30.0, longest_s=900.0)
@@ -22,6 +21,8 @@ RETRY = Backoff(first_s=30.0, longest_s=900.0)
 
 LONGEST_TEXT = 600
 """Maximum length of a description in a message, in characters; the check's page shows all of it."""
+
+SECONDS = "%Y-%m-%d %H:%M:%S"
 
 MOST_KEPT = 200
 """Maximum number of messages that wait for their delivery; beyond it the oldest are dropped."""
@@ -100,7 +101,7 @@ class AlertCursor:
 
     def to_text(self) -> str:
         """Return the cursor as the text that Dagster stores."""
-        return _format().dump_json(self).decode()
+        return _FORMAT.dump_json(self).decode()
 
     @staticmethod
     def from_text(text: str | None) -> "AlertCursor":
@@ -110,14 +111,12 @@ class AlertCursor:
         True
         """
         try:
-            return _format().validate_json(text) if text else AlertCursor()
+            return _FORMAT.validate_json(text) if text else AlertCursor()
         except ValidationError:
             return AlertCursor()
 
 
-@cache
-def _format() -> TypeAdapter[AlertCursor]:
-    return TypeAdapter(AlertCursor)
+_FORMAT = TypeAdapter(AlertCursor)
 
 
 def follow(
@@ -147,14 +146,14 @@ def follow(
         known = breaks.get(name)
         if state.passed:
             if known is not None and known.told:
-                messages.append(_ended(state, known, everyone))
+                messages.append(_message(state, known.since, everyone))
             breaks.pop(name, None)
         elif state.passed is None:
             continue
         else:
             known = known or FailedCheck(since=state.at)
             if not known.told and state.severity in severities and now - known.since >= after:
-                messages.append(_begun(state, known, everyone))
+                messages.append(_message(state, known.since, everyone))
                 known = replace(known, told=True)
             breaks[name] = known
     kept = [replace(m, to=tuple(n for n in m.to if n < receivers)) for m in cursor.outbox]
@@ -197,6 +196,28 @@ def after_delivery(
     )
 
 
+def send_due(
+    cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock, *, until: datetime | None = None
+) -> tuple[AlertCursor, int]:
+    """Send the due messages, one delivery for each receiver.
+
+    Args:
+        until: After this time no delivery begins.
+
+    Returns:
+        The cursor after the deliveries, and how many receivers accepted theirs.
+    """
+    sent = 0
+    for place, messages in due(cursor, clock()).items():
+        if until is not None and clock() > until:
+            break
+        title, body = together(messages)
+        ok = deliver(urls[place], place, title=title, body=body)
+        cursor = after_delivery(cursor, place, messages, ok=ok, now=clock())
+        sent += ok
+    return cursor, sent
+
+
 def together(messages: Collection[Message]) -> tuple[str, str]:
     """Combine messages into one; return its title and body."""
     if len(messages) == 1:
@@ -207,29 +228,20 @@ def together(messages: Collection[Message]) -> tuple[str, str]:
     )
 
 
-def _begun(state: CheckState, known: FailedCheck, to: tuple[int, ...]) -> Message:
-    return _message(
-        f"{state.severity}: {state.name}",
-        _short(state.description.removesuffix(state.what_to_do)),
-        f"Since: {known.since:%Y-%m-%d %H:%M:%S} UTC",
-        f"What to do: {_short(state.what_to_do)}" if state.what_to_do else "",
+def _message(state: CheckState, since: datetime, to: tuple[int, ...]) -> Message:
+    """Return the message about a check that fails, or that passes again."""
+    if state.passed:
+        title, what_to_do = f"Passes again: {state.name}", ""
+        when = f"It did not pass from {since:{SECONDS}} to {state.at:{SECONDS}} UTC."
+    else:
+        title, what_to_do = f"{state.severity}: {state.name}", state.what_to_do
+        when = f"Since: {since:{SECONDS}} UTC"
+    lines = (
+        _short(state.description.removesuffix(what_to_do)),
+        when,
+        f"What to do: {_short(what_to_do)}" if what_to_do else "",
         state.link,
-        to=to,
     )
-
-
-def _ended(state: CheckState, known: FailedCheck, to: tuple[int, ...]) -> Message:
-    return _message(
-        f"Passes again: {state.name}",
-        _short(state.description),
-        f"It did not pass from {known.since:%Y-%m-%d %H:%M:%S} to "
-        f"{state.at:%Y-%m-%d %H:%M:%S} UTC.",
-        state.link,
-        to=to,
-    )
-
-
-def _message(title: str, *lines: str, to: tuple[int, ...]) -> Message:
     return Message(title=title, body="\n".join(filter(None, lines)), to=to)
 
 

@@ -1,12 +1,12 @@
 """The audit trail: find everything that belongs to an id, and find missing records.
 
 The rows are the record of what was written. The table `runs` and Dagster's events are an index of
-them: what they say of the ledger follows from the rows. Nothing is written here: the command writes
-the records that `verify` derives.
+the rows: what they record about the ledger can be derived from the rows. Nothing is written here:
+the command writes the records that `verify` derives.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -27,11 +27,15 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition, Source
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.queue.operations import beginning_with
 from position_sync_dagster.lake.schema.codec import legs_of, new_ids
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
-from position_sync_dagster.lake.updates.provenance import IN_ORDER, LedgerProvenance, batches_of
-from position_sync_dagster.sync.run_recorder import STREAM_STEP
+from position_sync_dagster.lake.updates.provenance import (
+    IN_ORDER,
+    LastRows,
+    LedgerProvenance,
+    batches_of,
+)
+from position_sync_dagster.sync.run_recorder import STREAM_STEP, LedgerCounts
 
 SESSIONS_SEARCHED = 100_000
 CANDIDATES = 5
@@ -84,12 +88,37 @@ def trace(lake: Lake, text: str, *, limit: int) -> Trace:
     """
     ledger = LedgerProvenance(lake.updates.table)
     kind, found = find_id(lake, ledger, text)
+    runs: tuple[RunRecord, ...] = ()
+    requests: tuple[QueuedPosition, ...] = ()
     if kind is IdKind.RUN:
-        return _of_run(lake, ledger, found, limit)
-    if kind is IdKind.REQUEST:
-        return _of_request(lake, ledger, found, limit)
-    column = "batch_id" if kind is IdKind.BATCH else "update_id"
-    return _of_rows(lake, kind, found, ledger.with_id(column, found), limit)
+        runs = tuple(lake.runs.get(found))
+        first, last = _dates(runs)
+        written = ledger.of_run(found, first=first, last=last, limit=limit)
+    elif kind is IdKind.REQUEST:
+        requests = _requests(lake, [found])
+        written = _last(_answers(ledger, *requests), limit)
+    else:
+        column = "batch_id" if kind is IdKind.BATCH else "update_id"
+        written = _last(ledger.with_id(column, found), limit)
+        requests = _requests(lake, _named(written.rows, "request_id"))
+    run_ids = [found] if kind is IdKind.RUN else _named(written.rows, "run_id")
+    of_sessions = {*_named(written.rows, "session_id"), *(one.session_id for one in runs)}
+    return Trace(
+        kind=kind,
+        id=found,
+        run_ids=tuple(run_ids),
+        runs=runs or tuple(record for one in run_ids for record in lake.runs.get(one)),
+        sessions=tuple(
+            one
+            for one in lake.sessions.history(SESSIONS_SEARCHED)
+            if one.session_id in of_sessions or one.run_id == found
+        ),
+        requests=requests,
+        batches=_plain(written.batches),
+        batch_count=written.batch_count,
+        rows=_plain(written.rows),
+        row_count=written.count,
+    )
 
 
 def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, str]:
@@ -102,11 +131,11 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
     """
     found: set[tuple[IdKind, str]] = set()
     if text:
-        store = lake.queue.sync.store
+        queue = lake.queue.sync
         found |= {(IdKind.RUN, r.run_id) for r in lake.runs.beginning_with(text)}
         found |= {(IdKind.BATCH, i) for i in ledger.ids_beginning_with("batch_id", text)}
         found |= {(IdKind.UPDATE, i) for i in ledger.ids_beginning_with("update_id", text)}
-        found |= {(IdKind.REQUEST, r.request_id) for r in beginning_with(store, text)}
+        found |= {(IdKind.REQUEST, r.request_id) for r in queue.beginning_with(text)}
         if not found:
             found |= {(IdKind.RUN, i) for i in ledger.ids_beginning_with("run_id", text)}
     exact = {one for one in found if one[1] == text}
@@ -127,69 +156,37 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
     return max(candidates)  # a row may have the id of its request: the row names the request too
 
 
-def _of_run(lake: Lake, ledger: LedgerProvenance, run_id: str, limit: int) -> Trace:
-    records = tuple(lake.runs.get(run_id))
-    first, last = _dates(records)
-    written = ledger.of_run(run_id, first=first, last=last, limit=limit)
-    named = written.rows.get_column("session_id").drop_nulls()
-    wanted = {*named, *(r.session_id for r in records if r.session_id)}
-    return Trace(
-        kind=IdKind.RUN,
-        id=run_id,
-        run_ids=(run_id,),
-        runs=records,
-        sessions=_sessions(lake, wanted, {run_id}),
-        requests=(),
-        batches=_plain(written.batches),
-        batch_count=written.batch_count,
-        rows=_plain(written.rows),
-        row_count=written.count,
-    )
+def _requests(lake: Lake, ids: Iterable[str]) -> tuple[QueuedPosition, ...]:
+    """Return the requests with these ids."""
+    queue = lake.queue.sync
+    return tuple(r for one in ids for r in queue.beginning_with(one) if r.request_id == one)
 
 
-def _of_request(lake: Lake, ledger: LedgerProvenance, request_id: str, limit: int) -> Trace:
-    """Return the trace of a request: the rows written for it, and the older row that answers it."""
-    (request,) = (
-        one
-        for one in beginning_with(lake.queue.sync.store, request_id)
-        if one.request_id == request_id
-    )
+def _answers(ledger: LedgerProvenance, request: QueuedPosition) -> pl.DataFrame:
+    """Return the rows written for a request, and the older row that answers it."""
     near = new_ids(request.created_at, 1)
     since = (request.created_at - timedelta(days=1)).date()
-    rows = ledger.of_request(request_id, [request_id, *near], since)
+    rows = ledger.of_request(request.request_id, [request.request_id, *near], since)
     answer = request.update_id
-    if answer is not None and answer not in rows.get_column("update_id"):
-        rows = pl.concat([ledger.with_id("update_id", answer), rows]).sort(IN_ORDER)
-    return _of_rows(lake, IdKind.REQUEST, request_id, rows, limit, (request,))
+    if answer is None or answer in rows.get_column("update_id"):
+        return rows
+    return pl.concat([ledger.with_id("update_id", answer), rows]).sort(IN_ORDER)
 
 
-def _of_rows(
-    lake: Lake,
-    kind: IdKind,
-    found: str,
-    rows: pl.DataFrame,
-    limit: int,
-    requests: tuple[QueuedPosition, ...] = (),
-) -> Trace:
+def _last(rows: pl.DataFrame, limit: int) -> LastRows:
+    """Return the last rows and batches, and count all."""
     batches = batches_of(rows.lazy()).collect()
-    shown = rows.tail(limit)
-    run_ids = tuple(shown.get_column("run_id").drop_nulls().unique(maintain_order=True))
-    if not requests:
-        asked = shown.get_column("request_id").drop_nulls().unique(maintain_order=True)
-        store = lake.queue.sync.store
-        requests = tuple(r for one in asked for r in beginning_with(store, one))
-    return Trace(
-        kind=kind,
-        id=found,
-        run_ids=run_ids,
-        runs=tuple(record for one in run_ids for record in lake.runs.get(one)),
-        sessions=_sessions(lake, set(shown.get_column("session_id").drop_nulls()), set()),
-        requests=requests,
-        batches=_plain(batches.tail(limit)),
+    return LastRows(
+        count=rows.height,
         batch_count=batches.height,
-        rows=_plain(shown),
-        row_count=rows.height,
+        batches=batches.tail(limit),
+        rows=rows.tail(limit),
     )
+
+
+def _named(rows: pl.DataFrame, column: str) -> list[str]:
+    """Return the ids in a column, each once, in the order of the rows."""
+    return rows.get_column(column).drop_nulls().unique(maintain_order=True).to_list()
 
 
 def _dates(records: tuple[RunRecord, ...]) -> tuple[date | None, date | None]:
@@ -201,13 +198,6 @@ def _dates(records: tuple[RunRecord, ...]) -> tuple[date | None, date | None]:
     last = None if None in ends else max(end for end in ends if end is not None)
     first = min(record.started_at for record in records)
     return (first - day).date(), None if last is None else (last + day).date()
-
-
-def _sessions(lake: Lake, ids: set[str], run_ids: set[str]) -> tuple[GatewaySession, ...]:
-    if not ids and not run_ids:
-        return ()
-    sessions = lake.sessions.history(SESSIONS_SEARCHED)
-    return tuple(s for s in sessions if s.session_id in ids or s.run_id in run_ids)
 
 
 def _plain(frame: pl.DataFrame) -> tuple[dict[str, Any], ...]:
@@ -317,14 +307,7 @@ MARGIN = timedelta(days=1)
 """Rows are read from this long before the first compared run, so that all rows of a run are read. A
 run that began earlier is left out."""
 
-_NO_ROWS = {
-    "rows": 0,
-    "commits": 0,
-    "version_from": None,
-    "version_to": None,
-    "first_batch_id": None,
-    "last_batch_id": None,
-}
+_NO_ROWS = asdict(LedgerCounts())
 """The columns of a record that follow from the rows of its run, for a run without rows."""
 
 

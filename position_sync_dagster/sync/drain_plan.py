@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -58,7 +57,7 @@ class DrainCursor:
 
     def to_text(self) -> str:
         """Return the cursor as the text that Dagster stores."""
-        return _format().dump_json(self).decode()
+        return _FORMAT.dump_json(self).decode()
 
     @staticmethod
     def from_text(text: str | None) -> "DrainCursor":
@@ -68,14 +67,12 @@ class DrainCursor:
         3
         """
         try:
-            return _format().validate_json(text) if text else DrainCursor()
+            return _FORMAT.validate_json(text) if text else DrainCursor()
         except ValidationError:
             return DrainCursor()
 
 
-@cache
-def _format() -> TypeAdapter[DrainCursor]:
-    return TypeAdapter(DrainCursor)
+_FORMAT = TypeAdapter(DrainCursor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,17 +159,18 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
     """
     if workload.registry_version is None:  # it was not looked at
         workload = replace(workload, registry_version=cursor.registry_version)
-    cursor = _track_registry(workload, _track_owners(workload, cursor))
-    due, waits = _refreshes_due(workload, cursor, refresh_interval_s)
-    if len(workload.logins) == 1:
-        return _plan_run(
-            workload, cursor, refresh=bool(due), idle="; ".join([*due.values(), *waits])
-        )
-    plan = _plan_run(workload, cursor, refresh=False, idle="; ".join(waits) or "no login")
-    if not due or workload.refresh_in_progress:
-        return plan
-    names = tuple(login.name for login in workload.logins if login.name in due)
-    return replace(plan, refreshes=names)
+    cursor = _tracked(workload, cursor)
+    waits = {
+        login.name: _why_no_refresh(workload.now, login, cursor, refresh_interval_s)
+        for login in workload.logins
+    }
+    if len(waits) == 1:
+        (why,) = waits.values()
+        return _plan_run(workload, cursor, refresh=why is None, idle=why or REFRESH_REASON)
+    idle = "; ".join(f"{name}: {why}" for name, why in waits.items() if why is not None)
+    plan = _plan_run(workload, cursor, refresh=False, idle=idle or "no login")
+    due = tuple(name for name, why in waits.items() if why is None)
+    return plan if workload.refresh_in_progress else replace(plan, refreshes=due)
 
 
 def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: str) -> DrainPlan:
@@ -182,7 +180,7 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
         workload: The workload.
         cursor: The cursor of this decision.
         refresh: Whether a refresh is due, as a step of this run.
-        idle: Why a refresh is due, or why not.
+        idle: The reason for the refresh, or for a run without any work.
     """
     if workload.drain_in_progress is not None:
         return _skip(f"drain run {workload.drain_in_progress[:8]} is in progress", workload, cursor)
@@ -195,7 +193,8 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
     steps: list[Step] = []
     reasons: list[str] = []
     tag = REFRESH_IS_DUE if refresh else REQUESTS_WAIT
-    if _registry_changed(workload, cursor):
+    applied = (cursor.registry_version, cursor.strategies_mark)
+    if (workload.registry_version, workload.strategies_mark) != applied:
         tag = REGISTRY_CHANGED
         steps.append(Step.STRATEGIES)
         reasons.append("the registry changed")
@@ -204,14 +203,16 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
             registry_version=workload.registry_version,
             strategies_mark=workload.strategies_mark,
         )
-    unavailable = _unavailable(workload)
+    unavailable = [login.unavailable for login in workload.logins]
     if refresh:
         steps += [Step.REFRESH, *DRAIN_AND_DERIVE]
         reasons.append(idle)
     elif workload.claimable:
-        if unavailable is None:
+        if None in unavailable:
             steps += DRAIN_AND_DERIVE
-        reasons.append(unavailable or "requests wait")
+            reasons.append("requests wait")
+        else:
+            reasons.append(" ".join(filter(None, unavailable)))
     if not steps:
         return _skip("; ".join(reasons) or idle, workload, cursor)
     return DrainPlan(
@@ -222,33 +223,25 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
     )
 
 
-def _unavailable(workload: Workload) -> str | None:
-    """Return why no login can give values; None when one can."""
-    reasons = [login.unavailable for login in workload.logins]
-    return None if None in reasons else " ".join(filter(None, reasons))
-
-
 def _owner(login: LoginState, now: datetime) -> GatewaySession | None:
     session = login.session
     return session if session is not None and session.is_alive(now) else None
 
 
-def _track_owners(workload: Workload, cursor: DrainCursor) -> DrainCursor:
-    now, before = workload.now, cursor.unowned_since
+def _tracked(workload: Workload, cursor: DrainCursor) -> DrainCursor:
+    """Return the cursor with what this decision saw.
+
+    It keeps the version that a run recorded: later decisions read newer runs only.
+    """
+    now, before, version = workload.now, cursor.unowned_since, workload.registry_version
     since = {
         login.name: min(before.get(login.name, now), now)
         for login in workload.logins
         if _owner(login, now) is None and not login.stream_in_progress
     }
-    return replace(cursor, unowned_since=since)
-
-
-def _track_registry(workload: Workload, cursor: DrainCursor) -> DrainCursor:
-    """Keep the version that a run recorded: later decisions read newer runs only."""
-    version = workload.registry_version
     if version is None or version != workload.recorded_version:
-        return cursor
-    return replace(cursor, registry_version=version)
+        version = cursor.registry_version
+    return replace(cursor, unowned_since=since, registry_version=version)
 
 
 def _delay_s(workload: Workload) -> float:
@@ -260,44 +253,25 @@ def _delay_s(workload: Workload) -> float:
     return max(0.0, RETRY.delay_s(workload.unsuccessful_runs) - since_s)
 
 
-def _registry_changed(workload: Workload, cursor: DrainCursor) -> bool:
-    applied = (cursor.registry_version, cursor.strategies_mark)
-    return (workload.registry_version, workload.strategies_mark) != applied
+REFRESH_REASON = "a refresh is due and no stream is alive"
 
 
-def _refreshes_due(
-    workload: Workload, cursor: DrainCursor, refresh_interval_s: float
-) -> tuple[dict[str, str], list[str]]:
-    """Return why a refresh is due, by login, and why it is not due for the other logins."""
-    due: dict[str, str] = {}
-    waits: list[str] = []
-    for login in workload.logins:
-        is_due, reason = _refresh_due(workload.now, login, cursor, refresh_interval_s)
-        if len(workload.logins) > 1:
-            reason = f"{login.name}: {reason}"
-        if is_due:
-            due[login.name] = reason
-        else:
-            waits.append(reason)
-    return due, waits
-
-
-def _refresh_due(
+def _why_no_refresh(
     now: datetime, login: LoginState, cursor: DrainCursor, refresh_interval_s: float
-) -> tuple[bool, str]:
+) -> str | None:
+    """Return why no refresh of a login is due; None if one is."""
     owner, unowned_since = _owner(login, now), cursor.unowned_since.get(login.name)
     if owner is not None:
-        return False, f"the {owner.owner.name.lower()} is {owner.state.value.lower()}"
+        return f"the {owner.owner.name.lower()} is {owner.state.value.lower()}"
     if login.stream_in_progress or unowned_since is None:
-        return False, "a stream run is starting"
+        return "a stream run is starting"
     if login.session is not None:
         due_at = login.session.started_at + timedelta(seconds=refresh_interval_s)
         if now < due_at and login.session.started_at <= now + SKEW:
-            return False, f"next refresh in {(due_at - now).total_seconds():.0f} s"
-    settled_at = unowned_since + timedelta(seconds=SETTLE_S)
-    if now < settled_at:
-        return False, "a stream may be about to start"
-    return True, "a refresh is due and no stream is alive"
+            return f"next refresh in {(due_at - now).total_seconds():.0f} s"
+    if now < unowned_since + timedelta(seconds=SETTLE_S):
+        return "a stream may be about to start"
+    return None
 
 
 def _with_counts(reason: str, workload: Workload) -> str:
@@ -321,8 +295,8 @@ SOURCES = {
     "closures": ("statement_events",),
 }
 """The derived tables without partitions, each with the tables whose materialization makes it out of
-date. Only the derivation judges `closures` in a run: of two runs that evaluate a check at once, the
-UI may show the result of the older one."""
+date. A drain does not evaluate the check of `closures`, only the run of the derivation does: if two
+runs evaluate a check at once, the UI may show the older result."""
 
 LONGEST_AGE = timedelta(minutes=15)
 """Maximum age of a derived table: rows of the stream come without a materialization."""

@@ -96,7 +96,8 @@ class CloseExplainer:
 
         Args:
             executions: What a gateway named.
-            asked: Since when it named them all; without it their absence proves nothing.
+            asked: The span of which it named all executions, by account. Without it, the absence of
+                an execution proves nothing.
         """
         lake, now = self.lake, self.clock()
         if executions:
@@ -141,10 +142,10 @@ class CloseExplainer:
     def _underlying_prices(
         self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
     ) -> Mapping[int, tuple[float, datetime]]:
-        """Return the last price of the underlying before the end of each option that closed since.
+        """Return, by option, the last price of its underlying before the option's end.
 
-        The ledger has it in the rows of all options on an underlying: one that ends worthless may
-        have no greeks any more. It is read once, of options that closed in the last day.
+        The rows of all options on the underlying are searched: an option that ends worthless may
+        have no greeks any more. The price is read once, for options that closed in the last day.
         """
         now, ends = self.clock(), defaultdict[datetime, dict[int, int]](dict)
         for change in changes:
@@ -180,9 +181,9 @@ class CloseExplainer:
 
 
 def stated_days(events: Iterable[StatementEvent]) -> dict[str, dict[date, datetime]]:
-    """Return the days of each account whose trades a statement has, with its newest time of making.
+    """Return the days of each account that statements cover, each with the newest statement's time.
 
-    One that names no time counts for the days before its last one.
+    A statement that names no time counts as made at the beginning of its last day.
     """
     days: defaultdict[str, dict[date, datetime]] = defaultdict(dict)
     for one in events:

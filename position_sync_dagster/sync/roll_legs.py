@@ -24,8 +24,8 @@ WITHIN = timedelta(seconds=60)
 """Maximum time between the executions of two orders of a roll, unless a person names another."""
 
 SETTLED = timedelta(seconds=30)
-"""How old the changes of a roll must be before it is followed: those of a combo order come one by
-one, and with the last of them it may be unclear."""
+"""How old the changes of a roll must be before it is followed: those of a combo order arrive one by
+one, and the last of them may make the roll unclear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class LegChange:
 def proposed(lake: Lake, now: datetime, within: timedelta) -> list[LegChange]:
     """Return the legs of strategies that were rolled completely, each with its new contract.
 
-    A leg that has a quantity is rolled if that is what was rolled.
+    A leg with a quantity counts as rolled only if exactly that quantity was rolled.
     """
     rolls, _unclear = _rolls(lake, now, within)
     legs = lake.registry.sync.get_all_active()
@@ -121,7 +121,10 @@ def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
 
 @dataclass(eq=False, repr=False)
 class RollFollower:
-    """Replaces the legs of strategies that follow rolls, and says each thing once; blocks."""
+    """Replaces the legs of strategies that follow rolls; blocks.
+
+    A roll that is left to a person is logged once.
+    """
 
     lake: Lake
     file: Path | None
@@ -178,12 +181,13 @@ def _held(lake: Lake) -> set[Key]:
     }
 
 
+def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
+    """Return whether a leg had a contract in an account at a time."""
+    return leg.conid == conid and leg.account in (None, account) and leg.added_at <= at
+
+
 def _is_of(leg: ActiveContract, roll: Roll) -> bool:
-    return (
-        leg.conid == roll.closed_conid
-        and leg.account in (None, roll.account)
-        and leg.added_at <= roll.at
-    )
+    return _concerns(leg, roll.closed_conid, roll.account, roll.at)
 
 
 def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
@@ -191,12 +195,7 @@ def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
 
 
 def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
-    return any(
-        one.conid == leg.conid
-        and leg.account in (None, one.account)
-        and leg.added_at <= one.seen_at
-        for one in unclear.closed
-    )
+    return any(_concerns(leg, one.conid, one.account, one.seen_at) for one in unclear.closed)
 
 
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:

@@ -14,33 +14,47 @@ from typing import TYPE_CHECKING, Any, Self
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.threads import offload
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.records import RunsTable
     from position_sync_dagster.lake.updates.append import AppendResult
 
 
+FIRST_COUNTS = frozenset({"version_from", "first_batch_id"})
+"""Numbers that a sum takes from the earlier span."""
+
+SUMS = frozenset(
+    {
+        *("rows", "commits", "claimed", "succeeded", "unchanged", "failed", "released"),
+        *("enqueued", "reconnects", "promotions", "demotions"),
+    }
+)
+"""Numbers that a sum adds. It takes every other number from the later span, if that has it."""
+
+
+def added(name: str, earlier: Any, later: Any) -> Any:
+    """Return a number of two spans that follow each other; None is unknown in one of them.
+
+    >>> added("rows", 1, 2), added("version_from", 3, 6), added("version_to", 4, None)
+    (3, 3, 4)
+    """
+    if earlier is None or later is None:
+        return earlier if later is None else later
+    if name in FIRST_COUNTS:
+        return earlier
+    return earlier + later if name in SUMS else later
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamCounts:
-    """The counts of a stream in a span of time; `earlier + later` adds two spans.
+class LedgerCounts:
+    """What was written to `position_updates` in a span of time; `earlier + later` adds two spans.
 
     Attributes:
-        rows: Rows written to `position_updates`.
+        rows: The number of rows.
         commits: The number of commits of these rows.
-        version_from, version_to: Delta versions of `position_updates` around the span; None
-            without a commit.
+        version_from, version_to: Delta versions around the span; None without a commit.
         first_batch_id, last_batch_id: The batches of the first and the last commit; batch ids sort
             by time.
-        enqueued: Requests put into `position_queue`.
-        queue_version: Delta version of `position_queue` after the last of them.
-        reconnects: Number of times the connection was made again.
-        promotions, demotions: Legs that got, or lost, a line while they were active.
-
-    >>> first = StreamCounts(rows=1, version_from=3, version_to=4)
-    >>> both = first + StreamCounts(rows=2, version_from=6, version_to=7)
-    >>> both.rows, both.version_from, both.version_to
-    (3, 3, 7)
     """
 
     rows: int = 0
@@ -49,32 +63,42 @@ class StreamCounts:
     version_to: int | None = None
     first_batch_id: str | None = None
     last_batch_id: str | None = None
+
+    @classmethod
+    def of(cls, commit: "AppendResult | None") -> Self:
+        """Return the counts of one commit, or of none."""
+        if commit is None or not commit.rows:
+            return cls()
+        return cls(
+            rows=commit.rows,
+            commits=1,
+            version_from=commit.version - 1,
+            version_to=commit.version,
+            first_batch_id=commit.batch_id,
+            last_batch_id=commit.batch_id,
+        )
+
+    def __add__(self, later: "LedgerCounts") -> Self:
+        names = [one.name for one in fields(self)]
+        return type(self)(**{n: added(n, getattr(self, n), getattr(later, n)) for n in names})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamCounts(LedgerCounts):
+    """The counts of a stream in a span of time.
+
+    Attributes:
+        enqueued: Requests put into `position_queue`.
+        queue_version: Delta version of `position_queue` after the last of them.
+        reconnects: Number of times the connection was made again.
+        promotions, demotions: Legs that got, or lost, a line while they were active.
+    """
+
     enqueued: int = 0
     queue_version: int | None = None
     reconnects: int = 0
     promotions: int = 0
     demotions: int = 0
-
-    def __add__(self, later: "StreamCounts") -> "StreamCounts":
-        values = {}
-        for one in fields(StreamCounts):
-            ours, theirs = getattr(self, one.name), getattr(later, one.name)
-            if one.default == 0:
-                values[one.name] = ours + theirs
-            elif ours is None or (theirs is not None and one.name not in FIRST_COUNTS):
-                values[one.name] = theirs
-            else:
-                values[one.name] = ours
-        return StreamCounts(**values)
-
-
-FIRST_COUNTS = frozenset({"version_from", "first_batch_id"})
-"""Fields that a sum takes from the earlier span; other fields without a count are from the
-later."""
-
-
-SUMS = frozenset({"rows", "commits", "claimed", "succeeded", "failed", "released"})
-"""Columns of a record that are summed over the drains of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,47 +125,45 @@ class StreamReport(StreamCounts):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchReport:
+class DrainCounts(LedgerCounts):
+    """The counts of a batch or of a drain.
+
+    Attributes:
+        claimed: Requests that were claimed.
+        succeeded: Those that ended with a row, their own one or an older one.
+        unchanged: Those that ended with an older row, which has the same values.
+        failed: Those that failed.
+        released: Those that became PENDING again, without using up an attempt.
+    """
+
+    claimed: int = 0
+    succeeded: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    released: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport(DrainCounts):
     """The result of one claimed batch.
 
     Attributes:
-        claimed: The number of its requests.
-        released: The number of those that wait again.
-        appended: The commit of its rows to `position_updates`; None without rows.
         oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
-        unchanged: Requests among those that succeeded for which an older row has the same values,
-            so that no row was written.
         reason: Why requests were released; None when none were.
         error: Why its requests could not be marked after the commit of its rows; None when they
             were.
     """
 
     batch_id: str
-    claimed: int
-    succeeded: int
-    failed: int
-    released: int
-    appended: "AppendResult | None"
     oldest_wait_s: float | None
     duration_s: float
-    unchanged: int = 0
     reason: str | None = None
     error: LakeError | None = None
 
-    @property
-    def rows(self) -> int:
-        """The number of rows written."""
-        return self.appended.rows if self.appended else 0
-
-    @property
-    def version(self) -> int | None:
-        """The Delta version of `position_updates` that holds the rows; None without rows."""
-        return self.appended.version if self.appended else None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrainReport:
-    """The result of one drain.
+class DrainReport(DrainCounts):
+    """The result of one drain; its counts are the sum of those of its batches.
 
     Attributes:
         rescued: Requests whose lease had expired and that became claimable again.
@@ -169,65 +191,10 @@ class DrainReport:
         return any(batch.released < batch.claimed for batch in self.batches)
 
     @property
-    def claimed(self) -> int:
-        """The number of requests claimed."""
-        return sum(b.claimed for b in self.batches)
-
-    @property
-    def succeeded(self) -> int:
-        """The number of requests that ended with a row, their own one or an older one."""
-        return sum(b.succeeded for b in self.batches)
-
-    @property
-    def unchanged(self) -> int:
-        """The number of requests that ended with an older row."""
-        return sum(b.unchanged for b in self.batches)
-
-    @property
-    def failed(self) -> int:
-        """The number of requests that failed."""
-        return sum(b.failed for b in self.batches)
-
-    @property
-    def released(self) -> int:
-        """The number of requests that became PENDING again, without using up an attempt."""
-        return sum(b.released for b in self.batches)
-
-    @property
-    def rows(self) -> int:
-        """The number of rows written."""
-        return sum(b.rows for b in self.batches)
-
-    @property
-    def version_from(self) -> int | None:
-        """The Delta version of `position_updates` before the first batch; None without rows."""
-        first = min(self._versions, default=None)
-        return None if first is None else first - 1
-
-    @property
-    def version_to(self) -> int | None:
-        """The Delta version of `position_updates` after the last batch; None without rows."""
-        return max(self._versions, default=None)
-
-    @property
-    def first_batch_id(self) -> str | None:
-        """The first batch with rows; None without rows."""
-        return next((b.batch_id for b in self.batches if b.rows), None)
-
-    @property
-    def last_batch_id(self) -> str | None:
-        """The last batch with rows; None without rows."""
-        return next((b.batch_id for b in reversed(self.batches) if b.rows), None)
-
-    @property
     def reason(self) -> str | None:
         """Why requests were released or left; None when none were."""
         reasons = [b.reason for b in self.batches if b.reason is not None]
         return self.unavailable or (reasons[-1] if reasons else None)
-
-    @property
-    def _versions(self) -> list[int]:
-        return [b.version for b in self.batches if b.version is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,13 +273,7 @@ class RunRecorder:
 
     def count(self, **columns: Any) -> None:
         """Set columns as `note` does, but add counts to those of the step so far."""
-        for name, value in columns.items():
-            before = getattr(self._record, name)
-            if before is not None and name in FIRST_COUNTS:
-                columns[name] = before
-            elif before is not None and name in SUMS:
-                columns[name] = before + value
-        self.note(**columns)
+        self.note(**{n: added(n, getattr(self._record, n), v) for n, v in columns.items()})
 
     @property
     def record(self) -> RunRecord:
@@ -342,19 +303,6 @@ class RunRecorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         """Record the end of the block."""
-        self._end_by(error)
-
-    async def __aenter__(self) -> Self:
-        """Begin a block as `__enter__` does."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        """Record the end of the block, in a thread of the lake."""
-        await offload(self._end_by, error)
-
-    def _end_by(self, error: BaseException | None) -> None:
         if error is None:
             self.end(RunResult.SUCCESS)
             return
@@ -379,9 +327,8 @@ def write_records(runs: "RunsTable", records: list[RunRecord]) -> None:
 
 def stream_columns(total: StreamReport) -> dict[str, Any]:
     """Return the columns of `runs` for a stream's totals."""
-    columns = {field.name for field in fields(RunRecord)}
-    counted = columns.intersection(field.name for field in fields(StreamCounts))
-    counts = {name: getattr(total, name) for name in counted}
+    names = ["enqueued", *(field.name for field in fields(LedgerCounts))]
+    counts = {name: getattr(total, name) for name in names}
     return {"table_name": "position_updates", "reason": total.detail} | counts
 
 
@@ -400,17 +347,6 @@ class StreamMetrics:
 
     counts: StreamCounts = field(default_factory=StreamCounts)
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
-
-    def committed(self, rows: int, version: int, batch_id: str) -> None:
-        """Count one commit of streamed rows."""
-        self.counts += StreamCounts(
-            rows=rows,
-            commits=1,
-            version_from=version - 1,
-            version_to=version,
-            first_batch_id=batch_id,
-            last_batch_id=batch_id,
-        )
 
     def take(self) -> "StreamMetrics":
         """Return the metrics so far, and reset them."""

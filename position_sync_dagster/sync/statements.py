@@ -4,7 +4,7 @@ The holdings at the close of past days are here as well: own rows, completed by 
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -284,10 +284,9 @@ class StatementService:
         return self._lake.account_values.append(rows).rows
 
     def _refuse_foreign(self, statements: list[Statement]) -> None:
+        found = Statements(found=tuple(statements), unreadable=())
         accounts, mode = known_accounts(self._lake), self._settings.trading_mode
-        for one in statements:
-            if (error := foreign_error(one, accounts, mode)) is not None:
-                raise error
+        found.without_foreign(accounts, mode).require_readable()
 
 
 def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:
@@ -345,32 +344,28 @@ class ClosedDays:
     unreadable: tuple[PositionSyncError, ...] = ()
 
 
-class _Stated:
-    """Positions of the statements by day; of two for one account and day, the newer counts.
+def _stated(
+    statements: Iterable[Statement], day: date, types: Collection[str]
+) -> tuple[set[str], list[str], list[tuple[StatementPosition, str]]]:
+    """Return the accounts, files and positions of a day; of two for one account, the newer counts.
 
     Args:
+        statements: The newest first.
+        day: The day.
         types: The security types that are followed; others are left out, as in our own rows.
     """
-
-    def __init__(
-        self, statements: Collection[Statement], days: Collection[date], types: Collection[str]
-    ) -> None:
-        wanted = set(days)
-        self.accounts: dict[date, set[str]] = {}
-        self.files: dict[date, list[str]] = {}
-        self.positions: dict[date, list[tuple[StatementPosition, str]]] = {}
-        for one in statements:  # the newest first
-            taken: set[tuple[date, str]] = set()
-            for day in sorted(one.days & wanted):
-                named = {row.account for row in one.positions if row.day == day} | {one.account}
-                new = named - self.accounts.setdefault(day, set())
-                if new:
-                    taken |= {(day, account) for account in new}
-                    self.accounts[day] |= new
-                    self.files.setdefault(day, []).append(one.file)
-            for row in one.positions:
-                if (row.day, row.account) in taken and row.sec_type in types:
-                    self.positions.setdefault(row.day, []).append((row, one.file))
+    accounts: set[str] = set()
+    files: list[str] = []
+    positions: list[tuple[StatementPosition, str]] = []
+    for one in statements:
+        if day not in one.days:
+            continue
+        rows = [row for row in one.positions if row.day == day]
+        new = {one.account, *(row.account for row in rows)} - accounts
+        accounts |= new
+        files += [one.file] if new else []
+        positions += [(r, one.file) for r in rows if r.account in new and r.sec_type in types]
+    return accounts, files, positions
 
 
 @dataclass(eq=False, repr=False)
@@ -402,7 +397,6 @@ class ClosingService:
         if concerned:
             known = known_accounts(self.lake)
             read = read.without_foreign(known, self.settings.trading_mode)
-        stated = _Stated(read.found, days, self.settings.sec_types)
         result = ClosedDays(unreadable=read.unreadable)
         zone = time_zone_of(self.settings.calendar)
         for day in sorted(days):
@@ -410,9 +404,8 @@ class ClosingService:
             if closed > now:
                 result.skipped[day] = f"it closes at {closed:%Y-%m-%d %H:%M} UTC"
                 continue
-            found = self._day(
-                day, closed, datetime.combine(day, time(), zone).astimezone(UTC), stated
-            )
+            opened = datetime.combine(day, time(), zone).astimezone(UTC)
+            found = self._day(day, closed, opened, read.found)
             if found is None:
                 read.require_readable()
                 result.skipped[day] = "no row of the ledger and no statement is of this day"
@@ -431,7 +424,7 @@ class ClosingService:
         return sum(len(found.differences) for found in days.values())
 
     def _day(
-        self, day: date, closed: datetime, opened: datetime, stated: _Stated
+        self, day: date, closed: datetime, opened: datetime, statements: Iterable[Statement]
     ) -> ClosedDay | None:
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * self.settings.monitored_row_interval_s)
@@ -442,10 +435,10 @@ class ClosingService:
             closed=closed,
             confirmed=self.lake.queue.sync.confirmations(closed - span, closed),
         )
-        covered = stated.accounts.get(day, set())
+        covered, files, positions = _stated(statements, day, self.settings.sec_types)
         if own.is_empty() and not covered:
             return None
-        theirs = stated_rows(stated.positions.get(day, ()), day, closed)
+        theirs = stated_rows(positions, day, closed)
         joined = join_rows(own, theirs, covered, opened=opened, band=self.settings.value_band)
         from_statement = joined.rows.filter(pl.col("value_source") == FLEX).height
         return ClosedDay(
@@ -453,6 +446,6 @@ class ClosingService:
             rows=joined.rows,
             written=own.filter(pl.col("timestamp") >= opened).height,
             stated=from_statement,
-            files=tuple(stated.files.get(day, ())),
+            files=tuple(files),
             differences=joined.differences,
         )

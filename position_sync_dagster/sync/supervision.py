@@ -100,8 +100,8 @@ class Supervision:
     """
 
     start: bool
-    lost: tuple[str, ...]
     reason: str
+    lost: tuple[str, ...] = ()
     tag: str = ""
     paused: bool = False
     future_heartbeat: datetime | None = None
@@ -141,11 +141,8 @@ def supervise(
             return Supervision(start=True, lost=lost, reason=reason, tag="rotation")
     if in_progress:
         return Supervision(start=False, lost=lost, reason=_describe(in_progress[0], owner, now))
-    if (
-        owner is not None
-        and owner.owner is Owner.STREAM
-        and not _belongs_to_ended_run(owner, runs, lost)
-    ):
+    ended = {*lost, *(r.run_id for r in runs if r.state not in IN_PROGRESS)}
+    if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
     if lost:
@@ -153,7 +150,7 @@ def supervise(
         return Supervision(start=True, lost=lost, reason=reason, tag="lease_expired")
     if not runs:
         reason = "no stream has run yet"
-        return Supervision(start=True, lost=(), reason=reason, tag="first_stream")
+        return Supervision(start=True, reason=reason, tag="first_stream")
     return _after(runs, now, supervised_since)
 
 
@@ -165,7 +162,6 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
     ):
         return Supervision(
             start=False,
-            lost=(),
             reason=f"{PAUSED} at {ended_at:%Y-%m-%d %H:%M:%S} UTC: switch this sensor "
             "off and on, or launch the job, to resume",
             paused=True,
@@ -176,9 +172,9 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
     # An end in the future means that the clock was set back: its age is unknown.
     if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
-        return Supervision(start=False, lost=(), reason=reason)
+        return Supervision(start=False, reason=reason)
     reason = f"the last run {newest.state.value.lower()}"
-    return Supervision(start=True, lost=(), reason=reason, tag="last_run_ended")
+    return Supervision(start=True, reason=reason, tag="last_run_ended")
 
 
 def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
@@ -188,7 +184,7 @@ def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
         f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was changed; checking "
         "once more"
     )
-    return Supervision(start=False, lost=(), reason=reason, future_heartbeat=heartbeat)
+    return Supervision(start=False, reason=reason, future_heartbeat=heartbeat)
 
 
 def _is_lost(
@@ -201,13 +197,6 @@ def _is_lost(
     if session.state in ALIVE:
         return True
     return abs(now - session.heartbeat_at) > END_GRACE
-
-
-def _belongs_to_ended_run(
-    owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]
-) -> bool:
-    ended = {r.run_id for r in runs if r.state not in IN_PROGRESS} | set(lost)
-    return owner.run_id in ended
 
 
 def _crashed(run: JobRun) -> bool:

@@ -3,7 +3,7 @@
 A table shows the columns that fit into the width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from rich.cells import cell_len
@@ -22,6 +22,7 @@ from position_sync_dagster.terminal.text import (
     greeks_age,
     money_lines,
     number,
+    partial_sum,
     printable,
     quantity,
     share_computed,
@@ -39,6 +40,7 @@ class FittedColumn:
         cells: One text per row.
         rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
             first.
+        left: Whether the cells are aligned to the left.
         signed: Whether a negative number is red and a positive one green.
         most: The most characters of a cell in a narrow table; None for no limit.
     """
@@ -47,27 +49,13 @@ class FittedColumn:
     cells: Sequence[str]
     _: KW_ONLY
     rank: int = 0
-    justify: str = "right"
+    left: bool = False
     signed: bool = False
     most: int | None = None
 
 
-def choose_columns(columns: Sequence[FittedColumn], width: int) -> list[FittedColumn]:
-    """Return the columns that fit, in their order."""
-    gap = gap_of(width)
-    chosen = [column for column in columns if column.rank == 0]
-    room = width - sum(_width(column, width) + gap for column in chosen) + gap
-    for column in sorted((c for c in columns if c.rank), key=lambda c: c.rank):
-        needed = _width(column, width) + gap
-        if needed > room:
-            break  # a column of a higher rank does not take the place of this one
-        chosen.append(column)
-        room -= needed
-    return [column for column in columns if any(column is one for one in chosen)]
-
-
 def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0) -> Group:
-    """Return a table of the columns that fit, one line of text a row.
+    """Return a table of the columns that fit, in their order, one line of text a row.
 
     The live status draws it again and again; a table of Rich, which measures each cell, takes four
     times as long.
@@ -75,34 +63,39 @@ def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0
     Args:
         totals: The number of rows at the end that are totals.
     """
-    chosen = [(column, _width(column, width)) for column in choose_columns(columns, width)]
-    rows = max((len(column.cells) for column, _wide in chosen), default=0)
+    gap = 2 if width >= WIDE else 1
+    sized = [(column, _width(column, width)) for column in columns]
+    chosen = {at for at, (column, _wide) in enumerate(sized) if column.rank == 0}
+    room = width + gap - sum(sized[at][1] + gap for at in chosen)
+    others = [at for at in range(len(sized)) if at not in chosen]
+    for at in sorted(others, key=lambda at: columns[at].rank):
+        room -= sized[at][1] + gap
+        if room < 0:
+            break  # a column of a higher rank does not take the place of this one
+        chosen.add(at)
+    shown = [sized[at] for at in sorted(chosen)]
+    rows = max((len(column.cells) for column, _wide in shown), default=0)
 
     def line(cells: Sequence[Text], style: str) -> Text:
-        for cell, (column, wide) in zip(cells, chosen, strict=True):
-            cell.align("right" if column.justify == "right" else "left", wide)
-        found = Text(" " * gap_of(width)).join(cells)
+        for cell, (column, wide) in zip(cells, shown, strict=True):
+            cell.align("left" if column.left else "right", wide)
+        found = Text(" " * gap).join(cells)
         found.style, found.no_wrap, found.overflow = style, True, "ellipsis"
         return found
 
     return Group(
-        line([Text(column.heading) for column, _wide in chosen], "bold"),
+        line([Text(column.heading) for column, _wide in shown], "bold"),
         *(
             line(
                 [
                     Text(_cut(column, column.cells[row], width), style=_colour(column, row))
-                    for column, _wide in chosen
+                    for column, _wide in shown
                 ],
                 "bold" if row >= rows - totals else "",
             )
             for row in range(rows)
         ),
     )
-
-
-def gap_of(width: int) -> int:
-    """Return the spaces between two columns."""
-    return 2 if width >= WIDE else 1
 
 
 def _width(column: FittedColumn, width: int) -> int:
@@ -131,16 +124,12 @@ def strategy_table(strategies: "Sequence[Money]", ends: "Sequence[Money]", width
         for row in rows
     ]
     columns = [
-        FittedColumn("strategy", [*map(printable, names)], justify="left", most=18),
-        FittedColumn("", [row.currency or "–" for row in rows], justify="left"),
+        FittedColumn("strategy", [*map(printable, names)], left=True, most=18),
+        FittedColumn("", [row.currency or "–" for row in rows], left=True),
         FittedColumn("legs", [f"{row.legs_held}/{row.legs}" for row in rows]),
         *_money_columns(rows),
         *_realized_column(rows),
-        FittedColumn(
-            "lines",
-            ["–" if row.lines is None else str(row.lines) for row in rows],
-            rank=4,
-        ),
+        FittedColumn("lines", [quantity(row.lines) for row in rows], rank=4),
         *_age_columns(rows),
     ]
     if any(row.unvalued for row in rows):
@@ -157,11 +146,11 @@ def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
     ]
     return fitted_table(
         [
-            FittedColumn("underlying", [printable(row.name) for row in rows], justify="left"),
-            FittedColumn("", [row.currency or "–" for row in rows], justify="left"),
+            FittedColumn("underlying", [printable(row.name) for row in rows], left=True),
+            FittedColumn("", [row.currency or "–" for row in rows], left=True),
             FittedColumn("legs", [str(row.legs) for row in rows]),
             FittedColumn("with greeks", [_greeks_of(row) for row in rows]),
-            *_money_columns(rows, skip=3),
+            *_money_columns(rows, of_underlyings=True),
             FittedColumn(
                 "expiry",
                 [f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows],
@@ -192,7 +181,7 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
             if one.account in (None, r.account) and (is_base or r.currency == one.currency)
         )
         figures = [
-            f"{label} {_sum(getattr(one, name), partial=name in one.partial)}"
+            f"{label} {partial_sum(one, name)}"
             for label, name in (
                 ("value", "value"),
                 ("unrealised", "unrealized_pnl"),
@@ -221,8 +210,8 @@ def _greeks_of(one: Money) -> str:
     return f"{one.options_with_greeks}/{one.options}{computed}"
 
 
-def _money_columns(rows: "Sequence[Money]", skip: int = 0) -> list[FittedColumn]:
-    """Return the columns of sums; the first of them are shown if they fit, or always."""
+def _money_columns(rows: "Sequence[Money]", *, of_underlyings: bool = False) -> list[FittedColumn]:
+    """Return the columns of sums; value and profit are always shown of strategies."""
     columns = [
         ("value", "value", 3),
         ("unreal", "unrealized_pnl", 2),
@@ -235,8 +224,8 @@ def _money_columns(rows: "Sequence[Money]", skip: int = 0) -> list[FittedColumn]
     return [
         FittedColumn(
             heading,
-            [_sum(getattr(row, name), partial=name in row.partial) for row in rows],
-            rank=0 if place < 3 and not skip else rank,
+            [partial_sum(row, name) for row in rows],
+            rank=rank if place >= 3 or of_underlyings else 0,
             signed=name.endswith("_pnl"),
         )
         for place, (heading, name, rank) in enumerate(columns)
@@ -271,49 +260,39 @@ def positions_table(
     currencies = sorted({row.currency for row in rows})
     several = len(currencies) > 1 or len({row.account for row in rows}) > 1
 
-    options = [row.right is not None for row in rows]
-    futures = [row.sec_type == "FUT" for row in rows]
-    others = [not one for one in futures]
-    everything = [True for _ in rows]
+    def is_future(row: PositionUpdate) -> bool:
+        return row.sec_type == "FUT"
 
     def money(
         heading: str,
         values: Sequence[float | None],
         rank: int = 0,
         *,
-        of: Sequence[bool] = everything,
+        of: Callable[[PositionUpdate], bool] = lambda row: True,
         summed: bool = True,
     ) -> FittedColumn:
-        listed = list(zip(rows, values, of, strict=True))
+        listed = [(row, value) for row, value in zip(rows, values, strict=True) if of(row)]
         groups = [
-            [v for row, v, counts in listed if counts and row.position and row.currency == c]
-            for c in currencies
+            [value for row, value in listed if row.position and row.currency == currency]
+            for currency in currencies
         ]
         sums = [_sum(add(group), partial=None in group) if summed else "" for group in groups]
-        return FittedColumn(
-            heading,
-            [*(amount(v) if counts else "" for _, v, counts in listed), *sums],
-            rank=rank,
-            signed=heading in ("unreal", "daily"),
-        )
+        cells = [amount(v) if of(row) else "" for row, v in zip(rows, values, strict=True)]
+        signed = heading in ("unreal", "daily")
+        return FittedColumn(heading, [*cells, *sums], rank=rank, signed=signed)
 
     def greek(name: str, rank: int = 0, *, summed: bool = False) -> FittedColumn:
         values = [
             None if (value := getattr(row, name)) is None else value * row.position * row.multiplier
             for row in rows
         ]
-        return money(name, values, rank, of=options, summed=summed)
+        return money(name, values, rank, of=lambda row: row.right is not None, summed=summed)
 
     def plain(
         heading: str, cells: Sequence[str], rank: int = 0, *, left: bool = False, most: int = 40
     ) -> FittedColumn:
-        return FittedColumn(
-            heading,
-            [*cells, *("" for _ in currencies)],
-            rank=rank,
-            justify="left" if left else "right",
-            most=most,
-        )
+        padded = [*cells, *("" for _ in currencies)]
+        return FittedColumn(heading, padded, rank=rank, left=left, most=most)
 
     legs = [contract_name(row) for row in rows]
     values = [row.market_value for row in rows]
@@ -337,14 +316,12 @@ def positions_table(
         plain("account", [row.account for row in rows], 3 if several else 8, left=True),
         plain("conid", [str(row.conid) for row in rows], 6),
         FittedColumn(
-            "leg",
-            [*map(printable, legs), *(f"total {c}" for c in currencies)],
-            justify="left",
+            "leg", [*map(printable, legs), *(f"total {c}" for c in currencies)], left=True
         ),
         plain("qty", [quantity(row.position) for row in rows]),
         plain("price", [number(row.market_price) for row in rows]),
-        money("value", values, of=others),
-        *([money("notional", values, 3, of=futures)] if any(futures) else []),
+        money("value", values, of=lambda row: not is_future(row)),
+        *([money("notional", values, 3, of=is_future)] if any(map(is_future, rows)) else []),
         money("unreal", [row.unrealized_pnl for row in rows]),
         money("daily", [row.daily_pnl for row in rows], 1),
         greek("delta"),
@@ -380,21 +357,18 @@ def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) ->
     several = len({one.account for one in closes}) > 1
 
     def text(heading: str, cells: list[str], rank: int = 0) -> FittedColumn:
-        return FittedColumn(heading, cells, rank=rank, justify="left", most=40)
-
-    def figure(heading: str, cells: list[str], *, signed: bool = False) -> FittedColumn:
-        return FittedColumn(heading, cells, signed=signed)
+        return FittedColumn(heading, cells, rank=rank, left=True, most=40)
 
     return fitted_table(
         [
             text("closed (UTC)", [f"{one.closed_at:%Y-%m-%d %H:%M}" for one in closes]),
             text("account", [printable(one.account) for one in closes], 1 if several else 4),
             text("contract", [printable(one.name) for one in closes]),
-            figure("qty", [quantity(one.quantity) for one in closes]),
-            figure("price", [number(one.price) for one in closes]),
+            FittedColumn("qty", [quantity(one.quantity) for one in closes]),
+            FittedColumn("price", [number(one.price) for one in closes]),
             text("cause", [str(one.cause) for one in closes]),
             text("stage", [str(one.stage) for one in closes], 2),
-            figure("realised", [amount(one.realized_pnl) for one in closes], signed=True),
+            FittedColumn("realised", [amount(one.realized_pnl) for one in closes], signed=True),
             text("", [one.currency for one in closes]),
             text("strategy", [printable(",".join(names)) for _one, names in chosen], 3),
             text("why", [printable(one.detail) for one in closes], 5),

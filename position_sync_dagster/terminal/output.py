@@ -55,6 +55,15 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value) + "\n")
 
 
+def show(data: Any, lines: Iterable[str], *, json: bool) -> None:
+    """Print a result: as JSON for a program, or as lines for a person."""
+    if json:
+        print_json(data)
+        return
+    for line in lines:
+        sys.stdout.writelines(f"{printable(part)}\n" for part in line.splitlines() or [""])
+
+
 def print_table(
     rows: Sequence[Mapping[str, str]], notes: Sequence[str] = (), *, right: Collection[str]
 ) -> None:

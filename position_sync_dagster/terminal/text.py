@@ -56,6 +56,12 @@ def amount(value: float | None) -> str:
     return f"{value:.1f}" if size >= 0.95 or value == 0 else f"{value:.2g}"
 
 
+def partial_sum(one: "Money", name: str) -> str:
+    """Return a sum of money or of a greek; a star marks one that leaves out a holding."""
+    value: float | None = getattr(one, name)
+    return amount(value) + ("*" if name in one.partial and value is not None else "")
+
+
 def age(since: datetime | None, now: datetime) -> str:
     """Return the time from `since` to `now`; an unknown one is a dash."""
     return "–" if since is None else duration((now - since).total_seconds())

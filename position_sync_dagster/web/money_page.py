@@ -1,9 +1,9 @@
 """The money page at `/money`: its routes, and the feed that all viewers share.
 
-The browser asks for what came since its last answer, which waits until there is something.
+The browser asks for what came since its last answer; the server answers when there is something.
 No connection stays open: a viewer who stops reading asks no more, and the server keeps nothing for
-him. Every viewer gets the same bytes, made once. Nobody can write: the
-tables that a viewer sorts and groups are in his own browser, and every route is for GET alone.
+him. Every viewer gets the same bytes, made once. Nobody can write: the tables that a viewer sorts
+and groups are in his own browser, and every route is for GET alone.
 
 Perspective's files come from the wheel of `perspective-python`. Its engine runs in the browser, and
 is not imported here. What reads the lake is imported when somebody first opens the page.
@@ -14,9 +14,9 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,7 +70,7 @@ class Figures(Protocol):
         """Return the parts of the holdings by their key, and all other figures; blocks."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """The figures after one read: all of them, and what differs from the read before."""
 
@@ -78,21 +78,17 @@ class State:
     rows: Mapping[str, list[Any]]
     figures: Mapping[str, Any]
     changed: bytes
-    _whole: list[bytes] = field(default_factory=list)
 
-    @property
+    @cached_property
     def whole(self) -> bytes:
         """All figures, for a viewer who has none or an old state."""
-        if not self._whole:
-            rows = [*self.rows.values()]
-            self._whole.append(_packed(self.sequence, rows, self.figures, all=True))
-        return self._whole[0]
+        return _packed(self.sequence, [*self.rows.values()], self.figures, all=True)
 
 
 def next_state(
     before: State | None, sequence: int, rows: dict[str, list[Any]], figures: dict[str, Any]
 ) -> State:
-    """Return the state after a read, with what a viewer of the state before has to learn."""
+    """Return the state after a read, with what differs from the state before."""
     known, shown = (before.rows, before.figures) if before else ({}, {})
     changed = _packed(
         sequence,
@@ -164,11 +160,8 @@ class Feed:
             rows, figures = self._figures.read(utc_now())
             return next_state(before, sequence, rows, figures | {**self._more, "trouble": None})
         except PositionSyncError as error:
-            figures = dict(before.figures) if before else {}
-            rows = dict(before.rows) if before else {}
-            return next_state(
-                before, sequence, rows, figures | {"trouble": f"{error.what} {error.remedy}"}
-            )
+            rows, figures = (dict(before.rows), dict(before.figures)) if before else ({}, {})
+            return next_state(before, sequence, rows, figures | {"trouble": str(error)})
 
 
 def _open_figures() -> Figures:

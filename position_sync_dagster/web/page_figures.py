@@ -1,7 +1,7 @@
 """The figures of the money page as JSON: those of the terminal's board, and parts of holdings.
 
-Every sum is one of `sync/reports`. The page itself adds nothing but the parts, of which those sums
-are made too. Texts have no control characters.
+Every sum is one of `sync/reports`. The page itself adds up parts of holdings only, and those sums
+are made of the same parts. Texts have no control characters.
 """
 
 import math
@@ -153,25 +153,21 @@ def board_of(overview: Overview) -> dict[str, Any]:
     status, money = overview.status, overview.book.money()
     return {
         "columns": COLUMNS,
-        "at": status.at,
-        "lake": status.lake,
         "mode": status.trading_mode,
-        "held": overview.held,
-        "current": overview.current,
-        "oldest_age_s": overview.oldest_age_s,
-        "lines_in_use": status.lines_in_use,
-        "line_limit": status.line_limit,
-        "queue": status.queue,
+        **_picked(status, ("at", "lake", "lines_in_use", "line_limit", "queue")),
+        **_picked(overview, ("held", "current", "oldest_age_s")),
         "attention": [*status.attention, *status.unresolved_legs],
-        "gateways": [
-            {name: getattr(login, name) for name in _GATEWAY} for login in status.each_login
-        ],
-        "accounts": [{name: getattr(one, name) for name in _ACCOUNT} for one in status.accounts],
+        "gateways": [_picked(login, _GATEWAY) for login in status.each_login],
+        "accounts": [_picked(one, _ACCOUNT) for one in status.accounts],
         "strategies": [asdict(one) for one in (*money.strategies, *money.rest)],
         "totals": [asdict(one) for one in (*money.totals, *money.in_base)],
         "underlyings": [asdict(one) for one in money.underlyings],
         "expiries": _expiries(overview),
     }
+
+
+def _picked(one: object, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in names}
 
 
 _GATEWAY = (

@@ -66,7 +66,7 @@ class SeveralLogins:
     def current(self) -> dict[str, int]:
         """Return how many legs of each login are current now."""
         with suppress(LakeError):
-            return current_by_login(self.reader.read(utc_now()), self.settings)
+            return current_by_login(self.reader.read(utc_now()))
         return {}
 
     def all_current(self) -> bool:

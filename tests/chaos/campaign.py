@@ -19,10 +19,11 @@ from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.storage.delta_log import (
+    CHECKPOINT,
+    ENTRY,
     LOG,
-    checkpoint_versions,
     entry_name,
-    entry_versions,
+    versions_of,
 )
 from position_sync_dagster.lake.updates.position_updates import START
 from position_sync_dagster.sync.drain.worker import QueueWorker
@@ -211,8 +212,8 @@ def lose_power(
 def tear(table: Path, random: Random) -> None:
     """Cut some of the newest log entries that no checkpoint stands for."""
     log = table / LOG
-    after = max(checkpoint_versions(log), default=0)
-    versions = [version for version in entry_versions(log) if version > after]
+    after = max(versions_of(log, CHECKPOINT), default=0)
+    versions = [version for version in versions_of(log, ENTRY) if version > after]
     for version in versions[-random.randint(1, 3) :]:
         entry = log / entry_name(version)
         entry.write_bytes(entry.read_bytes()[: random.randrange(entry.stat().st_size)])

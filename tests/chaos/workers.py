@@ -9,6 +9,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from io import FileIO
 from pathlib import Path
 from random import Random
+from time import sleep
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
@@ -152,8 +153,12 @@ def follow(lake: Lake, random: Random, records: Path) -> None:
         reader = lake.updates.sync.follow(last[-1][0] if last else START)
         while True:
             try:
-                for rows, token in reader.rows(poll_s=0.01):
-                    out.write(" ".join([token, *rows.get_column("update_id")]).encode() + b"\n")
+                found = reader.read()
+                if found is None:
+                    sleep(0.01)
+                    continue
+                ids = found.rows.get_column("update_id")
+                out.write(" ".join([found.token, *ids]).encode() + b"\n")
             except TokenError:
                 out.truncate(0)
                 reader = lake.updates.sync.follow(START)

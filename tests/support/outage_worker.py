@@ -60,7 +60,7 @@ async def drains(settings: Settings) -> None:
         lake.queue,
         0.5,
         3,
-        values=LakeValues(lake.broker_positions, lake.sessions, settings),
+        values=LakeValues(lake, settings),
         updates=lake.updates,
         settings=settings,
     )

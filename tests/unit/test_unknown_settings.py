@@ -4,27 +4,20 @@ import contextlib
 
 from position_sync_dagster import cli
 from position_sync_dagster.processes.reaper import MARKER
-from position_sync_dagster.settings import (
-    OWN_VARIABLES,
-    PREFIX,
-    Settings,
-    unknown_settings,
-    warnings_of,
-)
+from position_sync_dagster.settings import OWN_VARIABLES, PREFIX, Settings, warnings_of
 
 
 def test_a_mistyped_name_is_found_with_the_nearest_setting():
-    found = unknown_settings(["POSITION_SYNC_REFRESH_INTERVAL", "POSITION_SYNC_QQQ", "PATH"])
-    assert found == {
-        "POSITION_SYNC_REFRESH_INTERVAL": "POSITION_SYNC_REFRESH_INTERVAL_S",
-        "POSITION_SYNC_QQQ": None,
-    }
+    names = ["POSITION_SYNC_REFRESH_INTERVAL", "POSITION_SYNC_QQQ", "PATH"]
+    without, near = warnings_of(names, env_file=None)
+    assert without.startswith("POSITION_SYNC_QQQ is not a setting and has no effect; .env.example")
+    assert near.endswith("is POSITION_SYNC_REFRESH_INTERVAL_S meant?")
 
 
 def test_no_setting_is_unknown_and_neither_is_the_mark_of_our_own_processes():
-    assert unknown_settings({PREFIX + name.upper() for name in Settings.model_fields}) == {}
+    own = {PREFIX + name.upper() for name in Settings.model_fields}
     assert {MARKER} == OWN_VARIABLES
-    assert unknown_settings([MARKER]) == {}
+    assert warnings_of(own | OWN_VARIABLES, env_file=None) == []
 
 
 def test_a_name_in_both_the_environment_and_the_file_is_warned_of_once(tmp_path):

@@ -6,7 +6,7 @@ import dagster as dg
 
 from position_sync_dagster.defs import staying
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
-from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, evaluated
+from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
 from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION
@@ -21,23 +21,17 @@ MOST_ROLLED = 50
 @table_asset(
     ACTIVE_STRATEGIES,
     job=DRAIN_JOB,
-    description="""
-The legs of active strategies: these are valued by market data lines.
-
-Written by position-sync strategies, the library, or the strategies file; materializing
-makes the table equal to that file if there is one, and otherwise records its contents.
-
-How to read it: a row is the membership of a leg in a strategy, from added_at until
-removed_at, which is null while the leg is active. A leg without an account is held in any.
-""",
 )
 def active_strategies(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Make the table equal to the strategies file; without a file, record its contents.
+    """The legs of active strategies: these are valued by market data lines.
 
-    If the drain also materializes the ledger, that step evaluates the checks. Otherwise the run may
-    stay: the stream is about to queue what it no longer streams.
+    Written by position-sync strategies, the library, or the strategies file; materializing
+    makes the table equal to that file if there is one, and otherwise records its contents.
+
+    How to read it: a row is the membership of a leg in a strategy, from added_at until
+    removed_at, which is null while the leg is active. A leg without an account is held in any.
     """
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync
@@ -59,9 +53,10 @@ def active_strategies(
         },
         data_version=data_version(registry.version),
     )
-    alone = dg.AssetKey(LEDGER) not in (context.run.asset_selection or ())
+    # If the drain also materializes the ledger, that step evaluates the checks.
+    alone = dg.AssetKey("position_updates") not in (context.run.asset_selection or ())
     if context.job_name == DRAIN_JOB and alone:
-        checks = tuple((asset, name) for asset, name in CHECKS if asset == LEGS)
+        checks = [key for key in KEYS if key.asset_key == context.asset_key]
         lake, settings, run_id = position_sync.lake, position_sync.settings, context.run.run_id
         for event in evaluated(lake, settings, context.instance, run_id=run_id, checks=checks):
             context.log_event(event)

@@ -33,22 +33,22 @@ MOST_NAMED = 10
             description="Whether the cause of each close is known.",
         )
     ],
-    description="""
-Why each holding closed: traded, expired worthless, assigned, exercised, settled in cash, split,
-transferred, or unexplained.
-
-Written by the stream, seconds after a close, and by derive_positions, which also follows each
-import of statements.
-
-How to read it: a cause is PROVISIONAL until a statement of the broker says it (STATED). Both
-rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
-quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
-""",
 )
 def closures(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Judge the closes of the last weeks, list the last ones, and follow rolls."""
+    """Why each holding closed: its cause, with the evidence.
+
+    The causes are traded, expired worthless, assigned, exercised, settled in cash, split,
+    transferred, and unexplained.
+
+    Written by the stream, seconds after a close, and by derive_positions, which also follows each
+    import of statements.
+
+    How to read it: a cause is PROVISIONAL until a statement of the broker says it (STATED). Both
+    rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
+    quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
+    """
     lake = position_sync.lake
     found = explain_closes.CloseExplainer(lake, run_id=context.run.run_id).explain()
     rolls = roll_legs.RollFollower(lake, position_sync.settings.strategies_file).follow()

@@ -5,9 +5,10 @@ The trading days of an exchange are its partitions; each exists from its close o
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from itertools import count, islice
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -15,10 +16,10 @@ import dagster as dg
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
-from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
-from position_sync_dagster.defs.libraries import derived, pl, statements
+from position_sync_dagster.defs.checks.check_results import failed, table_check
+from position_sync_dagster.defs.libraries import derived, pl, statements, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
-from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB, dagster_failures
+from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.object_store import first_ledger_day
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
@@ -55,30 +56,29 @@ def daily_asset(
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date"},
         output_required=False,
-        description="""
-Every holding at the close of a trading day: the last value at or before the close, with its age.
-
-The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong then:
-choose Materialize, then Missing, then Launch backfill. The demo begins with five such days.
-
-Written by the job close_day, shortly after each close, and by backfills of any range.
-
-How to read it: one row per trading day, account and contract. A day is replaced whole, so
-filling it again changes nothing. age_s says how old a value was at the close. If the program
-did not run, the rows are those of the broker's statement (source FLEX). A day without any source
-stays missing.
-""",
     )
     def daily_positions(
         context: dg.AssetExecutionContext, position_sync: PositionSyncResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetMaterialization | dg.AssetObservation]:
-        """Replace the partitions of the run's days that have a source, in one commit."""
+        """Every holding at the close of a trading day: its last value until then, with its age.
+
+        The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong
+        then: choose Materialize, then Missing, then Launch backfill. The demo begins with five such
+        days.
+
+        Written by the job close_day, shortly after each close, and by backfills of any range.
+
+        How to read it: one row per trading day, account and contract. A day is replaced whole, so
+        filling it again changes nothing. age_s says how old a value was at the close. If the
+        program did not run, the rows are those of the broker's statement (source FLEX). A day
+        without any source stays missing.
+        """
         found, result = fill(context, position_sync)
-        table = position_sync.derived_table(DAILY_POSITIONS)
+        table = position_sync.lake.derived_table(DAILY_POSITIONS)
         shared = (
             {}
             if result is None
-            else table_asset.replacement_metadata(table, result)
+            else table_asset.replacement_metadata(table.path, result)
             | table_asset.column_lineage(LINEAGE)
         )
         if result is not None and not found.skipped:
@@ -117,8 +117,8 @@ stays missing.
         if not found.filled:
             return found, None
         frames = {day: closed.rows for day, closed in found.filled.items()}
-        table = position_sync.derived_table(DAILY_POSITIONS)
-        result = table.replace_days(frames, run_id=context.run.run_id)
+        table = position_sync.lake.derived_table(DAILY_POSITIONS)
+        result = derived.replace_days(table, frames, run_id=context.run.run_id)
         service.record_differences(found.filled, run_id=context.run.run_id)
         return found, result
 
@@ -250,6 +250,19 @@ def daily() -> dg.Definitions:
     )
 
 
+def _scheduled(
+    days: ExchangeDays, job_name: str, cron_schedule: str, description: str
+) -> Callable[[Any], dg.ScheduleDefinition]:
+    """Return the decorator of a schedule that runs from the start, in the exchange's time zone."""
+    return dg.schedule(
+        job_name=job_name,
+        cron_schedule=cron_schedule,
+        execution_timezone=days.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+
+
 def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     """Build the schedule that records each trading day shortly after its usual close.
 
@@ -258,13 +271,11 @@ def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     """
     at = days.settled_at
 
-    @dg.schedule(
-        name="after_the_close",
-        job_name=CLOSE_JOB,
-        cron_schedule=f"{at.minute} {at.hour} * * 1-5",
-        execution_timezone=days.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Shortly after the usual close of {days.calendar}, on its trading days.",
+    @_scheduled(
+        days,
+        CLOSE_JOB,
+        f"{at.minute} {at.hour} * * 1-5",
+        f"Shortly after the usual close of {days.calendar}, on its trading days.",
     )
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
@@ -282,14 +293,11 @@ def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
     day without new data does not change.
     """
 
-    @dg.schedule(
-        name="late_rows",
-        job_name=CLOSE_JOB,
-        cron_schedule="15 6 * * 2-6",
-        execution_timezone=days.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"At night: the last {LATE_DAYS} trading days again, for late rows and "
-        "statements.",
+    @_scheduled(
+        days,
+        CLOSE_JOB,
+        "15 6 * * 2-6",
+        f"At night: the last {LATE_DAYS} trading days again, for late rows and statements.",
     )
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         today = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
@@ -306,13 +314,11 @@ def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
 def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     """Build the schedule that imports statements, before the last days are recorded again."""
 
-    @dg.schedule(
-        name="nightly_statements",
-        job_name=IMPORT_JOB,
-        cron_schedule="0 6 * * 2-6",
-        execution_timezone=days.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="At night: download and import the broker's statements, if there are any.",
+    @_scheduled(
+        days,
+        IMPORT_JOB,
+        "0 6 * * 2-6",
+        "At night: download and import the broker's statements, if there are any.",
     )
     def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         settings = POSITION_SYNC.read_settings()
@@ -326,38 +332,30 @@ def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     return nightly_statements
 
 
-def last_days(days: ExchangeDays, *, before: date, count: int = LATE_DAYS) -> list[date]:
+def last_days(days: ExchangeDays, *, before: date) -> list[date]:
     """Return the last trading days before a day, oldest first."""
-    found: list[date] = []
-    day = before
-    while len(found) < count:
-        day -= timedelta(days=1)
-        if days.is_trading_day(day):
-            found.append(day)
-    return found[::-1]
+    earlier = (before - timedelta(days=n) for n in count(1))
+    return [*islice(filter(days.is_trading_day, earlier), LATE_DAYS)][::-1]
 
 
 RANGES_SHOWN = 20
 """Maximum number of ranges shown with the check."""
 
 
-@dg.asset_check(
-    asset="daily_positions",
-    config_schema={},
-    description="Whether each trading day since the first is recorded, with values of that day. "
-    "A gap names the range to fill.",
-)
-@dagster_failures
-def days_are_complete(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-    """Compare the days of the table with the past trading days."""
-    exchange, first = known_days(position_sync.settings)
+@table_check(DAILY_POSITIONS.name)
+def days_are_complete(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    """Whether each trading day since the first is recorded, with values of that day.
+
+    A gap names the range to fill.
+    """
+    exchange, first = known_days(settings)
     keys = exchange_partitions(exchange, first).get_partition_keys()
     # Right after today's close its run may not have ended.
     today = datetime.now(ZoneInfo(exchange.timezone)).date()
     over = [day for day in map(date.fromisoformat, keys) if day < today]
-    table = position_sync.derived_table(DAILY_POSITIONS)
+    table = lake.derived_table(DAILY_POSITIONS)
     newest = (
-        table.read(["session_date", "timestamp"])
+        table.rows(columns=["session_date", "timestamp"])
         .group_by("session_date")
         .agg(pl.col("timestamp").max().dt.date())
     )
@@ -381,27 +379,22 @@ def judge_days(
     """
     if not over:
         return dg.AssetCheckResult(passed=True, description="No trading day is over yet.")
-    missing = [day for day in over if day not in recorded]
-    ranges = ranges_of(over, [day for day in over if day not in recorded or day in old])
-    description, to_do = f"{len(over)} trading days, all recorded", ""
-    if ranges:
-        to_do = (
-            f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
-            "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
-        )
-        description = (
-            f"{len(missing)} of {len(over)} trading days have no rows, {len(set(old) & set(over))} "
-            f"only older values. {to_do}"
-        )
-    return dg.AssetCheckResult(
-        passed=not ranges,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=description,
+    missing, older = [day for day in over if day not in recorded], {*old} & {*over}
+    ranges = ranges_of(over, {*missing} | older)
+    numbers = {"days": len(over), "missing": len(missing), "only_older_values": len(older)}
+    if not ranges:
+        description = f"{len(over)} trading days, all recorded"
+        return dg.AssetCheckResult(passed=True, description=description, metadata=numbers)
+    to_do = (
+        f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
+        "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
+    )
+    return failed(
+        f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values. "
+        f"{to_do}",
+        what_to_do=to_do,
         metadata={
-            "days": len(over),
-            **({WHAT_TO_DO: to_do} if to_do else {}),
-            "missing": len(missing),
-            "only_older_values": len(set(old) & set(over)),
+            **numbers,
             "to_fill": table_asset.event_table(ranges[:RANGES_SHOWN], _RANGES),
         },
     )

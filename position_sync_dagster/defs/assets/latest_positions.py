@@ -7,7 +7,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets import strategy_exposure, table_asset
 from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest
-from position_sync_dagster.defs.libraries import confirmations, pl, tables
+from position_sync_dagster.defs.libraries import confirmations, derived, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
@@ -28,24 +28,22 @@ LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.colum
     job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
-    description="""
-The newest row of every holding: a small table for readers without code.
-
-Written by each run of drain_positions that writes values, and by derive_positions when
-the stream has materialized the ledger; the table is replaced whole.
-
-How to read it: one row per account and contract, with the columns of position_updates, and
-when its price arrived or the broker last confirmed it. PositionUpdatesTable.latest() returns
-the rows as they are now.
-
-Live: [the money page](/money) shows these figures as they move, second by second.
-""",
 )
 def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Replace the table with the newest rows, and compare its sums with those of the ledger."""
-    table = position_sync.derived_table(LATEST_POSITIONS)
+    """The newest row of every holding: a small table for readers without code.
+
+    Written by each run of drain_positions that writes values, and by derive_positions when
+    the stream has materialized the ledger; the table is replaced whole.
+
+    How to read it: one row per account and contract, with the columns of position_updates, and
+    when its price arrived or the broker last confirmed it. PositionUpdatesTable.latest() returns
+    the rows as they are now.
+
+    Live: [the money page](/money) shows these figures as they move, second by second.
+    """
+    table = position_sync.lake.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     with lake.looked_at_once(position_sync.looked_at):
         found = lake.updates.sync.latest()
@@ -55,7 +53,7 @@ def latest_positions(
         *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
     )
     with lake.looked_at_once(position_sync.looked_at):
-        result = table.replace(rows, run_id=context.run.run_id)
+        result = derived.replace(table, rows, run_id=context.run.run_id)
     versions: dict[str, dg.RawMetadataValue] = {
         "dagster/row_count": result.rows,
         "ledger_version": strategy_exposure.version_text(found),
@@ -67,9 +65,9 @@ def latest_positions(
             **strategy_exposure.seldom(without_value=rows["market_value"].null_count()),
         )
         | versions
-        | table_asset.replacement_metadata(table, result),
+        | table_asset.replacement_metadata(table.path, result),
         data_version=table_asset.data_version(result.version),
     )
     with lake.looked_at_once(position_sync.looked_at):
-        sums = judge_latest(table.read(), found)
+        sums = judge_latest(table.rows(), found)
     context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))

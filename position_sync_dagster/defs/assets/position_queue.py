@@ -21,25 +21,20 @@ REFRESH_S = 75.0
     deps=["active_strategies", "broker_positions"],
     job=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
-    description="""
-Requests to value a position without a market data line.
-
-Written by the owner of the login: the stream inserts a request when a position changed, and
-by interval. Materializing does the same once, from one broker snapshot, while no stream lives.
-
-How to read it: a request is PENDING, then PROCESSING under a lease, then SUCCESS or FAILED;
-error_message says why. position-sync queue list shows the same.
-
-Events: an observation counts what was inserted since the last one; the stream materializes
-when its state changes and each quarter of an hour.
-""",
 )
 def position_queue(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
-    """Enqueue every monitored holding of one broker snapshot of each login.
+    """Requests to value a position without a market data line.
 
-    With several logins, those that cannot be refreshed are logged; the run fails if none can.
+    Written by the owner of the login: the stream inserts a request when a position changed, and
+    by interval. Materializing does the same once, from one broker snapshot, while no stream lives.
+
+    How to read it: a request is PENDING, then PROCESSING under a lease, then SUCCESS or FAILED;
+    error_message says why. position-sync queue list shows the same.
+
+    Events: an observation counts what was inserted since the last one; the stream materializes
+    when its state changes and each quarter of an hour.
     """
     lake, settings = position_sync.lake, position_sync.settings
     named = context.run.tags.get(REFRESHED)
@@ -53,7 +48,7 @@ def position_queue(
     )
     errors = {name: one for name, one in found.items() if isinstance(one, PositionSyncError)}
     reports = {name: one for name, one in found.items() if isinstance(one, RefreshReport)}
-    if errors and not reports:
+    if errors and not reports:  # else those that cannot be refreshed are logged
         raise next(iter(errors.values()))
     for name, error in errors.items():
         context.log.error(f"{name}: {error}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -23,8 +23,8 @@ DRAIN_POOL = "drain"
 (`concurrency.pools` in `dagster.yaml`)."""
 
 CHECKS_FIRST_S, LOOK_AGAIN_S = 2.0, 1.0
-"""Checks that take longer, in a slow store, give way to requests that came meanwhile: no other
-drain begins before this one has ended. The second is the time between two looks for requests."""
+"""After the first time, a drain that evaluates checks looks for new requests, and ends if there are
+any: no other drain begins before it has ended. The second is the time between two such looks."""
 
 MAX_BATCHES = 50
 """Maximum number of batches shown with a run; the rows name every batch."""
@@ -36,33 +36,24 @@ MAX_BATCHES = 50
     job=runs.STREAM_JOB,
     pool=DRAIN_POOL,
     freshness_policy=table_asset.QUARTER_HOURLY,
-    description="""
-The ledger: every value of every position, streamed or drained. The reports are derived from it.
-
-Written by the job stream_positions, with one commit a second, and by drain_positions,
-with one commit a batch of requests. Materializing drains the queue.
-
-How to read it: rows are only appended; the newest row of a holding is its value. source is
-STREAM or QUEUE; run_id, session_id, batch_id and request_id name the writer. An
-unknown value is null, never zero.
-
-Events: each row is counted in exactly one of them, as stream/rows or as drain/rows. The
-stream observes once a minute, and materializes when its state changes and each quarter of an
-hour; each drain materializes.
-
-Live: [the money page](/money) shows these figures as they move, second by second.
-""",
 )
 def position_updates(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Value the queue's requests in batches until it is empty or the time is up.
+    """The ledger: every value of every position, streamed or drained, and what reports are made of.
 
-    A drain evaluates the checks right after its rows. They are not planned: while a planned check
-    waits for its step, Dagster shows no result of it.
+    Written by the job stream_positions, with one commit a second, and by drain_positions,
+    with one commit a batch of requests. Materializing drains the queue.
 
-    After an interrupt it ends the batch in progress. Its event names all rows that it wrote, also
-    then, or if a table could not be used later.
+    How to read it: rows are only appended; the newest row of a holding is its value. source is
+    STREAM or QUEUE; run_id, session_id, batch_id and request_id name the writer. An
+    unknown value is null, never zero.
+
+    Events: each row is counted in exactly one of them, as stream/rows or as drain/rows. The
+    stream observes once a minute, and materializes when its state changes and each quarter of an
+    hour; each drain materializes.
+
+    Live: [the money page](/money) shows these figures as they move, second by second.
     """
     lake = position_sync.lake
     with dagster_internals.captured_interrupts() as is_interrupted:
@@ -73,11 +64,13 @@ def position_updates(
         )
         result = ended(context, lake, report)
         interrupted = is_interrupted()
+    # Also after an interrupt or an error, the event names all rows that were written.
     yield result
     if interrupted:
         raise dg.DagsterExecutionInterruptedError
     if report.error is not None:
         raise report.error
+    # The checks are not planned: while a planned one waits for its step, Dagster shows no result.
     if context.job_name == runs.DRAIN_JOB:
         run_id, look_at = context.run.run_id, time.monotonic() + CHECKS_FIRST_S
         for event in evaluated(
@@ -102,9 +95,7 @@ def ended(
     context: dg.AssetExecutionContext, lake: "tables.Lake", report: DrainReport
 ) -> dg.MaterializeResult[None]:
     """Tag the run of a drain for the sensor, and return the event of the drain."""
-    version = report.version_to
-    if version is None:
-        version = lake.updates.table.version()
+    version = lake.updates.table.version() if report.version_to is None else report.version_to
     context.log.info(
         f"{report.claimed} requests claimed, {report.rows} rows in {report.duration_s:.1f} s"
     )
@@ -125,56 +116,39 @@ def requests_came(lake: "tables.Lake", report: DrainReport) -> bool:
     return left is not None and lake.queue.sync.overview().counts[QueueStatus.PENDING] > left
 
 
-def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.MetadataValue]:
+def drain_metadata(report: DrainReport, version: int) -> "dict[str, dg.RawMetadataValue]":
     """Return the numbers of a drain, which the UI plots, and a table of its first batches."""
     waits = [b.oldest_wait_s for b in report.batches if b.oldest_wait_s is not None]
-    numbers: dict[str, float | int | None] = {
-        "drain/rows": report.rows,
-        "drain/batches": len(report.batches),
-        "drain/commits": sum(batch.rows > 0 for batch in report.batches),
-        "drain/claimed": report.claimed,
-        "drain/succeeded": report.succeeded,
-        "drain/unchanged": report.unchanged,
-        "drain/pending_after": report.pending_after,
-        "drain/oldest_wait_s": max(waits, default=None),
-        "drain/duration_s": report.duration_s,
-        "delta_version": version,
-        "delta_version_from": report.version_from,
-        "queue_version": report.queue_version,
-        **seldom(
-            **{
-                "drain/failed": report.failed,
-                "drain/released": report.released,
-                "drain/rescued": report.rescued,
-            }
-        ),
-    }
-    metadata = _values(numbers)
-    metadata["batch_table"] = table_asset.event_table(report.batches[:MAX_BATCHES], _BATCHES)
-    texts = {
-        "event": f"Drained: {report.rows} rows in {len(report.batches)} batches",
-        "first_batch_id": report.first_batch_id,
-        "last_batch_id": report.last_batch_id,
-        "note": report.reason or "",
-    }
-    return metadata | {
-        name: dg.MetadataValue.text(text) for name, text in texts.items() if text is not None
-    }
-
-
-def _values(numbers: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue]:
-    return {
-        name: dg.MetadataValue.int(value)
-        if isinstance(value, int)
-        else dg.MetadataValue.float(value)
-        for name, value in numbers.items()
-        if value is not None
-    }
+    drained = table_asset.known(
+        rows=report.rows,
+        batches=len(report.batches),
+        commits=report.commits,
+        claimed=report.claimed,
+        succeeded=report.succeeded,
+        unchanged=report.unchanged,
+        pending_after=report.pending_after,
+        oldest_wait_s=max(waits, default=None),
+        duration_s=report.duration_s,
+        **seldom(failed=report.failed, released=report.released, rescued=report.rescued),
+    )
+    return (
+        {f"drain/{name}": value for name, value in drained.items()}
+        | table_asset.known(
+            delta_version=version,
+            delta_version_from=report.version_from,
+            queue_version=report.queue_version,
+            event=f"Drained: {report.rows} rows in {len(report.batches)} batches",
+            first_batch_id=report.first_batch_id,
+            last_batch_id=report.last_batch_id,
+            note=report.reason or "",
+        )
+        | {"batch_table": table_asset.event_table(report.batches[:MAX_BATCHES], _BATCHES)}
+    )
 
 
 _BATCHES: table_asset.Columns[BatchReport] = {
     **table_asset.attributes("batch_id", "claimed", "succeeded", "failed", "released", "rows"),
-    "delta_version": lambda one: -1 if one.version is None else one.version,
+    "delta_version": lambda one: -1 if one.version_to is None else one.version_to,
     "oldest_wait_s": lambda one: round(one.oldest_wait_s or 0.0, 3),
     "duration_s": lambda one: round(one.duration_s, 3),
     "note": lambda one: one.reason or "",

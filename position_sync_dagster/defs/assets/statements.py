@@ -24,23 +24,18 @@ if TYPE_CHECKING:
     EXECUTIONS,
     deps=["flex_statements"],
     job=IMPORT_JOB,
-    description="""
-The trades in the broker's statements, with commission, realized profit and the broker's codes.
-
-Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
-stream, when a holding changes.
-
-How to read it: an execution is stored once, however many statements name it alike. It has a further
-row where a later one says something else: Lake.executions.read() returns those that count. A trade
-that was cancelled has a row with the opposite quantity (code Ca).
-""",
 )
 def executions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
-    """Store the new executions of all statements, in one commit.
+    """The trades in the broker's statements, with commission, realized profit and its codes.
 
-    A file that cannot be read is left out; `flex_statements` reports it.
+    Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
+    stream, when a holding changes.
+
+    How to read it: an execution is stored once, however many statements name it alike. It has a
+    further row where a later one says something else: Lake.executions.read() returns those that
+    count. A trade that was cancelled has a row with the opposite quantity (code Ca).
     """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
     added = service.import_executions(run_id=context.run.run_id)
@@ -51,21 +46,19 @@ def executions(
     STATEMENT_EVENTS,
     deps=["flex_statements"],
     job=IMPORT_JOB,
-    description="""
-What the broker's statements name besides positions and trades, and the days that they cover.
-
-Written by the job `import_statements`, each night.
-
-How to read it: one row per event: exercises, assignments and expiries (OPTION_EVENT),
-  corporate actions, transfers, interest, fees and dividends (CASH), and the days whose trades a
-  statement has (PERIOD). `attributes` has everything that the broker wrote. A corrected event has a
-  further row.
-""",
 )
 def statement_events(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
-    """Store the new events of all statements, in one commit."""
+    """What the broker's statements name besides positions and trades, and the days that they cover.
+
+    Written by the job `import_statements`, each night.
+
+    How to read it: one row per event: exercises, assignments and expiries (OPTION_EVENT), corporate
+    actions, transfers, interest, fees and dividends (CASH), and the days whose trades a statement
+    has (PERIOD). `attributes` has everything that the broker wrote. A corrected event has a further
+    row.
+    """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
     added = service.import_events(run_id=context.run.run_id)
     return _added(position_sync.lake.statement_events.table, added)
@@ -110,25 +103,23 @@ SHOWN = 400
             description="Whether each file of the folder is a statement of an account of the lake.",
         )
     ],
-    description="""
-Activity Flex statements of the broker, as XML files of a folder: its own record of past days.
-
-Written by the job import_statements, which downloads the query of the settings, or by a
-person who puts a file into POSITION_SYNC_FLEX_FOLDER.
-
-Errors: a file that cannot be read, or is of a foreign account, is left out and named by the
-check files_are_readable; the others are imported.
-
-How to read it: an event lists the statements and the days that they cover. Net liquidation
-and cash of each day go to account_values (source FLEX).
-""",
 )
 @dagster_failures
 @recorded("flex_statements")
 def flex_statements(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Download the query if there is one, read every file, and list the covered days."""
+    """Activity Flex statements of the broker, XML files of a folder: its own record of past days.
+
+    Written by the job import_statements, which downloads the query of the settings, or by a
+    person who puts a file into POSITION_SYNC_FLEX_FOLDER.
+
+    Errors: a file that cannot be read, or is of a foreign account, is left out and named by the
+    check files_are_readable; the others are imported.
+
+    How to read it: an event lists the statements and the days that they cover. Net liquidation
+    and cash of each day go to account_values (source FLEX).
+    """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
     downloaded = service.download()
     read = service.read()

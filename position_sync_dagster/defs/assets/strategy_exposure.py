@@ -7,6 +7,7 @@ risk. In the tables an unknown number is a dash; in the numbers that the UI plot
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.libraries import (
     codec,
     confirmations,
+    derived,
     exposure,
     money,
     overview,
@@ -29,7 +31,13 @@ from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.terminal.text import amount, duration, money_lines, quantity
+from position_sync_dagster.terminal.text import (
+    amount,
+    duration,
+    money_lines,
+    partial_sum,
+    quantity,
+)
 
 PICTURE = "picture"
 DRAWN_AT = "drawn_at"
@@ -103,13 +111,7 @@ def _name(one: "money.Money") -> str:
 
 
 def _sum(name: str) -> "Callable[[money.Money], str]":
-    """Return the function that writes a sum; a star marks one that leaves out a holding."""
-
-    def text(one: "money.Money") -> str:
-        value: float | None = getattr(one, name)
-        return amount(value) + ("*" if name in one.partial and value is not None else "")
-
-    return text
+    return partial(partial_sum, name=name)
 
 
 _Texts = Mapping[str, Callable[[Any], str]]
@@ -175,12 +177,7 @@ def aligned_table(
         heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
         for heading, cells in figures.items()
     }
-    columns = {**names, **padded, **(last or {})}
-    rows = zip(*columns.values(), strict=True)
-    return dg.MetadataValue.table(
-        [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
-        schema=dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in columns]),
-    )
+    return table_asset.table_of({**names, **padded, **(last or {})})
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
@@ -326,35 +323,33 @@ _GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "th
 
 LINEAGE = {
     "strategy_id": _MEMBER,
+    "account": [("position_updates", "account"), ("active_strategies", "account")],
     "currency": [("position_updates", "currency")],
     "asset_class": [("position_updates", "sec_type")],
     "legs": _LEGS,
     "legs_held": _HELD,
-    "market_value": [("position_updates", "market_value"), *_SHARE],
     "notional": [("position_updates", "market_value"), *_SHARE],
-    "unrealized_pnl": [("position_updates", "unrealized_pnl"), *_SHARE],
-    "delta": [("position_updates", "delta"), *_SIZE],
-    "gamma": [("position_updates", "gamma"), *_SIZE],
-    "vega": [("position_updates", "vega"), *_SIZE],
-    "theta": [("position_updates", "theta"), *_SIZE],
+    **{
+        name: [("position_updates", name), *_SHARE]
+        for name in ("market_value", "unrealized_pnl", "daily_pnl")
+    },
+    **{of: [("position_updates", of), *_SIZE] for of in ("delta", "gamma", "vega", "theta")},
+    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
+    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
+    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
     "legs_without_value": [("position_updates", "market_value"), *_HELD],
     "legs_without_greeks": [*_GREEKS, *_HELD],
-    "oldest_value_at": _AGE,
-    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
-    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
-    "daily_pnl": [("position_updates", "daily_pnl"), *_SHARE],
-    "worst_value_age_s": _AGE,
     "legs_without_value_time": [("position_updates", "value_time"), *_HELD],
+    "oldest_value_at": _AGE,
+    "worst_value_age_s": _AGE,
     "legs_expiring": [("contracts", "expires_on"), *_HELD],
+    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
     "short_legs_unknown": [_UNDERLYING, *_HELD],
     "mismatches": [("contracts", "conid"), *_LEGS],
-    "account": [("position_updates", "account"), ("active_strategies", "account")],
-    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
     "options": [("position_updates", "right"), *_HELD],
     "options_with_greeks": [("position_updates", "delta"), *_HELD],
     "options_modelled": [("position_updates", "greeks_source"), *_HELD],
-    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
     "differences": _SHARE,
     "ledger_version": [("position_updates", "ledger_version")],
     "legs_closed": [("closures", "cause"), *_HELD],
@@ -369,24 +364,22 @@ LINEAGE = {
     job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
-    description="""
-The holdings of each strategy, and their value.
-
-Written by each run of drain_positions that writes values, and by derive_positions when
-the stream has materialized the ledger; the table is replaced whole.
-
-How to read it: one row per strategy, account, currency and class of asset, and one with the
-strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings. Sums
-are over known values; the number of legs left out is beside them, and how many options have
-greeks. Futures count as notional, never as value.
-
-Live: [the money page](/money) shows these figures as they move, second by second.
-""",
 )
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Sum the newest rows over the legs of each strategy; then a drain in a store may stay."""
+    """The holdings of each strategy, and their value.
+
+    Written by each run of drain_positions that writes values, and by derive_positions when
+    the stream has materialized the ledger; the table is replaced whole.
+
+    How to read it: one row per strategy, account, currency and class of asset, and one with the
+    strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings.
+    Sums are over known values; the number of legs left out is beside them, and how many options
+    have greeks. Futures count as notional, never as value.
+
+    Live: [the money page](/money) shows these figures as they move, second by second.
+    """
     yield from summed(context, position_sync)
     staying.stay(context, position_sync)
 
@@ -400,11 +393,11 @@ def summed(
         latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
         book = overview.read_book(lake, position_sync.settings, now, latest=latest)
     found = exposure.exposures(book.split, now)
-    table = position_sync.derived_table(STRATEGY_EXPOSURE)
+    table = lake.derived_table(STRATEGY_EXPOSURE)
     version = {"ledger_version": newest_version(latest)}
     frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
     with lake.looked_at_once(position_sync.looked_at):
-        result = table.replace(frame, run_id=context.run.run_id)
+        result = derived.replace(table, frame, run_id=context.run.run_id)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
@@ -420,7 +413,7 @@ def summed(
                 without_greeks=sum(e["legs_without_greeks"] for e in of_strategies),
             ),
         )
-        | table_asset.replacement_metadata(table, result)
+        | table_asset.replacement_metadata(table.path, result)
         | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
         | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
@@ -428,7 +421,7 @@ def summed(
         metadata=metadata, data_version=table_asset.data_version(result.version)
     )
     with lake.looked_at_once(position_sync.looked_at):
-        sums = limits.judge_exposure(table.read(), book)
+        sums = limits.judge_exposure(table.rows(), book)
         context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
         for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
             context.log_event(event)

@@ -26,7 +26,8 @@ LOCATION = "position_sync_dagster"
 
 ACCOUNT, PATH, REPORTS = "account", "path", "reports"
 """The groups of assets: what the broker reports, the way of a value to its row, what is derived
-from the rows. The lineage page shows each as a box that a click opens: all assets fit no screen."""
+from the rows. The lineage page shows each group as a box that opens with a click, since all assets
+do not fit on a screen."""
 
 GROUPS = {
     "active_strategies": PATH,
@@ -80,18 +81,20 @@ def table_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the owners, kinds, tags and columns of a table.
 
-    Each run of the asset is recorded in the table `runs`.
+    Each run of the asset is recorded in the table `runs`. The docstring of the function is the
+    description that Dagster shows.
 
     Args:
         spec: The table; the asset has its name.
         metadata: Further metadata.
         lineage: The source of each column, for a derived table.
         job: The job that writes the table, for a link.
-        money_first: Link the texts of the columns: the UI would show them above the money.
-        options: Other arguments of `dg.asset`, such as `description` and `deps`.
+        money_first: Whether the UI links the descriptions of the columns, instead of showing them
+            above the money.
+        options: Other arguments of `dg.asset`, such as `deps`.
 
     Example:
-        @table_asset(LATEST_POSITIONS, deps=["position_updates"], description="…")
+        @table_asset(LATEST_POSITIONS, deps=["position_updates"])
         def latest_positions(position_sync: PositionSyncResource) -> dg.MaterializeResult: ...
     """
 
@@ -180,6 +183,11 @@ def data_version(version: int | None) -> dg.DataVersion | None:
     return None if version is None else dg.DataVersion(str(version))
 
 
+def known(**values: float | str | None) -> "dict[str, float | str]":
+    """Return the values that are not None, as metadata."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 Row = TypeVar("Row")
 Columns = Mapping[str, Callable[[Row], str | float | None]]
 """The columns of a table in an event, each with the function that takes its value from a row."""
@@ -193,44 +201,49 @@ def attributes(*names: str) -> dict[str, Callable[[Any], Any]]:
 def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataValue:
     """Return rows as a table of an event, which the UI shows.
 
-    A column that has the name of an attribute has what the class of the rows says of it.
+    A column with the name of an attribute has the description of that attribute.
     """
     listed = list(rows)
-    texts = descriptions_of(type(listed[0])) if listed else {}
-    records = [{name: of(row) for name, of in columns.items()} for row in listed]
+    cells = {name: [of(row) for row in listed] for name, of in columns.items()}
+    return table_of(cells, descriptions_of(type(listed[0])) if listed else {})
+
+
+Cell = str | int | float | None
+
+
+def table_of(
+    columns: Mapping[str, Sequence[Cell]], texts: Mapping[str, str] | None = None
+) -> dg.TableMetadataValue:
+    """Return columns as a table of an event, which the UI shows; pure.
+
+    Args:
+        columns: The cells by heading; those of a column are of one type, or None.
+        texts: The descriptions of some columns.
+    """
     kinds = {
-        name: type(value).__name__
-        for record in records
-        for name, value in record.items()
-        if value is not None
+        name: next((type(one).__name__ for one in cells if one is not None), "str")
+        for name, cells in columns.items()
     }
-    return dg.MetadataValue.table(
-        list(map(dg.TableRecord, records)),
-        dg.TableSchema(
-            [
-                dg.TableColumn(
-                    name,
-                    kind if (kind := kinds.get(name)) in _NUMBERS else "string",
-                    description=texts.get(name),
-                )
-                for name in columns
-            ]
-        ),
-    )
+    schema = [
+        dg.TableColumn(
+            name, "string" if kind == "str" else kind, description=(texts or {}).get(name)
+        )
+        for name, kind in kinds.items()
+    ]
+    records = [
+        dg.TableRecord(dict(zip(columns, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(schema))
 
 
-_NUMBERS = ("int", "float")
-
-
-def replacement_metadata(
-    table: "derived.DerivedTable", result: "derived.Replaced"
-) -> "dict[str, dg.RawMetadataValue]":
+def replacement_metadata(uri: str, result: "derived.Replaced") -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced.
 
     Counts are texts, since the UI plots each number beside those of money.
     """
     return {
-        "dagster/uri": table.path,
+        "dagster/uri": uri,
         "rows": str(result.rows),
         "delta_version": str(result.version),
         "changed": result.changed,
@@ -244,8 +257,6 @@ def external_table(
     spec: TableSpec, *, deps: list[str], description: str, job: str = STREAM_JOB
 ) -> dg.AssetSpec:
     """Return the asset of a table that no run materializes."""
-    frame = inspect.currentframe()
-    line = frame.f_back.f_lineno if frame and frame.f_back else 1
     return dg.AssetSpec(
         spec.name,
         deps=deps,
@@ -254,10 +265,7 @@ def external_table(
         kinds={"deltalake"},
         tags=TAGS,
         description=description,
-        metadata={
-            **table_metadata(spec, job=job),
-            **code_reference(__file__, line),
-        },
+        metadata={**table_metadata(spec, job=job), **code_reference(__file__, 1)},
     )
 
 
@@ -270,10 +278,7 @@ def external_assets() -> dg.Definitions:
         owners=OWNERS,
         kinds={"source"},
         tags=TAGS,
-        metadata={
-            "written_by": "Interactive Brokers",
-            **code_reference(__file__, 1),
-        },
+        metadata={"written_by": "Interactive Brokers", **code_reference(__file__, 1)},
         description="""
 TWS or IB Gateway, or the simulator: where all positions and prices come from.
 

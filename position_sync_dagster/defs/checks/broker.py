@@ -12,7 +12,6 @@ from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     GatewaySession,
     Owner,
-    WeeklyLogin,
     set_aside,
     unknown_accounts,
 )
@@ -24,28 +23,15 @@ SESSIONS_SEEN = 1000
 """Number of sessions read: enough to find the last stream before two days of refreshes."""
 
 
-def watched_now(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return whether a stream watches now; a refresh that owns the login does not count."""
-    return check_results.of_each_login(
-        settings,
-        lambda login: judge_stream_session(_session_of(lake, login), datetime.now(UTC)),
-    )
-
-
-a_stream_watches = check_results.table_check(
-    "position_updates",
-    "a_stream_watches",
-    description="Whether a stream sees the gateway, and since when none does.",
-)(watched_now)
-
-
-def _session_of(lake: "tables.Lake", login: Settings) -> GatewaySession | None:
+@check_results.table_check("position_updates", each_login=True)
+def a_stream_watches(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+    """Whether a stream sees the gateway, and since when none does."""
     sessions, gateway_id = lake.sessions, login.gateway_id
     session = sessions.current(gateway_id)
-    if session is not None and session.owner is not Owner.STREAM:
+    if session is not None and session.owner is not Owner.STREAM:  # a refresh does not count
         streams = (s for s in sessions.history(SESSIONS_SEEN) if s.owner is Owner.STREAM)
         session = next((s for s in streams if s.gateway_id == gateway_id), None)
-    return session
+    return judge_stream_session(session, datetime.now(UTC))
 
 
 def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
@@ -73,27 +59,15 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
     )
 
 
-@check_results.table_check(
-    "gateway_sessions",
-    description="Whether the live login of the week was made, and whether its week ends within "
-    "POSITION_SYNC_LOGIN_NOTICE_H hours: IB asks for the second factor once a week.",
-)
-def login_is_made(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
-    mode, now = lake.sessions.mode(), datetime.now(UTC)
-    weeks = {
-        name: session.login_week(now, mode, settings.login_notice_h)
-        for name, session in lake.sessions.current_of(
-            login.gateway_id for login in settings.logins
-        ).items()
-    }
-    return check_results.of_each_login(
-        settings, lambda login: judge_login(weeks.get(login.gateway_id))
-    )
+@check_results.table_check("gateway_sessions", each_login=True)
+def login_is_made(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+    """Whether the live login of the week was made, and does not end soon.
 
-
-def judge_login(week: WeeklyLogin | None) -> dg.AssetCheckResult:
-    """Return the check's result; pure. It fails when a person has something to do."""
+    IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
+    """
+    session, mode = lake.sessions.current(login.gateway_id), lake.sessions.mode()
+    notice_h = login.login_notice_h
+    week = None if session is None else session.login_week(datetime.now(UTC), mode, notice_h)
     if week is None:
         return dg.AssetCheckResult(
             passed=True, description="Nothing is due: no live login with a second factor is used."
@@ -109,18 +83,14 @@ _NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|
 _MORE = re.compile(r" and (\d+) more$")
 
 
-@check_results.table_check(
-    "broker_positions",
-    description="Whether the gateway sent rows of holdings that cannot be used (no number for a "
-    "quantity, an impossible conid or account), and whether the holdings of an account are "
-    "unknown: the login does not manage it, or a list of positions emptied it.",
-)
-def holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
-    sessions, now = lake.sessions, datetime.now(UTC)
-    return check_results.of_each_login(
-        settings, lambda login: judge_detail(sessions.current(login.gateway_id), now)
-    )
+@check_results.table_check("broker_positions", each_login=True)
+def holdings_are_usable(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+    """Whether the holdings that the gateway sent can be used, and are known.
+
+    A row cannot be used with no number for a quantity, an impossible conid or account. The holdings
+    of an account are unknown if the login does not manage it, or a list of positions emptied it.
+    """
+    return judge_detail(lake.sessions.current(login.gateway_id), datetime.now(UTC))
 
 
 def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
@@ -156,24 +126,16 @@ NEAR = 0.9
 """The check fails when this share of the line limit is in use."""
 
 
-@check_results.table_check(
-    "gateway_sessions",
-    description="Whether the stream uses nine tenths of its market data lines or more, and which "
-    "active holdings have none.",
-)
-def lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
+@check_results.table_check("gateway_sessions", each_login=True)
+def lines_suffice(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+    """Whether legs use nine tenths of the market data lines or more, and which have none."""
     lake.registry.sync.refresh()
-    active = {leg.conid for leg in lake.registry.legs}
-    return check_results.of_each_login(
-        settings,
-        lambda login: judge_lines(
-            lake.sessions.current(login.gateway_id),
-            inspection.held_at_the_broker(lake, login),
-            inspection.newest_values(lake, login),
-            active=active,
-            now=datetime.now(UTC),
-        ),
+    return judge_lines(
+        lake.sessions.current(login.gateway_id),
+        inspection.held_at_the_broker(lake, login),
+        inspection.newest_values(lake, login),
+        active={leg.conid for leg in lake.registry.legs},
+        now=datetime.now(UTC),
     )
 
 
@@ -209,19 +171,15 @@ def judge_lines(
         "line_limit": limit,
         "active_legs": len(active),
     }
+    text = f"{used} of {limit} lines are in use by legs."
     if used < NEAR * limit:
-        return dg.AssetCheckResult(
-            passed=True,
-            description=f"{used} of {limit} lines are in use by legs.",
-            metadata=numbers,
-        )
+        return dg.AssetCheckResult(passed=True, description=text, metadata=numbers)
     held = broker.filter(pl.col("conid").is_in(list(active))).join(
         newest.select("account", "conid", "source"), on=["account", "conid"], how="left"
     )
     without = held.filter(pl.col("source").ne_missing(Source.STREAM.value))
     if without.is_empty():
-        text = f"{used} of {limit} lines are in use by legs. {TO_DO}"
-        return check_results.failed(text, what_to_do=TO_DO, metadata=numbers)
+        return check_results.failed(f"{text} {TO_DO}", what_to_do=TO_DO, metadata=numbers)
     return check_results.rows_result(
         without.select("account", "conid", "symbol", "position"),
         passed="",
@@ -239,27 +197,27 @@ TO_DO = (
 )
 
 
-@check_results.table_check(
-    "account_values",
-    description="Whether each account with holdings has values that are no more than "
-    "POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.",
-)
+@check_results.table_check("account_values")
 def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
+    """Whether each account with holdings has values that are as new as these.
+
+    They may be POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.
+    """
     held = {one.gateway_id: inspection.held_at_the_broker(lake, one) for one in settings.logins}
     accounts = {account for rows in held.values() for account in rows.get_column("account")}
-    values = lake.account_values.newest_of(accounts)
-
-    def of_login(login: Settings) -> dg.AssetCheckResult:
-        session = lake.sessions.current(login.gateway_id)
-        return judge_accounts(
-            held[login.gateway_id],
-            values,
-            since=session.started_at if session else datetime.now(UTC),
-            patience=timedelta(seconds=settings.stale_after_s),
-        )
-
-    return check_results.of_each_login(settings, of_login)
+    values, sessions = lake.account_values.newest_of(accounts), lake.sessions.current_of(held)
+    patience, now = timedelta(seconds=settings.stale_after_s), datetime.now(UTC)
+    return check_results.merged(
+        {
+            name: judge_accounts(
+                rows,
+                values,
+                since=sessions[name].started_at if name in sessions else now,
+                patience=patience,
+            )
+            for name, rows in held.items()
+        }
+    )
 
 
 def judge_accounts(
@@ -303,12 +261,9 @@ def judge_accounts(
 NOT_TRIED = "its contract has not been looked up yet"
 
 
-@check_results.table_check(
-    "active_strategies",
-    description="Whether exactly one contract was found for each leg without a conid.",
-)
+@check_results.table_check("active_strategies")
 def legs_are_resolved(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
+    """Whether exactly one contract was found for each leg without a conid."""
     lake.registry.sync.refresh()
     return judge_legs(
         lake.registry.unresolved,
@@ -348,12 +303,9 @@ def judge_legs(
     )
 
 
-@check_results.table_check(
-    "active_strategies",
-    description="Whether each roll of a strategy with `follow_rolls: true` is clear.",
-)
+@check_results.table_check("active_strategies")
 def rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
+    """Whether each roll of a strategy with `follow_rolls: true` is clear."""
     found = roll_legs.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
     return check_results.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),

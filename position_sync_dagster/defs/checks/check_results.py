@@ -1,11 +1,13 @@
 """Functions that the checks share: their definition, their results, and results as events."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs.assets.table_asset import table_of
 from position_sync_dagster.defs.libraries import pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
@@ -28,25 +30,35 @@ EVALUATE: dict[dg.AssetCheckKey, Evaluate] = {}
 
 
 def table_check(
-    asset: str, name: str | None = None, *, description: str
+    asset: str, name: str | None = None, *, description: str | None = None, each_login: bool = False
 ) -> Callable[[Evaluate], dg.AssetChecksDefinition]:
     """Return the decorator of a function that evaluates a table: it defines a non-blocking check.
 
     Args:
         asset: The asset that the check is of.
         name: The name of the check; None is that of the function.
-        description: What Dagster shows of the check.
+        description: What Dagster shows of the check; None is the docstring of the function.
+        each_login: Whether the function gets the settings of one login: the results of all logins
+            are then merged.
     """
 
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
+        def of_all(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+            return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
+
+        evaluation = of_all if each_login else evaluate
+
         @dg.asset_check(
-            name=name or evaluate.__name__, asset=asset, description=description, config_schema={}
+            name=name or evaluate.__name__,
+            asset=asset,
+            description=description or inspect.getdoc(evaluate),
+            config_schema={},
         )
         @dagster_failures
         def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-            return evaluate(position_sync.lake, position_sync.settings)
+            return evaluation(position_sync.lake, position_sync.settings)
 
-        EVALUATE[check.check_key] = evaluate
+        EVALUATE[check.check_key] = evaluation
         return check
 
     return define
@@ -60,13 +72,6 @@ def unknown_result(why: str) -> dg.AssetCheckResult:
         description=f"Unknown: {why}",
         metadata={"snapshot_complete": False, UNKNOWN: True},
     )
-
-
-def of_each_login(
-    settings: Settings, evaluate: Callable[[Settings], dg.AssetCheckResult]
-) -> dg.AssetCheckResult:
-    """Return the merged result of a check that is evaluated separately for each login."""
-    return merged({login.gateway_id: evaluate(login) for login in settings.logins})
 
 
 def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
@@ -152,42 +157,25 @@ def rows_result(
         metadata={
             **numbers,
             "found": rows.height,
-            "rows": table_of(rows),
+            "rows": table_of_rows(rows),
         },
     )
 
 
-def table_of(rows: "pl.DataFrame") -> dg.TableMetadataValue:
+def table_of_rows(rows: "pl.DataFrame") -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table of an event; pure."""
-    return dg.MetadataValue.table(
-        [dg.TableRecord(_shown(row)) for row in rows.head(SHOWN).iter_rows(named=True)],
-        dg.TableSchema(
-            columns=[
-                dg.TableColumn(name, "int" if kind.is_integer() else "string")
-                for name, kind in rows.schema.items()
-            ]
-        ),
-    )
+    columns = rows.head(SHOWN).to_dict(as_series=False)
+    return table_of({name: [*map(_shown, cells)] for name, cells in columns.items()})
 
 
-def _shown(row: dict[str, object]) -> dict[str, str | int]:
-    return {
-        name: value
-        if isinstance(value, int)
-        else f"{value:.6g}"
-        if isinstance(value, float)
-        else ""
-        if value is None
-        else str(value)
-        for name, value in row.items()
-    }
+def _shown(value: object) -> str | int:
+    if isinstance(value, int):
+        return value
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def check_evaluation(
-    asset: str,
-    name: str,
-    result: dg.AssetCheckResult,
-    target: dg.EventLogRecord | None = None,
+    key: dg.AssetCheckKey, result: dg.AssetCheckResult, target: dg.EventLogRecord | None = None
 ) -> dg.AssetCheckEvaluation:
     """Return a result as an event of a check that was not planned in the run.
 
@@ -202,8 +190,8 @@ def check_evaluation(
             storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
         )
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(asset),
-        check_name=name,
+        asset_key=key.asset_key,
+        check_name=key.name,
         passed=result.passed,
         severity=result.severity,
         description=result.description,
@@ -218,7 +206,9 @@ def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
     return found if isinstance(found, dg.AssetCheckEvaluation) else None
 
 
-def newest_materialization(instance: dg.DagsterInstance, asset: str) -> dg.EventLogRecord | None:
+def newest_materialization(
+    instance: dg.DagsterInstance, asset: dg.AssetKey
+) -> dg.EventLogRecord | None:
     """Return the record of an asset's newest materialization."""
-    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1).records
+    records = instance.fetch_materializations(asset, limit=1).records
     return records[0] if records else None

@@ -8,7 +8,7 @@ it.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import dagster as dg
@@ -24,9 +24,7 @@ TIME_LIMIT_S = 20.0
 """Time limit: a drain that has run for this time, or a stream that has evaluated checks for this
 time, begins no further check. If tables are slow, values come first."""
 
-LEDGER = "position_updates"
-LEGS = "active_strategies"
-QUEUE = "position_queue"
+QUEUE = dg.AssetKey("position_queue")
 
 KEYS = tuple(
     check.check_key
@@ -50,9 +48,6 @@ KEYS = tuple(
 )
 """The checks of the tables, in the order of their evaluation."""
 
-CHECKS = tuple((key.asset_key.to_user_string(), key.name) for key in KEYS)
-"""Asset and name of each check."""
-
 
 def evaluated(
     lake: "tables.Lake",
@@ -60,7 +55,7 @@ def evaluated(
     instance: dg.DagsterInstance,
     *,
     run_id: str,
-    checks: tuple[tuple[str, str], ...] = CHECKS,
+    checks: Sequence[dg.AssetCheckKey] = KEYS,
     time_limit_s: float | None = None,
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Evaluate checks, and return the results as events.
@@ -73,34 +68,35 @@ def evaluated(
         lake, settings: The data that the checks read.
         instance: The Dagster instance with the materializations to check.
         run_id: The run that evaluates.
-        checks: Asset and name of each.
+        checks: Those to evaluate, in this order.
         time_limit_s: No check begins after it; `refresh_derived` evaluates the others.
     """
     until = None if time_limit_s is None else time.monotonic() + time_limit_s
     compared = partial(ledger.compared_now, run_id=run_id)
     functions = check_results.EVALUATE | {ledger.agrees_with_the_broker.check_key: compared}
-    targets: dict[str, dg.EventLogRecord | None] = {}
+    targets: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
     seen = set[int]()
-    if QUEUE in dict(checks) and lake.queue.table.is_remote:
+    if any(key.asset_key == QUEUE for key in checks) and lake.queue.table.is_remote:
         with lake.looked_at_once(seen):  # first: a row is committed before its request is marked
             lake.queue.table.version()
-    for asset, name in checks:
+    for key in checks:
         if until is not None and time.monotonic() >= until:
-            logger.warning("the check %s and those behind it are left to refresh_derived", name)
+            logger.warning("the check %s and those behind it are left to refresh_derived", key.name)
             return
         try:
             with lake.looked_at_once(seen):
-                result = functions[dg.AssetCheckKey(dg.AssetKey(asset), name)](lake, settings)
+                result = functions[key](lake, settings)
         except PositionSyncError as error:
             result = check_results.unknown_result(str(error))
         except Exception as error:
-            logger.exception("the check %s cannot be evaluated", name)
+            logger.exception("the check %s cannot be evaluated", key.name)
             result = check_results.unknown_result(
                 f"the check itself failed: {type(error).__name__}: {error}"
             )
-        if asset not in targets:
-            targets[asset] = check_results.newest_materialization(instance, asset)
+        if key.asset_key not in targets:
+            newest = check_results.newest_materialization(instance, key.asset_key)
+            targets[key.asset_key] = newest
         found = result._replace(
             metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
         )
-        yield check_results.check_evaluation(asset, name, found, targets[asset])
+        yield check_results.check_evaluation(key, found, targets[key.asset_key])

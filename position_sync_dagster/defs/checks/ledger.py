@@ -28,7 +28,7 @@ from position_sync_dagster.domain.reconciliation import (
     ReconciliationResult,
 )
 from position_sync_dagster.domain.update import QueueStatus
-from position_sync_dagster.errors import GatewayError, LakeError
+from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.settings import Settings
 
@@ -42,13 +42,12 @@ ANSWERED_WITHIN = timedelta(hours=1)
 _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
 
 
-@check_results.table_check(
-    "position_queue",
-    description="Whether requests are FAILED and their holding has had no value since, or have "
-    "waited for longer than POSITION_SYNC_STALE_AFTER_S.",
-)
+@check_results.table_check("position_queue")
 def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
+    """Whether requests are FAILED and their holding has had no value since, or wait for long.
+
+    Long is more than POSITION_SYNC_STALE_AFTER_S.
+    """
     now = datetime.now(UTC)
     failed = inspection.finished_requests(lake, QueueStatus.FAILED.value, now - LOOK_BACK)
     answered = failed.clear().select("account", "conid", at="updated_at")
@@ -127,16 +126,13 @@ WINDOW = timedelta(minutes=30)
 """Time span of the checked requests and rows: twice the longest time between two evaluations."""
 
 
-@check_results.table_check(
-    "position_queue",
-    description="Of the requests of the last half hour: each is live, or ended once, and the row "
-    "that answers it is in the ledger.",
-)
+@check_results.table_check("position_queue")
 def requests_end_once(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now.
+    """Whether each request of the last half hour is live, or ended once with a row in the ledger.
 
-    The queue is read first: a row is committed before its request is marked.
+    The row is the one that answers it.
     """
+    # The queue is read first: a row is committed before its request is marked.
     requests = inspection.requests_since(lake, datetime.now(UTC) - WINDOW)
     answers = requests.get_column("update_id").drop_nulls().unique()
     return judge_ends(requests, rows=lake.updates.sync.existing(answers))
@@ -196,18 +192,16 @@ UNCONFIRMED = "unconfirmed"
 """Metadata key with the number of differences that are too young to fail the check."""
 
 
-@dg.asset_check(
-    name="agrees_with_the_broker",
-    asset="position_updates",
-    config_schema={},
-    description="The newest rows against the broker's last complete snapshot and the registry. A "
-    "difference that the next drain resolves is no failure: it fails the check after 15 s.",
-)
+@dg.asset_check(asset="position_updates", config_schema={})
 @dagster_failures
 def agrees_with_the_broker(
     context: dg.AssetCheckExecutionContext, position_sync: PositionSyncResource
 ) -> dg.AssetCheckResult:
-    """Reconcile; a snapshot that is missing or incomplete is reported and does not pass."""
+    """Whether the newest rows agree with the broker's last complete snapshot and the registry.
+
+    A difference that the next drain resolves is no failure: it fails the check after 15 s. A
+    snapshot that is missing or incomplete does not pass either.
+    """
     result = compared_now(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
     with position_sync.lake.looked_at_once():
         context.op_execution_context.log_event(observe_breaks(position_sync.lake))
@@ -276,15 +270,12 @@ COUNT_ONCE = (
 )
 
 
-@check_results.table_check(
-    "position_updates",
-    description="Whether each row of the ledger is there once: by its update_id in the last half "
-    "hour, and before that by the statistics of its files.",
-)
+@check_results.table_check("position_updates")
 def ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now.
+    """Whether each row of the ledger is there once.
 
-    What it does not find: an id that another Delta writer wrote twice within one file.
+    It looks at the update_ids of the last half hour, and before that at the statistics of the
+    files. It does not find an id that another Delta writer wrote twice within one file.
     """
     now = datetime.now(UTC)
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
@@ -296,11 +287,6 @@ def ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResu
             severity=dg.AssetCheckSeverity.ERROR,
             metadata={"rows": doubled.surplus},
         )
-    return judge_ids(repeated)
-
-
-def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
-    """Return the check's result for the ids that the ledger has more than once; pure."""
     return check_results.rows_result(
         repeated.sort("rows", "update_id", descending=True),
         passed="No row was merged twice, and each of the last half hour has an id of its own.",
@@ -310,19 +296,10 @@ def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
     )
 
 
-@check_results.table_check(
-    "position_updates",
-    description="Whether the newest row of each open holding has a value.",
-)
-def legs_have_values(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
-    return check_results.of_each_login(
-        settings, lambda login: judge_values(inspection.newest_values(lake, login))
-    )
-
-
-def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
-    """Return the check's result for the newest row of each open holding; pure."""
+@check_results.table_check("position_updates", each_login=True)
+def legs_have_values(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+    """Whether the newest row of each open holding has a value."""
+    newest = inspection.newest_values(lake, login)
     if newest.is_empty():
         return check_results.unknown_result("the ledger has no open holding of this gateway yet.")
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
@@ -340,37 +317,18 @@ SAME_TIME = timedelta(seconds=5)
 """Maximum time between two compared values: further apart, the market may have moved."""
 
 
-@check_results.table_check(
-    "position_updates",
-    description="Whether the newest values differ from the broker's own of the same time by more "
-    "than POSITION_SYNC_VALUE_BAND.",
-)
-def values_match_the_broker(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
-    return check_results.of_each_login(
-        settings,
-        lambda login: judge_difference(
-            inspection.newest_values(lake, login),
-            inspection.held_at_the_broker(lake, login),
-            band=settings.value_band,
-        ),
-    )
+@check_results.table_check("position_updates", each_login=True)
+def values_match_the_broker(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+    """Whether the newest values are close to the broker's own of the same time.
 
-
-def judge_difference(
-    newest: "pl.DataFrame", broker: "pl.DataFrame", *, band: float
-) -> dg.AssetCheckResult:
-    """Return the check's result; pure.
-
-    Args:
-        newest: The newest row of each open holding.
-        broker: The broker's last report of each.
-        band: Maximum relative difference of a value. Differences below five cents of the price are
-            ignored, since one tick of a cheap option is a large part of its price.
+    The greatest relative difference is POSITION_SYNC_VALUE_BAND. Differences below five cents of
+    the price are ignored, since one tick of a cheap option is a large part of its price.
     """
-    ours = newest.select("account", "conid", "position", "market_value", "timestamp", "price_kind")
+    band, broker = login.value_band, inspection.held_at_the_broker(lake, login)
     pairs = (
-        ours.join(broker, on=["account", "conid"], suffix="_broker")
+        inspection.newest_values(lake, login)
+        .select("account", "conid", "position", "market_value", "timestamp", "price_kind")
+        .join(broker, on=["account", "conid"], suffix="_broker")
         .drop_nulls(["market_value", "market_value_broker"])
         .filter(pl.col("position") == pl.col("position_broker"))
     )
@@ -408,18 +366,10 @@ def judge_difference(
     )
 
 
-@check_results.table_check(
-    "position_updates",
-    description="Whether each table of the lake has the version, columns and partitions that this "
-    "release expects.",
-)
+@check_results.table_check("position_updates")
 def tables_fit_the_code(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
-    return judge_tables(inspection.unusable_tables(lake), checked=len(lake.tables))
-
-
-def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> dg.AssetCheckResult:
-    """Return the check's result for the tables that cannot be opened; pure."""
+    """Whether each table has the version, columns and partitions that this release expects."""
+    unusable, checked = inspection.unusable_tables(lake), len(lake.tables)
     rows = pl.DataFrame(
         [(name, error.what, error.remedy) for name, error in unusable],
         schema=dict.fromkeys(("table", "what", "remedy"), pl.String),
@@ -466,7 +416,7 @@ def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
         for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
     }
     if found:
-        metadata["open_breaks"] = check_results.table_of(_rows_of_breaks(found))
+        metadata["open_breaks"] = check_results.table_of_rows(_rows_of_breaks(found))
     observed = table_asset.observe_table(lake, RECONCILIATION_BREAKS)
     return dg.AssetObservation(
         RECONCILIATION_BREAKS.name, metadata={**observed.metadata, **metadata}
@@ -492,11 +442,10 @@ def judge_breaks(breaks: Sequence[Break], now: datetime) -> dg.AssetCheckResult:
     )
 
 
-@check_results.table_check(
-    RECONCILIATION_BREAKS.name,
-    description="Whether each difference between broker and tables ends, or is accepted by a "
-    "person, within an hour.",
-)
+@check_results.table_check(RECONCILIATION_BREAKS.name)
 def breaks_are_decided(lake: "tables.Lake", _settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
+    """Whether each difference ends, or a person accepts it, within an hour.
+
+    The differences are those between broker and tables.
+    """
     return judge_breaks(lake.breaks.open_breaks(), datetime.now(UTC))

@@ -6,7 +6,6 @@ after the next reload.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import dagster as dg
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import (
     codec,
-    derived,
     exposure,
     limit_readings,
     overview,
@@ -138,35 +136,35 @@ def evaluated_sums(
     asset: str, result: dg.AssetCheckResult, instance: dg.DagsterInstance
 ) -> dg.AssetCheckEvaluation:
     """Return a result as an event about the newest materialization of the asset."""
-    return check_results.check_evaluation(
-        asset, SUMS_CHECK, result, check_results.newest_materialization(instance, asset)
-    )
+    key = dg.AssetCheckKey(dg.AssetKey(asset), SUMS_CHECK)
+    target = check_results.newest_materialization(instance, key.asset_key)
+    return check_results.check_evaluation(key, result, target)
 
 
-@check_results.table_check(
-    STRATEGY_EXPOSURE.name,
-    SUMS_CHECK,
-    description="Whether the strategies and UNATTRIBUTED together equal the totals of the accounts "
-    "and the sums of all holdings, in each currency. Evaluated with each publication.",
-)
+@check_results.table_check(STRATEGY_EXPOSURE.name, SUMS_CHECK)
 def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the result for the holdings of now: those of the last publication are not kept."""
-    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-    now = utc_now()
-    book = overview.read_book(lake, settings, now, latest=latest)
-    rows = exposure.exposures(book.split, now)
+    """Whether the sums of the strategies equal those of the accounts and of all holdings.
+
+    They do so with UNATTRIBUTED, in each currency. Evaluated with each publication; launched alone,
+    for the holdings of now, since those of the last publication are not kept.
+    """
+    book = _book_of_now(lake, settings)
+    rows = exposure.exposures(book.split, book.now)
     return judge_exposure(codec.frame_of(STRATEGY_EXPOSURE, rows), book)
 
 
-@check_results.table_check(
-    LATEST_POSITIONS.name,
-    SUMS_CHECK,
-    description="Whether the sums of the table equal those of the newest rows of the ledger, in "
-    "each account and currency. Evaluated with each publication.",
-)
+def _book_of_now(lake: "tables.Lake", settings: Settings) -> "overview.Book":
+    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+    return overview.read_book(lake, settings, utc_now(), latest=latest)
+
+
+@check_results.table_check(LATEST_POSITIONS.name, SUMS_CHECK)
 def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    table = derived.DerivedTable(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
-    return judge_latest(table.read(), lake.updates.sync.latest())
+    """Whether the sums of the table equal those of the newest rows of the ledger.
+
+    They do so in each account and currency. Evaluated with each publication.
+    """
+    return judge_latest(lake.derived_table(LATEST_POSITIONS).rows(), lake.updates.sync.latest())
 
 
 EXPOSURE = "strategy_exposure"
@@ -231,45 +229,37 @@ def evaluated_limits(
     lake: "tables.Lake", settings: Settings, book: "overview.Book", instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Evaluate each limit with the book of an exposure that was just materialized; blocks."""
-    target = check_results.newest_materialization(instance, EXPOSURE)
+    asset = dg.AssetKey(EXPOSURE)
+    target = check_results.newest_materialization(instance, asset)
+    limits, read = _read(settings)
+    yield check_results.check_evaluation(dg.AssetCheckKey(asset, READ_CHECK), read, target)
+    evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
+    for one in limit_readings.evaluate(limits, evidence) if evidence else ():
+        key = dg.AssetCheckKey(asset, one.limit.name)
+        yield check_results.check_evaluation(key, result_of(one), target)
+
+
+def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
+    """Return the limits of the strategies file, and the result of the check that reads it."""
     try:
         limits = read_limits(settings)
     except StrategiesFileError as error:
-        yield check_results.check_evaluation(EXPOSURE, READ_CHECK, _unreadable(error), target)
-        return
-    yield check_results.check_evaluation(EXPOSURE, READ_CHECK, _readable(len(limits)), target)
-    evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
-    for one in limit_readings.evaluate(limits, evidence) if evidence else ():
-        yield check_results.check_evaluation(EXPOSURE, one.limit.name, result_of(one), target)
-
-
-def _unreadable(error: StrategiesFileError) -> dg.AssetCheckResult:
-    return check_results.failed(
-        f"No limit is evaluated. {error}",
-        what_to_do=error.remedy,
-        severity=dg.AssetCheckSeverity.ERROR,
-        metadata={},
+        return [], check_results.failed(
+            f"No limit is evaluated. {error}",
+            what_to_do=error.remedy,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata={},
+        )
+    text = f"{len(limits)} limits."
+    return limits, dg.AssetCheckResult(
+        passed=True, description=text, metadata={"limits": len(limits)}
     )
 
 
-def _readable(count: int) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=True, description=f"{count} limits.", metadata={"limits": count}
-    )
-
-
-@check_results.table_check(
-    EXPOSURE,
-    READ_CHECK,
-    description="Whether the limits in the strategies file can be read. Without a file there are "
-    "none.",
-)
+@check_results.table_check(EXPOSURE)
 def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Return the check's result now."""
-    try:
-        return _readable(len(read_limits(settings)))
-    except StrategiesFileError as error:
-        return _unreadable(error)
+    """Whether the limits in the strategies file can be read. Without a file there are none."""
+    return _read(settings)[1]
 
 
 def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
@@ -277,10 +267,7 @@ def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.As
     limit = next((one for one in read_limits(settings) if one.name == name), None)
     if limit is None:
         return check_results.unknown_result("the strategies file has no such limit any more.")
-    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-    now = datetime.now(UTC)
-    book = overview.read_book(lake, settings, now, latest=latest)
-    evidence = limit_readings.evidence_of(lake, settings, book)
+    evidence = limit_readings.evidence_of(lake, settings, _book_of_now(lake, settings))
     return result_of(limit_readings.evaluate([limit], evidence)[0])
 
 
@@ -290,10 +277,7 @@ def limit_checks() -> dg.Definitions:
 
     The jobs must load all the same, and `limits_are_read` fails.
     """
-    try:
-        limits = read_limits(POSITION_SYNC.read_settings())
-    except StrategiesFileError:
-        limits = []
+    limits, _read_result = _read(POSITION_SYNC.read_settings())
     sums = [exposure_sums_equal_their_parts, latest_sums_equal_their_parts]
     return dg.Definitions(asset_checks=[*sums, limits_are_read, *map(_check_of, limits)])
 

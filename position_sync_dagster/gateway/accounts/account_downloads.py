@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from enum import StrEnum
+from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
@@ -23,13 +23,13 @@ from position_sync_dagster.domain.clock import Backoff, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.errors import GatewayLostError, shown
+from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, MessageType
+from position_sync_dagster.gateway.codes import GatewayCode, MessageType
 from position_sync_dagster.gateway.ib_async_internals import RowFields, read_messages
+from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import PortfolioValues
-from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -249,8 +249,11 @@ OFFSETS = frozenset(
 A day more or less shows the same time of day: -11:15 stands for +12:45, and -10:00 for +14:00."""
 
 
+@lru_cache(maxsize=256)
 def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     """Return the newest moment at or before now at which clocks in `zone` showed `text`.
+
+    The thousands of rows of a large account have the same time.
 
     Returns:
         None where the text is no time of day, or no plausible one (`OLDEST`).
@@ -329,7 +332,6 @@ class RowTimes:
         self._closing = ""
         self._zone: tzinfo | None = None
         self._candidate: tuple[tzinfo | None, str] = (None, "")
-        self._dated: tuple[object, datetime | None] = (None, None)
 
     def start(self) -> None:
         """Begin a download: collect the times of its rows."""
@@ -350,10 +352,9 @@ class RowTimes:
             self._candidate = (zone, self._closing)
             if zone == before[0] and self._closing != before[1]:
                 self._zone = zone
-        if (zone := self._zone) is not None:
-            moments = {t: moment_of(t, now=now, zone=zone) for t in set(self._times.values())}
+        if self._zone is not None:
             for key, text in self._times.items():
-                self._date(key, moments[text])
+                self._date(key, moment_of(text, now=now, zone=self._zone))
         self._times = {}
 
     def follow(self) -> None:
@@ -379,17 +380,10 @@ class RowTimes:
             self._date(key, at)
 
     def _moment(self, text: str) -> datetime | None:
-        """Return the moment of a time message about now; None where it fits no zone.
-
-        The thousands of rows of a large account have the same time.
-        """
+        """Return the moment of a time message about now; None where it fits no zone."""
         now = self._clock().replace(microsecond=0)
-        asked = (text, now, self._zone)
-        if asked != self._dated[0]:
-            zone = zone_of(text, now=now, known=self._zone)
-            at = None if zone is None else moment_of(text, now=now, zone=zone)
-            self._dated = asked, at
-        return self._dated[1]
+        zone = zone_of(text, now=now, known=self._zone)
+        return None if zone is None else moment_of(text, now=now, zone=zone)
 
 
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
@@ -470,7 +464,7 @@ class AccountStanding:
             self._failures.pop(account, None)
 
     def interrupt(self, account: str) -> None:
-        """Make an account overdue at once, for example when its download was cancelled."""
+        """Make an account overdue at once: messages may have been ignored, or a download ended."""
         self._again_at[account] = self._monotonic()
 
     def fail(self, account: str, why: str) -> None:
@@ -499,13 +493,11 @@ LONGEST_TIMEOUTS = 4
 """A download that neither ends nor falls silent is given up after this many timeouts."""
 
 
-class DownloadResult(StrEnum):
-    """How the download of an account ended."""
-
-    WHOLE = "WHOLE"
-    REFUSED = "REFUSED"
-    UNFINISHED = "UNFINISHED"
-    STOPPED = "STOPPED"
+REFUSED = "another program is subscribed to another account (code 2101)"
+UNFINISHED = "its download did not end"
+STOPPED = "its values stopped (code 2100)"
+IB_LOST = "the gateway had lost IB"
+"""Why the values of an account are not whole."""
 
 
 class AccountSubscription:
@@ -526,18 +518,13 @@ class AccountSubscription:
     """
 
     def __init__(
-        self,
-        ib: IB,
-        *,
-        settings: Settings,
-        on_late_end: Callable[[str], None],
-        on_stop: Callable[[str], None],
+        self, login: Login, *, on_late_end: Callable[[str], None], on_stop: Callable[[str], None]
     ) -> None:
         self.account: str | None = None
         self.heard_at = time.monotonic()
-        self._ib = ib
-        self._timeout_s = settings.gateway_timeout_s
-        self._quiet_s = settings.account_quiet_s
+        self._ib = ib = login.ib
+        self._timeout_s = login.settings.gateway_timeout_s
+        self._quiet_s = login.settings.account_quiet_s
         self._on_late_end = on_late_end
         self._on_stop = on_stop
         self._active_at = self.heard_at
@@ -545,23 +532,25 @@ class AccountSubscription:
         self._older_end_is_due = False
         self._ends_due: set[str] = set()
         self._own_stops = 0
-        self._result: asyncio.Future[DownloadResult] | None = None
+        self._result: asyncio.Future[str | None] | None = None
         ib.errorEvent += self._on_error
         ib.disconnectedEvent += self.reset
         read_messages(ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
 
-    async def download(self, account: str, *, impatient: bool = False) -> DownloadResult:
+    async def download(self, account: str, *, impatient: bool = False) -> str | None:
         """Subscribe to an account, and wait until its download ends or falls silent.
 
         Args:
             impatient: Wait for the first message no longer than for the others: the account did
                 not answer the last time.
 
+        Returns:
+            Why it is not whole; None for one that is.
+
         Raises:
             ConnectionError: There is no connection.
         """
-        result: asyncio.Future[DownloadResult] = asyncio.get_running_loop().create_future()
-        self._result = result
+        result = self._result = asyncio.get_running_loop().create_future()
         self.account, self._spoke = account, False
         self._older_end_is_due = account in self._ends_due
         self._ends_due.add(account)
@@ -576,10 +565,11 @@ class AccountSubscription:
                     started + LONGEST_TIMEOUTS * self._timeout_s - now,
                 )
                 if left_s <= 0:
-                    return DownloadResult.UNFINISHED
+                    return UNFINISHED
                 # The first message makes the wait shorter.
                 await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
-            return result.result()
+            why: str | None = result.result()
+            return why
         finally:
             self._result = None
 
@@ -595,7 +585,7 @@ class AccountSubscription:
         """Forget the subscription: the gateway dropped it."""
         self.account, self._own_stops = None, 0
         self._ends_due.clear()
-        self._finish(DownloadResult.STOPPED)
+        self._finish(STOPPED)
 
     def record_message(self, account: str) -> None:
         """Record that any message of an account arrived."""
@@ -608,53 +598,43 @@ class AccountSubscription:
         if account == self.account:
             self.heard_at = self._active_at
 
-    def _finish(self, result: DownloadResult) -> bool:
+    def _finish(self, why: str | None) -> bool:
         waiting = self._result
         if waiting is None or waiting.done():
             return False
-        waiting.set_result(result)
+        waiting.set_result(why)
         return True
 
     def _read_end(self, fields: list[str]) -> bool:
-        self._on_end(fields[2] if len(fields) > 2 else "")
-        return True
-
-    def _on_end(self, account: str) -> None:
+        account = fields[2] if len(fields) > 2 else ""
         if not account and len(self._ends_due) == 1:
             (account,) = self._ends_due
         if account not in self._ends_due:
-            return
+            return True
         current = account == self.account
-        if current and self._result is not None and not self._spoke and self._older_end_is_due:
+        if current and self._result and not self._spoke and self._older_end_is_due:
             # It is the late end of the download before: no message of this one has arrived yet.
             self._older_end_is_due = False
-            return
-        self._ends_due.discard(account)
-        if current:
+        else:
+            self._ends_due.discard(account)
             self.record_values(account)
-        if not (current and self._finish(DownloadResult.WHOLE)):
-            self._on_late_end(account)
+            if not (current and self._finish(None)):
+                self._on_late_end(account)
+        return True
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
         if code == GatewayCode.ACCOUNT_NOT_SERVED and self._result is not None:
             if self.account is not None:
                 self._ends_due.discard(self.account)
             self.account = None
-            self._finish(DownloadResult.REFUSED)
+            self._finish(REFUSED)
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
             if self._own_stops:
                 self._own_stops -= 1
                 return
             account, self.account = self.account, None
-            if account is not None and not self._finish(DownloadResult.STOPPED):
+            if account is not None and not self._finish(STOPPED):
                 self._on_stop(account)
-
-
-WHY_INCOMPLETE = {
-    DownloadResult.REFUSED: "another program is subscribed to another account (code 2101)",
-    DownloadResult.UNFINISHED: "its download did not end",
-    DownloadResult.STOPPED: "its values stopped (code 2100)",
-}
 
 
 class PortfolioDownloads:
@@ -665,8 +645,6 @@ class PortfolioDownloads:
 
     Args:
         book: Gets the values.
-        connectivity: Whether the gateway has IB.
-        accounts: The accounts of the login.
         on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
@@ -677,49 +655,32 @@ class PortfolioDownloads:
     """
 
     def __init__(
-        self,
-        ib: IB,
-        book: HoldingsBook,
-        connectivity: Connectivity,
-        *,
-        settings: Settings,
-        accounts: tuple[str, ...],
-        on_change: Callable[[str], None],
+        self, login: Login, book: HoldingsBook, *, on_change: Callable[[str], None]
     ) -> None:
         self.downloaded: set[str] = set()
         self.ended: dict[str, datetime] = {}
         self.account_time = ""
-        self._ib = ib
-        self._book = book
-        self._gateway_id = settings.gateway_id
-        self._silence_s = 2 * settings.account_interval_s
-        self._only_one = len(accounts) == 1
+        self._login, self._book = login, book
+        self._silence_s = 2 * login.settings.account_interval_s
+        self._only_one = len(login.accounts) == 1
         self._on_change = on_change
-        self._connectivity = connectivity
+        self._connectivity = login.connectivity
         self._times = RowTimes(book.set_value_time, clock=utc_now)
         self._subscription = AccountSubscription(
-            ib,
-            settings=settings,
-            on_late_end=self._on_late_end,
-            on_stop=self._on_stop,
+            login, on_late_end=self._on_late_end, on_stop=self._on_stop
         )
         self.standing = AccountStanding(
-            lasts_s=settings.account_interval_s,
+            lasts_s=login.settings.account_interval_s,
             random=Random(),  # noqa: S311 - jitter of a delay
         )
         self._heard: dict[str, datetime] = {}
-        ib.accountValueEvent += self._on_account_value
-        read_messages(ib, MessageType.ACCOUNT_TIME, self._read_time)
+        login.ib.accountValueEvent += self._on_account_value
+        read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
 
     @property
     def follows(self) -> bool:
         """Return whether an open subscription keeps the values of the login current."""
         return self.standing.is_whole(self._subscription.account)
-
-    def request(self, accounts: Iterable[str]) -> None:
-        """Make accounts overdue at once: their latest messages may have been ignored."""
-        for account in accounts:
-            self.standing.interrupt(account)
 
     def invalidate(self) -> None:
         """Forget every subscription: the gateway dropped them."""
@@ -764,11 +725,11 @@ class PortfolioDownloads:
         self._times.start()
         self.standing.begin(account)
         try:
-            result = await self._subscription.download(
+            why = await self._subscription.download(
                 account, impatient=self.standing.has_failed(account)
             )
         except ConnectionError as error:
-            raise self._lost(account) from error
+            raise self._login.lost(f"the values of account {account}") from error
         except asyncio.CancelledError:
             self.standing.interrupt(account)
             self._on_change(account)
@@ -777,26 +738,18 @@ class PortfolioDownloads:
             self._times.follow()
             self.downloaded.add(account)
             self.ended[account] = utc_now()
-        if not self._ib.isConnected():
-            raise self._lost(account)
+        if not self._login.ib.isConnected():
+            raise self._login.lost(f"the values of account {account}")
         uninterrupted = interruptions == self._connectivity.interruptions
-        if result is DownloadResult.WHOLE and self._connectivity.has_ib and uninterrupted:
+        if why is None and self._connectivity.has_ib and uninterrupted:
             self._times.date_rows()
             self._complete(account)
         else:
-            why = WHY_INCOMPLETE.get(result, "the gateway had lost IB")
-            self.standing.fail(account, why)
+            self.standing.fail(account, why or IB_LOST)
             self._on_change(account)
         if not self._only_one:
             self._times.stop()
             self._subscription.stop()
-
-    def _lost(self, account: str) -> GatewayLostError:
-        return GatewayLostError(
-            f"The connection to {self._gateway_id} ended while the values of account {account} "
-            "were awaited.",
-            remedy="It is tried again.",
-        )
 
     def _complete(self, account: str, at: datetime | None = None) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
@@ -811,7 +764,7 @@ class PortfolioDownloads:
             self._complete(account, at)
 
     def _on_stop(self, account: str) -> None:
-        self.standing.end(account, WHY_INCOMPLETE[DownloadResult.STOPPED])
+        self.standing.end(account, STOPPED)
         self._on_change(account)
 
     def _on_account_value(self, value: AccountValue) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import uuid4
 
-from ib_async import IB, Position
+from ib_async import Position
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
@@ -24,14 +24,10 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts import account_downloads
 from position_sync_dagster.gateway.accounts.account_downloads import OddRows, PortfolioDownloads
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.codes import Connectivity, MessageType, is_notice
+from position_sync_dagster.gateway.codes import LISTED_TOGETHER, MessageType, is_notice
 from position_sync_dagster.gateway.ib_async_internals import filter_positions
+from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import position_of
-from position_sync_dagster.settings import Settings
-
-LISTED_TOGETHER = 50
-"""Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
-Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
 
 MAX_ACCOUNTS = 500
 """The most accounts of a login. IB names no limit: it is ours, since their values are requested
@@ -57,17 +53,16 @@ class PositionsByAccount:
 
     Args:
         odd_rows: Gets the holdings that are set aside.
-        accounts: The accounts of the login.
 
     Attributes:
         refused: The accounts whose list the gateway refused, each with the code.
     """
 
-    def __init__(self, ib: IB, odd_rows: OddRows, *, accounts: tuple[str, ...]) -> None:
+    def __init__(self, login: Login, odd_rows: OddRows) -> None:
         self.refused: dict[str, int] = {}
-        self._ib = ib
+        self._ib = ib = login.ib
         self._odd_rows = odd_rows
-        self._accounts = accounts
+        self._accounts = login.accounts
         self._next: Iterator[str] = iter(())
         self._subscribed: dict[str, str] = {}
         self._rows: dict[str, list[list[str]]] = {}
@@ -157,32 +152,31 @@ class PositionDownload:
 
     Attributes:
         requested_at: When the newest list was requested, in monotonic seconds.
+        listed_at: When the newest whole list was used, in monotonic seconds.
     """
 
     def __init__(
         self,
-        ib: IB,
+        login: Login,
         *,
-        settings: Settings,
         give_up: Callable[[str], None],
         by_account: PositionsByAccount | None = None,
     ) -> None:
-        self._ib = ib
-        self._gateway_id = settings.gateway_id
-        self._request = ib.reqPositionsAsync if by_account is None else by_account.request
+        self._login, settings = login, login.settings
+        self._request = login.ib.reqPositionsAsync if by_account is None else by_account.request
         self._request_name = "reqPositions" if by_account is None else "reqPositionsMulti"
         self._timeout_s = settings.gateway_timeout_s * (1 if by_account is None else MANY_TIMEOUTS)
         self._interval_s = settings.positions_interval_s
         self._give_up = give_up
         self._listing: asyncio.Future[list[Position]] | None = None
-        self._listed_at = time.monotonic()
         self._requested = False
+        self.listed_at = time.monotonic()
         self.requested_at = -math.inf
 
     @property
     def is_due(self) -> bool:
         """Return whether a new list was asked for, or the last one is older than the interval."""
-        return self._requested or time.monotonic() - self._listed_at >= self._interval_s
+        return self._requested or time.monotonic() - self.listed_at >= self._interval_s
 
     def request(self) -> None:
         """Make a new list due: messages since the last one may be missing."""
@@ -192,19 +186,6 @@ class PositionDownload:
     def is_awaited(self) -> bool:
         """Return whether a list is under way, or has ended and `fetch` has not returned it yet."""
         return self._listing is not None
-
-    def accepted(self) -> None:
-        """Record that a whole list was used."""
-        self._listed_at = time.monotonic()
-
-    async def abandoned(self) -> None:
-        """Wait for the end of a list whose request was cancelled, and ignore its rows.
-
-        Raises:
-            GatewayError: As `fetch`.
-        """
-        if self._listing is not None:
-            await self.fetch()
 
     async def fetch(self) -> list[Position]:
         """Wait for the list that is under way; request one where there is none.
@@ -223,25 +204,19 @@ class PositionDownload:
             if listing.done():
                 self._listing = None
                 return listing.result()
+            if not self._login.ib.isConnected():
+                raise ConnectionError
         except ConnectionError as error:
             self._listing = None
-            raise self._lost() from error
-        if not self._ib.isConnected():
-            raise self._lost()
+            raise self._login.lost("the positions") from error
         timeout = errors.GatewayTimeoutError(
-            f"The gateway at {self._gateway_id} did not send the whole list of positions "
-            f"({self._request_name}) within {self._timeout_s:g} s.",
+            f"The gateway at {self._login.settings.gateway_id} did not send the whole list of "
+            f"positions ({self._request_name}) within {self._timeout_s:g} s.",
             remedy="It is requested again on a new connection. If this goes on, raise "
             "POSITION_SYNC_GATEWAY_TIMEOUT_S.",
         )
         self._give_up(timeout.what)
         raise timeout
-
-    def _lost(self) -> errors.GatewayLostError:
-        return errors.GatewayLostError(
-            f"The connection to {self._gateway_id} ended while the positions were awaited.",
-            remedy="It is tried again.",
-        )
 
 
 class _FirstList(NamedTuple):
@@ -371,17 +346,15 @@ class AccountFeed:
         emptied: The accounts whose holdings are in doubt.
     """
 
-    def __init__(
-        self,
-        ib: IB,
-        connectivity: Connectivity,
-        *,
-        settings: Settings,
-        accounts: tuple[str, ...],
-        give_up: Callable[[str], None],
-    ) -> None:
+    def __init__(self, login: Login, *, give_up: Callable[[str], None]) -> None:
+        ib, settings, accounts = login.ib, login.settings, login.accounts
+        self.connectivity = login.connectivity
         self.book = HoldingsBook(
-            settings.gateway_id, accounts, connectivity, band=settings.value_band, clock=utc_now
+            settings.gateway_id,
+            accounts,
+            login.connectivity,
+            band=settings.value_band,
+            clock=utc_now,
         )
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
@@ -389,23 +362,10 @@ class AccountFeed:
         self.odd_rows = account_downloads.OddRows(accounts, on_change=self._rate)
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
-        self.connectivity = connectivity
-        self._by_account = (
-            PositionsByAccount(ib, self.odd_rows, accounts=accounts)
-            if len(accounts) > LISTED_TOGETHER
-            else None
-        )
-        self._list = PositionDownload(
-            ib, settings=settings, give_up=give_up, by_account=self._by_account
-        )
-        self._values = PortfolioDownloads(
-            ib,
-            self.book,
-            connectivity,
-            settings=settings,
-            accounts=accounts,
-            on_change=self._rate,
-        )
+        together = len(accounts) <= LISTED_TOGETHER
+        self._by_account = None if together else PositionsByAccount(login, self.odd_rows)
+        self._list = PositionDownload(login, give_up=give_up, by_account=self._by_account)
+        self._values = PortfolioDownloads(login, self.book, on_change=self._rate)
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
         self._portfolio: dict[Key, _PortfolioQuantity] = {}
         self._contradicted: dict[Key, float] = {}
@@ -519,7 +479,8 @@ class AccountFeed:
                 remedy="Use several logins, each of which sees fewer accounts.",
             )
         async with self._requesting:
-            await self._list.abandoned()
+            if self._list.is_awaited:  # its request was cancelled: the rows do not count
+                await self._list.fetch()
             while True:
                 interruptions = self.connectivity.interruptions
                 self.odd_rows.seen.clear()
@@ -529,7 +490,7 @@ class AccountFeed:
                 self.connectivity.require_ib()
                 if interruptions == self.connectivity.interruptions:
                     break
-            self._list.accepted()
+            self._list.listed_at = time.monotonic()
             self._take_positions(rows)
 
     def _take_positions(self, rows: Iterable[Position]) -> None:
@@ -549,7 +510,8 @@ class AccountFeed:
         named = {account for account, _conid in (held & newest.keys()) | self.odd_rows.seen}
         self.emptied.take_list({account for account, _conid in held} - self._unlisted.keys(), named)
         self.book.close_absent(reported, except_in={*self.emptied, *self._unlisted})
-        self._values.request(before & named)
+        for account in before & named:  # their latest messages may have been ignored
+            self._values.standing.interrupt(account)
         for account in self.accounts:
             self._rate(account)
 
@@ -625,10 +587,9 @@ class AccountFeed:
             rating = Completeness.UNKNOWN
         elif account in self._unlisted or self.odd_rows.of(account):
             rating = Completeness.PARTIAL
-        elif self._values.standing.is_whole(account):
-            rating = Completeness.COMPLETE
         else:
-            rating = Completeness.PARTIAL
+            whole = self._values.standing.is_whole(account)
+            rating = Completeness.COMPLETE if whole else Completeness.PARTIAL
         if rating is not self.completeness[account]:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
             self.completeness[account] = rating

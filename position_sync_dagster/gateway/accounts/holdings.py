@@ -7,7 +7,7 @@ and each holding that is returned contains its newest one.
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.broker_position import (
     BrokerPosition,
@@ -220,20 +220,6 @@ def with_pnl(
     )
 
 
-def closed(holding: BrokerPosition, *, at: datetime, snapshot_id: str) -> BrokerPosition:
-    """Return a holding as closed; of its values, only the realized profit is kept."""
-    return BrokerPosition(
-        gateway_id=holding.gateway_id,
-        account=holding.account,
-        instrument=holding.instrument,
-        position=0.0,
-        realized_pnl=holding.realized_pnl,
-        received_at=at,
-        position_time=at,
-        snapshot_id=snapshot_id,
-    )
-
-
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
     """Keep the listing exchange when a later message leaves it empty.
 
@@ -425,18 +411,7 @@ class HoldingsBook:
             )
             self._store(key, before, found)
             return
-        self.put(
-            BrokerPosition(
-                gateway_id=self._gateway_id,
-                account=key[0],
-                instrument=with_exchange(instrument, before),
-                position=position,
-                average_cost=cost,
-                received_at=now,
-                position_time=now,
-                snapshot_id=self.snapshot_id,
-            ),
-        )
+        self.put(self._row(key, instrument, position, before, now, average_cost=cost))
 
     def put_portfolio(
         self, key: Key, instrument: Instrument, position: float, values: PortfolioValues
@@ -456,31 +431,21 @@ class HoldingsBook:
             and not profit.follows(before, values["market_value"], now, self._band)
         ):
             self._missed.add(key)
-        self._put(
-            key,
-            before,
-            BrokerPosition(
-                gateway_id=self._gateway_id,
-                account=key[0],
-                instrument=with_exchange(instrument, before),
-                position=position,
-                value_time=None,
-                received_at=now,
-                position_time=before.position_time if before and same else now,
-                snapshot_id=self.snapshot_id,
-                value_source=(
-                    ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
-                ),
-                completeness=self.confirmed.completeness_of(key[0]),
-                confirmed_at=confirmed_at,
-                **values,
-            ),
-        )
+        origin = ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
+        sent = {"value_source": origin, "confirmed_at": confirmed_at, **values}
+        completeness = self.confirmed.completeness_of(key[0])
+        row = self._row(key, instrument, position, before, now, completeness=completeness, **sent)
+        self._put(key, before, row)
 
-    def put_pnl(self, key: Key, sent: PnlValues) -> bool:
+    def put_pnl(self, key: Key, sent: PnlValues, at: datetime | None = None) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
 
         Messages that come while the gateway has lost IB are old.
+
+        Args:
+            key: The holding.
+            sent: The message.
+            at: When it came; by default now.
 
         Returns:
             Whether it counts.
@@ -490,7 +455,7 @@ class HoldingsBook:
             return False
         if known(sent.value) is None or not self._connectivity.has_ib:
             return False
-        now, profit = self._clock(), self._profits.get(key)
+        now, profit = at or self._clock(), self._profits.get(key)
         if profit is None:
             self._profits[key] = Profit(
                 sent,
@@ -579,5 +544,28 @@ class HoldingsBook:
 
     def _close(self, holding: BrokerPosition) -> None:
         now = self._clock()
-        valued = self._valued(holding.key, holding, now)
-        self.put(closed(valued, at=now, snapshot_id=self.snapshot_id))
+        realized = self._valued(holding.key, holding, now).realized_pnl
+        row = self._row(holding.key, holding.instrument, 0.0, holding, now, realized_pnl=realized)
+        self.put(row)
+
+    def _row(
+        self,
+        key: Key,
+        instrument: Instrument,
+        position: float,
+        before: BrokerPosition | None,
+        now: datetime,
+        **values: Any,
+    ) -> BrokerPosition:
+        """Return a holding as a message has it that was received now."""
+        same = before is not None and before.position == position
+        return BrokerPosition(
+            gateway_id=self._gateway_id,
+            account=key[0],
+            instrument=with_exchange(instrument, before),
+            position=position,
+            received_at=now,
+            position_time=before.position_time if before is not None and same else now,
+            snapshot_id=self.snapshot_id,
+            **values,
+        )

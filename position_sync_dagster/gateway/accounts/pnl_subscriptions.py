@@ -13,18 +13,16 @@ from itertools import islice
 from math import inf
 from random import Random
 
-from ib_async import IB, AccountValue, PnL
+from ib_async import IB, AccountValue
 
 from position_sync_dagster.domain.broker_position import AccountSummary, Key, key_of
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.line_allocation import PROBE_STEP, LineLimit
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
-from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.codes import Connectivity, MessageType, is_notice
-from position_sync_dagster.gateway.ib_async_internals import account_pnl_request, forget_account_pnl
+from position_sync_dagster.gateway.codes import MessageType, is_notice
+from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import known, number_of
-from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +43,14 @@ class _Subscription:
         random: Draws their jitter.
         due_at: When it is requested, or requested again unless a message comes before.
         attempts: Requests in a row that brought no value.
+        request: The id of its request as sent; None while the gateway has none.
     """
 
     backoff: Backoff
     random: Random
     due_at: float = -inf
     attempts: int = 0
+    request: str | None = None
 
     def requested(self, now: float) -> None:
         """Record a request: it is due again after a delay."""
@@ -96,13 +96,11 @@ class _Single(_Subscription):
 
     Attributes:
         key: The holding.
-        request: The id of its request as sent; None while the gateway has none.
         number: How many holdings were requested before it.
         answered: Whether a message has come since the gateway dropped its subscriptions last.
     """
 
     key: Key = ("", 0)
-    request: str | None = None
     number: int = 0
     answered: bool = False
 
@@ -112,11 +110,13 @@ class PnlSubscriptions:
 
     The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
     not know (recorded: ibkr-go pnl_single.txt). A subscription that is refused or silent, or whose
-    values do not count, is requested again after a delay that doubles each time. ib_async refuses a
-    second request of the same holding until the first one is cancelled or forgotten.
+    values do not count, is requested again after a delay that doubles each time.
 
     How many holdings a gateway follows is published nowhere: it is learned when new requests are
     refused or stay silent.
+
+    Thousands of messages come in a second, and each says all. Where a value has come, only the
+    newest message is kept, with its time, until `read` is called.
 
     Args:
         ib: The connection.
@@ -144,7 +144,8 @@ class PnlSubscriptions:
         self._by_request: dict[str, _Single] = {}
         self._numbers = self._last_answered = 0
         self._fresh = False
-        self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
+        self._valued: set[Key] = set()
+        self._unread: dict[Key, tuple[list[str], datetime]] = {}
         self.limit = LineLimit(configured=MOST, reserve=0, wait=PROBE_WAIT)
         ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
         ib.errorEvent += self._on_error
@@ -226,14 +227,36 @@ class PnlSubscriptions:
             self._forget(one)
         self._singles.clear()
 
-    def watch(self) -> PendingChanges[Key, None]:
-        """Collect from now on which holdings get a new profit or value."""
-        return self._valued.watch()
+    def take_valued(self) -> set[Key]:
+        """Return the holdings of which a profit or value was read since the last call."""
+        valued, self._valued = self._valued, set()
+        return valued
 
     def take_fresh(self) -> bool:
         """Return whether a message came since the last call."""
-        fresh, self._fresh = self._fresh, False
+        fresh, self._fresh = self._fresh or bool(self._unread), False
         return fresh
+
+    def put_off(self, fields: list[str]) -> bool:
+        """Keep a message that may be read later; return whether it may."""
+        one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
+        if one is None or one.due_at != inf:
+            return False
+        self._unread[one.key] = fields, utc_now()
+        return True
+
+    def read(self, keys: Iterable[Key] | None = None) -> None:
+        """Read the messages that were put off, of these holdings or of all, into the book."""
+        if not self._unread:
+            return
+        for key in list(self._unread) if keys is None else keys:
+            kept = self._unread.pop(key, None)
+            if kept is None or (one := self._by_request.get(kept[0][1])) is None:
+                continue
+            fields, at = kept
+            if not self._read(fields, at):
+                one.expect(self._monotonic())
+                ib_async_internals.read_message(self._ib, fields)  # reports it
 
     def _order(self) -> None:
         """List what all owners want, each holding once."""
@@ -262,34 +285,35 @@ class PnlSubscriptions:
         if not one.attempts:
             self._numbers += 1
             one.number = self._numbers
-        self._ib.reqPnLSingle(account, "", conid)
-        one.request = str(ib_async_internals.pnl_single_request(self._ib, account, conid))
+        request = self._ib.client.getReqId()
+        self._ib.client.reqPnLSingle(request, account, "", conid)
+        one.request = str(request)
         self._by_request[one.request] = one
         one.requested(now)
 
     def _end_all_but(self, wanted: Iterable[Key]) -> None:
-        for key in self._singles.keys() - set(wanted):
+        ended = self._singles.keys() - set(wanted)
+        if ended:
+            self.read()
+        for key in ended:
             one = self._singles.pop(key)
             self._cancel(one)
             self._book.forget_pnl(key)
 
     def _cancel(self, one: _Single) -> None:
         if one.request is not None:
-            account, conid = one.key
-            self._ib.cancelPnLSingle(account, "", conid)
+            self._ib.client.cancelPnLSingle(int(one.request))
             del self._by_request[one.request]
             one.request = None
 
     def _forget(self, one: _Single) -> None:
         """Forget a request without a message: the gateway has ended it."""
-        account, conid = one.key
         if one.request is not None:
-            ib_async_internals.forget_pnl_single(self._ib, account, conid)
             del self._by_request[one.request]
             one.request = None
         self._book.forget_pnl(one.key)
 
-    def _read(self, fields: list[str]) -> bool:
+    def _read(self, fields: list[str], at: datetime | None = None) -> bool:
         one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
         if one is None:
             return False
@@ -300,10 +324,10 @@ class PnlSubscriptions:
         if not one.answered:
             one.answered = True
             self._last_answered = max(self._last_answered, one.number)
-        if self._book.put_pnl(one.key, sent):
+        if self._book.put_pnl(one.key, sent, at):
             one.valued()
             self._fresh = True
-            self._valued.note(one.key, None)
+            self._valued.add(one.key)
         elif one.due_at == inf:
             one.expect(self._monotonic())
         return True
@@ -314,6 +338,9 @@ class PnlSubscriptions:
             self._forget(one)
             one.postpone(self._monotonic())
 
+
+PNL_REALIZED = 4
+"""The place of the last value among the fields of a message with an account's profit and loss."""
 
 NET_LIQUIDATION = "NetLiquidation"
 """Its currency is the base currency of the account."""
@@ -337,13 +364,14 @@ class _Account(_Subscription):
     Attributes:
         values: Amount and currency, by tag.
         rates: The exchange rate of each currency, and when it was received.
+        pnl: The daily, unrealized and realized profit.
         is_answered: Whether the request for the profit and loss was answered or refused.
     """
 
     values: dict[str, tuple[float | None, str]] = field(default_factory=dict)
     values_at: datetime | None = None
     rates: dict[str, tuple[float, datetime]] = field(default_factory=dict)
-    pnl: tuple[float | None, float | None, float | None] = (None, None, None)
+    pnl: tuple[float | None, ...] = (None, None, None)
     pnl_at: datetime | None = None
     is_answered: bool = False
 
@@ -355,31 +383,20 @@ class AccountSummaries:
     while the gateway has lost IB are old and are ignored.
 
     Each account has one `reqPnL`. One that is refused, or that brings no message, is requested
-    again after a delay that doubles each time. ib_async refuses a second request of the same
-    account until the first one is cancelled or forgotten.
-
-    Args:
-        connectivity: Whether the gateway has IB.
+    again after a delay that doubles each time.
     """
 
-    def __init__(
-        self,
-        ib: IB,
-        connectivity: Connectivity,
-        *,
-        settings: Settings,
-        accounts: tuple[str, ...],
-    ) -> None:
-        self._ib = ib
+    def __init__(self, login: Login) -> None:
+        self._ib, settings = login.ib, login.settings
         self._gateway_id = settings.gateway_id
         self._timeout_s = settings.gateway_timeout_s
-        self._connectivity = connectivity
+        self._connectivity = login.connectivity
         self._backoff = Backoff(first_s=settings.line_silence_s, longest_s=LONGEST_S, jitter=JITTER)
         self._random = Random()  # noqa: S311 - jitter of a delay
-        self._begin(accounts)
-        ib.accountValueEvent += self._on_value
-        ib.pnlEvent += self._on_pnl
-        ib.errorEvent += self._on_error
+        self._begin(login.accounts)
+        login.ib.accountValueEvent += self._on_value
+        ib_async_internals.read_messages(login.ib, MessageType.PNL, self._read_pnl)
+        login.ib.errorEvent += self._on_error
 
     def _begin(self, accounts: Iterable[str]) -> None:
         self._accounts = {account: _Account(self._backoff, self._random) for account in accounts}
@@ -395,9 +412,11 @@ class AccountSummaries:
         now = time.monotonic()
         due = [(account, one) for account, one in self._accounts.items() if one.due_at <= now]
         for account, one in due[:NEW_AT_ONCE]:
-            if account_pnl_request(self._ib, account) is not None:
-                self._ib.cancelPnL(account)
-            self._ib.reqPnL(account)
+            if one.request is not None:
+                self._ib.client.cancelPnL(int(one.request))
+            request = self._ib.client.getReqId()
+            self._ib.client.reqPnL(request, account, "")
+            one.request = str(request)
             one.requested(now)
 
     def restored(self) -> None:
@@ -410,8 +429,6 @@ class AccountSummaries:
 
     def dropped(self) -> None:
         """Forget everything: the gateway dropped every subscription (1101)."""
-        for account in self._accounts:
-            forget_account_pnl(self._ib, account)
         self._begin(self._accounts)
 
     def current(self) -> list[AccountSummary]:
@@ -467,22 +484,27 @@ class AccountSummaries:
         one.values[value.tag] = (number_of(value.value), value.currency)
         one.values_at = utc_now()
 
-    def _on_pnl(self, pnl: PnL) -> None:
-        one = self._accounts.get(pnl.account)
-        if one is None or pnl.modelCode:
-            return
+    def _requested_by(self, request: str) -> _Account | None:
+        return next((one for one in self._accounts.values() if one.request == request), None)
+
+    def _read_pnl(self, fields: list[str]) -> bool:
+        one = self._requested_by(fields[1]) if len(fields) > PNL_REALIZED else None
+        if one is None:
+            return False
+        try:
+            sent = [known(float(text or 0)) for text in fields[2 : PNL_REALIZED + 1]]
+        except ValueError:
+            return False
         one.valued()
         if self._connectivity.has_ib:
-            one.pnl = (known(pnl.dailyPnL), known(pnl.unrealizedPnL), known(pnl.realizedPnL))
+            one.pnl = tuple(sent)
             one.pnl_at, one.is_answered = utc_now(), True
+        return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        if request < 0 or is_notice(code):
-            return
-        for account, one in self._accounts.items():
-            if account_pnl_request(self._ib, account) == request:
-                # No cancel: the gateway has forgotten the request, and would answer 300.
-                forget_account_pnl(self._ib, account)
-                one.attempts = max(one.attempts, 1)
-                one.postpone(time.monotonic())
-                one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True
+        one = self._requested_by(str(request))
+        if one is not None and not is_notice(code):
+            one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
+            one.attempts = max(one.attempts, 1)
+            one.postpone(time.monotonic())
+            one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True

@@ -10,15 +10,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 from threading import Lock
 from typing import Protocol, TypeVar
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import Clock, RetryPolicy
+from position_sync_dagster.domain.clock import Clock, RetryPolicy, next_attempt
 from position_sync_dagster.domain.update import (
-    ACTIVE_PRIORITY,
     LEASE_S,
     MONITORING_PRIORITY,
     Answer,
@@ -38,14 +38,14 @@ from position_sync_dagster.lake.queue.transitions import FAILED, IS_REQUEST, cla
 from position_sync_dagster.lake.schema.codec import (
     NewIds,
     PartRange,
-    id_literals,
     id_prefix,
+    ids_beginning_with,
     in_bucket,
     is_id,
     ranges_of,
     requests_of,
 )
-from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
+from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
 
 T = TypeVar("T")
 
@@ -65,47 +65,13 @@ class QueueStore(Protocol):
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read finished rows."""
 
-    def counted_snapshot(self) -> CountedSnapshot:
-        """Read the live rows and count the finished ones by bucket."""
+    def counted_snapshot(self) -> tuple[Snapshot, pl.DataFrame]:
+        """Read the live rows; count the finished ones.
 
-
-def read_batch(
-    store: QueueStore,
-    status: QueueStatus,
-    priority: int | None,
-    limit: int,
-    *,
-    now: datetime,
-    promote_after_s: float,
-) -> list[QueuedPosition]:
-    """Read requests: live ones in claim order, finished ones newest first."""
-    wanted = pl.col("status") == status.value
-    if priority is not None:
-        wanted &= pl.col("priority") == priority
-    if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
-        order = claim_order(now, promote_after_s)
-        return requests_of(
-            store.snapshot().live.filter(wanted & IS_REQUEST).sort(order).head(limit)
-        )
-    bucket = in_bucket(status.value)
-    keys = store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
-    newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
-    rows = store.snapshot().finished_with("request_id", newest, bucket)
-    known = rows.filter(IS_REQUEST)
-    return requests_of(known.sort("updated_at", "request_id", descending=True))
-
-
-def read_confirmations(store: QueueStore, since: datetime, until: datetime) -> pl.DataFrame:
-    """Read `update_id` and `confirmed_at` of requests inserted and answered in a span of time.
-
-    The ids of requests sort by insertion time, so few files are read.
-    """
-    found = store.finished(
-        f"{in_bucket(QueueStatus.SUCCESS.value)} AND request_id >= '{id_prefix(since)}'",
-        ["update_id", "confirmed_at", "updated_at"],
-    )
-    answered = found.filter(pl.col("updated_at") <= until.astimezone(UTC))
-    return answered.select("update_id", "confirmed_at").drop_nulls()
+        Returns:
+            The live rows; and the name of each bucket, its number of rows, and the time at which
+            one of them last changed.
+        """
 
 
 def failed_rows(
@@ -128,7 +94,7 @@ def failed_rows(
     order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
     ordered = order.join(found, on="request_id", how="left", maintain_order="left")
     parts = ranges_of(FAILED, found.get_column("part"))
-    siblings = snapshot.finished(f"({' OR '.join(one.predicate for one in parts)})")
+    siblings = snapshot.finished(f"({' OR '.join(one.predicate for one in parts)})", None)
     return ordered.select(found.columns), siblings, parts
 
 
@@ -153,18 +119,6 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
             remedy="Use ids that `insert` or `claim_batch` returned.",
         )
     return found
-
-
-def beginning_with(store: QueueStore, prefix: str) -> list[QueuedPosition]:
-    """Read the live and finished requests whose id begins with a prefix."""
-    if not is_id(prefix):
-        return []
-    live = store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))
-    end = prefix + "\N{TILDE}"  # sorts after every character of an id
-    finished = store.finished(f"request_id >= {id_literals([prefix])} AND request_id <= '{end}'")
-    found = pl.concat([live, finished.select(live.columns)])
-    found = found.filter(IS_REQUEST)
-    return requests_of(found.unique("request_id", keep="first", maintain_order=True))
 
 
 def wrong_state(statuses: Mapping[str, str], why: str) -> RequestStateError:
@@ -228,38 +182,6 @@ class QueueOverview:
     last_success_at: datetime | None = None
 
 
-def overview_of(
-    counted: CountedSnapshot, now: datetime, except_accounts: Collection[str] = ()
-) -> QueueOverview:
-    """Return the overview of one snapshot.
-
-    Args:
-        counted: The snapshot.
-        now: The time.
-        except_accounts: Requests of these accounts count as neither claimable nor expired.
-    """
-    live = counted.snapshot.live.filter(transitions.IS_REQUEST)
-    counts = dict.fromkeys(QueueStatus, 0)
-    for status, number in live.group_by("status").len().iter_rows():
-        counts[QueueStatus(status)] += number
-    for bucket, number in counted.finished.items():
-        if bucket in counts:
-            counts[QueueStatus(bucket)] += number
-    pending = live.filter(pl.col("status") == transitions.PENDING)
-    oldest = pending.get_column("created_at").min()
-    return QueueOverview(
-        counts=counts,
-        claimable=live.filter(transitions.is_claimable(now, except_accounts)).height,
-        oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
-        expired=live.filter(transitions.lease_has_expired(now, except_accounts)).height,
-        version=counted.snapshot.version,
-        last_success_at=counted.newest.get(transitions.SUCCESS),
-    )
-
-
-PRIORITIES = (ACTIVE_PRIORITY, MONITORING_PRIORITY)
-
-
 def check_request(request: QueueRequest) -> QueueRequest:
     """Check every field of a request, and return the request."""
     conid, symbol = request.conid, request.symbol
@@ -285,7 +207,7 @@ def check_request(request: QueueRequest) -> QueueRequest:
 
 def check_priority(priority: object, whose: str = "") -> None:
     """Check that a priority is 1 or 2."""
-    if isinstance(priority, (bool, float)) or priority not in PRIORITIES:
+    if isinstance(priority, (bool, float)) or priority not in (1, 2):
         raise InvalidRequestError(
             f"The priority {shown(priority)}{whose} is neither 1 nor 2.",
             remedy="Use 1 for an active leg without a line, 2 for everything else.",
@@ -442,16 +364,30 @@ class SyncQueue:
             status: Live requests come in claim order, finished ones newest first.
         """
         check_limit(limit)
+        status = status_of(status)
+        wanted = pl.col("status") == status.value
         if priority is not None:
             check_priority(priority)
-        return read_batch(
-            self.store,
-            status_of(status),
-            priority,
-            limit,
-            now=self._clock(),
-            promote_after_s=self._promote_after_s,
-        )
+            wanted &= pl.col("priority") == priority
+        if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
+            order = claim_order(self._clock(), self._promote_after_s)
+            live = self.store.snapshot().live
+            return requests_of(live.filter(wanted & IS_REQUEST).sort(order).head(limit))
+        bucket = in_bucket(status.value)
+        keys = self.store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
+        newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
+        rows = self.store.snapshot().finished_with("request_id", newest, bucket)
+        known = rows.filter(IS_REQUEST)
+        return requests_of(known.sort("updated_at", "request_id", descending=True))
+
+    def beginning_with(self, prefix: str) -> list[QueuedPosition]:
+        """Read the live and finished requests whose id begins with a prefix."""
+        if not is_id(prefix):
+            return []
+        live = self.store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))
+        finished = self.store.finished(ids_beginning_with("request_id", prefix))
+        found = pl.concat([live, finished.select(live.columns)]).filter(IS_REQUEST)
+        return requests_of(found.unique("request_id", keep="first", maintain_order=True))
 
     def claim_batch(
         self,
@@ -548,10 +484,7 @@ class SyncQueue:
         lease_token: str | None,
         answers: Mapping[str, Answer],
     ) -> None:
-
-        def step(done: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.succeed(done, answers=answers, now=now, new_ids=self._new_ids)
-
+        step = partial(transitions.succeed, answers=answers, new_ids=self._new_ids)
         self._change_claimed(ids, action, lease_token, step, {"action": "success"})
 
     def mark_failed(
@@ -582,23 +515,13 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        failures = {
-            request_id: transitions.Failure(error_message=storable(text), retryable=retryable)
-            for request_id, text in errors.items()
-        }
-
-        def step(done: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.fail(
-                done,
-                failures,
-                now=now,
-                policy=self._retry,
-                random=self._random,
-                new_ids=self._new_ids,
-            )
-
+        texts = {request_id: storable(text) for request_id, text in errors.items()}
+        following = partial(
+            next_attempt, retryable=retryable, policy=self._retry, random=self._random
+        )
+        step = partial(transitions.fail, errors=texts, following=following, new_ids=self._new_ids)
         self._change_claimed(
-            list(failures), transitions.Action.MARK, lease_token, step, {"action": "failure"}
+            list(texts), transitions.Action.MARK, lease_token, step, {"action": "failure"}
         )
 
     def release(
@@ -612,11 +535,8 @@ class SyncQueue:
 
         For cases in which the gateway failed and not the request. Errors as `mark_success`.
         """
-
-        def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.release(claimed, now=now)
-
         ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
+        step = transitions.release
         self._change_claimed(ids, transitions.Action.RELEASE, lease_token, step, info)
 
     def renew(
@@ -633,11 +553,7 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         check_lease(lease_s)
-
-        def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.renew(claimed, now=now, lease_s=lease_s)
-
-        info = {"action": "renew"}
+        step, info = partial(transitions.renew, lease_s=lease_s), {"action": "renew"}
         self._change_claimed(ids, transitions.Action.HOLD, lease_token, step, info, ends=False)
 
     def rescue(self) -> list[str]:
@@ -692,9 +608,15 @@ class SyncQueue:
     def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
         """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.
 
-        They show until when an unchanged row was confirmed, as long as the queue keeps them.
+        They show until when an unchanged row was confirmed, as long as the queue keeps them. The
+        ids of requests sort by the time of insertion, so few files are read.
         """
-        return read_confirmations(self.store, since, until)
+        found = self.store.finished(
+            f"{in_bucket(QueueStatus.SUCCESS.value)} AND request_id >= '{id_prefix(since)}'",
+            ["update_id", "confirmed_at", "updated_at"],
+        )
+        answered = found.filter(pl.col("updated_at") <= until.astimezone(UTC))
+        return answered.select("update_id", "confirmed_at").drop_nulls()
 
     def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status; the cost does not grow with the finished requests."""
@@ -706,7 +628,26 @@ class SyncQueue:
         Args:
             except_accounts: Requests of these accounts count as neither claimable nor expired.
         """
-        return overview_of(self.store.counted_snapshot(), self._clock(), except_accounts)
+        (snapshot, finished), now = self.store.counted_snapshot(), self._clock()
+        live = snapshot.live.filter(IS_REQUEST)
+        counts = dict.fromkeys(QueueStatus, 0)
+        for status, number in live.group_by("status").len().iter_rows():
+            counts[QueueStatus(status)] += number
+        newest: dict[str, datetime] = {}
+        for bucket, number, last in finished.iter_rows():
+            if bucket in counts:
+                counts[QueueStatus(bucket)] += number
+                newest[bucket] = last
+        pending = live.filter(pl.col("status") == transitions.PENDING)
+        oldest = pending.get_column("created_at").min()
+        return QueueOverview(
+            counts=counts,
+            claimable=live.filter(transitions.is_claimable(now, except_accounts)).height,
+            oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
+            expired=live.filter(transitions.lease_has_expired(now, except_accounts)).height,
+            version=snapshot.version,
+            last_success_at=newest.get(transitions.SUCCESS),
+        )
 
     def _change_claimed(
         self,

@@ -129,14 +129,10 @@ class _MemoryStore:
         rows = self._finished.filter(pl.sql_expr(predicate))
         return rows.select(columns) if columns else rows
 
-    def counted_snapshot(self) -> lifecycle_table.CountedSnapshot:
+    def counted_snapshot(self) -> tuple[lifecycle_table.Snapshot, pl.DataFrame]:
         with self._mutex:
             by_bucket = self._finished.group_by("bucket")
-            return lifecycle_table.CountedSnapshot(
-                self.snapshot(),
-                dict(by_bucket.len().iter_rows()),
-                dict(by_bucket.agg(pl.col("updated_at").max()).iter_rows()),
-            )
+            return self.snapshot(), by_bucket.agg(pl.len(), pl.col("updated_at").max())
 
 
 class InMemoryPositionQueue(AsyncQueue):

@@ -4,15 +4,14 @@ Each returns a `Change` of the rows that it concerns. A caller may act on reques
 holds, and on requests that it only read while nobody else holds their lease.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from random import Random
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import SKEW, NextAttempt, RetryPolicy, next_attempt
+from position_sync_dagster.domain.clock import SKEW, NextAttempt
 from position_sync_dagster.domain.update import (
     ACTIVE_PRIORITY,
     Answer,
@@ -160,22 +159,14 @@ def claim(
     return Change(granted, granted, replaced=has_id(live, granted.get_column("request_id")))
 
 
-def renew(claimed: pl.DataFrame, *, now: datetime, lease_s: float) -> Change[None]:
+def renew(claimed: pl.DataFrame, now: datetime, *, lease_s: float) -> Change[None]:
     """Move the end of requests' leases to `lease_s` seconds from now."""
     until = moment(now + timedelta(seconds=lease_s))
     return Change(None, claimed.with_columns(updated_at=moment(now), lease_expires_at=until))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """How one request failed."""
-
-    error_message: str
-    retryable: bool = True
-
-
 def succeed(
-    done: pl.DataFrame, *, answers: Mapping[str, Answer], now: datetime, new_ids: NewIds
+    done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: NewIds
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     ids = done.get_column("request_id").to_list()
@@ -192,11 +183,10 @@ def succeed(
 
 def fail(
     done: pl.DataFrame,
-    failures: Mapping[str, Failure],
-    *,
     now: datetime,
-    policy: RetryPolicy,
-    random: Random,
+    *,
+    errors: Mapping[str, str],
+    following: Callable[..., NextAttempt],
     new_ids: NewIds,
 ) -> Change[None]:
     """Return failed requests to PENDING for another attempt, or finish them as FAILED.
@@ -204,25 +194,17 @@ def fail(
     Follow-up requests are inserted for those that are finished.
 
     Args:
-        failures: By request id.
+        errors: Error message by request id.
+        following: `next_attempt` with the rules of this queue.
     """
     ids, attempts = (done.get_column(name).to_list() for name in ("request_id", "attempts"))
-    following: list[NextAttempt] = [
-        next_attempt(
-            before,
-            retryable=failures[request_id].retryable,
-            now=now,
-            policy=policy,
-            random=random,
-        )
-        for request_id, before in zip(ids, attempts, strict=True)
-    ]
+    next_ones = [following(before, now=now) for before in attempts]
     after = done.with_columns(
-        attempts=pl.Series([one.attempts for one in following], dtype=pl.Int64),
-        available_at=moments(one.available_at for one in following),
-        error_message=pl.Series([failures[one].error_message for one in ids], dtype=pl.String),
+        attempts=pl.Series([one.attempts for one in next_ones], dtype=pl.Int64),
+        available_at=moments(one.available_at for one in next_ones),
+        error_message=pl.Series([errors[one] for one in ids], dtype=pl.String),
     )
-    final = pl.Series([one.status is QueueStatus.FAILED for one in following], dtype=pl.Boolean)
+    final = pl.Series([one.status is QueueStatus.FAILED for one in next_ones], dtype=pl.Boolean)
     retried = without_lease(after.filter(~final)).with_columns(
         status=pl.lit(PENDING), updated_at=moment(now)
     )
@@ -248,7 +230,7 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFr
 def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series) -> pl.DataFrame:
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
-        codec.bucket_column(status),
+        bucket=pl.lit(status),
         status=pl.lit(status),
         updated_at=moment(now),
         available_at=moment(None),
@@ -316,8 +298,6 @@ def _live_requests(
     live: pl.DataFrame, requests: Sequence[QueueRequest]
 ) -> dict[Position, tuple[str, str, int]]:
     """Return id, status and priority of the live requests of the positions that are asked for."""
-    if live.is_empty():
-        return {}
     conids = [request.conid for request in requests]
     found = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
     names = ("account", "conid", "request_id", "status", "priority")
@@ -391,7 +371,7 @@ def lease_lost(request_id: str) -> LeaseLostError:
     )
 
 
-def release(claimed: pl.DataFrame, *, now: datetime) -> Change[None]:
+def release(claimed: pl.DataFrame, now: datetime) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
     return Change(None, as_pending(claimed, now))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from position_sync_dagster import errors
@@ -50,17 +50,12 @@ class WholeHolders:
         if leg.quantity is not None:
             return None
         holders = self._by_conid.setdefault(leg.conid, {})
-        rivals = holders.values() if leg.account is None else _both(holders, leg.account)
-        for other in rivals:
-            if other.strategy_id != leg.strategy_id:
+        for account, other in holders.items():
+            is_rival = None in (account, leg.account) or account == leg.account
+            if is_rival and other.strategy_id != leg.strategy_id:
                 return other
         holders.setdefault(leg.account, leg)
         return None
-
-
-def _both(holders: dict[str | None, ActiveContract], account: str) -> tuple[ActiveContract, ...]:
-    """Return the holder in the account, and the one in every account."""
-    return tuple(holders[key] for key in (account, None) if key in holders)
 
 
 LegKey = tuple[str, str | None, int | Terms]
@@ -302,21 +297,17 @@ def _mistake(what: str, remedy: str) -> PydanticCustomError:
     return PydanticCustomError("leg", "{what}", {"what": what, "remedy": remedy})
 
 
-class LimitsPart(Part):
-    """The limits of one strategy or account: the field of each measure, and their currency."""
+class CurrencyPart(Part):
+    """The currency of some limits."""
 
     currency: str | None = Field(
         None, pattern=r"^[A-Z]{3}$", description="Write its three letters, as USD"
     )
-    unrealized_pnl: Any = None
-    daily_pnl: Any = None
-    dollar_delta: Any = None
-    theta: Any = None
-    vega: Any = None
-    days_to_expiry: Any = None
-    short_in_money: Any = None
-    value_age_s: Any = None
-    missing_legs: Any = None
+
+
+_MEASURES: dict[str, Any] = dict.fromkeys(Measure, (Any, None))
+LimitsPart = create_model("LimitsPart", __base__=CurrencyPart, **_MEASURES)
+"""The limits of one strategy or account: the field of each measure, and their currency."""
 
 
 def limits_at(

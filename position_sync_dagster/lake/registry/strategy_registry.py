@@ -15,7 +15,7 @@ from position_sync_dagster.domain.instrument import parse_conid, parse_expiry, p
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.registry import strategies_file
-from position_sync_dagster.lake.schema.codec import bucket_column, in_bucket, leg_rows, legs_of
+from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -67,9 +67,9 @@ class SyncRegistry:
         snapshot = self._memberships.snapshot()
         if snapshot.version == self._version and snapshot.live is self._rows:
             return False
-        before = self._index
-        self._load(snapshot)
-        after = self._index
+        # One assignment, since `is_active` is called from other threads without a lock.
+        before, after = self._index, strategies_file.LegIndex(legs_of(snapshot.live))
+        self._index, self._version, self._rows = after, snapshot.version, snapshot.live
         return (before.legs, before.unresolved) != (after.legs, after.unresolved)
 
     def get_all_active(self) -> list[ActiveContract]:
@@ -79,9 +79,7 @@ class SyncRegistry:
 
     def history(self) -> pl.DataFrame:
         """Return the row of every leg that has a conid, also of those that were removed."""
-        removed = self._memberships.finished(in_bucket(REMOVED))
-        rows = pl.concat([self._memberships.snapshot().live, removed])
-        return rows.filter(pl.col("conid").is_not_null())
+        return self._memberships.table.rows().filter(pl.col("conid").is_not_null())
 
     def get_unresolved(self) -> list[UnresolvedLeg]:
         """Read the active legs whose contract is still to be found, by strategy."""
@@ -293,7 +291,7 @@ class SyncRegistry:
             return Change(result)
         now = self._clock()
         left = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
-        ended = leg_rows(left).with_columns(bucket_column(REMOVED))
+        ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
         return Change(result, leg_rows(after.values()), ended)
 
     def _change(self, step: Callable[[_Legs], Change[T]], action: str) -> T:
@@ -305,11 +303,6 @@ class SyncRegistry:
         result = self._memberships.change(of_rows, {"action": action})
         self.refresh()
         return result
-
-    def _load(self, snapshot: Snapshot) -> None:
-        # One assignment, since `is_active` is called from other threads without a lock.
-        self._index = strategies_file.LegIndex(legs_of(snapshot.live))
-        self._version, self._rows = snapshot.version, snapshot.live
 
 
 def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[strategies_file.LegKey, Leg]:

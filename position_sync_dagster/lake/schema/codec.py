@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b, sha256
 from operator import attrgetter
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import polars as pl
@@ -48,9 +47,6 @@ LIVE = "live"
 
 LIVE_PART = "0"
 """The part of live rows; finished rows carry the part of the commit that finished them."""
-
-LIVE_PARTITION: MappingProxyType[str, str] = MappingProxyType({"bucket": LIVE, "part": LIVE_PART})
-"""The two columns of a live row, for rows that are built as dictionaries."""
 
 LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
 """The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`."""
@@ -99,19 +95,9 @@ def ranges_of(bucket: str, parts: Iterable[str]) -> tuple[PartRange, ...]:
 
 
 def in_parts(bucket: str, parts: Iterable[str]) -> str:
-    """Return the predicate of the rows of some parts of one bucket."""
+    """Return the predicate of the rows of some parts of one bucket, in parentheses."""
     names = ",".join(f"'{part}'" for part in parts)
-    return f"{in_bucket(bucket)} AND part IN ({names})"
-
-
-def in_part(bucket: str, part: str) -> str:
-    """Return the predicate of the rows of one part, in parentheses."""
-    return f"({in_bucket(bucket)} AND part = '{part}')"
-
-
-def bucket_column(bucket: str) -> pl.Expr:
-    """Return the column `bucket` of rows that are finished; the commit sets their part."""
-    return pl.lit(bucket).alias("bucket")
+    return f"({in_bucket(bucket)} AND part IN ({names}))"
 
 
 def part_named(text: str) -> str:
@@ -120,9 +106,6 @@ def part_named(text: str) -> str:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TICKS = (1 << 60) - 1
-"""48 bits of milliseconds, and 12 of a sequence."""
-_VARIANT = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
 _SAFE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}\Z")
 
 NewIds = Callable[[datetime, int], list[str]]
@@ -136,12 +119,9 @@ def new_ids(now: datetime, count: int) -> list[str]:
     files.
     """
     first = _milliseconds(now) << 12
-    ticks = [f"{first + step & _TICKS:015x}" for step in range(count)]
-    noise = os.urandom(8 * count).hex()
-    random = [noise[start : start + 16] for start in range(0, 16 * count, 16)]
+    random = os.urandom(8 * count)
     return [
-        f"{t[:8]}-{t[8:12]}-7{t[12:]}-{_VARIANT[r[0]]}{r[1:4]}-{r[4:]}"
-        for t, r in zip(ticks, random, strict=True)
+        _uuid(first + n, int.from_bytes(random[8 * n : 8 * n + 8]), version=7) for n in range(count)
     ]
 
 
@@ -151,7 +131,7 @@ def id_prefix(at: datetime) -> str:
     >>> id_prefix(datetime(2026, 1, 2, tzinfo=UTC))
     '019b7c01-0400'
     """
-    return _uuid(_milliseconds(at) << 12, 0, 7)[:13]
+    return _uuid(_milliseconds(at) << 12, 0, version=7)[:13]
 
 
 def new_part(now: datetime) -> str:
@@ -163,7 +143,7 @@ def content_id(at: datetime, *content: object) -> str:
     """Return the UUID (version 8) of a content at a moment; equal for equal content."""
     digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
     ticks = (_milliseconds(at) << 12) | (digest >> 64 & 0xFFF)
-    return _uuid(ticks, digest, 8)
+    return _uuid(ticks, digest, version=8)
 
 
 def id_literals(ids: Iterable[str]) -> str:
@@ -181,6 +161,16 @@ def id_literals(ids: Iterable[str]) -> str:
                 remedy="Give ids as `insert` returned them.",
             )
     return ",".join(f"'{text}'" for text in checked)
+
+
+def ids_beginning_with(column: str, prefix: str) -> str:
+    """Return the predicate of the rows whose id begins with a prefix.
+
+    Raises:
+        InvalidRequestError: The prefix is no id; see `is_id`.
+    """
+    end = prefix + "\N{TILDE}"  # sorts after every character of an id
+    return f"{column} >= {id_literals([prefix])} AND {column} <= '{end}'"
 
 
 def is_id(text: str) -> bool:
@@ -216,7 +206,7 @@ def _milliseconds(at: datetime) -> int:
     return max(0, (at - _EPOCH) // timedelta(milliseconds=1))
 
 
-def _uuid(ticks: int, random: int, version: int) -> str:
+def _uuid(ticks: int, random: int, *, version: int) -> str:
     # 48 bits of milliseconds, version, 12 bits of sequence, variant, 62 random bits.
     high = (ticks >> 12 & (1 << 48) - 1) << 16 | version << 12 | (ticks & 0xFFF)
     digits = f"{high << 64 | 0b10 << 62 | random & (1 << 62) - 1:032x}"
@@ -288,10 +278,7 @@ def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
     """Return the live rows of legs."""
-    return frame_of(
-        tables.ACTIVE_STRATEGIES,
-        (fields_of(leg) | LIVE_PARTITION for leg in legs),
-    )
+    return frame_of(tables.ACTIVE_STRATEGIES, map(fields_of, legs)).with_columns(*LIVE_COLUMNS)
 
 
 def legs_of(frame: pl.DataFrame) -> list[Leg]:

@@ -5,7 +5,7 @@ Columns can be derived from the fields of the dataclass that is stored in the ta
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
 from functools import cached_property
@@ -171,7 +171,6 @@ class TableSpec:
     indexed: tuple[str, ...] = ()
     order: str | None = None
     key: tuple[str, ...] = ()
-    properties: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def columns(self) -> Mapping[str, Kind]:
@@ -219,5 +218,4 @@ class TableSpec:
             NAME_PROPERTY: self.name,
             VERSION_PROPERTY: str(self.version),
             STATISTICS_PROPERTY: ",".join(self.indexed),
-            **self.properties,
         }

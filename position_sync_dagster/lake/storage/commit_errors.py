@@ -2,6 +2,7 @@
 
 import re
 from enum import Enum, auto
+from typing import NoReturn
 
 from deltalake.exceptions import CommitFailedError, DeltaError
 from polars.exceptions import PolarsError
@@ -12,6 +13,7 @@ from position_sync_dagster.lake.object_store import (
     plain,
     store_fault,
     summary,
+    without_secrets,
 )
 
 STORAGE_ERRORS = (DeltaError, PolarsError, OSError)
@@ -82,11 +84,16 @@ def classify(error: Exception) -> ErrorKind:
     return ErrorKind.OTHER
 
 
-def to_lake_error(error: Exception, path: str) -> errors.LakeError:
-    """Return the `LakeError` for a failure that retries did not end; it names the table.
+def fail(error: Exception, path: str) -> NoReturn:
+    """Raise the `LakeError` for a failure that retries did not end.
 
-    Raise it from `without_secrets(error)`: a store repeats parts of a request in its answers.
+    Its cause has no secrets: a store repeats parts of a request in its answers.
     """
+    raise to_lake_error(error, path) from without_secrets(error)
+
+
+def to_lake_error(error: Exception, path: str) -> errors.LakeError:
+    """Return the `LakeError` for a failure; it names the table."""
     match classify(error):
         case ErrorKind.UNWRITABLE:
             return errors.LakeNotWritableError(

@@ -34,8 +34,9 @@ SET_ASIDE = "_torn"
 TRANSACTIONS = "transactions"
 """The key in a commit's metadata that says how many application transactions it sets."""
 
-_ENTRY = re.compile(r"(\d{20})\.json\Z")
-_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet\Z")
+ENTRY = re.compile(r"(\d{20})\.json\Z")
+CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet\Z")
+"""The names of the files of the log."""
 
 _ADDED = ("num_added_files", "numFilesAdded")
 _REMOVED = ("num_removed_files", "numFilesRemoved")
@@ -89,14 +90,10 @@ def checkpoint_name(version: int) -> str:
     return f"{version:020}.checkpoint.parquet"
 
 
-def entry_versions(log: Path) -> list[int]:
-    """Return the versions that have an entry, ascending."""
-    return _versions(log, _ENTRY)
-
-
-def checkpoint_versions(log: Path) -> list[int]:
-    """Return the versions that have a checkpoint, ascending."""
-    return _versions(log, _CHECKPOINT)
+def versions_of(log: Path, names: re.Pattern[str]) -> list[int]:
+    """Return the versions that have an ENTRY or a CHECKPOINT, ascending."""
+    found = (names.match(name) for name in os.listdir(log))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def read_entry(log: Path, version: int) -> LogEntry:
@@ -165,11 +162,6 @@ def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
         count is not None and kinds.count(kind) < int(count) for kind, count in expected.items()
     )
     return "is cut" if missing else None
-
-
-def _versions(log: Path, pattern: re.Pattern[str]) -> list[int]:
-    found = (pattern.match(name) for name in os.listdir(log))
-    return sorted(int(match[1]) for match in found if match)
 
 
 TO_PUT_BACK = "rows_to_put_back.parquet"
@@ -332,8 +324,8 @@ def parquet_flaw(path: Path, rows: int | None = None) -> str | None:
 def _torn_since_checkpoint(table: Path) -> list[TornFile]:
     log = table / LOG
     try:
-        first = max(checkpoint_versions(log), default=-1) + 1
-        last = max(entry_versions(log), default=-1)
+        first = max(versions_of(log, CHECKPOINT), default=-1) + 1
+        last = max(versions_of(log, ENTRY), default=-1)
     except FileNotFoundError:
         return []
     entries = [read_entry(log, version) for version in range(first, last + 1)]
@@ -368,8 +360,8 @@ class LogReader:
         self.table = table
         self.log = table / LOG
         self._pointer = self._read_pointer()
-        self.entries = {v: read_entry(self.log, v) for v in entry_versions(self.log)}
-        self.checkpoints = checkpoint_versions(self.log)[::-1]
+        self.entries = {v: read_entry(self.log, v) for v in versions_of(self.log, ENTRY)}
+        self.checkpoints = versions_of(self.log, CHECKPOINT)[::-1]
         self._files_at: dict[int, Files | None] = {}
         self._flaws: dict[DataFile, str | None] = {}
 
@@ -542,7 +534,8 @@ class SyncedCommits:
         paths: set[Path] = set()
         after = self._through
         if after < 0:
-            checkpoint = max((v for v in checkpoint_versions(self._log) if v <= version), default=0)
+            checkpoints = versions_of(self._log, CHECKPOINT)
+            checkpoint = max((v for v in checkpoints if v <= version), default=0)
             paths |= {self._table.parent, self._table, self._log / LAST_CHECKPOINT}
             paths.add(self._log / checkpoint_name(checkpoint))
             after = checkpoint - 1

@@ -13,7 +13,7 @@ and conflicts with each of them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -73,9 +73,6 @@ T = TypeVar("T")
 CHANGE_TRANSACTION = "change"
 """The application transaction of every change: without it two appends would not conflict."""
 
-IDS_AT_ONCE = 5_000
-"""Maximum number of ids that are looked up by one range."""
-
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
@@ -103,22 +100,18 @@ class Change(Generic[T]):
         return before.filter(~self.replaced)
 
 
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version of the table: its live rows in memory, its finished rows on demand."""
+    """One version of the table: its live rows in memory, its finished rows on demand.
 
-    def __init__(
-        self,
-        version: int,
-        live: pl.DataFrame,
-        finished: Callable[[str, list[str] | None], pl.DataFrame],
-    ) -> None:
-        self.version = version
-        self.live = live
-        self._finished = finished
+    Attributes:
+        finished: Reads the finished rows that match a predicate of constants and checked literals,
+            all their columns or some.
+    """
 
-    def finished(self, predicate: str = "true", columns: list[str] | None = None) -> pl.DataFrame:
-        """Read the finished rows that match a predicate of constants and checked literals."""
-        return self._finished(predicate, columns)
+    version: int
+    live: pl.DataFrame
+    finished: Callable[[str, list[str] | None], pl.DataFrame]
 
     def finished_with(
         self,
@@ -129,8 +122,8 @@ class Snapshot:
     ) -> pl.DataFrame:
         """Read the finished rows that have one of the ids, however many ids there are.
 
-        A few ids are named in the predicate. Many are read by the ranges that they span, which
-        are short where ids sort by time, and matched here.
+        A few ids are named in the predicate. Many are read by the range that they span, which is
+        short where ids sort by time, and matched here.
 
         Args:
             column: The column of the ids; one of `columns`.
@@ -139,32 +132,15 @@ class Snapshot:
         wanted = sorted(set(ids))
         if len(wanted) <= codec.MOST_TERMS:
             named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
-            return self._finished(f"{within} AND {named}", columns)
-        found = []
-        for start in range(0, len(wanted), IDS_AT_ONCE):
-            some = wanted[start : start + IDS_AT_ONCE]
-            first, last = (id_literals([one]) for one in (some[0], some[-1]))
-            rows = self._finished(
-                f"{within} AND {column} >= {first} AND {column} <= {last}", columns
-            )
-            found.append(rows.filter(pl.col(column).is_in(some)))
-        return pl.concat(found)
+            return self.finished(f"{within} AND {named}", columns)
+        first, last = (id_literals([one]) for one in (wanted[0], wanted[-1]))
+        between = f"{column} >= {first} AND {column} <= {last}"
+        return self.finished(f"{within} AND {between}", columns).filter(
+            pl.col(column).is_in(wanted)
+        )
 
 
 Step = Callable[[Snapshot], Change[T]]
-
-
-@dataclass(frozen=True, slots=True)
-class CountedSnapshot:
-    """One version of the table, with the number of finished rows in each bucket.
-
-    Attributes:
-        newest: When a row of each bucket last changed, in tables that record it (`updated_at`).
-    """
-
-    snapshot: Snapshot
-    finished: Mapping[str, int]
-    newest: Mapping[str, datetime] = field(default_factory=dict)
 
 
 class LifecycleTable:
@@ -188,7 +164,6 @@ class LifecycleTable:
         self._check = check
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
-        self._counts: tuple[tuple[int, int], _Finished] | None = None
         self._parts: dict[str, tuple[tuple[int, int], list[str], pl.DataFrame]] = {}
 
     def initialize(self) -> None:
@@ -226,23 +201,21 @@ class LifecycleTable:
         """Read finished rows that match a predicate of constants and checked literals."""
         return self.table.rows(codec.is_finished(predicate), columns)
 
-    def counted_snapshot(self) -> CountedSnapshot:
-        """Read the live rows, and count the finished ones from the log's file statistics."""
-        return self.table.snapshot(self._counted_snapshot)
+    def counted_snapshot(self) -> tuple[Snapshot, pl.DataFrame]:
+        """Read the live rows; count the finished ones from the log's file statistics.
 
-    def _counted_snapshot(self, handle: DeltaTable) -> CountedSnapshot:
-        snapshot, counts = self._snapshot(handle), self._counts
-        key = self.table.cache_key(handle)
-        if counts is None or counts[0] != key:
-            counts = self._counts = (key, _finished_counts(handle))
-        return CountedSnapshot(snapshot, *counts[1])
+        Returns:
+            The live rows; and the name of each bucket, its number of rows, and the time at which
+            one of them last changed (`updated_at`).
+        """
+        return self.table.snapshot(lambda handle: (self._snapshot(handle), _finished(handle)))
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
         self._check(handle)
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
-            cached = self._live = (key, self.table.read_rows(_live_files(handle)))
+            cached = self._live = (key, self.table.read_rows(files_in(handle, bucket=codec.LIVE)))
         return self._snapshot_of(handle, cached[1])
 
     def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
@@ -292,7 +265,7 @@ class LifecycleTable:
         overwrite(handle, frame, predicate, commit_info)
         self._parts[part] = (
             self.table.cache_key(handle),
-            _paths_of(_live_files(handle), part),
+            _paths_of(files_in(handle, bucket=codec.LIVE), part),
             live,
         )
         return change.result
@@ -302,7 +275,7 @@ class LifecycleTable:
         self._check(handle)
         key, known = self.table.cache_key(handle), self._parts
         if any(part not in known or known[part][0] != key for part in parts):
-            files = _live_files(handle)
+            files = files_in(handle, bucket=codec.LIVE)
             names = {part: _paths_of(files, part) for part in parts}
             changed = [p for p in parts if p not in known or known[p][1] != names[p]]
             found = self.table.read_rows(files.filter(_PART.is_in(changed)))
@@ -322,14 +295,14 @@ class LifecycleTable:
         replaced, terms = live, [codec.IS_LIVE]
         if 0 < len(names) <= codec.MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
-            terms = [f"({codec.in_parts(codec.LIVE, names)})"]
+            terms = [codec.in_parts(codec.LIVE, names)]
         terms += [parts.predicate for parts in change.reopened]
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
-        terms += [codec.in_part(bucket, part) for bucket in buckets]
+        terms += [codec.in_parts(bucket, [part]) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
         return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
 
@@ -359,30 +332,12 @@ def _changed_parts(
 _PART = pl.col("partition.part")
 
 
-def _live_files(handle: DeltaTable) -> pl.DataFrame:
-    """Return the path and the partition of each data file of live rows."""
-    files = files_in(handle, bucket=codec.LIVE)
-    columns = ["path", "partition.bucket", "partition.part"]
-    if files.is_empty():
-        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-    return files.select(columns)
-
-
 def _paths_of(files: pl.DataFrame, part: str) -> list[str]:
     return sorted(files.filter(part == _PART).get_column("path"))
 
 
-_Finished = tuple[dict[str, int], dict[str, datetime]]
-
-
-def _finished_counts(handle: DeltaTable) -> _Finished:
-    """Count the finished rows by bucket, and find the newest `updated_at`, from the log alone."""
-    files = data_files(handle)
-    if files.is_empty():
-        return {}, {}
-    by_bucket = files.filter(pl.col("partition.bucket") != codec.LIVE).group_by("partition.bucket")
-    counts = by_bucket.agg(pl.col("num_records").sum())
-    if "max.updated_at" not in files.columns:
-        return dict(counts.iter_rows()), {}
-    newest = by_bucket.agg(pl.col("max.updated_at").max()).drop_nulls()
-    return dict(counts.iter_rows()), dict(newest.iter_rows())
+def _finished(handle: DeltaTable) -> pl.DataFrame:
+    """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
+    finished = data_files(handle).filter(pl.col("partition.bucket") != codec.LIVE)
+    by_bucket = finished.group_by("partition.bucket")
+    return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())

@@ -107,7 +107,7 @@ def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
     """Return a predicate for each range along `order` in which files of a partition overlap."""
     files = data_files(handle)
     statistics = [f"{name}.{spec.order}" for name in ("min", "max", "null_count")]
-    if spec.order is None or not set(statistics) <= set(files.columns):
+    if spec.order is None:
         return
     names = [name for name in spec.partition_by if name != PART]
     ranges: dict[tuple[object, ...], list[tuple[Any, Any]]] = defaultdict(list)
@@ -268,10 +268,7 @@ def compact(table: Table, small_bytes: int) -> int:
 
 
 def _buckets(table: Table) -> list[str]:
-    files = table.snapshot(data_files)
-    if files.is_empty():
-        return []
-    return sorted(set(files.get_column("partition.bucket")) - {LIVE})
+    return sorted(set(table.snapshot(data_files).get_column("partition.bucket")) - {LIVE})
 
 
 def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
@@ -302,8 +299,6 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
     """
     spec, files = table.spec, data_files(handle)
     first, last = f"min.{spec.order}", f"max.{spec.order}"
-    if not {first, last} <= set(files.columns):
-        return 0
     keys = [f"partition.{name}" for name in spec.partition_by]
     known = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
     small = pl.col("size_bytes") < small_bytes

@@ -35,7 +35,6 @@ from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema import table_spec
 from position_sync_dagster.lake.schema.table_spec import MODE_PROPERTY
 from position_sync_dagster.lake.storage import commit_errors
-from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE, sync_paths
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
 from position_sync_dagster.lake.storage.threads import begin_each
@@ -187,7 +186,7 @@ class TableLocation:
             OSError, DeltaError: The store cannot be used.
         """
         if self.remote:
-            require_conditional_put(self._lake, self.options)
+            require_conditional_put(self.path.rpartition("/")[0], self.options)
 
     def open(self, *, create: bool = True) -> DeltaTable:
         """Open the newest version; create the table where there is none.
@@ -199,14 +198,15 @@ class TableLocation:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
             RetryCommit: The table was migrated; open it again.
         """
-        error: Exception = FileNotFoundError(self.path)
-        for attempt in range(_TRIES):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 handle = DeltaTable(self.path, storage_options=self._options())
             except TableNotFoundError as missing:
                 # Another process may be creating it: unexpected content must be found twice.
                 unexpected = self.unexpected_content()
-                if unexpected and attempt:
+                if unexpected and attempt > 1:
                     raise unexpected from missing
                 if unexpected:
                     continue
@@ -216,30 +216,21 @@ class TableLocation:
                 if not self.remote and os.path.isfile(self.path):
                     raise self._foreign("it is a file") from unreadable
                 kind = commit_errors.classify(unreadable)
-                if kind is commit_errors.ErrorKind.STALE and attempt + 1 < _TRIES:
+                if kind is commit_errors.ErrorKind.STALE and attempt < _TRIES:
                     continue  # another process may be cleaning the log
-                raise commit_errors.to_lake_error(
-                    unreadable, self.path
-                ) from object_store.without_secrets(unreadable)
+                commit_errors.fail(unreadable, self.path)
             else:
                 self.check(handle)
                 return handle
             try:
                 return self._create()
             except commit_errors.STORAGE_ERRORS as lost:
-                if commit_errors.classify(lost) in (
-                    commit_errors.ErrorKind.UNWRITABLE,
-                    commit_errors.ErrorKind.STORE,
-                ):
-                    raise commit_errors.to_lake_error(
-                        lost, self.path
-                    ) from object_store.without_secrets(lost)
-                error = lost
-        raise commit_errors.to_lake_error(error, self.path) from object_store.without_secrets(error)
+                lasts = (commit_errors.ErrorKind.UNWRITABLE, commit_errors.ErrorKind.STORE)
+                if attempt == _TRIES or commit_errors.classify(lost) in lasts:
+                    commit_errors.fail(lost, self.path)
 
     def _create(self) -> DeltaTable:
-        if self.remote:
-            require_conditional_put(self._lake, self.options)
+        self.prove_store()
         make_private_folder(self.path)
         return DeltaTable.create(
             self.path,
@@ -253,10 +244,6 @@ class TableLocation:
             # overwrite the winner's properties.
             commit_properties=CommitProperties(max_commit_retries=0),
         )
-
-    @property
-    def _lake(self) -> str:
-        return self.path.rpartition("/")[0]
 
     def _vanished(self) -> errors.BrokenTableError:
         return errors.BrokenTableError(
@@ -279,7 +266,7 @@ class TableLocation:
                 if name != WRITER_LOCK and not name.startswith(SET_ASIDE)
             )
         except OSError as error:
-            raise commit_errors.to_lake_error(error, self.path) from error
+            commit_errors.fail(error, self.path)
         if found in ([], [LOG]):
             return None
         if LOG in found:
@@ -298,10 +285,8 @@ class TableLocation:
             RetryCommit: The table was migrated; open it again.
         """
         properties = handle.metadata().configuration
-        name, text = (
-            properties.get(table_spec.NAME_PROPERTY),
-            properties.get(table_spec.VERSION_PROPERTY, ""),
-        )
+        name = properties.get(table_spec.NAME_PROPERTY)
+        text = properties.get(table_spec.VERSION_PROPERTY, "")
         if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
         self.refuse_newer(handle)
@@ -443,7 +428,7 @@ class WriterLock:
                 try:
                     opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
                 except OSError as error:
-                    raise to_lake_error(error, self._path) from error
+                    commit_errors.fail(error, self._path)
                 Thread(target=self._wait, args=(opened,), daemon=True).start()
                 self._is_waiting = True
             self._is_wanted = True

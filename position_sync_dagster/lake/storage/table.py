@@ -32,7 +32,6 @@ from position_sync_dagster.lake.object_store import (
     absolute_path,
     plain,
     polars_options,
-    without_secrets,
 )
 from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
@@ -156,7 +155,13 @@ def append(
 
 
 def data_files(handle: DeltaTable) -> pl.DataFrame:
-    """Return one row for each data file of the snapshot, from the log alone."""
+    """Return one row for each data file of the snapshot, from the log alone.
+
+    Returns:
+        path, size_bytes and num_records; of each partition column `partition.NAME`; of each
+        indexed column `min.NAME`, `max.NAME` and `null_count.NAME`, null where the log has no
+        statistics.
+    """
     return pl.DataFrame(handle.get_add_actions(flatten=True))
 
 
@@ -192,18 +197,10 @@ def last_of(greatest: Any) -> Any:
     return greatest + timedelta(milliseconds=1) if isinstance(greatest, datetime) else greatest
 
 
-def count_rows(handle: DeltaTable) -> int:
-    """Return the number of rows of the snapshot, from the log alone."""
-    files = data_files(handle)
-    return 0 if files.is_empty() else int(files.get_column("num_records").sum())
-
-
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
-    files = data_files(handle)
-    if files.is_empty():  # then it has no partition columns
-        return pl.DataFrame(schema={"path": pl.String, "num_records": pl.Int64})
-    return files.filter(pl.col(f"partition.{name}") == value for name, value in partition.items())
+    wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
+    return data_files(handle).filter(*wanted)
 
 
 def _properties(
@@ -254,7 +251,7 @@ def retried(
                 )
                 if transient and not _is_last(trial.retry_state, kind, contention_s):
                     raise
-                raise commit_errors.to_lake_error(error, path) from without_secrets(error)
+                commit_errors.fail(error, path)
     raise AssertionError("unreachable")  # pragma: no cover
 
 
@@ -644,8 +641,8 @@ class Table:
         return found.join(of_file, on=FILE).select(names).collect()
 
     def count(self) -> int:
-        """Count the rows, without reading them."""
-        return self.snapshot(count_rows)
+        """Count the rows, from the log alone."""
+        return int(self.snapshot(data_files).get_column("num_records").sum())
 
     def version(self) -> int:
         """Return the newest version."""

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import partial
-from operator import attrgetter
-from typing import Any, NamedTuple, SupportsIndex, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -29,7 +28,7 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
 from position_sync_dagster.lake.schema.codec import content_id, moment, update_rows
-from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, TableSpec
+from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.opening import check_mode, newest_token, refuse_stale_owner
@@ -54,17 +53,13 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
             needs, such as the position, is unknown.
     """
     changes: dict[str, Any] = {}
-    for check, value in zip(_CHECKS, _VALUES(update), strict=True):
-        if value is None:
-            found = None
-        elif check.is_storable(value):
-            continue
-        else:
-            found = check.coerce(check.name, value)
-        if found is None and not check.nullable:
-            raise _refused(check.name, value, "each row needs it", _example(check.name))
+    for name, nullable, coerce in _CHECKS:
+        value = getattr(update, name)
+        found = None if value is None else coerce(name, value)
+        if found is None and not nullable:
+            raise _refused(name, value, "each row needs it", _example(name))
         if found is not value:
-            changes[check.name] = found
+            changes[name] = found
     return replace(update, **changes) if changes else update
 
 
@@ -97,6 +92,8 @@ def _moment(name: str, value: object) -> datetime:
         raise _refused(
             name, value, "it is not a time", "Pass a datetime, such as datetime.now(UTC)"
         )
+    if value.tzinfo is not None:
+        return value
     try:
         return value.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
@@ -142,44 +139,17 @@ def _refused(name: str, value: object, cause: str, remedy: str) -> InvalidReques
     )
 
 
-class _Check(NamedTuple):
-    """The check of one field.
-
-    Attributes:
-        is_storable: Whether a value may be stored as it is; the fast path of nearly all values.
-        coerce: Returns the value to store, or raises, for any other value.
-    """
-
-    name: str
-    nullable: bool
-    is_storable: Callable[[Any], bool]
-    coerce: Callable[[str, Any], object]
-
-
-_BY_KIND: dict[Kind, tuple[Callable[[Any], bool], Callable[[str, Any], object]]] = {
-    Kind.NUMBER: (lambda value: type(value) is float and -UNSET < value < UNSET, _number),
-    Kind.TEXT: (lambda value: isinstance(value, str), _text),
-    Kind.COUNT: (lambda value: type(value) is int and -(2**63) <= value < 2**63, _count),
-    Kind.MOMENT: (
-        lambda value: isinstance(value, datetime) and value.tzinfo is not None,
-        _moment,
-    ),
-    Kind.DAY: (lambda value: type(value) is date, _day),
+_BY_KIND: dict[Kind, Callable[[str, Any], object]] = {
+    Kind.NUMBER: _number,
+    Kind.TEXT: _text,
+    Kind.COUNT: _count,
+    Kind.MOMENT: _moment,
+    Kind.DAY: _day,
 }
-
-
-def _check(name: str, column: StoredColumn) -> _Check:
-    choices = column.choices
-    if choices is None:
-        return _Check(name, column.nullable, *_BY_KIND[column.kind])
-    return _Check(
-        name, column.nullable, lambda value: type(value) is choices, partial(_choice, choices)
-    )
-
-
-_CHECKS = tuple(_check(name, column) for name, column in UPDATE_COLUMNS.items())
-_VALUES = attrgetter(*UPDATE_COLUMNS)
-
+_CHECKS = [
+    (name, one.nullable, partial(_choice, one.choices) if one.choices else _BY_KIND[one.kind])
+    for name, one in UPDATE_COLUMNS.items()
+]
 
 _NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is Kind.NUMBER]
 

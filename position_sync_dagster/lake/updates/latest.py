@@ -81,8 +81,6 @@ class LedgerFiles:
             twice: Only of the files that may hold an `update_id` twice; see `_doubtful`.
         """
         files = data_files(handle)
-        if files.is_empty():
-            return self.scan(files)
         first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
         in_range = pl.col("partition.date").is_between(first.date(), last.date())
         in_range &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
@@ -91,28 +89,20 @@ class LedgerFiles:
         return self.scan(_doubtful(files) if twice else files)
 
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
-        """Return the rows that commits after a version added.
-
-        The log has no statistics of the version while no row has one.
-        """
-        if "max.ledger_version" in files.columns:
-            files = files.filter(pl.col("max.ledger_version") > version)
+        """Return the rows that commits after a version added."""
+        files = files.filter(pl.col("max.ledger_version") > version)
         return self.scan(files).filter(pl.col("ledger_version") > version)
 
     def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
         """Return whether the commit of a version added rows with all of these ids."""
-        smallest, greatest = "min.ledger_version", "max.ledger_version"
-        if not {smallest, greatest} <= set(files.columns):
-            return False
-        around = files.filter(pl.lit(version).is_between(pl.col(smallest), pl.col(greatest)))
+        first, last = pl.col("min.ledger_version"), pl.col("max.ledger_version")
+        around = files.filter(pl.lit(version).is_between(first, last))
         added = self.scan(around).filter(pl.col("ledger_version") == version).select("update_id")
         return bool(ids.is_in(added.collect().get_column("update_id").implode()).all())
 
 
 def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    if files.is_empty() or "max.ledger_version" not in files.columns:
-        return 0
     last = files.get_column("max.ledger_version").max()
     return last if isinstance(last, int) else 0
 
@@ -124,7 +114,7 @@ def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFram
     that the range of all ids overlaps the file: one old id among new ones would then select every
     file that was written in between.
     """
-    if files.is_empty() or ids.is_empty():
+    if ids.is_empty():
         return files.clear()
     smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
     if not greatest.has_nulls() and str(greatest.max()) < str(ids.min()):
@@ -143,7 +133,7 @@ def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
     file, which has several, or in two files whose ranges of ids overlap.
     """
     ranges = [f"{end}.{name}" for name in ("update_id", ADDED) for end in ("min", "max")]
-    if not set(ranges) <= set(files.columns) or any(files.select(ranges).null_count().row(0)):
+    if any(files.select(ranges).null_count().row(0)):
         return files
     smallest, greatest, oldest, newest = map(pl.col, ranges)
     ordered = files.sort(ranges)
@@ -159,9 +149,6 @@ HOLDING = ["account", "conid"]
 
 BY_TIME = ["timestamp", "update_id"]
 """The order of rows, whatever the order in which they were written: the newest is the last."""
-
-FOLD_SHARE = 8
-"""The new rows are folded into the rows of the first read when they exceed one eighth of them."""
 
 BEHIND = 2
 """A reader starts again when there are more than twice as many new rows as it holds."""
@@ -235,9 +222,7 @@ class LatestRows:
     """The newest rows of one ledger.
 
     The first read begins with the known rows, or reads the table; later ones read the new files.
-    A read after a long time begins anew, with the known rows that were derived meanwhile. The rows
-    that came after the first read are kept apart from its rows until they are many, so that an
-    answer for a few contracts does not copy the rows of the whole book.
+    A read after a long time begins anew, with the known rows that were derived meanwhile.
 
     Args:
         table: The ledger.
@@ -254,15 +239,13 @@ class LatestRows:
         self._seen: frozenset[str] = frozenset()
         self._added: int | None = None
         self._through = 0
-        self._old = self._new = self._ordered = pl.DataFrame(schema=table.spec.polars)
+        self._rows = self._ordered = pl.DataFrame(schema=table.spec.polars)
 
     def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
         """Return the newest row of each holding of some contracts, as `read_through` does."""
         with self._mutex:
             self._follow()
-            wanted = pl.col("conid").is_in(conids)
-            old, new = self._old.filter(wanted), self._new.filter(wanted)
-            return pl.concat([old.join(self._new, on=HOLDING, how="anti"), new]), self._through
+            return self._rows.filter(pl.col("conid").is_in(conids)), self._through
 
     def read(self) -> pl.DataFrame:
         """Return the newest row of each holding, in the order of account and conid."""
@@ -272,14 +255,13 @@ class LatestRows:
         """Return what `read` does, and the greatest `ledger_version` that was looked at."""
         with self._mutex:
             self._follow()
-            self._fold()
-            if self._ordered is not self._old:
-                self._old = self._ordered = self._old.sort(HOLDING)
-            return self._old, self._through
+            if self._ordered is not self._rows:
+                self._rows = self._ordered = self._rows.sort(HOLDING)
+            return self._rows, self._through
 
     def _forget(self) -> None:
         self._seen, self._added = frozenset(), None
-        self._old, self._new = self._old.clear(), self._new.clear()
+        self._rows = self._rows.clear()
 
     def _follow(self) -> None:
         # The known rows are read first, so that the ledger is the newer of the two.
@@ -325,7 +307,7 @@ class LatestRows:
             self._generation = generation
             self._forget()
         files = data_files(handle)
-        present = frozenset(files.get_column("path")) if not files.is_empty() else frozenset()
+        present = frozenset(files.get_column("path"))
         new = present - self._seen
         if new:
             if self._seen:
@@ -344,8 +326,7 @@ class LatestRows:
         return True
 
     def _is_much(self, added: pl.DataFrame) -> bool:
-        held = self._old.height + self._new.height
-        return int(added.get_column("num_records").sum()) > BEHIND * held
+        return int(added.get_column("num_records").sum()) > BEHIND * self._rows.height
 
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
         """Return as few rows as possible that include the newest row of each holding.
@@ -364,21 +345,10 @@ class LatestRows:
 
     def _take(self, rows: pl.LazyFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
-        if self._old.is_empty():
-            self._old = newest_rows(rows)
+        if self._rows.is_empty():
+            self._rows = newest_rows(rows)
             return
         added = rows.collect()
-        holdings = added.select(HOLDING).unique()
-        of_old = self._old.join(holdings, on=HOLDING, how="semi")
-        of_new = self._new.join(holdings, on=HOLDING, how="semi")
-        known = [of_old.join(of_new, on=HOLDING, how="anti"), of_new]
-        newest = newest_rows(pl.concat([*known, added]).lazy())
-        self._new = pl.concat([self._new.join(holdings, on=HOLDING, how="anti"), newest])
-        if FOLD_SHARE * self._new.height > self._old.height:
-            self._fold()
-
-    def _fold(self) -> None:
-        """Replace rows of the first read by the newer rows of the same holdings."""
-        if not self._new.is_empty():
-            others = self._old.join(self._new, on=HOLDING, how="anti")
-            self._old, self._new = pl.concat([others, self._new]), self._new.clear()
+        touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
+        newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
+        self._rows = pl.concat([self._rows.filter(~touched), newest])

@@ -10,8 +10,7 @@ than those before it.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Unpack
@@ -251,15 +250,6 @@ class Follower:
         if self._seen is None or self._seen[0] != key[0]:
             self._added.check(handle, place)
         return self._added.after(handle, place.version), key
-
-    def rows(self, poll_s: float = POLL_S) -> Iterator[Added]:
-        """Yield what is committed, for ever; blocks while there is nothing."""
-        while True:
-            found = self.read()
-            if found is None:
-                time.sleep(poll_s)
-            else:
-                yield found
 
     async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
         """Yield what is committed, for ever; other tasks run while there is nothing."""

@@ -21,8 +21,8 @@ IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowsOfRun:
-    """The rows of a run.
+class LastRows:
+    """The last rows that were found, with their batches.
 
     Attributes:
         count, batch_count: The number of all rows and of all batches.
@@ -77,20 +77,20 @@ class LedgerProvenance:
 
     def of_run(
         self, run_id: str, *, first: date | None, last: date | None, limit: int
-    ) -> "RowsOfRun":
+    ) -> "LastRows":
         """Return the last rows and batches of a run and count all, from files of these dates.
 
         Args:
             limit: The maximum number of rows, and of batches, to return.
         """
 
-        def step(handle: DeltaTable) -> RowsOfRun:
+        def step(handle: DeltaTable) -> LastRows:
             chosen = _from(data_files(handle), first, last)
             rows = self._files.scan(chosen).filter(pl.col("run_id") == run_id)
             batches = batches_of(rows).collect()
             newest = batches.tail(limit)
             written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
-            return RowsOfRun(
+            return LastRows(
                 count=int(batches.get_column("rows").sum()),
                 batch_count=batches.height,
                 batches=newest,
@@ -112,10 +112,7 @@ class LedgerProvenance:
         def step(handle: DeltaTable) -> tuple[pl.DataFrame, bool]:
             files = data_files(handle)
             frames = [pl.DataFrame(schema=self._table.spec.polars)]
-            days: set[date] = set()
-            if not files.is_empty():
-                days.update(files.get_column("partition.date"))
-            for one in sorted(days, reverse=True):
+            for one in files.get_column("partition.date").unique().sort(descending=True):
                 if day is not None and one != day:
                     continue
                 rows = self._files.scan(_from(files, one, one)).filter(wanted)
@@ -179,7 +176,7 @@ def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _overlapping(files: pl.DataFrame, column: str, first: str, last: str) -> pl.DataFrame:
     """Return the files that may hold an id from `first` to one that begins with `last`."""
-    if f"min.{column}" not in files.columns:
+    if f"min.{column}" not in files.columns:  # it has no statistics
         return files
     smallest, greatest = pl.col(f"min.{column}"), pl.col(f"max.{column}")
     return files.filter(
@@ -188,8 +185,6 @@ def _overlapping(files: pl.DataFrame, column: str, first: str, last: str) -> pl.
 
 
 def _from(files: pl.DataFrame, first: date | None, last: date | None = None) -> pl.DataFrame:
-    if files.is_empty():
-        return files
     on_day = pl.col("partition.date")
     if first is not None:
         files = files.filter(on_day >= first)

@@ -6,7 +6,7 @@ The values are those of `broker_positions`.
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import uuid4
@@ -26,16 +26,16 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, last_time
+from position_sync_dagster.lake.broker_positions import last_time
+from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import broker_positions_of, content_id, new_ids
-from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
-from position_sync_dagster.sync.run_recorder import BatchReport
+from position_sync_dagster.sync.run_recorder import BatchReport, LedgerCounts
 
 _WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
 
@@ -55,9 +55,12 @@ class Coverage:
     unavailable: frozenset[str] = frozenset()
 
     def covers(self, account: str | None) -> bool:
-        """Return whether a missing holding is not held, in this account or (None) in any.
+        """Return whether a holding that is missing here is not held in an account.
 
-        If accounts are known by name, no login has any other account.
+        If the logins name their accounts, no login has any other account: nothing is held there.
+
+        Args:
+            account: The account; None for any account.
         """
         if account is None or not self.covered:
             return self.complete
@@ -103,8 +106,7 @@ class LakeValues:
     are current.
     """
 
-    broker_positions: BrokerPositionsTable
-    sessions: GatewaySessions
+    lake: Lake
     settings: Settings
     _: KW_ONLY
     clock: Clock = utc_now
@@ -121,10 +123,8 @@ class LakeValues:
         newest = rows.select("gateway_id", "published_version", "session_id", "captured_at")
         newest = newest.sort("published_version").unique("gateway_id", keep="last")
         return BrokerView(
+            **asdict(coverage),
             holdings={holding.key: holding for holding in holdings},
-            complete=coverage.complete,
-            covered=coverage.covered,
-            unavailable=coverage.unavailable,
             unconfirmed=unconfirmed(holdings, self.settings, self.clock()),
             captured=dict(newest.select("session_id", "captured_at").drop_nulls().iter_rows()),
         )
@@ -162,13 +162,9 @@ class LakeValues:
         )
 
     async def _rows_of(self, login: Settings) -> pl.DataFrame:
-        gateway_id, now = login.gateway_id, self.clock()
-        session = await offload(self.sessions.current, gateway_id)
-        rows = await offload(self.broker_positions.rows, gateway_id)
-        if login.accounts is not None:
-            # Rows of accounts that moved to another login stay here until this login connects
-            # again.
-            rows = rows.filter(pl.col("account").is_in(login.accounts))
+        now = self.clock()
+        session = await offload(self.lake.sessions.current, login.gateway_id)
+        rows = await offload(broker_rows, self.lake, login)
         last = last_time(rows.get_column("confirmed_at"), now)
         why = unavailable_reason(session, last, login, now)
         if why is not None:
@@ -240,25 +236,25 @@ def plan_batch(
         for holding in holdings or ():
             known = planned.get(holding.key) or newest.get(holding.key)
             own_id = _own_id(request, holding.key)
+            row: PositionUpdate | None
             if own_id in written:
                 # A later row of the holding says nothing about when the value of this one was true.
-                own = known if known is not None and known.update_id == own_id else None
-                confirmed = confirmed_time(own, holding, now) if own is not None else None
-                answer = Answer(update_id=own_id, confirmed_at=confirmed)
-                answers.setdefault(request.request_id, answer)
-                continue
-            row = replace(
-                from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
-                request_id=request.request_id,
-                update_id=own_id,
-            )
-            if known is not None and _answers(known, row, view, now, keep):
-                row = known
+                row = known if known is not None and known.update_id == own_id else None
             else:
-                rows.append(row)
-                planned[holding.key] = row
-            confirmed = confirmed_time(row, holding, now)
-            answer = Answer(update_id=row.update_id, confirmed_at=confirmed)
+                row = replace(
+                    from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
+                    request_id=request.request_id,
+                    update_id=own_id,
+                )
+                if known is not None and _answers(known, row, view, now, keep):
+                    row = known
+                else:
+                    rows.append(row)
+                    planned[holding.key] = row
+            answer = Answer(
+                update_id=own_id if row is None else row.update_id,
+                confirmed_at=None if row is None else confirmed_time(row, holding, now),
+            )
             answers.setdefault(request.request_id, answer)
     return BatchPlan(
         rows=tuple(rows),
@@ -316,8 +312,8 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
     """Return the holdings that a request asks for; one per account if it names no account.
 
     Returns:
-        None where the view does not cover them. An account that was not downloaded proves nothing,
-        so that a holding is absent in a complete view only; and a value that is too old is none.
+        None where the view does not cover them: no holding was found, and its account was not
+        downloaded completely, or the value of a holding is too old.
     """
     if request.account is not None:
         holding = view.holdings.get((request.account, request.conid))
@@ -489,13 +485,13 @@ class BatchProcessor:
         now = self.clock()
         waits_s = ((now - request.created_at).total_seconds() for request in batch)
         return BatchReport(
+            **asdict(LedgerCounts.of(appended)),
             batch_id=batch_id,
             claimed=len(batch),
             succeeded=len(plan.answers),
             unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),
             failed=len(plan.not_held),
             released=len(plan.not_covered),
-            appended=appended,
             oldest_wait_s=max(waits_s, default=None),
             duration_s=(now - started).total_seconds(),
             reason=NOT_COVERED if plan.not_covered else None,

@@ -4,7 +4,6 @@ The drain of a run is here as well: value the queue's requests from the tables, 
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -33,9 +32,9 @@ from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, OwnerStatus
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
-from position_sync_dagster.sync.run_recorder import DrainReport, RefreshReport, StreamMetrics
+from position_sync_dagster.sync.run_recorder import DrainReport, RefreshReport
 
 
 async def refresh(
@@ -146,16 +145,11 @@ async def _download_and_enqueue(
     lake: Lake, settings: Settings, own: Ownership, clock: Clock, emptied: Mapping[str, float]
 ) -> tuple[AccountFeed, int]:
     """Return the account feed, after its connection is closed, and the number of new requests."""
+    context = OwnerContext(settings=settings, lease=own, clock=clock)
     explainer = CloseExplainer(lake, clock=clock, run_id=own.session.run_id)
-    watcher = CloseWatcher(explainer, check=own.check, monotonic=time.monotonic)
+    watcher = CloseWatcher(context, explainer)
     publisher = Publisher(
-        lake.queue,
-        lake.broker_positions,
-        Announcements(lake.updates),
-        settings=settings,
-        metrics=StreamMetrics(),
-        watcher=watcher,
-        clock=clock,
+        context, lake.queue, lake.broker_positions, Announcements(lake.updates), watcher=watcher
     )
     manager = IBConnectionManager(settings)
     try:
@@ -169,7 +163,7 @@ async def _download_and_enqueue(
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         connection.require_online()
         resolver = LegResolver(
-            lake.registry, lambda found: offload(lake.contracts.put, found), check=own.check
+            context, lake.registry, lambda found: offload(lake.contracts.put, found)
         )
         await resolver.resolve(connection, lake.registry.unresolved)
         before, after = ({one.key: one for one in ones} for ones in (restored, feed.holdings))
@@ -222,7 +216,7 @@ async def drain(
     worker = QueueWorker(
         lake.queue,
         batch_size=batch_size,
-        values=LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock),
+        values=LakeValues(lake, settings, clock=clock),
         updates=lake.updates,
         settings=settings,
         by=Provenance(run_id=run_id),

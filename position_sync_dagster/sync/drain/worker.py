@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from position_sync_dagster import errors
@@ -22,7 +22,7 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain import batch
 from position_sync_dagster.sync.drain_plan import unconfirmed
-from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
+from position_sync_dagster.sync.run_recorder import BatchReport, DrainCounts, DrainReport
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +202,7 @@ class QueueWorker:
             for requests in unreleased:
                 await self._batches.release(requests, batch.NOT_COVERED)
         return DrainReport(
+            **asdict(sum(batches, DrainCounts())),
             batches=tuple(batches),
             rescued=rescued,
             duration_s=loop.time() - started,

@@ -2,13 +2,13 @@
 
 A value of the broker and the price of the underlying at its time give the volatility. It and the
 price of the underlying now give the greeks. Only what changed is computed again. `PublishedGreeks`
-rounds the results in time, so that not each tick makes a row.
+publishes greeks that moved enough, or are old enough: not each tick makes a row.
 """
 
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -35,25 +35,7 @@ KEPT = timedelta(minutes=5)
 """How long prices of an underlying are kept: account rows arrive every three minutes."""
 
 SPACING = timedelta(seconds=1)
-"""One price of an underlying is kept for each such time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelledLeg:
-    """The newest greeks of an option, or why it has none.
-
-    Attributes:
-        greeks: None where there is a reason.
-        value_at: When the value was true from which the volatility follows; None without one.
-        underlying_at: When the underlying had the price from which the greeks follow.
-    """
-
-    conid: int
-    terms: OptionTerms
-    greeks: ModelledGreeks | None
-    reason: NoGreeks | None
-    value_at: datetime | None
-    underlying_at: datetime | None
+"""Older prices of an underlying are kept at this distance from each other."""
 
 
 class _Inputs(NamedTuple):
@@ -67,8 +49,19 @@ class _Inputs(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class _Leg:
-    """An option with what is known of it; `solved_at` is the time of the value it is solved for."""
+class ModelledLeg:
+    """An option with its newest greeks, or why it has none.
+
+    Attributes:
+        size: The absolute value of its holdings.
+        value, value_at: The broker's newest value, and when it was true; None before the first.
+        spot_then: The price of the underlying at that time.
+        volatility: What follows from these two, for the value of the time `solved_at`.
+        near: The last volatility that was known.
+        used: What the greeks were last computed from; None before that.
+        greeks: None where there is a reason.
+        underlying_at: When the underlying had the price from which the greeks follow.
+    """
 
     conid: int
     terms: OptionTerms
@@ -81,7 +74,9 @@ class _Leg:
     volatility: float | NoGreeks = NoGreeks.NO_PRICE_THEN
     near: float | None = None
     used: _Inputs | None = None
-    result: ModelledLeg | None = None
+    greeks: ModelledGreeks | None = None
+    reason: NoGreeks | None = None
+    underlying_at: datetime | None = None
 
 
 class _Prices:
@@ -114,32 +109,23 @@ class _Prices:
         return (self._prices[-1], self._times[-1]) if self._times else None
 
 
-class OptionValue(NamedTuple):
-    """The broker's value of an option for one unit of its underlying, and when it was true."""
-
-    value: float
-    at: datetime
-
-
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class AccountGreeks:
     """Computes the greeks of options when their inputs moved, the largest first.
 
     Args:
-        model: Prices the options.
-        value_of: Returns the newest value of an option; None: unknown.
+        value_of: Returns the broker's value of an option for one unit of its underlying, and when
+            it was true; None: unknown.
         session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
         processor: Measures processor time, in seconds.
     """
 
-    model: OptionModel
-    _: KW_ONLY
-    value_of: Callable[[int], OptionValue | None]
+    value_of: Callable[[int], tuple[float, datetime] | None]
     session_open: Callable[[int], bool | None]
     processor: Callable[[], float] = time.thread_time
 
     def __post_init__(self) -> None:
-        self._legs: dict[int, _Leg] = {}
+        self._legs: dict[int, ModelledLeg] = {}
         self._prices: dict[int, _Prices] = {}
         self._due: dict[float, list[tuple[float, float, int]]] = {PASS_S: [], TURN_S: []}
         self._ranked_at = float("-inf")
@@ -161,8 +147,7 @@ class AccountGreeks:
     @property
     def without(self) -> dict[int, NoGreeks]:
         """Why options have no greeks, by conid."""
-        results = ((conid, leg.result) for conid, leg in self._legs.items())
-        return {conid: found.reason for conid, found in results if found and found.reason}
+        return {conid: leg.reason for conid, leg in self._legs.items() if leg.reason}
 
     def add(
         self, conid: int, terms: OptionTerms, underlying: int, size: float | None = None
@@ -178,7 +163,7 @@ class AccountGreeks:
         """
         leg = self._legs.get(conid)
         if leg is None:
-            leg = self._legs[conid] = _Leg(conid=conid, terms=terms, underlying=underlying)
+            leg = self._legs[conid] = ModelledLeg(conid=conid, terms=terms, underlying=underlying)
             heappush(self._due[PASS_S], (0.0, -(size or 0.0), conid))
         elif (leg.terms, leg.underlying) != (terms, underlying):
             leg.terms, leg.underlying, leg.solved_at = terms, underlying, None
@@ -192,19 +177,22 @@ class AccountGreeks:
         """Record the price of an underlying."""
         self._prices.setdefault(conid, _Prices()).add(price, at)
 
-    def compute(self, now: datetime, *, monotonic: float, budget_s: float) -> list[ModelledLeg]:
+    def compute(
+        self, model: OptionModel, now: datetime, *, monotonic: float, budget_s: float
+    ) -> list[ModelledLeg]:
         """Compute what is due, for as long as the budget lasts.
 
-        The largest options have half of it, the others what the largest left, and then the largest
-        the rest.
+        The largest options may use half of it first, then the others all that is left. If they
+        leave something, the largest may use that too.
 
         Args:
+            model: Prices the options.
             now: The present moment.
             monotonic: The same as a number of seconds that no clock sets back.
             budget_s: Processor time.
 
         Returns:
-            The results that changed.
+            The options that were computed again.
         """
         began = self.processor()
         if monotonic - self._ranked_at >= TURN_S:
@@ -217,9 +205,8 @@ class AccountGreeks:
                 if leg is None:
                     continue
                 heappush(due, (monotonic + interval_s, -leg.size, leg.conid))
-                before, leg.result = leg.result, self._computed(leg, now)
-                if leg.result is not before:
-                    changed.append(leg.result)
+                if self._is_computed(leg, model, now):
+                    changed.append(leg)
         return changed
 
     def _rank(self, monotonic: float) -> None:
@@ -233,20 +220,20 @@ class AccountGreeks:
                 (min(known.get(leg.conid, 0.0), latest), -leg.size, leg.conid) for leg in legs
             )
 
-    def _computed(self, leg: _Leg, now: datetime) -> ModelledLeg:
-        """Return the result of an option; the last one if nothing moved.
+    def _is_computed(self, leg: ModelledLeg, model: OptionModel, now: datetime) -> bool:
+        """Compute the greeks of an option; return False if nothing moved.
 
         A value that is older than the last one is not used.
         """
         prices, valued = self._prices.get(leg.underlying), self.value_of(leg.conid)
-        if valued is not None and (leg.value_at is None or valued.at > leg.value_at):
+        if valued is not None and (leg.value_at is None or valued[1] > leg.value_at):
             leg.value, leg.value_at = valued
             leg.spot_then = prices.at(leg.value_at) if prices else None
         spot, spot_at = (prices.newest if prices else None) or (None, None)
         old = spot_at is not None and self._is_old(leg.underlying, spot_at, now)
         used = _Inputs(leg.terms, leg.value_at, spot, old, leg.terms.expires_at <= now)
-        if leg.result is not None and (used == leg.used or self._can_wait(leg, used, now)):
-            return leg.result
+        if leg.used is not None and (used == leg.used or self._can_wait(leg, used, now)):
+            return False
         leg.used = used
         found: ModelledGreeks | NoGreeks
         if leg.value_at is None:
@@ -256,51 +243,48 @@ class AccountGreeks:
         elif old:
             found = NoGreeks.UNDERLYING_OLD
         else:
-            found = self._greeks(leg, spot, now)
-        return ModelledLeg(
-            conid=leg.conid,
-            terms=leg.terms,
-            greeks=found if isinstance(found, ModelledGreeks) else None,
-            reason=found if isinstance(found, NoGreeks) else None,
-            value_at=leg.value_at,
-            underlying_at=spot_at,
-        )
+            found = self._greeks(leg, model, spot, now)
+        leg.greeks = found if isinstance(found, ModelledGreeks) else None
+        leg.reason = found if isinstance(found, NoGreeks) else None
+        leg.underlying_at = spot_at
+        return True
 
     @staticmethod
-    def _can_wait(leg: _Leg, inputs: _Inputs, now: datetime) -> bool:
+    def _can_wait(leg: ModelledLeg, inputs: _Inputs, now: datetime) -> bool:
         """Return whether new inputs can wait until the greeks are renewed in any case.
 
         The underlying moved so little that it hardly changes delta. A new volatility waits too.
         """
-        last = leg.used
-        if leg.result is None or leg.result.greeks is None or leg.result.underlying_at is None:
-            return False
-        if last is None or last.spot is None or inputs.spot is None:
+        last, greeks, at = leg.used, leg.greeks, leg.underlying_at
+        if greeks is None or at is None or last is None or last.spot is None or inputs.spot is None:
             return False
         if inputs._replace(value_at=last.value_at, spot=last.spot) != last:
             return False
-        moved = abs(leg.result.greeks.gamma * (inputs.spot - last.spot))
-        return moved < DELTA_MOVE / 2 and now - leg.result.underlying_at < RENEWED
+        moved = abs(greeks.gamma * (inputs.spot - last.spot))
+        return moved < DELTA_MOVE / 2 and now - at < RENEWED
 
-    def _greeks(self, leg: _Leg, spot: float, now: datetime) -> ModelledGreeks | NoGreeks:
+    @staticmethod
+    def _greeks(
+        leg: ModelledLeg, model: OptionModel, spot: float, now: datetime
+    ) -> ModelledGreeks | NoGreeks:
         if leg.value_at is not None and leg.solved_at != leg.value_at:
             leg.solved_at = leg.value_at
             leg.volatility = (
                 NoGreeks.NO_PRICE_THEN
                 if leg.spot_then is None
-                else self.model.implied_volatility(
+                else model.implied_volatility(
                     leg.terms,
                     value=leg.value,
                     spot=leg.spot_then,
                     at=leg.value_at,
                     near=leg.near,
-                    vega=leg.result.greeks.vega if leg.result and leg.result.greeks else None,
+                    vega=leg.greeks.vega if leg.greeks else None,
                 )
             )
         if isinstance(leg.volatility, NoGreeks):
             return leg.volatility
         leg.near = leg.volatility
-        return self.model.greeks(leg.terms, volatility=leg.volatility, spot=spot, now=now)
+        return model.greeks(leg.terms, volatility=leg.volatility, spot=spot, now=now)
 
 
 DELTA_MOVE = 0.005
@@ -328,11 +312,11 @@ class PublishedGreeks:
         return self._changes.watch()
 
     def take(self, leg: ModelledLeg, price_magnifier: int) -> None:
-        """Take a new result of an option, if it says more than what is published.
+        """Publish the new greeks of an option, if they differ enough from the published ones.
 
         Args:
-            leg: The result.
-            price_magnifier: Of the option: in its row, the price of the underlying is as quoted.
+            leg: The option.
+            price_magnifier: That of the option: its row has the underlying's price as it is quoted.
         """
         before, found = self._greeks.get(leg.conid), leg.greeks
         if found is None or leg.underlying_at is None or leg.value_at is None:

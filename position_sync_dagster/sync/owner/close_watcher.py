@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
@@ -14,6 +14,7 @@ from position_sync_dagster.gateway.connection import DayExecutions, GatewayConne
 from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +30,12 @@ class CloseWatcher:
     After a start it looks for the causes that an earlier process did not find.
 
     Args:
-        check: Called before each write; it raises when the login belongs to another process.
         follow: Called after the causes were judged: the rolls that strategies follow.
-        monotonic: The clock of every interval, in seconds.
     """
 
+    context: OwnerContext
     explainer: CloseExplainer
-    _: KW_ONLY
-    check: Callable[[], None] = lambda: None
     follow: Callable[[], object] = lambda: None
-    monotonic: Callable[[], float]
 
     def __post_init__(self) -> None:
         self._due = self._looks()
@@ -51,21 +48,21 @@ class CloseWatcher:
         Raises:
             LakeError: The table cannot be written; the same changes are due again.
         """
-        self.check()
+        self.context.lease.check()
         await offload(self.explainer.record, changes)
         if any(change.closed for change in changes):
             self._recorded = True
             self._due = sorted({*self._due, *self._looks()})
 
     def _looks(self) -> list[float]:
-        now_s = self.monotonic()
+        now_s = self.context.monotonic()
         return [now_s + delay for delay in LOOKS_S]
 
     def look_in_background(self, connection: GatewayConnection) -> None:
         """Look for causes if it is due, in a background task."""
         if self._task is not None and not self._task.done():
             return
-        now_s = self.monotonic()
+        now_s = self.context.monotonic()
         if not self._due or self._due[0] > now_s:
             return
         self._due = [at for at in self._due if at > now_s]
@@ -77,7 +74,7 @@ class CloseWatcher:
         Raises:
             LakeError: A table cannot be used.
         """
-        self.check()
+        self.context.lease.check()
         executions: Sequence[Execution] = () if answer is None else answer.executions
         span = None if answer is None else (answer.begin, answer.end)
         asked = {} if span is None else dict.fromkeys(accounts, span)
@@ -97,7 +94,7 @@ class CloseWatcher:
             await self.look(connection.accounts, await connection.executions())
         except LakeError as error:
             logger.warning("the causes of closes are not stored, they are due later: %s", error)
-            self._due = [self.monotonic() + LOOKS_S[1], *self._due]
+            self._due = [self.context.monotonic() + LOOKS_S[1], *self._due]
 
 
 def changes_between(

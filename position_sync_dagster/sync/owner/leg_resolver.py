@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Backoff, utc_now
@@ -13,6 +12,7 @@ from position_sync_dagster.domain.leg import UnresolvedLeg, matching_contracts, 
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +33,11 @@ class LegResolver:
 
     Args:
         remember: Called with the details of the contracts that were found, to store them.
-        check: Called before each write; it raises when the login belongs to another process.
-        monotonic: The clock of every interval, in seconds.
     """
 
+    context: OwnerContext
     registry: StrategyRegistry
     remember: Callable[[list[ContractDetails]], Awaitable[object]]
-    _: KW_ONLY
-    check: Callable[[], None] = lambda: None
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._attempts: dict[object, tuple[int, float]] = {}
@@ -68,7 +64,7 @@ class LegResolver:
         self._attempts = {key: tries for key, tries in self._attempts.items() if key in keys}
         if self._task is not None and not self._task.done():
             return
-        now_s = self.monotonic()
+        now_s = self.context.monotonic()
         due = [
             leg
             for leg in self.registry.unresolved
@@ -95,7 +91,7 @@ class LegResolver:
         answers = await asyncio.gather(*(in_turn(leg) for leg in legs))
         for leg in legs:
             tries = self._attempts.get(leg.key, (0, 0.0))[0] + 1
-            self._attempts[leg.key] = (tries, self.monotonic() + RETRY.delay_s(tries))
+            self._attempts[leg.key] = (tries, self.context.monotonic() + RETRY.delay_s(tries))
         found = [answer for answer in answers if isinstance(answer, ContractDetails)]
         findings = [
             (leg, answer.conid if isinstance(answer, ContractDetails) else answer)
@@ -103,7 +99,7 @@ class LegResolver:
             if answer is not None and answer != leg.problem
         ]
         if findings:
-            self.check()
+            self.context.lease.check()
             if found:
                 await self.remember(found)
             await self.registry.settle(findings)

@@ -33,8 +33,8 @@ LARGEST_SHARE = 0.9
 """More than this share of a price is no forecast of dividends."""
 
 LEAST_RATE = 1e-9
-"""A rate or yield per year that is not above this is none. The engine for American options has no
-price for one of 1e-16."""
+"""A rate or yield per year up to this counts as 0: the engine for American options has no price for
+one of 1e-16."""
 
 FIRST_GUESS = 0.3
 
@@ -42,8 +42,8 @@ CLOSE_ENOUGH = 1e-4
 """The search ends when the volatility changes by less than this share of it."""
 
 NEAR = 0.01
-"""The last vega is the slope to a volatility that differs from the last one by at most this share:
-the error is a hundredth of the change."""
+"""The last vega serves as the slope if the volatility changed by at most this share since then: the
+error is a hundredth of the change."""
 
 MOST_STEPS = 40
 
@@ -54,7 +54,8 @@ fast one is wrong there by up to 0.06 % of the strike, and a price may fall wher
 rises."""
 
 NEGLIGIBLE = 1e-5
-"""An American option is worth its exercise up to this share of its strike above it."""
+"""An American option whose price exceeds the value of its exercise by at most this share of the
+strike counts as worth its exercise."""
 
 
 class Method(StrEnum):
@@ -222,7 +223,7 @@ class OptionModel:
             if value != self._set[number]:  # a third of the time of a price
                 self._quotes[number].setValue(value)
                 self._set[number] = value
-        # A call that earns nothing before its expiry, and a put without interest, are kept.
+        # To exercise early, a call must earn a yield, and a put interest.
         earned = paid if terms.right is Right.CALL else rate
         way = "kept"
         if terms.method is not Method.EUROPEAN and earned > LEAST_RATE:

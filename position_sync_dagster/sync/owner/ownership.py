@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -310,7 +310,7 @@ class Unowned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerContext:
-    """The objects that all parts of a stream share.
+    """The objects that all parts of an owner share.
 
     Attributes:
         lease: The lease, checked before each write; its loss ends every pause.
@@ -319,7 +319,7 @@ class OwnerContext:
     """
 
     settings: Settings
-    lease: Ownership | Unowned
-    metrics: StreamMetrics
-    clock: Clock
-    monotonic: Callable[[], float]
+    lease: Ownership | Unowned = field(default_factory=Unowned)
+    metrics: StreamMetrics = field(default_factory=StreamMetrics)
+    clock: Clock = utc_now
+    monotonic: Callable[[], float] = time.monotonic

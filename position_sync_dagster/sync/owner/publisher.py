@@ -5,11 +5,9 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import polars as pl
 
@@ -23,7 +21,6 @@ from position_sync_dagster.domain.broker_position import (
     has_moved,
     is_repeated,
 )
-from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import (
@@ -44,10 +41,10 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
-from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics
+from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.run_recorder import StreamCounts
 
 logger = logging.getLogger(__name__)
 
@@ -78,21 +75,17 @@ class Announcements:
         Args:
             since: The ledger is searched for zero rows from this time on.
         """
-        holdings = list(holdings)
-        closed, self._open_at_start = await self._newest_rows(since)
+        holdings, closed = list(holdings), frozenset[Key]()
+        if self._updates is not None:
+            rows = await self._updates.latest_since(since)
+            closed = _keys(rows, pl.col("position") == 0)
+            self._open_at_start = _keys(rows, pl.col("position") != 0)
         self._announced = {
             holding.key: _fingerprint(holding)
             for holding in holdings
             if holding.position or holding.key in closed
         }
         self._unwritten_closes = {h.key for h in holdings} - self._announced.keys()
-
-    async def _newest_rows(self, since: datetime) -> tuple[frozenset[Key], frozenset[Key]]:
-        """Return the closed holdings and the open ones, by their newest rows."""
-        if self._updates is None:
-            return frozenset(), frozenset()
-        rows = await self._updates.latest_since(since)
-        return _keys(rows, pl.col("position") == 0), _keys(rows, pl.col("position") != 0)
 
     async def left_open(self, closes: Iterable[BrokerPosition]) -> frozenset[Key]:
         """Return which of these closed holdings are still open in the ledger, by their newest rows.
@@ -122,10 +115,6 @@ class Announcements:
         """Return whether this quantity of a holding was announced last."""
         announced = self._announced.get(key)
         return announced is not None and announced[0] == position
-
-    def has_zero_row(self, key: Key) -> bool:
-        """Return whether the close of a holding was announced already."""
-        return self.is_held(key, 0.0)
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
         """Return whether a closed holding was last announced as open."""
@@ -168,15 +157,13 @@ class Publisher:
         watcher: Stores the changes of quantities before they are published, if there is one.
     """
 
+    context: OwnerContext
     queue: PositionQueue | None
     broker_positions: BrokerPositionsTable | None
     announced: Announcements
     _: KW_ONLY
-    settings: Settings
-    metrics: StreamMetrics
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
     watcher: CloseWatcher | None = None
-    clock: Clock = utc_now
 
     def __post_init__(self) -> None:
         self._greeks_changes = self.greeks.watch()
@@ -187,7 +174,8 @@ class Publisher:
         self._moved: set[Key] = set()
         self._requested: dict[Key, BrokerPosition] = {}
         self._least = LeastMove(
-            part=self.settings.monitored_move_part, amount=self.settings.monitored_move_amount
+            part=self.context.settings.monitored_move_part,
+            amount=self.context.settings.monitored_move_amount,
         )
 
     async def restore(self) -> list[BrokerPosition]:
@@ -200,8 +188,8 @@ class Publisher:
         """
         if self.broker_positions is None:
             return []
-        accounts = self.settings.accounts
-        stored = await offload(self.broker_positions.read, self.settings.gateway_id)
+        accounts = self.context.settings.accounts
+        stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
         recent = [
             holding
             for holding in self._recent(stored)
@@ -241,7 +229,11 @@ class Publisher:
         # The completeness of an account changes in all its rows.
         self._all_due |= 2 * len(changed) > len(self._published)
         published = reported if self._all_due else self._published | changed
-        moved = {key for key, holding in changed.items() if self._is_moved(key, holding)}
+        moved = {
+            key
+            for key, holding in changed.items()
+            if key not in self._moved and self._is_moved(key, holding)
+        }
         try:
             await self._record_changes(changed)
             if self._all_due:
@@ -317,10 +309,10 @@ class Publisher:
     ) -> int | None:
         return await offload(
             write,
-            self.settings.gateway_id,
+            self.context.settings.gateway_id,
             rows,
             session=session,
-            captured_at=self.clock(),
+            captured_at=self.context.clock(),
             accounts={name: confirmation for name, (_, confirmation) in accounts.items()},
         )
 
@@ -342,7 +334,7 @@ class Publisher:
         keys = [key for key, state in routes.items() if state in QUEUED]
         closes = [h for h in self._published.values() if self.announced.lacks_zero_row(h)]
         keys += [holding.key for holding in closes if holding.key in routes]
-        followed = self.settings.sec_types
+        followed = self.context.settings.sec_types
         others = [
             holding
             for holding in closes
@@ -399,9 +391,13 @@ class Publisher:
         )
         self.announced.record(holdings.values())
         self._moved -= holdings.keys()
-        self._requested |= holdings
+        for key, holding in holdings.items():
+            if holding.value_source is ValueOrigin.PNL_SINGLE:
+                self._requested[key] = holding
+            else:
+                self._requested.pop(key, None)
         version = (await self.queue.overview()).version
-        self.metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
+        self.context.metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
@@ -410,7 +406,7 @@ class Publisher:
         return [h for h in holdings if h.position or h.position_time >= since]
 
     def _kept_since(self) -> datetime:
-        return self.clock() - CLOSED_KEPT
+        return self.context.clock() - CLOSED_KEPT
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:
@@ -449,13 +445,11 @@ class AccountRecorder:
         table: The table; with None, nothing is subscribed and nothing is written.
     """
 
+    context: OwnerContext
     table: AccountValuesTable | None
-    _: KW_ONLY
-    settings: Settings
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._interval_s = self.settings.account_values_interval_s
+        self._interval_s = self.context.settings.account_values_interval_s
         self._written: dict[str, AccountSummary] | None = None
         self._next_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -467,17 +461,18 @@ class AccountRecorder:
         if table is None:
             return
         connection.summaries.subscribe()
-        if self._task is not None and not self._task.done():
+        is_writing = self._task is not None and not self._task.done()
+        if is_writing or self.context.monotonic() < self._next_at:
             return
-        if self.monotonic() < self._next_at:
-            return
-        if self._written is None:
-            self._begin(self._restore(table))
-            return
-        rows = changed(connection.summaries.current(), self._written)
-        if rows:
-            self._begin(self._write(table, [_owned(row, provenance) for row in rows]))
-            self._next_at = self.monotonic() + self._interval_s
+        rows: list[AccountSummary] = []
+        if self._written is not None:
+            rows = changed(connection.summaries.current(), self._written)
+            if not rows:
+                return
+            self._next_at = self.context.monotonic() + self._interval_s
+        writer = asdict(provenance)
+        rows = [replace(row, **writer) for row in rows]
+        self._task = asyncio.create_task(self._write(table, rows, self._written))
 
     async def close(self, *, timeout_s: float) -> None:
         """Wait until the rows that are being written are in the table."""
@@ -487,25 +482,24 @@ class AccountRecorder:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.create_task(self._run(work))
-
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _write(
+        self,
+        table: AccountValuesTable,
+        rows: list[AccountSummary],
+        written: dict[str, AccountSummary] | None,
+    ) -> None:
+        """Write rows; if it is not known what was written last, read that from the table."""
         try:
-            await work
+            if written is None:
+                rows, written = await offload(table.latest_summaries), {}
+            else:
+                await offload(table.append, rows)
+            self._written = written | {row.account: row for row in rows}
             self._outage.clear()
         except LakeError as error:
             self._written = None
-            self._next_at = self.monotonic() + self._interval_s
+            self._next_at = self.context.monotonic() + self._interval_s
             self._outage.report(f"account_values: {error}")
-
-    async def _restore(self, table: AccountValuesTable) -> None:
-        self._written = {row.account: row for row in await offload(table.latest_summaries)}
-
-    async def _write(self, table: AccountValuesTable, rows: list[AccountSummary]) -> None:
-        await offload(table.append, rows)
-        written = self._written or {}
-        self._written = written | {row.account: row for row in rows}
 
 
 def changed(
@@ -523,12 +517,3 @@ def changed(
         for row in current
         if (before := written.get(row.account)) is None or before.amounts != row.amounts
     ]
-
-
-def _owned(row: AccountSummary, provenance: Provenance) -> AccountSummary:
-    return replace(
-        row,
-        session_id=provenance.session_id,
-        fencing_token=provenance.fencing_token,
-        run_id=provenance.run_id,
-    )

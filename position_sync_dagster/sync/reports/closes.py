@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -29,23 +29,14 @@ class ClosedProfit:
     Attributes:
         profit: None if that of one of the closes is not known.
         closes, unknown: The number of closes, and of those without a known profit.
+        since: Of a group: earlier closes are not in it. It is the time of the first change that was
+            recorded, or of the first leg of the strategy.
     """
 
     profit: float | None = 0
     closes: int = 0
     unknown: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Realized(ClosedProfit):
-    """The realised profit of a group.
-
-    Attributes:
-        since: Earlier closes are not in it: the first change that was recorded, or the first leg of
-            the strategy.
-    """
-
-    since: datetime
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +71,7 @@ class Closes:
 
     @cached_property
     def _with_strategies(self) -> pl.DataFrame:
-        """The rows, with a column `strategies`: those that had what closed, by name; or null."""
+        """The rows, with a column `strategies`: the names of those that had it, or null."""
         rows = self.rows.with_row_index("at")
         closed, account = pl.col("closed_at"), pl.col("account_leg")
         removed = pl.col("removed_at")
@@ -133,7 +124,7 @@ class Closes:
         """The realised profit by cause and currency."""
         return _summed(self.rows, "cause", "currency")
 
-    def realized(self, name: str, account: str | None, currency: str | None) -> Realized | None:
+    def realized(self, name: str, account: str | None, currency: str | None) -> ClosedProfit | None:
         """Return the realised profit of a group; None where no change has been recorded yet.
 
         Args:
@@ -144,10 +135,8 @@ class Closes:
         if self.since is None or currency is None:
             return None
         first = self._first_legs.get(name)
-        return Realized(
-            **asdict(self._profits.get((name, account, currency), ClosedProfit())),
-            since=self.since if first is None else max(self.since, first),
-        )
+        found = self._profits.get((name, account, currency), ClosedProfit())
+        return replace(found, since=self.since if first is None else max(self.since, first))
 
     def end_of(self, leg: ActiveContract) -> str | None:
         """Return how a leg that is not held was closed, such as "expired on 2026-11-20".
@@ -252,27 +241,3 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         },
         legs=legs,
     )
-
-
-@dataclass(eq=False, repr=False)
-class ClosesReader:
-    """Reads the closes repeatedly, and only when a cause or a leg was added or changed."""
-
-    lake: Lake
-
-    def __post_init__(self) -> None:
-        self._versions: tuple[int, ...] = ()
-        self._found = NO_CLOSES
-
-    def read(self) -> Closes:
-        """Return the closes of now; blocks.
-
-        Raises:
-            LakeError: A table cannot be used.
-        """
-        lake = self.lake
-        # Seconds after a change of a holding that closed, its cause is in `closures`.
-        versions = (lake.closures.table.version(), lake.registry.version)
-        if versions != self._versions:
-            self._found, self._versions = read_closes(lake), versions
-        return self._found

@@ -81,8 +81,18 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
         holdings: Rows of `broker_positions`; at most one for each account and conid.
         now: The current time.
     """
+    joined = _with_reported(rows, holdings).with_columns(_confirmed(now).alias(CONFIRMED))
+    return joined.select(*rows.columns, CONFIRMED)
+
+
+def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
+    """Add to rows what decides when each was confirmed, with `_` before the names."""
     confirming = holdings.select(*_KEY, pl.col(_CONFIRMING).name.prefix("_"))
-    joined = rows.join(confirming, on=_KEY, how="left", maintain_order="left")
+    return rows.join(confirming, on=_KEY, how="left", maintain_order="left")
+
+
+def _confirmed(now: datetime) -> pl.Expr:
+    """Return the column of `with_confirmed`, of rows with the columns of `_with_reported`."""
     latest = moment(now + SKEW)
     # An unknown origin counts as NONE.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
@@ -112,9 +122,7 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
         pl.when(is_open, outside).then(pl.max_horizontal(confirmed, written)),
         "timestamp",
     )
-    return joined.with_columns(pl.when(at <= latest).then(at).alias(CONFIRMED)).select(
-        *rows.columns, CONFIRMED
-    )
+    return pl.when(at <= latest).then(at)
 
 
 def with_priced(
@@ -134,12 +142,7 @@ def with_priced(
         now: The current time.
         band: The part of a value by which the broker's may differ.
     """
-    joined = with_confirmed(rows, holdings, now).join(
-        holdings.select(*_KEY, pl.col(_CONFIRMING).name.prefix("_")),
-        on=_KEY,
-        how="left",
-        maintain_order="left",
-    )
+    joined = _with_reported(rows, holdings).with_columns(_confirmed(now).alias(CONFIRMED))
     own, arrived = pl.col("market_value"), pl.col("value_time")
     width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
     unit = pl.when(pl.col("market_price") != 0).then(own / pl.col("market_price")).abs()

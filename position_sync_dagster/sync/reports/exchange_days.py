@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
 from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter
@@ -53,17 +52,15 @@ class ExchangeDays:
 
     def to_text(self) -> str:
         """Return the days as text."""
-        return _format().dump_json(self).decode()
+        return _FORMAT.dump_json(self).decode()
 
     @staticmethod
     def from_text(text: str) -> "ExchangeDays":
         """Parse the text of `to_text`."""
-        return _format().validate_json(text)
+        return _FORMAT.validate_json(text)
 
 
-@cache
-def _format() -> TypeAdapter[ExchangeDays]:
-    return TypeAdapter(ExchangeDays)
+_FORMAT = TypeAdapter(ExchangeDays)
 
 
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:

@@ -124,9 +124,9 @@ class Split:
     parts: pl.DataFrame
     legs: pl.DataFrame
 
-    def filter(self, where: pl.Expr) -> "Split":
-        """Return the parts and the legs for which an expression over both holds."""
-        return Split(self.parts.filter(where), self.legs.filter(where))
+    def filter(self, *where: pl.Expr) -> "Split":
+        """Return the parts and the legs for which some expressions over both hold."""
+        return Split(self.parts.filter(*where), self.legs.filter(*where))
 
 
 def split(
@@ -217,7 +217,8 @@ def _parts(
         )
     )
     found = pl.concat([rows.join(claimed, on=key, how="inner"), rest], how="diagonal").with_columns(
-        _class().alias("asset_class"), _magnifier(contracts).alias("magnifier")
+        pl.col("sec_type").replace_strict(_CLASSES, default=AssetClass.OTHER).alias("asset_class"),
+        _magnifier(contracts).alias("magnifier"),
     )
     is_option, share = pl.col("right").is_not_null(), pl.col("share")
     is_future = pl.col("asset_class") == AssetClass.FUTURE.value
@@ -247,11 +248,6 @@ def _parts(
         short_unknown=is_short & in_money.is_null(),
         delayed=(pl.col("value_source") == "TICK") & pl.col("market_data_type").is_in(list(FEEDS)),
     )
-
-
-def _class() -> pl.Expr:
-    names = {kind: of.value for kind, of in _CLASSES.items()}
-    return pl.col("sec_type").replace_strict(names, default=AssetClass.OTHER.value)
 
 
 def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
@@ -351,16 +347,17 @@ def _difference(
 
 
 def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
-    """Return the rows of what no strategy has, and what of it strategies have the other part of."""
-    names = ("leg", "account", "conid", "symbol", "right", "strike", "expiry", "position", "share")
+    """Return a row for each part that no strategy has; `difference` names those of legs' contracts.
+
+    Args:
+        rest: These parts.
+        of_legs: The holdings of the contracts of legs.
+    """
+    of_contracts = rest.filter(pl.col("conid").is_in([conid for _account, conid in of_legs]))
     surplus = {
-        leg: f"{leg_name(symbol, right, strike, expiry)}: {position * share:g} of {position:g} "
-        "in no strategy"
-        for leg, account, conid, symbol, right, strike, expiry, position, share in rest.filter(
-            pl.col("conid").is_in([conid for _account, conid in of_legs])
-        )
-        .select(names)
-        .iter_rows()
+        row["leg"]: f"{leg_name(row['symbol'], row['right'], row['strike'], row['expiry'])}: "
+        f"{row['position'] * row['share']:g} of {row['position']:g} in no strategy"
+        for row in of_contracts.iter_rows(named=True)
     }
     return rest.select(
         "leg",

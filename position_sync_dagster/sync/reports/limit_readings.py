@@ -25,7 +25,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import Split
 from position_sync_dagster.sync.reports.overview import Book
-from position_sync_dagster.sync.reports.status import current_since
+from position_sync_dagster.sync.reports.status import of_login
 
 WORDS = {
     Measure.UNREALIZED_PNL: "unrealised profit",
@@ -71,7 +71,7 @@ class Evaluated:
 
     @property
     def text(self) -> str:
-        """What is so, and which limit it is compared with."""
+        """The number, and the limit that it is compared with."""
         limit, number = self.limit, self.reading.number
         unit = f" {limit.currency}" if limit.currency else ""
         than = f"the {limit.bound} is {limit.value:,.10g}{unit}"
@@ -89,17 +89,10 @@ def evidence_of(lake: Lake, settings: Settings, book: Book) -> Evidence:
     Raises:
         LakeError: A table cannot be used.
     """
-    now = book.now
-    since: dict[str, datetime] = {}
-    for login in settings.logins:
-        session = lake.sessions.current(login.gateway_id)
-        if session is None or not session.is_live(now):
-            continue
-        since[login.gateway_id] = max(session.state_since, current_since(login, now))
     return Evidence(
-        now=now,
+        now=book.now,
         split=book.split,
-        since=since,
+        since=book.live_since,
         logins=tuple(login.gateway_id for login in settings.logins),
         accounts=book.accounts,
         unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
@@ -121,7 +114,7 @@ def read(limit: Limit, evidence: Evidence) -> Reading:
     if limit.account is None:
         of = pl.col("strategy_id") == limit.strategy_id
         parts, legs = parts.filter(of), legs.filter(of)
-    else:  # a leg of any account that none holds is missing in each
+    else:  # a leg of any account, which no account holds, is missing in each account
         of = pl.col("account") == limit.account
         parts, legs = parts.filter(of), legs.filter(of | pl.col("account").is_null())
     doubt = _doubt(limit, evidence, parts, legs)
@@ -151,10 +144,8 @@ def _doubt(limit: Limit, evidence: Evidence, parts: pl.DataFrame, legs: pl.DataF
     known = {one.account for one in evidence.accounts}
     if limit.account is not None and parts.is_empty() and limit.account not in known:
         return "nothing is known of this account"
-    since = pl.col("gateway_id").replace_strict(
-        dict(evidence.since), default=None, return_dtype=pl.Datetime("us", "UTC")
-    )
-    late = parts.filter((pl.col(CONFIRMED) >= since).fill_null(value=False).not_())
+    is_late = (pl.col(CONFIRMED) >= of_login(evidence.since)).fill_null(value=False).not_()
+    late = parts.filter(is_late)
     if late.is_empty():
         return ""
     return f"not confirmed lately: {_named(late)}"
@@ -225,4 +216,4 @@ _NUMBERS: Mapping[Measure, Callable[[pl.DataFrame, pl.DataFrame, datetime], Read
 }
 
 _GROWS = frozenset({Measure.VALUE_AGE_S})
-"""Measures that only grow while nothing is heard: a break is certain then."""
+"""Measures that only grow while no message arrives: a number beyond the limit stays beyond it."""

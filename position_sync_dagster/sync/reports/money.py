@@ -6,7 +6,7 @@ each strategy over the last hours, from the ledger; matplotlib is imported when 
 
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -19,7 +19,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, TOTAL, Closes
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import Split, add, claims_of, summed
 
 if TYPE_CHECKING:
@@ -128,37 +128,32 @@ class Ages:
     """How old the newest rows are, by (account, conid).
 
     Attributes:
-        confirmed: When the source of each row last confirmed it; None if only a wrong clock gave a
-            time.
         priced: When the age of its price begins (`with_priced`); None if that is unknown.
         greeks: When its greeks arrived; only of rows with greeks.
     """
 
     now: datetime
-    confirmed: Mapping[Key, datetime | None]
     priced: Mapping[Key, datetime | None]
     greeks: Mapping[Key, datetime | None]
 
     @classmethod
     def of(cls, priced: pl.DataFrame, now: datetime) -> "Ages":
         """Return the times of the rows of `with_priced` whose holdings are open."""
-        names = ("account", "conid", CONFIRMED, PRICED, "greeks_time", "delta")
-        times = priced.filter(pl.col("position") != 0).select(names)
-        found: tuple[dict[Key, datetime | None], ...] = ({}, {}, {})
-        for account, conid, confirmed, at, greeks, delta in times.iter_rows():
-            key = (account, conid)
-            found[0][key], found[1][key] = confirmed, at
-            if delta is not None:
-                found[2][key] = greeks
-        return cls(now=now, confirmed=found[0], priced=found[1], greeks=found[2])
+        names = ("account", "conid", PRICED, "greeks_time", "delta")
+        times = priced.filter(pl.col("position") != 0).select(names).rows()
+        return cls(
+            now=now,
+            priced={(account, conid): at for account, conid, at, _greeks, _delta in times},
+            greeks={(r[0], r[1]): r[3] for r in times if r[4] is not None},
+        )
 
     def age_s(self, key: Key) -> float | None:
         """Return the age of the price of a holding, in seconds; None if unknown."""
-        return self._since_s(self.priced.get(key))
+        return seconds_since(self.priced.get(key), self.now)
 
     def greeks_age_s(self, key: Key) -> float | None:
         """Return the age of the greeks of a holding, in seconds; None if unknown."""
-        return self._since_s(self.greeks.get(key))
+        return seconds_since(self.greeks.get(key), self.now)
 
     def oldest_s(self, keys: Iterable[Key]) -> float | None:
         """Return the greatest age of a price in seconds; None if one is unknown, or without any."""
@@ -168,8 +163,10 @@ class Ages:
         """Return the greatest age of greeks, as `oldest_s`; keys without greeks are left out."""
         return _oldest(self.greeks_age_s(key) for key in keys if key in self.greeks)
 
-    def _since_s(self, at: datetime | None) -> float | None:
-        return None if at is None else max((self.now - at).total_seconds(), 0.0)
+
+def seconds_since(at: datetime | None, now: datetime) -> float | None:
+    """Return the seconds since a time, at least 0; None if it is unknown."""
+    return None if at is None else max((now - at).total_seconds(), 0.0)
 
 
 def _oldest(ages: Iterable[float | None]) -> float | None:
@@ -226,7 +223,8 @@ class BookMoney:
 
         An account has one only if a holding has another currency.
         """
-        return tuple(_in_base(self._accounts, self.accounts, self.now))
+        found = map(self._in_base, self.accounts)
+        return tuple(one for one in found if one is not None)
 
     @cached_property
     def underlyings(self) -> tuple[Money, ...]:
@@ -243,23 +241,50 @@ class BookMoney:
     def _accounts(self) -> tuple[Money, ...]:
         return tuple(o for o in self._by("account", "currency") if o.currency is not None)
 
+    @cached_property
+    def _chosen(self) -> Split:
+        if self.strategy is None:
+            return self.split
+        return self.split.filter(pl.col("strategy_id") == self.strategy)
+
     def _by(self, *names: str, where: pl.Expr | None = None) -> tuple[Money, ...]:
-        found, strategy = self.split, self.strategy
-        if strategy is not None:
-            found = found.filter(pl.col("strategy_id") == strategy)
-        if where is not None:
-            found = found.filter(where)
+        found = self._chosen if where is None else self._chosen.filter(where)
         rows = summed(found, names, self.now).iter_rows(named=True)
         sums = (_money(row, self.now, self.streamed) for row in rows)
         if "symbol" in names:
             return tuple(sums)
-        return tuple(_with_profit(one, self.closes, strategy) for one in sums)
+        return tuple(_with_profit(one, self.closes, self.strategy) for one in sums)
+
+    def _in_base(self, account: AccountSummary) -> Money | None:
+        base, rates = account.currency, account.rates
+        currencies = {one.currency for one in self._accounts if one.account == account.account}
+        if base is None or currencies <= {base}:
+            return None
+        without = tuple(sorted(one for one in currencies if one and one not in rates))
+        found = self._chosen.filter(
+            pl.col("account") == account.account, pl.col("currency").is_not_null()
+        )
+        # Without one of the rates no sum is known, and what is summed here is not used.
+        rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
+        converted = Split(
+            found.parts.with_columns(
+                *(pl.col(name) * rate for name in _SUMS.values()), currency=pl.lit(base)
+            ),
+            found.legs.with_columns(currency=pl.lit(base)),
+        )
+        unknown: dict[str, Any] = dict.fromkeys(_SUMS) if without else {}
+        (row,) = summed(converted, ("account", "currency"), self.now).iter_rows(named=True)
+        return replace(
+            _money(row, self.now, streamed=None),  # the lines are in the total of each currency
+            name=BASE_TOTAL,
+            differences=None,
+            rates_age_s=seconds_since(account.rates_received_at, self.now),
+            without_rate=without,
+            **unknown,
+        )
 
 
 def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:
-    def age_s(at: datetime | None) -> float | None:
-        return None if at is None else max((now - at).total_seconds(), 0.0)
-
     held, name = row["holdings"], row.get("strategy_id") or row.get("symbol")
     is_total = name is None
     return Money(
@@ -270,8 +295,8 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         legs_held=held if is_total else row.get("legs_held", held),
         **{name: row[of] for name, of in _SUMS.items()},
         **{name: row[name] for name in _COUNTS},
-        oldest_age_s=age_s(row["priced_at"]),
-        oldest_greeks_s=age_s(row["greeks_at"]),
+        oldest_age_s=seconds_since(row["priced_at"], now),
+        oldest_greeks_s=seconds_since(row["greeks_at"], now),
         lines=None if streamed is None else len(streamed.intersection(row["conids"] or ())),
         unvalued=row["legs_without_value"],
         short_in_money=row["short_legs_in_money"],
@@ -297,62 +322,6 @@ def _with_profit(one: Money, closes: Closes, strategy: str | None) -> Money:
         closes=found.closes,
         closes_without_profit=found.unknown,
     )
-
-
-def _in_base(
-    totals: Sequence[Money], accounts: Iterable[AccountSummary], now: datetime
-) -> Iterator[Money]:
-    """Yield the total of each account with other currencies, in its base currency."""
-    for account in accounts:
-        parts = [one for one in totals if one.account == account.account]
-        currencies = {one.currency for one in parts}
-        if account.currency is None or currencies <= {account.currency}:
-            continue
-        rates, at = account.rates, account.rates_received_at
-        without = tuple(sorted(one for one in currencies if one and one not in rates))
-        sums: dict[str, Any] = {
-            name: None if without else add(_converted(one, name, rates) for one in parts)
-            for name in _SUMS
-        }
-        counts: dict[str, Any] = {name: sum(getattr(p, name) for p in parts) for name in _ADDED}
-        yield replace(
-            parts[0],
-            name=BASE_TOTAL,
-            currency=account.currency,
-            **sums,
-            **counts,
-            oldest_age_s=_oldest(one.oldest_age_s for one in parts),
-            oldest_greeks_s=max((a for p in parts if (a := p.oldest_greeks_s)), default=None),
-            nearest_expiry=min((d for p in parts if (d := p.nearest_expiry)), default=None),
-            lines=None,  # of each currency they are in its own total
-            differences=None,
-            realized_pnl=None,
-            realized_since=None,
-            closes=0,
-            closes_without_profit=0,
-            partial=tuple(name for name in _SUMS if any(name in one.partial for one in parts)),
-            rates_age_s=None if at is None else max((now - at).total_seconds(), 0.0),
-            without_rate=without,
-        )
-
-
-def _converted(one: Money, name: str, rates: Mapping[str, float]) -> float | None:
-    value: float | None = getattr(one, name)
-    return None if value is None or one.currency is None else value * rates[one.currency]
-
-
-_ADDED = (
-    "legs",
-    "legs_held",
-    "delayed",
-    "unvalued",
-    "options",
-    "options_with_greeks",
-    "options_modelled",
-    "short_in_money",
-    "short_unknown",
-)
-"""Counts that are added over the currencies of an account."""
 
 
 SPAN = timedelta(hours=12)

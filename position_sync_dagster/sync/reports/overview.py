@@ -1,8 +1,8 @@
 """What terminal and money page show: status, current legs, money, and the positions."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
@@ -11,7 +11,6 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate, Source
@@ -26,14 +25,19 @@ from position_sync_dagster.lake.lake import (
 )
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, ClosesReader, read_closes
-from position_sync_dagster.sync.reports.confirmations import PRICED, newest_values, with_priced
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
+from position_sync_dagster.sync.reports.confirmations import (
+    CONFIRMED,
+    PRICED,
+    newest_values,
+    with_priced,
+)
 from position_sync_dagster.sync.reports.exposure import Split, split
-from position_sync_dagster.sync.reports.money import Ages, BookMoney
+from position_sync_dagster.sync.reports.money import Ages, BookMoney, seconds_since
 from position_sync_dagster.sync.reports.status import (
-    LoginStatus,
     Status,
     current_since,
+    of_login,
     read_status,
     written_by,
 )
@@ -140,7 +144,7 @@ def read_positions(
     return PositionList(
         rows=rows,
         ages=Ages.of(shown, now),
-        strategies_of=strategies_by_holding(rows, matching),
+        strategies_of=strategies_by_holding(((r.account, r.conid) for r in rows), matching),
         total=ordered.height,
     )
 
@@ -149,11 +153,10 @@ def _sorted(rows: pl.DataFrame, by: str, legs: Iterable[ActiveContract]) -> pl.D
     """Return rows by a column; rows that are equal in it keep their order."""
     name = by.removeprefix("-")
     if name == "strategy":
-        of = _names(rows.select("account", "conid").iter_rows(), legs)
-        keys = rows.select("account", "conid").iter_rows()
-        rows = rows.with_columns(
-            strategy=pl.Series([",".join(of.get(k, ())) or None for k in keys])
-        )
+        keys = rows.select("account", "conid").rows()
+        of = strategies_by_holding(keys, legs)
+        names = [",".join(of.get(key, ())) or None for key in keys]
+        rows = rows.with_columns(strategy=pl.Series(names))
     order = SORTED_BY[name].alias("_order")
     return (
         rows.with_columns(order)
@@ -178,13 +181,9 @@ def _matching(lake: Lake, legs: Collection[ActiveContract]) -> list[ActiveContra
 
 
 def strategies_by_holding(
-    rows: Iterable[PositionUpdate], legs: Iterable[ActiveContract]
+    keys: Iterable[Key], legs: Iterable[ActiveContract]
 ) -> dict[Key, list[str]]:
     """Return the strategies of each holding that has any, sorted by name."""
-    return _names(((row.account, row.conid) for row in rows), legs)
-
-
-def _names(keys: Iterable[Key], legs: Iterable[ActiveContract]) -> dict[Key, list[str]]:
     by_conid: dict[int, list[ActiveContract]] = defaultdict(list)
     for leg in legs:
         by_conid[leg.conid].append(leg)
@@ -221,11 +220,13 @@ class Book:
         now: The moment.
         priced: The newest row of each holding, also of closed ones, with its times
             (`with_priced`).
-        reported: What the broker last reported of them: rows of `broker_positions`.
         legs: The active legs.
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
         split: The parts of all these holdings.
+        reported: What the broker last reported of them: rows of `broker_positions`.
+        live_since: Of each login that is connected: values that their source confirmed since then
+            are current. It is the start of the connection, at most two refresh intervals ago.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
@@ -234,11 +235,12 @@ class Book:
 
     now: datetime
     priced: pl.DataFrame
-    reported: pl.DataFrame
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
     split: Split
-    streamed: frozenset[int] | None
+    reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
+    live_since: Mapping[str, datetime] = field(default_factory=dict)
+    streamed: frozenset[int] | None = None
     accounts: tuple[AccountSummary, ...] = ()
     closes: Closes = NO_CLOSES
 
@@ -254,48 +256,55 @@ class Book:
         )
 
     @cached_property
-    def ages(self) -> Ages:
-        """How old the newest rows of open holdings are."""
-        return Ages.of(self.priced, self.now)
+    def held(self) -> pl.DataFrame:
+        """The open holdings that the broker last reported, with the times of their newest rows.
 
-    @cached_property
-    def held(self) -> Mapping[str, set[Key]]:
-        """The open holdings that the broker last reported, by login."""
-        found: dict[str, set[Key]] = defaultdict(set)
-        columns = ("gateway_id", "account", "conid")
-        opened = self.reported.filter(pl.col("position") != 0)
-        for login, account, conid in opened.select(columns).iter_rows():
-            found[login].add((account, conid))
-        return found
+        The value of a holding is current if its source confirmed it since `live_since` of its
+        login (`is_current`).
+        """
+        key, is_open = ["account", "conid"], pl.col("position") != 0
+        times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
+        found = self.reported.filter(is_open).select("gateway_id", *key)
+        is_current = (pl.col(CONFIRMED) >= of_login(self.live_since)).fill_null(value=False)
+        return found.join(times, on=key, how="left").with_columns(is_current=is_current)
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
         """The name of each active leg that is held, and the age of its price in seconds."""
         is_leg = pl.col("conid").is_in(list({leg.conid for leg in self.matching}))
-        return [
-            (contract_name(row), self.ages.age_s((row.account, row.conid)))
-            for row in updates_of(self.priced.filter(pl.col("position") != 0, is_leg))
-        ]
+        legs = self.priced.filter(pl.col("position") != 0, is_leg)
+        ages = [seconds_since(at, self.now) for at in legs.get_column(PRICED)]
+        return list(zip(map(contract_name, updates_of(legs)), ages, strict=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Overview:
     """The state of everything at one moment.
 
     Attributes:
-        held: Holdings that the broker reports.
-        current_keys: Those whose value was confirmed within the last two refresh intervals, while
-            their gateway is connected; none while it is not.
-        oldest_age_s: The age of the oldest price of a holding, in seconds; None if one is unknown.
         closes: Why holdings closed lately, as far as that is known.
     """
 
     status: Status
     book: Book
-    held: int
-    current_keys: frozenset[Key]
-    oldest_age_s: float | None = None
     closes: tuple[Closure, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """The number of holdings that the broker reports."""
+        return self.book.held.height
+
+    @cached_property
+    def current_keys(self) -> frozenset[Key]:
+        """Those whose value is current."""
+        current = self.book.held.filter("is_current")
+        return frozenset(current.select("account", "conid").iter_rows())
+
+    @property
+    def oldest_age_s(self) -> float | None:
+        """The age of the oldest price of a holding, in seconds; None if one is unknown."""
+        at = self.book.held.get_column(PRICED)
+        return None if at.null_count() else seconds_since(at.min(), self.book.now)  # type: ignore[arg-type]
 
     @property
     def current(self) -> int:
@@ -304,10 +313,20 @@ class Overview:
 
 
 class Known(NamedTuple):
-    """What closed, and the contracts by conid."""
+    """What closed, and by conid the contracts of legs and those that are quoted in cents."""
 
     closes: Closes
     details: Mapping[int, ContractDetails]
+
+
+def read_known(lake: Lake) -> Known:
+    """Read what changes seldom; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+    return Known(read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs))
 
 
 def read_book(
@@ -322,39 +341,45 @@ def read_book(
 
     Args:
         latest: The newest row of each holding of the logins (`rows_of_logins`).
-        known: What the caller has read before.
+        known: What `read_known` returned before.
 
     Raises:
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
-    if known is None:
-        contracts = lake.contracts.quoted_in_cents()
-        contracts |= lake.contracts.get({leg.conid for leg in legs})
-        known = Known(read_closes(lake), contracts)
-    closes, details = known
     reported = all_broker_rows(lake, settings)
     priced = with_priced(newest_values(latest, reported), reported, now, band=settings.value_band)
+    since = current_since(settings, now)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
-    live = [one.gateway_id for one in sessions if one is not None and one.is_live(now)]
-    streamed = written_by(priced, Source.STREAM, current_since(settings, now)).filter(
-        pl.col("position") != 0, pl.col("gateway_id").is_in(live)
+    live_since = {
+        one.gateway_id: max(one.state_since, since)
+        for one in sessions
+        if one is not None and one.is_live(now)
+    }
+    streamed = written_by(priced, Source.STREAM, since).filter(
+        pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
     )
+    return replace(
+        _book(now, legs, priced, known or read_known(lake)),
+        reported=reported,
+        live_since=live_since,
+        streamed=frozenset(streamed.get_column("conid")) if live_since else None,
+        accounts=tuple(lake.account_values.latest_summaries()),
+    )
+
+
+def _book(
+    now: datetime, legs: Sequence[ActiveContract], priced: pl.DataFrame, known: Known
+) -> Book:
+    closes, details = known
     return Book(
         now=now,
         priced=priced,
-        reported=reported,
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
         split=split(legs, priced, details, closes.end_of),
-        streamed=frozenset(streamed.get_column("conid")) if live else None,
-        accounts=tuple(lake.account_values.latest_summaries()),
         closes=closes,
     )
-
-
-CENTS_READ = timedelta(minutes=1)
-"""How often the contracts that are quoted in cents are read again."""
 
 
 def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
@@ -370,17 +395,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     legs = legs_at(lake, past.at)
     priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
     details = lake.contracts.get({leg.conid for leg in legs})
-    closes = read_closes(lake, past)
-    return Book(
-        now=past.at,
-        priced=priced,
-        reported=NO_HOLDINGS,
-        legs=tuple(legs),
-        matching=tuple(matching_legs(legs, details)),
-        split=split(legs, priced, details, closes.end_of),
-        streamed=None,
-        closes=closes,
-    )
+    return _book(past.at, legs, priced, Known(read_closes(lake, past), details))
 
 
 LATELY = timedelta(hours=1)
@@ -395,9 +410,8 @@ class OverviewReader:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self._details: dict[int, ContractDetails] = {}
-        self._cents_read_at: datetime | None = None
-        self._closes = ClosesReader(self.lake)
+        self._known: Known | None = None
+        self._read_at: tuple[int, ...] = ()
 
     def read(self, now: datetime) -> Overview:
         """Read everything that the live status shows; blocks.
@@ -407,35 +421,16 @@ class OverviewReader:
         """
         lake, settings = self.lake, self.settings
         frame = rows_of_logins(lake.updates.sync.latest(), settings)
-        closes = self._closes.read()
+        # Seconds after a change of a holding that closed, its cause is in `closures`.
+        tables = (lake.closures.table, lake.registry.table, lake.contracts.table)
+        versions = tuple(table.version() for table in tables)
+        if self._known is None or versions != self._read_at:
+            self._known, self._read_at = read_known(lake), versions
+        closes = self._known.closes
         status = read_status(lake, settings, now, latest=frame, closes=closes)
-        unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
-        if unknown:  # read once: a contract keeps its description, only its trading hours change
-            self._details |= lake.contracts.get(unknown)
-        if self._cents_read_at is None or not timedelta() <= now - self._cents_read_at < CENTS_READ:
-            self._cents_read_at = now
-            self._details |= lake.contracts.quoted_in_cents()
-        book = read_book(lake, settings, now, latest=frame, known=Known(closes, self._details))
+        book = read_book(lake, settings, now, latest=frame, known=self._known)
         return Overview(
             status=status,
             book=book,
             closes=tuple(one for one, _names in closes.chosen(judged_since=now - LATELY)[::-1]),
-            held=sum(map(len, book.held.values())),
-            current_keys=frozenset().union(
-                *(
-                    current_of(book.held.get(login.gateway_id, ()), book.ages, login, settings)
-                    for login in status.each_login
-                )
-            ),
-            oldest_age_s=book.ages.oldest_s(set().union(*book.held.values())),
         )
-
-
-def current_of(
-    held: Collection[Key], ages: Ages, status: LoginStatus, settings: Settings
-) -> set[Key]:
-    """Return the holdings whose value is current now; none while the gateway is not connected."""
-    if status.session_state != SessionState.LIVE or status.session_since is None:
-        return set()
-    since = max(status.session_since, current_since(settings, ages.now))
-    return {key for key in held if (at := ages.confirmed.get(key)) is not None and at >= since}

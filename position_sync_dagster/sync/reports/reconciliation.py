@@ -106,7 +106,7 @@ class ReconciliationService:
         self._settings = settings = settings or load_settings()
         self._lake = lake = lake or Lake.of(settings, clock=clock)
         self._values = values
-        self._published = LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock)
+        self._published = LakeValues(lake, settings, clock=clock)
         self._clock = clock
         self._stale_after = timedelta(seconds=settings.stale_after_s)
 

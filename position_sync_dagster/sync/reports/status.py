@@ -4,7 +4,7 @@ It is read from the tables alone, and includes problems that need attention, suc
 requests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -128,14 +128,14 @@ class LoginStatus:
     """
 
     gateway_id: str
-    session_state: str | None
-    session_owner: str | None
-    session_since: datetime | None
-    session_detail: str | None
-    run_id: str | None
-    blind_since: datetime | None
-    lines_in_use: int | None
-    line_limit: int | None
+    session_state: str | None = None
+    session_owner: str | None = None
+    session_since: datetime | None = None
+    session_detail: str | None = None
+    run_id: str | None = None
+    blind_since: datetime | None = None
+    lines_in_use: int | None = None
+    line_limit: int | None = None
     underlying_lines: int | None = None
     greeks: str | None = None
     login: str | None = None
@@ -232,9 +232,10 @@ def read_status(
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    positions = _held(lake, settings)
+    reported = all_broker_rows(lake, settings)
+    positions = reported.filter(pl.col("position") != 0)
     held = set(positions.get_column("conid"))
-    confirmed = _confirmed(lake, settings, now, latest)
+    confirmed = _confirmed(lake, settings, now, reported, latest)
     closes = read_closes(lake) if closes is None else closes
     ends = {
         leg.conid: text
@@ -262,8 +263,8 @@ def read_status(
         oldest_pending_age_s=_age_s(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
-        legs_streamed=_streamed(confirmed, settings, now).height,
-        legs_queued=_queued(confirmed, settings, now).height,
+        legs_streamed=written_by(confirmed, Source.STREAM, _streamed_since(settings, now)).height,
+        legs_queued=written_by(confirmed, Source.QUEUE, current_since(settings, now)).height,
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
         accounts=tuple(lake.account_values.latest_summaries()),
@@ -287,6 +288,12 @@ def current_since(settings: Settings, now: datetime) -> datetime:
     return now - timedelta(seconds=2 * settings.refresh_interval_s)
 
 
+def of_login(since: Mapping[str, datetime]) -> pl.Expr:
+    """Return the time of the login of each row; null where there is none."""
+    kind = pl.Datetime("us", "UTC")
+    return pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
+
+
 def leg_states(
     legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
 ) -> list[LegState]:
@@ -301,9 +308,12 @@ def leg_states(
         LakeError: A table cannot be used.
     """
     held: dict[int, set[str]] = {}
-    for account, conid in _held(lake, settings).select("account", "conid").iter_rows():
+    reported = all_broker_rows(lake, settings)
+    opened = reported.filter(pl.col("position") != 0)
+    for account, conid in opened.select("account", "conid").iter_rows():
         held.setdefault(conid, set()).add(account)
-    rows = _streamed(_confirmed(lake, settings, now), settings, now)
+    confirmed = _confirmed(lake, settings, now, reported)
+    rows = written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
     streamed = set(rows.select("account", "conid").iter_rows())
     closes = read_closes(lake)
 
@@ -318,21 +328,6 @@ def leg_states(
         return LegState.STREAMED if by_stream else LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
-
-
-def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
-    """Return the open holdings that the broker last reported."""
-    return all_broker_rows(lake, settings).filter(pl.col("position") != 0)
-
-
-def _streamed(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
-    """Return the holdings whose newest row the stream wrote recently."""
-    return written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
-
-
-def _queued(confirmed: pl.DataFrame, settings: Settings, now: datetime) -> pl.DataFrame:
-    """Return the current holdings whose newest row the queue wrote."""
-    return written_by(confirmed, Source.QUEUE, current_since(settings, now))
 
 
 def written_by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
@@ -353,7 +348,11 @@ def _streamed_since(settings: Settings, now: datetime) -> datetime:
 
 
 def _confirmed(
-    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None = None
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    reported: pl.DataFrame,
+    latest: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Return the newest row of each open holding, with when its value was last confirmed.
 
@@ -363,7 +362,7 @@ def _confirmed(
     found = lake.updates.sync.latest_since(earliest) if latest is None else latest
     is_recent = pl.col("timestamp").is_between(earliest, now + SKEW)
     rows = rows_of_logins(found, settings).filter(pl.col("position") != 0, is_recent)
-    return with_confirmed(rows, all_broker_rows(lake, settings), now)
+    return with_confirmed(rows, reported, now)
 
 
 def _plain(value: Any) -> Any:
@@ -377,23 +376,28 @@ def _plain(value: Any) -> Any:
 def _login_status(
     session: GatewaySession | None, login: Settings, mode: TradingMode | None, now: datetime
 ) -> LoginStatus:
-    alive = session is not None and session.is_alive(now)
-    week = session.login_week(now, mode, login.login_notice_h) if session else None
+    if session is None:
+        return LoginStatus(gateway_id=login.gateway_id)
+    alive, ended = session.is_alive(now), session.state not in ALIVE
+    week = session.login_week(now, mode, login.login_notice_h)
+    since = session.heartbeat_at if ended else min(session.expires_at, now)
     return LoginStatus(
         gateway_id=login.gateway_id,
-        session_state=_state(session, alive=alive),
-        session_owner=session.owner if session else None,
-        session_since=_since(session, now),
-        session_detail=session.detail if session else None,
-        run_id=session.run_id if session else None,
-        blind_since=None if session is None or session.is_live(now) else session.seen_until(now),
-        lines_in_use=session.lines_in_use if session and alive else None,
-        line_limit=session.line_limit if session and alive else None,
-        underlying_lines=session.underlying_lines if session and alive else None,
-        greeks=session.greeks if session and alive else None,
+        # A session whose lease has expired is LOST, whatever its row says.
+        session_state=session.state if alive or ended else SessionState.LOST,
+        session_owner=session.owner,
+        session_since=session.state_since if alive else since,
+        session_detail=session.detail,
+        run_id=session.run_id,
+        blind_since=None if session.is_live(now) else session.seen_until(now),
+        **({name: getattr(session, name) for name in _OF_OWNER} if alive else {}),
         login=week.text if week else None,
         login_asks=week is not None and week.asks,
     )
+
+
+_OF_OWNER = ("lines_in_use", "line_limit", "underlying_lines", "greeks")
+"""What is known while the owner is alive."""
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:
@@ -405,19 +409,3 @@ def _trouble(login: LoginStatus, now: datetime) -> float:
 
 def _age_s(at: datetime | None, now: datetime) -> float | None:
     return None if at is None else (now - at).total_seconds()
-
-
-def _since(session: GatewaySession | None, now: datetime) -> datetime | None:
-    """Return when the session entered the state that `_state` returns."""
-    if session is None:
-        return None
-    if session.is_alive(now):
-        return session.state_since
-    return session.heartbeat_at if session.state not in ALIVE else min(session.expires_at, now)
-
-
-def _state(session: GatewaySession | None, *, alive: bool) -> str | None:
-    """Return the session's state; one whose lease has expired is LOST, whatever its row says."""
-    if session is None:
-        return None
-    return session.state if alive or session.state not in ALIVE else SessionState.LOST

@@ -38,8 +38,8 @@ HOURS_AGAIN = timedelta(hours=1)
 The gateway lists a few days ahead."""
 
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
-"""Delays before details that contradict a leg or a row are fetched again, after the first time, and
-before those that the gateway did not give are."""
+"""Delays before details are fetched again: those that contradict a leg or a row, after the first
+time, and those that the gateway did not give."""
 
 MOST_TIMES = 10
 """Maximum number of requests for details, over eight hours: an expired option has no details any
@@ -57,10 +57,12 @@ class _Doubt(NamedTuple):
     Attributes:
         fetches: How often they were fetched since; the contradiction counts after the first time.
         due_at: When they are fetched again, unless they were fetched MOST_TIMES.
+        refused_at: When the gateway last gave none.
     """
 
     fetches: int
     due_at: datetime
+    refused_at: datetime | None = None
 
     def is_due(self, now: datetime) -> bool:
         """Return whether they are fetched again now."""
@@ -93,7 +95,6 @@ class ContractCache:
         self._known: dict[int, ContractDetails] = {}
         self._complete: set[int] = set()
         self._without_details: dict[int, _Doubt] = {}
-        self._not_given_at: dict[int, datetime] = {}
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
         self._wanted: dict[int, None] = {}
@@ -124,13 +125,13 @@ class ContractCache:
         if legs != self._legs:
             self._legs, self._leg_conids = legs, frozenset(leg.conid for leg in legs)
             for leg in legs:  # one that was added since then is asked for from the beginning
-                at = self._not_given_at.get(leg.conid)
-                if at is not None and at < leg.added_at:
-                    self._forget_refusals([leg.conid])
+                asked = self._without_details.get(leg.conid)
+                if asked is not None and asked.refused_at and asked.refused_at < leg.added_at:
+                    del self._without_details[leg.conid]
             self._compare(self._leg_conids)
 
     def compare_rows(self, rows: Iterable[Instrument]) -> None:
-        """Compare what the broker's rows say of contracts with the details in memory."""
+        """Compare the contracts in the broker's rows with the details in memory."""
         for row in rows:
             details = self._known.get(row.conid)
             difference = row_mismatch(row, details) if details is not None else None
@@ -151,8 +152,7 @@ class ContractCache:
             self._complete |= await offload(self.table.complete)
             for conid, (times, at) in (await offload(self.table.not_given)).items():
                 due_at = at + timedelta(seconds=REFETCH.delay_s(times))
-                self._without_details[conid] = _Doubt(times, due_at)
-                self._not_given_at[conid] = at
+                self._without_details[conid] = _Doubt(times, due_at, at)
         await self._read_legs(legs)
 
     async def read_legs(self, legs: Iterable[ActiveContract]) -> None:
@@ -218,7 +218,7 @@ class ContractCache:
             LakeError: The table cannot be read or written.
         """
         wanted = set(conids)
-        await self._read(wanted)
+        await self.keep(wanted)
         missing = {c for c in self.missing(wanted) if self._is_doubted(c) or self._is_missing(c)}
         if missing:
             found = await connection.details(missing)
@@ -248,8 +248,8 @@ class ContractCache:
             LakeError: The table cannot be read.
         """
         wanted = set(conids)
-        memory = self._unstored | {c: self._known[c] for c in wanted & self._known.keys()}
-        found = {conid: memory[conid] for conid in wanted & memory.keys()}
+        memory = ((c, self._known.get(c) or self._unstored.get(c)) for c in wanted)
+        found = {conid: details for conid, details in memory if details is not None}
         absent = (wanted - found.keys()) & self._complete
         if absent and self.table is not None:
             found |= await offload(self.table.get, absent)
@@ -270,10 +270,9 @@ class ContractCache:
     ) -> None:
         """Fetch the details of the next few wanted conids, in a background task.
 
-        Details that contradict a leg or a row come first. Details stored by an older release are
-        fetched again once. Details of streamed contracts are fetched again when the listed days of
-        their trading hours are over. Details of legs that
-        could not be read from the table are read first.
+        Details of legs that could not be read from the table are read first. Then come details that
+        contradict a leg or a row, wanted ones, and those of streamed contracts whose trading hours
+        have no listed days left. Details stored by an older release are fetched again once.
         """
         if self._task is not None and not self._task.done():
             return
@@ -361,7 +360,8 @@ class ContractCache:
         kept = found if all_of_them else {c: found[c] for c in found.keys() & in_memory}
         self._known.update(kept)
         self._complete.update(c for c, one in found.items() if one.valid_exchanges is not None)
-        self._forget_refusals(self._complete & found.keys())
+        for conid in self._complete & self._without_details.keys() & found.keys():
+            del self._without_details[conid]
         if changed := self._leg_conids & found.keys():
             self._compare(changed)
 
@@ -403,14 +403,12 @@ class ContractCache:
         """
         now, refused = self.clock(), dict[int, tuple[int, datetime]]()
         for conid in filter(self._is_missing, list(conids)):
-            asked = self._without_details.get(conid)
-            times = 0 if asked is None else asked.fetches
+            times, _due_at, at = self._without_details.get(conid, _Doubt(0, now))
             if connection.sees_ib:
-                times += 1
+                times, at = times + 1, now
                 refused[conid] = (times, now)
-                self._not_given_at[conid] = now
             due_at = now + timedelta(seconds=REFETCH.delay_s(max(times, 1)))
-            self._without_details[conid] = _Doubt(times, due_at)
+            self._without_details[conid] = _Doubt(times, due_at, at)
             if times == MOST_TIMES:
                 logger.warning(
                     "the gateway gave no details of contract %d, %d times: it has expired or does "
@@ -425,12 +423,6 @@ class ContractCache:
             await offload(self.table.put_not_given, refused)
         except LakeError as error:
             logger.warning("refused contract details could not be remembered: %s", error)
-
-    def _forget_refusals(self, conids: Iterable[int]) -> None:
-        """Record that contracts may be asked for, as if they had never been refused."""
-        for conid in conids:
-            self._without_details.pop(conid, None)
-            self._not_given_at.pop(conid, None)
 
     def _doubt(self, details: ContractDetails, text: str) -> bool:
         """Record a contradiction; return whether the details are fetched before it counts."""

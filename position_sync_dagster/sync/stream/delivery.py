@@ -23,7 +23,6 @@ from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements
@@ -62,24 +61,20 @@ class StreamPricer:
         lines: The records of the lines.
         contracts: The price magnifiers and the trading hours.
         greeks: Computed greeks, for the legs for which the gateway sends none.
-        monotonic: The clock of every interval, in seconds.
     """
 
+    context: OwnerContext
     lines: LoginLines
     contracts: ContractCache
-    _: KW_ONLY
-    settings: Settings
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
+        settings = self.context.settings
         self._rules = StreamRules(
-            max_last_age=timedelta(seconds=self.settings.max_last_age_s),
-            band=self.settings.value_band,
-            heartbeat_s=self.settings.row_interval_s,
-            closed_heartbeat_s=max(
-                self.settings.row_interval_s, self.settings.monitored_row_interval_s
-            ),
+            max_last_age=timedelta(seconds=settings.max_last_age_s),
+            band=settings.value_band,
+            heartbeat_s=settings.row_interval_s,
+            closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
         )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._suspects = OutageLog(logger)
@@ -87,6 +82,11 @@ class StreamPricer:
     def reset(self) -> None:
         """Forget every holding: a snapshot of the positions comes next."""
         self._holdings = {}
+
+    @property
+    def holdings(self) -> Iterable[Key]:
+        """Return the holdings that are valued at a flush."""
+        return self._holdings.keys()
 
     def mark_due(self, keys: Iterable[Key]) -> None:
         """Value these holdings at the next flush, with or without a tick."""
@@ -141,9 +141,9 @@ class StreamPricer:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        now_s = self.monotonic()
+        now_s = self.context.monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
-        self.lines.ticked(quotes, connection.lines.quote, now, now_s)
+        self.lines.ticked(quotes, now, now_s)
         for key in valued:
             if (state := self._holdings.get(key)) is not None:
                 state.due = True
@@ -398,7 +398,8 @@ SHORTER = 0.1
 The first two pauses may be half as long, which is enough for ticks at the flush interval."""
 
 LONGER = 0.05
-"""Maximum share by which a pause is longer: ticks, too, come a bit later than once per interval."""
+"""Maximum share by which a pause is lengthened: ticks may come slightly less often than once per
+interval."""
 
 SILENCE = 0.2
 """Share of the flush interval without a tick before a flush, after which pauses may be longer."""
@@ -424,7 +425,6 @@ class Flusher:
     def __post_init__(self) -> None:
         self._interval_s = self.context.settings.flush_interval_s
         self._ticks: PendingChanges[int, float] = PendingChanges()
-        self._valued: PendingChanges[Key, None] = PendingChanges()
         self._deliveries: list[Delivery] = []
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
@@ -436,7 +436,6 @@ class Flusher:
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks and the profits of a new connection."""
         self._ticks = connection.lines.watch()
-        self._valued = connection.pnl.watch()
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
         """Flush once per interval, independent of the tables and requests of other steps.
@@ -468,17 +467,18 @@ class Flusher:
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
         provenance = self.context.lease.provenance
+        connection.pnl.read(self.pricer.holdings)
         valued = self.pricer.flush(
             connection,
             self._ticks.take(),
-            valued=self._valued.take(),
+            valued=connection.pnl.take_valued(),
             now=self.context.clock(),
             provenance=provenance,
         )
         updates = [
             pending
             for pending in valued
-            if pending.update.position or not self.announced.has_zero_row(pending.key)
+            if pending.update.position or not self.announced.is_held(pending.key, 0.0)
         ]
         urgent = not all(
             self.announced.is_held(pending.key, pending.update.position) for pending in updates

@@ -1,7 +1,7 @@
 """The routes of the holdings, and those that are followed by PnLSingle, which takes no line."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
@@ -9,7 +9,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 
 
@@ -118,14 +118,12 @@ class FollowedHoldings:
     the largest values, which are queued when their value moved.
     """
 
+    context: OwnerContext
     publisher: Publisher
-    _: KW_ONLY
-    settings: Settings
-    monotonic: Callable[[], float]
 
     def __post_init__(self) -> None:
-        self._interval_s = self.settings.overflow_interval_s
-        self._max_monitored = self.settings.pnl_subscriptions
+        self._interval_s = self.context.settings.overflow_interval_s
+        self._max_monitored = self.context.settings.pnl_subscriptions
         self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
         self._chosen_as_of: int | None = None
         self._monitored: list[Key] = []
@@ -145,7 +143,7 @@ class FollowedHoldings:
             may_queue: False while a download runs, which may queue every holding anyway. Until
                 the first one has ended, no monitored holding is followed: their values are unknown.
         """
-        legs, now = routes.overflow, self.monotonic()
+        legs, now = routes.overflow, self.context.monotonic()
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
@@ -154,10 +152,10 @@ class FollowedHoldings:
             wanted = queue_now or read or await self.publisher.requests_wait()
             if wanted and (connection.pnl.take_fresh() or self.publisher.greeks_moved):
                 await publish()
-            ended = self.monotonic()
+            ended = self.context.monotonic()
             many = len(legs) + len(self._monitored) > MANY
             pause_s = PUBLISH_MANY_S if many else PUBLISH_S
-            pause_s = max(pause_s, self.settings.flush_interval_s)
+            pause_s = max(pause_s, self.context.settings.flush_interval_s)
             self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
         if queue_now:
             self._queue_at = now + self._interval_s
@@ -178,6 +176,7 @@ class FollowedHoldings:
             self._choose_at = now + CHOOSE_S
         monitored = [key for key, state in routes.states.items() if state is LegState.MONITORED]
         if values_known:
+            connection.pnl.read()
             values = connection.feed.book.values(monitored)
             self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
         else:

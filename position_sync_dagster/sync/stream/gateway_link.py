@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from gc import collect
@@ -126,7 +126,9 @@ class BrokerLink:
         connection = self.connection
         if connection is None:
             return []
-        farms = [f"data farm {farm} is broken" for farm in sorted(connection.broken_farms)]
+        farms = [
+            f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
+        ]
         profits = connection.pnl.problem()
         return farms + connection.feed.problems + ([profits] if profits else [])
 
@@ -227,7 +229,12 @@ class BrokerLink:
         events = [*until, self._lease.lost]
         if (connection := self.connection) is not None:
             events.append(connection.lost)
-        await _wait_for_any(events, timeout_s=seconds)
+        waits = [asyncio.create_task(event.wait()) for event in events]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def go_blind(self, reason: str) -> None:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
@@ -292,16 +299,6 @@ class BrokerLink:
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
                 self.lines.restored()
             self._lease.renew_now()
-
-
-async def _wait_for_any(events: Iterable[asyncio.Event], *, timeout_s: float) -> None:
-    """Wait until one of the events is set, at most `timeout_s` seconds."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 async def _run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -1,13 +1,12 @@
 """The market data lines of the stream: apply the decisions of `domain.login_lines`."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from position_sync_dagster.domain.clock import Backoff, Clock
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import (
     LineLimit,
@@ -20,7 +19,7 @@ from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 logger = logging.getLogger(__name__)
@@ -55,19 +54,12 @@ ENDED = "the gateway ended the line"
 class LineManager:
     """Holds the lines that the allocation chooses, and learns the line limit from refusals.
 
-    Args:
-        clock: The clock of times in texts and logs.
-        monotonic: The clock of every interval, in seconds.
-
     Attributes:
         login: The record of each line.
     """
 
+    context: OwnerContext
     contracts: ContractCache
-    _: KW_ONLY
-    settings: Settings
-    clock: Clock
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._wanted_as_of: tuple[object, ...] | None = None
@@ -75,14 +67,14 @@ class LineManager:
         self._on_refusal: Callable[[Refusal], None] | None = None
         self._burst: tuple[float, int, str] | None = None
         self.login = LoginLines(
-            silence_s=self.settings.line_silence_s,
+            silence_s=self.context.settings.line_silence_s,
             session_open=self.contracts.session_open,
             limit=LineLimit(
-                configured=self.settings.max_lines,
-                reserve=self.settings.reserved_lines,
+                configured=self.context.settings.max_lines,
+                reserve=self.context.settings.reserved_lines,
                 wait=PROBE_WAIT,
             ),
-            min_hold_s=self.settings.min_hold_s,
+            min_hold_s=self.context.settings.min_hold_s,
         )
 
     @property
@@ -120,7 +112,7 @@ class LineManager:
 
     def follow(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
-        now = self.monotonic()
+        now = self.context.monotonic()
         if self._burst is not None and now - self._burst[0] >= BURST_S:
             logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
             self._burst = None
@@ -132,13 +124,13 @@ class LineManager:
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:
         """Return the conids that should hold a line, as known before the requests."""
-        return self.login.chosen(connection.lines.in_use, self.monotonic())
+        return self.login.chosen(connection.lines.in_use, self.context.monotonic())
 
     def are_due(self, connection: GatewayConnection) -> bool:
         """Return whether the lines must change, because a hold, a denial or a wait ended."""
         if self.chosen(connection) != self.held:
             return True
-        return bool(self.login.due_for_live(self.monotonic()))
+        return bool(self.login.due_for_live(self.context.monotonic()))
 
     async def allocate(self, connection: GatewayConnection) -> frozenset[int]:
         """Subscribe and cancel lines as the allocation chooses.
@@ -153,7 +145,7 @@ class LineManager:
         for conid in sorted(requested - details.keys() - self.held):
             self._deny(conid, codes.GatewayCode.NO_CONTRACT, "the gateway gave no contract details")
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
-        now = self.monotonic()
+        now = self.context.monotonic()
         for conid in self.held - chosen:
             login.line(conid).cancelled()
             lines.cancel(conid)
@@ -171,21 +163,21 @@ class LineManager:
 
     def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
-        for conid in self.login.take_due_for_renewal(self.monotonic()):
+        for conid in self.login.take_due_for_renewal(self.context.monotonic()):
             kind = _kind(delayed=self.login.line(conid).delayed)
             connection.lines.switch(conid, market_data_type=kind)
 
     def interrupted(self, reason: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
-        self.login.interrupted(self.clock(), self.monotonic(), reason)
+        self.login.interrupted(self.context.clock(), self.context.monotonic(), reason)
 
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
-        self.login.restored(self.monotonic())
+        self.login.restored(self.context.monotonic())
 
     def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
-        line, now = self.login.line(refusal.conid), self.monotonic()
+        line, now = self.login.line(refusal.conid), self.context.monotonic()
         if not line.held:
             return
         text = f"{refusal.code} {refusal.text}"
@@ -195,7 +187,7 @@ class LineManager:
             self._burst = (now, self.limit, refusal.text)
             return
         fallback = (
-            self.settings.delayed_fallback
+            self.context.settings.delayed_fallback
             and not self._is_underlying(refusal.conid)
             and refusal.code in codes.NOT_PERMITTED
             and refusal.market_data_type not in codes.DELAYED_TYPES
@@ -204,7 +196,7 @@ class LineManager:
 
     def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
         """Return the reason for the route of a conid's holdings, in brackets."""
-        denial = self.login.denied(conid, self.monotonic())
+        denial = self.login.denied(conid, self.context.monotonic())
         denied = None
         if denial is not None:
             denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.reason}"
@@ -220,13 +212,13 @@ class LineManager:
 
     def problems(self) -> list[str]:
         """Return the problems of legs and lines, the first few of each kind."""
-        now = self.monotonic()
+        now = self.context.monotonic()
         denials = self.login.denials(now)
         found = [(conid, denial) for conid, denial in denials.items() if conid in self.login.wanted]
         texts = self.contracts.mismatches
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             has = "streams delayed data" if denial.delayed else "has no market data"
-            again = f"{self.clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
+            again = f"{self.context.clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
             name = f"underlying {conid}" if self._is_underlying(conid) else str(conid)
             texts.append(f"{name} {has}: {denial.reason} (requested again at {again})")
         more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
@@ -244,7 +236,7 @@ class LineManager:
 
     def reopened(self) -> None:
         """Record that the connection opens again, with a snapshot of the positions."""
-        self.login.reopened(self.monotonic())
+        self.login.reopened(self.context.monotonic())
 
     def detach(self, lines: MarketDataLines) -> None:
         """Release the lines held here; a line that another streamer shares stays subscribed."""
@@ -260,7 +252,9 @@ class LineManager:
         book, contracts = connection.feed.book, self.contracts
         as_of = (book.moves, contracts.version, self._underlyings)
         if as_of != self._wanted_as_of:
-            found = demands(book.of_conid, contracts.matching, sec_types=self.settings.sec_types)
+            found = demands(
+                book.of_conid, contracts.matching, sec_types=self.context.settings.sec_types
+            )
             of_options = {
                 conid: underlying_demand(conid, place)
                 for place, conid in enumerate(self._underlyings)
@@ -277,7 +271,7 @@ class LineManager:
         usual = OTHER_RETRY_WAIT if code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
         wait, of_login = RETRY_WAITS.get(code, usual), code in codes.REFUSES_LOGIN
         denial = self.login.line(conid).deny(
-            self.monotonic(), reason, wait, delayed=delayed, of_login=of_login
+            self.context.monotonic(), reason, wait, delayed=delayed, of_login=of_login
         )
         self.login.share_refusals()
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"

@@ -7,8 +7,8 @@ sends none. They are computed in slices between the flushes, within a budget of 
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
@@ -20,7 +20,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.owner import account_greeks, option_model
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.ownership import OwnerContext, Unowned
 from position_sync_dagster.sync.owner.publisher import QUEUED
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.followed_holdings import Routes
@@ -52,7 +52,8 @@ AT_ONCE = 500
 """Maximum number of contracts that are looked up in one step."""
 
 SHARE_DIGITS = 4
-"""Decimals to which dividends as a share of the price count: further ones change with each tick."""
+"""Decimals to which dividends, as a share of the price, are rounded: further decimals change with
+each tick."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
 
@@ -129,22 +130,27 @@ class ModelGreeks:
         contracts: The details of options and underlyings.
         lines: Gets the underlyings that need a line.
         published: Gets the greeks.
-        most_lines: Maximum number of underlyings; 0: nothing is computed.
     """
 
     context: OwnerContext
     contracts: ContractCache
     lines: LineManager
     published: account_greeks.PublishedGreeks
-    _: KW_ONLY
-    most_lines: int
 
     def __post_init__(self) -> None:
+        settings = self.context.settings
+        self._most_lines = settings.underlying_lines
+        if self._most_lines is None:  # a streamer that is used alone computes nothing
+            alone = isinstance(self.context.lease, Unowned)
+            self._most_lines = 0 if alone else settings.max_lines
         self._clock = self.context.clock
         self._monotonic = self.context.monotonic
-        self._rates = dict(self.context.settings.interest_rates)
-        self._max_last_age = timedelta(seconds=self.context.settings.max_last_age_s)
-        self._greeks: account_greeks.AccountGreeks | None = None
+        self._rates = dict(settings.interest_rates)
+        self._max_last_age = timedelta(seconds=settings.max_last_age_s)
+        self._model: option_model.OptionModel | None = None
+        self._greeks = account_greeks.AccountGreeks(
+            value_of=self._value_of, session_open=self.contracts.session_open
+        )
         self._connection: GatewayConnection | None = None
         self._ticks: PendingChanges[int, float] = PendingChanges()
         self._routed: int | None = None
@@ -167,7 +173,7 @@ class ModelGreeks:
 
     async def step(self, connection: GatewayConnection, routes: Routes) -> None:
         """Follow the routes; learn the contracts of options, and choose the underlyings."""
-        if not self.most_lines:
+        if not self._most_lines:
             return
         now = self._monotonic()
         if now >= self._look_at:
@@ -196,26 +202,21 @@ class ModelGreeks:
             connection = live_connection()
             if connection is None:
                 continue
-            if self._greeks is None:
+            if self._model is None:
                 if not any(conid in self._ticks for conid in self._underlyings):
                     continue  # without a price there is nothing to compute, and nothing to load
                 await asyncio.to_thread(option_model.load_quantlib)
-                self._greeks = account_greeks.AccountGreeks(
-                    option_model.OptionModel(),
-                    value_of=self._value_of,
-                    session_open=self.contracts.session_open,
-                )
-                self._choose(connection)
-            self._compute(connection, self._greeks)
+                self._model = option_model.OptionModel()
+            self._compute(connection, self._model)
 
     def summary(self) -> str | None:
         """Return how many options have computed greeks, and why others have none; None without."""
         options = [conid for conid in self._keys if conid in self._options]
         if not options:
             return None
-        without = dict.fromkeys(options, option_model.NoGreeks.NO_UNDERLYING_PRICE)
-        if self._greeks is not None:
-            without = self._greeks.without
+        without = self._greeks.without
+        if self._model is None:
+            without = dict.fromkeys(options, option_model.NoGreeks.NO_UNDERLYING_PRICE)
         counts: Counter[str] = Counter()
         symbols: dict[str, set[str]] = defaultdict(set)
         for conid in options:
@@ -263,7 +264,7 @@ class ModelGreeks:
         added = keys.keys() - self._keys.keys()
         self._unknown = keys.keys() - self._options.keys()
         self._keys, self._routed = dict(keys), routes.version
-        self._add(added & self._options.keys(), sizes=None)
+        self._add(added & self._options.keys())
 
     async def _learn(self) -> None:
         """Look up options and underlyings whose details have been stored since."""
@@ -276,7 +277,7 @@ class ModelGreeks:
             }
             self._unknown.difference_update(found)
             self._options |= options
-            self._add(options, sizes=None)
+            self._add(options)
             self._wanted |= {one.underlying for one in options.values()} - self._underlyings.keys()
         if self._wanted:
             self.contracts.want(sorted(self._wanted), first=True)
@@ -298,12 +299,12 @@ class ModelGreeks:
             underlying = self._options[conid].underlying
             of_underlying[underlying] = (of_underlying[underlying] or 0.0) + abs(value or 0.0)
         known = {c: of_underlying[c] for c in of_underlying if c in self._underlyings}
-        chosen = largest(known, self.lines.held, self.most_lines)
+        chosen = largest(known, self.lines.held, self._most_lines or 0)
         self.lines.want_underlyings(chosen)
         self.contracts.want(self._unknown)
         self._note_dividends(connection)
-        self._add(sizes, sizes=sizes)
-        for conid in () if self._greeks is None else self._greeks.stale(self._clock()):
+        self._add(sizes, sizes)
+        for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
             self.lines.login.line(conid).doubted(self._monotonic(), STALE)
 
@@ -324,10 +325,12 @@ class ModelGreeks:
         # An underlying whose streamed option left keeps what was known of it.
         self._known_dividends |= found
 
-    def _add(self, conids: Iterable[int], *, sizes: dict[int, float] | None) -> None:
-        """Follow these options from now on, if all is known that this needs."""
-        if self._greeks is None:
-            return
+    def _add(self, conids: Iterable[int], sizes: Mapping[int, float] | None = None) -> None:
+        """Follow these options from now on, if all is known that this needs.
+
+        Args:
+            sizes: The absolute values of their holdings; None leaves them as they are.
+        """
         now = self._clock()
         shares: dict[tuple[int, datetime], float | None] = {}
         for conid in conids:
@@ -354,7 +357,7 @@ class ModelGreeks:
                 rate=rate,
                 dividend_share=shares[dated],
             )
-            size = None if sizes is None else sizes.get(conid, 0.0)
+            size = sizes[conid] if sizes else None
             self._greeks.add(conid, terms, option.underlying, size)
 
     def _share(self, option: OptionContract, now: datetime) -> float | None:
@@ -368,10 +371,9 @@ class ModelGreeks:
     def _remove(self, conid: int) -> None:
         self.published.remove(conid)
         self._without_rate.discard(conid)
-        if self._greeks is not None:
-            self._greeks.remove(conid)
+        self._greeks.remove(conid)
 
-    def _compute(self, connection: GatewayConnection, greeks: account_greeks.AccountGreeks) -> None:
+    def _compute(self, connection: GatewayConnection, model: option_model.OptionModel) -> None:
         """Take the newest prices of underlyings, and compute for a slice of time."""
         now = self._clock()
         for conid in self._ticks.take():
@@ -387,16 +389,18 @@ class ModelGreeks:
             )
             if price is not None:
                 at = min(quote.received_at, now)
-                greeks.underlying_ticked(conid, price / details.price_magnifier, at)
-        share = BUDGET if len(greeks) <= LARGE else LARGE_BUDGET
-        found = greeks.compute(now, monotonic=self._monotonic(), budget_s=share * EVERY_S)
-        for leg in found:
+                self._greeks.underlying_ticked(conid, price / details.price_magnifier, at)
+        share = BUDGET if len(self._greeks) <= LARGE else LARGE_BUDGET
+        for leg in self._greeks.compute(
+            model, now, monotonic=self._monotonic(), budget_s=share * EVERY_S
+        ):
             self.published.take(leg, self._options[leg.conid].price_magnifier)
 
-    def _value_of(self, conid: int) -> account_greeks.OptionValue | None:
+    def _value_of(self, conid: int) -> tuple[float, datetime] | None:
         """Return the newest value that the broker gave of an option in any account."""
         if self._connection is None:
             return None
-        book = self._connection.feed.book
-        found = [value for key in self._keys.get(conid, ()) if (value := book.newest_value(key))]
-        return account_greeks.OptionValue(*max(found, key=lambda one: one[1])) if found else None
+        book, keys = self._connection.feed.book, self._keys.get(conid, ())
+        self._connection.pnl.read(keys)
+        found = [value for key in keys if (value := book.newest_value(key))]
+        return max(found, key=lambda one: one[1], default=None)

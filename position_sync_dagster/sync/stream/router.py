@@ -5,7 +5,6 @@ It also requests the values of accounts by a download, if they did not arrive by
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
@@ -86,19 +85,13 @@ class AccountRefresh:
     the first download of a connection, and after a refresh, every holding that is not streamed is
     queued.
 
-    Args:
-        refresh_interval_s: Time between two refreshes, in seconds.
-        monotonic: The clock of this interval, in seconds.
-
     Attributes:
         ended: Set when a download ends after which all holdings are queued: the next step is due at
             once.
     """
 
+    context: OwnerContext
     publisher: Publisher
-    _: KW_ONLY
-    refresh_interval_s: float
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.ended = asyncio.Event()
@@ -119,8 +112,9 @@ class AccountRefresh:
 
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
         """Start to download every account whose values are older than half an interval."""
-        self._next_at = self.monotonic() + self.refresh_interval_s
-        half = timedelta(seconds=self.refresh_interval_s / 2)
+        interval_s = self.context.settings.refresh_interval_s
+        self._next_at = self.context.monotonic() + interval_s
+        half = timedelta(seconds=interval_s / 2)
         self._begin(reason, feed.ensure(half))
 
     def add_changes(self, feed: AccountFeed, keys: Collection[Key]) -> None:
@@ -154,7 +148,7 @@ class AccountRefresh:
                     await self.publisher.enqueue_all(routes, self._reason)
             self._download = None
             download.result()
-        elif download is None and self.monotonic() >= self._next_at:
+        elif download is None and self.context.monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
         elif download is None and feed.positions_due:
             self._begin(Reason.CHANGED, feed.snapshot())
@@ -230,18 +224,10 @@ class Router:
         self._route_log = RouteLog(self.context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
-        monotonic, settings = self.context.monotonic, self.context.settings
         self._registry_at = 0.0
-        self._account_refresh = AccountRefresh(
-            self.publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
-        )
-        self._resolver = LegResolver(
-            self.registry,
-            self.contracts.remember,
-            check=self.context.lease.check,
-            monotonic=monotonic,
-        )
-        self._followed = FollowedHoldings(self.publisher, settings=settings, monotonic=monotonic)
+        self._account_refresh = AccountRefresh(self.context, self.publisher)
+        self._resolver = LegResolver(self.context, self.registry, self.contracts.remember)
+        self._followed = FollowedHoldings(self.context, self.publisher)
 
     @property
     def urgent(self) -> asyncio.Event:
@@ -366,6 +352,7 @@ class Router:
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._lease.check()
+        connection.pnl.read()
         await self.publisher.publish(connection.feed, session=self._lease.session)
 
     async def _registry_changed(self) -> bool:

@@ -21,6 +21,7 @@ from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.run_recorder import (
     RunRecorder,
+    StreamCounts,
     StreamMetrics,
     StreamReport,
     quantile,
@@ -63,16 +64,14 @@ class StreamReporter:
         queued_at = self._since - interval
         while True:
             await asyncio.sleep(min(CHECK_INTERVAL_S, interval_s))
-            now = self.clock()
-            if self._state_changed():
-                queued_at = now if self.streamer.metrics.counts.enqueued else queued_at
-                self._send(self.streamer.metrics.take(), always=True)
-            elif now - self._since >= interval:
-                queued_at = now if self.streamer.metrics.counts.enqueued else queued_at
-                self._send(self.streamer.metrics.take())
-            elif self.streamer.metrics.counts.enqueued and now - queued_at >= interval:
+            now, metrics, changed = self.clock(), self.streamer.metrics, self._state_changed()
+            is_queued = metrics.counts.enqueued > 0
+            if changed or now - self._since >= interval:
+                queued_at = now if is_queued else queued_at
+                self._send(metrics.take(), always=changed)
+            elif is_queued and now - queued_at >= interval:
                 queued_at = now
-                self._send(self.streamer.metrics.take_queued())
+                self._send(metrics.take_queued())
 
     def total(self) -> StreamReport:
         """Return the totals so far, including counts that were not reported yet."""
@@ -150,59 +149,67 @@ async def stream(
         step=run_recorder.STREAM_STEP,
         gateway_id=settings.gateway_id,
     )
-    async with (
-        recorder,
-        Ownership(
+    # The end is recorded when nothing else runs in this event loop: it may block.
+    with recorder:
+        async with Ownership(
             sessions,
             settings,
             owner=Owner.STREAM,
             run_id=run_id,
             wait_s=LOGIN_WAIT_S,
             stop=stop,
-        ) as own,
-    ):
-        recorder.note(session_id=own.session.session_id)
-        await asyncio.wrap_future(opened)
-        token = own.session.fencing_token
-        await asyncio.gather(
-            lake.updates.fence(settings.gateway_id, token),
-            offload(lake.account_values.fence, settings.gateway_id, token),
-        )
-        streamer = IBPositionStreamer(
-            lake.registry,
-            lake.queue,
-            settings=settings,
-            tables=StreamTables(
-                broker_positions=lake.broker_positions,
-                updates=lake.updates,
-                contracts=lake.contracts,
-                account_values=lake.account_values,
-                closes=CloseExplainer(lake, run_id=run_id),
-                rolls=RollFollower(lake, settings.strategies_file),
-                ownership=own,
-            ),
-        )
-        streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
-        own.report_status(lambda: _status(streamer))
-        reporter = StreamReporter(streamer, report, utc_now, stored_state=lambda: own.session.state)
-        end = asyncio.Event()
-        tasks = [
-            asyncio.create_task(_end_by(stop, settings.rotate_after_s, end)),
-            asyncio.create_task(reporter.run(report_interval_s)),
-            asyncio.create_task(_record(recorder, reporter)),
-            asyncio.create_task(_store_changed_detail(streamer, own)),
-            asyncio.create_task(_return_freed_memory()),
-        ]
-        try:
-            with memory_and_threads.rare_garbage_collection():
-                await streamer.run(end)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            total = reporter.finish()
-            recorder.note(**run_recorder.stream_columns(total))
-        return total
+        ) as own:
+            recorder.note(session_id=own.session.session_id)
+            await asyncio.wrap_future(opened)
+            token = own.session.fencing_token
+            await asyncio.gather(
+                lake.updates.fence(settings.gateway_id, token),
+                offload(lake.account_values.fence, settings.gateway_id, token),
+            )
+            streamer = _streamer_of(lake, settings, own)
+            reporter = StreamReporter(
+                streamer, report, utc_now, stored_state=lambda: own.session.state
+            )
+            end = asyncio.Event()
+            besides = [
+                _end_by(stop, settings.rotate_after_s, end),
+                reporter.run(report_interval_s),
+                _record(recorder, reporter),
+                _store_changed_detail(streamer, own),
+                _return_freed_memory(),
+            ]
+            tasks = list(map(asyncio.create_task, besides))
+            try:
+                with memory_and_threads.rare_garbage_collection():
+                    await streamer.run(end)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                total = reporter.finish()
+                recorder.note(**run_recorder.stream_columns(total))
+            return total
+
+
+def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:
+    """Return the streamer that writes the tables of a lake, and reports its status to the lease."""
+    streamer = IBPositionStreamer(
+        lake.registry,
+        lake.queue,
+        settings=settings,
+        tables=StreamTables(
+            broker_positions=lake.broker_positions,
+            updates=lake.updates,
+            contracts=lake.contracts,
+            account_values=lake.account_values,
+            closes=CloseExplainer(lake, run_id=own.session.run_id),
+            rolls=RollFollower(lake, settings.strategies_file),
+            ownership=own,
+        ),
+    )
+    streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
+    own.report_status(lambda: _status(streamer))
+    return streamer
 
 
 @dataclass(eq=False, repr=False)
@@ -218,9 +225,7 @@ class UpdatesWriter:
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self.ownership.check()
-        result = await self.table.append(OwnUpdates(updates))
-        if result.rows:
-            self.metrics.committed(result.rows, result.version, result.batch_id)
+        self.metrics.counts += StreamCounts.of(await self.table.append(OwnUpdates(updates)))
 
 
 def _status(streamer: IBPositionStreamer) -> OwnerStatus:

@@ -115,41 +115,18 @@ class IBPositionStreamer:
         )
         announced = Announcements(tables.updates)
         greeks = PublishedGreeks()
+        watcher = None
+        if tables.closes is not None:
+            rolls = tables.rolls
+            follow = rolls.follow if rolls else lambda: None
+            watcher = CloseWatcher(context, tables.closes, follow)
         publisher = Publisher(
-            queue,
-            tables.broker_positions,
-            announced,
-            settings=self.settings,
-            metrics=self.metrics,
-            greeks=greeks,
-            watcher=None
-            if tables.closes is None
-            else CloseWatcher(
-                tables.closes,
-                check=context.lease.check,
-                follow=tables.rolls.follow if tables.rolls else lambda: None,
-                monotonic=self._monotonic,
-            ),
-            clock=clock,
+            context, queue, tables.broker_positions, announced, greeks=greeks, watcher=watcher
         )
         self._contracts = ContractCache(tables.contracts, clock=clock)
-        self._lines = LineManager(
-            self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
-        )
-        pricer = StreamPricer(
-            self._lines.login,
-            self._contracts,
-            settings=self.settings,
-            greeks=greeks,
-            monotonic=self._monotonic,
-        )
-        self._greeks = ModelGreeks(
-            context,
-            self._contracts,
-            self._lines,
-            greeks,
-            most_lines=self._most_underlyings(tables),
-        )
+        self._lines = LineManager(context, self._contracts)
+        pricer = StreamPricer(context, self._lines.login, self._contracts, greeks)
+        self._greeks = ModelGreeks(context, self._contracts, self._lines, greeks)
         self._router = Router(
             context,
             registry=self.registry,
@@ -159,9 +136,7 @@ class IBPositionStreamer:
             pricer=pricer,
             greeks=self._greeks,
         )
-        accounts = AccountRecorder(
-            tables.account_values, settings=self.settings, monotonic=self._monotonic
-        )
+        accounts = AccountRecorder(context, tables.account_values)
         self._flusher = Flusher(context, pricer, announced, accounts)
         self._link = BrokerLink(
             context,
@@ -179,13 +154,6 @@ class IBPositionStreamer:
     def _monotonic() -> float:
         """Return the monotonic time for intervals, in seconds; tests replace it."""
         return time.monotonic()
-
-    def _most_underlyings(self, tables: StreamTables) -> int:
-        """Return the maximum number of lines for underlyings: none for a streamer used alone."""
-        chosen = self.settings.underlying_lines
-        if chosen is None:
-            return self.settings.max_lines if tables.ownership is not None else 0
-        return chosen
 
     @property
     def state(self) -> SessionState:

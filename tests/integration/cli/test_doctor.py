@@ -11,7 +11,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.recovery import check_up
@@ -21,6 +21,7 @@ from position_sync_dagster.lake.schema.tables import (
     LATEST_POSITIONS,
     STRATEGY_EXPOSURE,
 )
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.torn_queues import claim, newest_entry
 
 
@@ -67,19 +68,19 @@ def test_the_command_reports_what_is_torn_and_repairs_it_with_the_option(tmp_pat
 )
 def test_what_the_reader_of_a_torn_derived_table_is_told_works(tmp_path, call_doctor, spec):
     path = tmp_path / "lake" / spec.name
-    table = DerivedTable(path, spec)
-    table.replace(one_row(spec))
+    table = Table(path, spec)
+    derived.replace(table, one_row(spec))
     newest_entry(path).write_bytes(b"")
     with pytest.raises(BrokenTableError, match="position-sync doctor --repair"):
-        DerivedTable(path, spec).read()
+        Table(path, spec).rows()
     code, text = call_doctor()
     assert code == 1
     assert f"{spec.name:<22} torn at version 1" in text
     code, text = call_doctor("--repair")
     assert code == 0
     assert "1 rows are kept in" in text
-    assert DerivedTable(path, spec).read().is_empty()
-    assert DerivedTable(path, spec).replace(one_row(spec)).changed
+    assert Table(path, spec).rows().is_empty()
+    assert derived.replace(Table(path, spec), one_row(spec)).changed
 
 
 def one_row(spec: TableSpec) -> pl.DataFrame:

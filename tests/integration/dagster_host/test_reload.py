@@ -23,12 +23,14 @@ def supervisor(
     monkeypatch.chdir(ROOT)  # where the support of the tests is found
     numbers = iter(range(1, 9))
 
-    def program(self: Supervisor, *, anew: bool = False) -> tuple[Program, Path]:
+    def program(self: Supervisor, *, anew: bool = False) -> Program:
         socket = tmp_path / f"code-{next(numbers)}"
         words = ("fails",) if anew and request.param == "fails" else ()
         called = (supervised.__name__, "main", str(socket), "", *words)
         works = lambda: ProgramAnswer.YES if socket.exists() else ProgramAnswer.NONE  # noqa: E731
-        return Program("helper", *called, ask=works), socket
+        found = Program("helper", *called, ask=works)
+        found.socket = socket
+        return found
 
     monkeypatch.setattr(Supervisor, "_new_code_server", program)
     found = Supervisor(port=1, workspace=str(places.workspace_file()), folder=tmp_path)
@@ -85,7 +87,7 @@ def test_a_code_server_that_ends_while_it_reloads_is_started_again_and_no_other(
     asked = reload_request(tmp_path / "code-1")
     asked.touch()
     supervisor._look_at_reload()
-    successor, _socket = supervisor._successor
+    successor = supervisor._successor
     supervisor.code_server.end_at_once()
     supervisor._look_at_reload()
     assert not asked.exists()

@@ -15,14 +15,14 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.assets.position_updates import position_updates
-from position_sync_dagster.defs.checks import broker, ledger
+from position_sync_dagster.defs.checks import broker, check_results, ledger
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import LOGINS, REASON, REFRESHED, STREAM_JOB
 from position_sync_dagster.defs.stream import (
     LOOK_S,
-    LoginWatch,
     StreamEvents,
+    login_is_gone,
     stream_definitions,
     stream_job,
 )
@@ -274,14 +274,14 @@ def test_the_checks_of_a_stream_that_goes_on_name_the_mistake_of_the_file(
     own("east", 1, run_id=run_id)
     login = settings.for_login("east")
     file.write_text("gateways:\n  - {name: east, port: x, accounts: [DUSIM0001]}\n")
-    events = StreamEvents(lake, login, instance)
-    events.evaluate(run_id)
+    events = StreamEvents(lake, login, instance, run_id=run_id)
+    events.evaluate()
     keys = [dg.AssetCheckKey(dg.AssetKey("position_updates"), "a_stream_watches")]
     (record,) = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values()
     evaluation = record.event.dagster_event.asset_check_evaluation_data
     assert not evaluation.passed
     assert "gateways.yaml, line 2, column " in evaluation.description
-    assert not LoginWatch(login).is_gone()
+    assert not login_is_gone(login)
 
 
 def test_the_code_location_loads_with_a_file_that_cannot_be_read(settings, file) -> None:
@@ -392,10 +392,11 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
     assert ledger.compared_now(lake, settings, run_id="r").passed
-    assert broker.watched_now(lake, settings).passed
+    watched = check_results.EVALUATE[broker.a_stream_watches.check_key]
+    assert watched(lake, settings).passed
     session = lake.sessions.current("west")
     lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
-    found = broker.watched_now(lake, settings)
+    found = watched(lake, settings)
     assert not found.passed
     assert found.description.startswith("west: The stream has not seen the gateway since")
     assert found.metadata["west/note"].text == "no socket"

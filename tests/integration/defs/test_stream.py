@@ -96,7 +96,7 @@ def test_a_stream_whose_run_was_deleted_ends_as_if_asked(play, run, instance, mo
 
 @pytest.fixture
 def stream_events(lake: Lake, settings: Settings, instance) -> StreamEvents:
-    return StreamEvents(lake, settings, instance)
+    return StreamEvents(lake, settings, instance, run_id="the-run")
 
 
 def later(minutes: float, **values: Any) -> StreamReport:
@@ -178,13 +178,13 @@ def test_a_difference_that_a_drain_saw_is_evaluated_again_until_it_lasts_or_is_g
     monkeypatch.setattr(stream_events_module, "AGREE_EVERY", timedelta(0))
     write_holdings(own_login(), 1, 2)
     append_row(1, seconds_ago(1))
-    checks = (("position_updates", AGREES.name),)
+    checks = [AGREES]
     [seen] = evaluated(lake, settings, instance, run_id="drain", checks=checks)
     instance.report_runless_asset_event(seen)
     assert agreement(instance).metadata["unconfirmed"].value == 1
 
     def follows(wanted: bool) -> bool:
-        stream_events.evaluate_again("the-run")
+        stream_events.evaluate_again()
         found = agreement(instance)
         return found.passed is wanted and "unconfirmed" not in found.metadata
 
@@ -200,24 +200,23 @@ def test_the_streams_of_many_logins_evaluate_the_failed_checks_of_their_lake_in_
 ) -> None:
     evaluations = []
 
-    def failing(*_: object, checks: Sequence[tuple[str, str]], **__: object) -> list[Any]:
+    def failing(*_: object, checks: Sequence[dg.AssetCheckKey], **__: object) -> list[Any]:
         evaluations.append(checks)
-        asset, name = checks[0]
-        return [Mock(passed=False, asset_key=dg.AssetKey(asset), check_name=name)]
+        return [Mock(passed=False, asset_check_key=checks[0])]
 
     monkeypatch.setattr(stream_events_module, "evaluated", failing)
     monkeypatch.setattr(stream_events_module, "AGAIN_EVERY", timedelta(microseconds=1))
     monkeypatch.setattr(instance, "report_runless_asset_event", Mock())
-    events = StreamEvents(lake, settings, instance, logins=logins)
+    events = StreamEvents(lake, settings, instance, run_id="the-run", logins=logins)
     list(events.of(REPORT))
-    events.evaluate("the-run")
+    events.evaluate()
     evaluations.clear()
     deadline = time.monotonic() + 5
     while len(evaluations) < again and time.monotonic() < deadline:
         time.sleep(0.001)
-        events.evaluate_again("the-run")
+        events.evaluate_again()
     for _ in range(20):
-        events.evaluate_again("the-run")
+        events.evaluate_again()
     assert len(evaluations) >= again
     assert logins == 1 or len(evaluations) == 1
 
@@ -232,7 +231,7 @@ def test_while_a_run_has_only_planned_the_check_it_is_not_evaluated_again(
         job.execute_in_process(instance=instance, raise_on_error=False)
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key([AGREES])
     assert found[AGREES].status.value == "PLANNED"
-    stream_events.evaluate_again("the-run")
+    stream_events.evaluate_again()
     again = instance.event_log_storage.get_latest_asset_check_execution_by_key([AGREES])
     assert again[AGREES].status.value == "PLANNED"
 
@@ -240,7 +239,7 @@ def test_while_a_run_has_only_planned_the_check_it_is_not_evaluated_again(
 def test_an_error_of_a_check_ends_no_stream_and_is_said_once(caplog) -> None:
     events = Mock(spec=StreamEvents)
     events.evaluate_again.side_effect = [AttributeError("no such"), AttributeError("no such"), None]
-    patient = PatientLog(events, Mock(), "the-run")
+    patient = PatientLog(events, Mock())
     for _ in range(3):
         patient.deliver()
     assert events.evaluate_again.call_count == 3
@@ -255,13 +254,13 @@ def test_the_ledger_agrees_as_soon_as_it_does_after_the_stream_became_live(
     key = dg.AssetCheckKey(dg.AssetKey("position_updates"), "agrees_with_the_broker")
 
     def passed() -> bool:
-        stream_events.evaluate_again("the-run")
+        stream_events.evaluate_again()
         found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
         return bool(found[key].evaluation.passed)
 
     write_holdings(own_login(), 1)
     list(stream_events.of(REPORT))
-    stream_events.evaluate("the-run")
+    stream_events.evaluate()
     assert not passed(), "the holding has no row yet"
     append_row(1, seconds_ago(1))
     wait_for("the ledger agrees", passed)
@@ -283,10 +282,10 @@ def test_evaluating_again_leaves_most_of_the_time_to_others(stream_events, monke
     monkeypatch.setattr(stream_events_module, "evaluated", slow)
     monkeypatch.setattr(stream_events_module, "AGAIN_EVERY", timedelta(0))
     list(stream_events.of(REPORT))
-    stream_events.evaluate("the-run")
+    stream_events.evaluate()
     until = time.monotonic() + 3 * took_s
     while time.monotonic() < until:
-        stream_events.evaluate_again("the-run")
+        stream_events.evaluate_again()
         time.sleep(0.01)
     assert len(begins) == 2, "once, and once again"
 
@@ -478,15 +477,15 @@ def test_of_the_streams_of_several_logins_the_last_to_materialize_evaluates(
     )
     newest = Mock(run_id=other)
     monkeypatch.setattr(stream_events_module, "newest_materialization", lambda *_: newest)
-    events = StreamEvents(lake, settings, instance, logins=3)
+    events = StreamEvents(lake, settings, instance, run_id="the-run", logins=3)
     list(events.of(replace(REPORT, state=SessionState.LIVE.value)))
     assert not events.may_evaluate(), "the others may materialize now"
-    events.evaluate("the-run")
+    events.evaluate()
     assert bool(called) is evaluates
-    events.evaluate("the-run", at_end=True)
+    events.evaluate(at_end=True)
     assert len(called) == evaluates + 1, "the other did not see this stream end"
-    alone = StreamEvents(lake, settings, instance)
+    alone = StreamEvents(lake, settings, instance, run_id="the-run")
     list(alone.of(replace(REPORT, state=SessionState.LIVE.value)))
     assert alone.may_evaluate()
-    alone.evaluate("the-run")
+    alone.evaluate()
     assert len(called) == evaluates + 2

@@ -183,14 +183,14 @@ async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeyp
     lake.broker_positions.replace(LOGIN, [holding(clock, conid) for conid in range(100)])
     reader = Lake(lake.path).broker_positions
     reader.read(LOGIN)
-    seen, read_files = [], Table.read_files
+    seen, read_rows = [], Table.read_rows
 
     def counted(*args):
-        found = read_files(*args)
+        found = read_rows(*args)
         seen.append(found.height)
         return found
 
-    monkeypatch.setattr(Table, "read_files", counted)
+    monkeypatch.setattr(Table, "read_rows", counted)
     lake.broker_positions.update(LOGIN, [holding(clock, 7, 9.0)], **CHANGES)
     read = reader.read(LOGIN)
     assert [row.position for row in read if row.instrument.conid == 7] == [9.0]
@@ -201,8 +201,8 @@ async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again
     lake, clock, monkeypatch
 ):
     lake.broker_positions.replace(LOGIN, [holding(clock, 1, confirmed_at=clock.now)])
-    reader, read, read_files = Lake(lake.path).broker_positions, [], Table.read_files
-    monkeypatch.setattr(Table, "read_files", lambda *args: read.append(args) or read_files(*args))
+    reader, read, read_rows = Lake(lake.path).broker_positions, [], Table.read_rows
+    monkeypatch.setattr(Table, "read_rows", lambda *args: read.append(args) or read_rows(*args))
     for port in (1, 2):
         lake.broker_positions.replace(f"b:{port}", [holding(clock, 1, gateway_id=f"b:{port}")])
         assert reader.newest_confirmations([LOGIN], clock.now)[LOGIN] == clock.now

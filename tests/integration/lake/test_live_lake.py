@@ -1,5 +1,6 @@
 """The examination of a lake that others write to: no false alarm, and no repair under a writer."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -48,15 +49,15 @@ def test_a_lake_that_is_being_written_is_healthy_at_each_of_many_examinations(tm
 def test_a_checkpoint_that_is_written_during_the_examination_is_no_fault(tmp_path, monkeypatch):
     path = tmp_path / "q"
     queue = small_queue(path)
-    real, conids = delta_log.checkpoint_versions, iter(range(1000, 2000))
+    real, conids = delta_log.versions_of, iter(range(1000, 2000))
 
-    def versions_before_a_checkpoint(log: Path) -> list[int]:
-        found = real(log)
-        for _ in range(CHECKPOINT_EVERY):
+    def versions_before_a_checkpoint(log: Path, names: re.Pattern[str]) -> list[int]:
+        found = real(log, names)
+        for _ in range(CHECKPOINT_EVERY if names is delta_log.CHECKPOINT else 0):
             queue.sync.insert_many([QueueRequest(next(conids), "SPY")])
         return found
 
-    monkeypatch.setattr(delta_log, "checkpoint_versions", versions_before_a_checkpoint)
+    monkeypatch.setattr(delta_log, "versions_of", versions_before_a_checkpoint)
     monkeypatch.setattr(recovery, "READINGS", 1)
     assert diagnose(queue_at(path).table).healthy
 

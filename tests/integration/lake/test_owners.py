@@ -17,7 +17,6 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake import Lake
-from position_sync_dagster.lake.schema.codec import IS_LIVE, LIVE_COLUMNS
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import overwrite
@@ -348,26 +347,6 @@ async def test_of_two_that_follow_a_dead_owner_at_once_one_is_refused(lake, cloc
     assert won[0].fencing_token == dead.fencing_token + 1
     with pytest.raises(LeaseLostError):
         here.renew(dead, lease_s=15.0)
-
-
-@pytest.mark.parametrize("first", ["renew", "acquire"])
-async def test_the_sessions_of_an_older_table_go_on(lake, clock, monkeypatch, first):
-    sessions = [lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
-    rows = lake.sessions.table.rows(IS_LIVE).with_columns(*LIVE_COLUMNS)
-    lake.sessions.table.transact(lambda handle: overwrite(handle, rows, IS_LIVE, {}))
-    later = Lake(lake.path, clock=clock).sessions
-    if first == "acquire":
-        sessions.append(later.acquire("g:3", Owner.STREAM, **WHO))
-    clock.advance(3)
-    for session in sessions:
-        assert later.renew(session, lease_s=15.0).heartbeat_at == clock.now
-    with pytest.raises(LoginOwnedError):
-        later.acquire("g:1", Owner.STREAM, **WHO)
-    clock.advance(20)
-    assert later.acquire("g:1", Owner.STREAM, **WHO).fencing_token == 2
-    live = lake.sessions.table.rows(IS_LIVE)
-    assert (live.height, live["part"].n_unique()) == (len(sessions), len(sessions))
-    assert [session.fencing_token for session in later.history()].count(1) == len(sessions)
 
 
 @pytest.mark.on_disk  # in a store, its writers merge files earlier

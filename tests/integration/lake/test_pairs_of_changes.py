@@ -26,7 +26,7 @@ from position_sync_dagster.domain.reconciliation import Discrepancy, Discrepancy
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS, TABLES
 from position_sync_dagster.lake.storage import maintenance, opening
@@ -140,9 +140,9 @@ def end_session(lake: Lake, login: str) -> None:
 
 
 def derive(lake: Lake, number: int) -> None:
-    table = DerivedTable(lake.table_path("latest_positions"), LATEST_POSITIONS)
+    table = Table(lake.table_path("latest_positions"), LATEST_POSITIONS)
     row = dict.fromkeys(LATEST_POSITIONS.columns) | {"account": "DUSIM1", "conid": number}
-    table.replace(pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
+    derived.replace(table, pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
 
 
 FILL: dict[str, Callable[[Lake, int], Any]] = {

@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.demo import programs
 from position_sync_dagster.processes import dagster_dev, ports
-from position_sync_dagster.processes.ports import ProbeResult, advice, get_json, probe
+from position_sync_dagster.processes.ports import ProbeResult, advice, exchange_json, probe
 from tests.support.ports import free_port
 
 
@@ -64,7 +64,7 @@ def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            assert get_json(server.server_port, "/") == []
+            assert exchange_json(server.server_port, "/") == []
             assert not dagster_dev.is_serving(server.server_port)
         finally:
             server.shutdown()

@@ -201,7 +201,9 @@ def test_what_cannot_be_deleted_from_dagsters_storage_stays(internal, remove):
 def test_a_check_without_its_materialization_is_still_logged(remove):
     remove(dagster_internals.CHECKED_EVENT)
     target = SimpleNamespace(storage_id=1, run_id="run", timestamp=0.0)
-    event = check_evaluation("an_asset", "a_check", unknown_result("why"), target)
+    event = check_evaluation(
+        dg.AssetCheckKey(dg.AssetKey("an_asset"), "a_check"), unknown_result("why"), target
+    )
     assert (event.check_name, event.target_materialization_data) == ("a_check", None)
 
 

@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from position_sync_dagster.dagster_host.daemon import says_more_than_the_supervisor
+from position_sync_dagster.dagster_host.daemon import is_worth_logging
 from position_sync_dagster.dagster_host.services import follow
 from position_sync_dagster.dagster_host.webserver import is_no_interrupt
 
@@ -46,12 +46,12 @@ def test_a_pipe_gets_no_colours_and_a_terminal_keeps_them(output, coloured, monk
     ],
 )
 def test_a_look_that_found_nothing_is_no_line(text) -> None:
-    assert not says_more_than_the_supervisor(record(text))
+    assert not is_worth_logging(record(text))
 
 
 @pytest.mark.parametrize("text", ["Launched 1 runs.", "Creating new run for drain_queue"])
 def test_what_happened_is_a_line(text) -> None:
-    assert says_more_than_the_supervisor(record(text))
+    assert is_worth_logging(record(text))
 
 
 def test_an_interrupt_leaves_no_traceback_and_another_error_does() -> None:

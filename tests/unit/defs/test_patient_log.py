@@ -41,10 +41,10 @@ class Events:
     def may_evaluate(self) -> bool:
         return not self.others_may_follow
 
-    def evaluate(self, run_id: str, *, at_end: bool) -> None:
+    def evaluate(self, *, at_end: bool) -> None:
         self.evaluations += 1
 
-    def evaluate_again(self, run_id: str) -> None: ...
+    def evaluate_again(self) -> None: ...
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def events() -> Events:
 @pytest.fixture
 def log(storage: Storage, events: Events, monkeypatch: pytest.MonkeyPatch) -> PatientLog:
     monkeypatch.setattr(stream, "RETRY_S", 0.0)
-    return PatientLog(events, storage.store, "run")  # type: ignore[arg-type]
+    return PatientLog(events, storage.store)  # type: ignore[arg-type]
 
 
 def test_events_of_an_outage_follow_in_their_order_each_once(log, storage, events):
@@ -99,7 +99,7 @@ def test_an_error_of_another_kind_is_raised(events):
         raise ValueError("a mistake of ours")
 
     with pytest.raises(ValueError, match="a mistake of ours"):
-        PatientLog(events, wrong, "run").add("a")
+        PatientLog(events, wrong).add("a")
 
 
 def test_lines_of_other_threads_are_handled_by_the_thread_that_delivers(log):

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
+
 from position_sync_dagster.demo.display import (
     CurrentLegs,
     count_coverage,
@@ -10,7 +12,8 @@ from position_sync_dagster.demo.display import (
     expect_paths,
     is_complete,
 )
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from tests.support.legs import leg
 
 START = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
@@ -18,20 +21,21 @@ ACCOUNT = "DUSIM0001"
 HELD = frozenset((ACCOUNT, conid) for conid in range(1, 11))
 
 
-def row(conid, source, *, seconds=5.0):
-    return PositionUpdate(
-        conid=conid,
-        symbol="SPY",
-        right=None,
-        position=1.0,
-        market_price=1.0,
-        market_value=100.0,
-        average_cost=90.0,
-        unrealized_pnl=10.0,
-        timestamp=START + timedelta(seconds=seconds),
-        account=ACCOUNT,
-        source=source,
-    )
+def row(conid, source, *, seconds=5.0, confirmed=None):
+    at = START + timedelta(seconds=seconds)
+    return (ACCOUNT, conid, 1.0, source.value, at, confirmed)
+
+
+def counted(rows):
+    schema = {
+        "account": pl.String,
+        "conid": pl.Int64,
+        "position": pl.Float64,
+        "source": pl.String,
+        "timestamp": pl.Datetime("us", "UTC"),
+        CONFIRMED: pl.Datetime("us", "UTC"),
+    }
+    return count_coverage(EXPECTED, pl.DataFrame(rows, schema, orient="row"), since=START)
 
 
 EXPECTED = expect_paths(HELD, [leg(1), leg(2), leg(2, "b"), leg(99)])
@@ -53,32 +57,30 @@ def test_one_line_serves_a_conid_in_two_accounts():
 
 
 def test_each_leg_current_by_its_own_path_is_complete():
-    coverage = count_coverage(EXPECTED, ROWS, since=START)
+    coverage = counted(ROWS)
     assert coverage == CurrentLegs(streamed=2, queued=8, misrouted=0)
     assert is_complete(EXPECTED, coverage)
 
 
 def test_a_row_of_an_earlier_run_is_not_current():
-    coverage = count_coverage(
-        EXPECTED, [*ROWS[:-1], row(10, Source.QUEUE, seconds=-1)], since=START
-    )
+    coverage = counted([*ROWS[:-1], row(10, Source.QUEUE, seconds=-1)])
     assert coverage.legs == 9
     assert not is_complete(EXPECTED, coverage)
 
 
 def test_an_active_leg_valued_by_the_queue_is_misrouted():
-    coverage = count_coverage(EXPECTED, [row(1, Source.QUEUE), *ROWS[1:]], since=START)
+    coverage = counted([row(1, Source.QUEUE), *ROWS[1:]])
     assert coverage == CurrentLegs(streamed=1, queued=8, misrouted=1)
     assert not is_complete(EXPECTED, coverage)
 
 
 def test_the_row_of_something_not_held_does_not_count():
-    assert count_coverage(EXPECTED, [*ROWS, row(50, Source.QUEUE)], since=START).legs == 10
+    assert counted([*ROWS, row(50, Source.QUEUE)]).legs == 10
 
 
 def figures_met(**changes):
     arguments = {
-        "coverage": count_coverage(EXPECTED, ROWS, since=START),
+        "coverage": counted(ROWS),
         "complete_after_s": 20.0,
         "limit_s": 60.0,
         "underlyings": 1,
@@ -93,7 +95,7 @@ def test_all_figures_are_met():
 
 
 def test_each_figure_can_be_missed_alone():
-    full = count_coverage(EXPECTED, ROWS, since=START)
+    full = counted(ROWS)
     assert missed(complete_after_s=61.0) == ["all current after"]
     assert missed(complete_after_s=None) == ["all current after"]
     assert missed(counts={"peak_lines": 4, "orders_received": []}) == ["peak of market data lines"]
@@ -109,7 +111,9 @@ def missed(**changes):
 
 
 def test_a_row_of_an_earlier_run_counts_once_the_broker_has_confirmed_it():
-    old = [row(c, Source.QUEUE, seconds=-600.0) for c in range(3, 11)]
-    times = {(ACCOUNT, 3): START + timedelta(seconds=1), (ACCOUNT, 4): None}
-    found = count_coverage(EXPECTED, old, since=START, confirmed=times)
-    assert found == CurrentLegs(streamed=0, queued=1, misrouted=0)
+    times = {3: START + timedelta(seconds=1), 4: START - timedelta(seconds=1)}
+    old = [
+        row(conid, Source.QUEUE, seconds=-600.0, confirmed=times.get(conid))
+        for conid in range(3, 11)
+    ]
+    assert counted(old) == CurrentLegs(streamed=0, queued=1, misrouted=0)

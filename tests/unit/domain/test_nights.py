@@ -99,7 +99,7 @@ class Night:
         }
         self.opening = {}
         self.quotes |= ticked
-        self.lines.ticked(ticked, self.quotes.get, self.now, self.now_s)
+        self.lines.ticked(ticked, self.now, self.now_s)
         for conid, state in self.states.items():
             if conid in ticked:
                 state.ticked(self.now_s)

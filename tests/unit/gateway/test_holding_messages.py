@@ -1,13 +1,15 @@
 """Profit messages of holdings, from the fields as sent to the book."""
 
-import logging
 from datetime import UTC, datetime
 
 import pytest
 from ib_async import IB
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
+from position_sync_dagster.gateway.codes import Connectivity
+from position_sync_dagster.gateway.connection import MessageReader
 from tests.support.holdings import make_book
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -20,17 +22,24 @@ class Subscribed:
     """A holding with a profit subscription under the request id 4."""
 
     def __init__(self):
-        ib, self.book = IB(), make_book(lambda: NOW, account="DU1")
+        ib, connectivity = IB(), Connectivity()
+        ib.errorEvent += lambda _id, code, text, _contract: connectivity.take(code, text)
+        self.book = make_book(lambda: NOW, account="DU1", connectivity=connectivity)
         stock = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
         self.book.put_position("DU1", stock, -2.0, None)
         ib.client.getReqId = lambda: 4
         ib.client.reqPnLSingle = ib.client.cancelPnLSingle = lambda *_request: None
         ib.isConnected = lambda: True
         self.subscriptions = PnlSubscriptions(ib, self.book, silence_s=30.0)
-        self.valued = self.subscriptions.watch()
+        self.valued = self.subscriptions.take_valued
         self.subscriptions.keep("test", [KEY])
         self.subscriptions.step()
+        MessageReader(ib, "g", self.subscriptions)
         self.read = ib.client.decoder.interpret
+
+    @property
+    def value(self):
+        return self.book.get(KEY).market_value
 
 
 @pytest.fixture
@@ -39,31 +48,28 @@ def subscribed():
 
 
 @pytest.mark.parametrize("fields", [SENT[:2], SENT[:4], ["95", "4", "x", *"1234"]])
-async def test_a_profit_message_that_cannot_be_read_is_reported_by_ib_async(
-    subscribed, fields, caplog
-):
-    caplog.set_level(logging.ERROR, "ib_async.Decoder")  # a connection in another test silences it
+async def test_a_profit_message_that_cannot_be_read_is_reported(subscribed, fields, caplog):
     subscribed.read(fields)
-    assert [record.name.split(".")[0] for record in caplog.records] == ["ib_async"]
-    assert not subscribed.valued.take()
+    assert "sent a message that cannot be read (type '95'" in caplog.text
+    assert not subscribed.valued()
     assert not subscribed.subscriptions.take_fresh()
 
 
 async def test_a_profit_message_is_read_for_the_request_that_it_names(subscribed):
     subscribed.read(["95", "40", *SENT[2:]])
-    assert not subscribed.valued.take()
+    assert not subscribed.valued()
     subscribed.read(SENT)
     held = subscribed.book.get(KEY)
     assert (held.daily_pnl, held.unrealized_pnl, held.realized_pnl) == (1.5, 0.0, None)
     assert held.market_value == -300.25
-    assert set(subscribed.valued.take()) == {KEY}
+    assert subscribed.valued() == {KEY}
     assert subscribed.subscriptions.take_fresh()
 
 
 async def test_a_profit_message_without_a_value_is_not_fresh_and_values_nothing(subscribed):
     subscribed.read([*SENT[:6], UNSET])
     assert not subscribed.subscriptions.take_fresh()
-    assert not subscribed.valued.take()
+    assert not subscribed.valued()
     assert subscribed.book.get(KEY).market_value is None
 
 
@@ -72,3 +78,56 @@ async def test_a_profit_message_that_comes_after_the_end_of_its_subscription_is_
     subscribed.subscriptions.step()
     subscribed.read(SENT)
     assert subscribed.book.get(KEY).market_value is None
+
+
+def sent(value):
+    return [*SENT[:6], value]
+
+
+async def test_of_the_messages_after_the_first_value_the_newest_is_read_when_it_is_asked_for(
+    subscribed,
+):
+    for value in ("-300.25", "-301", "-302"):
+        subscribed.read(sent(value))
+    assert subscribed.value == -300.25
+    assert subscribed.subscriptions.take_fresh()
+    subscribed.valued()
+    subscribed.subscriptions.read([("DU1", 8)])
+    assert not subscribed.valued()
+    before = utc_now()
+    subscribed.subscriptions.read([KEY])
+    assert subscribed.value == -302.0
+    assert subscribed.valued() == {KEY}
+    assert NOW < subscribed.book.get(KEY).received_at < before
+    assert not subscribed.subscriptions.take_valued()
+
+
+async def test_only_what_came_before_the_gateway_lost_ib_counts(subscribed):
+    subscribed.read(sent("-300.25"))
+    subscribed.read(sent("-301"))
+    subscribed.read(["4", "2", "-1", "1100", "Connectivity has been lost.", ""])
+    assert subscribed.value == -301.0
+    subscribed.read(sent("-302"))
+    subscribed.read(["4", "2", "-1", "1102", "Connectivity has been restored.", ""])
+    subscribed.subscriptions.read()
+    assert subscribed.value == -301.0
+
+
+async def test_a_value_of_the_quantity_before_a_fill_is_not_read_after_it(subscribed):
+    subscribed.read(sent("-300.25"))
+    subscribed.read(sent("-301"))
+    subscribed.book.put_position("DU1", subscribed.book.get(KEY).instrument, -1.0, None)
+    subscribed.subscriptions.read()
+    assert subscribed.value is None
+
+
+async def test_a_later_message_that_cannot_be_read_is_reported_and_the_value_stays(
+    subscribed, caplog
+):
+    subscribed.read(sent("-300.25"))
+    subscribed.read(sent("x"))
+    subscribed.subscriptions.read()
+    assert "sent a message that cannot be read (type '95'" in caplog.text
+    assert subscribed.value == -300.25
+    subscribed.read(sent("-302"))
+    assert subscribed.value == -302.0

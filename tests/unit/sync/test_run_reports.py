@@ -1,20 +1,29 @@
 """The numbers that a report derives from its batches."""
 
+from dataclasses import asdict
+
 from position_sync_dagster.lake.updates.append import AppendResult
-from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
+from position_sync_dagster.sync.run_recorder import (
+    BatchReport,
+    DrainCounts,
+    DrainReport,
+    LedgerCounts,
+)
 
 
 def batch(version: int | None, rows: int = 0, reason: str | None = None) -> BatchReport:
+    commit = None if version is None else AppendResult(version=version, rows=rows)
     return BatchReport(
-        batch_id="b", claimed=5, succeeded=3, failed=1, released=1,
-        appended=None if version is None else AppendResult(version=version, rows=rows),
-        oldest_wait_s=1.0, duration_s=0.1, reason=reason,
+        **asdict(LedgerCounts.of(commit)),
+        batch_id="b", claimed=5, succeeded=3, failed=1, released=1, oldest_wait_s=1.0,
+        duration_s=0.1, reason=reason,
     )  # fmt: skip
 
 
 def drained(*batches: BatchReport, unavailable: str | None = None) -> DrainReport:
     return DrainReport(
-        batches=batches, rescued=0, duration_s=1.0, exhausted=True, unavailable=unavailable,
+        **asdict(sum(batches, DrainCounts())), batches=batches,
+        rescued=0, duration_s=1.0, exhausted=True, unavailable=unavailable,
     )  # fmt: skip
 
 

@@ -12,9 +12,8 @@ from position_sync_dagster.domain.broker_position import AccountSummary, BrokerP
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.overview import Book, Overview, current_of
+from position_sync_dagster.sync.reports.overview import Book, Overview
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
     Changes,
@@ -56,6 +55,7 @@ def overview(
 ) -> Overview:
     rows = [row(n, value_source=ValueOrigin.TICK, value_time=NOW) for n in (1, 2)]
     active = [leg(1 + n % 2, f"strategy-{n}") for n in range(legs)]
+    since = status.session_since or NOW
     book = Book(
         now=NOW,
         priced=priced_rows(rows),
@@ -63,15 +63,10 @@ def overview(
         legs=tuple(active),
         matching=tuple(active),
         split=split(active, update_rows(rows)),
+        live_since={status.gateway_id: since} if status.session_state == "LIVE" else {},
         streamed=frozenset({1, 2}),
     )
-    held = set().union(*book.held.values())
-    return Overview(
-        status=status,
-        book=book,
-        held=len(held),
-        current_keys=frozenset(current_of(held, book.ages, status, Settings())),
-    )
+    return Overview(status=status, book=book)
 
 
 def test_why_a_holding_closed_is_a_change() -> None:
@@ -127,12 +122,16 @@ def test_before_the_tables_exist_the_addresses_are_there():
 
 
 def test_no_leg_is_current_while_the_gateway_is_gone():
-    assert current_text(overview()) == "2 of 2 legs"
+    assert current_text(overview()) == "2 of 2 legs, oldest 0.0 s"
     assert current_text(overview(BLIND)) == "0 of 2 legs: the gateway is not connected"
 
 
 def test_the_board_says_how_old_the_oldest_price_is():
-    assert current_text(replace(overview(), oldest_age_s=130.0)) == "2 of 2 legs, oldest 2 min"
+    at = NOW - timedelta(seconds=130)
+    old = priced_rows([row(n, value_source=ValueOrigin.TICK, value_time=at) for n in (1, 2)])
+    seen = overview()
+    aged = replace(seen, book=replace(seen.book, priced=old))
+    assert current_text(aged) == "2 of 2 legs, oldest 2 min"
 
 
 def test_a_stream_that_a_person_paused_is_no_outage():

@@ -9,7 +9,7 @@ from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs.assets.active_strategies import active_strategies
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
-from position_sync_dagster.defs.checks.evaluation import CHECKS
+from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.checks.limits import READ_CHECK, SUMS_CHECK
 from position_sync_dagster.defs.runs import DRAIN_JOB, DRAINED, REGISTRY_VERSION, RELEASED
 from position_sync_dagster.domain.broker_position import Completeness
@@ -126,7 +126,7 @@ def test_a_drain_values_waiting_requests_and_reports_numbers(
     table = event.metadata["batch_table"]
     assert [record.data["rows"] for record in table.records] == [2, 1]
     texts = {column.name: column.description for column in table.schema.columns}
-    assert texts["released"] == "The number of those that wait again."
+    assert texts["released"].startswith("Those that became PENDING again")
     assert set(lake.updates.sync.latest()["run_id"]) == {result.run_id}
 
 
@@ -193,7 +193,7 @@ def test_a_drain_evaluates_the_checks_after_its_rows_without_having_planned_them
     first_check = kinds.index(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     assert first_row < first_check
     checked = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    assert set(checked) == {READ_CHECK, SUMS_CHECK, *(name for _, name in CHECKS)}
+    assert set(checked) == {READ_CHECK, SUMS_CHECK, *(key.name for key in KEYS)}
     # The fixture's session has no lines, and its login no account values: both are unknown.
     assert {name for name, passed in checked.items() if not passed} == {
         "lines_suffice",

@@ -16,9 +16,9 @@ from position_sync_dagster.defs.assets.daily_positions import (
 )
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.domain.update import Answer, GreeksSource, ValueOrigin
-from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
@@ -49,12 +49,12 @@ def fill(materialize) -> Callable[..., dg.ExecuteInProcessResult]:
 
 
 @pytest.fixture
-def table(settings) -> DerivedTable:
-    return DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
+def table(settings) -> Table:
+    return Table(settings.table("daily_positions"), DAILY_POSITIONS)
 
 
-def by_day(table: DerivedTable) -> list[tuple[str, float, float]]:
-    found = table.read().sort("session_date", "conid")
+def by_day(table: Table) -> list[tuple[str, float, float]]:
+    found = table.rows().sort("session_date", "conid")
     return [
         (str(day), value, age)
         for day, value, age in found.select("session_date", "market_value", "age_s").rows()
@@ -170,7 +170,7 @@ def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(
     append_row(1, utc("2026-03-05T19:00:00"))
     append_row(1, utc("2026-03-06T19:00:00"), position=0.0)
     fill(*WEEK)
-    found = table.read().sort("session_date")
+    found = table.rows().sort("session_date")
     assert found["position"].to_list() == [1.0, 0.0]
 
 
@@ -274,8 +274,8 @@ def test_the_last_three_trading_days_are_recorded_again_by_night(settings, insta
 def test_rows_of_a_day_are_those_of_the_ledger(fill, append_row, table, lake) -> None:
     append_row(1, utc("2026-03-05T19:00:00"))
     fill("2026-03-05", "2026-03-05")
-    assert table.read()["update_id"].to_list() == lake.updates.sync.latest()["update_id"].to_list()
-    assert table.read().schema == pl.Schema(DAILY_POSITIONS.polars)
+    assert table.rows()["update_id"].to_list() == lake.updates.sync.latest()["update_id"].to_list()
+    assert table.rows().schema == pl.Schema(DAILY_POSITIONS.polars)
 
 
 def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(
@@ -290,6 +290,6 @@ def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(
     )  # fmt: skip
     assert fill("2026-03-05", "2026-03-05").success
     names = [*greeks, "greeks_source", "greeks_method", "volatility_time"]
-    gateway, computed = table.read().sort("conid").select(names).rows()
+    gateway, computed = table.rows().sort("conid").select(names).rows()
     assert gateway == (*greeks.values(), "GATEWAY", None, None)
     assert computed == (None,) * len(names)

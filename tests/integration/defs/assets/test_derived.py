@@ -19,15 +19,16 @@ from position_sync_dagster.defs.assets.strategy_exposure import (
     strategy_exposure,
 )
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.reports.money import MOST_BYTES
 from tests.support.contracts import contract_details
 
 
 def rows(settings, spec) -> pl.DataFrame:
-    return DerivedTable(settings.table(spec.name), spec).read()
+    return Table(settings.table(spec.name), spec).rows()
 
 
 def number(result: dg.ExecuteInProcessResult, name: str, key: str) -> float:
@@ -162,7 +163,7 @@ def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
     new = names[names.index("dollar_delta") :]
     columns = {name: kind for name, kind in STRATEGY_EXPOSURE.described.items() if name not in new}
     before = replace(STRATEGY_EXPOSURE, version=1, described=columns)
-    DerivedTable(settings.table(before.name), before).replace(pl.DataFrame(schema=before.polars))
+    derived.replace(Table(settings.table(before.name), before), pl.DataFrame(schema=before.polars))
     lake.registry.sync.add_active(
         conid=1,
         symbol="SPY",

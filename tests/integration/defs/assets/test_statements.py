@@ -17,8 +17,8 @@ from position_sync_dagster.defs.assets.statements import (
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
-from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from tests.support.flex_files import element, of_day, position, statement, trade
 
@@ -55,8 +55,8 @@ def fill(folder: Path, materialize) -> Callable[..., dg.ExecuteInProcessResult]:
 
 @pytest.fixture
 def rows(settings) -> Callable[[], pl.DataFrame]:
-    table = DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
-    return lambda: table.read().sort("session_date", "conid")
+    table = Table(settings.table("daily_positions"), DAILY_POSITIONS)
+    return lambda: table.rows().sort("session_date", "conid")
 
 
 def failure(result: dg.ExecuteInProcessResult, name: str) -> str:
@@ -88,7 +88,7 @@ def test_types_that_are_not_followed_are_left_out(fill, folder, rows) -> None:
 def test_a_repeated_fill_from_a_statement_changes_nothing(fill, folder, settings) -> None:
     (folder / "a.xml").write_bytes(statement(position(1)))
     fill()
-    table = DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
+    table = Table(settings.table("daily_positions"), DAILY_POSITIONS)
     version = table.version()
     fill()
     assert table.version() == version

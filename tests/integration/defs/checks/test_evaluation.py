@@ -5,7 +5,7 @@ import pytest
 
 from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs.assets import position_updates
-from position_sync_dagster.defs.checks.evaluation import CHECKS, evaluated
+from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
 from position_sync_dagster.defs.runs import DRAIN_JOB
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -15,9 +15,9 @@ def test_after_its_time_limit_a_drain_begins_no_further_check(
     lake: Lake, settings: Settings, instance: dg.DagsterInstance, caplog
 ) -> None:
     every = list(evaluated(lake, settings, instance, run_id="r1"))
-    assert [(e.asset_key.to_user_string(), e.check_name) for e in every] == list(CHECKS)
+    assert [one.asset_check_key for one in every] == list(KEYS)
     assert list(evaluated(lake, settings, instance, run_id="r1", time_limit_s=0.0)) == []
-    assert CHECKS[0][1] in caplog.text
+    assert KEYS[0].name in caplog.text
 
 
 @pytest.mark.parametrize("came", [True, False])
@@ -46,4 +46,4 @@ def test_slow_checks_of_a_drain_give_way_to_requests_that_came_meanwhile(
         if event.event_type_value == "ASSET_CHECK_EVALUATION"
         and event.step_key == "position_updates"
     ]
-    assert len(found) == (3 if came else len(CHECKS))
+    assert len(found) == (3 if came else len(KEYS))

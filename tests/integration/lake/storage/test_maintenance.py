@@ -13,8 +13,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import new_part
@@ -190,7 +189,7 @@ def test_a_whole_lake_is_maintained_in_one_call(tmp_path):
     lake = Lake(tmp_path)
     lake.initialize_sync()
     assert [r.table for r in lake.maintain()] == [t.spec.name for t in lake.tables]
-    DerivedTable(lake.table_path("latest_positions"), LATEST_POSITIONS).replace(a_row(1))
+    derived.replace(Table(lake.table_path("latest_positions"), LATEST_POSITIONS), a_row(1))
     assert [r.table for r in lake.maintain()] == [
         *(t.spec.name for t in lake.tables),
         "latest_positions",
@@ -234,9 +233,9 @@ def write(table: Table, number: int) -> None:
         table.transact(lambda handle: append(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
-        DerivedTable(table.path, table.spec).replace_days({day: row})
+        derived.replace_days(Table(table.path, table.spec), {day: row})
     else:
-        DerivedTable(table.path, table.spec).replace(row)
+        derived.replace(Table(table.path, table.spec), row)
 
 
 def stored(table: Table) -> tuple[int, int]:
@@ -273,10 +272,10 @@ def test_who_reads_a_derived_table_may_take_minutes_beside_its_maintenance(tmp_p
     lake = Lake(tmp_path, fsync=False)
     lake.initialize_sync()
     path = lake.table_path("latest_positions")
-    derived = DerivedTable(path, LATEST_POSITIONS)
-    derived.replace(a_row(0))
+    table = Table(path, LATEST_POSITIONS)
+    derived.replace(table, a_row(0))
     reader = DeltaTable(path)
     for number in range(1, COMMITS):
-        derived.replace(a_row(number))
+        derived.replace(table, a_row(number))
     lake.maintain()
     assert pl.DataFrame(reader.scan()).get_column("symbol").to_list() == ["symbol-0"]

@@ -14,6 +14,11 @@ from position_sync_dagster.errors import (
     StalledError,
 )
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.schema.tables import (
+    BROKER_POSITIONS,
+    POSITION_QUEUE,
+    POSITION_UPDATES,
+)
 from position_sync_dagster.lake.storage import delta_log, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from tests.support.filled_queue import filled_queue
@@ -191,3 +196,12 @@ def test_a_checkpoint_that_cannot_be_written_is_logged_once_per_outage(
         assert [r.levelname for r in caplog.records] == ["WARNING"] * outages
         commit_past_checkpoints(1)
     assert "its commits are safe: [Errno 28] No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("spec", [POSITION_QUEUE, POSITION_UPDATES, BROKER_POSITIONS])
+def test_the_files_of_an_empty_table_have_every_column_that_readers_choose_by(tmp_path, spec):
+    files = table.Table(tmp_path / "t", spec, fsync=False).snapshot(table.data_files)
+    statistics = [f"{end}.{name}" for end in ("min", "max") for name in spec.indexed]
+    partitions = [f"partition.{name}" for name in spec.partition_by]
+    assert {*statistics, *partitions, "path", "size_bytes", "num_records"} <= set(files.columns)
+    assert files.is_empty()

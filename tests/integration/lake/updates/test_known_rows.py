@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
@@ -40,7 +40,7 @@ def derive(reader, known):
 
     def step():
         rows = reader().latest().with_columns(confirmed_at="timestamp")
-        DerivedTable(known, LATEST_POSITIONS).replace(rows)
+        derived.replace(Table(known, LATEST_POSITIONS), rows)
 
     return step
 
@@ -156,14 +156,4 @@ def test_derived_rows_that_cannot_be_read_are_left_aside(
     derive()
     for path in known.glob("*.parquet"):
         path.write_bytes(b"torn")
-    assert reader().latest()["position"].to_list() == [1.0]
-
-
-def test_rows_of_a_release_without_ledger_versions_are_read_whole(
-    open_ledger, reader, derive, make_update, known
-) -> None:
-    open_ledger().append([make_update(1, position=1.0)])
-    derive()
-    rows = DerivedTable(known, LATEST_POSITIONS)
-    rows.replace(rows.read().with_columns(ledger_version=None, position=9.0))
     assert reader().latest()["position"].to_list() == [1.0]

@@ -22,7 +22,7 @@ def held(settings, clock, conid, *, confirmed_at=None):
 
 async def test_a_view_has_the_contracts_that_are_asked_for_and_covers_all(lake):
     settings, clock = Settings(), HandClock()
-    values = LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock)
+    values = LakeValues(lake, settings, clock=clock)
     first = [held(settings, clock, conid) for conid in (1, 2)]
     lake.broker_positions.replace(settings.gateway_id, first)
     view = await values.view()
@@ -37,7 +37,7 @@ async def test_a_view_has_the_contracts_that_are_asked_for_and_covers_all(lake):
 
 async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
     settings, clock = Settings(), HandClock()
-    values = LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock)
+    values = LakeValues(lake, settings, clock=clock)
     span = timedelta(
         seconds=2 * max(settings.refresh_interval_s, settings.account_interval_s)
         + settings.drain_time_limit_s

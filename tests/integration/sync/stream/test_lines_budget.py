@@ -18,6 +18,7 @@ from position_sync_dagster.domain.login_lines import Trust
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
@@ -37,9 +38,8 @@ class ManagedLines:
         self.sim, self.connection = sim, connection
         self.now, self.legs = 1000.0, []
         self.contracts = ContractCache(None)
-        self.manager = LineManager(
-            self.contracts, settings=settings, clock=utc_now, monotonic=lambda: self.now
-        )
+        context = OwnerContext(settings=settings, monotonic=lambda: self.now)
+        self.manager = LineManager(context, self.contracts)
         self.manager.attach(connection.lines)
         self.requests, self.request_ids = Counter(), {}
         self._request = connection.ib.reqMktData

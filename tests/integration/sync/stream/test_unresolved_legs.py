@@ -128,11 +128,17 @@ async def test_a_file_that_is_read_again_changes_nothing(simulate, lake, setting
 async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settings_for):
     from position_sync_dagster.gateway.connection import connect
     from position_sync_dagster.sync.owner.leg_resolver import LegResolver
+    from position_sync_dagster.sync.owner.ownership import OwnerContext
 
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
     async with simulate() as sim:
-        connection = await connect(settings_for(sim, gateway_timeout_s=0.5))
-        resolver = LegResolver(lake.registry, lambda found: offload(lake.contracts.put, found))
+        settings = settings_for(sim, gateway_timeout_s=0.5)
+        connection = await connect(settings)
+        resolver = LegResolver(
+            OwnerContext(settings=settings),
+            lake.registry,
+            lambda found: offload(lake.contracts.put, found),
+        )
         sim.pause()
         await resolver.resolve(connection, lake.registry.unresolved)
         assert [leg.problem for leg in lake.registry.unresolved] == [None]

@@ -8,7 +8,7 @@ from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 def batch(*, released: int) -> BatchReport:
     return BatchReport(
         batch_id="b", claimed=2, succeeded=2 - released, failed=0, released=released,
-        appended=None, oldest_wait_s=1.0, duration_s=0.1,
+        oldest_wait_s=1.0, duration_s=0.1,
     )  # fmt: skip
 
 

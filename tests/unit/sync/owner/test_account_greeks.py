@@ -10,7 +10,6 @@ from position_sync_dagster.sync.owner import account_greeks
 from position_sync_dagster.sync.owner.account_greeks import (
     AccountGreeks,
     ModelledLeg,
-    OptionValue,
 )
 from position_sync_dagster.sync.owner.option_model import (
     Method,
@@ -45,20 +44,19 @@ class Book(AccountGreeks):
     def __init__(
         self, session_open: bool | None = True, processor: Callable[[], float] = lambda: 0.0
     ) -> None:
-        self.values: dict[int, OptionValue] = {}
+        self.values: dict[int, tuple[float, datetime]] = {}
         super().__init__(
-            MODEL,
             value_of=self.values.get,
             session_open=lambda _conid: session_open,
             processor=processor,
         )
 
     def valued(self, conid: int, value: float, at: datetime) -> None:
-        self.values[conid] = OptionValue(value, at)
+        self.values[conid] = value, at
 
 
 def compute(greeks: Book, seconds: float) -> list[ModelledLeg]:
-    return greeks.compute(at(seconds), monotonic=seconds, budget_s=1.0)
+    return greeks.compute(MODEL, at(seconds), monotonic=seconds, budget_s=1.0)
 
 
 def only(found: list[ModelledLeg]) -> ModelledLeg:
@@ -179,9 +177,9 @@ def test_the_largest_come_first_and_the_others_keep_their_half_of_the_budget(
     for conid in range(20):
         greeks.add(conid, PUT, STOCK, size=float(conid))
         greeks.valued(conid, price(100.0, 0), at(0))
-    first = greeks.compute(at(0), monotonic=0.0, budget_s=6.0)
+    first = greeks.compute(MODEL, at(0), monotonic=0.0, budget_s=6.0)
     assert [leg.conid for leg in first] == [19, 18, 15, 14]
-    second = greeks.compute(at(1), monotonic=1.0, budget_s=100.0)
+    second = greeks.compute(MODEL, at(1), monotonic=1.0, budget_s=100.0)
     assert [leg.conid for leg in second] == [17, 16, *range(13, -1, -1)]
 
 

@@ -54,10 +54,10 @@ def test_a_close_has_its_zero_row_once_it_was_recorded():
     announced, key = Announcements(), ("A", 1)
     announced.record([holding(1, 2.0)])
     assert announced.lacks_zero_row(holding(1, 0.0))
-    assert not announced.has_zero_row(key)
+    assert not announced.is_held(key, 0.0)
     announced.record([holding(1, 0.0)])
     assert not announced.lacks_zero_row(holding(1, 0.0))
-    assert announced.has_zero_row(key)
+    assert announced.is_held(key, 0.0)
 
 
 def test_a_closed_holding_that_was_never_announced_needs_no_zero_row():
@@ -69,7 +69,7 @@ async def test_after_a_restart_a_close_lacks_its_zero_row_unless_the_ledger_has_
     announced = Announcements(Ledger({} if row is None else {1: row}))
     await announced.restore([holding(1, 0.0), holding(2, 4.0)], since=NOW)
     assert announced.lacks_zero_row(holding(1, 0.0)) is lacks
-    assert announced.has_zero_row(("A", 1)) is not lacks
+    assert announced.is_held(("A", 1), 0.0) is not lacks
     assert announced.lacks_zero_row(holding(2, 0.0))
     announced.record([holding(1, 0.0)])
     assert not announced.lacks_zero_row(holding(1, 0.0))

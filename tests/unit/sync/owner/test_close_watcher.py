@@ -2,7 +2,9 @@
 
 import asyncio
 
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.close_watcher import LOOKS_S, CloseWatcher
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 
 
 class Gateway:
@@ -32,7 +34,8 @@ class Explainer:
 
 async def requests_of_a_start(*, is_open):
     gateway, now_s = Gateway(), 50.0
-    watcher = CloseWatcher(Explainer(is_open=is_open), monotonic=lambda: now_s)
+    context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
+    watcher = CloseWatcher(context, Explainer(is_open=is_open))
     for delay_s in (0.0, 1.0, *LOOKS_S[1:]):
         now_s = 50.0 + delay_s
         watcher.look_in_background(gateway)

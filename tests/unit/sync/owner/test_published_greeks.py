@@ -30,7 +30,13 @@ def leg(seconds=0.0, terms=TERMS, reason=None, **changes):
     at = NOW + timedelta(seconds=seconds)
     greeks = None if reason else replace(GREEKS, **changes)
     return ModelledLeg(
-        conid=7, terms=terms, greeks=greeks, reason=reason, value_at=at, underlying_at=at
+        conid=7,
+        terms=terms,
+        underlying=1,
+        greeks=greeks,
+        reason=reason,
+        value_at=at,
+        underlying_at=at,
     )
 
 

@@ -10,8 +10,8 @@ from position_sync_dagster.gateway.accounts.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
-from position_sync_dagster.sync.run_recorder import StreamMetrics
 from tests.support.holdings import make_book, make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -61,10 +61,8 @@ class Positions:
 
 
 def publisher_of(feed, positions, queue):
-    publisher = Publisher(
-        queue, positions, Announcements(), settings=Settings(), metrics=StreamMetrics(),
-        clock=lambda: NOW,
-    )  # fmt: skip
+    context = OwnerContext(settings=Settings(), clock=lambda: NOW)
+    publisher = Publisher(context, queue, positions, Announcements())
     publisher.follow(feed)
     return publisher
 

@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from position_sync_dagster.domain.update import Reason
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.router import AccountRefresh
 
 INTERVAL_S = 180.0
@@ -54,9 +56,9 @@ class Refreshing:
     def __init__(self):
         self.now, self.published = 1000.0, 0
         self.feed, self.publisher = Feed(), Publisher()
-        self.refresh = AccountRefresh(
-            self.publisher, refresh_interval_s=INTERVAL_S, monotonic=lambda: self.now
-        )
+        settings = Settings(refresh_interval_s=INTERVAL_S)
+        context = OwnerContext(settings=settings, monotonic=lambda: self.now)
+        self.refresh = AccountRefresh(context, self.publisher)
 
     async def step(self, *, after_s=0.0):
         self.now += after_s

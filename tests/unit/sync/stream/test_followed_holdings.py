@@ -4,6 +4,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.followed_holdings import (
     CHOOSE_S,
     MANY,
@@ -32,6 +33,9 @@ class Gateway:
     def step(self):
         pass
 
+    def read(self):
+        pass
+
     def values(self, keys):
         return {key: self.known.get(key) for key in keys}
 
@@ -49,11 +53,9 @@ class Day:
         self.second, self.done = 0, []
         self.wait_until, self._drained = 0, drained
         self.moved = self.greeks_moved = False
-        self.legs = FollowedHoldings(
-            self,
-            settings=Settings(pnl_subscriptions=pnl_subscriptions, **settings),
-            monotonic=lambda: float(self.second),
-        )
+        settings = Settings(pnl_subscriptions=pnl_subscriptions, **settings)
+        context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
+        self.legs = FollowedHoldings(context, self)
 
     async def enqueue_moved(self, _routes):
         self.done.append(("moved", self.second))

@@ -21,6 +21,7 @@ from position_sync_dagster.domain.login_lines import (
 )
 from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.delivery import StreamPricer
 from tests.support.holdings import make_holding
 
@@ -43,8 +44,8 @@ class PricerWithLines:
             min_hold_s=5.0,
         )  # fmt: skip
         self.pricer = StreamPricer(
+            OwnerContext(settings=SETTINGS, monotonic=lambda: self.second),
             self.lines, SimpleNamespace(magnifier=lambda _conid: 1, hours=lambda _conid: None),
-            settings=SETTINGS, monotonic=lambda: self.second,
         )  # fmt: skip
         self.ticks = {}
         self.bid = 1.0

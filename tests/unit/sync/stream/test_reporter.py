@@ -6,7 +6,7 @@ from typing import Any
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.sync.run_recorder import StreamMetrics, StreamReport
+from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics, StreamReport
 from position_sync_dagster.sync.stream import service
 from position_sync_dagster.sync.stream.service import StreamReporter
 
@@ -38,7 +38,7 @@ async def test_a_state_is_reported_when_the_session_shows_it_and_not_before(monk
     while not reports:
         await asyncio.sleep(0.001)
     assert [report.state for report in reports] == ["LIVE"]
-    streamer.metrics.committed(3, 1, "batch")
+    streamer.metrics.counts += StreamCounts(rows=3, commits=1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert reporter.finish().rows == 3
