@@ -7,7 +7,7 @@ from benchmarks.bench import Bench
 from benchmarks.book.tables import BATCH, batches_of, confirm, hold, wait
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 
 FEW, MANY = 200, 20_000

@@ -16,7 +16,7 @@ import psutil
 
 from benchmarks.book.generated import ACCOUNT, GeneratedBook
 from benchmarks.outside import SeenFromOutside
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.ports import first_free
 from position_sync_dagster.processes.reaper import end_processes, find_marked

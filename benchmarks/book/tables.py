@@ -15,7 +15,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.update import QueueRequest, Reason
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor, LakeValues
 from position_sync_dagster.sync.drain.refresh import drain

@@ -17,7 +17,7 @@ from benchmarks.book.running import LINES, RunningBook
 from benchmarks.outcome import Line, Target
 from benchmarks.program.latency import idle_ticks
 from benchmarks.report import quantity
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 
 SIZES = (200, 1_000, 5_000, 20_000)
 ACTIVE_SHARE = 0.05

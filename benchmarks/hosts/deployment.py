@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from tests.support import postgres

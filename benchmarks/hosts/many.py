@@ -26,7 +26,7 @@ from benchmarks.report import quantity
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from tests.support import postgres

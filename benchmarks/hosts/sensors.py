@@ -19,7 +19,7 @@ from position_sync_dagster.defs.runs import LOGINS, PARTITION, STREAM_JOB, recen
 from position_sync_dagster.defs.stream_supervisor import RUNS_SEEN, supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import QueueRequest
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support import postgres
 from tests.support.hosts import DEPLOY

@@ -15,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.program.running import Running, at_any_moment
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 
 LEGS, STREAMED = 200, 20
 

@@ -20,7 +20,7 @@ from benchmarks.outcome import Line, Target
 from benchmarks.timing import Samples
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import delta_options
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, POSITION_UPDATES
 from position_sync_dagster.settings import HeartbeatPlace

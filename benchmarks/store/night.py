@@ -14,7 +14,7 @@ from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line
 from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.service import stream

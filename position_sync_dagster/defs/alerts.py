@@ -7,28 +7,25 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
+from position_sync_dagster.defs.assets.daily_positions import days_are_complete
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, evaluation_of
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.checks.limits import SUMS_CHECK
+from position_sync_dagster.defs.drain import CAUSES
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, sensor
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.sync import alerts
 
 WATCHED = (
     *KEYS,
-    dg.AssetCheckKey(dg.AssetKey("daily_positions"), "days_are_complete"),
+    days_are_complete.check_key,
     dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
-    dg.AssetCheckKey(dg.AssetKey(limits.EXPOSURE), limits.READ_CHECK),
-    *(
-        dg.AssetCheckKey(dg.AssetKey(name), SUMS_CHECK)
-        for name in (limits.EXPOSURE, LATEST_POSITIONS.name)
-    ),
-    dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK),
+    limits.limits_are_read.check_key,
+    limits.exposure_sums_equal_their_parts.check_key,
+    limits.latest_sums_equal_their_parts.check_key,
+    CAUSES,
 )
 """Every check of the project, without those of limits."""
 

@@ -69,8 +69,8 @@ class AccountValuesTable:
     def newest_of(self, accounts: Collection[str]) -> pl.DataFrame:
         """Return the newest row of each of some accounts, as `latest` does, from the newest files.
 
-        No more files are read than have a row of each of them: in an object store a file is a
-        request, and two weeks have dozens.
+        Files are read from the newest on, until each account has a row: in an object store a file
+        is a request, and two weeks have dozens of files.
         """
 
         def step(handle: DeltaTable) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import polars as pl
 
@@ -27,15 +27,12 @@ from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
-from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.lake.sessions import GatewaySessions, Heartbeats
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
 from position_sync_dagster.lake.storage.threads import begin_each, together
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import HeartbeatPlace, Settings
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.sessions import Heartbeats
 
 
 class Lake:
@@ -145,12 +142,8 @@ class Lake:
         return GatewaySessions(self._table(specs.GATEWAY_SESSIONS), self._clock, self._heartbeats)
 
     @cached_property
-    def _heartbeats(self) -> "Heartbeats | None":
-        if self._heartbeat_place == "tables":
-            return None
-        from position_sync_dagster.lake.sessions import Heartbeats
-
-        return Heartbeats(self._clock)
+    def _heartbeats(self) -> Heartbeats | None:
+        return Heartbeats(self._clock) if self._heartbeat_place == "postgres" else None
 
     @cached_property
     def breaks(self) -> ReconciliationBreaks:

@@ -115,7 +115,7 @@ class ClosuresTable(RecordsTable[Closure]):
         """Return the causes that count of each close, oldest first: those judged last.
 
         Args:
-            only: Chooses rows; of those that it leaves out none counts.
+            only: Chooses rows; the others do not count.
         """
         rows = self.table.rows() if only is None else self.table.rows().filter(only)
         last = pl.col("judged_at").max().over("change_id")

@@ -42,7 +42,6 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     HeartbeatsElsewhereError,
     HeartbeatsUnavailableError,
-    InvalidRequestError,
     LakeError,
     LeaseLostError,
     LoginOwnedError,
@@ -296,7 +295,7 @@ them."""
 
 
 class Detail(Enum):
-    """What `renew` does with the detail of a session, other than to store a text or None."""
+    """A choice for the detail of a session in `renew`, besides a text and None."""
 
     KEPT = auto()
     """The detail stays, until the state changes."""
@@ -314,7 +313,7 @@ class GatewaySessions:
     """
 
     def __init__(
-        self, table: Table, clock: Clock = utc_now, heartbeats: "Heartbeats | None" = None
+        self, table: Table, clock: Clock = utc_now, heartbeats: Heartbeats | None = None
     ) -> None:
         self.table = table
         self._lifecycle = lifecycle_table.LifecycleTable(table, clock, check=self._check_place)
@@ -346,7 +345,6 @@ class GatewaySessions:
             HeartbeatsUnavailableError: Postgres may know of a later heartbeat, and does not answer.
             HeartbeatsElsewhereError: The owners of the lake keep their heartbeats elsewhere.
         """
-        _check_lease(lease_s)
 
         def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[GatewaySession]:
             before = records_of(GatewaySession, snapshot.live)
@@ -414,7 +412,6 @@ class GatewaySessions:
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
         """
-        _check_lease(lease_s)
 
         def renewed(known: GatewaySession, now: datetime) -> GatewaySession:
             entered = state is not None and state is not known.state
@@ -741,11 +738,3 @@ def _lease_lost(session: GatewaySession, why: str) -> LeaseLostError:
         f"The session {session.session_id} no longer owns the login {session.gateway_id}: {why}.",
         remedy="Write nothing more for this login; acquire it again.",
     )
-
-
-def _check_lease(lease_s: float) -> None:
-    if not 0 < lease_s < 10**9:
-        raise InvalidRequestError(
-            f"A lease cannot last {lease_s!r} s.",
-            remedy="Use a number of seconds above 0, such as 15.",
-        )

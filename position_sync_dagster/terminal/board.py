@@ -378,17 +378,16 @@ def _gauges(overview: Overview, width: int) -> RenderableType:
     of_legs = None if used is None else used - (status.underlying_lines or 0)
     near = of_legs is not None and limit is not None and of_legs >= 0.9 * limit
 
-    def gauge(label: str, done: int, of: int, colours: tuple[str, str], text: Text) -> None:
-        part, full = colours
+    current = Text(current_text(overview), style="green" if whole else "yellow")
+    lines = Text("–" if used is None else _lines_used(status))
+    for label, done, of, part, full, text in (
+        ("current", overview.current, overview.held, "yellow", "green", current),
+        ("lines", used or 0, limit or 1, "red" if near else "cyan", "red", lines),
+    ):
         progress = ProgressBar(
             total=max(of, 1), completed=done, width=bar, complete_style=part, finished_style=full
         )
         table.add_row(label, progress, text)
-
-    current = Text(current_text(overview), style="green" if whole else "yellow")
-    gauge("current", overview.current, overview.held, ("yellow", "green"), current)
-    lines = Text("–" if used is None else _lines_used(status))
-    gauge("lines", used or 0, limit or 1, ("red" if near else "cyan", "red"), lines)
     return table
 
 

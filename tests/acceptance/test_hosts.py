@@ -25,7 +25,7 @@ import pytest
 from position_sync_dagster.demo.programs import import_strategies
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from tests.acceptance.test_recovery import assert_never_two_writers
 from tests.support import postgres
 from tests.support.demo_program import (

@@ -15,7 +15,7 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.overview import OverviewReader

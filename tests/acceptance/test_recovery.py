@@ -20,7 +20,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import dagster_dev
 from tests.support.demo_program import LIMIT_S, LINES, Demo, assert_tables_are_whole, wait_for
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from tests.support import object_store
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.update import QueueStatus
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.reports.overview import Overview
 from tests.support.logins import Login
 

@@ -167,9 +167,7 @@ def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg
     return judge_latest(lake.derived_table(LATEST_POSITIONS).rows(), lake.updates.sync.latest())
 
 
-EXPOSURE = "strategy_exposure"
-
-READ_CHECK = "limits_are_read"
+EXPOSURE = dg.AssetKey(STRATEGY_EXPOSURE.name)
 
 PREFIX = "limit_"
 """The beginning of the name of each check of a limit."""
@@ -208,7 +206,7 @@ def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.Ass
     except StrategiesFileError:
         texts = (text.split(": ")[1].removesuffix(OF_VALUE) for text in known)
         names = list(dict.fromkeys(text for text in texts if text.startswith(PREFIX)))
-    return [dg.AssetCheckKey(dg.AssetKey(EXPOSURE), name) for name in names]
+    return [dg.AssetCheckKey(EXPOSURE, name) for name in names]
 
 
 def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
@@ -229,13 +227,12 @@ def evaluated_limits(
     lake: "tables.Lake", settings: Settings, book: "overview.Book", instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Evaluate each limit with the book of an exposure that was just materialized; blocks."""
-    asset = dg.AssetKey(EXPOSURE)
-    target = check_results.newest_materialization(instance, asset)
+    target = check_results.newest_materialization(instance, EXPOSURE)
     limits, read = _read(settings)
-    yield check_results.check_evaluation(dg.AssetCheckKey(asset, READ_CHECK), read, target)
+    yield check_results.check_evaluation(limits_are_read.check_key, read, target)
     evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
     for one in limit_readings.evaluate(limits, evidence) if evidence else ():
-        key = dg.AssetCheckKey(asset, one.limit.name)
+        key = dg.AssetCheckKey(EXPOSURE, one.limit.name)
         yield check_results.check_evaluation(key, result_of(one), target)
 
 
@@ -256,7 +253,7 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
     )
 
 
-@check_results.table_check(EXPOSURE)
+@check_results.table_check(STRATEGY_EXPOSURE.name)
 def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether the limits in the strategies file can be read. Without a file there are none."""
     return _read(settings)[1]
@@ -284,7 +281,7 @@ def limit_checks() -> dg.Definitions:
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
     return check_results.table_check(
-        EXPOSURE,
+        STRATEGY_EXPOSURE.name,
         limit.name,
         description=f"The {limit.bound} of {limit.measure} of {limit.subject} is {limit.value:g}"
         f"{f' {limit.currency}' if limit.currency else ''}.",

@@ -119,7 +119,7 @@ class Confirmations:
         same = before == confirmed_at or (older and not newer)
         if same and holding.completeness is completeness:
             return holding
-        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
+        return changed(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
 FOLLOWED = timedelta(seconds=5)
@@ -494,7 +494,7 @@ class HoldingsBook:
             followed = now - profit.at <= FOLLOWED
             return with_pnl(holding, profit, daily_pnl=daily, followed=followed)
         daily = profit.daily(holding.market_value)
-        return holding if daily is None else replace(holding, daily_pnl=daily)
+        return holding if daily is None else changed(holding, daily_pnl=daily)
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""

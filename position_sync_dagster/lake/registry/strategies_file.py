@@ -35,7 +35,8 @@ from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile
 class WholeHolders:
     """The strategies that hold the whole of a leg, by conid and account.
 
-    Each leg is compared with one holder only, so that reading n legs takes n comparisons.
+    A leg of one account is compared with two holders at most, so that reading n legs takes about n
+    comparisons.
     """
 
     def __init__(self) -> None:
@@ -50,9 +51,10 @@ class WholeHolders:
         if leg.quantity is not None:
             return None
         holders = self._by_conid.setdefault(leg.conid, {})
-        for account, other in holders.items():
-            is_rival = None in (account, leg.account) or account == leg.account
-            if is_rival and other.strategy_id != leg.strategy_id:
+        accounts = holders if leg.account is None else (leg.account, None)
+        for account in accounts:
+            other = holders.get(account)
+            if other is not None and other.strategy_id != leg.strategy_id:
                 return other
         holders.setdefault(leg.account, leg)
         return None

@@ -340,13 +340,11 @@ DAILY_POSITIONS = TableSpec(
         ),
         **_VALUES,
         **described(
-            """
+            f"""
             source text Which path wrote the row: STREAM, QUEUE, or FLEX (the broker's statement of
                 the day).
+            value_source text {_VALUES["value_source"].description} Of a statement: FLEX.
             """
-        ),
-        **described(
-            f"value_source text {_VALUES['value_source'].description} Of a statement: FLEX."
         ),
     },
     version=4,

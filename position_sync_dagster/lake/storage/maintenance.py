@@ -258,17 +258,14 @@ def compact(table: Table, small_bytes: int) -> int:
     merged along their `order`: rows that are appended meanwhile come after the merged ones.
     """
     if "part" in table.spec.partition_by:
-        return sum(_merge_parts(table, bucket, small_bytes) for bucket in _buckets(table))
+        buckets = set(table.snapshot(data_files).get_column("partition.bucket")) - {LIVE}
+        return sum(_merge_parts(table, bucket, small_bytes) for bucket in sorted(buckets))
     if table.spec.order is None:
         return 0
     merged = 0
     while done := table.transact(lambda handle: _merge_in_order(table, handle, small_bytes)):
         merged += done
     return merged
-
-
-def _buckets(table: Table) -> list[str]:
-    return sorted(set(table.snapshot(data_files).get_column("partition.bucket")) - {LIVE})
 
 
 def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:

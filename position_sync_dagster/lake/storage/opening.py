@@ -17,7 +17,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from threading import Barrier, Condition, Lock, Thread
@@ -40,7 +39,7 @@ from position_sync_dagster.lake.storage.deltalake_internals import delete_log
 from position_sync_dagster.lake.storage.threads import begin_each
 
 PROBES = "_probes"
-"""The folder of the tables that are made for this, in the lake; each is deleted at once."""
+"""The folder, in the lake, of the tables that test the store; each is deleted at once."""
 
 RACERS, ROUNDS = 2, 10
 """Concurrent creates in a round, and the maximum number of rounds. The creates collide in about
@@ -52,14 +51,6 @@ NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_log
 
 _proven: set[str] = set()
 _mutex = Lock()
-
-
-class _End(Enum):
-    """How a create ended."""
-
-    WON = auto()
-    REFUSED = auto()  # by the store: the other writer's put came first
-    NOT_TRIED = auto()  # the client saw the other writer's table, or cannot do a conditional put
 
 
 def require_conditional_put(lake: str, options: Mapping[str, str] | None = None) -> None:
@@ -85,10 +76,10 @@ def require_conditional_put(lake: str, options: Mapping[str, str] | None = None)
             return
         for _ in range(ROUNDS):
             ends = _race(f"{lake}/{PROBES}/{uuid4()}", object_store.delta_options(lake, options))
-            won = ends.count(_End.WON)
+            won = ends.count(None)
             if won > 1:
                 raise _unsafe(lake, f"{won} of {RACERS} writers of the same version of a table won")
-            if _End.REFUSED in ends:
+            if any(isinstance(end, CommitFailedError) for end in ends):
                 _proven.add(bucket)
                 return
         raise _unsafe(lake, f"in {ROUNDS} races for the same version of a table no writer lost")
@@ -111,11 +102,17 @@ class _Probe(DeltaTable):
         pass
 
 
-def _race(table: str, options: dict[str, str] | None) -> list[_End]:
-    """Create one table several times at once; return how the first ended, up to a refusal."""
+def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
+    """Create one table several times at once.
+
+    Returns:
+        How each create ended, in this order and up to the first that the store refused: None if it
+        won, CommitFailedError if the store refused it, since the put of another came first. Another
+        error: the client saw the table of another, or cannot do a conditional put.
+    """
     start = Barrier(RACERS)
 
-    def create() -> _End:
+    def create() -> Exception | None:
         start.wait()
         try:
             _Probe.create(
@@ -127,23 +124,23 @@ def _race(table: str, options: dict[str, str] | None) -> list[_End]:
         except (DeltaError, OSError) as error:
             if object_store.store_fault(str(error)) is not None:
                 raise
-            return _End.REFUSED if isinstance(error, CommitFailedError) else _End.NOT_TRIED
-        return _End.WON
+            return error
+        return None
 
     pool = ThreadPoolExecutor(RACERS)
     racers = [pool.submit(create) for _ in range(RACERS)]
     pool.shutdown(wait=False)
     begin_each(partial(_delete_probe, table, options), [racers])
-    ends: list[_End] = []
+    ends: list[Exception | None] = []
     for racer in as_completed(racers):
         ends.append(racer.result())
-        if _End.REFUSED in ends:
+        if isinstance(ends[-1], CommitFailedError):
             break
     return ends
 
 
 def _delete_probe(
-    table: str, options: dict[str, str] | None, racers: Collection[Future[_End]]
+    table: str, options: dict[str, str] | None, racers: Collection[Future[Exception | None]]
 ) -> None:
     wait(racers)
     try:

@@ -439,8 +439,8 @@ class TableHandle:
 
 
 CHECKPOINT_EVERY = 10
-"""Versions after which a checkpoint is written. In an object store each entry of the log since then
-is two requests for each process that opens the table, which a drain does with all of them."""
+"""Versions after which a checkpoint is written. In an object store, a process that opens the table
+makes two requests for each entry of the log since the checkpoint."""
 
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200
@@ -465,7 +465,7 @@ def looked_at_once(seen: set[int]) -> Iterator[None]:
 
     For work that reads the same few tables many times and judges them as of one moment: in an
     object store each look is a request. A commit is a look. On a disk, where a look costs
-    microseconds, nothing changes. The block is one of this thread, and of what it offloads.
+    microseconds, nothing changes. It applies to this thread, and to the work that it offloads.
 
     Args:
         seen: The tables that were looked at; empty for the first block.
@@ -475,10 +475,6 @@ def looked_at_once(seen: set[int]) -> Iterator[None]:
         yield
     finally:
         _seen.reset(token)
-
-
-class _UndecidedError(Exception):
-    """A change committed nothing, by rows that may not be the newest; a signal, not a failure."""
 
 
 def _is_conflict(error: Exception) -> bool:
@@ -704,13 +700,15 @@ class Table:
             was_seen = self._was_seen(change=change)
             handle = self._handle.ready() if was_seen else self._handle.newest()
             started, before = time.monotonic(), handle.version()
+            # Of a change by rows that may not be the newest, only a commit proves that they were.
+            is_proven = not (change and was_seen)
             try:
                 result = step(handle)
-                if change and was_seen and handle.version() == before:
-                    raise _UndecidedError  # only a commit proves that it was of the newest rows
-            except (errors.PositionSyncError, _UndecidedError):
-                if not (change and was_seen):
+                is_proven |= handle.version() > before
+            except errors.PositionSyncError:
+                if is_proven:
                     raise
+            if not is_proven:
                 handle = self._handle.newest()
                 started, before = time.monotonic(), handle.version()
                 result = step(handle)

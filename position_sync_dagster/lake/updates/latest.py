@@ -78,7 +78,7 @@ class LedgerFiles:
         Args:
             first: The start, with a time zone.
             last: The end, with a time zone.
-            twice: Only of the files that may hold an `update_id` twice; see `_doubtful`.
+            twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
         """
         files = data_files(handle)
         first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
@@ -127,7 +127,7 @@ def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFram
 
 
 def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
-    """Return the files that may hold an `update_id` that one of these files has too.
+    """Return the files that may hold an `update_id` which is there twice.
 
     An append has each id once, in a file of one `ledger_version`. An id is twice only in a merged
     file, which has several, or in two files whose ranges of ids overlap.
@@ -349,6 +349,7 @@ class LatestRows:
             self._rows = newest_rows(rows)
             return
         added = rows.collect()
+        # By contract: two joins by holding would cost twice as much at 20,000 holdings.
         touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
         newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
         self._rows = pl.concat([self._rows.filter(~touched), newest])

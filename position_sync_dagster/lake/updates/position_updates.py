@@ -227,9 +227,11 @@ class Follower:
             rows, through = self._latest.read_through()
             if self._since is not None:
                 rows, through = rows.clear(), 0 if self._since == START else through
-            place, seen = self._table.snapshot(lambda handle: self._place_behind(handle, through))
-            self._place, self._seen = place, (seen[0], -1)
-            return Added(rows.sort(ORDER), place.token)
+            self._place, key = self._table.snapshot(
+                lambda handle: (self._added.place(handle, through), self._table.cache_key(handle))
+            )
+            self._seen = (key[0], -1)
+            return Added(rows.sort(ORDER), self._place.token)
 
         found, seen = self._table.snapshot(lambda handle: self._after(handle, place))
         if found is None:
@@ -239,9 +241,6 @@ class Follower:
         last = found.row(-1, named=True)
         self._place = Place(place.ledger, last[ADDED], last["update_id"])
         return Added(found, self._place.token)
-
-    def _place_behind(self, handle: DeltaTable, version: int) -> tuple[Place, Snapshot]:
-        return self._added.place(handle, version), self._table.cache_key(handle)
 
     def _after(self, handle: DeltaTable, place: Place) -> tuple[pl.DataFrame | None, Snapshot]:
         key = self._table.cache_key(handle)

@@ -61,19 +61,33 @@ VARIABLES = ("POLARS_MAX_THREADS", "TOKIO_WORKER_THREADS")
 """Environment variables with the thread counts of Polars and of Delta Lake; the default is the
 number of processors. Each library reads its own once, when it is first used."""
 
+ALLOCATOR = "_RJEM_MALLOC_CONF"
+"""Environment variable with the options of jemalloc, which Polars and Delta Lake have one each of.
+They read it when they are loaded; Polars puts options of its own before those that it finds."""
+
+ONE_ARENA = "narenas:1,muzzy_decay_ms:0"
+"""Options for few threads: the default is four arenas for each processor, each with freed memory of
+its own, and what is freed counts as used by the process until the system needs it."""
+
 
 @contextmanager
 def one_native_thread_each() -> Iterator[None]:
-    """Limit Polars and Delta Lake to one thread each; no effect once they have been used.
+    """Limit Polars and Delta Lake to one thread and arena each; no effect once they have been used.
 
     A stream writes a hundred rows a second; sensors and the live status read a few. With several
     threads, up to a fifth of the processor time of that is overhead between them, and each has its
     own memory. A variable that is already set is kept.
     """
-    added = [name for name in VARIABLES if name not in os.environ]
-    os.environ.update(dict.fromkeys(added, "1"))
+    before = {name: os.environ.get(name) for name in (*VARIABLES, ALLOCATOR)}
+    options = before[ALLOCATOR] or ""
+    if "narenas" not in options:
+        os.environ[ALLOCATOR] = f"{options},{ONE_ARENA}".strip(",")
+    for name in VARIABLES:
+        os.environ.setdefault(name, "1")
     try:
         yield
     finally:
-        for name in added:
+        for name, text in before.items():
             os.environ.pop(name, None)
+            if text is not None:
+                os.environ[name] = text

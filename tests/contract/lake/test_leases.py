@@ -25,8 +25,8 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,
 )
-from position_sync_dagster.lake import Lake
 from position_sync_dagster.lake import sessions as sessions_module
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.sessions import GatewaySessions, Heartbeats
 from tests.support import postgres
 from tests.support.clock import HandClock
@@ -194,7 +194,7 @@ def test_a_pause_is_told_once_and_read_by_all(leases):
 HOLDER = """
 import sys, time
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 sessions = Lake(sys.argv[1], heartbeats=sys.argv[2], fsync=False).sessions
 session = sessions.acquire("g", Owner.STREAM, lease_s=2, run_id=None, host="here", pid=1)
 while True:

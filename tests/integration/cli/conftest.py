@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
 from tests.support.empty_lakes import put_tables
 

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import BrokerUnavailableError, MomentError
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

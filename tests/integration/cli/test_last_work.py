@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from position_sync_dagster import last_work
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.last_work import ENDED, SENSORS, SUPERVISOR, file_of
 from position_sync_dagster.settings import load_settings
 from tests.support.ports import free_port

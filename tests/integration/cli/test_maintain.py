@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance
 
 FINISHED = 12

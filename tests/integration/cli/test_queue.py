@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
 
 ACCOUNT = "DUSIM0001"

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.reaper import end_processes, find_marked
 from tests.support.demo_program import LIMIT_S, PROGRAM, clean_environment, wait_for
 from tests.support.extent import EVERYTHING

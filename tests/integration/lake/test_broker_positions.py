@@ -12,9 +12,9 @@ from position_sync_dagster.domain.broker_position import AccountConfirmation, Co
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
-from position_sync_dagster.lake import Lake
 from position_sync_dagster.lake import broker_positions as module
 from position_sync_dagster.lake.broker_positions import FOLD_FILES, BrokerPositionsTable
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import broker_rows
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS

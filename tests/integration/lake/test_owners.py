@@ -11,12 +11,11 @@ import pytest
 from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
-    InvalidRequestError,
     LeaseLostError,
     LoginOwnedError,
     TradingModeError,
 )
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import overwrite
@@ -282,13 +281,6 @@ async def test_an_ended_session_leaves_the_login_free_at_once(lake, clock):
         SessionState.STARTING,
         SessionState.ENDED,
     ]
-
-
-async def test_a_lease_of_no_time_is_refused(lake):
-    for lease_s in (0, -1, float("nan")):
-        with pytest.raises(InvalidRequestError):
-            lake.sessions.acquire(LOGIN, Owner.STREAM, **(WHO | {"lease_s": lease_s}))
-    assert lake.sessions.current(LOGIN) is None
 
 
 @pytest.mark.in_store

@@ -10,7 +10,7 @@ from position_sync_dagster.defs.assets.active_strategies import active_strategie
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.checks.limits import READ_CHECK, SUMS_CHECK
+from position_sync_dagster.defs.checks.limits import SUMS_CHECK, limits_are_read
 from position_sync_dagster.defs.runs import DRAIN_JOB, DRAINED, REGISTRY_VERSION, RELEASED
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -193,7 +193,7 @@ def test_a_drain_evaluates_the_checks_after_its_rows_without_having_planned_them
     first_check = kinds.index(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     assert first_row < first_check
     checked = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    assert set(checked) == {READ_CHECK, SUMS_CHECK, *(key.name for key in KEYS)}
+    assert set(checked) == {limits_are_read.check_key.name, SUMS_CHECK, *(key.name for key in KEYS)}
     # The fixture's session has no lines, and its login no account values: both are unknown.
     assert {name for name, passed in checked.items() if not passed} == {
         "lines_suffice",

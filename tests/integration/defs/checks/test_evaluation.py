@@ -7,7 +7,7 @@ from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs.assets import position_updates
 from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
 from position_sync_dagster.defs.runs import DRAIN_JOB
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 
 

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from position_sync_dagster.sync.owner.memory_and_threads import VARIABLES, one_native_thread_each
+from position_sync_dagster.sync.owner.memory_and_threads import (
+    ALLOCATOR,
+    VARIABLES,
+    one_native_thread_each,
+)
 
 WORK = """
 import json, os, tempfile
@@ -50,3 +54,17 @@ def test_the_environment_is_as_before_after_an_error(monkeypatch):
         assert [os.environ[name] for name in VARIABLES] == ["1", "1"]
         raise ZeroDivisionError
     assert not any(name in os.environ for name in VARIABLES)
+
+
+def test_options_of_the_allocator_are_added_to_those_of_polars_and_those_of_a_person_win(
+    monkeypatch,
+):
+    monkeypatch.setenv(ALLOCATOR, "dirty_decay_ms:500,muzzy_decay_ms:1000")
+    with one_native_thread_each():
+        options = os.environ[ALLOCATOR]
+        assert options == "dirty_decay_ms:500,muzzy_decay_ms:1000,narenas:1,muzzy_decay_ms:0"
+        os.environ[ALLOCATOR] = f"dirty_decay_ms:500,{options}"  # Polars is imported
+    assert os.environ[ALLOCATOR] == "dirty_decay_ms:500,muzzy_decay_ms:1000"
+    monkeypatch.setenv(ALLOCATOR, "narenas:4")
+    with one_native_thread_each():
+        assert os.environ[ALLOCATOR] == "narenas:4"
