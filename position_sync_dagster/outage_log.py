@@ -9,22 +9,21 @@ from dataclasses import dataclass
 class OutageLog:
     """Logs a fault once, until it changes or ends.
 
+    Attributes:
+        fault: The present fault; None if there is none. Set it to None when the outage ends: the
+            next fault is logged, even the same one.
+
     >>> log = OutageLog(logging.getLogger("example"))
     >>> log.report("the disk is full"), log.report("the disk is full")
     (True, False)
-    >>> log.clear()
+    >>> log.fault = None
     >>> log.report("the disk is full", text="no row is written: the disk is full")
     True
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._fault: str | None = None
-
-    @property
-    def fault(self) -> str | None:
-        """Return the present fault; None if there is none."""
-        return self._fault
+        self.fault: str | None = None
 
     def report(self, fault: str, *, text: str | None = None, level: int = logging.ERROR) -> bool:
         """Log the fault unless it was the last one logged.
@@ -37,15 +36,11 @@ class OutageLog:
         Returns:
             Whether the fault is new.
         """
-        if fault == self._fault:
+        if fault == self.fault:
             return False
-        self._fault = fault
+        self.fault = fault
         self._logger.log(level, "%s", fault if text is None else text)
         return True
-
-    def clear(self) -> None:
-        """End the outage: the next fault is logged, even the same one."""
-        self._fault = None
 
 
 @dataclass(slots=True)

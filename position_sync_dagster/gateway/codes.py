@@ -257,25 +257,21 @@ class Connectivity:
     """Whether the gateway has IB, and which data farms are broken, by its newest messages.
 
     Attributes:
-        lost: The message that it has lost IB (1100, 2110), else None.
+        lost: The message that it has lost IB (1100, 2110), else None: what it sends without IB is
+            old.
         interruptions: How often it lost IB or dropped every subscription (1101).
         broken_farms: The data farms that are broken; the set is changed in place.
 
     >>> connectivity = Connectivity()
     >>> connectivity.take(1100, "Connectivity between IBKR and TWS has been lost.")
-    >>> connectivity.has_ib, connectivity.interruptions
-    (False, 1)
+    >>> connectivity.lost, connectivity.interruptions
+    ('Connectivity between IBKR and TWS has been lost.', 1)
     """
 
     def __init__(self, lost: str | None = None, broken_farms: Iterable[str] = ()) -> None:
         self.lost = lost
         self.interruptions = 0
         self.broken_farms = set(broken_farms)
-
-    @property
-    def has_ib(self) -> bool:
-        """Return whether the gateway has IB; what it sends without IB is old."""
-        return self.lost is None
 
     def require_ib(self) -> None:
         """Check that the gateway has IB: without it nothing that it sends is current.

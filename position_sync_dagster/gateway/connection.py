@@ -396,7 +396,7 @@ class GatewayConnection:
     @property
     def sees_ib(self) -> bool:
         """Whether the gateway has IB: only then an empty answer counts."""
-        return self.connectivity.has_ib and self.is_connected
+        return self.connectivity.lost is None and self.is_connected
 
     async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
         """Request contract details; a conid that the gateway does not know is left out.
@@ -458,7 +458,7 @@ class GatewayConnection:
         found, errors = await self._ask(self.ib.reqContractDetailsAsync, pattern)
         codes = [code for _request, code, about in errors if about is pattern]
         refused = not found and codes != [GatewayCode.NO_CONTRACT]
-        if found is None or refused or not self.connectivity.has_ib:
+        if found is None or refused or self.connectivity.lost is not None:
             return None
         by_conid: dict[int, list[IBContractDetails]] = {}
         for details in found:

@@ -534,7 +534,7 @@ class GatewaySessions:
         beats: Mapping[str, GatewaySession] = {}
         try:
             beats = self._read()
-            self._outage.clear()
+            self._outage.fault = None
         except HeartbeatsUnavailableError as error:
             self._outage.report(str(error), level=logging.WARNING)
         now = self._clock()
@@ -602,7 +602,7 @@ class GatewaySessions:
             text = f"leases are renewed in the tables meanwhile: {error}"
             self._outage.report(str(error), text=text, level=logging.WARNING)
             return None
-        self._outage.clear()
+        self._outage.fault = None
         return done
 
     def _read(self, gateway_id: str | None = None) -> "dict[str, GatewaySession]":

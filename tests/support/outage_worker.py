@@ -39,13 +39,17 @@ def main(work: str, path: str, port: int, lease_s: float, log: str) -> None:
 async def streams(settings: Settings) -> None:
     """Stream again whenever a stream has ended, as Dagster's supervisor does."""
     outage = OutageLog(logger)
+
+    def end(_: object) -> None:
+        outage.fault = None
+
     while True:
         try:
             await stream(
                 Lake.of(settings),
                 settings,
                 stop=asyncio.Event(),
-                report=lambda _: outage.clear(),
+                report=end,
                 report_interval_s=0.5,
             )
         except PositionSyncError as error:

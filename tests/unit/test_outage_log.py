@@ -30,7 +30,7 @@ def test_a_fault_is_logged_once_until_it_changes(lines):
 def test_a_fault_that_ended_is_logged_again_when_it_returns(lines):
     log = OutageLog(logger)
     log.report("full")
-    log.clear()
+    log.fault = None
     assert log.fault is None
     log.report("full", level=logging.WARNING)
     assert lines() == [("ERROR", "full"), ("WARNING", "full")]

@@ -741,7 +741,7 @@ class PortfolioDownloads:
         if not self._login.ib.isConnected():
             raise self._login.lost(f"the values of account {account}")
         uninterrupted = interruptions == self._connectivity.interruptions
-        if why is None and self._connectivity.has_ib and uninterrupted:
+        if why is None and self._connectivity.lost is None and uninterrupted:
             self._times.date_rows()
             self._complete(account)
         else:
@@ -760,7 +760,7 @@ class PortfolioDownloads:
     def _on_late_end(self, account: str) -> None:
         """Count an end that came late: what came before it was whole."""
         at = None if account == self._subscription.account else self._heard.get(account)
-        if self._connectivity.has_ib and account in self._heard:
+        if self._connectivity.lost is None and account in self._heard:
             self._complete(account, at)
 
     def _on_stop(self, account: str) -> None:

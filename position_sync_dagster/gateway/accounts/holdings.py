@@ -70,7 +70,7 @@ class Confirmations:
             account: The account.
             at: When the message arrived; by default now. Ignored if earlier than the newest one.
         """
-        if account in self.doubted or not self._connectivity.has_ib:
+        if account in self.doubted or self._connectivity.lost is not None:
             return
         newest = self._accounts.get(account)
         if at is None or newest is None or at > newest:
@@ -78,7 +78,7 @@ class Confirmations:
 
     def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
         """Record that a message of a single holding arrived; return the same as `of`."""
-        if self._connectivity.has_ib:
+        if self._connectivity.lost is None:
             self.holdings[key] = at
         return self.of(key)
 
@@ -453,7 +453,7 @@ class HoldingsBook:
         holding = self._holdings.get(key)
         if holding is None or not holding.position or sent.position != holding.position:
             return False
-        if known(sent.value) is None or not self._connectivity.has_ib:
+        if known(sent.value) is None or self._connectivity.lost is not None:
             return False
         now, profit = at or self._clock(), self._profits.get(key)
         if profit is None:

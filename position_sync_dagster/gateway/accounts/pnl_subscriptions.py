@@ -469,7 +469,7 @@ class AccountSummaries:
 
     def _on_value(self, value: AccountValue) -> None:
         one = self._accounts.get(value.account)
-        if one is None or value.modelCode or not self._connectivity.has_ib:
+        if one is None or value.modelCode or self._connectivity.lost is not None:
             return
         if value.currency in ("", "BASE"):
             return
@@ -496,7 +496,7 @@ class AccountSummaries:
         except ValueError:
             return False
         one.valued()
-        if self._connectivity.has_ib:
+        if self._connectivity.lost is None:
             one.pnl = tuple(sent)
             one.pnl_at, one.is_answered = utc_now(), True
         return True

@@ -348,19 +348,11 @@ def broker_rows(
     greeks = [position.greeks for position in listed]
     if any(greeks):
         columns |= {name: [getattr(one, name, None) for one in greeks] for name in GREEKS_COLUMNS}
-    owner = {
-        "session_id": session.session_id if session else None,
-        "fencing_token": session.fencing_token if session else None,
-    }
-    nothing = dict.fromkeys(tables.BROKER_POSITIONS.polars.keys() - columns.keys())
-    return (
-        _frame(tables.BROKER_POSITIONS, columns)
-        .with_columns(
-            pl.lit(value, tables.BROKER_POSITIONS.polars[name]).alias(name)
-            for name, value in (nothing | owner).items()
-        )
-        .select(*tables.BROKER_POSITIONS.columns)
-    )
+    if session is not None:
+        columns["session_id"] = [session.session_id] * len(listed)
+        columns["fencing_token"] = [session.fencing_token] * len(listed)
+    spec = tables.BROKER_POSITIONS
+    return pl.concat([pl.DataFrame(schema=spec.polars), _frame(spec, columns)], how="diagonal")
 
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:

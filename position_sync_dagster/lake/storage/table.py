@@ -317,7 +317,7 @@ class TableHandle:
         self._table_id: str | None = None
         self.generation = 0
         self._was_behind = False
-        remote = location.remote
+        self._remote = remote = location.remote
         self._reopen_every = REMOTE_REOPEN_EVERY if remote else REOPEN_EVERY
         self._reopen_after_s = REMOTE_REOPEN_AFTER_S if remote else REOPEN_AFTER_S
 
@@ -334,7 +334,7 @@ class TableHandle:
                 )
                 self._on_replaced()
                 self._last_entry = None
-            if self._last_entry is None and not self._location.remote:
+            if self._last_entry is None and not self._remote:
                 delta_log.refuse_torn(Path(self._location.path))
                 if not self._in_repair:
                     delta_log.refuse_unfinished(Path(self._location.path))
@@ -397,12 +397,12 @@ class TableHandle:
     def _is_aged(self) -> bool:
         commits = 0 if self._handle is None else self._handle.version() - self._opened_version
         now = time.monotonic()
-        unused = self._location.remote and now - self._looked_at > UNUSED_S
+        unused = self._remote and now - self._looked_at > UNUSED_S
         aged = now - self._opened_at > self._reopen_after_s
         return unused or aged or commits >= self._reopen_every
 
     def _is_behind(self, handle: DeltaTable) -> bool:
-        if self._location.remote:
+        if self._remote:
             # While others commit all the time, the handle is nearly always behind: no need to ask.
             return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
@@ -412,7 +412,7 @@ class TableHandle:
         return os.path.exists(following)
 
     def _is_another(self, handle: DeltaTable) -> bool:
-        if self._location.remote:
+        if self._remote:
             return self._table_id not in (None, str(handle.metadata().id))
         return self._is_replaced() and not self._is_cleaned(handle)
 
@@ -427,7 +427,7 @@ class TableHandle:
         return last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
 
     def _entry(self, version: int) -> _Entry:
-        if self._location.remote:
+        if self._remote:
             return (version, 0, 0)
         try:
             found = os.stat(
@@ -773,4 +773,4 @@ class Table:
                 level=logging.WARNING,
             )
         else:
-            self._checkpoint_outage.clear()
+            self._checkpoint_outage.fault = None

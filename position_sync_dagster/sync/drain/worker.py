@@ -220,7 +220,7 @@ class QueueWorker:
                 # Half a lease: a batch claimed at the end still has time to be written.
                 result = await self.drain(self._lease_s / 2)
                 if result.unavailable is None:
-                    outage.clear()
+                    outage.fault = None
                 else:
                     outage.report(result.unavailable, level=logging.WARNING)
                 may_continue = result.may_continue

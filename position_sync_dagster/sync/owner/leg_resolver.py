@@ -43,24 +43,10 @@ class LegResolver:
         self._attempts: dict[object, tuple[int, float]] = {}
         self._logged: dict[object, str] = {}
         self._task: asyncio.Task[None] | None = None
-        self._found = False
-
-    def take_found(self) -> bool:
-        """Return whether contracts were found since the last call."""
-        found, self._found = self._found, False
-        return found
-
-    def problems(self) -> list[str]:
-        """Return the legs without a contract, each with the reason, for the session's detail."""
-        return [
-            f"{leg.described} of strategy {leg.strategy_id} is not streamed: {leg.problem}"
-            for leg in self.registry.unresolved
-            if leg.problem
-        ]
 
     def resolve_in_background(self, connection: GatewayConnection) -> None:
         """Look up the legs that are due, in a background task."""
-        keys = {leg.key for leg in self.registry.unresolved}
+        keys = {_membership(leg) for leg in self.registry.unresolved}
         self._attempts = {key: tries for key, tries in self._attempts.items() if key in keys}
         if self._task is not None and not self._task.done():
             return
@@ -69,7 +55,7 @@ class LegResolver:
             leg
             for leg in self.registry.unresolved
             if (gone := expired(leg, utc_now())) is None or gone != leg.problem
-            if self._attempts.get(leg.key, (0, now_s))[1] <= now_s
+            if self._attempts.get(_membership(leg), (0, now_s))[1] <= now_s
         ]
         if due:
             self._task = asyncio.create_task(self._resolve_or_log(connection, due[:AT_ONCE]))
@@ -90,8 +76,9 @@ class LegResolver:
 
         answers = await asyncio.gather(*(in_turn(leg) for leg in legs))
         for leg in legs:
-            tries = self._attempts.get(leg.key, (0, 0.0))[0] + 1
-            self._attempts[leg.key] = (tries, self.context.monotonic() + RETRY.delay_s(tries))
+            key, now_s = _membership(leg), self.context.monotonic()
+            tries = self._attempts.get(key, (0, 0.0))[0] + 1
+            self._attempts[key] = (tries, now_s + RETRY.delay_s(tries))
         found = [answer for answer in answers if isinstance(answer, ContractDetails)]
         findings = [
             (leg, answer.conid if isinstance(answer, ContractDetails) else answer)
@@ -103,7 +90,6 @@ class LegResolver:
             if found:
                 await self.remember(found)
             await self.registry.settle(findings)
-            self._found = True
         self._log(legs)
 
     async def close(self) -> None:
@@ -131,6 +117,11 @@ class LegResolver:
             elif (problem := problems[leg.key]) and self._logged.get(leg.key) != problem:
                 self._logged[leg.key] = problem
                 logger.warning("%s is not streamed: %s", name, problem)
+
+
+def _membership(leg: UnresolvedLeg) -> object:
+    """Return what identifies the membership: a leg that is added again has a new one."""
+    return leg.key, leg.added_at
 
 
 def expired(leg: UnresolvedLeg, now: datetime) -> str | None:

@@ -266,7 +266,7 @@ class Ownership:
                     late=self.store_fault is not None,
                 )
                 self._session, self._renewed_at = session, began
-                self._outage.clear()
+                self._outage.fault = None
                 self.store_fault = None
             except errors.CommitContentionError as error:
                 self._outage.report(str(error), level=logging.WARNING)

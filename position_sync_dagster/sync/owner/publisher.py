@@ -495,7 +495,7 @@ class AccountRecorder:
             else:
                 await offload(table.append, rows)
             self._written = written | {row.account: row for row in rows}
-            self._outage.clear()
+            self._outage.fault = None
         except LakeError as error:
             self._written = None
             self._next_at = self.context.monotonic() + self._interval_s

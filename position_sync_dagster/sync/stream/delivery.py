@@ -191,7 +191,7 @@ class StreamPricer:
             text = "; ".join(self.lines.problems())
             self._suspects.report("; ".join(reasons), text=text, level=logging.WARNING)
         else:
-            self._suspects.clear()
+            self._suspects.fault = None
 
 
 FINAL = (errors.LeaseLostError, errors.TradingModeError, errors.ForeignTableError)

@@ -278,7 +278,7 @@ class BrokerLink:
 
     def _become_live(self, since: datetime) -> None:
         self.state, self.live_since = SessionState.LIVE, since
-        self._outage.clear()
+        self._outage.fault = None
         self._lease.renew_now()
 
     def _on_message(self, code: int, text: str) -> None:

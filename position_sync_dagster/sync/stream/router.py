@@ -224,7 +224,7 @@ class Router:
         self._route_log = RouteLog(self.context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
-        self._registry_at = 0.0
+        self._registry_at, self._registry_version = 0.0, self.registry.version
         self._account_refresh = AccountRefresh(self.context, self.publisher)
         self._resolver = LegResolver(self.context, self.registry, self.contracts.remember)
         self._followed = FollowedHoldings(self.context, self.publisher)
@@ -242,7 +242,11 @@ class Router:
     def problems(self) -> list[str]:
         """Return why the registry cannot be read, and why legs have no contract."""
         fault = self._registry_outage.fault
-        return ([fault] if fault else []) + self._resolver.problems()
+        return ([fault] if fault else []) + [
+            f"{leg.described} of strategy {leg.strategy_id} is not streamed: {leg.problem}"
+            for leg in self.registry.unresolved
+            if leg.problem
+        ]
 
     def interrupt(self) -> None:
         """Cancel the running download: the gateway dropped its subscriptions."""
@@ -289,7 +293,8 @@ class Router:
         except Exception:
             self._changes.give_back(changed)
             raise
-        self._resolver.resolve_in_background(connection)
+        if self.registry.unresolved:
+            self._resolver.resolve_in_background(connection)
         await self.greeks.step(connection, self.routes)
         if self.publisher.watcher is not None:
             self.publisher.watcher.look_in_background(connection)
@@ -327,8 +332,9 @@ class Router:
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self.pricer.mark_due(streamed)
-        changed_legs = await self._registry_changed() or self._resolver.take_found()
-        if changed_legs:
+        await self._read_registry()
+        before, self._registry_version = self._registry_version, self.registry.version
+        if changed_legs := self.registry.version != before:
             await self.contracts.read_legs(self.registry.legs)
         self.contracts.follow(self.registry.legs)
         compared = feed.book.reported(None if first else changed).values()
@@ -355,25 +361,24 @@ class Router:
         connection.pnl.read()
         await self.publisher.publish(connection.feed, session=self._lease.session)
 
-    async def _registry_changed(self) -> bool:
+    async def _read_registry(self) -> None:
         """Read the registry; while it cannot be read, the legs known so far stay active."""
         monotonic = self.context.monotonic
         if self.registry.table.is_remote and monotonic() < self._registry_at:
-            return False
+            return
         self._registry_at = monotonic() + REGISTRY_LOOK_S
         try:
-            changed = await self.registry.refresh()
+            await self.registry.refresh()
         except NewerTableError:
             raise
         except LakeError as error:
             text = f"the legs known so far stay active: {error}"
             if self._registry_outage.report(error.what, text=text):
                 self._lease.renew_now()
-            return False
+            return
         if self._registry_outage.fault is not None:
-            self._registry_outage.clear()
+            self._registry_outage.fault = None
             self._lease.renew_now()
-        return changed
 
     async def _reroute(self, connection: GatewayConnection, moved: set[Key] | None) -> None:
         """Allocate the lines, then route every holding whose route may have changed.

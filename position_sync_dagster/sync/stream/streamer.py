@@ -302,7 +302,7 @@ class IBPositionStreamer:
     async def _step(self, connection: GatewayConnection) -> None:
         try:
             await self._router.step(connection)
-            self._table_outage.clear()
+            self._table_outage.fault = None
         except errors.NewerTableError:
             raise  # the stream of a later release may own the login then
         except errors.LakeError as error:

@@ -266,7 +266,7 @@ class Session:
         self.told.hear(said, list_at=list_at, whole=whole)
         self.check(feed, (kind, script))
         if whole and self.offline:
-            assert not connection.connectivity.has_ib, "the gateway has lost IB, and counts"
+            assert connection.connectivity.lost is not None, "the gateway has lost IB, and counts"
             assert kind != "list" or not listed, "a list without IB counts"
         if was_offline and not {KEPT, DROPPED} & {m for m in said if isinstance(m, tuple)}:
             times = [held.confirmed_at for held in feed.holdings]

@@ -88,9 +88,9 @@ async def test_after_a_row_of_an_open_holding_the_next_list_is_a_first_one(
 async def test_after_an_interruption_the_next_list_is_a_first_one(emptied, eventually, restored):
     async with emptied() as (sim, feed):
         sim.connectivity("lost")
-        await eventually(lambda: not feed.connectivity.has_ib)
+        await eventually(lambda: feed.connectivity.lost is not None)
         sim.connectivity(restored)
-        await eventually(lambda: feed.connectivity.has_ib)
+        await eventually(lambda: feed.connectivity.lost is None)
         await feed.snapshot()
         assert held(feed) == 5
         await feed.snapshot()
