@@ -27,6 +27,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from position_sync_dagster.dagster_host import LACKING, dagster_internals
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.processes.ports import ProbeResult, probe
 
 LOCK = 7497
@@ -86,12 +87,12 @@ def await_code_servers(origins: Sequence[Any]) -> None:
 
 def opened_instance() -> DagsterInstance:
     """Wait until Postgres answers, and return Dagster's instance."""
-    told = ""
+    log = OutageLog(logger)
     while True:
         try:
             return DagsterInstance.get()
         except DagsterPostgresException as error:
-            told = tell(error.__cause__ or error, told)
+            log.report(unusable(error.__cause__ or error))
             time.sleep(POLL_S)
 
 
@@ -103,18 +104,16 @@ def acquire(url: str) -> Connection:
         isolation_level="AUTOCOMMIT",
         connect_args=dagster_internals.DEAD_PEER,
     )
-    told = ""
+    log = OutageLog(logger)
     while True:
         try:
             connection = engine.connect()
             connection.execute(text(f"SET idle_session_timeout = '{SILENCE_S}s'"))
             while not connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK})")):
-                if told != WAITS:
-                    logger.info(WAITS)
-                    told = WAITS
+                log.report(WAITS, level=logging.INFO)
                 time.sleep(POLL_S)
         except SQLAlchemyError as error:
-            told = tell(error, told)
+            log.report(unusable(error))
             time.sleep(POLL_S)
         else:
             logger.info("This host's daemon works: it holds the lock.")
@@ -128,18 +127,16 @@ def keep(lock: Connection) -> None:
             lock.execute(text("SELECT 1"))
             time.sleep(PULSE_S)
     except SQLAlchemyError as error:
-        tell(error, "")
+        logger.error(unusable(error))
         logger.error("The lock is lost: this daemon ends, for another may work by now.")
         logging.shutdown()
         os._exit(LOST)
 
 
-def tell(error: BaseException, told: str) -> str:
-    """Log why Postgres cannot be used, each new reason once; return the reason."""
+def unusable(error: BaseException) -> str:
+    """Return why Postgres cannot be used, as one line."""
     reason = " ".join(str(getattr(error, "orig", None) or error).split())
-    if reason != told:
-        logger.error("Postgres cannot be used; trying again: %s", reason)
-    return reason
+    return f"Postgres cannot be used; trying again: {reason}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
