@@ -16,7 +16,7 @@ from dagster._core.workspace.context import BaseWorkspaceRequestContext, Workspa
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from position_sync_dagster.dagster_host import launcher
-from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.lake import Lake
 from tests.integration.dagster_host.test_forked_run_launcher import launched, messages, until
 from tests.support import launched_jobs
 from tests.support.demo_program import wait_for
