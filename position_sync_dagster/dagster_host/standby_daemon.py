@@ -27,6 +27,8 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from position_sync_dagster.dagster_host import LACKING, dagster_internals
+from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.processes.ports import ProbeResult, probe
 
 LOCK = 7497
 """The key of the advisory lock, in the database of the instance."""
@@ -36,6 +38,10 @@ SILENCE_S = 15
 
 PULSE_S = 3.0
 POLL_S = 1.0
+
+CODE_S, CODE_POLL_S = 30.0, 0.1
+"""Maximum wait for the code servers in seconds, and the time between two attempts to connect. The
+sensors tick every 5 s from the start of the daemon on, and a tick without a code server is lost."""
 
 LOST = 75
 """Exit code after the loss of the lock: temporary, start it again (EX_TEMPFAIL)."""
@@ -58,24 +64,35 @@ def run(workspace: str, internals: Any) -> int:
             return 1
         lock = acquire(url)
         threading.Thread(target=keep, args=(lock,), name="lock", daemon=True).start()
+        target = internals.WorkspaceFileTarget([workspace])
+        await_code_servers(target.create_origins())
         stack.enter_context(internals.capture_interrupts())
         controller = stack.enter_context(
-            internals.daemon_controller_from_instance(
-                instance, workspace_load_target=internals.WorkspaceFileTarget([workspace])
-            )
+            internals.daemon_controller_from_instance(instance, workspace_load_target=target)
         )
         controller.check_daemon_loop()
     return 0
 
 
+def await_code_servers(origins: Sequence[Any]) -> None:
+    """Wait until the code servers of a workspace listen, or `CODE_S` are over."""
+    until = time.monotonic() + CODE_S
+    for origin in origins:
+        host, port = getattr(origin, "host", None), getattr(origin, "port", None)
+        while host and port and probe(host, port) is not ProbeResult.OPEN:
+            if time.monotonic() >= until:
+                return
+            time.sleep(CODE_POLL_S)
+
+
 def opened_instance() -> DagsterInstance:
     """Wait until Postgres answers, and return Dagster's instance."""
-    told = ""
+    log = OutageLog(logger)
     while True:
         try:
             return DagsterInstance.get()
         except DagsterPostgresException as error:
-            told = tell(error.__cause__ or error, told)
+            log.report(unusable(error.__cause__ or error))
             time.sleep(POLL_S)
 
 
@@ -87,18 +104,16 @@ def acquire(url: str) -> Connection:
         isolation_level="AUTOCOMMIT",
         connect_args=dagster_internals.DEAD_PEER,
     )
-    told = ""
+    log = OutageLog(logger)
     while True:
         try:
             connection = engine.connect()
             connection.execute(text(f"SET idle_session_timeout = '{SILENCE_S}s'"))
             while not connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK})")):
-                if told != WAITS:
-                    logger.info(WAITS)
-                    told = WAITS
+                log.report(WAITS, level=logging.INFO)
                 time.sleep(POLL_S)
         except SQLAlchemyError as error:
-            told = tell(error, told)
+            log.report(unusable(error))
             time.sleep(POLL_S)
         else:
             logger.info("This host's daemon works: it holds the lock.")
@@ -112,18 +127,16 @@ def keep(lock: Connection) -> None:
             lock.execute(text("SELECT 1"))
             time.sleep(PULSE_S)
     except SQLAlchemyError as error:
-        tell(error, "")
+        logger.error(unusable(error))
         logger.error("The lock is lost: this daemon ends, for another may work by now.")
         logging.shutdown()
         os._exit(LOST)
 
 
-def tell(error: BaseException, told: str) -> str:
-    """Log why Postgres cannot be used, each new reason once; return the reason."""
+def unusable(error: BaseException) -> str:
+    """Return why Postgres cannot be used, as one line."""
     reason = " ".join(str(getattr(error, "orig", None) or error).split())
-    if reason != told:
-        logger.error("Postgres cannot be used; trying again: %s", reason)
-    return reason
+    return f"Postgres cannot be used; trying again: {reason}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

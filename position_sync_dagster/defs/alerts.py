@@ -85,14 +85,10 @@ def check_states(
             state = _state_of(instance, key, found[key], ui_url)
             yield state
             if key.name.startswith(limits.PREFIX):
-                yield _known_state(state, found[key])
-
-
-def _known_state(state: alerts.CheckState, record: Any) -> alerts.CheckState:
-    """Return whether the number of a limit is known, as the state of a check."""
-    evaluation = evaluation_of(record)
-    known = None if evaluation is None else UNKNOWN not in evaluation.metadata
-    return replace(state, name=f"{state.name}{limits.OF_VALUE}", passed=known, what_to_do="")
+                evaluation = evaluation_of(found[key])
+                known = None if evaluation is None else UNKNOWN not in evaluation.metadata
+                name = f"{state.name}{limits.OF_VALUE}"
+                yield replace(state, name=name, passed=known, what_to_do="")
 
 
 def _state_of(

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -216,6 +217,7 @@ SETTLED = (SessionState.LIVE, SessionState.BLIND)
 materializes; one that a user stopped does not change the tables."""
 
 
+@dataclass(eq=False, repr=False)
 class StreamEvents:
     """Converts reports of a stream run to events; each row is counted in exactly one event.
 
@@ -224,25 +226,19 @@ class StreamEvents:
         logins: The number of logins: each has a stream that evaluates the same checks.
     """
 
-    def __init__(
-        self,
-        lake: "tables.Lake",
-        settings: Settings,
-        instance: dg.DagsterInstance,
-        *,
-        run_id: str,
-        logins: int = 1,
-    ) -> None:
-        self._lake = lake
-        self._settings = settings
-        self._instance = instance
-        self._run_id = run_id
+    lake: "tables.Lake"
+    settings: Settings
+    instance: dg.DagsterInstance
+    _: KW_ONLY
+    run_id: str
+    logins: int = 1
+
+    def __post_init__(self) -> None:
         self._state: str = SessionState.STARTING
         self._materialized_at: datetime | None = None
         self._failed: Checks = ()
         self._again_at = self._again_until = datetime.min.replace(tzinfo=UTC)
         self._evaluate_at = self._agree_at = self._again_at
-        self._logins = logins
 
     def of(self, report: StreamReport) -> "Iterator[dg.AssetMaterialization | dg.AssetObservation]":
         """Return the events of a report, those of the sources first."""
@@ -255,11 +251,11 @@ class StreamEvents:
         if due:
             yield self._gateway(report)
             for spec in FOLLOWED_TABLES:
-                yield followed_table(self._lake, spec)
+                yield followed_table(self.lake, spec)
             yield self._materialization(specs.POSITION_QUEUE.name, queue_numbers(report), report)
             yield self._materialization(specs.POSITION_UPDATES.name, ledger_numbers(report), report)
             self._materialized_at = report.until
-            pause = min((self._logins - 1) * OTHERS_FOLLOW, LONGEST_PAUSE)
+            pause = min((self.logins - 1) * OTHERS_FOLLOW, LONGEST_PAUSE)
             self._evaluate_at = datetime.now(UTC) + pause
             return
         if report.enqueued:
@@ -289,9 +285,9 @@ class StreamEvents:
         position of the first, so that a later one would seem older than those of other runs.
         """
         checks = KEYS if self._state in SETTLED else (a_stream_watches.check_key,)
-        if not at_end and checks is KEYS and self._logins > 1:
-            newest = newest_materialization(self._instance, LEDGER)
-            if newest is not None and newest.run_id != self._run_id:
+        if not at_end and checks is KEYS and self.logins > 1:
+            newest = newest_materialization(self.instance, LEDGER)
+            if newest is not None and newest.run_id != self.run_id:
                 self._failed = ()
                 return
         self._failed = self._logged(checks)
@@ -302,7 +298,7 @@ class StreamEvents:
         if self._failed and self._again_at <= now < self._again_until:
             self._failed = self._logged(self._failed, only_passed=True)
             ended = datetime.now(UTC)
-            self._again_at = ended + self._logins * max(AGAIN_EVERY, AGAIN_REST * (ended - now))
+            self._again_at = ended + self.logins * max(AGAIN_EVERY, AGAIN_REST * (ended - now))
 
         if now >= self._agree_at:
             self._agree_again(now)
@@ -313,8 +309,8 @@ class StreamEvents:
         The newest result may be that of a drain in the middle of a fill, which no other event
         would correct for minutes.
         """
-        self._agree_at = now + min(self._logins * AGREE_EVERY, AGREE_SELDOM)
-        storage = self._instance.event_log_storage
+        self._agree_at = now + min(self.logins * AGREE_EVERY, AGREE_SELDOM)
+        storage = self.instance.event_log_storage
         record = storage.get_latest_asset_check_execution_by_key([AGREES]).get(AGREES)
         before = evaluation_of(record)
         if record is None or before is None or UNKNOWN in before.metadata:
@@ -323,18 +319,18 @@ class StreamEvents:
             return
         for event in self._evaluated((AGREES,)):
             if (event.passed, event.description) != (before.passed, before.description):
-                self._instance.report_runless_asset_event(event)
+                self.instance.report_runless_asset_event(event)
         ended = datetime.now(UTC)
         lasts = ended - datetime.fromtimestamp(record.create_timestamp, UTC)
-        rest = max(self._logins * max(AGREE_EVERY, AGAIN_REST * (ended - now)), lasts / 10)
+        rest = max(self.logins * max(AGREE_EVERY, AGAIN_REST * (ended - now)), lasts / 10)
         self._agree_at = ended + min(rest, AGREE_SELDOM)
 
     def _evaluated(self, checks: Checks) -> Iterator[dg.AssetCheckEvaluation]:
         return evaluated(
-            self._lake,
-            self._settings,
-            self._instance,
-            run_id=self._run_id,
+            self.lake,
+            self.settings,
+            self.instance,
+            run_id=self.run_id,
             checks=checks,
             time_limit_s=TIME_LIMIT_S,
         )
@@ -344,7 +340,7 @@ class StreamEvents:
         failed = []
         for event in self._evaluated(checks):
             if event.passed or not only_passed:
-                self._instance.report_runless_asset_event(event)
+                self.instance.report_runless_asset_event(event)
             if not event.passed:
                 failed.append(event.asset_check_key)
         return tuple(failed)
@@ -354,7 +350,7 @@ class StreamEvents:
             return False
         if now - self._materialized_at >= MATERIALIZE_EVERY:
             return True
-        registry = self._instance.get_latest_materialization_event(dg.AssetKey("active_strategies"))
+        registry = self.instance.get_latest_materialization_event(dg.AssetKey("active_strategies"))
         return registry is not None and registry.timestamp > self._materialized_at.timestamp()
 
     def _materialization(
@@ -373,14 +369,14 @@ class StreamEvents:
         )
 
     def _version(self, name: str) -> int:
-        return next(table for table in self._lake.tables if table.spec.name == name).version()
+        return next(table for table in self.lake.tables if table.spec.name == name).version()
 
     def _gateway(self, report: StreamReport) -> dg.AssetMaterialization:
         return gateway_seen(
             f"The stream is {report.state.lower()}",
             known(
                 state=str(report.state),
-                gateway=self._settings.gateway_id,
+                gateway=self.settings.gateway_id,
                 lines_in_use=report.lines_in_use,
                 line_limit=report.line_limit,
                 reconnects=report.reconnects,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -130,6 +131,7 @@ _looks: dict[str, _Look] = {}
 starts a new stream."""
 
 
+@dataclass(eq=False, repr=False)
 class _Supervisor:
     """The decisions of one tick, and their effects.
 
@@ -137,21 +139,16 @@ class _Supervisor:
     ended runs of a login are read only if the decision needs them.
     """
 
-    def __init__(
-        self,
-        lake: "tables.Lake",
-        instance: dg.DagsterInstance,
-        names: Collection[str],
-        *,
-        supervised_since: datetime | None,
-        heartbeats: Mapping[str, str],
-    ) -> None:
-        self._lake = lake
-        self._instance = instance
-        self._supervised_since = supervised_since
-        self._heartbeats = heartbeats
-        self._sessions = lake.sessions.current_of(names)
-        self._streams = runs.runs_in_progress(instance, runs.STREAM_JOB)
+    lake: "tables.Lake"
+    instance: dg.DagsterInstance
+    names: Collection[str]
+    _: KW_ONLY
+    supervised_since: datetime | None
+    heartbeats: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        self._sessions = self.lake.sessions.current_of(self.names)
+        self._streams = runs.runs_in_progress(self.instance, runs.STREAM_JOB)
         self.heartbeats_seen: dict[str, str] = {}
         self.reasons: list[str] = []
 
@@ -194,41 +191,41 @@ class _Supervisor:
         return False
 
     def _decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
-        session, last = self._sessions.get(name), self._heartbeats.get(name)
+        session, last = self._sessions.get(name), self.heartbeats.get(name)
         decide = partial(
             supervise,
             session=session,
             now=datetime.now(UTC),
-            supervised_since=self._supervised_since,
+            supervised_since=self.supervised_since,
             rotate_after_s=settings.rotate_after_s,
             last_future_heartbeat=None if last is None else datetime.fromisoformat(last),
         )
         unended = self._unended(partition)
-        if session is not None and _looks[self._lake.path].may_renew(session, unended):
+        if session is not None and _looks[self.lake.path].may_renew(session, unended):
             reason = f"run {session.run_id} may still renew its lease: the store was away"
             return Supervision(start=False, lost=(), reason=reason)
         decision = decide(unended)
         if len(decision.lost) == len(unended):  # what has ended before decides, if anything
             decision = decide(
-                runs.recent_runs(self._instance, runs.STREAM_JOB, limit=RUNS_SEEN, login=partition)
+                runs.recent_runs(self.instance, runs.STREAM_JOB, limit=RUNS_SEEN, login=partition)
             )
         if decision.future_heartbeat is not None:
             self.heartbeats_seen[name] = decision.future_heartbeat.isoformat()
         for run_id in decision.lost:
-            run = self._instance.get_run_by_id(run_id)
+            run = self.instance.get_run_by_id(run_id)
             if run is not None and not run.is_finished:
-                self._instance.report_run_failed(
+                self.instance.report_run_failed(
                     run,
                     "Its process is gone: its lease on the gateway ended and was not given up.",
                 )
         if decision.lost:
             # A stream whose process is gone cannot report that the gateway is no longer seen.
             key = a_stream_watches.check_key
-            newest = newest_materialization(self._instance, key.asset_key)
-            evaluation = check_evaluation(key, EVALUATE[key](self._lake, settings), newest)
-            self._instance.report_runless_asset_event(evaluation)
+            newest = newest_materialization(self.instance, key.asset_key)
+            evaluation = check_evaluation(key, EVALUATE[key](self.lake, settings), newest)
+            self.instance.report_runless_asset_event(evaluation)
         if decision.paused and session is not None:
-            self._lake.sessions.annotate(session, decision.reason)  # for `status`
+            self.lake.sessions.annotate(session, decision.reason)  # for `status`
         return decision
 
     def _unended(self, partition: str | None) -> list[JobRun]:

@@ -8,7 +8,7 @@ before its time, nothing was tested, and the code says what stopped it: 128 + n 
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -178,6 +178,7 @@ def watch(
         return observer.acceptance(limit_s=limit_s)
 
 
+@dataclass(eq=False, repr=False)
 class Observer:
     """Reads the state of one run of the demo.
 
@@ -188,14 +189,14 @@ class Observer:
         since: The start of the run. Older rows belong to an earlier run.
     """
 
-    def __init__(
-        self, lake: Lake, settings: Settings, *, control_port: int, since: datetime
-    ) -> None:
-        self._lake = lake
-        self._settings = settings
-        self._control_port = control_port
-        self._since = since
-        self._overviews = OverviewReader(lake, settings)
+    lake: Lake
+    settings: Settings
+    _: KW_ONLY
+    control_port: int
+    since: datetime
+
+    def __post_init__(self) -> None:
+        self._overviews = OverviewReader(self.lake, self.settings)
         self.complete_after_s: float | None = None
         """Seconds from the start until each leg had a current row; None until then."""
 
@@ -213,18 +214,18 @@ class Observer:
 
     def _coverage(self, found: Overview) -> tuple[Expectation, CurrentLegs]:
         """Compare the positions held with the rows of this run, and values published since."""
-        expectation = expect_paths(programs.held(self._control_port), found.book.legs)
-        coverage = count_coverage(expectation, found.book.priced, since=self._since)
+        expectation = expect_paths(programs.held(self.control_port), found.book.legs)
+        coverage = count_coverage(expectation, found.book.priced, since=self.since)
         if self.complete_after_s is None and is_complete(expectation, coverage):
-            self.complete_after_s = (found.status.at - self._since).total_seconds()
+            self.complete_after_s = (found.status.at - self.since).total_seconds()
         return expectation, coverage
 
     def _underlyings(self, expectation: Expectation) -> int:
         """Return how many underlyings of the holdings need a line of their own."""
-        most = self._settings.underlying_lines
+        most = self.settings.underlying_lines
         held = {conid for _account, conid in expectation.streamed | expectation.queued}
         streamed = {conid for _account, conid in expectation.streamed}
-        found = {one.under_conid for one in self._lake.contracts.get(held).values()}
+        found = {one.under_conid for one in self.lake.contracts.get(held).values()}
         needed = len(found - streamed - {None})
         return needed if most is None else min(most, needed)
 
@@ -237,5 +238,5 @@ class Observer:
             complete_after_s=self.complete_after_s,
             limit_s=limit_s,
             underlyings=self._underlyings(expectation),
-            counts=programs.stats(self._control_port),
+            counts=programs.stats(self.control_port),
         )

@@ -7,7 +7,7 @@ The trading days of an exchange are its partitions; each exists from its close o
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import count, islice
+from itertools import count, groupby, islice
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -403,12 +403,11 @@ def judge_days(
 def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, date, int]]:
     """Return the chosen days as ranges of consecutive days: first, last, number."""
     index = {day: number for number, day in enumerate(days)}
-    ranges: list[tuple[date, date, int]] = []
-    for day in sorted(chosen):
-        if ranges and index[ranges[-1][1]] + 1 == index[day]:
-            ranges[-1] = (ranges[-1][0], day, ranges[-1][2] + 1)
-        else:
-            ranges.append((day, day, 1))
+    ranges = []
+    # Of consecutive days, the number in `days` and that among the chosen ones grow alike.
+    for _, run in groupby(enumerate(sorted(chosen)), lambda one: index[one[1]] - one[0]):
+        listed = [day for _number, day in run]
+        ranges.append((listed[0], listed[-1], len(listed)))
     return ranges
 
 

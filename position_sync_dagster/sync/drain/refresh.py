@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -15,12 +16,6 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, 
 from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.domain.update import QueueStatus, Reason
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.errors import (
-    GatewayTimeoutError,
-    LakeError,
-    LoginOwnedError,
-    PositionSyncError,
-)
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -64,7 +59,7 @@ async def refresh(
         ) as own:
             emptied = _emptied_before(before, own.session)
             feed, enqueued = await _download_and_enqueue(lake, settings, own, clock, emptied)
-    except LoginOwnedError as error:
+    except errors.LoginOwnedError as error:
         return RefreshReport(
             connected=False,
             duration_s=(clock() - started).total_seconds(),
@@ -92,7 +87,7 @@ async def refresh_logins(
     run_id: str | None = None,
     within_s: float | None,
     clock: Clock = utc_now,
-) -> dict[str, RefreshReport | PositionSyncError]:
+) -> dict[str, RefreshReport | errors.PositionSyncError]:
     """Refresh several logins concurrently, so that none waits for another one's gateway.
 
     Args:
@@ -106,16 +101,16 @@ async def refresh_logins(
         The report of each refresh, or its error, by the name of the login.
     """
 
-    async def one(login: Settings) -> RefreshReport | PositionSyncError:
+    async def one(login: Settings) -> RefreshReport | errors.PositionSyncError:
         try:
             async with asyncio.timeout(within_s):
                 return await refresh(lake, login, run_id=run_id, clock=clock)
         except TimeoutError:
-            return GatewayTimeoutError(
+            return errors.GatewayTimeoutError(
                 f"The refresh of {login.gateway_id} did not end within {within_s} s.",
                 remedy="Check its gateway; the next refresh tries again.",
             )
-        except PositionSyncError as error:
+        except errors.PositionSyncError as error:
             return error
 
     reports = await asyncio.gather(*(one(login) for login in logins))
@@ -229,7 +224,7 @@ async def drain(
         watch.cancel()
     try:
         backlog = await lake.queue.overview()
-    except LakeError as error:
+    except errors.LakeError as error:
         if not report.batches:
             raise
         return replace(report, error=report.error or error)

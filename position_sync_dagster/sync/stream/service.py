@@ -19,13 +19,6 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.roll_legs import RollFollower
-from position_sync_dagster.sync.run_recorder import (
-    RunRecorder,
-    StreamCounts,
-    StreamMetrics,
-    StreamReport,
-    quantile,
-)
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
@@ -45,7 +38,7 @@ class StreamReporter:
     """
 
     streamer: IBPositionStreamer
-    report: Callable[[StreamReport], None]
+    report: Callable[[run_recorder.StreamReport], None]
     clock: Clock
     _: KW_ONLY
     stored_state: Callable[[], SessionState]
@@ -53,7 +46,7 @@ class StreamReporter:
     def __post_init__(self) -> None:
         self._reported_state = SessionState.STARTING
         self._started = self._since = self.clock()
-        self._total = StreamMetrics()
+        self._total = run_recorder.StreamMetrics()
 
     async def run(self, interval_s: float) -> None:
         """Report once per interval.
@@ -73,14 +66,14 @@ class StreamReporter:
                 queued_at = now
                 self._send(metrics.take_queued())
 
-    def total(self) -> StreamReport:
+    def total(self) -> run_recorder.StreamReport:
         """Return the totals so far, including counts that were not reported yet."""
-        total = StreamMetrics()
+        total = run_recorder.StreamMetrics()
         total.add(self._total)
         total.add(self.streamer.metrics)
         return self._report_of(total, self._started)
 
-    def finish(self) -> StreamReport:
+    def finish(self) -> run_recorder.StreamReport:
         """Report the counts since the last report, and return the totals."""
         self._send(self.streamer.metrics.take())
         return self._report_of(self._total, self._started)
@@ -89,7 +82,7 @@ class StreamReporter:
         state = self.streamer.state
         return state is not self._reported_state and state is self.stored_state()
 
-    def _send(self, span: StreamMetrics, *, always: bool = False) -> None:
+    def _send(self, span: run_recorder.StreamMetrics, *, always: bool = False) -> None:
         self._total.add(span)
         report = self._report_of(span, self._since)
         if always:
@@ -99,17 +92,19 @@ class StreamReporter:
         if always or report.rows or report.enqueued or report.reconnects:
             self.report(report)
 
-    def _report_of(self, metrics: StreamMetrics, since: datetime) -> StreamReport:
+    def _report_of(
+        self, metrics: run_recorder.StreamMetrics, since: datetime
+    ) -> run_recorder.StreamReport:
         streamer, ordered = self.streamer, sorted(metrics.latencies_s)
-        return StreamReport(
+        return run_recorder.StreamReport(
             **asdict(metrics.counts),
             since=since,
             until=self.clock(),
             lines_in_use=streamer.lines_in_use,
             line_limit=streamer.line_limit,
             legs_streamed=sum(state is LegState.STREAMED for state in streamer.routes.values()),
-            tick_to_table_p50_s=quantile(ordered, 0.5),
-            tick_to_table_p95_s=quantile(ordered, 0.95),
+            tick_to_table_p50_s=run_recorder.quantile(ordered, 0.5),
+            tick_to_table_p95_s=run_recorder.quantile(ordered, 0.95),
             state=streamer.state,
             detail=streamer.detail,
         )
@@ -121,9 +116,9 @@ async def stream(
     *,
     run_id: str | None = None,
     stop: asyncio.Event,
-    report: Callable[[StreamReport], None],
+    report: Callable[[run_recorder.StreamReport], None],
     report_interval_s: float = 60.0,
-) -> StreamReport:
+) -> run_recorder.StreamReport:
     """Stream until `stop` is set or the run's time is up, and return the totals.
 
     While there is no gateway, the stream tries again to connect, and its session is BLIND. A run is
@@ -138,9 +133,11 @@ async def stream(
         LeaseLostError: The login was taken over; nothing was written afterwards.
         TradingModeError: The lake holds data of another trading mode.
     """
-    begin(lake.sessions.table.prove_store)  # the ownership waits for the result
-    await lake.initialize()
-    recorder = RunRecorder(
+    sessions = lake.open_sessions()
+    begin(sessions.table.prove_store)  # the ownership waits for the result
+    begin(sessions.table.version)
+    opened = begin(lake.initialize_sync)  # beside the lease, which has a handle of its own
+    recorder = run_recorder.RunRecorder(
         lake.runs,
         run_id=run_id,
         job=run_recorder.STREAM_JOB,
@@ -150,7 +147,7 @@ async def stream(
     # The end is recorded when nothing else runs in this event loop: it may block.
     with recorder:
         async with Ownership(
-            lake.open_sessions(),
+            sessions,
             settings,
             owner=Owner.STREAM,
             run_id=run_id,
@@ -158,6 +155,7 @@ async def stream(
             stop=stop,
         ) as own:
             recorder.note(session_id=own.session.session_id)
+            await asyncio.wrap_future(opened)
             token = own.session.fencing_token
             await asyncio.gather(
                 lake.updates.fence(settings.gateway_id, token),
@@ -215,14 +213,16 @@ class UpdatesWriter:
 
     table: PositionUpdatesTable
     ownership: Ownership
-    metrics: StreamMetrics
+    metrics: run_recorder.StreamMetrics
 
     async def on_position_update(self, update: PositionUpdate) -> None:
         await self.on_position_updates([update])
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self.ownership.check()
-        self.metrics.counts += StreamCounts.of(await self.table.append(OwnUpdates(updates)))
+        self.metrics.counts += run_recorder.StreamCounts.of(
+            await self.table.append(OwnUpdates(updates))
+        )
 
 
 def _status(streamer: IBPositionStreamer) -> OwnerStatus:
@@ -237,7 +237,7 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
     )
 
 
-async def _record(recorder: RunRecorder, reporter: StreamReporter) -> None:
+async def _record(recorder: run_recorder.RunRecorder, reporter: StreamReporter) -> None:
     while True:
         recorder.note(**run_recorder.stream_columns(reporter.total()))
         await offload(recorder.write)
