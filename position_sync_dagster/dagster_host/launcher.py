@@ -26,6 +26,8 @@ import psutil
 
 from position_sync_dagster import dagster_host, run_slots
 from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.object_store import is_remote
 
 PROCESS_TAG = ".dagster/run_process"
 """The tag with the process of a run, for a termination by the daemon or the webserver. Dagster
@@ -269,6 +271,22 @@ def execute_started(start_run: Callable[..., None], *args: Any) -> None:
     start_run(*args)
 
 
+def open_tables() -> None:
+    """Begin to open the tables of the sensors in an object store, which takes seconds.
+
+    The first tick of each sensor comes as soon as the code server listens, one after the other.
+    What cannot be opened is an error of that tick.
+    """
+    from position_sync_dagster.defs import runs
+    from position_sync_dagster.defs.libraries import threads
+    from position_sync_dagster.defs.resources import POSITION_SYNC
+
+    with suppress(PositionSyncError):
+        settings = POSITION_SYNC.read_settings()
+        if is_remote(str(settings.lake)):
+            threads.begin(runs.cached_lake(settings).open_ahead)
+
+
 def serve(options: Sequence[str]) -> None:
     """Run Dagster's code server, which forks its runs; Dagster's own way to start them is spawn.
 
@@ -289,6 +307,7 @@ def serve(options: Sequence[str]) -> None:
     dagster_internals.start_runs_with(
         SimpleNamespace(Queue=processes.Queue, Event=processes.Event, Process=process_of_run)
     )
+    open_tables()
     internals.api_cli(["grpc", *options])
 
 

@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from position_sync_dagster.dagster_host import LACKING, dagster_internals
 from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.processes.ports import ProbeResult, probe
 
 LOCK = 7497
 """The key of the advisory lock, in the database of the instance."""
@@ -37,6 +38,10 @@ SILENCE_S = 15
 
 PULSE_S = 3.0
 POLL_S = 1.0
+
+CODE_S, CODE_POLL_S = 30.0, 0.1
+"""Maximum wait for the code servers in seconds, and the time between two attempts to connect. The
+sensors tick every 5 s from the start of the daemon on, and a tick without a code server is lost."""
 
 LOST = 75
 """Exit code after the loss of the lock: temporary, start it again (EX_TEMPFAIL)."""
@@ -59,14 +64,25 @@ def run(workspace: str, internals: Any) -> int:
             return 1
         lock = acquire(url)
         threading.Thread(target=keep, args=(lock,), name="lock", daemon=True).start()
+        target = internals.WorkspaceFileTarget([workspace])
+        await_code_servers(target.create_origins())
         stack.enter_context(internals.capture_interrupts())
         controller = stack.enter_context(
-            internals.daemon_controller_from_instance(
-                instance, workspace_load_target=internals.WorkspaceFileTarget([workspace])
-            )
+            internals.daemon_controller_from_instance(instance, workspace_load_target=target)
         )
         controller.check_daemon_loop()
     return 0
+
+
+def await_code_servers(origins: Sequence[Any]) -> None:
+    """Wait until the code servers of a workspace listen, or `CODE_S` are over."""
+    until = time.monotonic() + CODE_S
+    for origin in origins:
+        host, port = getattr(origin, "host", None), getattr(origin, "port", None)
+        while host and port and probe(host, port) is not ProbeResult.OPEN:
+            if time.monotonic() >= until:
+                return
+            time.sleep(CODE_POLL_S)
 
 
 def opened_instance() -> DagsterInstance:

@@ -1,7 +1,9 @@
 """The drain, which values queued positions, and the job that derives tables, with their sensors."""
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import chain
 
 import dagster as dg
@@ -60,8 +62,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     requests = []
     if plan.steps:
         tags = {}
-        refreshes = drain_plan.Step.REFRESH in plan.steps
-        if is_remote(lake.path) and drain_plan.Step.DRAIN in plan.steps and not refreshes:
+        if is_remote(lake.path) and drain_plan.Step.REFRESH not in plan.steps:
             tags = {runs.STAYS: plan.cursor.to_text(), MAX_RUNTIME: str(STAYING_MAX_RUNTIME_S)}
         requests.append(_request(plan.steps, plan.tag, tags))
     if plan.refreshes:
@@ -87,6 +88,42 @@ def _request(
     )
 
 
+UNSEEN_S = 30.0
+"""Maximum seconds between two looks at the queue and the registry in an object store, where each is
+a request."""
+
+
+class Quiet:
+    """Whether no request waits, so that queue and registry need no look.
+
+    Postgres counts how often requests were enqueued, if heartbeats are there. A count that is lost
+    delays a drain by `UNSEEN_S`.
+    """
+
+    def __init__(self, lake: "tables.Lake") -> None:
+        self._lake = lake
+        self._wakes: int | None = None
+        self._until = 0.0
+
+    def is_over(self) -> bool:
+        """Return whether requests were enqueued since a look at which none waited."""
+        return self._wakes is not None and self._lake.sessions.wakes() not in (None, self._wakes)
+
+    def lasts(self, wakes: int | None) -> bool:
+        """Return whether nothing was enqueued since the last look, at which nothing waited."""
+        return wakes is not None and wakes == self._wakes and time.monotonic() < self._until
+
+    def looked(self, wakes: int | None, *, waits: bool) -> None:
+        """Record whether a look found a request, and the count from before it."""
+        self._wakes, self._until = None if waits else wakes, time.monotonic() + UNSEEN_S
+
+
+@lru_cache(maxsize=2)
+def quiet_of(lake: "tables.Lake") -> Quiet:
+    """Return what this process knows of a lake."""
+    return Quiet(lake)
+
+
 def observe(
     instance: dg.DagsterInstance,
     lake: "tables.Lake",
@@ -98,7 +135,7 @@ def observe(
     """Read the inputs of the decision; changes nothing.
 
     While a drain is in progress in an object store, neither queue nor registry is read: the drain
-    reads them itself.
+    reads them itself. Nor are they while it is `Quiet`.
 
     Args:
         of_run: The drain that decides about itself; None for the sensor.
@@ -106,7 +143,8 @@ def observe(
     newest = runs.recent_runs(instance, runs.DRAIN_JOB, limit=RUNS_SEEN)
     drains = [run for run in newest if run.refreshed is None]
     in_progress = _in_progress([run for run in drains if run.run_id != of_run], now)
-    looks = in_progress is None or not is_remote(lake.path)
+    quiet, wakes = quiet_of(lake), lake.sessions.wakes() if is_remote(lake.path) else None
+    looks = not is_remote(lake.path) or (in_progress is None and not quiet.lasts(wakes))
     # At the same time: in an object store each table takes a request, and a changed one takes more.
     looked = threads.begin(lake.queue.sync.overview) if looks else None
     versions = threads.begin(lake.registry.table.version) if looks else None
@@ -115,6 +153,9 @@ def observe(
     unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
     several, file = len(logins) > 1, settings.strategies_file
     backlog = looked.result() if looked else None
+    if backlog:
+        waits = backlog.counts[QueueStatus.PENDING] + backlog.expired > 0
+        quiet.looked(wakes, waits=waits)
     blocked = [name for state, names in logins if several and state.unavailable for name in names]
     if backlog and blocked:  # what was read need not be read again
         backlog = lake.queue.sync.overview(blocked)

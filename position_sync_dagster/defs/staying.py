@@ -2,12 +2,14 @@
 
 To open the tables takes a third of the requests of a drain, and to start its run some seconds. For
 that reason a run that the sensor requested goes on after its drain: every few seconds it decides as
-the sensor does, which sees a run in progress and requests none. It ends when anything else than a
-drain is due.
+the sensor does, which sees a run in progress and requests none. So does one that recorded the
+registry, after which the stream queues what it no longer streams. It ends when anything else than a
+drain is due. Where Postgres counts requests (`lake/sessions.py`), it drains as soon as some come.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import dagster as dg
@@ -20,13 +22,21 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.sync import drain_plan
 from position_sync_dagster.sync.drain_plan import Step
+from position_sync_dagster.sync.run_recorder import RunRecorder
 
 STAY_S, LONGEST_S = 300.0, 360.0
 """After the first time, in seconds, a run ends instead of draining again: the next run opens the
 tables, and takes its settings and its code anew. After the second it ends without that."""
 
 LOOK_S = 5.0
-"""Seconds between two looks for work, as between two ticks of the sensor."""
+"""Seconds between two looks for work, as between two ticks of the sensor; also the least time
+between two drains."""
+
+SOON_S, SOON_FOR_S = 1.0, 30.0
+"""The same for a run that has not drained yet, and how long that lasts: the stream is starting."""
+
+ASK_S = 0.5
+"""Seconds between two questions to Postgres whether requests came."""
 
 LATEST_S = 30.0
 """Seconds after which `latest_positions` is derived although nothing was drained: the stream writes
@@ -34,28 +44,20 @@ rows all the time."""
 
 PAUSE_S = 0.1
 
-Results = Iterator["dg.MaterializeResult[None]"]
-Derive = Callable[..., Results]
 
-
-def stay(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource, derive: Derive
-) -> None:
+def stay(context: dg.AssetExecutionContext, position_sync: PositionSyncResource) -> None:
     """Drain and derive again while there is work, if the run may stay; called at its end.
 
     Each drain is a materialization with its own rows, as that of a run, and the record of the run
     has the counts of all. After an interrupt the run ends as soon as it has done what it does.
-
-    Args:
-        derive: Materializes the asset of this step.
     """
     cursor = context.run.tags.get(runs.STAYS)
     if cursor is None or context.job_name != runs.DRAIN_JOB:
         return
     with dagster_internals.captured_interrupts() as is_interrupted:
         position_sync.write_kept_records()
-        this = _Staying(context, position_sync, derive, cursor)
-        while this.may_go_on() and (this.drained or waited(is_interrupted)):
+        this = _Staying(context, position_sync, cursor)
+        while this.may_go_on() and (this.drained or waited(is_interrupted, this)):
             if is_interrupted() or not this.looks_and_works():
                 break
         if not is_interrupted():
@@ -66,10 +68,10 @@ def stay(
         raise dg.DagsterExecutionInterruptedError
 
 
-def waited(is_interrupted: Callable[[], bool]) -> bool:
-    """Wait until the next look; return whether no interrupt came."""
-    until = time.monotonic() + LOOK_S
-    while not is_interrupted() and time.monotonic() < until:
+def waited(is_interrupted: Callable[[], bool], this: "_Staying") -> bool:
+    """Wait until the next look, or until requests come; return whether no interrupt came."""
+    until = time.monotonic() + this.look_s
+    while not is_interrupted() and time.monotonic() < until and not this.woken():
         time.sleep(PAUSE_S)
     return not is_interrupted()
 
@@ -86,21 +88,38 @@ class _Staying:
         self,
         context: dg.AssetExecutionContext,
         position_sync: PositionSyncResource,
-        derive: Derive,
         cursor: str,
     ) -> None:
         self._context = context
         self._position_sync = position_sync
-        self._derive = derive
         self._cursor = drain_plan.DrainCursor.from_text(cursor)
         self._began = self._derived = time.monotonic()
+        self._drained_at = self._asked_at = -math.inf
         self.drained = False
+
+    @property
+    def look_s(self) -> float:
+        """The seconds until the next look."""
+        is_new = self._recorded is None and time.monotonic() - self._began < SOON_FOR_S
+        return SOON_S if is_new else LOOK_S
+
+    def woken(self) -> bool:
+        """Return whether requests were enqueued since the last look, and may be drained now."""
+        now = time.monotonic()
+        if now - self._drained_at < LOOK_S or now - self._asked_at < ASK_S:
+            return False
+        self._asked_at = now
+        return drain.quiet_of(self._position_sync.lake).is_over()
 
     def may_go_on(self) -> bool:
         """Show that the run lives, and return whether its drains left nothing undone."""
         self._context.instance.add_run_tags(self._context.run.run_id, {runs.DRAINED: "true"})
-        drained = self._position_sync.recorders.get(Step.DRAIN)
-        return drained is not None and drained.record.reason is None
+        return self._recorded is None or self._recorded.record.reason is None
+
+    @property
+    def _recorded(self) -> RunRecorder | None:
+        """What its drains recorded; None before the first."""
+        return self._position_sync.recorders.get(Step.DRAIN)
 
     def looks_and_works(self) -> bool:
         """Do what is due; return False if that is for another run."""
@@ -117,12 +136,13 @@ class _Staying:
         self._cursor = plan.cursor
         if plan.steps:
             self._context.log.info(f"The run drains again: {plan.reason}.")
-            self._again(Step.DRAIN, STEPS[Step.DRAIN])
+            self._drained_at = time.monotonic()
+            self._again(Step.DRAIN)
             self.drained = True
         is_old = time.monotonic() - self._derived >= LATEST_S
         if self.drained and (is_old or not plan.steps):
             self.derive_drained()
-        elif is_old:
+        elif is_old and self._recorded is not None:
             self._derive_latest()
         return True
 
@@ -130,13 +150,13 @@ class _Staying:
         """Derive what drains have made out of date, and write what all of it recorded."""
         if self.drained:
             self._derive_latest()
-            self._again(Step.EXPOSURE, self._derive)
+            self._again(Step.EXPOSURE)
             self._position_sync.write_kept_records()
             self.drained = False
 
     def _derive_latest(self) -> None:
         self._position_sync.looked_at.clear()
-        self._again(Step.LATEST, STEPS[Step.LATEST])
+        self._again(Step.LATEST)
         self._derived = time.monotonic()
 
     def _plan(self) -> drain_plan.DrainPlan | None:
@@ -145,23 +165,24 @@ class _Staying:
         settings = position_sync.settings
         if position_sync.read_settings() != settings:
             return None
-        derivation = drain_plan.plan_derivation(
-            drain.sources_materialized_at(instance), now=now, in_progress=None, last_run=None
-        )
-        if derivation.start and not self.drained:
-            return None
         workload = drain.observe(
             instance, position_sync.lake, settings, now=now, of_run=self._context.run.run_id
         )
         # This run succeeded, whatever became of those before it.
         workload = replace(workload, unsuccessful_runs=0, last_unsuccessful_at=None)
-        return drain_plan.plan_drain(
+        plan = drain_plan.plan_drain(
             workload, self._cursor, refresh_interval_s=settings.refresh_interval_s
         )
+        if plan.steps or self.drained:  # then it derives what a derivation would
+            return plan
+        derivation = drain_plan.plan_derivation(
+            drain.sources_materialized_at(instance), now=now, in_progress=None, last_run=None
+        )
+        return None if derivation.start else plan
 
-    def _again(self, step: Step, materialize: Derive) -> None:
+    def _again(self, step: Step) -> None:
         """Materialize an asset once more."""
-        for result in materialize(self._context, position_sync=self._position_sync):
+        for result in STEPS[step](self._context, position_sync=self._position_sync):
             version = result.data_version
             self._context.log_event(
                 dg.AssetMaterialization(
@@ -170,6 +191,3 @@ class _Staying:
                     tags={} if version is None else {DATA_VERSION: version.value},
                 )
             )
-            if step is Step.EXPOSURE:  # within its own step, whose recorder sees no other event
-                columns = runs.columns_of_event(result.metadata or {})
-                self._position_sync.recorders[step].note(**columns)

@@ -21,9 +21,11 @@ from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.opening import (
     check_mode,
-    fence,
+    fencing,
+    first_mode,
     newest_token,
     refuse_stale_owner,
+    set_properties,
 )
 from position_sync_dagster.lake.storage.table import Table, append, files_in, overwrite
 
@@ -181,9 +183,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
-            check_mode(handle, _modes_of(rows), self.table.path)
+            due = first_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                fence(handle, gateway_id, session.fencing_token)
+                due |= fencing(handle, gateway_id, session.fencing_token)
+            set_properties(handle, due, action="fence")
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)

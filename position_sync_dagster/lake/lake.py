@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Unpack
 
@@ -99,10 +99,14 @@ class Lake:
 
     @cached_property
     def queue(self) -> PositionQueue:
-        """The table position_queue."""
-        return PositionQueue(
+        """The table position_queue; a drain that waits for its requests is woken, if it can be."""
+        queue = PositionQueue(
             self.table_path("position_queue"), retry=self._retry, clock=self._clock, **self._options
         )
+        if self._heartbeat_place == "postgres":
+            # Beside the work of the caller: Postgres may not answer for seconds.
+            queue.sync.announce = partial(begin_each, GatewaySessions.wake_drain, [self.sessions])
+        return queue
 
     @cached_property
     def updates(self) -> PositionUpdatesTable:

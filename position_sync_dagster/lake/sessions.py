@@ -4,7 +4,8 @@ Sessions begin, change their state and end in the table, which decides who owns 
 `POSITION_SYNC_HEARTBEATS` says `postgres`, the heartbeats between these changes go there instead,
 which spares the object store a commit each. Of the ends that table and Postgres give, the later
 one counts. If Postgres fails, the owner renews its lease in the table. The table names the
-database, and a process with another one is refused.
+database, and a process with another one is refused. Postgres also counts when requests were
+enqueued, so that a drain need not ask the store each time.
 
 Times in Postgres are measured by its own clock, as spans: from a heartbeat until now, and from now
 to the end of the lease. A machine whose own clock is wrong comes to the same result. The addresses
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable
+from deltalake import DeltaTable
 from pydantic import TypeAdapter
 
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -41,6 +42,7 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     HeartbeatsElsewhereError,
     HeartbeatsUnavailableError,
+    LakeError,
     LeaseLostError,
     LoginOwnedError,
     SettingsError,
@@ -48,7 +50,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import new_ids, records_of, session_rows
 from position_sync_dagster.lake.storage import lifecycle_table
-from position_sync_dagster.lake.storage.opening import check_mode, mode_of
+from position_sync_dagster.lake.storage.opening import check_mode, mode_of, set_properties
 from position_sync_dagster.lake.storage.table import Table, scan
 from position_sync_dagster.outage_log import OutageLog
 
@@ -118,6 +120,17 @@ _READ = (
     "AND (CAST(:gateway_id AS text) IS NULL OR gateway_id = :gateway_id)"
 )
 
+_REQUESTS = "requests of "
+"""Before the id of a lake: the row that counts how often requests were enqueued."""
+
+_COUNT = (
+    "INSERT INTO position_sync_heartbeats AS old VALUES "
+    "(:lake, '', 1, clock_timestamp(), clock_timestamp(), '') "
+    "ON CONFLICT (lake, gateway_id) DO UPDATE SET fencing_token = old.fencing_token + 1, "
+    "heartbeat_at = excluded.heartbeat_at RETURNING fencing_token"
+)
+_COUNTED = "SELECT fencing_token FROM position_sync_heartbeats WHERE lake = :lake"
+
 _sessions = TypeAdapter(GatewaySession)
 
 
@@ -182,6 +195,15 @@ class Heartbeats:
             )
             for row in rows
         }
+
+    def count_requests(self, lake: str) -> None:
+        """Count that requests were enqueued, which wakes the drain that waits."""
+        self._execute(_COUNT, {"lake": _REQUESTS + lake})
+
+    def counted_requests(self, lake: str) -> int:
+        """Return how often requests were enqueued."""
+        found = self._execute(_COUNTED, {"lake": _REQUESTS + lake})
+        return int(found[0].fencing_token) if found else 0
 
     def _row(self, lake: str, session: GatewaySession) -> dict[str, object]:
         return {
@@ -589,6 +611,23 @@ class GatewaySessions:
             return {}
         return self._heartbeats.read(self._lake_id(), gateway_id)
 
+    def wake_drain(self) -> None:
+        """Let the drain that waits know that requests were enqueued, if Postgres answers.
+
+        Otherwise it finds them by itself, when it looks at the queue.
+        """
+        if self._heartbeats is not None:
+            with suppress(LakeError):
+                self._heartbeats.count_requests(self._lake_id())
+
+    def wakes(self) -> int | None:
+        """Return a number that grows when requests are enqueued; None if nobody counts them."""
+        if self._heartbeats is None:
+            return None
+        with suppress(HeartbeatsUnavailableError):
+            return self._heartbeats.counted_requests(self._lake_id())
+        return None
+
     def _lake_id(self) -> str:
         """Return the id of the table, by which the lakes of a database are told apart."""
         if self._lake is None:
@@ -619,11 +658,7 @@ class GatewaySessions:
                 raise _login_owned(alive)
             if alive is not None:
                 raise _elsewhere(self.table.path, place, ours, alive)
-            handle.alter.set_table_properties(
-                {HEARTBEATS_PROPERTY: ours or ""},
-                raise_if_not_exists=False,
-                commit_properties=CommitProperties(custom_metadata={"action": "heartbeats"}),
-            )
+            set_properties(handle, {HEARTBEATS_PROPERTY: ours or ""}, action="heartbeats")
 
         self.table.transact(step)
         self._is_recorded = True

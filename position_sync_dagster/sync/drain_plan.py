@@ -157,6 +157,8 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
     >>> plan_drain(workload, DrainCursor(), refresh_interval_s=180).steps
     ()
     """
+    if workload.registry_version is None:  # it was not looked at
+        workload = replace(workload, registry_version=cursor.registry_version)
     cursor = _tracked(workload, cursor)
     waits = {
         login.name: _why_no_refresh(workload.now, login, cursor, refresh_interval_s)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from position_sync_dagster.defs import staying
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
 from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
 from position_sync_dagster.defs.libraries import strategies_file
@@ -59,6 +60,7 @@ def active_strategies(
         lake, settings, run_id = position_sync.lake, position_sync.settings, context.run.run_id
         for event in evaluated(lake, settings, context.instance, run_id=run_id, checks=checks):
             context.log_event(event)
+        staying.stay(context, position_sync)
 
 
 def _rolled(legs: Sequence[ActiveContract]) -> dict[str, dg.MetadataValue]:

@@ -26,7 +26,7 @@ from position_sync_dagster.defs.libraries import (
     tables,
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DERIVE_JOB
+from position_sync_dagster.defs.runs import DERIVE_JOB, recorded
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError, MissingExtraError
@@ -381,7 +381,7 @@ def strategy_exposure(
     Live: [the money page](/money) shows these figures as they move, second by second.
     """
     yield from summed(context, position_sync)
-    staying.stay(context, position_sync, summed)
+    staying.stay(context, position_sync)
 
 
 def summed(
@@ -427,6 +427,12 @@ def summed(
             context.log_event(event)
 
 
+table_asset.STEPS[STRATEGY_EXPOSURE.name] = recorded(
+    STRATEGY_EXPOSURE.name, STRATEGY_EXPOSURE.name
+)(summed)
+"""Without `stay`, which calls it."""
+
+
 def picture(
     context: dg.AssetExecutionContext,
     position_sync: PositionSyncResource,
@@ -438,7 +444,7 @@ def picture(
     An error here is only logged as a warning: the table and its numbers do not need the picture.
     """
     ui_url = position_sync.settings.ui_url
-    found = recent_picture(context.instance, context.asset_key, now, ui_url)
+    found = recent_picture(context.instance, dg.AssetKey(STRATEGY_EXPOSURE.name), now, ui_url)
     if found or not book.matching:
         return found
 

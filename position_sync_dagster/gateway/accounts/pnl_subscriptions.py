@@ -72,8 +72,9 @@ class _Subscription:
         self.due_at, self.attempts = inf, 0
 
 
-PNL_VALUE = 6
-"""The place of the value among the fields of a PnLSingle message; it is the last that is read."""
+PNL_DAILY, PNL_VALUE = 3, 6
+"""The places of the daily profit and the value among the fields of a PnLSingle message; the value
+is the last that is read."""
 
 HOLDINGS_AT_ONCE = 20
 """Maximum number of holdings requested in one step: half of what the whole process may send in a
@@ -242,6 +243,10 @@ class PnlSubscriptions:
         one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
         if one is None or one.due_at != inf:
             return False
+        before, _ = self._unread.get(one.key, (fields, None))
+        if before[PNL_DAILY] == fields[PNL_DAILY] and before != fields:
+            # The value moves and the daily profit does not: the book compares the two messages.
+            self.read([one.key])
         self._unread[one.key] = fields, utc_now()
         return True
 

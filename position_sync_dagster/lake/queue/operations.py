@@ -277,7 +277,11 @@ PROMOTE_AFTER_S = 60.0
 
 
 class SyncQueue:
-    """The queue with blocking calls; see `PositionQueue`."""
+    """The queue with blocking calls; see `PositionQueue`.
+
+    Attributes:
+        announce: Called after requests were enqueued.
+    """
 
     def __init__(
         self,
@@ -290,6 +294,7 @@ class SyncQueue:
         promote_after_s: float,
     ) -> None:
         self.store = store
+        self.announce: Callable[[], None] = lambda: None
         self._retry = retry or RetryPolicy()
         self._clock = clock
         self._random = random or Random()  # noqa: S311 - jitter, not a secret
@@ -334,12 +339,14 @@ class SyncQueue:
         if not checked:
             return []
         now = self._clock()
-        return self.store.change(
+        ids = self.store.change(
             lambda snapshot: transitions.insert(
                 snapshot.live, checked, now=now, new_ids=self._new_ids
             ),
             {"action": "insert"},
         )
+        self.announce()
+        return ids
 
     def get_batch(
         self,
@@ -576,7 +583,9 @@ class SyncQueue:
             failed, siblings, parts = failed_rows(snapshot, ids)
             return transitions.retry(snapshot.live, failed, siblings, parts, now=now)
 
-        return self.store.change(step, {"action": "retry"})
+        live = self.store.change(step, {"action": "retry"})
+        self.announce()
+        return live
 
     def holds(self, request_ids: str | Iterable[str], *, lease_token: str | None = None) -> bool:
         """Return whether the caller holds unexpired leases on all these requests.

@@ -13,15 +13,16 @@ request; and a commit that was planned before a property changed conflicts with 
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Barrier, Condition, Lock, Thread
 from uuid import uuid4
 
-from deltalake import CommitProperties, DeltaTable, Field, Schema
+from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
@@ -33,9 +34,9 @@ from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema import table_spec
 from position_sync_dagster.lake.schema.table_spec import MODE_PROPERTY
 from position_sync_dagster.lake.storage import commit_errors
-from position_sync_dagster.lake.storage.commit_errors import RetryCommit
 from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE, sync_paths
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
+from position_sync_dagster.lake.storage.threads import begin_each
 
 PROBES = "_probes"
 """The folder, in the lake, of the tables that test the store; each is deleted at once."""
@@ -45,6 +46,8 @@ RACERS, ROUNDS = 2, 10
 nine of ten rounds, since each asks the store before it writes; a round takes about 20 requests."""
 
 _SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
+
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 _proven: set[str] = set()
 _mutex = Lock()
@@ -92,20 +95,27 @@ def _unsafe(lake: str, found: str) -> errors.UnsafeStoreError:
     )
 
 
+class _Probe(DeltaTable):
+    """A table that is created and not read: to open it would take four requests."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+
 def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
     """Create one table several times at once.
 
     Returns:
-        How each create ended: None if it won, CommitFailedError if the store refused it, since the
-        put of another came first. Another error: the client saw the table of another, or cannot do
-        a conditional put.
+        How each create ended, in this order and up to the first that the store refused: None if it
+        won, CommitFailedError if the store refused it, since the put of another came first. Another
+        error: the client saw the table of another, or cannot do a conditional put.
     """
     start = Barrier(RACERS)
 
-    def create(_: int) -> Exception | None:
+    def create() -> Exception | None:
         start.wait()
         try:
-            DeltaTable.create(
+            _Probe.create(
                 table,
                 schema=_SCHEMA,
                 storage_options=options,
@@ -117,11 +127,26 @@ def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
             return error
         return None
 
-    with ThreadPoolExecutor(RACERS) as pool:
-        try:
-            return list(pool.map(create, range(RACERS)))
-        finally:
-            delete_log(table, options)
+    pool = ThreadPoolExecutor(RACERS)
+    racers = [pool.submit(create) for _ in range(RACERS)]
+    pool.shutdown(wait=False)
+    begin_each(partial(_delete_probe, table, options), [racers])
+    ends: list[Exception | None] = []
+    for racer in as_completed(racers):
+        ends.append(racer.result())
+        if isinstance(ends[-1], CommitFailedError):
+            break
+    return ends
+
+
+def _delete_probe(
+    table: str, options: dict[str, str] | None, racers: Collection[Future[Exception | None]]
+) -> None:
+    wait(racers)
+    try:
+        delete_log(table, options)
+    except (DeltaError, OSError) as error:
+        logger.warning("cannot delete %s: %s", table, object_store.plain(str(error)))
 
 
 logger = logging.getLogger(__name__)
@@ -465,15 +490,32 @@ def fence(handle: DeltaTable, gateway_id: str, token: int) -> None:
     Raises:
         LeaseLostError: An owner with a greater token has fenced the table already.
     """
+    set_properties(handle, fencing(handle, gateway_id, token), action="fence")
+
+
+def fencing(handle: DeltaTable, gateway_id: str, token: int) -> dict[str, str]:
+    """Return what a table must remember to refuse owners with a smaller token; {} if it does.
+
+    Raises:
+        LeaseLostError: An owner with a greater token has fenced the table already.
+    """
     newest = newest_token(handle, gateway_id)
     refuse_stale_owner(token, newest, gateway_id)
-    if newest == token:
-        return
-    handle.alter.set_table_properties(
-        {_PROPERTY + gateway_id: str(token)},
-        raise_if_not_exists=False,
-        commit_properties=CommitProperties(custom_metadata={"action": "fence"}),
-    )
+    return {} if newest == token else {_PROPERTY + gateway_id: str(token)}
+
+
+def set_properties(handle: DeltaTable, properties: Mapping[str, str], *, action: str) -> None:
+    """Let the table remember properties, in one commit; call it in a step, before it reads.
+
+    Nothing else of the process runs meanwhile: delta-rs keeps the interpreter for itself.
+    """
+    if properties:
+        handle.alter.set_table_properties(
+            dict(properties),
+            raise_if_not_exists=False,
+            commit_properties=CommitProperties(custom_metadata={"action": action}),
+            post_commithook_properties=NO_HOOKS,
+        )
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
@@ -485,7 +527,16 @@ def mode_of(handle: DeltaTable) -> TradingMode | None:
 def check_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> None:
     """Check that data of these trading modes may go into the table; call it in a step only.
 
-    The mode of the first data is stored in a commit of its own, after which the step runs again.
+    The mode of the first data is stored in a commit of its own, after which the step goes on.
+
+    Raises:
+        TradingModeError: The table holds another mode's data, or the data are of several.
+    """
+    set_properties(handle, first_mode(handle, modes, path), action="mode")
+
+
+def first_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> dict[str, str]:
+    """Return the trading mode that a table must remember; {} if it does, or without data.
 
     Raises:
         TradingModeError: The table holds another mode's data, or the data are of several.
@@ -493,12 +544,9 @@ def check_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> N
     offered = sorted(set(modes))
     remembered = mode_of(handle)
     if not offered or (remembered is not None and offered == [remembered]):
-        return
+        return {}
     if remembered is None and len(offered) == 1:
-        handle.alter.set_table_properties(
-            {MODE_PROPERTY: offered[0].value}, raise_if_not_exists=False
-        )
-        raise RetryCommit
+        return {MODE_PROPERTY: offered[0].value}
     wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
     raise TradingModeError(
         f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",

@@ -22,7 +22,6 @@ import polars as pl
 from deltalake import (
     CommitProperties,
     DeltaTable,
-    PostCommitHookProperties,
     Transaction,
     write_deltalake,
 )
@@ -39,11 +38,9 @@ from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, delta_log
 from position_sync_dagster.lake.storage.delta_log import TRANSACTIONS
 from position_sync_dagster.lake.storage.deltalake_internals import is_behind
-from position_sync_dagster.lake.storage.opening import TableLocation, WriterLock
+from position_sync_dagster.lake.storage.opening import NO_HOOKS, TableLocation, WriterLock
 from position_sync_dagster.lake.storage.threads import begin
 from position_sync_dagster.outage_log import OutageLog
-
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 SPARE_BYTES = 64 * 1024
 """Room for what a commit writes besides its rows: footers of files, the log entry, folders."""
@@ -136,7 +133,7 @@ def overwrite(
         mode="overwrite",
         predicate=predicate,
         commit_properties=_properties(commit_info, transactions),
-        post_commithook_properties=_NO_HOOKS,
+        post_commithook_properties=NO_HOOKS,
     )
 
 
@@ -153,7 +150,7 @@ def append(
         frame,
         mode="append",
         commit_properties=_properties(commit_info, transactions),
-        post_commithook_properties=_NO_HOOKS,
+        post_commithook_properties=NO_HOOKS,
     )
 
 

@@ -318,8 +318,6 @@ class Router:
         self, connection: GatewayConnection, changed: set[Key], *, first: bool
     ) -> None:
         feed = connection.feed
-        if first or changed:
-            await self._publish(connection)
         if first:
             # Its one request precedes those of the lines, which take seconds at the gateway's
             # rate limit; the values arrive meanwhile.
@@ -327,6 +325,8 @@ class Router:
             await asyncio.sleep(0)
             if await self._queue_before_lines(connection):
                 return  # the next step, which follows at once, requests the lines
+        if first or changed:
+            await self._publish(connection)
         first = first or self._expected is not None
         self.lines.renew(connection)
         self._account_refresh.add_changes(feed, changed)
@@ -437,6 +437,7 @@ class Router:
         expected = route(feed.book.holdings, legs, lines, sec_types=self._sec_types)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.downloaded.wait(), DOWNLOAD_S)
+        await self._publish(connection)
         await self._account_refresh.step(feed, expected, partial(self._publish, connection))
         self._expected = expected
         return True

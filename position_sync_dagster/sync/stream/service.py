@@ -133,8 +133,10 @@ async def stream(
         LeaseLostError: The login was taken over; nothing was written afterwards.
         TradingModeError: The lake holds data of another trading mode.
     """
-    begin(lake.sessions.table.prove_store)  # the ownership waits for the result
-    await lake.initialize()
+    sessions = lake.open_sessions()
+    begin(sessions.table.prove_store)  # the ownership waits for the result
+    begin(sessions.table.version)
+    opened = begin(lake.initialize_sync)  # beside the lease, which has a handle of its own
     recorder = run_recorder.RunRecorder(
         lake.runs,
         run_id=run_id,
@@ -145,7 +147,7 @@ async def stream(
     # The end is recorded when nothing else runs in this event loop: it may block.
     with recorder:
         async with Ownership(
-            lake.open_sessions(),
+            sessions,
             settings,
             owner=Owner.STREAM,
             run_id=run_id,
@@ -153,6 +155,7 @@ async def stream(
             stop=stop,
         ) as own:
             recorder.note(session_id=own.session.session_id)
+            await asyncio.wrap_future(opened)
             token = own.session.fencing_token
             await asyncio.gather(
                 lake.updates.fence(settings.gateway_id, token),

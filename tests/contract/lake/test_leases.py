@@ -426,3 +426,38 @@ def test_a_command_that_looks_elsewhere_says_so_and_doctor_moves_the_heartbeats(
     assert (moved.exit_code, moved.output) == (0, "From now on, heartbeats are in tables.\n")
     back = replace(in_postgres, heartbeats="tables").sessions(utc_now)
     assert back.current(LOGIN).session_id == session.session_id
+
+
+async def test_requests_that_are_enqueued_wake_the_drain_of_another_process(in_postgres):
+    def lake() -> Lake:
+        return Lake(in_postgres.path, clock=in_postgres.clock, heartbeats="postgres", fsync=False)
+
+    producer, drain = lake(), lake().sessions
+    assert drain.wakes() == 0
+    for number in (1, 2):
+        producer.queue.sync.insert(number, "SPY")
+        await eventually(lambda number=number: drain.wakes() == number)
+    assert drain.history() == [], "it is no lease"
+
+
+async def test_without_postgres_requests_are_enqueued_and_nobody_is_woken(
+    in_postgres, database, monkeypatch
+):
+    monkeypatch.setattr(sessions_module, "ANSWER_S", 0.2)
+    lake = Lake(in_postgres.path, clock=in_postgres.clock, heartbeats="postgres", fsync=False)
+    lake.queue.sync.insert(1, "SPY")
+    await eventually(lambda: lake.sessions.wakes() == 1)
+    with database.away():
+        assert lake.queue.sync.insert(2, "SPY")
+        lake.sessions.wake_drain()
+        assert lake.sessions.wakes() is None
+    lake.queue.sync.insert(3, "SPY")
+    await eventually(lambda: (lake.sessions.wakes() or 0) >= 2)
+    assert lake.queue.sync.overview().claimable == 3
+
+
+def test_nobody_counts_requests_where_heartbeats_are_in_the_tables(tmp_path):
+    put_tables(tmp_path)
+    lake = Lake(tmp_path, fsync=False)
+    lake.queue.sync.insert(1, "SPY")
+    assert lake.sessions.wakes() is None

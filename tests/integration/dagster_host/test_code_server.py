@@ -16,10 +16,12 @@ from dagster._core.workspace.context import BaseWorkspaceRequestContext, Workspa
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from position_sync_dagster.dagster_host import launcher
+from position_sync_dagster.lake.lake import Lake
 from tests.integration.dagster_host.test_forked_run_launcher import launched, messages, until
 from tests.support import launched_jobs
 from tests.support.demo_program import wait_for
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -87,3 +89,15 @@ def test_a_code_server_forks_its_runs_and_a_stop_of_all_interrupts_them(instance
     os.killpg(process.pid, signal.SIGTERM)
     psutil.wait_procs(group, timeout=60)
     assert not [one for one in group if one.is_running()], "a run or the fork server is left"
+
+
+async def test_a_code_server_opens_the_tables_of_a_store_and_leaves_a_folder_to_the_runs(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
+    launcher.open_tables()
+    assert not (tmp_path / "lake").exists()
+    monkeypatch.setenv("POSITION_SYNC_LAKE", store.lake())
+    launcher.open_tables()
+    lake = Lake(os.environ["POSITION_SYNC_LAKE"])
+    await eventually(lambda: all(table.exists() for table in lake.tables))

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -14,11 +16,12 @@ import pytest
 import yaml
 from sqlalchemy import text
 
-from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.dagster_host import dagster_internals, standby_daemon
 from position_sync_dagster.dagster_host.standby_daemon import LOST
 from tests.support import postgres
 from tests.support.demo_program import LIMIT_S, clean_environment, wait_for
 from tests.support.hosts import DEPLOY, ROOT
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING)
 
@@ -174,3 +177,22 @@ def test_the_storages_share_a_connection_and_replace_one_that_postgres_has_ended
                 instance.event_log_storage.index_connection() as second,
             ):
                 assert backend(first) != backend(second)
+
+
+def test_the_daemon_begins_when_the_code_server_listens_or_after_a_while(monkeypatch):
+    here = SimpleNamespace(host="127.0.0.1", port=free_port())
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            listener.bind((here.host, here.port))
+            listener.listen()
+
+    monkeypatch.setattr(standby_daemon.time, "sleep", sleep)
+    with socket.socket() as listener:
+        standby_daemon.await_code_servers([SimpleNamespace(socket="x"), here])
+    assert len(slept) == 3
+    monkeypatch.setattr(standby_daemon, "CODE_S", 0.0)
+    standby_daemon.await_code_servers([here])
+    assert len(slept) == 3

@@ -11,13 +11,14 @@ import pytest
 from position_sync_dagster import definitions
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import staying
-from position_sync_dagster.defs.drain import MAX_RUNTIME_S, drain_queue, observe
+from position_sync_dagster.defs.drain import MAX_RUNTIME_S, drain_queue, observe, quiet_of
 from position_sync_dagster.defs.runs import DRAIN_JOB, cached_lake
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
+from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.audit import verify
 from position_sync_dagster.sync.drain_plan import DrainCursor
@@ -39,12 +40,13 @@ def settings(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
 
 
 @pytest.fixture
-def request_of_sensor(instance, lake: Lake) -> Callable[[], dg.RunRequest]:
-    """Return the run that the sensor requests, with the registry already recorded."""
+def request_of_sensor(instance, lake: Lake) -> Callable[..., dg.RunRequest]:
+    """Return the run that the sensor requests, with the registry already recorded by default."""
 
-    def request() -> dg.RunRequest:
+    def request(recorded: int | None = None) -> dg.RunRequest:
         cached_lake.cache_clear()
-        cursor = DrainCursor(registry_version=lake.registry.table.version()).to_text()
+        version = lake.registry.table.version() if recorded is None else recorded
+        cursor = DrainCursor(registry_version=version).to_text()
         with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
             (found,) = drain_queue(context).run_requests
         return found
@@ -59,17 +61,19 @@ def drain(instance, request_of_sensor, monkeypatch) -> Callable[..., dg.ExecuteI
     After the last action the run is interrupted.
     """
 
-    def run(*actions: Action, closures: bool = True) -> dg.ExecuteInProcessResult:
+    def run(
+        *actions: Action, closures: bool = True, recorded: int | None = None
+    ) -> dg.ExecuteInProcessResult:
         left: Iterator[Action] = iter(actions)
 
-        def wait(is_interrupted: Callable[[], bool]) -> bool:
+        def wait(is_interrupted: Callable[[], bool], *_: object) -> bool:
             next(left, interrupt)()
             return not is_interrupted()
 
         monkeypatch.setattr(staying, "waited", wait)
         if closures:
             instance.report_runless_asset_event(CLOSURES)
-        request = request_of_sensor()
+        request = request_of_sensor(recorded)
         return (
             defs()
             .resolve_job_def(DRAIN_JOB)
@@ -294,3 +298,63 @@ def test_a_run_that_stays_counts_as_in_progress_while_it_shows_life(
 
     result = drain(look)
     assert seen == [result.run_id, None]
+
+
+def test_a_run_that_recorded_the_registry_stays_for_what_the_stream_queues(
+    drain, instance, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    """The stream is starting: nothing waits yet, and no login could give values."""
+    lake.registry.sync.add_active(conid=9, symbol="SPY", strategy_id="a", expiry=date(2028, 12, 15))
+
+    def starts() -> None:
+        write_holdings(own_login(), 1, 2)
+        enqueue(1, 2)
+
+    assert drain(nothing, starts, nothing, recorded=0).success
+    assert rows_of_events(instance) == [2]
+    assert lake.derived_tables[0].count() == 2
+
+
+@pytest.fixture
+def wakes(monkeypatch) -> list[int]:
+    """Return how often requests were counted, as a process with Postgres sees it."""
+    counted = [1]
+    monkeypatch.setattr(GatewaySessions, "wakes", lambda _: counted[0])
+    return counted
+
+
+def test_the_queue_is_looked_at_when_requests_were_counted_and_otherwise_twice_a_minute(
+    drain, instance, store: ObjectStore, own_login, write_holdings, enqueue, wakes, monkeypatch
+) -> None:
+    write_holdings(own_login(), 1, 2, 3)
+    enqueue(1)
+    asked = []
+
+    def quietly(*conids: int) -> None:
+        enqueue(*conids)
+        store.proxy.change()
+
+    def looked() -> None:
+        tables = {one.path.split("/")[-3] for one in store.proxy.change() if "lake/" in one.path}
+        asked.append((rows_of_events(instance), tables & {"position_queue", "active_strategies"}))
+        wakes[0] += 1
+
+    def is_lost() -> None:
+        monkeypatch.setattr("position_sync_dagster.defs.drain.UNSEEN_S", 0.0)
+        wakes[0] += 1
+
+    drain(nothing, lambda: quietly(2), looked, is_lost, nothing, lambda: enqueue(3), nothing)
+    assert asked == [([1], set())]
+    assert rows_of_events(instance) == [1, 1, 1]
+
+
+def test_a_run_waits_no_longer_than_until_requests_come(lake: Lake, wakes) -> None:
+    quiet = quiet_of(lake)
+    assert not quiet.is_over()
+    quiet.looked(1, waits=False)
+    assert quiet.lasts(1)
+    assert not quiet.is_over()
+    wakes[0] = 2
+    assert quiet.is_over()
+    quiet.looked(2, waits=True)
+    assert not quiet.lasts(2), "a request that waits is looked for each time"

@@ -98,6 +98,14 @@ async def test_an_owner_that_was_followed_writes_nothing(lake, clock, rows):
     lake.broker_positions.replace(LOGIN, [holding(clock, 4)], second)
 
 
+async def test_the_first_rows_and_what_the_table_remembers_of_them_are_two_commits(lake, clock):
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    before = lake.broker_positions.table.version()
+    lake.broker_positions.replace(LOGIN, [holding(clock, 1)], session)
+    lake.broker_positions.replace(LOGIN, [holding(clock, 2)], session)
+    assert lake.broker_positions.table.version() == before + 3
+
+
 async def test_accounts_of_another_trading_mode_do_not_mix(lake, clock):
     lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
     with pytest.raises(TradingModeError):

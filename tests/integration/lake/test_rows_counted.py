@@ -25,18 +25,22 @@ BOOKS = (200, 4_000)
 def read(monkeypatch) -> list[int]:
     """Return a list that grows by the number of rows each time one of the tables reads some."""
     rows: list[int] = []
-    read_files, scan_files = Table.read_files, LedgerFiles.scan
+    scan_files = LedgerFiles.scan
 
-    def counted(*arguments, **more):
-        frame = read_files(*arguments, **more)
-        rows.append(frame.height)
-        return frame
+    def counted(method):
+        def call(*arguments, **more):
+            frame = method(*arguments, **more)
+            rows.append(frame.height)
+            return frame
+
+        return call
 
     def counted_files(self, files):
         rows.append(0 if files.is_empty() else files["num_records"].sum())
         return scan_files(self, files)
 
-    monkeypatch.setattr(Table, "read_files", counted)
+    for method in (Table.read_files, Table.read_rows):
+        monkeypatch.setattr(Table, method.__name__, counted(method))
     monkeypatch.setattr(LedgerFiles, "scan", counted_files)
     return rows
 

@@ -81,7 +81,8 @@ async def test_a_profit_message_that_comes_after_the_end_of_its_subscription_is_
 
 
 def sent(value):
-    return [*SENT[:6], value]
+    """Return a message whose daily profit moves with its value."""
+    return [*SENT[:3], value, *SENT[4:6], value]
 
 
 async def test_of_the_messages_after_the_first_value_the_newest_is_read_when_it_is_asked_for(
@@ -131,3 +132,14 @@ async def test_a_later_message_that_cannot_be_read_is_reported_and_the_value_sta
     assert subscribed.value == -300.25
     subscribed.read(sent("-302"))
     assert subscribed.value == -302.0
+
+
+async def test_a_daily_profit_that_stays_while_the_value_moves_is_unknown_however_often_it_is_read(
+    subscribed,
+):
+    subscribed.read(sent("-300.25"))
+    for value in ("-300.25", "-400"):
+        subscribed.read(["95", "4", "-2", "7.5", "", UNSET, value])
+    subscribed.subscriptions.read()
+    assert subscribed.value == -400.0
+    assert subscribed.book.get(KEY).daily_pnl is None

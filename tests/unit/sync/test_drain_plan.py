@@ -146,6 +146,11 @@ def test_a_registry_that_changed_is_recorded_once() -> None:
     assert plan(workload(registry_version=2), decided.cursor).steps == ()
 
 
+def test_a_registry_that_was_not_looked_at_is_as_it_was() -> None:
+    decided = plan(workload(registry_version=None))
+    assert (decided.steps, decided.cursor.registry_version) == ((), SETTLED.registry_version)
+
+
 def test_a_registry_version_that_dagster_has_recorded_needs_no_run() -> None:
     decided = plan(workload(registry_version=7, recorded_version=7))
     assert decided.steps == ()
