@@ -612,7 +612,7 @@ class GatewaySessions:
         return self._heartbeats.read(self._lake_id(), gateway_id)
 
     def wake_drain(self) -> None:
-        """Let the drain that waits know that requests were enqueued, if Postgres answers.
+        """Notify the drain that waits that requests were enqueued, if Postgres answers.
 
         Otherwise it finds them by itself, when it looks at the queue.
         """

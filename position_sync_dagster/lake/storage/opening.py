@@ -505,7 +505,7 @@ def fencing(handle: DeltaTable, gateway_id: str, token: int) -> dict[str, str]:
 
 
 def set_properties(handle: DeltaTable, properties: Mapping[str, str], *, action: str) -> None:
-    """Let the table remember properties, in one commit; call it in a step, before it reads.
+    """Store properties of the table, in one commit; call it in a step, before it reads.
 
     Nothing else of the process runs meanwhile: delta-rs keeps the interpreter for itself.
     """
