@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.daily_positions import days_are_complete
+from position_sync_dagster.defs.assets import daily_positions
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, evaluation_of
@@ -20,7 +20,7 @@ from position_sync_dagster.sync import alerts
 
 WATCHED = (
     *KEYS,
-    days_are_complete.check_key,
+    daily_positions.days_are_complete.check_key,
     dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
     limits.limits_are_read.check_key,
     limits.exposure_sums_equal_their_parts.check_key,

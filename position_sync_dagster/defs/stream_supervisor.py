@@ -11,7 +11,7 @@ import dagster as dg
 from position_sync_dagster import run_slots
 from position_sync_dagster.dagster_host.launcher import fixed_limit
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.checks.broker import a_stream_watches
+from position_sync_dagster.defs.checks import broker
 from position_sync_dagster.defs.checks.check_results import (
     EVALUATE,
     check_evaluation,
@@ -220,7 +220,7 @@ class _Supervisor:
                 )
         if decision.lost:
             # A stream whose process is gone cannot report that the gateway is no longer seen.
-            key = a_stream_watches.check_key
+            key = broker.a_stream_watches.check_key
             newest = newest_materialization(self.instance, key.asset_key)
             evaluation = check_evaluation(key, EVALUATE[key](self.lake, settings), newest)
             self.instance.report_runless_asset_event(evaluation)
