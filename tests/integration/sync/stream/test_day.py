@@ -59,7 +59,9 @@ class Auditor:
         self.received += 1
         before = self.newest.get((update.account, update.conid))
         self.newest[update.account, update.conid] = update
-        if update.market_value is None and before and before.position == update.position:
+        repeated = before and before.position == update.position
+        # Of a new quantity the broker has said no value yet: that row may be repeated.
+        if update.market_value is None and repeated and before.market_value is not None:
             self.wrong.append(("unknown", update))
         known = self.book[update.conid]
         if (update.symbol, update.right, update.strike) != known["facts"]:
