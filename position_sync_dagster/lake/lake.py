@@ -244,6 +244,10 @@ class Lake:
         begin_each(_open_if_there, [self.derived_table(spec) for spec in derived])
         self.registry.sync.refresh()
 
+    def read_ahead(self) -> None:
+        """Open all tables that are there in background threads, as `open_ahead`; create none."""
+        begin_each(_open_if_there, self.tables)
+
     def looked_at_once(self, seen: set[int] | None = None) -> AbstractContextManager[None]:
         """Look for newer versions of each table at most once; see `table.looked_at_once`."""
         return looked_at_once(set() if seen is None else seen)

@@ -23,6 +23,7 @@ from position_sync_dagster.lake.lake import (
     rows_at,
     rows_of_logins,
 )
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
@@ -420,6 +421,8 @@ class OverviewReader:
             LakeError: A table cannot be used.
         """
         lake, settings = self.lake, self.settings
+        if self._known is None and is_remote(lake.path):
+            lake.read_ahead()
         frame = rows_of_logins(lake.updates.sync.latest(), settings)
         # Seconds after a change of a holding that closed, its cause is in `closures`.
         tables = (lake.closures.table, lake.registry.table, lake.contracts.table)

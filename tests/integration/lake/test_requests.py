@@ -325,6 +325,15 @@ async def test_a_run_opens_its_tables_ahead_and_creates_no_derived_table(store, 
     assert fresh.queue.sync.overview().claimable == 1
 
 
+async def test_a_reader_opens_ahead_the_tables_that_are_there_and_creates_none(store, eventually):
+    lake = Lake(store.lake())
+    lake.queue.sync.insert(1, "SPY")
+    reader = Lake(lake.path)
+    reader.read_ahead()
+    await eventually(lambda: reader.queue.table._handle.is_open)
+    assert [one.spec.name for one in Lake(lake.path).tables if one.exists()] == ["position_queue"]
+
+
 def test_records_that_are_kept_are_written_in_one_commit(store):
     lake, kept = Lake(store.lake()), []
     lake.runs.table.initialize()
