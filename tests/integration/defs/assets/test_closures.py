@@ -33,7 +33,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     lake.registry.sync.add_active(
         conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
     )
-    at = datetime.now(UTC) + timedelta(seconds=1)
+    at = datetime.now(UTC) + timedelta(minutes=10)
     CloseExplainer(lake).record([change(CALL, 2, 0, at), change(OTHER, 1, 0, AT)])
     lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
     result = materialize(closures)
