@@ -66,13 +66,13 @@ def assert_each_once(lake) -> None:
 
 
 @pytest.mark.usefixtures("unproven")
-def test_a_store_without_conditional_put_is_refused_by_name_and_left_empty(store):
+async def test_a_store_without_conditional_put_is_refused_by_name_and_left_empty(store, eventually):
     store.proxy.change(stripped=("if-none-match",))
     path = store.lake()
     with pytest.raises(UnsafeStoreError, match=r"conditional put .*If-None-Match") as caught:
         Lake(path).initialize_sync()
     assert path in caught.value.what
-    assert stored_under(path) == {}
+    await eventually(lambda: stored_under(path) == {})
 
 
 @pytest.mark.usefixtures("unproven")
@@ -83,10 +83,10 @@ def test_a_client_that_may_not_use_conditional_put_is_refused(store, monkeypatch
 
 
 @pytest.mark.usefixtures("unproven")
-def test_the_probe_leaves_nothing_in_a_safe_store(store):
+async def test_the_probe_leaves_nothing_in_a_safe_store(store, eventually):
     path = store.lake()
     Lake(path).queue.sync.initialize()
-    assert [name for name in stored_under(path) if "/position_queue/" not in name] == []
+    await eventually(lambda: all("/position_queue/" in name for name in stored_under(path)))
 
 
 @pytest.mark.parametrize("fault", ["denied", "expired", "bad signature", "region"])

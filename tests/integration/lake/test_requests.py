@@ -99,13 +99,14 @@ def test_a_table_that_is_in_use_is_not_opened_anew_for_minutes(store, monkeypatc
 def test_a_change_that_commits_looks_for_no_newer_version_first(store, make_update):
     lake = Lake(store.lake())
     updates = lake.updates.sync
-    updates.append([make_update(1)])
+    for conid in (1, 2):  # the first rows are two commits, as if another writer had been there
+        updates.append([make_update(conid)])
     store.proxy.change()
-    updates.append([make_update(2)])
+    updates.append([make_update(3)])
     assert store.proxy.counts()["LIST"] == 2
-    Lake(lake.path).updates.sync.append([make_update(3)])
-    assert updates.append([make_update(4)]).rows == 1
-    assert updates.latest().get_column("ledger_version").n_unique() == 4
+    Lake(lake.path).updates.sync.append([make_update(4)])
+    assert updates.append([make_update(5)]).rows == 1
+    assert updates.latest().get_column("ledger_version").n_unique() == 5
 
 
 def test_a_change_that_commits_nothing_is_decided_by_the_newest_rows(store):
