@@ -214,10 +214,12 @@ async def test_a_silent_subscription_leaves_the_value_to_the_account_feed_and_is
         await published(streamer, (A, PUT), by_pnl)
         asked = sim.stats()["requests"]["17"]["reqPnLSingle"]
         sim.position_pnl(A, PUT, "ended")
+        sim.position_pnl(A, PUT, "silent")  # until the other value has been seen
         sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
         row = await published(streamer, (A, PUT), by_portfolio)
         assert row.daily_pnl is None
         await eventually(lambda: sim.stats()["requests"]["17"]["reqPnLSingle"] > asked)
+        sim.position_pnl(A, PUT)
         await published(streamer, (A, PUT), by_pnl)
 
 
