@@ -222,9 +222,12 @@ class PnlSubscriptions:
     def dropped(self) -> None:
         """Forget all of them: the gateway dropped them (code 1101).
 
-        Sends nothing: positions and lines are requested first, then `step` subscribes again.
+        Requests none: positions and lines are requested first, then `step` subscribes again. One
+        without a message is cancelled: if its request came to the gateway after that, it runs.
         """
         for one in self._singles.values():
+            if one.due_at != inf:
+                self._cancel(one)
             self._forget(one)
         self._singles.clear()
 
@@ -433,7 +436,13 @@ class AccountSummaries:
             one.expect(time.monotonic())
 
     def dropped(self) -> None:
-        """Forget everything: the gateway dropped every subscription (1101)."""
+        """Forget everything: the gateway dropped every subscription (1101).
+
+        A request without a message is cancelled: if it came to the gateway after that, it runs.
+        """
+        for one in self._accounts.values():
+            if one.request is not None and one.due_at != inf:
+                self._ib.client.cancelPnL(int(one.request))
         self._begin(self._accounts)
 
     def current(self) -> list[AccountSummary]:

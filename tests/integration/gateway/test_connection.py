@@ -229,6 +229,31 @@ async def test_a_dropped_connection_is_followed_by_a_new_one(simulate, settings_
         await manager.close()
 
 
+async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_once(
+    simulate, settings_for, eventually
+):
+    async with simulate("small") as sim:
+        connection = await connect(settings_for(sim))
+        connection.pnl.keep("test", [("DUSIM0001", 920000001)])
+
+        def request():
+            connection.summaries.subscribe()
+            connection.pnl.step()
+
+        request()
+        # The gateway said so before it had the requests: it gets them, and those of after.
+        connection.summaries.dropped()
+        connection.pnl.dropped()
+        request()
+        accounts = connection.accounts
+        sent = {"reqPnL": 2 * len(accounts), "reqPnLSingle": 2}
+        await eventually(lambda: sent.items() <= sim.stats()["requests"]["17"].items())
+        stats = sim.stats()
+        assert stats["account_pnl_subscriptions"] == dict.fromkeys(accounts, 1)
+        assert stats["pnl_subscriptions"] == len(accounts) + 1
+        await connection.close()
+
+
 async def test_a_gateway_that_moved_is_followed_and_found_again_at_its_old_port(
     simulate, settings_for, eventually, caplog
 ):
