@@ -25,13 +25,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.stop_request import StopRequested
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.overview import Overview
-from position_sync_dagster.terminal.board import (
-    Changes,
-    Lines,
-    StatusChange,
-    board,
-    figures_of,
-)
+from position_sync_dagster.terminal.board import Changes, Lines, StatusChange, board, figures_of
 from position_sync_dagster.terminal.text import printable
 
 TIME_LIMIT_S = 60.0

@@ -12,21 +12,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from position_sync_dagster.demo import programs
-from position_sync_dagster.demo.display import (
-    LOOK_INTERVAL_S,
-    TIME_LIMIT_S,
-    AcceptanceResult,
-    CurrentLegs,
-    Display,
-    Expectation,
-    choose_display,
-    count_coverage,
-    evaluate,
-    expect_paths,
-    is_complete,
-    look_at,
-)
+from position_sync_dagster.demo import display, programs
 from position_sync_dagster.demo.programs import DemoRun, SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
@@ -69,13 +55,13 @@ def run(options: Options) -> int:
     Raises:
         PositionSyncError: The demo could not start, or one of its programs ended.
     """
-    display = choose_display(as_json=options.as_json)
+    screen = display.choose_display(as_json=options.as_json)
     home = Home.at(options.home)
     ending = time.monotonic()
     with StopRequest(end_with=options.end_with) as stop:
         try:
             with exclusive_use(home.path, purpose="position-sync demo") as lock_fd:
-                ui_port, wanted = choose_ports(options, display)
+                ui_port, wanted = choose_ports(options, screen)
                 with programs.start(
                     home,
                     ui_port=ui_port,
@@ -85,18 +71,18 @@ def run(options: Options) -> int:
                     calm=options.calm,
                 ) as demo_run:
                     try:
-                        results = watch(demo_run, options, display, stop)
+                        results = watch(demo_run, options, screen, stop)
                     finally:
                         ending = time.monotonic()
-            display.show_acceptance(results)
+            screen.show_acceptance(results)
         except StopRequested as request:
             with suppress(StopRequested):  # the output is closed
-                display.note(f"Ended ({request.reason}) in {time.monotonic() - ending:.1f} s.")
+                screen.note(f"Ended ({request.reason}) in {time.monotonic() - ending:.1f} s.")
             return 0 if options.seconds is None else request.exit_code
     return 0 if all(result.met for result in results) else 1
 
 
-def choose_ports(options: Options, display: Display) -> tuple[int, SimulatorPorts]:
+def choose_ports(options: Options, screen: display.Display) -> tuple[int, SimulatorPorts]:
     """Return the UI's port, and the simulator's as `programs.start` takes them.
 
     Raises:
@@ -112,14 +98,14 @@ def choose_ports(options: Options, display: Display) -> tuple[int, SimulatorPort
     wanted = SimulatorPorts(gateway=options.gateway_port or 0, control=options.control_port or 0)
     ui_port = options.ui_port or ports.first_free(UI_PORT)
     if options.ui_port is None and ui_port != UI_PORT:
-        display.note(f"Port {UI_PORT} is taken: the Dagster UI uses {ui_port}.")
+        screen.note(f"Port {UI_PORT} is taken: the Dagster UI uses {ui_port}.")
     return ui_port, wanted
 
 
 @one_native_thread_each()
 def watch(
-    demo_run: DemoRun, options: Options, display: Display, stop: StopRequest
-) -> tuple[AcceptanceResult, ...]:
+    demo_run: DemoRun, options: Options, screen: display.Display, stop: StopRequest
+) -> tuple[display.AcceptanceResult, ...]:
     """Show the state until the time limit; return the results of the acceptance test.
 
     Raises:
@@ -127,7 +113,7 @@ def watch(
         ChildEndedError: One of the programs has ended.
     """
     addresses = demo_run.addresses()
-    display.event("started", addresses | {"first": demo_run.is_first})
+    screen.event("started", addresses | {"first": demo_run.is_first})
     settings = load_settings(_env_file=None)
     observer = Observer(
         Lake.of(settings),
@@ -144,14 +130,14 @@ def watch(
         try:
             act(settings, demo_run.ui_port, *ports)
         except (OSError, ValueError, SimulatorProcessError) as error:
-            display.note(f"No {missing}: {printable(str(error))}")
+            screen.note(f"No {missing}: {printable(str(error))}")
 
-    with display:
+    with screen:
         while deadline is None or time.time() < deadline:
             demo_run.check()
             if not serving and dagster_dev.is_serving(demo_run.ui_port):
                 serving = True
-                display.event("serving", {"ui": addresses["ui"]})
+                screen.event("serving", {"ui": addresses["ui"]})
                 if demo_run.is_first:
                     attempt("history", programs.record)
             if serving and unstated and time.time() - began >= programs.STATED_S:
@@ -164,17 +150,17 @@ def watch(
                 ("tables", f"{program} exposure --home {options.home} --watch"),
                 ("logs", addresses["logs"]),
             ]
-            look = look_at(observer.overview, changes, notes=(), addresses=shown)
+            look = display.look_at(observer.overview, changes, notes=(), addresses=shown)
             if look.overview is not None:
                 times = {"complete_after_s": observer.complete_after_s}
                 look = replace(look, status={**look.status, **times})
-            display.show(look)
+            screen.show(look)
             complete = observer.complete_after_s is not None
-            pause_s = display.interval_s if complete else LOOK_INTERVAL_S
+            pause_s = screen.interval_s if complete else display.LOOK_INTERVAL_S
             if deadline is not None:
                 pause_s = min(pause_s, max(0.0, deadline - time.time()))
             stop.pause(pause_s)
-        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
+        limit_s = (options.seconds or 0) if demo_run.is_first else display.TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
 
 
@@ -212,15 +198,15 @@ class Observer:
             self._coverage(found)
         return found
 
-    def _coverage(self, found: Overview) -> tuple[Expectation, CurrentLegs]:
+    def _coverage(self, found: Overview) -> tuple[display.Expectation, display.CurrentLegs]:
         """Compare the positions held with the rows of this run, and values published since."""
-        expectation = expect_paths(programs.held(self.control_port), found.book.legs)
-        coverage = count_coverage(expectation, found.book.priced, since=self.since)
-        if self.complete_after_s is None and is_complete(expectation, coverage):
+        expectation = display.expect_paths(programs.held(self.control_port), found.book.legs)
+        coverage = display.count_coverage(expectation, found.book.priced, since=self.since)
+        if self.complete_after_s is None and display.is_complete(expectation, coverage):
             self.complete_after_s = (found.status.at - self.since).total_seconds()
         return expectation, coverage
 
-    def _underlyings(self, expectation: Expectation) -> int:
+    def _underlyings(self, expectation: display.Expectation) -> int:
         """Return how many underlyings of the holdings need a line of their own."""
         most = self.settings.underlying_lines
         held = {conid for _account, conid in expectation.streamed | expectation.queued}
@@ -229,10 +215,10 @@ class Observer:
         needed = len(found - streamed - {None})
         return needed if most is None else min(most, needed)
 
-    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
+    def acceptance(self, *, limit_s: float) -> tuple[display.AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
         expectation, coverage = self._coverage(self._overviews.read(utc_now()))
-        return evaluate(
+        return display.evaluate(
             expectation,
             coverage,
             complete_after_s=self.complete_after_s,

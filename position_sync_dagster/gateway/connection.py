@@ -19,29 +19,15 @@ from zoneinfo import ZoneInfo
 from ib_async import IB, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.errors import (
-    GatewayError,
-    GatewayRefusedError,
-    GatewayTimeoutError,
-    NotAGatewayError,
-    SettingsError,
-)
-from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway import codes, ib_async_internals
 from position_sync_dagster.gateway.accounts import pnl_subscriptions
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.codes import (
-    ALGO_VENUE,
-    OFFLINE,
-    RESTORED,
-    Connectivity,
-    GatewayCode,
-    MessageType,
-)
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
@@ -129,7 +115,9 @@ def _readable(found: Sequence[IBContractDetails], seen_at: datetime) -> Contract
     The gateway answers with one message for each venue; that of a future's algo venue may be the
     first, and counts only if there is no other. Source: see `ALGO_VENUE`.
     """
-    exchanges = (d for d in found if d.contract and not d.contract.exchange.startswith(ALGO_VENUE))
+    exchanges = (
+        d for d in found if d.contract and not d.contract.exchange.startswith(codes.ALGO_VENUE)
+    )
     try:
         return details_of(next(exchanges, found[0]), seen_at=seen_at)
     except ValueError:
@@ -159,16 +147,19 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
 LOG_EVERY_S = 60.0
 """Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
-_POSITION, _POSITION_END = str(int(MessageType.POSITION)), str(int(MessageType.POSITION_END))
-_PNL_SINGLE = str(int(MessageType.PNL_SINGLE))
+_POSITION, _POSITION_END = (
+    str(int(codes.MessageType.POSITION)),
+    str(int(codes.MessageType.POSITION_END)),
+)
+_PNL_SINGLE = str(int(codes.MessageType.PNL_SINGLE))
 
 _DECISIVE = frozenset(
     str(int(kind))
     for kind in (
-        MessageType.ERROR,
-        MessageType.POSITION,
-        MessageType.POSITION_MULTI,
-        MessageType.PORTFOLIO_VALUE,
+        codes.MessageType.ERROR,
+        codes.MessageType.POSITION,
+        codes.MessageType.POSITION_MULTI,
+        codes.MessageType.PORTFOLIO_VALUE,
     )
 )
 """Which values of PnLSingle count depends on whether they came before or after these messages."""
@@ -329,7 +320,7 @@ class GatewayConnection:
         self.new_port: int | None = None
         self.lost = asyncio.Event()
         ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
-        self.connectivity = Connectivity(connectivity_lost, broken_farms)
+        self.connectivity = codes.Connectivity(connectivity_lost, broken_farms)
         login = Login(ib=ib, client_id=client_id, settings=settings, connectivity=self.connectivity)
         self.accounts = login.accounts
         self.feed = AccountFeed(login, give_up=self.drop)
@@ -371,7 +362,7 @@ class GatewayConnection:
         expected = settings.trading_mode
         for account in self.accounts:
             if expected is not None and trading_mode_of(account) is not expected:
-                raise SettingsError(
+                raise errors.SettingsError(
                     f"POSITION_SYNC_TRADING_MODE is {expected}, and the gateway at "
                     f"{settings.gateway_id} serves a {trading_mode_of(account)} account.",
                     remedy="Point POSITION_SYNC_GATEWAY_PORT at the gateway of the other mode, or "
@@ -386,7 +377,7 @@ class GatewayConnection:
         """
         expected = settings.accounts
         if expected is not None and sorted(expected) != sorted(self.accounts):
-            raise SettingsError(
+            raise errors.SettingsError(
                 f"The gateway of {settings.gateway_id} at {settings.gateway_address} serves "
                 f"{', '.join(sorted(self.accounts))}, and {settings.gateways_file} names "
                 f"{', '.join(sorted(expected))}.",
@@ -426,8 +417,8 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         asked_at = utc_now()
-        fills, errors = await self._ask(self.ib.reqExecutionsAsync)
-        failed = any(request > 0 and about is None for request, _code, about in errors)
+        fills, refusals = await self._ask(self.ib.reqExecutionsAsync)
+        failed = any(request > 0 and about is None for request, _code, about in refusals)
         if fills is None or failed or not self.sees_ib:
             return None
         read = [one for fill in fills if (one := _execution(fill, asked_at)) is not None]
@@ -455,9 +446,9 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         pattern = _pattern(leg, like=like)
-        found, errors = await self._ask(self.ib.reqContractDetailsAsync, pattern)
-        codes = [code for _request, code, about in errors if about is pattern]
-        refused = not found and codes != [GatewayCode.NO_CONTRACT]
+        found, refusals = await self._ask(self.ib.reqContractDetailsAsync, pattern)
+        answers = [code for _request, code, about in refusals if about is pattern]
+        refused = not found and answers != [codes.GatewayCode.NO_CONTRACT]
         if found is None or refused or self.connectivity.lost is not None:
             return None
         by_conid: dict[int, list[IBContractDetails]] = {}
@@ -477,16 +468,16 @@ class GatewayConnection:
             The answer, None if none came in time; and the errors that arrived meanwhile: request,
             code and contract of each.
         """
-        errors: list[tuple[int, int, Contract | None]] = []
+        refusals: list[tuple[int, int, Contract | None]] = []
 
         def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
-            errors.append((request_id, code, contract))
+            refusals.append((request_id, code, contract))
 
         self.ib.errorEvent += note
         try:
-            return await asyncio.wait_for(request(*about), self._timeout_s), errors
+            return await asyncio.wait_for(request(*about), self._timeout_s), refusals
         except (TimeoutError, ConnectionError):
-            return None, errors
+            return None, refusals
         finally:
             self.ib.errorEvent -= note
 
@@ -514,20 +505,20 @@ class GatewayConnection:
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         self.connectivity.take(code, text)
-        if code in OFFLINE:
+        if code in codes.OFFLINE:
             self.feed.interrupted()
-        elif code in RESTORED:
+        elif code in codes.RESTORED:
             self.feed.restored()
-        if code == GatewayCode.RESTORED_DATA_LOST:
+        if code == codes.GatewayCode.RESTORED_DATA_LOST:
             # Every subscription is gone; the listeners request positions and values again.
             self.feed.invalidate()
             self.lines.resubscribe()
             self.pnl.dropped()
             self.summaries.dropped()
-        elif code == GatewayCode.RESTORED_DATA_KEPT:
+        elif code == codes.GatewayCode.RESTORED_DATA_KEPT:
             self.pnl.restored()
             self.summaries.restored()
-        elif code == GatewayCode.PORT_CHANGED:
+        elif code == codes.GatewayCode.PORT_CHANGED:
             self.new_port = new_port_of(text)
             logger.warning(
                 "%s moves (%s): this process reconnects there; set POSITION_SYNC_GATEWAY_PORT for "
@@ -574,7 +565,7 @@ async def connect(
     try:
         connection.require_trading_mode(settings)
         connection.require_accounts(settings)
-    except SettingsError:
+    except errors.SettingsError:
         await connection.close()
         raise
     return connection
@@ -619,7 +610,7 @@ class IBConnectionManager:
     ) -> None:
         settings = settings or load_settings()
         if client_id is not None and client_id < 1:
-            raise SettingsError(
+            raise errors.SettingsError(
                 f"The client id {client_id} is refused: id 0 binds the orders of TWS itself.",
                 remedy="Use 1 or more.",
             )
@@ -662,16 +653,20 @@ class IBConnectionManager:
     async def _connect(self, shared: "_Shared") -> GatewayConnection:
         """Connect to the last or announced port; if that fails, to the configured one."""
         configured = self.settings.gateway_port
-        errors: list[GatewayError] = []
+        failures: list[errors.GatewayError] = []
         for port in dict.fromkeys((shared.port or configured, configured)):
             try:
                 connection = await connect(self.settings, port=port)
-            except (GatewayRefusedError, GatewayTimeoutError, NotAGatewayError) as error:
-                errors.append(error)
+            except (
+                errors.GatewayRefusedError,
+                errors.GatewayTimeoutError,
+                errors.NotAGatewayError,
+            ) as error:
+                failures.append(error)
             else:
                 shared.port = port
                 return connection
-        raise errors[0]
+        raise failures[0]
 
     def _slot(self) -> "_Shared":
         loop = asyncio.get_running_loop()

@@ -20,14 +20,7 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.gateway.codes import (
-    ALGO_VENUE,
-    DELAYED_TICKS,
-    DELAYED_TYPES,
-    MARK_TICK,
-    QUOTE_TICKS,
-    MarketDataType,
-)
+from position_sync_dagster.gateway import codes
 
 UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
@@ -163,7 +156,7 @@ def _market_data_exchange(details: ContractDetails) -> str:
     listed = [name.strip() for name in details.valid_exchanges.split(",")]
     if "SMART" in listed:
         return "SMART"
-    venues = [name for name in listed if name and not name.startswith(ALGO_VENUE)]
+    venues = [name for name in listed if name and not name.startswith(codes.ALGO_VENUE)]
     if details.exchange in venues or not venues:
         return details.exchange
     return venues[0]
@@ -194,12 +187,12 @@ class Arrivals:
         """Record when the parts arrived that the newest ticks brought."""
         kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
         sides = (known(ticker.bid), known(ticker.ask))
-        if kinds & QUOTE_TICKS:
-            self.quote, self.delayed = at, bool(kinds & DELAYED_TICKS)
+        if kinds & codes.QUOTE_TICKS:
+            self.quote, self.delayed = at, bool(kinds & codes.DELAYED_TICKS)
         if sides != self._sides:
             self.quote = self.moved = at
         # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
-        if MARK_TICK in kinds or ticker.markPrice == 0 != self._mark:
+        if codes.MARK_TICK in kinds or ticker.markPrice == 0 != self._mark:
             self.mark = at
         if ticker.modelGreeks is not self._greeks:  # each tick 13 makes a new object
             self.model = at
@@ -217,7 +210,7 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         arrivals: When its parts arrived.
     """
     contract, greeks = ticker.contract, ticker.modelGreeks
-    delayed = ticker.marketDataType in DELAYED_TYPES or arrivals.delayed
+    delayed = ticker.marketDataType in codes.DELAYED_TYPES or arrivals.delayed
     kind = ticker.marketDataType
     last_time = ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp
     return Quote(
@@ -232,8 +225,8 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         mark_time=arrivals.mark,
         last_time=last_time,
         market_data_type=kind
-        if kind in DELAYED_TYPES or not delayed
-        else int(MarketDataType.DELAYED),
+        if kind in codes.DELAYED_TYPES or not delayed
+        else int(codes.MarketDataType.DELAYED),
         halted=ticker.halted in (1, 2),
         implied_vol=_greek(greeks.impliedVol, -1) if greeks else None,
         delta=_greek(greeks.delta, -2) if greeks else None,

@@ -18,15 +18,8 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import MOST_TERMS, text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
+from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.opening import (
-    check_mode,
-    fencing,
-    first_mode,
-    newest_token,
-    refuse_stale_owner,
-    set_properties,
-)
 from position_sync_dagster.lake.storage.table import Table, append, files_in, overwrite
 
 FOLD_FILES = 24
@@ -183,10 +176,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
-            due = first_mode(handle, _modes_of(rows), self.table.path)
+            due = opening.first_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                due |= fencing(handle, gateway_id, session.fencing_token)
-            set_properties(handle, due, action="fence")
+                due |= opening.fencing(handle, gateway_id, session.fencing_token)
+            opening.set_properties(handle, due, action="fence")
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
@@ -228,10 +221,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            check_mode(handle, _modes_of(rows), self.table.path)
-            stored = newest_token(handle, gateway_id) if session is not None else None
+            opening.check_mode(handle, _modes_of(rows), self.table.path)
+            stored = opening.newest_token(handle, gateway_id) if session is not None else None
             if session is not None:
-                refuse_stale_owner(session.fencing_token, stored, gateway_id)
+                opening.refuse_stale_owner(session.fencing_token, stored, gateway_id)
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             if session is not None and stored != session.fencing_token:

@@ -11,16 +11,7 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.closures import Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.domain.statement import Execution, StatementEvent, current_executions
-from position_sync_dagster.lake.schema.codec import (
-    Record,
-    fields_of,
-    frame_of,
-    id_literals,
-    ids_beginning_with,
-    is_id,
-    literal,
-    records_of,
-)
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import RUNS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table, append
@@ -47,7 +38,7 @@ def add_unknown(
     return table.transact(step)
 
 
-class RecordsTable(Generic[Record]):
+class RecordsTable(Generic[codec.Record]):
     """A table to which records are only added; one that it has is not added again.
 
     Args:
@@ -56,31 +47,31 @@ class RecordsTable(Generic[Record]):
     """
 
     def __init__(
-        self, table: Table, kind: type[Record], apart: Collection[str] = ("run_id",)
+        self, table: Table, kind: type[codec.Record], apart: Collection[str] = ("run_id",)
     ) -> None:
         self.table = table
         self._kind = kind
         self._names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         self._same = [name for name in self._names if name not in apart]
 
-    def add(self, records: Iterable[Record], run_id: str | None = None) -> int:
+    def add(self, records: Iterable[codec.Record], run_id: str | None = None) -> int:
         """Store the records that are not known yet, in one commit; return how many were new."""
         spec = self.table.spec
-        named = map(fields_of, records)
-        rows = frame_of(spec, (row | {"run_id": run_id or row["run_id"]} for row in named)).unique(
-            self._same, keep="first", maintain_order=True
-        )
+        named = map(codec.fields_of, records)
+        rows = codec.frame_of(
+            spec, (row | {"run_id": run_id or row["run_id"]} for row in named)
+        ).unique(self._same, keep="first", maintain_order=True)
         if rows.is_empty():
             return 0
 
         info = {"action": "import", "run_id": run_id or ""}
         return add_unknown(self.table, rows.sort(spec.order or self._names[0]), self._same, info)
 
-    def records(self, since: datetime | date | None = None) -> list[Record]:
+    def records(self, since: datetime | date | None = None) -> list[codec.Record]:
         """Return the rows as records, in the table's order; all of them, or those since a time."""
         order = self.table.spec.order or self._names[0]
-        predicate = None if since is None else f"{order} >= {literal(since)}"
-        return records_of(self._kind, self.table.rows(predicate).sort(order, *self._same[:1]))
+        predicate = None if since is None else f"{order} >= {codec.literal(since)}"
+        return codec.records_of(self._kind, self.table.rows(predicate).sort(order, *self._same[:1]))
 
 
 class ExecutionsTable(RecordsTable[Execution]):
@@ -91,7 +82,9 @@ class ExecutionsTable(RecordsTable[Execution]):
 
     def read(self) -> pl.DataFrame:
         """Return the row that counts of each execution, oldest first."""
-        return frame_of(self.table.spec, map(fields_of, current_executions(self.records())))
+        return codec.frame_of(
+            self.table.spec, map(codec.fields_of, current_executions(self.records()))
+        )
 
 
 def events_table(table: Table) -> RecordsTable[StatementEvent]:
@@ -124,7 +117,7 @@ class ClosuresTable(RecordsTable[Closure]):
 
     def current(self, only: pl.Expr | None = None) -> list[Closure]:
         """Return the rows of `current_rows` as records."""
-        return records_of(Closure, self.current_rows(only))
+        return codec.records_of(Closure, self.current_rows(only))
 
 
 class RunsTable:
@@ -143,7 +136,7 @@ class RunsTable:
         Raises:
             LakeError: The table cannot be used.
         """
-        rows = frame_of(RUNS, map(fields_of, records))
+        rows = codec.frame_of(RUNS, map(codec.fields_of, records))
         if rows.is_empty():
             return
         rows = rows.with_columns(date=pl.col("started_at").dt.date())
@@ -152,15 +145,15 @@ class RunsTable:
 
     def get(self, run_id: str) -> list[RunRecord]:
         """Return the newest record of each step of a run, in the order of their start."""
-        if not is_id(run_id):
+        if not codec.is_id(run_id):
             return []
-        return _newest(self.table.rows(f"run_id = {id_literals([run_id])}"))
+        return _newest(self.table.rows(f"run_id = {codec.id_literals([run_id])}"))
 
     def beginning_with(self, prefix: str) -> list[RunRecord]:
         """Return the newest record of each step of the runs whose id begins with a prefix."""
-        if not is_id(prefix):
+        if not codec.is_id(prefix):
             return []
-        return _newest(self.table.rows(ids_beginning_with("run_id", prefix)))
+        return _newest(self.table.rows(codec.ids_beginning_with("run_id", prefix)))
 
     def since(self, first: date) -> list[RunRecord]:
         """Return the newest record of each step that began on this UTC date or later."""
@@ -174,4 +167,4 @@ def _newest(frame: pl.DataFrame) -> list[RunRecord]:
         .unique(["run_id", "step"], keep="last", maintain_order=True)
         .sort("started_at", "run_id", "step")
     )
-    return records_of(RunRecord, newest)
+    return codec.records_of(RunRecord, newest)

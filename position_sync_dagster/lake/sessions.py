@@ -29,6 +29,7 @@ import polars as pl
 from deltalake import DeltaTable
 from pydantic import TypeAdapter
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
     ALIVE,
@@ -39,14 +40,6 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
 )
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.errors import (
-    HeartbeatsElsewhereError,
-    HeartbeatsUnavailableError,
-    LakeError,
-    LeaseLostError,
-    LoginOwnedError,
-    SettingsError,
-)
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import new_ids, records_of, session_rows
 from position_sync_dagster.lake.storage import lifecycle_table
@@ -228,7 +221,7 @@ class Heartbeats:
                 isolation_level="AUTOCOMMIT",
             )
         except ImportError as error:
-            raise SettingsError(
+            raise errors.SettingsError(
                 f"POSITION_SYNC_HEARTBEATS=postgres needs a module that is missing: {error}.",
                 remedy="Install position-sync-dagster[postgres].",
             ) from None
@@ -252,7 +245,7 @@ class Heartbeats:
         except sa.exc.SQLAlchemyError as error:
             # The text of SQLAlchemy has the statement; that of the driver names no password.
             reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
-            raise HeartbeatsUnavailableError(
+            raise errors.HeartbeatsUnavailableError(
                 f"Postgres, where heartbeats are kept, cannot be used: {reason}.",
                 remedy="Start it, or correct PGHOST, PGUSER, PGPASSWORD and PGDATABASE.",
             ) from None
@@ -535,7 +528,7 @@ class GatewaySessions:
         try:
             beats = self._read()
             self._outage.fault = None
-        except HeartbeatsUnavailableError as error:
+        except errors.HeartbeatsUnavailableError as error:
             self._outage.report(str(error), level=logging.WARNING)
         now = self._clock()
         alive = {one: beats[one] for one in wanted & beats.keys() if beats[one].is_alive(now)}
@@ -598,7 +591,7 @@ class GatewaySessions:
             return None
         try:
             done = call(self._heartbeats, self._lake_id())
-        except HeartbeatsUnavailableError as error:
+        except errors.HeartbeatsUnavailableError as error:
             text = f"leases are renewed in the tables meanwhile: {error}"
             self._outage.report(str(error), text=text, level=logging.WARNING)
             return None
@@ -617,14 +610,14 @@ class GatewaySessions:
         Otherwise it finds them by itself, when it looks at the queue.
         """
         if self._heartbeats is not None:
-            with suppress(LakeError):
+            with suppress(errors.LakeError):
                 self._heartbeats.count_requests(self._lake_id())
 
     def wakes(self) -> int | None:
         """Return a number that grows when requests are enqueued; None if nobody counts them."""
         if self._heartbeats is None:
             return None
-        with suppress(HeartbeatsUnavailableError):
+        with suppress(errors.HeartbeatsUnavailableError):
             return self._heartbeats.counted_requests(self._lake_id())
         return None
 
@@ -670,7 +663,7 @@ class GatewaySessions:
             return
         try:
             ours = None if self._heartbeats is None else self._heartbeats.database
-        except HeartbeatsUnavailableError:
+        except errors.HeartbeatsUnavailableError:
             return  # only for a reader that began while Postgres is away
         if place != ours:
             raise _elsewhere(self.table.path, place, ours)
@@ -708,9 +701,9 @@ def _live_rows(before: list[GatewaySession], session: GatewaySession) -> pl.Data
     return session_rows([*(s for s in before if s.gateway_id != session.gateway_id), session])
 
 
-def _login_owned(by: GatewaySession) -> LoginOwnedError:
+def _login_owned(by: GatewaySession) -> errors.LoginOwnedError:
     run = f", run {by.run_id}" if by.run_id else ""
-    return LoginOwnedError(
+    return errors.LoginOwnedError(
         f"The login {by.gateway_id} is owned by {by.owner.value} (process {by.pid} on "
         f"{by.host}{run}) until {by.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
         remedy="Wait until then, or end that process.",
@@ -719,12 +712,12 @@ def _login_owned(by: GatewaySession) -> LoginOwnedError:
 
 def _elsewhere(
     path: str, place: str | None, ours: str | None, owner: GatewaySession | None = None
-) -> HeartbeatsElsewhereError:
+) -> errors.HeartbeatsElsewhereError:
     def named(database: str | None) -> str:
         return "in its tables" if database is None else f"in the Postgres database {database}"
 
     by = f" ({owner.owner.value} of {owner.gateway_id} on {owner.host})" if owner else ""
-    return HeartbeatsElsewhereError(
+    return errors.HeartbeatsElsewhereError(
         f"The owners of {path.rpartition('/')[0]} keep their heartbeats {named(place)}{by}, and "
         f"this program would look for them {named(ours)}.",
         remedy="Give each program of the lake the same POSITION_SYNC_HEARTBEATS, PGHOST and "
@@ -733,8 +726,8 @@ def _elsewhere(
     )
 
 
-def _lease_lost(session: GatewaySession, why: str) -> LeaseLostError:
-    return LeaseLostError(
+def _lease_lost(session: GatewaySession, why: str) -> errors.LeaseLostError:
+    return errors.LeaseLostError(
         f"The session {session.session_id} no longer owns the login {session.gateway_id}: {why}.",
         remedy="Write nothing more for this login; acquire it again.",
     )

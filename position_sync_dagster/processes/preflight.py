@@ -26,13 +26,6 @@ from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.errors import (
-    GatewayError,
-    GatewaysFileError,
-    LakeError,
-    MissingExtraError,
-    SettingsError,
-)
 from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
@@ -96,19 +89,19 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
     The check runs in a daemon thread: a disk or a store that hangs must not block the preflight.
     """
     found: list[Finding] = []
-    errors: list[Exception] = []
+    failures: list[Exception] = []
 
     def work() -> None:
         try:
             found.extend(look())
         except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
-            errors.append(error)
+            failures.append(error)
 
     thread = threading.Thread(target=work, name=f"preflight {check}", daemon=True)
     thread.start()
     thread.join(within_s)
-    if errors:
-        raise errors[0]
+    if failures:
+        raise failures[0]
     if thread.is_alive():
         remedy = "Check whether a disk hangs, and try again."
         return [bad(check, f"no answer within {within_s:g} s", remedy)]
@@ -182,7 +175,7 @@ async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
     except TimeoutError:
         text = f"not every check ended within {WITHIN_S:g} s"
         found.append(bad("gateway", text, "Try again; if this stays, check the gateway."))
-    except (GatewayError, SettingsError) as error:
+    except (errors.GatewayError, errors.SettingsError) as error:
         found.append(bad("gateway", error.what, error.remedy))
     return found
 
@@ -416,7 +409,7 @@ def check_settings(
     mode = settings.trading_mode or "the mode that is found"
     try:
         logins = settings.logins
-    except GatewaysFileError as error:
+    except errors.GatewaysFileError as error:
         return [bad("gateways file", error.what, error.remedy)]
     found = [
         good("gateway", f"{login.gateway_id} at {login.gateway_address}")
@@ -424,7 +417,7 @@ def check_settings(
         if settings.gateways_file is not None
     ]
     if settings.alert_urls and find_spec("apprise") is None:
-        missing = MissingExtraError("apprise", "alerts")
+        missing = errors.MissingExtraError("apprise", "alerts")
         found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
     named = settings.gateway_address if settings.gateways_file is None else settings.gateways_file
     return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
@@ -471,7 +464,7 @@ def check_store(lake: Lake) -> list[Finding]:
         return []
     try:
         lake.sessions.table.prove_store()
-    except LakeError as error:
+    except errors.LakeError as error:
         return [bad("store", error.what, error.remedy)]
     return [good("store", "it refuses the second of two writers (conditional put)")]
 

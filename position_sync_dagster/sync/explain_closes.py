@@ -10,12 +10,7 @@ import polars as pl
 from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
-from position_sync_dagster.domain.closures import (
-    Cause,
-    Closure,
-    PositionChange,
-    knows_more,
-)
+from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, knows_more
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent

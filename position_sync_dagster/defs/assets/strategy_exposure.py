@@ -31,13 +31,7 @@ from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.terminal.text import (
-    amount,
-    duration,
-    money_lines,
-    partial_sum,
-    quantity,
-)
+from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 PICTURE = "picture"
 DRAWN_AT = "drawn_at"

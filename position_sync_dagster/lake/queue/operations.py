@@ -35,16 +35,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.queue import transitions
 from position_sync_dagster.lake.queue.transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.schema.codec import (
-    NewIds,
-    PartRange,
-    id_prefix,
-    ids_beginning_with,
-    in_bucket,
-    is_id,
-    ranges_of,
-    requests_of,
-)
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
 
 T = TypeVar("T")
@@ -76,7 +67,7 @@ class QueueStore(Protocol):
 
 def failed_rows(
     snapshot: Snapshot, ids: Sequence[str]
-) -> tuple[pl.DataFrame, pl.DataFrame, tuple[PartRange, ...]]:
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[codec.PartRange, ...]]:
     """Read FAILED requests, and all rows of the parts in which they are stored.
 
     Returns:
@@ -90,10 +81,10 @@ def failed_rows(
     others = {request_id: status for request_id, status in statuses.items() if status != FAILED}
     if others:
         raise wrong_state(others, "only a FAILED request is retried")
-    found = snapshot.finished_with("request_id", ids, in_bucket(FAILED))
+    found = snapshot.finished_with("request_id", ids, codec.in_bucket(FAILED))
     order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
     ordered = order.join(found, on="request_id", how="left", maintain_order="left")
-    parts = ranges_of(FAILED, found.get_column("part"))
+    parts = codec.ranges_of(FAILED, found.get_column("part"))
     siblings = snapshot.finished(f"({' OR '.join(one.predicate for one in parts)})", None)
     return ordered.select(found.columns), siblings, parts
 
@@ -104,10 +95,10 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     Raises:
         UnknownRequestError: An id is not in the queue.
     """
-    unknown = [i for i in ids if not is_id(i)]
+    unknown = [i for i in ids if not codec.is_id(i)]
     live = snapshot.live.filter(pl.col("request_id").is_in(ids))
     found = dict(live.select("request_id", "status").iter_rows())
-    absent = [i for i in ids if i not in found and is_id(i)]
+    absent = [i for i in ids if i not in found and codec.is_id(i)]
     if absent:
         finished = snapshot.finished_with("request_id", absent, columns=["request_id", "status"])
         found |= dict(finished.iter_rows())
@@ -290,7 +281,7 @@ class SyncQueue:
         retry: RetryPolicy | None,
         clock: Clock,
         random: Random | None,
-        new_ids: NewIds,
+        new_ids: codec.NewIds,
         promote_after_s: float,
     ) -> None:
         self.store = store
@@ -372,22 +363,22 @@ class SyncQueue:
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             order = claim_order(self._clock(), self._promote_after_s)
             live = self.store.snapshot().live
-            return requests_of(live.filter(wanted & IS_REQUEST).sort(order).head(limit))
-        bucket = in_bucket(status.value)
+            return codec.requests_of(live.filter(wanted & IS_REQUEST).sort(order).head(limit))
+        bucket = codec.in_bucket(status.value)
         keys = self.store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
         newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
         rows = self.store.snapshot().finished_with("request_id", newest, bucket)
         known = rows.filter(IS_REQUEST)
-        return requests_of(known.sort("updated_at", "request_id", descending=True))
+        return codec.requests_of(known.sort("updated_at", "request_id", descending=True))
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
-        if not is_id(prefix):
+        if not codec.is_id(prefix):
             return []
         live = self.store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))
-        finished = self.store.finished(ids_beginning_with("request_id", prefix))
+        finished = self.store.finished(codec.ids_beginning_with("request_id", prefix))
         found = pl.concat([live, finished.select(live.columns)]).filter(IS_REQUEST)
-        return requests_of(found.unique("request_id", keep="first", maintain_order=True))
+        return codec.requests_of(found.unique("request_id", keep="first", maintain_order=True))
 
     def claim_batch(
         self,
@@ -431,7 +422,7 @@ class SyncQueue:
             )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
-        granted = requests_of(claimed)
+        granted = codec.requests_of(claimed)
         self._tokens.remember([request.request_id for request in granted], token)
         return granted
 
@@ -612,7 +603,8 @@ class SyncQueue:
         ids of requests sort by the time of insertion, so few files are read.
         """
         found = self.store.finished(
-            f"{in_bucket(QueueStatus.SUCCESS.value)} AND request_id >= '{id_prefix(since)}'",
+            f"{codec.in_bucket(QueueStatus.SUCCESS.value)} "
+            f"AND request_id >= '{codec.id_prefix(since)}'",
             ["update_id", "confirmed_at", "updated_at"],
         )
         answered = found.filter(pl.col("updated_at") <= until.astimezone(UTC))

@@ -12,12 +12,7 @@ from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.statement import Execution, StatementEvent
 from position_sync_dagster.domain.update import PositionUpdate, QueuedPosition
-from position_sync_dagster.lake.schema.table_spec import (
-    TableSpec,
-    columns_of,
-    described,
-    in_order,
-)
+from position_sync_dagster.lake.schema.table_spec import TableSpec, columns_of, described, in_order
 
 _PARTITION = described(
     """

@@ -19,20 +19,11 @@ from typing import Any, TypedDict, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    Transaction,
-    write_deltalake,
-)
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake.object_store import (
-    absolute_path,
-    plain,
-    polars_options,
-)
+from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
 from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, delta_log
