@@ -106,9 +106,12 @@ def _figures(running: RunningBook, rounds: int) -> Iterator[tuple[str, float]]:
     refreshes = running.refreshes().height
     process = running.stream_process()
     before, began = _processor_s(process), time.monotonic()
-    time.sleep(WATCHED_S)
+    memory = []
+    while time.monotonic() - began < WATCHED_S:
+        memory.append(process.memory_info().rss / 1e6)
+        time.sleep(1.0)
     yield SHARE, 100 * (_processor_s(process) - before) / (time.monotonic() - began)
-    yield "stream's memory", process.memory_info().rss / 1e6
+    yield "stream's memory", statistics.median(memory)
     fills = [_fill(running, conid) for conid in active[:rounds]]
     yield "fill of a streamed leg to row", statistics.median(fills)
     fills = [_fill(running, conid) for conid in running.book.monitored[:rounds]]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-RETURN_EVERY_S = 60.0
+RETURN_EVERY_S = 20.0
 
 YOUNG_THRESHOLD, OLDER_THRESHOLDS = 10_000, 20
 """Thresholds for `gc.set_threshold`: of the youngest generation, and of the two older ones. With
@@ -65,9 +65,10 @@ ALLOCATOR = "_RJEM_MALLOC_CONF"
 """Environment variable with the options of jemalloc, which Polars and Delta Lake have one each of.
 They read it when they are loaded; Polars puts options of its own before those that it finds."""
 
-ONE_ARENA = "narenas:1,muzzy_decay_ms:0"
+ONE_ARENA = "narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0"
 """Options for few threads: the default is four arenas for each processor, each with freed memory of
-its own, and what is freed counts as used by the process until the system needs it."""
+its own, which is kept for ten seconds (Polars: 0.5) and counts as used by the process until the
+system needs it."""
 
 
 @contextmanager

@@ -34,6 +34,23 @@ async def test_a_leg_that_nobody_holds_is_compared_too(stream_legs, lake, leg, e
         await eventually(lambda: UNHELD in lake.contracts.get([UNHELD]))
 
 
+async def test_the_details_of_a_leg_that_is_added_are_read_from_the_table(
+    simulate, settings_for, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        lake.contracts.put((await connection.details([UNHELD])).values())
+        await connection.close()
+        await lake.registry.add_active(**leg(CALL))
+        async with streaming(sim) as (streamer, received):
+            await eventually(lambda: received.newest(A, CALL))
+            before = sim.stats()["requests"]["17"]["reqContractDetails"]
+            await lake.registry.add_active(**leg(UNHELD, right="P"))
+            await eventually(lambda: streamer.detail)
+            assert "its right is CALL, not PUT" in streamer.detail
+            assert sim.stats()["requests"]["17"]["reqContractDetails"] == before
+
+
 async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):
     async with stream_legs(STOCK) as (_sim, streamer, received):
         row = await eventually(lambda: received.newest(A, STOCK))

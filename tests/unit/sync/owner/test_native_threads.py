@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from position_sync_dagster.sync.owner.memory_and_threads import (
     ALLOCATOR,
+    ONE_ARENA,
     VARIABLES,
     one_native_thread_each,
 )
@@ -62,7 +63,7 @@ def test_options_of_the_allocator_are_added_to_those_of_polars_and_those_of_a_pe
     monkeypatch.setenv(ALLOCATOR, "dirty_decay_ms:500,muzzy_decay_ms:1000")
     with one_native_thread_each():
         options = os.environ[ALLOCATOR]
-        assert options == "dirty_decay_ms:500,muzzy_decay_ms:1000,narenas:1,muzzy_decay_ms:0"
+        assert options == f"dirty_decay_ms:500,muzzy_decay_ms:1000,{ONE_ARENA}"
         os.environ[ALLOCATOR] = f"dirty_decay_ms:500,{options}"  # Polars is imported
     assert os.environ[ALLOCATOR] == "dirty_decay_ms:500,muzzy_decay_ms:1000"
     monkeypatch.setenv(ALLOCATOR, "narenas:4")
