@@ -320,7 +320,7 @@ def require_past(at: datetime, now: datetime) -> None:
     """Raise if a moment is in the future.
 
     Raises:
-        MomentError: It is.
+        MomentError: The moment is in the future.
     """
     if at > now:
         raise MomentError(
