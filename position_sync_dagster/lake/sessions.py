@@ -669,7 +669,7 @@ class GatewaySessions:
             raise _elsewhere(self.table.path, place, ours)
 
     def _change(self, gateway_id: str, step: lifecycle_table.Step[T], **commit_info: str) -> T:
-        """Change a login's session in its part; if it is new and has no part, in the whole table."""
+        """Change a login's session in its part; in the whole table if a new login has none yet."""
         if self._heartbeats is not None and not self._is_recorded:
             self.record_place()
         done = self._lifecycle.change_part(codec.part_named(gateway_id), step, commit_info)

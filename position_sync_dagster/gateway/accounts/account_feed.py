@@ -134,7 +134,7 @@ class PositionsByAccount:
 
 
 MANY_TIMEOUTS = 4
-"""The lists of many accounts have this many timeouts: they take longer than one list."""
+"""The lists of many accounts may take this many timeouts: they take longer than one list."""
 
 
 class PositionDownload:
@@ -319,8 +319,8 @@ def _retrieve(listing: asyncio.Future[list[Position]]) -> None:
 
 
 LATE_S = 10.0
-"""Seconds after a portfolio row in which a position message that differs from it may be older than
-the row: the two come from different parts of a gateway, and neither names a time."""
+"""For this many seconds after a portfolio row, a position message that differs from it may be older
+than the row: the two come from different parts of a gateway, and neither names a time."""
 
 
 class AccountFeed:
