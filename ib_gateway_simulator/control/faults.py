@@ -226,7 +226,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         return len(clients)
 
     def send_raw(self, data: bytes, client_id: int | None = None) -> int:
-        """Send bytes as they are (garbage, half frames, huge lengths); return to how many clients."""
+        """Send bytes as they are (garbage, half frames, huge lengths); return the count of clients."""
         clients = self._clients(client_id)
         for client in clients:
             client.send_raw(data)

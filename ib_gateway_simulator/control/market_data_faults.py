@@ -81,8 +81,8 @@ class MarketDataFaults(Readings):
         """Set the unit of a contract's option model where prices are quoted in cents.
 
         `quoted` is the unit of its prices, `major` that of its currency. The model's price, the
-        price of its underlying, and the greeks with a unit are in this unit. IB documents neither for
-        contracts with a price magnifier (IB, "Contract Details").
+        price of its underlying, and the greeks that have a unit are in this unit. IB documents
+        neither for contracts with a price magnifier (IB, "Contract Details").
         """
         self._check_contract(conid)
         if unit not in get_args(ModelUnit):
