@@ -46,7 +46,7 @@ class Deal:
 
 
 class DayExecutions:
-    """Keeps the executions since the nightly reset; assignments and expiries are not executions.
+    """Keeps the executions since the nightly reset; assignments and expiries are not among them.
 
     `journal` has them all since the start, and what was booked without an execution.
 

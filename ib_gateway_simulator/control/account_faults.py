@@ -117,9 +117,9 @@ class AccountFaults(Readings):
         None means never. The last `late_rows` rows come only with the end. A client's next request
         is answered after the end: a client that stopped waiting and requests again first receives
         the tail of the previous list, which ib_async takes for the whole answer (its wrapper knows
-        one request for positions at a time). Requests that often time
-        out before their end are reported in ib_insync issues/689 and in
-        Lean.Brokerages.InteractiveBrokers pull/13; their order was never recorded.
+        one request for positions at a time). Requests that often time out before their end are
+        reported in ib_insync issues/689 and in Lean.Brokerages.InteractiveBrokers pull/13; their
+        order was never recorded.
         """
         _check_delay(delay_s)
         if late_rows < 0:
@@ -132,8 +132,8 @@ class AccountFaults(Readings):
 
         Its portfolio row comes at once, and lists have the present quantities: positions and
         account updates are subscriptions of their own, and no message of a position names a time
-        (IB, "Requesting Positions", "Account Updates"). It was never recorded that
-        one overtakes the other: this is the worst case.
+        (IB, "Requesting Positions", "Account Updates"). It was never recorded that one overtakes
+        the other: this is the worst case.
         """
         _check_delay(delay_s)
         self._gateway.accounts.positions.change_delay_s = delay_s
@@ -170,7 +170,7 @@ class AccountFaults(Readings):
         `model`, the code of a model portfolio, comes beside that of its holding, and only to
         requests for the positions of one account (reqPositionsMulti).
 
-        Tests play a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
+        This can play a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
         gateway's "no value" in ib_insync issues/462), quantities as decimals (ib_insync
         issues/542), conid 0, and symbols and accounts that are blank or foreign. No capture shows
         such values in a position, but clients must expect them in any number or text field.

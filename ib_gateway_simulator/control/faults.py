@@ -226,7 +226,10 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         return len(clients)
 
     def send_raw(self, data: bytes, client_id: int | None = None) -> int:
-        """Send bytes as they are (garbage, half frames, huge lengths); return the count of clients."""
+        """Send bytes as they are: garbage, half frames, huge lengths.
+
+        Return how many clients got them.
+        """
         clients = self._clients(client_id)
         for client in clients:
             client.send_raw(data)
@@ -282,7 +285,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         answers: Answers = "cached",
         login_code: int = Code.GATEWAY_OFFLINE,
     ) -> None:
-        """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
+        """Lose the connection to IB (1100), or restore it with data lost (1101) or kept (1102).
 
         While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
         continue by themselves, unless `after_restore` says that lines are dead; the contracts of

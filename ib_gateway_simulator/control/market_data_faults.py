@@ -59,7 +59,7 @@ class MarketDataFaults(Readings):
         A side that is not given does not exist. Without `mark` the mark follows from the sides,
         with `no_mark` none is sent. A given mark is sent as it is, also outside the quote and at
         0: IB calculates it apart from the quote (IB, "Tick Types": 37, mark price). With
-        `last_age_s` the last trade was so long ago and none follows (the time of the last trade is
+        `last_age_s` the last trade is that old and none follows (the time of the last trade is
         tick 45); else trades go on at `last`.
         """
         self._check_contract(conid)

@@ -136,8 +136,8 @@ class AccountConfirmation(NamedTuple):
     """Until when the broker has confirmed the holdings of an account.
 
     Attributes:
-        confirmed_at: Of every holding, by the account feed.
-        followed_until: Of every followed holding, by its PnLSingle subscription.
+        confirmed_at: Until when the account feed confirmed every holding.
+        followed_until: Until when PnLSingle subscriptions confirmed every followed holding.
     """
 
     confirmed_at: datetime | None

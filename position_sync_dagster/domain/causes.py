@@ -268,7 +268,8 @@ def _is_option_cause(one: StatementEvent) -> bool:
 def _signed(one: StatementEvent, rest: float) -> float:
     """Return by how much an event changed the position; 0 where that is not known.
 
-    An option's event has either sign in statements of different accounts: it ends a holding.
+    In statements of different accounts an option's event has either sign; it ends a holding in both
+    cases.
     """
     if one.quantity is None:
         return 0.0

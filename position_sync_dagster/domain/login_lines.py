@@ -57,8 +57,8 @@ class Denial:
         until_s: When live data may be requested again.
         times: Number of refusals in a row.
         delayed: Whether delayed data may be requested meanwhile.
-        of_login: The refusal concerns the login and not the contract: of all contracts that were
-            refused so, one is requested again, and the others follow when it is granted.
+        of_login: The refusal concerns the login and not the contract. One of the contracts that
+            were refused so is requested again, and the others follow when it is granted.
     """
 
     until_s: float
@@ -661,10 +661,10 @@ class LoginLines:
         }
 
     def _waiting_for_trial(self, now_s: float) -> set[int]:
-        """Return the contracts that wait until another one is granted, after a refusal of all.
+        """Return the contracts that wait for a trial of another one, after a refusal of the login.
 
-        The trial is granted when it has sent a price, or was not refused for as long as a line has
-        to tick.
+        The trial counts as granted when it has sent a price, or was not refused for the time in
+        which a line has to tick.
         """
         refused = self._refused_by_login()
         if not refused:

@@ -302,7 +302,7 @@ class Past:
     Attributes:
         at: The moment, with a time zone.
         as_known_now: Whether all rows with a timestamp at or before the moment count, also those
-            that were committed later; otherwise those that were committed by the moment.
+            that were committed later; otherwise only those that were committed by the moment.
     """
 
     at: datetime

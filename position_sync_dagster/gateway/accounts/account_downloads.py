@@ -504,9 +504,9 @@ class AccountSubscription:
     """Subscribes to the values of one account, and matches each end of a download to its account.
 
     An end may come late, without the name of its account, or never (ib_insync issues/303 and /584;
-    ib_async issues/72). ib_async ends whatever download it waits for at any of them. Here an end
-    counts for the account that it names. An end without a name counts where only one account can
-    be meant.
+    ib_async issues/72). At any end, ib_async ends the download that it waits for. Here an end
+    counts for the account that it names. An end without a name counts only if it can mean just
+    one account.
 
     Args:
         on_late_end: Called with the account of an end that came after its download was given up.

@@ -140,10 +140,10 @@ MANY_TIMEOUTS = 4
 class PositionDownload:
     """Requests the list of all positions, and decides when it is due again.
 
-    Messages of positions do not name their request, and ib_async ends whatever request it waits
-    for at any end message (2.1.0, wrapper.py). Therefore no list is requested while another one is
-    under way, and a timeout ends the connection: the late rows of that list would be taken for the
-    whole answer to the next request.
+    Messages of positions do not name their request, and at any end message ib_async ends the
+    request that it waits for (2.1.0, wrapper.py). Therefore no list is requested while another one
+    is under way, and a timeout ends the connection: the late rows of that list would be taken for
+    the whole answer to the next request.
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.

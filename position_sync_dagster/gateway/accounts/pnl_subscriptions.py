@@ -362,7 +362,7 @@ ledger. [D: "Account Value Keys"]"""
 
 TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN})
 """The tags of message 6 that are kept. They come in the base currency of the account only. The
-tags of the ledger come by currency and as `BASE`, the sum; of them the rate alone is read. [D:
+tags of the ledger come by currency and as `BASE`, the sum; only the rate is read of them. [D:
 "Account Value Keys"]"""
 
 

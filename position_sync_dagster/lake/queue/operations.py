@@ -656,7 +656,7 @@ class SyncQueue:
         """Check that the caller may act on the requests, and change their rows.
 
         Args:
-            ends: Whether the caller no longer claims the requests afterwards.
+            ends: Whether the caller's claim of the requests ends with the change.
         """
         if not ids:
             return

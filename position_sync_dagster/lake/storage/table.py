@@ -395,7 +395,7 @@ class TableHandle:
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._remote:
-            # It was behind: others commit all the time, so it nearly always is, and need not ask.
+            # While others commit all the time, the handle is nearly always behind: no need to ask.
             return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         following = (
