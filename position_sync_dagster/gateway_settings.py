@@ -380,7 +380,7 @@ class GatewaySettings(BaseSettings):
 
     @property
     def gateway_id(self) -> str:
-        """The name of the login in the tables: of the gateways file, or else "host:port".
+        """The name of the login in the tables: that of the gateways file, or else "host:port".
 
         Raises:
             SettingsError: There are several logins, and these settings are of none of them.

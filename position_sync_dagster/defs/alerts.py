@@ -35,7 +35,7 @@ BUDGET = timedelta(seconds=25)
 
 WITHOUT_RECEIVERS_S = 60
 """Seconds between two ticks while there is no receiver: a tick costs as much as one of the
-drain."""
+drain's sensor."""
 
 
 @sensor(

@@ -93,14 +93,14 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 LATE_RENEWAL = timedelta(seconds=60)
-"""How long after an outage of the store an owner may still renew a lease that ran out in it."""
+"""How long after an outage of the store an owner may still renew a lease that ran out during it."""
 
 
 class _Look:
     """When the supervisor could read the leases of a lake.
 
     Attributes:
-        failed: Whether the last look failed by a fault of the store.
+        failed: Whether the last look failed because of the store.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class _Look:
         self._outage: tuple[datetime, datetime] | None = None
 
     def succeeded(self, now: datetime) -> None:
-        """Record a look; after failed ones, the outage from the last one before until now."""
+        """Record a look; if looks failed, record the outage from the last success until now."""
         if self.failed and self._last is not None:
             self._outage = (self._last, now)
         self.failed, self._last = False, now
@@ -183,7 +183,7 @@ class _Supervisor:
         return requests
 
     def has_ended(self, name: str) -> bool:
-        """Return whether a login that the gateways file no longer names has no run left."""
+        """Return whether a login that was removed from the gateways file has no run left."""
         if name not in self._streams:
             return True
         decision = self._decide(POSITION_SYNC.read_settings(), name, name)
@@ -205,7 +205,7 @@ class _Supervisor:
             reason = f"run {session.run_id} may still renew its lease: the store was away"
             return Supervision(start=False, lost=(), reason=reason)
         decision = decide(unended)
-        if len(decision.lost) == len(unended):  # what has ended before decides, if anything
+        if len(decision.lost) == len(unended):  # ended runs decide, if there are any
             decision = decide(
                 runs.recent_runs(self.instance, runs.STREAM_JOB, limit=RUNS_SEEN, login=partition)
             )

@@ -584,7 +584,7 @@ def check_run_slots(home: Path, logins: int) -> list[Finding]:
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
-    # That of a demo is in the folder around it.
+    # The lock of a demo's home is in the folder above it.
     locks = (home / LOCK_FILE, home.parent / LOCK_FILE)
     holders = (living_holder(lock.read_bytes()) for lock in locks if lock.is_file())
     holder = next((holder for holder in holders if holder is not None), None)

@@ -56,7 +56,7 @@ PLOTS = {
 """The totals that the UI plots, by label. Long labels would leave no room for the tables."""
 
 NOT_VALUED = "not valued"
-"""In place of the currency of legs that are not held and have never been valued."""
+"""Shown instead of a currency for legs that are not held and have never been valued."""
 
 
 def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
@@ -138,7 +138,7 @@ _RISK: _Texts = {
 
 
 def _notes(found: "money.BookMoney") -> Iterator[str]:
-    """Yield what the tables leave open; a terminal has the first three as columns."""
+    """Yield notes below the tables; a terminal shows the first three kinds as columns."""
     for one in (*found.totals, *found.in_base):
         name = f"{_name(one)} {one.currency}"
         if one.oldest_greeks_s is not None:
@@ -424,7 +424,7 @@ def summed(
 table_asset.STEPS[STRATEGY_EXPOSURE.name] = recorded(
     STRATEGY_EXPOSURE.name, STRATEGY_EXPOSURE.name
 )(summed)
-"""Without `stay`, which calls it."""
+"""The step without `stay`, since `stay` calls it."""
 
 
 def picture(

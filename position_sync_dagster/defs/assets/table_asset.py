@@ -55,7 +55,7 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
 """For assets that are materialized at least every 15 minutes."""
 
 STEPS: dict[str, Callable[..., Any]] = {}
-"""What materializes each asset, and records it: a drain that stays calls it again."""
+"""The function that materializes and records each asset; a drain that stays calls it again."""
 
 Lineage = Mapping[str, Sequence[tuple[str, str]]]
 """Column → its source columns, each as (asset, column)."""
