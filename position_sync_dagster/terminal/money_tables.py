@@ -163,7 +163,7 @@ def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
 
 
 def money_notes(money: "BookMoney", width: int) -> list[Text]:
-    """Return what the tables of the money leave open, one line each."""
+    """Return what has no column in the tables of the money, one line each."""
     found = [Text(printable(line), style="dim") for line in money_lines(money)]
     for line in found:
         line.truncate(width, overflow="ellipsis")
@@ -211,7 +211,7 @@ def _greeks_of(one: Money) -> str:
 
 
 def _money_columns(rows: "Sequence[Money]", *, of_underlyings: bool = False) -> list[FittedColumn]:
-    """Return the columns of sums; value and profit are always shown of strategies."""
+    """Return the columns of sums; for strategies, value and profit are always shown."""
     columns = [
         ("value", "value", 3),
         ("unreal", "unrealized_pnl", 2),

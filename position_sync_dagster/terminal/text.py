@@ -104,7 +104,7 @@ def greeks_age(greeks_s: float | None, price_s: float | None) -> str:
 
 
 def money_lines(money: "BookMoney") -> list[str]:
-    """Return what the tables of the money leave open."""
+    """Return what has no column in the tables of the money."""
     lines = [
         f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
         f"{one.options_with_greeks} of {one.options} options{share_computed(one)}"

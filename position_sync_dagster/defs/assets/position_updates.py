@@ -23,7 +23,7 @@ DRAIN_POOL = "drain"
 (`concurrency.pools` in `dagster.yaml`)."""
 
 CHECKS_FIRST_S, LOOK_AGAIN_S = 2.0, 1.0
-"""When a drain has evaluated checks for the first of these times, it looks for new requests, and then
+"""After evaluating checks for the first of these times, a drain looks for new requests, and then
 at intervals of the second. It ends if there are any: no other drain begins before it has ended."""
 
 MAX_BATCHES = 50

@@ -138,7 +138,7 @@ _RISK: _Texts = {
 
 
 def _notes(found: "money.BookMoney") -> Iterator[str]:
-    """Yield notes below the tables; a terminal shows the first three kinds as columns."""
+    """Yield what has no column in the tables; a terminal has columns for the first three."""
     for one in (*found.totals, *found.in_base):
         name = f"{_name(one)} {one.currency}"
         if one.oldest_greeks_s is not None:

@@ -198,7 +198,7 @@ def strategies_by_holding(
 
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
-    """Return the condition that a row is of one of these legs that is in a strategy."""
+    """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
     anywhere, named = set(), defaultdict(set)
     for leg in _matching(lake, [leg for leg in legs if leg.strategy_id == strategy]):
         if leg.account is None:
@@ -297,7 +297,7 @@ class Overview:
 
     @cached_property
     def current_keys(self) -> frozenset[Key]:
-        """Those whose value is current."""
+        """The holdings whose value is current."""
         current = self.book.held.filter("is_current")
         return frozenset(current.select("account", "conid").iter_rows())
 
@@ -400,7 +400,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
 
 
 LATELY = timedelta(hours=1)
-"""Time after its judgement in which a close is among the last ones."""
+"""A close counts as one of the last closes for this time after its judgement."""
 
 
 @dataclass(eq=False, repr=False)

@@ -26,7 +26,7 @@ OF_STRATEGIES = "(strategies)"
 
 
 CONFIRM_AFTER = timedelta(seconds=15)
-"""How long a difference lasts before it is confirmed: a change of the broker's is a row after one
+"""How long a difference lasts before it is confirmed: a change at the broker becomes a row by one
 drain, which begins within 5 s and takes some seconds."""
 
 

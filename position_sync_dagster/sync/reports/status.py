@@ -157,8 +157,8 @@ class Status(LoginStatus):
     Attributes:
         active_legs: Conids of active strategies; a conid in several strategies counts once.
         legs_held: The number of these that are held.
-        legs_closed: What happened to those that were held and of which it is known why they are
-            gone, such as "one expired on 2026-11-20".
+        legs_closed: What happened to the legs that were held and are gone for a known reason, such
+            as "one expired on 2026-11-20".
         unresolved_legs: Active legs without a conid, each with the reason if it is known.
         positions: Holdings in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
@@ -356,7 +356,7 @@ def _confirmed(
 ) -> pl.DataFrame:
     """Return the newest row of each open holding, with when its value was last confirmed.
 
-    Rows that are too old to count as streamed or current are left out, and those of the future.
+    Rows that are too old to count as streamed or current are left out, and so are future rows.
     """
     earliest = _streamed_since(settings, now) - timedelta(seconds=settings.monitored_row_interval_s)
     found = lake.updates.sync.latest_since(earliest) if latest is None else latest
