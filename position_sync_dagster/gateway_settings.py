@@ -461,7 +461,7 @@ class GatewaySettings(BaseSettings):
         )
 
     def _of(self, login: LoginEntry) -> Self:
-        """Return these settings, replaced by those that a login sets."""
+        """Return these settings with the values that a login sets."""
         given = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
         known = GatewaySettings.model_fields
         found = self.model_copy(

@@ -275,7 +275,7 @@ def open_tables() -> None:
     """Begin to open the tables of the sensors in an object store, which takes seconds.
 
     The first tick of each sensor comes as soon as the code server listens, one after the other.
-    What cannot be opened is an error of that tick.
+    If a table cannot be opened, that tick fails with the error.
     """
     from position_sync_dagster.defs import runs
     from position_sync_dagster.defs.libraries import threads

@@ -135,7 +135,7 @@ class Program:
     Args:
         name: The name in `last_work`, and of the process.
         module: The module of which `function` is called, in a process forked for it.
-        arguments: What the function gets.
+        arguments: The arguments of the function.
         ask: Polls it.
         lost: The meaning of the answer `ERROR`, for the log.
     """

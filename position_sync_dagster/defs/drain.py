@@ -135,7 +135,7 @@ def observe(
     """Read the inputs of the decision; changes nothing.
 
     While a drain is in progress in an object store, neither queue nor registry is read: the drain
-    reads them itself. Nor are they while it is `Quiet`.
+    reads them itself. They are also not read while the queue is `Quiet`.
 
     Args:
         of_run: The drain that decides about itself; None for the sensor.

@@ -40,7 +40,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     end, a crash, a kill. Terminating its run pauses it until this sensor is switched off and on, or
     the job launched.
 
-    The logins are those of the gateways file, where there is one; the runs of each are a partition.
+    The logins are those of the gateways file, if there is one; each login is a partition of runs.
     If Dagster may not have enough runs in progress at once, the first logins of the file are
     served, and the others are refused.
     """

@@ -255,7 +255,7 @@ def _accounts(
 async def _lines(
     connection: GatewayConnection, settings: Settings, legs: list[Leg]
 ) -> AsyncIterator[Finding]:
-    """Try one line for each exchange of which something is held, one after the other."""
+    """Try one line for each exchange with a holding, one after the other."""
     conids = trial_conids(connection.feed.holdings, legs, settings.sec_types)
     if not conids:
         remedy = "Run it again once a position is held."

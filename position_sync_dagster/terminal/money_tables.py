@@ -202,9 +202,9 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
 
 
 def _greeks_of(one: Money) -> str:
-    """Return of how many options the greeks are known, and of how many this package computed them.
+    """Return the number of options with known greeks, and the number that this package computed.
 
-    The others are the gateway's.
+    The other greeks are the gateway's.
     """
     computed = f" ({one.options_modelled} MODEL)" if one.options_modelled else ""
     return f"{one.options_with_greeks}/{one.options}{computed}"

@@ -152,7 +152,7 @@ def program_as_typed(argv0: str | None = None, cwd: Path | None = None) -> str:
     """Return the shortest way to type the program from the working directory.
 
     Args:
-        argv0: The path that started it; None: that of this process.
+        argv0: The path that started the program; None: the path of this process.
         cwd: None: the working directory.
     """
     started = Path(argv0 if argv0 is not None else sys.argv[0])

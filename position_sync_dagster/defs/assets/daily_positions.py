@@ -70,7 +70,7 @@ def daily_asset(
 
         How to read it: one row per trading day, account and contract. A day is replaced whole, so
         filling it again changes nothing. age_s says how old a value was at the close. If the
-        program did not run, the rows are those of the broker's statement (source FLEX). A day
+        program did not run, the rows come from the broker's statement (source FLEX). A day
         without any source stays missing.
         """
         found, result = fill(context, position_sync)

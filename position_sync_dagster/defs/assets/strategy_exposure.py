@@ -164,8 +164,8 @@ def aligned_table(
 
     Args:
         names: The cells of the first columns, by heading.
-        figures: Those of the columns with figures.
-        last: Those of the last columns.
+        figures: The cells of the columns with figures, by heading.
+        last: The cells of the last columns, by heading.
     """
     padded = {
         heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]

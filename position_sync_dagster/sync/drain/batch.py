@@ -1,6 +1,6 @@
 """One batch of the queue: claim, plan, write the rows in one commit, mark the requests.
 
-The values are those of `broker_positions`.
+The values come from the table `broker_positions`.
 """
 
 import asyncio

@@ -39,7 +39,7 @@ SPACING = timedelta(seconds=1)
 
 
 class _Inputs(NamedTuple):
-    """What greeks were computed from; `over`: the option has expired."""
+    """The inputs from which greeks were computed; `over`: the option has expired."""
 
     terms: OptionTerms
     value_at: datetime | None
@@ -59,7 +59,7 @@ class ModelledLeg:
         volatility: The volatility that follows from `value` and `spot_then`, or why there is none.
         solved_at: The `value_at` for which the volatility was computed; None before the first.
         near: The last volatility that was known.
-        used: What the greeks were last computed from; None before that.
+        used: The inputs of the last computation of the greeks; None before it.
         greeks: The newest greeks; None if there is a reason why the option has none.
         underlying_at: When the underlying had the price from which the greeks follow.
     """

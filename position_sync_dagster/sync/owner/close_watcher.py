@@ -104,7 +104,7 @@ def changes_between(
 ) -> list[PositionChange]:
     """Return the quantities that changed.
 
-    What an account held is not known before its first list: its holdings then count as no change.
+    Before the first list of an account its holdings are unknown: those in that list are no change.
 
     Args:
         before: The holdings as they were published last.

@@ -172,8 +172,9 @@ def load_quantlib() -> Any:
 class OptionModel:
     """Prices options by QuantLib, which is imported when the first model is made.
 
-    A price depends on rate × time, yield × time, volatility × √time and spot / strike alone. So one
-    call and one put that expire in a year, with a strike of 100, price all options. One thread at a
+    A price depends on rate × time, yield × time, volatility × √time and spot / strike alone. For
+    that reason one call and one put that expire in a year, with a strike of 100, price all options.
+    One thread at a
     time may use a model.
 
     Args:

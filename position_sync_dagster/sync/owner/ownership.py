@@ -44,7 +44,7 @@ class OwnerStatus(NamedTuple):
 
     Attributes:
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
-        greeks: What is known of computed greeks.
+        greeks: The summary of the computed greeks.
         gateway: What connections have shown of the gateway's process.
         closed_until: Until when nothing that it streams trades; None while something may.
     """

@@ -373,7 +373,7 @@ class Publisher:
         keys: Iterable[Key],
         reason: Reason = Reason.CHANGED,
     ) -> int:
-        """Queue those of these holdings that were published, in one commit.
+        """Queue these holdings, as far as they were published, in one commit.
 
         Args:
             reason: The reason of the requests; active legs without a line have OVERFLOW instead.

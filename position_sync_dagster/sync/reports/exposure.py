@@ -47,9 +47,9 @@ def claims_of(legs: Sequence[ActiveContract], held: Mapping[Key, float]) -> list
     """Return what each leg has of the holdings; no part of a holding belongs to two legs.
 
     Legs with an account and a quantity come first, then those with a quantity of any account, which
-    take from each account in proportion to what is left. Legs that claim more than there is share
-    it by their quantities, and one of the opposite sign has nothing. What is left belongs to the
-    legs without a quantity, in equal parts if there are several.
+    take from each account in proportion to what is left. If legs claim more than is held, they
+    share it by their quantities; a leg of the opposite sign has nothing. What remains belongs to
+    the legs without a quantity, in equal parts if there are several.
 
     Args:
         legs: Active legs that match the contract of their conid.

@@ -32,11 +32,11 @@ class Money:
 
     Attributes:
         name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
-        account: Of UNATTRIBUTED and of the total of an account; None for all accounts.
+        account: The account of UNATTRIBUTED or of an account's total; None for all accounts.
         currency: None for legs that are not held and have never been valued.
         legs, legs_held: The number of active legs, and of those with a holding; each holding that
-            is in no strategy counts as one. Of an underlying and of a total the second is the
-            number of holdings, each counted once.
+            is in no strategy counts as one. For an underlying and for a total, `legs_held`
+            is the number of holdings, each counted once.
         legs_closed, closed: The number of legs of a strategy that were held and are gone for a
             known reason, and what happened to them.
         value: The value of options, stocks and the like, without the notional value of futures.
@@ -58,8 +58,8 @@ class Money:
         closes, closes_without_profit: The number of these closes, and of those without a known
             profit.
         partial: The names of the sums that leave out a holding.
-        rates_age_s: Of a total in the base currency: the age of the oldest exchange rate used.
-        without_rate: Of a total in the base currency: the currencies whose rate is not known. The
+        rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
+        without_rate: For a total in the base currency: the currencies whose rate is not known. The
             sums are unknown then.
     """
 

@@ -75,7 +75,7 @@ class PositionQuery:
         sort: A name of `SORTED_BY`, the smallest first; with "-" before it the greatest first. What
             is unknown comes last. By default they are in the order of account and contract.
         limit: Maximum number of positions.
-        past: Instead of the newest rows, those of a moment.
+        past: Read the rows as of this moment instead of the newest rows.
     """
 
     strategy: str | None = None
@@ -226,8 +226,8 @@ class Book:
             contract is not known yet.
         split: The parts of all these holdings.
         reported: What the broker last reported of them: rows of `broker_positions`.
-        live_since: Of each login that is connected: values that their source confirmed since then
-            are current. It is the start of the connection, at most two refresh intervals ago.
+        live_since: For each connected login: values that their source confirmed since then are
+            current. It is the start of the connection, at most two refresh intervals ago.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
@@ -314,7 +314,7 @@ class Overview:
 
 
 class Known(NamedTuple):
-    """What closed, and by conid the contracts of legs and those that are quoted in cents."""
+    """The closes, and the contracts of legs and of all that are quoted in cents, by conid."""
 
     closes: Closes
     details: Mapping[int, ContractDetails]

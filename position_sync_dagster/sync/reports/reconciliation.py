@@ -87,7 +87,7 @@ class ReconciliationService:
     """Reconciles the lake with the broker's current data, and records the breaks.
 
     Args:
-        lake, settings: By default those of the environment.
+        lake, settings: By default as the environment says.
         values: The source of the broker's data: by default the tables. In one process with a
             streamer that writes no tables: `ConnectionValues(manager)`.
 

@@ -71,7 +71,7 @@ class _Doubt(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class ContractCache:
-    """Contract details: those of legs in memory, those of every contract ever seen in the table.
+    """Contract details: of legs in memory, and of every contract ever seen in the table.
 
     Stored details may be older than a change of the contract, as a new symbol. Details that
     contradict a leg or the broker's own row are fetched again before that counts.

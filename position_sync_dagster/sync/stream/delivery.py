@@ -37,7 +37,7 @@ class PendingUpdate:
 
     Attributes:
         arrived: When the tick behind it arrived, in Unix seconds; None without a tick.
-        holding: What the broker had reported of it when the row was made.
+        holding: The broker's report of the holding when the row was made.
     """
 
     update: PositionUpdate
@@ -135,8 +135,8 @@ class StreamPricer:
         """Value the holdings that are due, and return the rows worth writing.
 
         A holding whose account has not been downloaded yet waits: its price factor is checked
-        against its portfolio row before its first row is written. So does one whose account is in
-        doubt.
+        against its portfolio row before its first row is written. A holding whose account is in
+        doubt also waits.
 
         Args:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.

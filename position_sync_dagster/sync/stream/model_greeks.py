@@ -67,7 +67,7 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionContract:
-    """What is needed of the details of an option; thousands of them are kept."""
+    """The needed part of the details of an option, since thousands of them are kept."""
 
     right: Right
     strike: float
