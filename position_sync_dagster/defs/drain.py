@@ -89,7 +89,7 @@ def _request(
 
 
 UNSEEN_S = 30.0
-"""Maximum seconds between two looks at the queue and the registry in an object store, where each is
+"""Maximum seconds between two reads of the queue and the registry in an object store, where each is
 a request."""
 
 

@@ -586,8 +586,8 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
 
 
 RUN_LOOK_S = 5.0
-"""Seconds between two looks for the run of a stream in Dagster's storage. In Postgres each opens a
-connection, and takes 17 ms of processors: every 2 s, forty streams would take a third of one."""
+"""Seconds between two checks that Dagster's storage has the run of a stream. In Postgres each opens
+a connection, and takes 17 ms of processors: every 2 s, forty streams would take a third of one."""
 
 
 def at_intervals(look: Callable[[], bool], every_s: float) -> Callable[[], bool]:

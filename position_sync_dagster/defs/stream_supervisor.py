@@ -127,8 +127,8 @@ class _Look:
 
 
 _looks: dict[str, _Look] = {}
-"""The looks of this process at each lake. A supervisor that starts during an outage has none, and
-starts a new stream."""
+"""When this process could read the leases, by lake. A supervisor that starts during an outage knows
+no such time, and starts a new stream."""
 
 
 @dataclass(eq=False, repr=False)

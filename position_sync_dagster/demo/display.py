@@ -211,7 +211,7 @@ class Display:
     Each method raises `StopRequested` if the output was closed, so that the demo ends.
 
     Attributes:
-        interval_s: Seconds between two looks once each leg has a current row.
+        interval_s: Seconds between two reads of the tables once each leg has a current row.
     """
 
     interval_s = QUIET_INTERVAL_S

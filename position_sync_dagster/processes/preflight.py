@@ -165,7 +165,7 @@ def of_session(session: GatewaySession) -> list[Finding]:
 
 
 async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
-    """Connect, look, and disconnect; return what was found, within `WITHIN_S` seconds."""
+    """Connect, run the checks, and disconnect; return the findings, within `WITHIN_S` seconds."""
     found: list[Finding] = []
     patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:

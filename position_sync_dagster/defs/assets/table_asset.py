@@ -363,8 +363,8 @@ Each change of a quantity that the owner of a login saw, before it published the
 
 Written by the stream, and by a refresh while no stream lives.
 
-How to read it: one row per change, from `before` to `after`. `closures` says why those closed
-  that reduced a holding. What an account held when it was first seen is no change.
+How to read it: one row per change, from `before` to `after`. `closures` says why, for each
+change that reduced a holding. What an account held when it was first seen is no change.
 """,
     )
     return dg.Definitions(

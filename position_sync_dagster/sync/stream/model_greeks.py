@@ -43,7 +43,7 @@ AGAIN_S = 10.0
 """Seconds until the table of contracts is read again after it could not be read."""
 
 LOOK_S = 5.0
-"""Seconds between two looks for streamed options without greeks of the gateway."""
+"""Seconds between two searches for streamed options without greeks of the gateway."""
 
 GREEKS_WITHIN_S = 10.0
 """A gateway that sends greeks does so within a second or two after the first price."""

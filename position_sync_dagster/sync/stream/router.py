@@ -186,8 +186,8 @@ DOWNLOAD_S = 1.0
 
 
 REGISTRY_LOOK_S = 3.0
-"""Time between two looks at the registry in an object store, in seconds, where each is a request.
-On a disk each step looks."""
+"""Polling interval of the registry in an object store, in seconds, where each poll is a request.
+On a disk each step polls."""
 
 
 class RoutedBy(NamedTuple):
