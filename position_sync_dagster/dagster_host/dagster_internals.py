@@ -229,7 +229,7 @@ CAPTURED_OUTPUT = "dagster._core.execution.compute_logs"
 
 
 def show_output_by_tail_alone() -> None:
-    """Let each `tail` that shows a run's output in the log end by itself with the run's process.
+    """Make each `tail` that shows a run's output in the log end itself with the run's process.
 
     Dagster starts an interpreter beside each `tail`, of which a run has two. The interpreter waits
     for the end of the run's process and kills the `tail`; it takes as much memory as a run needs
