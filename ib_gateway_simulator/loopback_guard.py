@@ -2,7 +2,8 @@
 
 A browser on this machine reaches 127.0.0.1 too, for any page that it shows. A page whose own name
 resolves to 127.0.0.1 (DNS rebinding) shows that name in the header Host; any other page shows its
-own address in the header Origin. Neither is a wall against programs: those reach the port anyway.
+own address in the header Origin. Checks of these headers do not keep programs out: those reach the
+port anyway.
 """
 
 from starlette.datastructures import Headers

@@ -22,7 +22,7 @@ class Options:
     port: int = 0
     """Port of the gateway; 0 takes any free one."""
     next_ports: int = 0
-    """How many of the ports after it are tried where it is taken."""
+    """How many of the ports after `port` are tried if it is taken."""
     control_port: int | None = None
     """Port of the controls, on 127.0.0.1; 0 takes any free one, None opens none."""
     seed: int = 7

@@ -158,7 +158,7 @@ def write_statements(
             path = folder / f"{account.name}-{day:%Y%m%d}.xml"
             Xml.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
             written.append(path)
-            for trade in trades:  # the day before begins without what was traded on this one
+            for trade in trades:  # the day before ends without what was traded on this day
                 held[trade.conid] -= trade.quantity
                 paid = trade.quantity * marks[day][trade.conid]
                 cash += paid * book.contracts[trade.conid].multiplier

@@ -1,7 +1,7 @@
 """Every option leg of an Interactive Brokers account, valued on a fixed budget of lines.
 
 The public names below are imported when they are first used, so that importing the package is
-cheap. The whole works without Dagster: see docs/library.md.
+cheap. The package works without Dagster: see docs/library.md.
 """
 
 from importlib import import_module
@@ -99,6 +99,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    # Dagster looks at each name here for components, in each run of each project that has this
-    # package installed: with all public names that would import all of it, a third of a second.
+    # Dagster reads each name listed here to find components, in each run of each project that has
+    # this package installed. Reading all public names would import the whole package, which takes a
+    # third of a second.
     return sorted({*globals(), "PositionSyncComponent"})

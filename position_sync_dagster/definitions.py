@@ -35,7 +35,7 @@ def load(settings: Settings, *, links: bool = True) -> dg.Definitions:
     Args:
         settings: The settings, for the addresses that the assets show.
         links: Whether an asset links the job that writes it: a link contains the name of our own
-            code location. Without, it shows the name of the job.
+            code location. If not, it shows the name of the job.
     """
     # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
     # describes all component types for the UI: a third of the time to load our own definitions.

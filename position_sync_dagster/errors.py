@@ -11,8 +11,8 @@ class PositionSyncError(Exception):
         remedy: One sentence: what the reader can do now.
 
     Attributes:
-        exit_code: Of a command that ends with the error: 2 where the user can correct it on the
-            command line, in a file or in the environment, else 1.
+        exit_code: The exit code of a command that ends with the error: 2 if the user can correct it
+            on the command line, in a file or in the environment, else 1.
 
     >>> str(PositionSyncError("The port 4002 is taken.", remedy="Use another one."))
     'The port 4002 is taken. Use another one.'
@@ -191,7 +191,7 @@ class TradingModeError(LakeError):
 
 
 class CommitContentionError(LakeError):
-    """Other writers committed first until the time limit was over; nothing was changed."""
+    """Other writers committed first, again and again, until the time limit; nothing was changed."""
 
 
 class NewerRowError(LakeError):
@@ -260,11 +260,11 @@ class LoginOwnedError(LakeError):
 
 
 class HeartbeatsUnavailableError(LakeError):
-    """Postgres does not answer, which may know of heartbeats that the tables do not know of."""
+    """Postgres does not answer; it may hold heartbeats that the tables do not have."""
 
 
 class HeartbeatsElsewhereError(LakeError):
-    """The owners of the lake keep their heartbeats elsewhere than this program looks."""
+    """The owners of the lake keep their heartbeats in a place that this program does not read."""
 
     exit_code = 2
 

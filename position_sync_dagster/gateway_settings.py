@@ -380,7 +380,7 @@ class GatewaySettings(BaseSettings):
 
     @property
     def gateway_id(self) -> str:
-        """The name of the login in the tables: of the gateways file, or else "host:port".
+        """The name of the login in the tables: that of the gateways file, or else "host:port".
 
         Raises:
             SettingsError: There are several logins, and these settings are of none of them.
@@ -461,7 +461,7 @@ class GatewaySettings(BaseSettings):
         )
 
     def _of(self, login: LoginEntry) -> Self:
-        """Return these settings, replaced by those that a login sets."""
+        """Return these settings with the values that a login sets."""
         given = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
         known = GatewaySettings.model_fields
         found = self.model_copy(

@@ -50,7 +50,7 @@ def needed(logins: int) -> int:
 
 
 def logins_served(slots: int | None) -> int | None:
-    """Return for how many logins a limit is enough; None if there is no limit.
+    """Return the number of logins for which a limit is enough; None if there is no limit.
 
     >>> logins_served(4), logins_served(18), logins_served(19), logins_served(None)
     (0, 5, 5, None)

@@ -209,7 +209,7 @@ def _named(path: Path, *at: int) -> str:
 
 
 _KEY = "[key]"
-"""The last step of a place that means the name of a field and not its value, as in pydantic."""
+"""A place that ends with this is the name of a field and not its value, as in pydantic."""
 
 
 def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
 
 MOST_ACCOUNTS = 50
-"""reqPositions lists the positions of up to so many accounts (IB, "Requesting Positions")."""
+"""Maximum number of accounts whose positions reqPositions lists (IB, "Requesting Positions")."""
 
 
 class AccountDataService:

@@ -17,12 +17,12 @@ COMMISSION = 0.65
 
 
 EXECUTED, BOOKED, TRANSFER = "ExchTrade", "BookTrade", "Transfer"
-"""What statements call an execution, what is booked without one, and a transfer."""
+"""The names in statements for an execution, for a booking without one, and for a transfer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deal:
-    """One execution or booking; `quantity` is signed, and what belongs together has one `order`.
+    """One execution or booking; `quantity` is signed, and deals of one `order` belong together.
 
     `kind` is EXECUTED, BOOKED, TRANSFER, or else the type of a corporate action; `codes` are those
     of a statement.
@@ -46,7 +46,7 @@ class Deal:
 
 
 class DayExecutions:
-    """Keeps the executions since the nightly reset; an assignment or an expiry is none of them.
+    """Keeps the executions since the nightly reset; assignments and expiries are not among them.
 
     `journal` has them all since the start, and what was booked without an execution.
 

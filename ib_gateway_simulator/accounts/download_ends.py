@@ -20,7 +20,7 @@ class DownloadEnd:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _LateEnd:
-    """An end that is still to come; `due` once its time has come without a connection to IB."""
+    """An end that is still to come; `due` if its time came while there was no connection to IB."""
 
     client: ClientConnection
     account: str

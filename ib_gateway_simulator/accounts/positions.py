@@ -15,7 +15,7 @@ from ib_gateway_simulator.protocol.fields import Fields
 class _Answer:
     """A position list whose tail is still to come; `waiting` requests are answered after it.
 
-    `due` is set once the time of the tail has come without a connection to IB.
+    `due` is set if the time of the tail came while there was no connection to IB.
     """
 
     tail: list[Fields]

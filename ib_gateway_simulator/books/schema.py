@@ -107,7 +107,7 @@ class UnderlyingPart(ListedPart):
     sec_type: SecType = SecType.STK
     name: str = ""
     dividend_yield: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Dividends per year as a share of the price, paid each quarter; none of a future."""
+    """Dividends per year as a share of the price, paid each quarter; a future has none."""
     price_magnifier: PositiveInt = 1
     min_tick: PositiveFloat = 0.01
     multiplier: PositiveFloat = 1.0

@@ -35,11 +35,12 @@ class AccountFaults(Readings):
     def download_end(self, account: str, delay_s: float | None = 0.0, blank: bool = False) -> None:
         """Set when the end of an account's next downloads comes: `delay_s` after the last row.
 
-        None means never. With `blank` the end has an empty account name. Reported are downloads
-        without an end, for all but one account in five (ib_insync issues/303), and an end with
-        an empty name (ib-ruby issues/9). A late end comes even if its client has asked for
-        another account since, which takes it for its own (ib_async pull/165): the worst case.
-        It does not come after 1101 or when the feed of the account was silenced.
+        None means never. With `blank` the end has an empty account name. Two faults are reported:
+        downloads without an end, for all but one account in five (ib_insync issues/303), and an
+        end with an empty name (ib-ruby issues/9). A late end comes even if its client has requested
+        another account since, and the client takes it for the end of that one (ib_async pull/165):
+        this is the worst case. The end does not come after 1101 or when the feed of the account
+        was silenced.
         """
         self._check_account(account)
         _check_delay(delay_s)
@@ -52,7 +53,7 @@ class AccountFaults(Readings):
         `unset`: with 1.7976931348623157E308 in each field, the gateway's "no value" (ib_insync
         issues/462, there of a position). `silent`: granted, and never
         answered. `refused`: with 321, also the subscriptions that run (321 is recorded for
-        accounts that the login does not serve; that it ends a running one was never recorded).
+        accounts that the login does not serve; it was never recorded that 321 ends a running one).
         """
         self._check_account(account)
         if answer not in get_args(PnlAnswer):
@@ -90,7 +91,7 @@ class AccountFaults(Readings):
         self._gateway.flush()
 
     def position_pnl_limit(self, limit: int | None = None, refused: bool = True) -> None:
-        """Run no more than so many subscriptions of `reqPnLSingle`; None: any number.
+        """Run at most `limit` subscriptions of `reqPnLSingle`; None: any number.
 
         Further requests are refused with 321, or with `refused` false are never answered. No limit
         is published, and none was recorded.
@@ -113,12 +114,12 @@ class AccountFaults(Readings):
     def positions_end(self, delay_s: float | None = 0.0, late_rows: int = 0) -> None:
         """Set when the end of the next position lists comes: `delay_s` after the first rows.
 
-        None means never. With `late_rows` so many of the last rows come only with the end. A
-        client's next request is answered after that: a client that stopped waiting and asks
-        again first receives the tail of the list before, which ib_async takes for the whole
-        answer (its wrapper knows one request for positions at a time). Requests that often time
-        out before their end are reported in ib_insync issues/689 and in
-        Lean.Brokerages.InteractiveBrokers pull/13; their order was never recorded.
+        None means never. The last `late_rows` rows come only with the end. A client's next request
+        is answered after the end: a client that stopped waiting and requests again first receives
+        the tail of the previous list, which ib_async takes for the whole answer (its wrapper knows
+        one request for positions at a time). Requests that often time out before their end are
+        reported in ib_insync issues/689 and in Lean.Brokerages.InteractiveBrokers pull/13; their
+        order was never recorded.
         """
         _check_delay(delay_s)
         if late_rows < 0:
@@ -131,8 +132,8 @@ class AccountFaults(Readings):
 
         Its portfolio row comes at once, and lists have the present quantities: positions and
         account updates are subscriptions of their own, and no message of a position names a time
-        (IB, "Requesting Positions", "Account Updates"). That one overtakes the other was never
-        recorded: the worst case.
+        (IB, "Requesting Positions", "Account Updates"). It was never recorded that one overtakes
+        the other: this is the worst case.
         """
         _check_delay(delay_s)
         self._gateway.accounts.positions.change_delay_s = delay_s
@@ -140,10 +141,10 @@ class AccountFaults(Readings):
     def empty_lists(self, account: str | None = None, empty: bool = True) -> None:
         """Name no holding of an account, or of any, in lists of positions and in downloads.
 
-        They end properly, and every trade is sent as it happens. Lists of positions without any,
-        while the account held some, are reported after a restart of the gateway (thetagang
-        issues/272). Whether its downloads are empty too was never recorded: the worst case. With
-        `empty` false they name the holdings again.
+        They end properly, and every trade is sent as it happens. Empty lists of positions of an
+        account that held some are reported after a restart of the gateway (thetagang issues/272).
+        It was never recorded that its downloads are empty too: this is the worst case. With `empty`
+        false lists and downloads name the holdings again.
         """
         if account is not None:
             self._check_account(account)
@@ -162,17 +163,17 @@ class AccountFaults(Readings):
         """Send a row of a holding exactly as given, now and in every list, and return it.
 
         The row is sent to the subscribers of positions and of its account, and it is in each
-        position list and account download; one of an account that the login does not know (also
-        an empty one) is in every download. It replaces the holding of the same account and conid
-        until that trades. All else of it is that of the contract, or of the book's first option
-        where the book does not know the conid. None as position removes the row. A row with a
+        position list and account download. A row of an account that the login does not know (also
+        an empty name) is in every download. The row replaces the holding of the same account and
+        conid until that trades. Its other fields are those of the contract, or of the book's first
+        option if the book does not know the conid. None as position removes the row. A row with a
         `model`, the code of a model portfolio, comes beside that of its holding, and only to
         requests for the positions of one account (reqPositionsMulti).
 
-        Played are a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
+        This can play a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
         gateway's "no value" in ib_insync issues/462), quantities as decimals (ib_insync
         issues/542), conid 0, and symbols and accounts that are blank or foreign. No capture shows
-        them in a position; clients must expect them in any field of a number or a text.
+        such values in a position, but clients must expect them in any number or text field.
         """
         rows = self._gateway.accounts.rows
         if position is None:

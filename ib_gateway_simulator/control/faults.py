@@ -226,7 +226,10 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         return len(clients)
 
     def send_raw(self, data: bytes, client_id: int | None = None) -> int:
-        """Send bytes as they are (garbage, half frames, huge lengths); return to how many."""
+        """Send bytes as they are: garbage, half frames, huge lengths.
+
+        Return how many clients got them.
+        """
         clients = self._clients(client_id)
         for client in clients:
             client.send_raw(data)
@@ -282,7 +285,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         answers: Answers = "cached",
         login_code: int = Code.GATEWAY_OFFLINE,
     ) -> None:
-        """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
+        """Lose the connection to IB (1100), or restore it with data lost (1101) or kept (1102).
 
         While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
         continue by themselves, unless `after_restore` says that lines are dead; the contracts of
@@ -292,11 +295,11 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
 
         A client may log in while it is lost, and then gets `login_code` instead of farm notices:
         2110 (stoqey errorCode.ts), or 1100, which gateways repeat until the restore (IBC
-        issues/143). `answers` counts while it is lost: requests about positions and accounts are
-        answered at once from what the gateway had `cached` when it was lost, or with `none` only
-        after the restore. Account data that did not come before a time-out while IB's servers
-        were away are reported in Lean.Brokerages.InteractiveBrokers pull/13; that the answers
-        come after the restore was never recorded.
+        issues/143). `answers` says how requests about positions and accounts are answered while it
+        is lost: with `cached` at once, from what the gateway had when it was lost; with `none` only
+        after the restore. Lean.Brokerages.InteractiveBrokers pull/13 reports account data that did
+        not come before a time-out while IB's servers were away. It was never recorded that the
+        answers come after the restore.
         """
         if answers not in get_args(Answers):
             raise ActionError("answers", f"{answers!r} is not none or cached")

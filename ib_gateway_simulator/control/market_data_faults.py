@@ -31,10 +31,10 @@ class MarketDataFaults(Readings):
         self._gateway.flush()
 
     def answer_line(self, conid: int, code: int | None = None, ticking: bool = False) -> None:
-        """Answer requests for lines of a contract with a code of any meaning; None ends that.
+        """Answer requests for lines of a contract with any code; None ends that.
 
-        Nothing else follows, or with `ticking` the ticks of a line that runs. IB adds codes, and
-        its list leaves some out: 10197 and 10167 were reported by users first.
+        Nothing else follows, except with `ticking`: then the ticks of a running line follow. IB
+        adds codes, and its list leaves some out: 10197 and 10167 were reported by users first.
         """
         self._check_contract(conid)
         codes = self._gateway.market_data.odd_codes
@@ -59,7 +59,7 @@ class MarketDataFaults(Readings):
         A side that is not given does not exist. Without `mark` the mark follows from the sides,
         with `no_mark` none is sent. A given mark is sent as it is, also outside the quote and at
         0: IB calculates it apart from the quote (IB, "Tick Types": 37, mark price). With
-        `last_age_s` the last trade was so long ago and none follows (the time of the last trade is
+        `last_age_s` the last trade is that old and none follows (the time of the last trade is
         tick 45); else trades go on at `last`.
         """
         self._check_contract(conid)
@@ -80,9 +80,9 @@ class MarketDataFaults(Readings):
     def model_unit(self, conid: int, unit: ModelUnit = "quoted") -> None:
         """Set the unit of a contract's option model where prices are quoted in cents.
 
-        `quoted` is that of its prices, `major` that of its currency: the model's price, the price
-        of its underlying, and the greeks that have a unit. IB documents neither for contracts with
-        a price magnifier (IB, "Contract Details").
+        `quoted` is the unit of its prices, `major` that of its currency. The model's price, the
+        price of its underlying, and the greeks that have a unit are in this unit. IB documents
+        neither for contracts with a price magnifier (IB, "Contract Details").
         """
         self._check_contract(conid)
         if unit not in get_args(ModelUnit):
@@ -103,8 +103,8 @@ class MarketDataFaults(Readings):
     def freeze(self, frozen: bool = True) -> None:
         """Stop the ticks without any notice (a closed market), or continue them.
 
-        A line that opens meanwhile has a last trade of the time before, as frozen data are the
-        last ones of the session (IB, "Market Data Types").
+        A line that opens meanwhile has a last trade from before, as frozen data are the last data
+        of the session (IB, "Market Data Types").
         """
         self._gateway.market_data.freeze(frozen)
 
@@ -138,9 +138,10 @@ class MarketDataFaults(Readings):
         """Set what happens to running lines after 1102, and after 2104 to those of its farm.
 
         Alive ones go on by themselves, as IB describes 1102 and 2104. Dead ones stay granted and
-        counted and never speak again, until they are requested anew: 2104 seconds after 2103 and
-        no tick for hours in nautilus_trader pull/3968, no tick after the 1102 of the nightly
-        reset in IBC issues/143. Lines that are dead already stay dead.
+        counted and never speak again, until they are requested anew. Two reports show dead lines:
+        a 2104 that came seconds after 2103 and no tick for hours (nautilus_trader pull/3968), and
+        no tick after the 1102 of the nightly reset (IBC issues/143). Lines that are dead already
+        stay dead.
         """
         if lines not in get_args(Lines):
             raise ActionError("lines", f"{lines!r} is not one of {', '.join(get_args(Lines))}")
@@ -149,11 +150,11 @@ class MarketDataFaults(Readings):
     def ticking(self, conid: int, only: Sequence[Kind] | None = None) -> None:
         """Restrict the ticks of a contract to some kinds; None sends all ticks again.
 
-        With `size` sizes of bid and ask and the volume tick while the prices stand still; with
-        `quote` prices and sizes of bid, ask and last trade; with `mark` mark prices; with `model`
-        option computations. Every type ticks by itself, when it changes (IB, "Tick Types"), and
-        they come from parts of a gateway that die apart: IBC issues/371 has live quotes without
-        option computations. A new line of the contract is restricted too.
+        `size` stands for the sizes of bid and ask and the volume, while the prices stand still;
+        `quote` for prices and sizes of bid, ask and last trade; `mark` for mark prices; `model` for
+        option computations. Every type ticks by itself, when it changes (IB, "Tick Types"), and the
+        types come from parts of a gateway that may die separately: IBC issues/371 has live quotes
+        without option computations. A new line of the contract is restricted too.
         """
         self._check_contract(conid)
         if only is not None and (not only or not set(only) <= set(get_args(Kind))):

@@ -1,8 +1,9 @@
 """What the right to exercise early adds to the price of an option, from trinomial trees.
 
-A tree for each option and step would take most of a core. So the addition is kept as a function of
-spot / strike and volatility: one tree gives it for all strikes of an expiry at one volatility, and
-an option is priced by the European formula and an interpolation. Trees are made when first needed.
+A tree for each option and step would take most of a core. Therefore the addition is kept as a
+function of spot / strike and volatility: one tree gives it for all strikes of an expiry at one
+volatility, and an option is priced by the European formula and an interpolation. Trees are made
+when first needed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ WIDTH = 5.0
 """How many standard deviations a tree reaches to each side."""
 
 RATIO = 1.1
-"""The ratio of two volatilities for which there are trees."""
+"""The ratio of two successive volatilities for which there are trees."""
 
 NEGLIGIBLE = 2e-5
-"""An option is exercised that is worth less than this share of its strike more than that gives."""
+"""An option is exercised if its price exceeds what exercise gives by less than this share of its
+strike."""
 
 
 class Addition(NamedTuple):
@@ -101,7 +103,7 @@ class EarlyExercise:
         )
 
     def addition(self, moneyness: float, volatility: float) -> Addition:
-        """Return the addition for one spot / strike, of which `moneyness` is the logarithm."""
+        """Return the addition for one spot / strike; `moneyness` is the logarithm of this ratio."""
         place = math.log(volatility) / math.log(RATIO)
         below = math.floor(place)
         weight = place - below

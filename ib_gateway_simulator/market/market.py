@@ -37,7 +37,7 @@ STOCK_SPREAD = 0.0002
 
 
 class _Terms(NamedTuple):
-    """What does not change with the steps; `kept` is left of the price after the dividends."""
+    """What does not change with the steps; `kept` is the share of the price after dividends."""
 
     years: float
     moneyness: float
@@ -62,7 +62,8 @@ class Market:
     """Quotes every contract of a book at the current step; `step` advances it.
 
     Args:
-        as_of: When the prices are true: times to expiry count from it, in whole days from a day.
+        as_of: When the prices are true. Times to expiry count from it; if it is a date, in whole
+            days.
         rate: The interest rate per year.
         seed: Decides the random walks of the prices.
         pins: Quotes that are held at given values, by conid.

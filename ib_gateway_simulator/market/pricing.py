@@ -26,7 +26,7 @@ class Greeks:
     pv_dividend: float = 0.0
 
     def in_unit(self, per_major: int) -> Greeks:
-        """Return them in a unit of which the major unit has so many, as 100 cents."""
+        """Return them in a unit of which `per_major` make one major unit, such as 100 cents."""
         if per_major == 1:
             return self
         return replace(

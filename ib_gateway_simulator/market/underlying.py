@@ -51,7 +51,7 @@ class Underlying:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionMarket:
-    """How options are priced in a market that is honest about them: exercised early, volatile.
+    """How options are priced in a realistic market: with early exercise and moving volatilities.
 
     Options on indices are European, all others American. `volatility_walk` is the volatility per
     year of the level of each underlying's volatilities, and `skew_walk` that of their slope by

@@ -133,7 +133,7 @@ class MarketDataService:
             messages.market_data_type(req_id, data_type),
             messages.tick_request_params(req_id, contract.min_tick, BBO_EXCHANGE, 3),
         ]
-        # 58 before 81 live, and after it where data is delayed: both were recorded by ibkr-go.
+        # For live data 58 comes before 81, for delayed data after it: ibkr-go recorded both.
         for fields in reversed(head) if line.delayed else head:
             if not (line.delayed and self.delayed_unsaid and fields is head[0]):
                 client.send(fields)
@@ -215,7 +215,7 @@ class MarketDataService:
     def end_silence(self) -> None:
         """Send ticks again; lines that were granted during the silence open now.
 
-        Where lines are dead after a restore, all of them are.
+        If lines are set to be dead after a restore, all of them stay silent.
         """
         self.silent = False
         if self.dead_after_restore:

@@ -62,7 +62,7 @@ _QUOTE_TYPES = {
 
 
 def is_of(kinds: Collection[Kind], fields: Fields) -> bool:
-    """Return whether a tick is of one of these kinds: of "quote", prices and sizes of its sides."""
+    """Return whether a tick is of one of these kinds; "quote": its prices and sizes."""
     message = fields[0]
     found: set[Kind] = {"model"} if message == "21" else {"size"} if message == "2" else set()
     if message in {"1", "2"}:

@@ -158,9 +158,9 @@ class Disguise:
         return _changed(fields, {account_at: self._names.account(account), tag_at + 1: value})
 
     def _error(self, fields: Fields) -> Fields:
-        """Keep the words of an error; digits only where all of the text is published.
+        """Keep the words of an error, and its digits only if the whole text is published.
 
-        Others may hold amounts ("needs 2500 USD more"), whatever their code.
+        Other texts may hold amounts ("needs 2500 USD more"), whatever their code.
         """
         text = self._names.text(fields[4])
         if (fields[3], text) not in _PUBLISHED_TEXTS:

@@ -9,7 +9,7 @@ LAST_TIMES = frozenset({"45", "88"})
 
 
 def shifted(fields: Fields, shift_s: float) -> Fields:
-    """Return a message with its times so much later.
+    """Return a message with its times moved later by `shift_s` seconds.
 
     The gateway's clock, the time of the last trade and the account time (HH:MM) are moved: with
     the recorded ones, all that is replayed would count as old.

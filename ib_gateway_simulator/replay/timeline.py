@@ -46,7 +46,7 @@ class Asked:
         made: Whether the client has made it in the replay.
         passed: Whether the replay went on without it.
         ended: Whether the client ended what it requested.
-        req_id: The client's id of it.
+        req_id: The id that the client gave it.
         missed: What would have been sent, had the client made it in time.
         newest: Its newest messages, one of each kind and tick type.
     """
@@ -98,8 +98,9 @@ class RecordedConnection:
 def key_of(request: Request, recorded_id: int = -1) -> Key:
     """Return what two requests have in common that match; their own ids do not count.
 
-    A conid alone stands for its contract, and a market data line for its generic ticks: clients
-    write both in different ways. A cancel is that of the same recorded request.
+    A contract with a conid is compared by the conid alone, and a market data line without its
+    generic ticks: clients write both in different ways. Two cancels match if they are of the same
+    recorded request.
     """
     if request.name in _CANCELS:
         return (request.name, recorded_id)

@@ -1,15 +1,15 @@
 """The command line, `position-sync`: its commands by subject.
 
-No other package imports this one. It may import every other package except `gateway`; of `defs`
-only `audit verify` imports a module, which reads Dagster's events. `app` imports the module of a
-command when the command is called.
+No other package imports this one. It may import every other package except `gateway`. Only the
+command `audit verify` imports a module of `defs`: the one that reads Dagster's events. `app`
+imports the module of a command when the command is called.
 """
 
 import os
 import sys
 
 RUN_UNTIL_STOPPED = ("demo", "dev")
-"""The commands that run until a stop signal. They read it themselves, then end their processes."""
+"""The commands that run until a stop signal. They handle it, then end their processes."""
 
 
 def main() -> None:

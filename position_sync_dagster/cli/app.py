@@ -39,7 +39,7 @@ COMMANDS = {
     "reconcile": f"{CLI}.breaks:reconcile",
     "audit": f"{CLI}.audit:audit",
 }
-"""The module and the function of each command; that of a group is the callback of its `app`."""
+"""The module and the function of each command; a group's function is the callback of its `app`."""
 
 
 def summary(name: str) -> str:
@@ -57,7 +57,7 @@ def summary(name: str) -> str:
 
 
 class LateGroup(TyperGroup):
-    """A group that imports a command when it is called, and none to list the commands."""
+    """A group that imports a command only when it is called, and no command for the help."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that the arguments name, and its own arguments."""

@@ -52,7 +52,7 @@ def list_breaks(
 
 @app.command()
 def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder = None) -> None:
-    """Show everything about open and closed breaks whose ids begin so."""
+    """Show everything about open and closed breaks whose ids begin with the given text."""
     table = options.opened(home)[1].breaks
     found = [
         one
@@ -95,8 +95,9 @@ def reconcile(
 ) -> None:
     """Compare the broker's holdings with the tables now, or show what differed at a time.
 
-    Nothing is recorded: the check `agrees_with_the_broker` does that. What differed at a time is
-    what it had recorded and not yet resolved then; the quantities are those that it saw last.
+    Nothing is recorded: the check `agrees_with_the_broker` does that. For a past time, the output
+    has the breaks that the check had recorded and not yet resolved then, with the quantities that
+    it saw last.
     """
     settings, lake = options.opened(home)
     if as_of is not None:
@@ -131,7 +132,7 @@ def print_breaks(found: list[Break], *, none: str = "", json: bool = False) -> N
     """Print breaks as JSON or as a table, with what is known of each below it.
 
     Args:
-        none: The text for a person if there are none.
+        none: The text for a person if there are no breaks.
     """
     if json or not found:
         output.show(found, [none], json=json)

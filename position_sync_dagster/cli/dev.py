@@ -44,8 +44,8 @@ def dev(
 ) -> None:
     """Run Dagster against your own TWS or IB Gateway, as the settings say.
 
-    A terminal shows the live status, and Dagster's output goes to a file that it names. Otherwise
-    Dagster's output and each change are lines of text.
+    A terminal shows the live status, and Dagster's output goes to a file that the status names.
+    Otherwise Dagster's output and each change are lines of text.
 
     It runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The exit code is
     then 0.
@@ -101,7 +101,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
 
 
 def put_instance(home: Path) -> None:
-    """Put our `dagster.yaml` into a new home of an installed package; DAGSTER_HOME names others."""
+    """Copy our `dagster.yaml` into the package's own home if it has none, and into no other."""
     if home == places.own_dagster_home() and not (home / "dagster.yaml").exists():
         shutil.copyfile(places.instance_file(), home / "dagster.yaml")
 

@@ -21,7 +21,7 @@ def port(text: str, *, least: int = 1, default: str | bool = True) -> Any:
 
     Args:
         text: Its help.
-        least: 0 where any free port may be chosen.
+        least: The smallest number; 0 if the program may choose any free port.
         default: The default as the help shows it.
     """
     return typer.Option(min=least, max=65535, help=text, show_default=default)

@@ -76,7 +76,7 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
 
 
 def print_requests(requests: Sequence[QueuedPosition], now: datetime) -> None:
-    """Print requests as a table, with the first line of its error below each."""
+    """Print requests as a table; the first line of a request's error is below it."""
     output.print_table(
         [
             {
@@ -140,8 +140,8 @@ def retry(queue: SyncQueue, request_ids: Iterable[str]) -> dict[str, str]:
     """Put FAILED requests back in one commit.
 
     Returns:
-        By id, the id of the live request for the same position. It is the same id for a request
-        that was put back.
+        Request id → id of the live request for the same position. For a request that was put back,
+        the two are the same.
 
     Raises:
         UnknownRequestError: A request does not exist. None is changed.

@@ -55,8 +55,8 @@ def exposure(
 ) -> None:
     """Show value, profit, greeks and the oldest price of each strategy, account and underlying.
 
-    UNATTRIBUTED is what no strategy has; with it the strategies are all holdings. Currencies are
-    never added. A star marks a sum that leaves out a holding.
+    UNATTRIBUTED is what belongs to no strategy; all strategies and UNATTRIBUTED together are all
+    holdings. Currencies are never added. A star marks a sum that leaves out a holding.
 
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
     and is left out of the sums; `no value` counts the held legs without a value.
@@ -98,10 +98,10 @@ def _report(
     watch: bool,
     json: bool,
 ) -> None:
-    """Print what a look at the tables finds: as JSON, or as what is below each other on a terminal.
+    """Read the tables and print the result: as JSON, or as lines for a terminal.
 
-    The moment of a report about the past is above it; for JSON, which has the same shape as that
-    of now, it goes to stderr.
+    A report about the past begins with its moment. With JSON, the moment goes to stderr, so that
+    the JSON has the same shape as that of a report about now.
     """
     above = [] if past is None else [str(past)]
     if json:

@@ -28,7 +28,7 @@ LACKING = 76
 """Exit code of these programs if Dagster lacks a private symbol that they need (EX_PROTOCOL)."""
 
 PRELOADED = f"{__name__}.preloaded"
-"""The module that the fork server imports, and nothing else."""
+"""The only module that the fork server preloads."""
 
 
 @cache
@@ -44,8 +44,8 @@ def prepare_processes(blocked: Collection[signal.Signals] = (signal.SIGINT,)) ->
     """Start the fork server of this process, if none runs; its imports take two seconds.
 
     Signals are blocked in it from its first moment: it ends with the last process that uses it, and
-    an interrupt during its imports would print a traceback. One that comes to a forked process
-    waits there until `answer_signals`.
+    an interrupt during its imports would print a traceback. A signal to a forked process waits
+    until that process calls `answer_signals`.
     """
     if process_context().get_start_method() == "forkserver":
         resource_tracker.ensure_running()  # else it starts below, and unblocks interrupts
@@ -95,8 +95,8 @@ def answer_signals() -> None:
 def share_fork_server() -> None:
     """Fork processes for this one from the fork server that it came from.
 
-    Python documents that they do, and starts another fork server. That happens too if the private
-    symbol is missing: it takes the memory of another import.
+    Python's documentation says that such processes share it, but Python starts another fork server.
+    It also does so if the private symbol is missing: that takes the memory of another import.
     """
     server = getattr(forkserver, "_forkserver", None)
     if getattr(server, "_forkserver_address", None) and forkserver.get_inherited_fds() is not None:

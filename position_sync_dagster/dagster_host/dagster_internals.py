@@ -102,7 +102,7 @@ def start_runs_with(processes: Any) -> None:
 
 
 def leave_out_canceled_runs() -> None:
-    """Do not execute a run in this process that is being terminated as it begins.
+    """Do not execute a run that is terminated while its process, which is this one, begins.
 
     Dagster would take the process for a second one of the run, and report the run as failed.
     """
@@ -229,11 +229,12 @@ CAPTURED_OUTPUT = "dagster._core.execution.compute_logs"
 
 
 def show_output_by_tail_alone() -> None:
-    """End the `tail` that shows the output of a run in the log with the process of the run.
+    """Make each `tail` that shows a run's output in the log end itself with the run's process.
 
-    Dagster starts an interpreter beside each of the two, which waits for that end and kills it: as
-    much memory as a run needs for its rows. Without this symbol it does so. A `tail` that does not
-    know `--pid`, which GNU's does, shows nothing; the UI has the output.
+    Dagster starts an interpreter beside each `tail`, of which a run has two. The interpreter waits
+    for the end of the run's process and kills the `tail`; it takes as much memory as a run needs
+    for its rows. Without this symbol, Dagster still does so. GNU's `tail` knows the option `--pid`;
+    one that does not shows nothing, and the UI has the output.
     """
     with suppress(ImportError):
         module: Any = import_module(CAPTURED_OUTPUT)
@@ -252,12 +253,12 @@ def _tail(path: str, stream: Any) -> Iterator[tuple[int, None]]:
 
 
 WATCH_S = 3
-"""Seconds between two questions of the daemon, and of the webserver, whether the code server is
-another one than before. After a reload in the UI the webserver does not wait for that."""
+"""Seconds between two checks whether the code server was replaced, by the daemon and the webserver.
+After a reload in the UI the webserver does not wait for the check."""
 
 
 def watch_seldom() -> None:
-    """Make this process ask that every `WATCH_S`; Dagster does every second."""
+    """Make this process check that every `WATCH_S` seconds; Dagster checks every second."""
     with suppress(ImportError):
         module: Any = import_module("dagster._grpc.server_watcher")
         module.WATCH_INTERVAL = WATCH_S
@@ -413,7 +414,8 @@ def keep_migrations() -> None:
 def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
     """Return definitions whose sensors and schedules are stopped until a person starts them.
 
-    Dagster makes no copy of them with another status. Without the attribute they run as before.
+    Dagster has no way to copy them with another status. Without the private attribute they run as
+    before.
     """
 
     def stopped(one: Any, status: Any) -> Any:
@@ -436,11 +438,11 @@ def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
 
 
 CONNECTED_S = 5
-"""Seconds for which a connection is used again. A database that is deleted and made anew, which the
-supervisor does, is not noticed for so long."""
+"""Seconds for which a connection is used again. If the supervisor deletes a database and creates it
+again, that is noticed only after this time."""
 
 _connected: dict[int, Callable[[], None]] = {}
-"""What closes the connections of an engine, by the engine's id."""
+"""The function that closes the connections of an engine, by the engine's id."""
 
 
 def _leave_open() -> None:

@@ -120,7 +120,7 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
     def adopt_runs(self) -> None:
         """Watch the runs that an earlier daemon started, and report those whose process is gone.
 
-        A run that is STARTING without a process was being launched when that daemon was killed.
+        A run that is STARTING and has no process was in its launch when that daemon was killed.
         """
         begun = [
             dg.DagsterRunStatus.STARTING,
@@ -201,7 +201,7 @@ LOOK_S = 0.5
 """Polling interval of the queue, in seconds; Dagster's own setting takes whole seconds only."""
 
 SHARE = ".dagster/position_sync_share"
-"""The tag of a run that leaves a place for a drain. Dagster hides tags that begin with a dot."""
+"""The tag with the share of a run that is no drain. Dagster hides tags that begin with a dot."""
 
 STREAMS, OTHERS = "streams", "others"
 
@@ -212,10 +212,10 @@ class PromptRunQueue(dg.QueuedRunCoordinator):
     A single request has its row after 4 s: it waits for the sensor, for this queue and for the
     drain. Polling once a second would add 0.3 s.
 
-    A drain always finds a place: streams have two for each login, other runs have six together, and
-    the limit of all runs is two more. Each run gets its share as a tag when it is queued: the limit
-    of a tag holds runs back before that of all runs is reached, and a run that a person launches
-    from an asset has no tag of a job.
+    A drain always finds a place: streams have two places for each login, other runs have six
+    together, and the limit of all runs is greater by two. When a run is queued, it gets a tag with
+    its share, because a run that a person launches from an asset has no tag of a job. The limit of
+    a share holds its runs back before the limit of all runs is reached.
     """
 
     @property
@@ -275,7 +275,7 @@ def open_tables() -> None:
     """Begin to open the tables of the sensors in an object store, which takes seconds.
 
     The first tick of each sensor comes as soon as the code server listens, one after the other.
-    What cannot be opened is an error of that tick.
+    If a table cannot be opened, that tick fails with the error.
     """
     from position_sync_dagster.defs import runs
     from position_sync_dagster.defs.libraries import threads
@@ -312,7 +312,7 @@ def serve(options: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    # The processes of the runs find the functions by the module's own name. With these two they
-    # would execute it once more, as the main module of their parent.
+    # The processes of the runs find the functions by the module's own name. If `__spec__` and
+    # `__file__` were set, they would also execute the module as the main module of their parent.
     vars(sys.modules[__name__]).update(__spec__=None, __file__=None)
     import_module(f"{__package__}.launcher").serve(sys.argv[1:])

@@ -135,7 +135,7 @@ class Program:
     Args:
         name: The name in `last_work`, and of the process.
         module: The module of which `function` is called, in a process forked for it.
-        arguments: What the function gets.
+        arguments: The arguments of the function.
         ask: Polls it.
         lost: The meaning of the answer `ERROR`, for the log.
     """
@@ -519,7 +519,7 @@ class Supervisor:
 
     @property
     def programs(self) -> tuple[Program, ...]:
-        """The programs, of which the code server is another one after a reload."""
+        """The programs; after a reload the code server is a new one."""
         return self.daemon, self.code_server, self.webserver
 
     def _new_code_server(self, *, anew: bool = False) -> CodeServer:
@@ -565,7 +565,7 @@ class Supervisor:
         If it cannot be started, the present one stays.
         """
         asked = dagster_host.reload_request(self.code_server.socket)
-        if self.code_server.process is None:  # whoever asked it gets no answer any more
+        if self.code_server.process is None:  # the client that asked it gets no answer
             asked.unlink(missing_ok=True)
         if not asked.exists():
             if self._successor is not None:
@@ -618,7 +618,7 @@ class Supervisor:
 
 
 def replace_link(link: Path, socket: Path) -> None:
-    """Replace the target of a link in one step: whoever connects finds the one or the other."""
+    """Replace the target of a link in one step: a client finds the old or the new target."""
     new = link.with_suffix(".new")
     new.symlink_to(socket)
     new.replace(link)

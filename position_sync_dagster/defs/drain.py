@@ -89,7 +89,7 @@ def _request(
 
 
 UNSEEN_S = 30.0
-"""Maximum seconds between two looks at the queue and the registry in an object store, where each is
+"""Maximum seconds between two reads of the queue and the registry in an object store, where each is
 a request."""
 
 
@@ -106,15 +106,15 @@ class Quiet:
         self._until = 0.0
 
     def is_over(self) -> bool:
-        """Return whether requests were enqueued since a look at which none waited."""
+        """Return whether the last look found no request, and requests were enqueued since."""
         return self._wakes is not None and self._lake.sessions.wakes() not in (None, self._wakes)
 
     def lasts(self, wakes: int | None) -> bool:
-        """Return whether nothing was enqueued since the last look, at which nothing waited."""
+        """Return whether the last look found no request, and none was enqueued since."""
         return wakes is not None and wakes == self._wakes and time.monotonic() < self._until
 
     def looked(self, wakes: int | None, *, waits: bool) -> None:
-        """Record whether a look found a request, and the count from before it."""
+        """Record whether a look found a request, and the count of Postgres before the look."""
         self._wakes, self._until = None if waits else wakes, time.monotonic() + UNSEEN_S
 
 
@@ -135,7 +135,7 @@ def observe(
     """Read the inputs of the decision; changes nothing.
 
     While a drain is in progress in an object store, neither queue nor registry is read: the drain
-    reads them itself. Nor are they while it is `Quiet`.
+    reads them itself. They are also not read while the queue is `Quiet`.
 
     Args:
         of_run: The drain that decides about itself; None for the sensor.
@@ -221,7 +221,8 @@ BEING_EVALUATED = timedelta(seconds=20)
 evaluates it, and Dagster hides the result of a planned check until it runs."""
 
 CAUSES = dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK)
-"""The check that the step of `closures` evaluates: Dagster launches no run with one of the two."""
+"""The check that the step of `closures` evaluates: Dagster launches no run with the step or the
+check alone."""
 
 DERIVE_INTERVAL_S = runs.SHORTEST_INTERVAL_S + 10
 """Minimum seconds between two ticks of the sensor of this job: it ticks at every third check of the
@@ -241,8 +242,8 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
 
     It looks every 15 s and only reads. The sources are the stream and the registry, as they were
     last materialized, and imported statements; a run follows at least each quarter of an hour. A
-    drain derives in its own run, but for the closures. The ledger itself changes every second: read
-    it for live values.
+    drain derives the other tables in its own run, but not `closures`. The ledger itself changes
+    every second: read it for live values.
     """
     instance = runs.cached_instance(context)
     now = datetime.now(UTC)

@@ -83,8 +83,8 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
     """Delete old results of checks, and old events without a run; return their number.
 
     Only those of `OWN_ASSETS` are deleted. The newest result of each check and status stays, and so
-    does the newest event of each type and asset. The event of a result names no asset; it is a copy
-    that nothing shows, and is deleted for any asset.
+    does the newest event of each type and asset. The event of a check's result names no asset: it
+    is a copy of the result that nothing shows. It is deleted whatever the asset of the check is.
 
     Args:
         before: Events before this time are old.

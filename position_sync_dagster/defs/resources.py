@@ -49,8 +49,8 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lake(self) -> "tables.Lake":
         """Return the tables, created or migrated at the first use in the run.
 
-        In an object store they are opened beside the run, and an error is that of the first use of
-        a table.
+        In an object store they are opened in the background. If that fails, the first use of a
+        table raises the error.
 
         Raises:
             SettingsError: A value is malformed.
@@ -65,7 +65,7 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @cached_property
     def looked_at(self) -> set[int]:
-        """Return the tables that the run has looked at to derive tables: all are of one moment."""
+        """Return the tables that the run has read to derive others: all are as of one moment."""
         return set()
 
     @cached_property
@@ -109,7 +109,7 @@ _SETTING_OF = {
     "port": "gateway_port",
     "client_id": "gateway_client_id",
 }
-"""The setting that each field of the resource is."""
+"""Field of the resource → name of its setting."""
 
 POSITION_SYNC = PositionSyncResource()
 
@@ -119,8 +119,9 @@ _of_component: dict[str, object] = {}
 def set_component_settings(given: Mapping[str, object]) -> None:
     """Set the settings that a component gives to all definitions of this process.
 
-    Sensors and steps take them before those of the environment. They are of the process, since each
-    process of Dagster loads the definitions of one code location, which has one such component.
+    For sensors and steps they take precedence over the environment. They belong to the process:
+    each process of Dagster loads the definitions of one code location, which has one such
+    component.
     """
     _of_component.clear()
     _of_component.update(given)

@@ -41,7 +41,7 @@ REFRESHED = "position_sync/refreshed"
 """The tag of a refresh-only run, with the logins that it refreshes."""
 
 REASON = "position_sync/reason"
-"""The tag with the reason for which a sensor requested the run: a few stable words, such as
+"""The tag with the reason why a sensor requested the run: a few stable words, such as
 requests_wait. The numbers are in the log of the run."""
 
 RELEASED = "position_sync/given_back"

@@ -1,10 +1,11 @@
 """The drain that stays: in an object store its run drains again and again, with its tables open.
 
-To open the tables takes a third of the requests of a drain, and to start its run some seconds. For
-that reason a run that the sensor requested goes on after its drain: every few seconds it decides as
-the sensor does, which sees a run in progress and requests none. So does one that recorded the
-registry, after which the stream queues what it no longer streams. It ends when anything else than a
-drain is due. Where Postgres counts requests (`lake/sessions.py`), it drains as soon as some come.
+Opening the tables takes a third of the requests of a drain, and starting its run takes some
+seconds. For that reason a run that the sensor requested goes on after its drain: every few seconds
+it makes the decision of the sensor, which sees a run in progress and requests no other. A run that
+recorded the registry also goes on, since the stream then queues what it no longer streams. The run
+ends when anything other than a drain is due. Where Postgres counts requests (`lake/sessions.py`),
+it drains as soon as some come.
 """
 
 import math
@@ -26,17 +27,19 @@ from position_sync_dagster.sync.run_recorder import RunRecorder
 
 STAY_S, LONGEST_S = 300.0, 360.0
 """After the first time, in seconds, a run ends instead of draining again: the next run opens the
-tables, and takes its settings and its code anew. After the second it ends without that."""
+tables, and reads its settings and its code anew. After the second time it ends even if no drain is
+due."""
 
 LOOK_S = 5.0
 """Seconds between two looks for work, as between two ticks of the sensor; also the least time
 between two drains."""
 
 SOON_S, SOON_FOR_S = 1.0, 30.0
-"""The same for a run that has not drained yet, and how long that lasts: the stream is starting."""
+"""Seconds between two looks of a run that has not drained yet, and how many seconds this interval
+holds: the stream is starting."""
 
 ASK_S = 0.5
-"""Seconds between two questions to Postgres whether requests came."""
+"""Seconds between two queries of Postgres whether requests came."""
 
 LATEST_S = 30.0
 """Seconds after which `latest_positions` is derived although nothing was drained: the stream writes
@@ -48,8 +51,9 @@ PAUSE_S = 0.1
 def stay(context: dg.AssetExecutionContext, position_sync: PositionSyncResource) -> None:
     """Drain and derive again while there is work, if the run may stay; called at its end.
 
-    Each drain is a materialization with its own rows, as that of a run, and the record of the run
-    has the counts of all. After an interrupt the run ends as soon as it has done what it does.
+    Each drain is a materialization with its own rows, as if it had a run of its own, and the record
+    of the run has the counts of all drains. After an interrupt the run ends as soon as its present
+    step is done.
     """
     cursor = context.run.tags.get(runs.STAYS)
     if cursor is None or context.job_name != runs.DRAIN_JOB:
@@ -80,8 +84,8 @@ class _Staying:
     """A run that stays.
 
     Attributes:
-        drained: It has drained, and not derived since: it looks again at once, since requests may
-            have come meanwhile. They are drained first.
+        drained: The run has drained, and has not derived since. It looks again at once: requests
+            that came meanwhile are drained first.
     """
 
     def __init__(
@@ -147,7 +151,7 @@ class _Staying:
         return True
 
     def derive_drained(self) -> None:
-        """Derive what drains have made out of date, and write what all of it recorded."""
+        """Derive the tables that drains have made out of date, and write the kept records."""
         if self.drained:
             self._derive_latest()
             self._again(Step.EXPOSURE)
@@ -160,7 +164,7 @@ class _Staying:
         self._derived = time.monotonic()
 
     def _plan(self) -> drain_plan.DrainPlan | None:
-        """Return what the sensor would request now; None if a derivation or other settings wait."""
+        """Return what the sensor would request; None if a derivation is due or settings changed."""
         instance, position_sync, now = self._context.instance, self._position_sync, utc_now()
         settings = position_sync.settings
         if position_sync.read_settings() != settings:
@@ -173,7 +177,7 @@ class _Staying:
         plan = drain_plan.plan_drain(
             workload, self._cursor, refresh_interval_s=settings.refresh_interval_s
         )
-        if plan.steps or self.drained:  # then it derives what a derivation would
+        if plan.steps or self.drained:  # the run itself then derives what a derivation would
             return plan
         derivation = drain_plan.plan_derivation(
             drain.sources_materialized_at(instance), now=now, in_progress=None, last_run=None

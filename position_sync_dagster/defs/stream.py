@@ -190,12 +190,12 @@ LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
 AGREES = agrees_with_the_broker.check_key
 
 AGREE_EVERY = timedelta(seconds=5)
-"""Minimum time between two looks at an open difference between the ledger and the broker, by any of
-the streams: each of them looks less often, the more logins there are."""
+"""Minimum time between two looks at an open difference between the ledger and the broker, over all
+streams together: the more logins there are, the less often each stream looks."""
 
 AGREE_SELDOM = timedelta(minutes=1)
-"""Maximum interval of these looks of a stream: that of one login after ten minutes of a
-difference."""
+"""Maximum time between two such looks of a stream: with one login, it is reached when a difference
+has lasted ten minutes."""
 
 OTHERS_FOLLOW = timedelta(seconds=0.5)
 """Pause between a materialization and the evaluation of the checks, for each other login: where
@@ -278,8 +278,9 @@ class StreamEvents:
     def evaluate(self, *, at_end: bool = False) -> None:
         """Evaluate the checks now, after a materialization or at the end.
 
-        If another run has materialized the ledger since, it evaluates them: they are of the lake.
-        At the end they are evaluated all the same: the other run did not see this stream end.
+        If another run has materialized the ledger since, that run evaluates them instead: they are
+        checks of the whole lake. At the end this stream evaluates them in any case, since the other
+        run did not see it end.
 
         These events belong to no run: Dagster stores one evaluation of a check per run, at the
         position of the first, so that a later one would seem older than those of other runs.
@@ -585,12 +586,12 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
 
 
 RUN_LOOK_S = 5.0
-"""Seconds between two looks for the run of a stream in Dagster's storage. In Postgres each opens a
-connection, and takes 17 ms of processors: every 2 s, forty streams would take a third of one."""
+"""Seconds between two checks that Dagster's storage has the run of a stream. In Postgres each opens
+a connection, and takes 17 ms of processors: every 2 s, forty streams would take a third of one."""
 
 
 def at_intervals(look: Callable[[], bool], every_s: float) -> Callable[[], bool]:
-    """Return a function that looks at most once in a time, and else repeats its last answer."""
+    """Return a function that looks at most once per `every_s`, and else repeats its last answer."""
     due, answer = 0.0, False
 
     def ask() -> bool:
@@ -612,7 +613,7 @@ def login_is_gone(login: Settings) -> bool:
 def run_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Return whether a run was deleted from Dagster, and cannot be terminated.
 
-    If the storage cannot be read, it was not.
+    If the storage cannot be read, the answer is no.
     """
     try:
         return not instance.has_run(run_id)

@@ -40,7 +40,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     end, a crash, a kill. Terminating its run pauses it until this sensor is switched off and on, or
     the job launched.
 
-    The logins are those of the gateways file, where there is one; the runs of each are a partition.
+    The logins are those of the gateways file, if there is one; each login is a partition of runs.
     If Dagster may not have enough runs in progress at once, the first logins of the file are
     served, and the others are refused.
     """
@@ -93,14 +93,14 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 LATE_RENEWAL = timedelta(seconds=60)
-"""How long after an outage of the store an owner may still renew a lease that ran out in it."""
+"""How long after an outage of the store an owner may still renew a lease that ran out during it."""
 
 
 class _Look:
     """When the supervisor could read the leases of a lake.
 
     Attributes:
-        failed: Whether the last look failed by a fault of the store.
+        failed: Whether the last look failed because of the store.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class _Look:
         self._outage: tuple[datetime, datetime] | None = None
 
     def succeeded(self, now: datetime) -> None:
-        """Record a look; after failed ones, the outage from the last one before until now."""
+        """Record a look; if looks failed, record the outage from the last success until now."""
         if self.failed and self._last is not None:
             self._outage = (self._last, now)
         self.failed, self._last = False, now
@@ -127,8 +127,8 @@ class _Look:
 
 
 _looks: dict[str, _Look] = {}
-"""The looks of this process at each lake. A supervisor that starts during an outage has none, and
-starts a new stream."""
+"""When this process could read the leases, by lake. A supervisor that starts during an outage knows
+no such time, and starts a new stream."""
 
 
 @dataclass(eq=False, repr=False)
@@ -183,7 +183,7 @@ class _Supervisor:
         return requests
 
     def has_ended(self, name: str) -> bool:
-        """Return whether a login that the gateways file no longer names has no run left."""
+        """Return whether a login that was removed from the gateways file has no run left."""
         if name not in self._streams:
             return True
         decision = self._decide(POSITION_SYNC.read_settings(), name, name)
@@ -205,7 +205,7 @@ class _Supervisor:
             reason = f"run {session.run_id} may still renew its lease: the store was away"
             return Supervision(start=False, lost=(), reason=reason)
         decision = decide(unended)
-        if len(decision.lost) == len(unended):  # what has ended before decides, if anything
+        if len(decision.lost) == len(unended):  # ended runs decide, if there are any
             decision = decide(
                 runs.recent_runs(self.instance, runs.STREAM_JOB, limit=RUNS_SEEN, login=partition)
             )

@@ -29,7 +29,7 @@ from position_sync_dagster.terminal.board import Changes, Lines, StatusChange, b
 from position_sync_dagster.terminal.text import printable
 
 TIME_LIMIT_S = 60.0
-"""The time in which each leg must have a current row, for a start with existing tables."""
+"""The time in seconds in which each leg must have a current row, if the tables already exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +156,8 @@ def evaluate(
 
 
 LINE_INTERVAL_S, QUIET_INTERVAL_S = 5.0, 10.0
-"""Seconds between two lines, and once each leg has a current row: a read of the tables takes a
-quarter of a second of a processor."""
+"""Seconds between two lines, before and after each leg has a current row: a read of the tables
+takes a quarter of a second of a processor."""
 
 LOOK_INTERVAL_S = 2.0
 """Seconds between two reads of the tables, while a person watches or figures are still missing."""
@@ -211,7 +211,7 @@ class Display:
     Each method raises `StopRequested` if the output was closed, so that the demo ends.
 
     Attributes:
-        interval_s: Seconds between two looks once each leg has a current row.
+        interval_s: Seconds between two reads of the tables once each leg has a current row.
     """
 
     interval_s = QUIET_INTERVAL_S

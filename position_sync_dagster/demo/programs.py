@@ -99,10 +99,10 @@ CLOSES: list[dict[str, Any]] = [
     {"at_s": 190, "do": "close", "conid": ROLLED_TO},
 ]  # fmt: skip
 """An expiry, an assignment whose shares are sold later, and a roll by one combo order. All of it
-follows the first minute, after which `make demo FOR=60` counts the legs."""
+comes after the first minute, at whose end `make demo FOR=60` counts the legs."""
 
 STATED_S = 215.0
-"""Seconds from the start to the statement of the day, which in life comes in the night."""
+"""Seconds from the start to the statement of the day, which a real broker makes in the night."""
 
 
 def day_events(seed: int = SEED) -> list[dict[str, Any]]:
@@ -198,7 +198,7 @@ def past_sessions(calendar: str, now: datetime) -> list[date]:
     """Return the trading days before that of the demo, oldest first.
 
     The day of the demo has a statement of its own (`state_the_day`). A prepared one would say, from
-    the evening on, that nothing else happened on that day.
+    the evening on, that nothing else happened on the day.
     """
     first = now.date() - timedelta(days=SESSIONS * 3)
     exchange = exchange_days(calendar, first, now.date())

@@ -136,8 +136,8 @@ class AccountConfirmation(NamedTuple):
     """Until when the broker has confirmed the holdings of an account.
 
     Attributes:
-        confirmed_at: Of every holding, by the account feed.
-        followed_until: Of every followed holding, by its PnLSingle subscription.
+        confirmed_at: Until when the account feed confirmed every holding.
+        followed_until: Until when PnLSingle subscriptions confirmed every followed holding.
     """
 
     confirmed_at: datetime | None
@@ -157,7 +157,7 @@ class LeastMove:
     amount: float
 
     def is_move(self, by: float, value: float) -> bool:
-        """Return whether a change is large for a holding of this value, and large at all."""
+        """Return whether a change is at least `part` of this value, and at least `amount`."""
         return abs(by) >= max(self.part * abs(value), self.amount)
 
 
@@ -185,7 +185,7 @@ def has_moved(before: BrokerPosition, now: BrokerPosition, least: LeastMove) -> 
 
 
 def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
-    """Return whether a followed holding says what it said before, at a later time."""
+    """Return whether a holding is the same as before; times do not count if it is followed."""
     if not before.followed or not now.followed:
         return before == now
     return _without_times(before) == _without_times(now)

@@ -46,11 +46,11 @@ from position_sync_dagster.domain.statement import (
 )
 
 RESOLUTION = timedelta(seconds=1)
-"""Executions are dated in whole seconds, and earlier than they were by a part of one."""
+"""The times of executions are cut to whole seconds: a trade may be a part of a second later."""
 
 BOOKED = timedelta(days=5)
-"""How long before a change is seen the broker may have booked it: an expiry on Friday, a long
-weekend, and the position is gone on Tuesday."""
+"""Maximum time from the broker's booking of a change until the change is seen: an expiry on Friday,
+a long weekend, and the position is gone on Tuesday."""
 
 _SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
 """Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`."""
@@ -135,8 +135,8 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
         pool = executions.get(key, [])
         made: dict[str, list[Execution]] = {}
         named: dict[str, list[tuple[StatementEvent, float]]] = {}
-        # What fits exactly comes first: a time that is a little off may fit two changes, and so
-        # may what was booked days before.
+        # Exact matches come first: an execution whose time is a little off, or that was booked days
+        # before, may fit two changes.
         for slack in (timedelta(), SLACK):
             for change in changes:
                 if not made.get(change.change_id):
@@ -177,12 +177,13 @@ def _taken(
     slack: timedelta,
     booked: timedelta | None = None,
 ) -> list[Execution]:
-    """Return the executions, in order of time, that made a change: all or none of its quantity.
+    """Return the executions that make up a whole change, in order of time; none without a match.
 
     Args:
         slack: By how much their times may be off.
-        booked: How much earlier what the broker booked may be dated. With it a part of the quantity
-            is returned too, if nothing explains all of it: the rest has another cause.
+        booked: How much earlier the time of a booking by the broker may be. With it, executions
+            that explain only a part of the quantity are returned if none explain all of it: the
+            rest has another cause.
     """
     begin, early = _begin(change), max(slack, RESOLUTION)
     earliest = begin - early - (booked or timedelta())
@@ -194,7 +195,7 @@ def _taken(
     old = sum(one.time <= begin - early for one in near)
     until = sum(one.time <= change.seen_at for one in near)
     before = sum(one.time <= change.seen_at - early for one in near)
-    # First all executions until then, next some later ones too, and last without the newest ones,
+    # Try all executions until then first, then add later ones, and last leave out the newest ones,
     # whose effect is the next change.
     counts = (*range(until, len(near) + 1), *range(until - 1, before - 1, -1))
     for first in range(old, -1, -1):
@@ -227,7 +228,7 @@ class _Events:
     def of(
         self, change: PositionChange, taken: Sequence[Execution], *, whole: bool = False
     ) -> list[tuple[StatementEvent, float]]:
-        """Return the events that explain what the executions leave, each with its part.
+        """Return the events that explain what the executions leave open, each with its part.
 
         Args:
             whole: Return only events of the days of the change, and only if they explain all of it.
@@ -267,7 +268,8 @@ def _is_option_cause(one: StatementEvent) -> bool:
 def _signed(one: StatementEvent, rest: float) -> float:
     """Return by how much an event changed the position; 0 where that is not known.
 
-    An option's event has either sign in statements of different accounts: it ends a holding.
+    In statements of different accounts an option's event has either sign; it ends a holding in both
+    cases.
     """
     if one.quantity is None:
         return 0.0
@@ -471,7 +473,8 @@ def _why_not(change: PositionChange, facts: Facts) -> str:
 def _is_stated(change: PositionChange, facts: Facts) -> bool:
     """Return whether statements cover every weekday in which the position may have closed.
 
-    One that was made on a day covers it up to then, and the trades of a day end at `LAST_TRADES`.
+    A statement that was made on a day covers that day until it was made; the trades of a day end at
+    `LAST_TRADES`.
     """
     if change.since is None:
         return False

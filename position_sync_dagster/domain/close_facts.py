@@ -30,14 +30,15 @@ WORTHLESS = 0.05
 
 CLEAR = 0.01
 CLEAR_AT_THE_OPEN = 0.05
-"""How far from the strike, as a part of it, an underlying must be for an option to be clearly in or
-out of the money. Options that are settled at the open do not trade in the night before."""
+"""An option is clearly in or out of the money if its underlying is at least this far from the
+strike, as a part of the strike. Options that are settled at the open do not trade in the night
+before."""
 
 LAST_TRADES = time(17)
 """When the last session of listed options in the US ends (Cboe, curb session), in New York."""
 
 USUAL_CLOSE = time(16, 15)
-"""When an option has traded last, where its contract does not say so."""
+"""The time of an option's last trade, if its contract names none; in New York."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,9 @@ class Facts:
         executions: Rows of `executions`.
         events: Rows of `statement_events`.
         contracts: Contract details, by conid.
-        stated: The days of each account whose trades a statement has, each with the time until
-            which it has them: when the statement was made, if that was on the day itself.
+        stated: For each account, the days whose trades a statement has, each with the time until
+            which the statement has them. If the statement was made on the day, that is when it was
+            made.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
         prices: The last price of the underlying before the end of options, by the option's conid,
@@ -91,8 +93,8 @@ def rounded(quantity: float) -> float:
 class Moneyness(StrEnum):
     """Where an option stood when it was last known.
 
-    QUOTED_OUT: by its own price alone. Near the strike its holder may exercise it all the same, and
-    its shares come minutes later.
+    QUOTED_OUT: out of the money by its own price alone. Near the strike its holder may exercise it
+    all the same, and its shares come minutes later.
     """
 
     IN = "IN"
@@ -152,7 +154,7 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
 def covers(facts: Facts, change: PositionChange) -> bool:
     """Return whether every execution that may have made a change would be known.
 
-    They would be if the contract had ended when the quantity before was confirmed, or if the
+    That is so if the contract had ended when the previous quantity was confirmed, or if the
     gateway named all executions from then until the change was seen or the contract ended.
     """
     details = facts.contracts.get(change.conid)
@@ -215,7 +217,7 @@ class Delivered:
         return details.under_conid if details is not None else None
 
     def _together(self, parts: Iterable[Parts]) -> Iterator[tuple[int, list[Parts]]]:
-        """Yield groups of what closed and came of one underlying, more than NEAR apart."""
+        """Yield the changes of each underlying and its options, in groups more than NEAR apart."""
         by_under: defaultdict[Key, list[Parts]] = defaultdict(list)
         for part in parts:
             change = part.change
@@ -227,7 +229,7 @@ class Delivered:
                 continue
             group: list[Parts] = []
             for one in sorted(found, key=lambda one: one.change.seen_at):
-                # What is seen after a gap may have happened right after its last confirmation.
+                # A change seen after a gap may have happened right after the last confirmation.
                 since = one.change.since
                 if group and since is not None and since - group[-1].change.seen_at > NEAR:
                     yield under, group
@@ -236,7 +238,7 @@ class Delivered:
             yield under, group
 
     def _search(self, under: int, group: Sequence[Parts]) -> None:
-        """Find the options that explain by themselves what came of their underlying."""
+        """Find the options that alone explain what came of their underlying."""
         options = [one for one in group if one.change.is_option]
         shares = [one for one in group if not one.change.is_option]
         account, first = group[0].change.account, group[0].change.seen_at
@@ -286,15 +288,15 @@ class Delivered:
             return False
         if all(self._is_over(one) for one in ended):
             return _may_be(ended)
-        # Before their end options also go by a transfer: then their shares are the only evidence.
+        # Before its end an option may also leave by a transfer: then shares are the only evidence.
         one_by_one = sorted(map(rounded, units)) == sorted(map(rounded, came))
         return bool(came) and (one_by_one or _may_be(ended))
 
     def _is_complete(self, options: Sequence[Parts], shares: Sequence[Parts]) -> bool:
         """Return whether all shares that belong to these options must have come by now.
 
-        Shares and options of a longer gap may have come and gone at any time of it, and for
-        reasons of their own.
+        Shares and options that changed in a longer gap may have come and gone at any time in it,
+        and for other reasons.
         """
         at_once = [
             one.change.since is not None and one.change.seen_at - one.change.since <= NEAR
@@ -311,7 +313,7 @@ class Delivered:
     def _choices(self, one: Parts) -> tuple[bool, ...]:
         """Return whether an option may, or must, have been exercised or assigned."""
         if not self._is_over(one.change):
-            return (True,)  # before its end an option vanishes in no other way
+            return (True,)  # before its end, no other cause is considered here
         where = moneyness(one.change, self._facts)
         return {
             Moneyness.IN: (True,),
@@ -319,7 +321,7 @@ class Delivered:
         }.get(where, (True, False))
 
     def _is_clear(self, one: Parts) -> bool:
-        """Return whether its price at its end says by itself that it was exercised, or was not."""
+        """Return whether the price at its end alone shows if an option was exercised."""
         return self._is_over(one.change) and len(self._choices(one)) == 1
 
     def _is_over(self, change: PositionChange) -> bool:

@@ -227,7 +227,7 @@ def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:
     """Return whether new causes of a close replace the ones that counted.
 
     A stated cause replaces a provisional one and never the other way round. A provisional cause is
-    not replaced by less: the gateway may name its executions on their day alone.
+    not replaced by causes that explain less: the gateway names executions only on their day.
     """
     if [_content(one) for one in new] == [_content(one) for one in old]:
         return False
@@ -285,7 +285,7 @@ class UnclearRoll:
     opened: tuple[PositionChange, ...]
 
     def __str__(self) -> str:
-        """Return who they are, for people."""
+        """Return which positions these are, for people."""
         gone, new = (
             " and ".join(sorted(map(contract_name, ones))) for ones in (self.closed, self.opened)
         )
@@ -300,10 +300,10 @@ def rolls_of(
 ) -> tuple[list[Roll], list[UnclearRoll]]:
     """Return the rolls, oldest first, and what may be one.
 
-    Both sides have one account, underlying, type and right, and equal quantities; and one order, or
-    executions that lie near each other. At most one position takes the place of another, and it
-    takes no other place. If several fit, the one of the same order counts; without one it is
-    unclear.
+    Both sides have the same account, underlying, type and right, and equal quantities. They have
+    the same order, or executions that lie near each other. A position takes the place of at most
+    one other, and at most one takes its place. If several fit, the one of the same order counts;
+    without such a position the roll is unclear.
 
     Args:
         closures: The causes that count.

@@ -47,8 +47,8 @@ class GatewayRun:
     def after_refusal(self) -> "GatewayRun":
         """Return what is known after a refused connection.
 
-        One before the first connection shows no restart: the address may have been wrong, or the
-        API disabled.
+        A refusal before the first connection shows no restart: the address may have been wrong, or
+        the API disabled.
         """
         seen = self.running_since is not None or self.started_at is not None
         return replace(self, refused=seen)

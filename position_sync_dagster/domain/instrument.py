@@ -152,8 +152,8 @@ class Instrument:
 class ContractDetails:
     """The newest details of a contract: a row of the table `contracts`, whose columns follow it.
 
-    It is not verified under which day, the last of trading or that of expiry, the gateway lists an
-    index option that is settled at the open; both are accepted.
+    The gateway lists an index option that is settled at the open under its last trading day or
+    under its day of expiry. Which of the two is not verified; both are accepted.
 
     Attributes:
         conid: IB's contract id of the instrument.

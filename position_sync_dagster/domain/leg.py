@@ -396,7 +396,8 @@ def matching_contracts(
 ) -> list[ContractDetails]:
     """Return the contracts that match all fields of a leg, each conid once, in their order.
 
-    A day soon after the last trade is not accepted here, since a contract is chosen by it.
+    A day soon after the last trade is not accepted here, since the day decides which contract is
+    chosen.
     """
     fitting = {
         details.conid: details

@@ -188,7 +188,7 @@ class LineLimit:
 
     Attributes:
         configured: The upper bound.
-        reserve: The number of these that is always left free.
+        reserve: The number of lines that is always left free.
         wait: The time before a learned limit is probed.
         given: The lines in use when the gateway refused one; None: it has refused none.
         raised: The lines above `given` that a probe tries; 0 before a probe.

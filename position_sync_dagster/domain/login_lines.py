@@ -57,8 +57,8 @@ class Denial:
         until_s: When live data may be requested again.
         times: Number of refusals in a row.
         delayed: Whether delayed data may be requested meanwhile.
-        of_login: The refusal concerns the login and not the contract: of all contracts that were
-            refused so, one is requested again, and the others follow when it is granted.
+        of_login: The refusal concerns the login and not the contract. One of the contracts that
+            were refused so is requested again, and the others follow when it is granted.
     """
 
     until_s: float
@@ -175,14 +175,14 @@ class Line:
         self._become(Trust.IDLE, None)
 
     def heard(self, quote: Quote, now: datetime) -> bool:
-        """Record ticks, and return whether a price was among them that counts.
+        """Record ticks, and return whether a price that counts was among them.
 
         A price or size of the quote and a mark are prices. Values of the model come from another
         part of the gateway, and show nothing about the prices.
 
         Args:
             quote: The newest market data of the line.
-            now: The time. What is ahead of it came before the clock was set back.
+            now: The time. A later time of a tick is from before the clock was set back.
         """
         self.quote, self._heard_at = quote, min(quote.received_at or NEVER, now)
         times = [at for at in (quote.quote_time, quote.mark_time) if at is not None and at <= now]
@@ -198,7 +198,7 @@ class Line:
         return is_new
 
     def counted(self, quote: Quote | None, now: datetime) -> Quote | None:
-        """Return what of its newest market data counts; None if it is not held."""
+        """Return the part of its newest market data that counts; None if it is not held."""
         if quote is None or not self.held:
             return None
         silence = timedelta(seconds=self.silence_s)
@@ -299,7 +299,7 @@ class Line:
     def is_due_for_renewal(self, now_s: float, *, session_open: bool = True) -> bool:
         """Return whether the line is to be cancelled and requested with a new id now.
 
-        Outside the session only a line that the broker's value contradicts is.
+        Outside the session this holds only for a line that the broker's value contradicts.
         """
         due = self.suspect and now_s >= self.renew_at_s
         return due and (session_open or self.disagreed)
@@ -532,7 +532,7 @@ class RenewalPace:
             self._begin_anew(RENEWALS_AT_ONCE)
 
     def interrupted(self) -> None:
-        """Record that lines may have died or returned: what did not answer before says nothing."""
+        """Record that lines may have died or returned: earlier silence proves nothing now."""
         self._begin_anew(UNANSWERED)
 
     def _begin_anew(self, at_once: int) -> None:
@@ -661,10 +661,10 @@ class LoginLines:
         }
 
     def _waiting_for_trial(self, now_s: float) -> set[int]:
-        """Return the contracts that wait until another one is granted, after a refusal of all.
+        """Return the contracts that wait for a trial of another one, after a refusal of the login.
 
-        The trial is granted when it has sent a price, or was not refused for as long as a line has
-        to tick.
+        The trial counts as granted when it has sent a price, or was not refused for the time in
+        which a line has to tick.
         """
         refused = self._refused_by_login()
         if not refused:
@@ -737,8 +737,8 @@ class LoginLines:
     def take_due_for_renewal(self, now_s: float) -> list[int]:
         """Return the lines to request again now, a few at once; they count as requested then.
 
-        A line that the broker's value contradicts and a probe are requested once in any case, the
-        others at a pace that depends on the answers.
+        A probed line, and a line that the broker's value contradicts, are requested once in any
+        case; the others are requested at a pace that depends on the answers.
         """
         due = [
             conid

@@ -140,7 +140,7 @@ class ReconciliationResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the snapshot was complete and nothing differs that nobody accepted."""
+        """Whether the snapshot was complete and a person accepted every discrepancy."""
         return self.complete and not self.discrepancies
 
     def count(self, kind: DiscrepancyType) -> int:

@@ -253,13 +253,13 @@ class Statement:
 
 
 def current_executions(executions: Iterable[Execution]) -> list[Execution]:
-    """Return the row that counts of each execution, in order of time.
+    """Return, for each execution, the row that counts; in order of time.
 
-    Of several rows of one execution a statement's counts before a gateway's, and the one that was
-    made later before the others. A gateway corrects an execution by one whose id differs in its
-    last part alone, the greater one: it replaces the earlier ones. A statement corrects a trade by
-    further rows: one that cancels it, with the opposite quantity, and one as it should be. All of
-    these count, so that their sum is right.
+    If an execution has several rows, a row of a statement counts before a row of a gateway, and a
+    later row before an earlier one. A gateway corrects an execution by another one whose id differs
+    only in its last part: the execution with the greatest last part replaces the others. A
+    statement corrects a trade by further rows: one that cancels it, with the opposite quantity, and
+    one as it should be. All of these count, so that their sum is right.
     """
     newest: dict[str, Execution] = {}
     for one in executions:
@@ -273,7 +273,7 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
         before = last.get(name)
         if before is None or _revision(one) > _revision(before):
             last[name] = one
-    # A statement names the last revision alone.
+    # A statement names only the last revision.
     stated = {one.execution_id.rpartition(".")[0] for one in last.values() if one.source == FLEX}
     return sorted(
         (

@@ -21,7 +21,7 @@ BROKER_CADENCE = timedelta(minutes=3)
 "Account Updates" (every three minutes or on a trade)."""
 
 TOO_OLD_BY_S = 0.001
-"""A last trade is replaced as soon as it is older than the limit."""
+"""Seconds beyond the age limit of a last trade at which its holding is valued again."""
 
 OUTSIDE_SESSION = "outside the trading session"
 """Beginning of the column `note` of a price that was written while the contract did not trade."""
@@ -199,7 +199,7 @@ class StreamedHolding:
         self.check_at_s = min(self.check_at_s, at_s)
 
     def _may_tick_soon(self, now_s: float) -> bool:
-        """Return whether a moment is left to a line that should tick soon."""
+        """Return whether a line that is not trusted still has time to tick."""
         return not self.line.trusted and now_s < self.line.withheld_until_s
 
     def _is_withheld(self, holding: BrokerPosition, now_s: float) -> bool:
@@ -227,9 +227,9 @@ class StreamedHolding:
     ) -> bool:
         """Compare a row with the broker's value; return whether it must be valued again.
 
-        The line is requested again when the two differ. When that has confirmed both, the line
-        counts if its quote has two sides, at which the holding can be traded. A mark or a model
-        price alone is no better than the broker's own calculation, and then the broker counts.
+        The line is requested again when the two differ. If the new request confirms both values,
+        the line counts if its quote has two sides, at which the holding can be traded. A mark or a
+        model price alone is no better than the broker's own calculation: then the broker counts.
         """
         priced_at, own, broker = (
             priced_time(update, quote), update.market_value, holding.market_value,
@@ -301,7 +301,8 @@ class StreamedHolding:
 def _outside_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
     """Return a row of a contract that does not trade now.
 
-    What a new request opened with meanwhile is a price from before: its time is not known.
+    If a line is requested outside the session, it opens with a price from before, whose time is not
+    known.
     """
     if update.value_source is not ValueOrigin.TICK:
         return update
@@ -362,14 +363,14 @@ def confirmed_time(
 ) -> datetime | None:
     """Return the newest time at which its source is known to have confirmed a row's value.
 
-    A row of market data is as old as it says. One that was written outside the session of its
-    contract is repeated rarely, and the broker's confirmations of the holding show meanwhile that
-    the owner of the login sees the broker. A row of the account feed may have been written long
-    after the broker sent its value, and is not written again while the value stays the same: the
-    time of the value counts, and each later time at which the broker confirmed the holding while
-    it had the same value. A value of PnLSingle is confirmed by its own messages alone. Where
-    neither is known, the value is at least as old as the row. A row that says that there is no
-    value is as old as it says, or confirmed in the same way.
+    For a row of market data, the time of the row counts. A row that was written outside the session
+    of its contract is repeated rarely; until the next one, the broker's confirmations of the
+    holding show that the owner of the login sees the broker. A row of the account feed may have
+    been written long after the broker sent its value, and is not written again while the value
+    stays the same. For it, the time of the value counts, and each later time at which the broker
+    confirmed the holding with the same value. Only messages of PnLSingle confirm a value of
+    PnLSingle. If none of these times is known, the value is at least as old as the row. For a row
+    without a value, the time of the row counts, or a confirmation as for the account feed.
 
     Args:
         holding: What the broker reports of the holding; None where that is not known.

@@ -74,11 +74,11 @@ class Quote:
         return self.market_data_type in (3, 4)
 
     def counted(self, *, since: datetime, now: datetime, model_silence: timedelta) -> "Quote":
-        """Return what of it counts: the parts that arrived after a moment; the rest is unknown.
+        """Return the quote with the parts that arrived after a moment; the others are unknown.
 
         Quote, mark and model come from different parts of a gateway, and one may end while the
         others go on (IBC issues/371: quotes without the model's ticks). The model follows the
-        price: one that has not ticked although bid or ask changed long after it has ended.
+        price: if bid or ask changed long after the model's last tick, the model has ended.
 
         Args:
             since: What arrived at this moment or earlier does not count.
@@ -152,10 +152,10 @@ _content_of = attrgetter(*VALUES, *_TERMS)
 
 
 def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
-    """Return whether a row would tell readers nothing that the known row of its holding does not.
+    """Return whether a row has the same content for readers as the known row of its holding.
 
     The path that wrote the newest row of a holding shows how the holding is valued now. Therefore a
-    row of another path says something new, unless it is that of a close.
+    row of another path says something new, unless it records a close.
     """
     if row.position and row.source is not known.source:
         return False
@@ -195,13 +195,14 @@ DELAY = timedelta(minutes=15)
 def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price | None:
     """Choose the price that values a position: MARK, LAST, MID, MODEL, else None.
 
-    The quote has the parts alone that count (`Quote.counted`). A mark counts however long it has
-    stood still, since a gateway ticks on change, but not against the quote: not outside of an
-    uncrossed two-sided quote by more than its width, and not 0 under a bid.
+    The quote has only the parts that count (`Quote.counted`). A mark counts however long it has
+    stood still, since a gateway ticks on change. It does not count if the quote contradicts it: if
+    it is outside an uncrossed two-sided quote by more than the width of the quote, or 0 with a bid
+    above 0.
 
-    LAST counts only if the exchange's time of the trade is recent, and inside an uncrossed
-    two-sided quote. Without a bid, a last trade says nothing about today: bid none, ask 0.05 and
-    last 1.20 do not mean 1.20. Of a trade without a time the age is unknown.
+    LAST counts only if the exchange's time of the trade is recent, and if the price is inside an
+    uncrossed two-sided quote. Without a bid, a last trade says nothing about today: bid none, ask
+    0.05 and last 1.20 do not mean 1.20. The age of a trade without a time is unknown.
 
     MID counts only in a quote that is not wider than its mid or than a few ticks: 0.01/199.99 does
     not mean 100. While trading is halted there is none: the quote is frozen or withdrawn, and
@@ -318,7 +319,7 @@ def _over(amount: float | None, divisor: float | None) -> float | None:
 def _factor_between(
     amount: float | None, quoted: float | None, price_magnifier: int | None
 ) -> int | None:
-    """Return by what an amount is to be multiplied to be in the quoted unit; None: unclear."""
+    """Return the factor from the unit of an amount to the quoted unit; None: unclear."""
     if not amount or not quoted or price_magnifier is None:
         return None
     for factor in (1, price_magnifier):

@@ -249,7 +249,7 @@ DELAYED_TICKS = frozenset({66, 67, 68, 69, 70, 71})
 message 58 says. [D]"""
 
 MARK_PRICE_GENERIC_TICK = "232"
-"""Asks for the mark price. Real gateways refuse a list by the other names: one illegal entry
+"""Asks for the mark price. Real gateways refuse a list that names it otherwise: one illegal entry
 refuses the whole request with 321. [R]"""
 
 

@@ -431,9 +431,9 @@ class GatewayConnection:
 
         A description that fits several contracts is answered with all of them. Source: IB,
         "Requesting Contract Details" (interactivebrokers.github.io/tws-api/contract_details.html).
-        Of options the whole month of the expiry is asked for: an index option that is settled at
-        the open may be listed by the day of its last trade or by the day after, and both must be
-        seen to be told apart. Futures are asked for by day, since their month is that of delivery.
+        For options, the whole month of the expiry is requested: an index option that is settled
+        at the open may be listed by the day of its last trade or by the day after, and both must be
+        seen to be told apart. Futures are requested by day, since their month is that of delivery.
 
         Args:
             leg: What is described.

@@ -27,7 +27,7 @@ NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=5.0, jitter=(1.0, 1.5))
 """Pauses between two client ids that are in use."""
 
 GREETING_BYTES = 12
-"""The beginning of the first message of a gateway: its length, and the version with its end."""
+"""The first bytes of a gateway's first message: its length, and the version with its end."""
 
 PAUSES_S = 5.0
 """Bound of all pauses of one log-in together."""

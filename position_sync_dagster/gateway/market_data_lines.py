@@ -17,7 +17,7 @@ from position_sync_dagster.gateway.translate import Arrivals, quote_of, streamab
 from position_sync_dagster.settings import Settings
 
 CANCEL_EFFECT_S = 2.0
-"""A tick that comes later after a cancel shows that the cancel had no effect."""
+"""A tick that comes later than this after a cancel shows that the cancel had no effect."""
 
 UNKNOWN_CODE_S = 5.0
 """After a code that the product does not know, a line that never ticked has this long to tick: the
@@ -120,8 +120,8 @@ class MarketDataLines:
     def resubscribe(self) -> None:
         """Request every line again with new ids: the gateway dropped them (code 1101).
 
-        A line that has not ticked yet is cancelled first: if its request came to the gateway after
-        that, it runs.
+        A line that has not ticked yet is cancelled first: if its request reached the gateway after
+        the drop, it still runs.
         """
         for line in list(self._lines.values()):
             self._retire(line)
@@ -171,7 +171,7 @@ class MarketDataLines:
             line.arrivals.note(ticker)
 
     def _cancel_again(self, ticker: Ticker) -> None:
-        """Cancel a request again that still ticks: the gateway does not confirm a cancel."""
+        """Cancel again a request that still ticks: the gateway does not confirm a cancel."""
         retired = self._retired.get(id(ticker))
         now = self._monotonic()
         if retired is not None and now - retired.cancelled_at > CANCEL_EFFECT_S:
@@ -191,7 +191,7 @@ class MarketDataLines:
             loop.call_later(UNKNOWN_CODE_S, self._end_unless_ticked, request_id, refusal)
 
     def _end_unless_ticked(self, request_id: int, refusal: Refusal) -> None:
-        """End a line that has not ticked since a code that is not known."""
+        """End a line that has not ticked since it got an unknown code."""
         line = self._by_request.get(request_id)
         if line is not None and line.ticker.time is None and self._ib.isConnected():
             self._ib.client.cancelMktData(request_id)

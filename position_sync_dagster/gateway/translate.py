@@ -99,7 +99,8 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
     """Read contract details; the contract in them has the exchange to request it on.
 
     Raises:
-        ValueError: There is no contract in them, or its conid or its multiplier is none.
+        ValueError: There is no contract in them, its conid is not valid, or its multiplier is
+            unknown.
     """
     contract = details.contract
     if contract is None or contract.conId > CONIDS[-1]:
@@ -184,7 +185,7 @@ class Arrivals:
     _greeks: OptionComputation | None = None
 
     def note(self, ticker: Ticker) -> None:
-        """Record when the parts arrived that the newest ticks brought."""
+        """Record the arrival of the parts that the newest ticks brought."""
         kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
         sides = (known(ticker.bid), known(ticker.ask))
         if kinds & codes.QUOTE_TICKS:

@@ -22,7 +22,8 @@ LOOK_BACK = timedelta(days=14)
 the history."""
 
 AT_ONCE = 4
-"""How many files `newest_of` reads first, the newest ones; then twice as many, and so on."""
+"""Number of files that `newest_of` reads first: the newest ones. It doubles until each account has
+a row."""
 
 ADDED = "ledger_version"
 LAST_ADDED = f"max.{ADDED}"

@@ -23,7 +23,7 @@ from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table, append, files_in, overwrite
 
 FOLD_FILES = 24
-"""Number of data files from which all rows are rewritten into one: each file takes time to read."""
+"""At this number of data files all rows are rewritten into one: each file takes time to read."""
 
 _KEY = ["account", "conid"]
 _ORDER = "published_version"
@@ -72,8 +72,9 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     """Copy completeness and confirmation from the newest row of each account into the older rows.
 
-    A confirmation applies to all holdings of an account and is stored in one row only; that of
-    PnLSingle applies to all that are followed, and is the time of their newest messages.
+    A confirmation applies to all holdings of an account and is stored in one row only. A
+    confirmation by PnLSingle applies to all followed holdings: it is the time of their newest
+    messages.
 
     Args:
         rows: The newest row of each holding of one gateway.
@@ -125,7 +126,7 @@ class CachedRows(NamedTuple):
     """The rows of a gateway that were read, so that later reads need only the new files.
 
     Attributes:
-        key: That of the content of the table (`Table.cache_key`).
+        key: The key of the table's content (`Table.cache_key`).
         files: The paths of the data files that were read.
         frame: The newest row of each holding, as it is stored.
         stated: The same rows after `with_account_facts`, in the order of account and conid.
@@ -183,7 +184,7 @@ class BrokerPositionsTable:
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
-            # What was read before is worth nothing now; an owner reads its rows at its start alone.
+            # The cached rows are outdated now; an owner reads its rows only when it starts.
             self._cached.pop(gateway_id, None)
             return handle.version()
 
@@ -261,7 +262,7 @@ class BrokerPositionsTable:
         """Return when the broker last confirmed a holding of each gateway; None: never.
 
         Args:
-            gateway_ids: The gateways; for none of them the table is not read.
+            gateway_ids: The gateways; if there are none, the table is not read.
             now: The current time. Later times, written before the clock was set back, count only
                 if there are no others.
         """

@@ -32,7 +32,7 @@ _ENDS = ("request_id", "account", "conid", "status", "update_id", "bucket")
 def _requests_in(lake: Lake, chosen: pl.Expr, columns: tuple[str, ...] = _JUDGED) -> pl.DataFrame:
     """Read the data files of the queue that an expression over the log's statistics chooses.
 
-    They are read side by side; in an object store, a predicate takes three requests for each.
+    The files are read side by side; in an object store, a predicate takes three requests a file.
     """
     table = lake.queue.table
     return table.snapshot(
@@ -70,8 +70,9 @@ def requests_since(lake: Lake, since: datetime) -> pl.DataFrame:
 def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
     """Return each `update_id` that the ledger has more than once in a span of time.
 
-    Only files that may hold one are read: merged ones, and those whose ranges of ids overlap. An id
-    that another Delta writer wrote twice within one file, of one `ledger_version`, is not found.
+    Only files that may hold a repeated id are read: merged files, and files whose ranges of ids
+    overlap. An id that another Delta writer wrote twice in one file of one `ledger_version` is not
+    found.
 
     Returns:
         The columns update_id, account, conid and rows (the number of rows with this id).

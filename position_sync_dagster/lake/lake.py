@@ -302,7 +302,7 @@ class Past:
     Attributes:
         at: The moment, with a time zone.
         as_known_now: Whether all rows with a timestamp at or before the moment count, also those
-            that were committed later; otherwise those that were committed by the moment.
+            that were committed later; otherwise only those that were committed by the moment.
     """
 
     at: datetime
@@ -320,7 +320,7 @@ def require_past(at: datetime, now: datetime) -> None:
     """Raise if a moment is in the future.
 
     Raises:
-        MomentError: It is.
+        MomentError: The moment is in the future.
     """
     if at > now:
         raise MomentError(

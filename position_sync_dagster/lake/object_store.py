@@ -158,8 +158,8 @@ def file_credentials() -> dict[str, str]:
     """Return the keys of the profile in the credentials file that the environment names.
 
     Neither client reads such a file by itself. Keys in the environment come first, as for every AWS
-    program; then, and without a file, nothing is returned. A file that cannot be read is left to
-    the clients, which say that there are no keys.
+    program: with them, or without a file, nothing is returned. A file that cannot be read is left
+    to the clients, which say that there are no keys.
     """
     path = os.environ.get(CREDENTIALS_FILE)
     if not path or os.environ.get("AWS_ACCESS_KEY_ID"):

@@ -23,7 +23,7 @@ def add_unknown(
     """Append the rows that the table does not have, in one commit; return how many.
 
     Args:
-        same: The columns in which a known row equals one of these.
+        same: A row is known if a row of the table equals it in these columns.
     """
 
     def step(handle: DeltaTable) -> int:
@@ -81,7 +81,7 @@ class ExecutionsTable(RecordsTable[Execution]):
         super().__init__(table, Execution, ("run_id", "statement", "stated_at"))
 
     def read(self) -> pl.DataFrame:
-        """Return the row that counts of each execution, oldest first."""
+        """Return, for each execution, the row that counts; oldest first."""
         return codec.frame_of(
             self.table.spec, map(codec.fields_of, current_executions(self.records()))
         )
@@ -93,7 +93,7 @@ def events_table(table: Table) -> RecordsTable[StatementEvent]:
 
 
 def changes_table(table: Table) -> RecordsTable[PositionChange]:
-    """Return the table `position_changes`: each change of a quantity, by its id once."""
+    """Return the table `position_changes`, which has each change of a quantity once, by its id."""
     names = {field.name for field in fields(PositionChange)} - {"change_id"}
     return RecordsTable(table, PositionChange, names)
 
@@ -105,7 +105,7 @@ class ClosuresTable(RecordsTable[Closure]):
         super().__init__(table, Closure, ("run_id", "judged_at"))
 
     def current_rows(self, only: pl.Expr | None = None) -> pl.DataFrame:
-        """Return the causes that count of each close, oldest first: those judged last.
+        """Return, for each close, the causes that count: those judged last. The oldest come first.
 
         Args:
             only: Chooses rows; the others do not count.

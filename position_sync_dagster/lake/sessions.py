@@ -2,10 +2,10 @@
 
 Sessions begin, change their state and end in the table, which decides who owns a login. Where
 `POSITION_SYNC_HEARTBEATS` says `postgres`, the heartbeats between these changes go there instead,
-which spares the object store a commit each. Of the ends that table and Postgres give, the later
-one counts. If Postgres fails, the owner renews its lease in the table. The table names the
-database, and a process with another one is refused. Postgres also counts when requests were
-enqueued, so that a drain need not ask the store each time.
+which spares the object store a commit each. If the table and Postgres give different ends of a
+lease, the later one counts. If Postgres fails, the owner renews its lease in the table. The table
+names the database, and a process with another database is refused. Postgres also counts when
+requests were enqueued, so that a drain need not ask the store each time.
 
 Times in Postgres are measured by its own clock, as spans: from a heartbeat until now, and from now
 to the end of the lease. A machine whose own clock is wrong comes to the same result. The addresses
@@ -114,7 +114,7 @@ _READ = (
 )
 
 _REQUESTS = "requests of "
-"""Before the id of a lake: the row that counts how often requests were enqueued."""
+"""The prefix of a lake's id in the row that counts how often requests were enqueued."""
 
 _COUNT = (
     "INSERT INTO position_sync_heartbeats AS old VALUES "
@@ -150,7 +150,7 @@ class Heartbeats:
         return str(self._execute(_DATABASE, {})[0].session)
 
     def renew(self, lake: str, session: GatewaySession, lease_s: float) -> GatewaySession | None:
-        """Renew a lease that has not ended; None where it has, or where Postgres knows none.
+        """Renew a lease that has not ended; None if it has ended, or if Postgres knows no lease.
 
         Args:
             lake: The id of the lake's table of sessions.
@@ -664,12 +664,12 @@ class GatewaySessions:
         try:
             ours = None if self._heartbeats is None else self._heartbeats.database
         except errors.HeartbeatsUnavailableError:
-            return  # only for a reader that began while Postgres is away
+            return  # reached only by a reader that began while Postgres is away
         if place != ours:
             raise _elsewhere(self.table.path, place, ours)
 
     def _change(self, gateway_id: str, step: lifecycle_table.Step[T], **commit_info: str) -> T:
-        """Change the session of a login; a new login, which has no part yet, changes them all."""
+        """Change a login's session in its part; in the whole table if a new login has none yet."""
         if self._heartbeats is not None and not self._is_recorded:
             self.record_place()
         done = self._lifecycle.change_part(codec.part_named(gateway_id), step, commit_info)
@@ -685,7 +685,8 @@ def _later(
 ) -> GatewaySession | None:
     """Return what is known of a login's newest session, from the table and from a heartbeat.
 
-    It is alive if either says so: the clock of its owner, which the table shows, may be wrong.
+    The session is alive if either says so: the table has times of the owner's clock, which may be
+    wrong.
     """
     if stored is None or beat is None:
         return stored or beat

@@ -171,8 +171,8 @@ class HomeInUseError(PositionSyncError):
 def exclusive_use(home: Path, *, purpose: str) -> Iterator[int]:
     """Hold the lock of the folder `home`; end its leftover processes before and after.
 
-    The lock is held while any process has a copy of the yielded file descriptor: a process of the
-    home inherits one, so a new owner waits until those of a killed owner have ended.
+    The lock is held while any process has a copy of the yielded file descriptor. Each process of
+    the home inherits a copy: a new owner waits until the processes of a killed owner have ended.
 
     Raises:
         HomeInUseError: Another process uses the home.

@@ -165,7 +165,7 @@ def of_session(session: GatewaySession) -> list[Finding]:
 
 
 async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
-    """Connect, look, and disconnect; return what was found, within `WITHIN_S` seconds."""
+    """Connect, run the checks, and disconnect; return the findings, within `WITHIN_S` seconds."""
     found: list[Finding] = []
     patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:
@@ -255,7 +255,7 @@ def _accounts(
 async def _lines(
     connection: GatewayConnection, settings: Settings, legs: list[Leg]
 ) -> AsyncIterator[Finding]:
-    """Try one line for each exchange of which something is held, one after the other."""
+    """Try one line for each exchange with a holding, one after the other."""
     conids = trial_conids(connection.feed.holdings, legs, settings.sec_types)
     if not conids:
         remedy = "Run it again once a position is held."
@@ -584,7 +584,7 @@ def check_run_slots(home: Path, logins: int) -> list[Finding]:
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
-    # That of a demo is in the folder around it.
+    # The lock of a demo's home is in the folder above it.
     locks = (home / LOCK_FILE, home.parent / LOCK_FILE)
     holders = (living_holder(lock.read_bytes()) for lock in locks if lock.is_file())
     holder = next((holder for holder in holders if holder is not None), None)

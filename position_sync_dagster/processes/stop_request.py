@@ -14,7 +14,7 @@ from typing import Self
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT_LOOK_S = 0.5
-"""Seconds between two looks at the parent during a pause, of a process that ends with it."""
+"""Polling interval of the parent during a pause, in seconds, for a process that ends with it."""
 
 POLL_INTERVAL_S = 0.05
 """Polling interval of the signals during a pause, where a process cannot wait for them (macOS)."""

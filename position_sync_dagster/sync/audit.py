@@ -401,7 +401,7 @@ def verify(
     """Compare rows, records and events of the runs since a date.
 
     Args:
-        events: Those since that date; None to compare rows and records only.
+        events: The events since that date; None to compare rows and records only.
         grace: A run with a newer sign of life than this is skipped: its record may still come.
     """
     # Records before rows: a run that ends in between seems to lack its record, but is within the

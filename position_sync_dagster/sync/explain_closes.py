@@ -91,8 +91,8 @@ class CloseExplainer:
 
         Args:
             executions: What a gateway named.
-            asked: The span of which it named all executions, by account. Without it, the absence of
-                an execution proves nothing.
+            asked: The span for which the gateway named all executions, by account. Without a span,
+                the absence of an execution proves nothing.
         """
         lake, now = self.lake, self.clock()
         if executions:

@@ -33,7 +33,7 @@ SUMS = frozenset(
 
 
 def added(name: str, earlier: Any, later: Any) -> Any:
-    """Return a number of two spans that follow each other; None is unknown in one of them.
+    """Return a number of two consecutive spans; None stands for an unknown number of one span.
 
     >>> added("rows", 1, 2), added("version_from", 3, 6), added("version_to", 4, None)
     (3, 3, 4)

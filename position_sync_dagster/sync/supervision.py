@@ -33,8 +33,8 @@ class JobRun:
     """A run of a job, as Dagster stores it.
 
     Attributes:
-        since: When it began; before that, when it was created or launched. Of a drain that may
-            stay, when it last showed that it lives.
+        since: When it began; before that, when it was created or launched. For a drain that may
+            stay: when it last showed that it lives.
         ended_at: None while it is in progress.
         own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
         released: Requests that a drain claimed and released without a value.

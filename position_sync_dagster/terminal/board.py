@@ -30,7 +30,7 @@ MOST_OF_A_KIND = 2
 KEPT = 6
 
 OUTAGE = (SessionState.BLIND, SessionState.LOST)
-"""The states in which a gateway that was seen is not seen any more, without anybody's intention."""
+"""The states in which a stream does not see its gateway any more, although nobody stopped it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def changes_between(before: Overview, now: Overview) -> list[str]:
 
 
 def _closes(before: Iterable[Closure], now: Iterable[Closure]) -> list[str]:
-    """Return why holdings closed, of the causes that were not known before."""
+    """Return why holdings closed, if the cause was not known before."""
     known = {(one.change_id, one.cause) for one in before}
     return [
         f"{one.cause.lower().replace('_', ' ')}: {one.name}"
@@ -183,7 +183,7 @@ def describe(status: Status) -> list[tuple[str, str]]:
 
 
 def _lines_used(status: Status) -> str:
-    """Return the lines in use, and why they are not as many as the active legs that are held."""
+    """Return the lines in use, and why there are fewer than active legs that are held."""
     used = f"{status.lines_text} in use"
     of_legs = (status.lines_in_use or 0) - (status.underlying_lines or 0)
     without = status.legs_held - of_legs

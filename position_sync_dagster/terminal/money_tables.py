@@ -163,7 +163,7 @@ def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
 
 
 def money_notes(money: "BookMoney", width: int) -> list[Text]:
-    """Return what the tables of the money leave open, one line each."""
+    """Return what has no column in the tables of the money, one line each."""
     found = [Text(printable(line), style="dim") for line in money_lines(money)]
     for line in found:
         line.truncate(width, overflow="ellipsis")
@@ -202,16 +202,16 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
 
 
 def _greeks_of(one: Money) -> str:
-    """Return of how many options the greeks are known, and of how many this package computed them.
+    """Return the number of options with known greeks, and the number that this package computed.
 
-    The others are the gateway's.
+    The other greeks are the gateway's.
     """
     computed = f" ({one.options_modelled} MODEL)" if one.options_modelled else ""
     return f"{one.options_with_greeks}/{one.options}{computed}"
 
 
 def _money_columns(rows: "Sequence[Money]", *, of_underlyings: bool = False) -> list[FittedColumn]:
-    """Return the columns of sums; value and profit are always shown of strategies."""
+    """Return the columns of sums; for strategies, value and profit are always shown."""
     columns = [
         ("value", "value", 3),
         ("unreal", "unrealized_pnl", 2),

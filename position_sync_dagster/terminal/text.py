@@ -104,7 +104,7 @@ def greeks_age(greeks_s: float | None, price_s: float | None) -> str:
 
 
 def money_lines(money: "BookMoney") -> list[str]:
-    """Return what the tables of the money leave open."""
+    """Return what has no column in the tables of the money."""
     lines = [
         f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
         f"{one.options_with_greeks} of {one.options} options{share_computed(one)}"
@@ -152,7 +152,7 @@ def program_as_typed(argv0: str | None = None, cwd: Path | None = None) -> str:
     """Return the shortest way to type the program from the working directory.
 
     Args:
-        argv0: The path that started it; None: that of this process.
+        argv0: The path that started the program; None: the path of this process.
         cwd: None: the working directory.
     """
     started = Path(argv0 if argv0 is not None else sys.argv[0])

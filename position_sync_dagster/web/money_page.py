@@ -30,7 +30,7 @@ from position_sync_dagster.errors import PositionSyncError
 
 PERIOD_S = 1.0
 SHARE = 0.08
-"""The figures are read once in PERIOD_S; less often where that takes more of a core than this."""
+"""The figures are read once per `PERIOD_S`; less often if that takes over `SHARE` of a core."""
 
 WAIT_S = 10.0
 """An answer waits at most this long; the reading ends when nobody has asked for twice this time."""
@@ -144,7 +144,7 @@ class Feed:
             newer, self._newer = self._newer, asyncio.Event()
             newer.set()
             await asyncio.sleep(began + max(PERIOD_S, worked_s / SHARE) - time.monotonic())
-        self._state = None  # what nobody has seen for a while is not shown as new
+        self._state = None  # an old state is not shown as new later
 
     def _timed_read(self, before: State | None) -> tuple[State, float]:
         """Return the next state, and the processor time that it took in this thread."""

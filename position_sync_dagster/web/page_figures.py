@@ -181,7 +181,7 @@ _ACCOUNT = (
 
 
 def _expiries(overview: Overview) -> list[dict[str, Any]]:
-    """Return the sums of each expiry ahead, by currency, the nearest first."""
+    """Return the sums of each expiry, by currency, the nearest first."""
     now = overview.status.at
     rows = summed(overview.book.split, ("expiry", "currency"), now).filter(
         pl.col("expiry").is_not_null()

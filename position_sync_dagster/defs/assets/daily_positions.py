@@ -70,7 +70,7 @@ def daily_asset(
 
         How to read it: one row per trading day, account and contract. A day is replaced whole, so
         filling it again changes nothing. age_s says how old a value was at the close. If the
-        program did not run, the rows are those of the broker's statement (source FLEX). A day
+        program did not run, the rows come from the broker's statement (source FLEX). A day
         without any source stays missing.
         """
         found, result = fill(context, position_sync)
@@ -404,7 +404,7 @@ def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, 
     """Return the chosen days as ranges of consecutive days: first, last, number."""
     index = {day: number for number, day in enumerate(days)}
     ranges = []
-    # Of consecutive days, the number in `days` and that among the chosen ones grow alike.
+    # For consecutive days, the index in `days` and the index among the chosen days both grow by 1.
     for _, run in groupby(enumerate(sorted(chosen)), lambda one: index[one[1]] - one[0]):
         listed = [day for _number, day in run]
         ranges.append((listed[0], listed[-1], len(listed)))

@@ -23,8 +23,8 @@ DRAIN_POOL = "drain"
 (`concurrency.pools` in `dagster.yaml`)."""
 
 CHECKS_FIRST_S, LOOK_AGAIN_S = 2.0, 1.0
-"""After the first time, a drain that evaluates checks looks for new requests, and ends if there are
-any: no other drain begins before it has ended. The second is the time between two such looks."""
+"""After evaluating checks for the first of these times, a drain looks for new requests, and then
+at intervals of the second. It ends if there are any: no other drain begins before it has ended."""
 
 MAX_BATCHES = 50
 """Maximum number of batches shown with a run; the rows name every batch."""

@@ -33,9 +33,9 @@ def executions(
     Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
     stream, when a holding changes.
 
-    How to read it: an execution is stored once, however many statements name it alike. It has a
-    further row where a later one says something else: Lake.executions.read() returns those that
-    count. A trade that was cancelled has a row with the opposite quantity (code Ca).
+    How to read it: an execution is stored once, however many statements name it alike. If a later
+    statement says something else, it has a further row: Lake.executions.read() returns the rows
+    that count. A trade that was cancelled has a row with the opposite quantity (code Ca).
     """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
     added = service.import_executions(run_id=context.run.run_id)

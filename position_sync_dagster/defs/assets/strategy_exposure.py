@@ -56,7 +56,7 @@ PLOTS = {
 """The totals that the UI plots, by label. Long labels would leave no room for the tables."""
 
 NOT_VALUED = "not valued"
-"""In place of the currency of legs that are not held and have never been valued."""
+"""Shown instead of a currency for legs that are not held and have never been valued."""
 
 
 def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
@@ -138,7 +138,7 @@ _RISK: _Texts = {
 
 
 def _notes(found: "money.BookMoney") -> Iterator[str]:
-    """Yield what the tables leave open; a terminal has the first three as columns."""
+    """Yield what has no column in the tables; a terminal has columns for the first three."""
     for one in (*found.totals, *found.in_base):
         name = f"{_name(one)} {one.currency}"
         if one.oldest_greeks_s is not None:
@@ -164,8 +164,8 @@ def aligned_table(
 
     Args:
         names: The cells of the first columns, by heading.
-        figures: Those of the columns with figures.
-        last: Those of the last columns.
+        figures: The cells of the columns with figures, by heading.
+        last: The cells of the last columns, by heading.
     """
     padded = {
         heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
@@ -424,7 +424,7 @@ def summed(
 table_asset.STEPS[STRATEGY_EXPOSURE.name] = recorded(
     STRATEGY_EXPOSURE.name, STRATEGY_EXPOSURE.name
 )(summed)
-"""Without `stay`, which calls it."""
+"""The step without `stay`, since `stay` calls it."""
 
 
 def picture(

@@ -55,7 +55,7 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
 """For assets that are materialized at least every 15 minutes."""
 
 STEPS: dict[str, Callable[..., Any]] = {}
-"""What materializes each asset, and records it: a drain that stays calls it again."""
+"""The function that materializes and records each asset; a drain that stays calls it again."""
 
 Lineage = Mapping[str, Sequence[tuple[str, str]]]
 """Column → its source columns, each as (asset, column)."""
@@ -363,8 +363,8 @@ Each change of a quantity that the owner of a login saw, before it published the
 
 Written by the stream, and by a refresh while no stream lives.
 
-How to read it: one row per change, from `before` to `after`. `closures` says why those closed
-  that reduced a holding. What an account held when it was first seen is no change.
+How to read it: one row per change, from `before` to `after`. `closures` says why, for each
+change that reduced a holding. What an account held when it was first seen is no change.
 """,
     )
     return dg.Definitions(

@@ -87,8 +87,9 @@ _MORE = re.compile(r" and (\d+) more$")
 def holdings_are_usable(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
     """Whether the holdings that the gateway sent can be used, and are known.
 
-    A row cannot be used with no number for a quantity, an impossible conid or account. The holdings
-    of an account are unknown if the login does not manage it, or a list of positions emptied it.
+    A row cannot be used if its quantity is no number, or its conid or account is impossible. The
+    holdings of an account are unknown if the login does not manage the account, or if a list of
+    positions emptied it.
     """
     return judge_detail(lake.sessions.current(login.gateway_id), datetime.now(UTC))
 

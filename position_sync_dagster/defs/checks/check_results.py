@@ -37,7 +37,7 @@ def table_check(
     Args:
         asset: The asset that the check is of.
         name: The name of the check; None is that of the function.
-        description: What Dagster shows of the check; None is the docstring of the function.
+        description: The description that Dagster shows; None is the docstring of the function.
         each_login: Whether the function gets the settings of one login: the results of all logins
             are then merged.
     """

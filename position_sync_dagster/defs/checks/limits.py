@@ -71,7 +71,7 @@ def summed(rows: "pl.DataFrame") -> "pl.DataFrame":
 
 
 def unequal(sums: Mapping[str, "pl.DataFrame"]) -> "pl.DataFrame":
-    """Return the sums that differ, with the value of each source; an unknown sum is no zero.
+    """Return the sums that differ, with the value of each source; an unknown sum is not zero.
 
     Args:
         sums: As `summed` returns them, by the name of their source; the last one has the holdings.
@@ -145,8 +145,9 @@ def evaluated_sums(
 def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether the sums of the strategies equal those of the accounts and of all holdings.
 
-    They do so with UNATTRIBUTED, in each currency. Evaluated with each publication; launched alone,
-    for the holdings of now, since those of the last publication are not kept.
+    The strategies include UNATTRIBUTED, and each currency is compared. The check is evaluated with
+    each publication. Launched alone, it compares the holdings of now, since those of the last
+    publication are not kept.
     """
     book = _book_of_now(lake, settings)
     rows = exposure.exposures(book.split, book.now)
@@ -162,7 +163,7 @@ def _book_of_now(lake: "tables.Lake", settings: Settings) -> "overview.Book":
 def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether the sums of the table equal those of the newest rows of the ledger.
 
-    They do so in each account and currency. Evaluated with each publication.
+    Each account and currency is compared. The check is evaluated with each publication.
     """
     return judge_latest(lake.derived_table(LATEST_POSITIONS).rows(), lake.updates.sync.latest())
 
@@ -195,7 +196,7 @@ def _limits_of(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
 
 
 def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.AssetCheckKey]:
-    """Return the check of each limit; while the file has a mistake, those that are known by name.
+    """Return the check of each limit; while the file has a mistake, those named in `known`.
 
     Args:
         settings: The settings that name the file.

@@ -295,7 +295,7 @@ def zone_of_closing(text: str, *, now: datetime) -> tzinfo | None:
 
     That message is about now. Its offset from UTC is therefore known to a few minutes, and it must
     be an offset that exists: no two are nearer to each other than 15 minutes. A message that is
-    older than `CLOSING_AGE` fits none, except where its age is by chance that between two zones.
+    older than `CLOSING_AGE` fits none, unless its age happens to be the difference of two zones.
 
     >>> zone_of_closing("20:28", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC))
     datetime.timezone(datetime.timedelta(seconds=19800))
@@ -341,9 +341,9 @@ class RowTimes:
     def date_rows(self) -> None:
         """Date the rows of the download, if its last time message is about now in some zone.
 
-        Another zone than ours and UTC is believed only when the message of the download before
-        fits it too and shows another time. One message may be hours old and fit a zone by chance;
-        one that moves with the clock does not.
+        A zone other than ours and UTC is accepted only if the message of the previous download fits
+        it too and shows another time. One message may be hours old and fit a zone by chance; two
+        messages that move with the clock do not.
         """
         now = self._clock()
         self._zone = zone_of(self._closing, now=now)
@@ -504,9 +504,9 @@ class AccountSubscription:
     """Subscribes to the values of one account, and matches each end of a download to its account.
 
     An end may come late, without the name of its account, or never (ib_insync issues/303 and /584;
-    ib_async issues/72). ib_async ends whatever download it waits for at any of them. Here an end
-    counts for the account that it names. An end without a name counts where only one account can
-    be meant.
+    ib_async issues/72). At any end, ib_async ends the download that it waits for. Here an end
+    counts for the account that it names. An end without a name counts only if it can mean just
+    one account.
 
     Args:
         on_late_end: Called with the account of an end that came after its download was given up.

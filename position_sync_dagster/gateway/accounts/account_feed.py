@@ -134,16 +134,16 @@ class PositionsByAccount:
 
 
 MANY_TIMEOUTS = 4
-"""The lists of many accounts have this many timeouts: they take longer than one list."""
+"""The lists of many accounts may take this many timeouts: they take longer than one list."""
 
 
 class PositionDownload:
     """Requests the list of all positions, and decides when it is due again.
 
-    Messages of positions do not name their request, and ib_async ends whatever request it waits
-    for at any end message (2.1.0, wrapper.py). Therefore no list is requested while another one is
-    under way, and a timeout ends the connection: the late rows of that list would be taken for the
-    whole answer to the next request.
+    Messages of positions do not name their request, and at any end message ib_async ends the
+    request that it waits for (2.1.0, wrapper.py). Therefore no list is requested while another one
+    is under way, and a timeout ends the connection: the late rows of that list would be taken for
+    the whole answer to the next request.
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
@@ -319,8 +319,8 @@ def _retrieve(listing: asyncio.Future[list[Position]]) -> None:
 
 
 LATE_S = 10.0
-"""Seconds after a portfolio row in which a position message that differs from it may be older than
-the row: the two come from different parts of a gateway, and neither names a time."""
+"""For this many seconds after a portfolio row, a position message that differs from it may be older
+than the row: the two come from different parts of a gateway, and neither names a time."""
 
 
 class AccountFeed:

@@ -148,7 +148,7 @@ class Profit:
     stands_still: bool = False
 
     def take(self, sent: PnlValues, at: datetime) -> bool:
-        """Take a message; return False if its value still stands still."""
+        """Take a message; return False if its value has still not moved."""
         if sent.value != self.sent.value:
             self.same_since, self.stands_still = at, False
         elif self.stands_still:
@@ -165,7 +165,7 @@ class Profit:
     ) -> bool:
         """Return whether PnLSingle follows the market, by a portfolio row that arrives now.
 
-        It does not if it is silent while the row has another value, or if it repeats its own
+        It does not if it is silent while the row has another value, or if it repeats its own value
         while the row moved.
 
         Args:
@@ -190,7 +190,7 @@ class Profit:
         )
 
     def daily(self, value: float | None, band: float = 0.0) -> float | None:
-        """Return the daily profit, if it belongs to a value: they move together."""
+        """Return the daily profit, if it came with this value: the two move together."""
         if value is None or _differ(value, self.value_at_daily, band):
             return None
         return known(self.sent.daily)
@@ -557,7 +557,7 @@ class HoldingsBook:
         now: datetime,
         **values: Any,
     ) -> BrokerPosition:
-        """Return a holding as a message has it that was received now."""
+        """Return a holding as the message that was received now has it."""
         same = before is not None and before.position == position
         return BrokerPosition(
             gateway_id=self._gateway_id,

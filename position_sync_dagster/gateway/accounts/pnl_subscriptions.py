@@ -116,8 +116,8 @@ class PnlSubscriptions:
     How many holdings a gateway follows is published nowhere: it is learned when new requests are
     refused or stay silent.
 
-    Thousands of messages come in a second, and each says all. Where a value has come, only the
-    newest message is kept, with its time, until `read` is called.
+    Thousands of messages come in a second, and each of them is complete. For a holding that has a
+    value, only the newest message is kept, with its time, until `read` is called.
 
     Args:
         ib: The connection.
@@ -212,7 +212,7 @@ class PnlSubscriptions:
     def restored(self) -> None:
         """Expect a message of each holding: one without is requested again (code 1102).
 
-        Until it comes, the daily profit of before the interruption does not count.
+        Until the message comes, the daily profit from before the interruption does not count.
         """
         now = self._monotonic()
         for key, one in self._singles.items():
@@ -222,8 +222,9 @@ class PnlSubscriptions:
     def dropped(self) -> None:
         """Forget all of them: the gateway dropped them (code 1101).
 
-        Requests none: positions and lines are requested first, then `step` subscribes again. One
-        without a message is cancelled: if its request came to the gateway after that, it runs.
+        Nothing is requested here: positions and lines are requested first, then `step` subscribes
+        again. A subscription without a message is cancelled: if its request reached the gateway
+        after the drop, it still runs.
         """
         for one in self._singles.values():
             if one.due_at != inf:
@@ -271,7 +272,7 @@ class PnlSubscriptions:
         self._wanted = list(dict.fromkeys(key for some in self._wanted_by.values() for key in some))
 
     def _learn(self, now: float) -> None:
-        """Learn the limit: the newest first requests, several in a row, brought no answer."""
+        """Learn the limit, if several of the newest holdings in a row got no answer."""
         unanswered = [
             one
             for one in self._singles.values()
@@ -361,7 +362,7 @@ ledger. [D: "Account Value Keys"]"""
 
 TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN})
 """The tags of message 6 that are kept. They come in the base currency of the account only. The
-tags of the ledger come by currency and as `BASE`, the sum; of them the rate alone is read. [D:
+tags of the ledger come by currency and as `BASE`, the sum; only the rate is read of them. [D:
 "Account Value Keys"]"""
 
 
@@ -438,7 +439,8 @@ class AccountSummaries:
     def dropped(self) -> None:
         """Forget everything: the gateway dropped every subscription (1101).
 
-        A request without a message is cancelled: if it came to the gateway after that, it runs.
+        A request without a message is cancelled: if it reached the gateway after the drop, it still
+        runs.
         """
         for one in self._accounts.values():
             if one.request is not None and one.due_at != inf:

@@ -489,7 +489,8 @@ class SyncQueue:
         """Record that a request failed.
 
         It is PENDING again after a back-off that doubles with each failure. It is FAILED when it
-        is not `retryable` or has used up its attempts (`RetryPolicy`). Errors as `mark_success`.
+        is not `retryable` or has used up its attempts (`RetryPolicy`). The errors are those of
+        `mark_success`.
         """
         errors = {request_id: error_message}
         self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
@@ -524,7 +525,8 @@ class SyncQueue:
     ) -> None:
         """Return claimed requests to PENDING at once, without using up an attempt.
 
-        For cases in which the gateway failed and not the request. Errors as `mark_success`.
+        For cases in which the gateway failed and not the request. The errors are those of
+        `mark_success`.
         """
         ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
         step = transitions.release
@@ -563,7 +565,7 @@ class SyncQueue:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
 
         Returns:
-            For each request the id of the live request of its position, perhaps another one's.
+            For each request the id of the live request of its position, which may be another one.
         """
         ids = ids_of(request_ids)
         if not ids:
@@ -599,8 +601,8 @@ class SyncQueue:
     def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
         """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.
 
-        They show until when an unchanged row was confirmed, as long as the queue keeps them. The
-        ids of requests sort by the time of insertion, so few files are read.
+        They show until when an unchanged row was confirmed, as long as the queue keeps the
+        requests. The ids of requests sort by the time of insertion, so few files are read.
         """
         found = self.store.finished(
             f"{codec.in_bucket(QueueStatus.SUCCESS.value)} "
@@ -654,7 +656,7 @@ class SyncQueue:
         """Check that the caller may act on the requests, and change their rows.
 
         Args:
-            ends: Whether the caller no longer claims the requests afterwards.
+            ends: Whether the caller's claim of the requests ends with the change.
         """
         if not ids:
             return

@@ -250,8 +250,8 @@ def insert(
 
     When a position has a live request already, that request's id is the result, and its priority
     is raised if the new one is higher. A request with the reason CHANGED for a position that is
-    PROCESSING sets `available_at` of the live request. A follow-up request is inserted when that
-    one ends, since the value in progress may be the old one.
+    PROCESSING sets `available_at` of the live request. When the live request ends, a follow-up
+    request is inserted, since the value in progress may be the old one.
 
     Returns:
         For each request, in order, the id of the live request of its position.
@@ -317,7 +317,7 @@ class Action(Enum):
     RELEASE = auto()
 
     HOLD = auto()
-    """Renewal, or success of what the caller claimed: under its own lease alone."""
+    """Renewal, or success of claimed requests; allowed only under the caller's own lease."""
 
 
 def check_leases(

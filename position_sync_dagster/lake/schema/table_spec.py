@@ -145,8 +145,8 @@ RETENTION: Mapping[str, str] = MappingProxyType(
     }
 )
 """A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
-for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes: 600
-at one commit a second, since each commit lists their folder."""
+for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes only
+(600 entries at one commit a second), since each commit lists their folder."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class TableSpec:
     Attributes:
         described: The columns, in the physical order.
         version: Grows by one with each added column; older tables are migrated forward.
-        indexed: Columns with minimum and maximum per file in the log. Few, since each costs
-            bytes in every commit and checkpoint.
+        indexed: Columns with minimum and maximum per file in the log. There are few,
+            since each costs bytes in every commit and checkpoint.
         order: The indexed column that grows, at least roughly, as rows are added. Files are merged
             in its order, and duplicate rows are searched for where files overlap in it. None for
             tables that are only replaced.

@@ -55,11 +55,11 @@ _STALE = (
     "No such file or directory",
     "not found",
     "NotFound",
-    # A checkpoint that another process is writing; a damaged one stays so on every try.
+    # Another process is writing a checkpoint; a damaged checkpoint fails on every try.
     "Requested range was invalid",
     "Corrupt footer",
     "EOF",
-    # Another process has just deleted entries of the log that a newer checkpoint stands for.
+    # Another process has just deleted log entries that a newer checkpoint replaces.
     "No files in log segment",
     "No table metadata or protocol found in delta log",
     "found gap",

@@ -423,8 +423,8 @@ class LogReader:
     def undone_files(self, whole: int) -> list[Path]:
         """Return the data files that commits after a version wrote and that can be read.
 
-        A torn entry does not name its files. They are then those files that no entry names and
-        that were written since.
+        A torn entry does not name its files. Its files are then those that no entry names and
+        that were written since that version.
         """
         kept = self.files_of(whole) or {}
         after = [entry for version, entry in self.entries.items() if version > whole]

@@ -1,7 +1,7 @@
 """A table whose rows change until they are finished: queue, registry, sessions and breaks.
 
-Live rows lie in partitions of their own, finished rows in new ones for each commit (see
-`partitions`). A change reads the live rows and replaces them, together with the parts that it
+Live rows lie in partitions of their own; each commit puts finished rows into new partitions (see
+`schema/codec.py`). A change reads the live rows and replaces them, together with the parts that it
 makes, in one overwrite whose predicate names partitions only; a change that only adds rows may
 append instead. All changes share one application transaction, so that two changes always conflict
 and one of them runs again. No change scans finished rows.

@@ -60,8 +60,8 @@ NONE_DOUBLED = DoubledRows()
 def find_doubled(table: Table) -> DoubledRows:
     """Find the rows of a table that are there more than once; blocks.
 
-    Two rows with one key in files that do not overlap are not found: a writer wrote them twice, no
-    merge doubled them.
+    Two rows with one key in files that do not overlap are not found: they were written twice by a
+    writer, not doubled by a merge.
     """
     return table.snapshot(lambda handle: _find(handle, table.spec))
 
@@ -151,7 +151,7 @@ def _shared(ranges: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 logger = logging.getLogger(__name__)
 
 COMPACT_FROM = 32
-"""The number of small files of one kind from which they are merged."""
+"""Small files of one kind are merged when there are this many."""
 
 WRITER_SMALL_BYTES = 1024 * 1024
 SMALL_BYTES = 16 * 1024 * 1024
@@ -162,7 +162,7 @@ MAX_FILES = 512
 """Maximum number of parts that one commit merges; the others wait for the next compaction."""
 
 MAX_SMALL = 4
-"""One merge reads at most this many times the size below which a file counts as small."""
+"""Maximum size that one merge reads, as a multiple of the size below which a file is small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,9 @@
 Only its owner may enter the folder of a new table, whatever the umask of the process. An object
 store must have conditional put before a table is created there.
 
-A lock file makes local writers fair to each other; it does not make them safe. Safety is the check
-of each commit by Delta. Without the lock, four writers in a tight loop keep each other waiting for
-seconds. The token of the newest owner of a gateway, and the trading mode, are properties of the
+A lock file makes local writers fair to each other; it does not make them safe. Delta's check of
+each commit makes them safe. Without the lock, four writers in a tight loop keep each other waiting
+for seconds. The token of the newest owner of a gateway, and the trading mode, are properties of the
 table. An open handle has the properties in memory, so that each commit checks them without a
 request; and a commit that was planned before a property changed conflicts with the change.
 """
@@ -106,9 +106,10 @@ def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
     """Create one table several times at once.
 
     Returns:
-        How each create ended, in this order and up to the first that the store refused: None if it
-        won, CommitFailedError if the store refused it, since the put of another came first. Another
-        error: the client saw the table of another, or cannot do a conditional put.
+        How the creates ended, in the order of their ends and up to the first that the store
+        refused. None: it won. CommitFailedError: the store refused it, since the put of another
+        create came first. Another error: the client saw the table of another create, or cannot do
+        a conditional put.
     """
     start = Barrier(RACERS)
 
@@ -315,7 +316,7 @@ class TableLocation:
 
     def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)
-        # Columns first: a process that dies in between is followed by one that does the rest.
+        # Columns first: if this process dies in between, the next one does the rest.
         if missing:
             kinds = [(column, self.spec.columns[column].value) for column in missing]
             handle.alter.add_columns([Field(c, PrimitiveType(kind)) for c, kind in kinds])
@@ -373,8 +374,8 @@ class WriterLock:
 
     It is an advisory lock (`flock`) on a file, which ends with the process that holds it. The
     kernel wakes a thread that waits for it. That thread cannot be interrupted: if a wait ends
-    without the lock, the next one goes on with the same thread, which releases a lock that it gets
-    in between.
+    without the lock, the next wait uses the same thread. If the thread gets the lock between two
+    waits, it releases it.
 
     Args:
         path: The table's folder or URI.
@@ -494,7 +495,7 @@ def fence(handle: DeltaTable, gateway_id: str, token: int) -> None:
 
 
 def fencing(handle: DeltaTable, gateway_id: str, token: int) -> dict[str, str]:
-    """Return what a table must remember to refuse owners with a smaller token; {} if it does.
+    """Return what a table must store to refuse owners with a smaller token; {} if it has that.
 
     Raises:
         LeaseLostError: An owner with a greater token has fenced the table already.
@@ -536,7 +537,7 @@ def check_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> N
 
 
 def first_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> dict[str, str]:
-    """Return the trading mode that a table must remember; {} if it does, or without data.
+    """Return the trading mode that a table must store; {} if it has that, or without data.
 
     Raises:
         TradingModeError: The table holds another mode's data, or the data are of several.

@@ -275,8 +275,9 @@ UNUSED_S = 240.0
 retention of the log."""
 
 LOOKED_S = 30.0
-"""Seconds from a look for newer versions in an object store, or a commit, in which a change begins
-without another look. Delta refuses its commit if another writer was faster; then it looks."""
+"""For this many seconds after a commit, or after a look for newer versions in an object store, a
+change begins without another look. If another writer was faster, Delta refuses the commit of the
+change, and then the change looks."""
 
 _Entry = tuple[int, int, int]
 """Version, inode and modification time of an entry of the log: the identity of the table."""
@@ -355,7 +356,7 @@ class TableHandle:
                 try:
                     self._location.refuse_newer(handle)
                 except errors.NewerTableError:
-                    self._handle = None  # else the next use finds it up to date, and writes
+                    self._handle = None  # the next use would find it up to date, and write
                     raise
             aged = self._is_aged()
         if aged:
@@ -561,7 +562,8 @@ class Table:
         """Check the schema of the table that is at the path now.
 
         A local table is opened as another process would open it. In an object store that takes a
-        dozen requests and more: there the open handle is brought up to date, if it was not of late.
+        dozen requests and more: there the open handle is brought up to date, unless it was up to
+        date a short time ago.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
@@ -691,7 +693,7 @@ class Table:
             was_seen = self._was_seen(change=change)
             handle = self._handle.ready() if was_seen else self._handle.newest()
             started, before = time.monotonic(), handle.version()
-            # Of a change by rows that may not be the newest, only a commit proves that they were.
+            # The rows may not be the newest: only a commit of the change proves that they were.
             is_proven = not (change and was_seen)
             try:
                 result = step(handle)
@@ -743,7 +745,7 @@ class Table:
             return
         clean = version // CLEAN_EVERY != before // CLEAN_EVERY
         if self._remote:
-            # Neither the commit waits for it nor the next one for another handle.
+            # This commit does not wait for it, and the next one need not open another handle.
             begin(partial(self._write_checkpoint, handle, clean=clean))
             return
         self._handle.drop()

@@ -159,10 +159,10 @@ def identified(
 ) -> pl.DataFrame:
     """Return updates as rows of the table, with the empty ids and the trading mode filled in.
 
-    The update of a request takes the id of the request. Another update takes the UUID of its
-    content, and a batch that of its rows. The trading mode is that of the account. Of several
-    updates with one id, the first counts. Of `OwnUpdates` only the numbers are checked, a column at
-    a time.
+    The update of a request takes the id of the request. Any other update takes the UUID of its
+    content, and a batch that of its rows. The trading mode is that of the account. If several
+    updates have one id, the first counts. For `OwnUpdates` only the numbers are checked, a column
+    at a time.
 
     Raises:
         InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
@@ -272,8 +272,9 @@ def append_rows(
             return AppendResult(version=handle.version(), rows=0)
         if checked is not None:
             _refuse_newer(files, present, checked, new)
-            # After a conflict only the rows that the winner added are checked. If an attempt took
-            # longer with each commit of others, it would never end beside several streams.
+            # After a conflict only the rows that the winner added are checked. Otherwise each
+            # commit of others would make the next attempt longer, and beside several streams no
+            # attempt would win.
             checked = max(checked, last_added(present))
         if guard is not None:
             _call(guard)
@@ -292,7 +293,7 @@ def append_rows(
     else:
         compact_if_needed(table)
         return result
-    raise refused  # after the except block, so that it gets no context that the guard did not set
+    raise refused  # after the except block, which would add its own error as the context
 
 
 def _without_stored(

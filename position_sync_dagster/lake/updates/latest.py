@@ -45,7 +45,7 @@ class LedgerFiles:
         return rows.with_columns(date=pl.col("timestamp").dt.date()).select(list(spec.polars))
 
     def _rows_of(self, files: pl.DataFrame) -> list[pl.DataFrame]:
-        """Return the rows of each small file: of those that were read lately without a request."""
+        """Return the rows of each small file; a file that was read lately takes no request."""
         paths = files.get_column("path").to_list()
         with self._mutex:
             missing = files.filter(~pl.col("path").is_in(list(self._kept)))
@@ -129,8 +129,8 @@ def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFram
 def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
     """Return the files that may hold an `update_id` which is there twice.
 
-    An append has each id once, in a file of one `ledger_version`. An id is twice only in a merged
-    file, which has several, or in two files whose ranges of ids overlap.
+    An append writes each id once, in a file of one `ledger_version`. An id can be there twice only
+    in a merged file, which has several versions, or in two files whose ranges of ids overlap.
     """
     ranges = [f"{end}.{name}" for name in ("update_id", ADDED) for end in ("min", "max")]
     if any(files.select(ranges).null_count().row(0)):
@@ -318,7 +318,7 @@ class LatestRows:
             else:
                 rows = self._first_rows(files, known)
             if self._added is not None:
-                # A merged file repeats rows that were read, and that may be contradicted since.
+                # A merged file repeats rows that were read before; later rows may contradict them.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
             self._take(rows)
         self._seen, self._through = present, last_added(files)

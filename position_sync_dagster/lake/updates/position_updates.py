@@ -148,7 +148,7 @@ class AddedRows:
         """Check that the ledger has the row of a place.
 
         Raises:
-            TokenError: It has not: it is another ledger, or the row was taken back by a repair.
+            TokenError: The ledger is another one, or a repair took the row back.
         """
         if place.ledger != _ledger(handle):
             raise TokenError(
@@ -374,8 +374,9 @@ class SyncUpdates:
         """Return the newest row per (account, conid).
 
         The newest row has the greatest `timestamp`, then the greatest `update_id`, whatever the
-        order of writing. Only if a later writer found that `timestamp` to be in the future does the
-        order of writing decide (see `newest_rows`).
+        order of writing. The order of writing decides only if a later writer found that `timestamp`
+        to be in the future (see `newest_rows`).
+
         The first call reads the known rows and what was added since, or the whole table where there
         are none; later calls only what was added since.
         """
@@ -398,7 +399,7 @@ class SyncUpdates:
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
         """Return the newest row per (account, conid) among those that were committed by a moment.
 
-        This is what `latest` returned then. It reads a few columns of the whole history before.
+        This is what `latest` returned then. It reads a few columns of all rows up to the moment.
 
         Args:
             moment: With a time zone; one without is local time.

@@ -1,6 +1,6 @@
 """One batch of the queue: claim, plan, write the rows in one commit, mark the requests.
 
-The values are those of `broker_positions`.
+The values come from the table `broker_positions`.
 """
 
 import asyncio
@@ -205,8 +205,8 @@ def plan_batch(
 ) -> BatchPlan:
     """Decide about each request of a batch.
 
-    A request has a row of its own in the ledger if its worker was killed before it marked it. That
-    row answers it, whatever was written since.
+    A request has a row of its own in the ledger if its worker was killed before it marked the
+    request. That row answers the request, whatever was written since.
 
     Otherwise, a holding needs no new row if its newest row in the ledger has the same values, or is
     from the stream and newer than the view. That row then answers the request; so does the row that
@@ -238,7 +238,7 @@ def plan_batch(
             own_id = _own_id(request, holding.key)
             row: PositionUpdate | None
             if own_id in written:
-                # A later row of the holding says nothing about when the value of this one was true.
+                # A later row of the holding does not show when the value of the own row was true.
                 row = known if known is not None and known.update_id == own_id else None
             else:
                 row = replace(
@@ -272,11 +272,11 @@ def own_ids(
 ) -> list[str]:
     """Return the ids of the rows that an earlier claim of a request may have written.
 
-    Such a row is newer than its request, apart from the difference of two clocks; then the
-    newest row of its holding is too.
+    Such a row is newer than its request, apart from the difference of two clocks. If it exists,
+    the newest row of its holding is also newer than the request.
 
     Args:
-        newest: The newest row of each holding that has one since then.
+        newest: The newest row of each holding that has a row after `since`.
     """
     found: list[str] = []
     for request in batch:
@@ -329,7 +329,8 @@ SHARE = 4
 """A batch claims the number of waiting requests divided by this."""
 
 MAX_PLANS = 10
-"""Maximum number of plans of a batch, if newer rows of its holdings arrive; then it is released."""
+"""A batch is planned again if newer rows of its holdings arrive, at most this many times in total;
+then it is released."""
 
 
 def batch_limit(waiting: int, batch_size: int, largest: int) -> int:
@@ -340,7 +341,7 @@ def batch_limit(waiting: int, batch_size: int, largest: int) -> int:
     Args:
         waiting: Requests that may be claimed now.
         batch_size: The lower bound.
-        largest: The upper bound, also of the lower one.
+        largest: The upper bound; it counts if the lower bound is greater.
 
     >>> [batch_limit(waiting, 50, 5_000) for waiting in (20, 200, 1_000, 100_000)]
     [50, 50, 250, 5000]

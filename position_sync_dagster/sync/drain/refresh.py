@@ -120,8 +120,9 @@ async def refresh_logins(
 def _emptied_before(before: GatewaySession | None, own: GatewaySession) -> dict[str, float]:
     """Return the accounts that the refresh right before this one found emptied, and their age.
 
-    A refresh is too short for the second list that confirms it; the next refresh has that list. The
-    accounts that a stream found emptied do not count: its next list may have differed.
+    A second list of positions confirms that an account is emptied. A refresh is too short for it:
+    the next refresh has that list. The accounts that a stream found emptied do not count, because
+    the next list of the stream may have differed.
     """
     if (
         before is None
@@ -179,7 +180,7 @@ async def _download_and_enqueue(
 
 
 STOP_LOOK_S = 0.05
-"""Seconds between two looks whether a drain is to stop."""
+"""Seconds between two checks whether a drain is to stop."""
 
 
 async def drain(

@@ -39,7 +39,7 @@ SPACING = timedelta(seconds=1)
 
 
 class _Inputs(NamedTuple):
-    """What greeks were computed from; `over`: the option has expired."""
+    """The inputs from which greeks were computed; `over`: the option has expired."""
 
     terms: OptionTerms
     value_at: datetime | None
@@ -55,11 +55,12 @@ class ModelledLeg:
     Attributes:
         size: The absolute value of its holdings.
         value, value_at: The broker's newest value, and when it was true; None before the first.
-        spot_then: The price of the underlying at that time.
-        volatility: What follows from these two, for the value of the time `solved_at`.
+        spot_then: The price of the underlying at the time `value_at`.
+        volatility: The volatility that follows from `value` and `spot_then`, or why there is none.
+        solved_at: The `value_at` for which the volatility was computed; None before the first.
         near: The last volatility that was known.
-        used: What the greeks were last computed from; None before that.
-        greeks: None where there is a reason.
+        used: The inputs of the last computation of the greeks; None before it.
+        greeks: The newest greeks; None if there is a reason why the option has none.
         underlying_at: When the underlying had the price from which the greeks follow.
     """
 
@@ -188,7 +189,7 @@ class AccountGreeks:
         Args:
             model: Prices the options.
             now: The present moment.
-            monotonic: The same as a number of seconds that no clock sets back.
+            monotonic: The present moment in seconds, by a clock that is never set back.
             budget_s: Processor time.
 
         Returns:
@@ -291,7 +292,7 @@ DELTA_MOVE = 0.005
 """A change of delta that is published at once."""
 
 MOVE_PART = 0.03
-"""The part of gamma, vega or theta whose change is published at once."""
+"""A change of gamma, vega or theta by this share of it is published at once."""
 
 RENEWED = timedelta(seconds=10)
 """Greeks whose inputs are newer than the published ones by this time are published in any case."""
@@ -316,7 +317,7 @@ class PublishedGreeks:
 
         Args:
             leg: The option.
-            price_magnifier: That of the option: its row has the underlying's price as it is quoted.
+            price_magnifier: Of the option, whose row has the underlying's price as it is quoted.
         """
         before, found = self._greeks.get(leg.conid), leg.greeks
         if found is None or leg.underlying_at is None or leg.value_at is None:

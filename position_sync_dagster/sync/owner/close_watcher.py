@@ -43,7 +43,7 @@ class CloseWatcher:
         self._task: asyncio.Task[None] | None = None
 
     async def record(self, changes: list[PositionChange]) -> None:
-        """Store changes; each look for their causes is due from now on.
+        """Store changes; after a close, looks for its cause are due at `LOOKS_S` from now on.
 
         Raises:
             LakeError: The table cannot be written; the same changes are due again.
@@ -104,7 +104,7 @@ def changes_between(
 ) -> list[PositionChange]:
     """Return the quantities that changed.
 
-    What an account held is not known before its first list: its holdings then count as no change.
+    Before the first list of an account its holdings are unknown: those in that list are no change.
 
     Args:
         before: The holdings as they were published last.

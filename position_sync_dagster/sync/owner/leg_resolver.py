@@ -136,7 +136,7 @@ async def look_up(
 ) -> ContractDetails | str | None:
     """Return the contract that a leg describes, or the problem; None without an answer.
 
-    One that has expired is not asked for.
+    For an expired contract, the gateway is not asked.
     """
     if (gone := expired(leg, utc_now())) is not None:
         return gone

@@ -62,8 +62,8 @@ VARIABLES = ("POLARS_MAX_THREADS", "TOKIO_WORKER_THREADS")
 number of processors. Each library reads its own once, when it is first used."""
 
 ALLOCATOR = "_RJEM_MALLOC_CONF"
-"""Environment variable with the options of jemalloc, which Polars and Delta Lake have one each of.
-They read it when they are loaded; Polars puts options of its own before those that it finds."""
+"""Environment variable with the options of jemalloc. Polars and Delta Lake have one jemalloc each.
+They read the variable when they are loaded; Polars puts its own options before those it finds."""
 
 ONE_ARENA = "narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0"
 """Options for few threads: the default is four arenas for each processor, each with freed memory of
@@ -76,8 +76,8 @@ def one_native_thread_each() -> Iterator[None]:
     """Limit Polars and Delta Lake to one thread and arena each; no effect once they have been used.
 
     A stream writes a hundred rows a second; sensors and the live status read a few. With several
-    threads, up to a fifth of the processor time of that is overhead between them, and each has its
-    own memory. A variable that is already set is kept.
+    threads, up to a fifth of the processor time for these rows is overhead between the threads, and
+    each thread has its own memory. A variable that is already set is kept.
     """
     before = {name: os.environ.get(name) for name in (*VARIABLES, ALLOCATOR)}
     options = before[ALLOCATOR] or ""

@@ -140,9 +140,9 @@ def dividend_share(known: Sequence[tuple[float, float]], years: float) -> float 
     """Return the dividends until an expiry, as a share of the price of the underlying.
 
     Args:
-        known: For options whose `pvDividend` the gateway sent: years to expiry, and that amount as
-            a share of the price. Linear between two of them and from now to the first;
-            after the last, the line from now to the last goes on.
+        known: For each option whose `pvDividend` the gateway sent: the years to its expiry, and
+            that amount as a share of the price. The share is linear from now to the first expiry
+            and between two of them; after the last, the line from now to the last continues.
         years: The time to the expiry.
 
     >>> round(dividend_share([(1.0, 0.03), (0.5, 0.01)], 0.75), 6)
@@ -172,12 +172,13 @@ def load_quantlib() -> Any:
 class OptionModel:
     """Prices options by QuantLib, which is imported when the first model is made.
 
-    A price depends on rate × time, yield × time, volatility × √time and spot / strike alone. So one
-    call and one put that expire in a year, with a strike of 100, price all options. One thread at a
+    A price depends on rate × time, yield × time, volatility × √time and spot / strike alone. For
+    that reason one call and one put that expire in a year, with a strike of 100, price all options.
+    One thread at a
     time may use a model.
 
     Args:
-        engine: Makes QuantLib's engine for American options, of its module and of a process.
+        engine: Makes an engine for American options from QuantLib's module and a process.
     """
 
     def __init__(self, engine: Callable[[Any, Any], Any] = _fast_engine) -> None:
@@ -220,7 +221,7 @@ class OptionModel:
         rate, (kept, paid) = terms.rate, _dividends(terms, years)
         scaled = (100 * kept * spot / terms.strike, rate * years, paid * years)
         for number, value in enumerate((*scaled, volatility * math.sqrt(years))):
-            if value != self._set[number]:  # a third of the time of a price
+            if value != self._set[number]:  # to set it takes a third of the time of a price
                 self._quotes[number].setValue(value)
                 self._set[number] = value
         # To exercise early, a call must earn a yield, and a put interest.
@@ -249,7 +250,7 @@ class OptionModel:
             spot: The price of the underlying when that value was true.
             at: When it was true.
             near: The last volatility of this option: the search begins there.
-            vega: With it: the change of the option's price there for a point of volatility.
+            vega: The change of the option's price at `near` for a point of volatility.
         """
         years = terms.years(at)
         if spot is None or not 0 < spot < math.inf:
@@ -362,8 +363,8 @@ def _root(
     Args:
         excess: The function.
         start: Where the search begins.
-        slope: Of the function there, if it is known: a root so near that an error of the slope does
-            not matter is found by one call.
+        slope: The slope of the function at `start`, if it is known. One call then finds a root that
+            is so near that an error of the slope does not matter.
     """
     low, high = LOWEST_VOLATILITY, HIGHEST_VOLATILITY
     at = min(max(start, 1.01 * low), high / 1.02)

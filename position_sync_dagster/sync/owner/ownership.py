@@ -44,7 +44,7 @@ class OwnerStatus(NamedTuple):
 
     Attributes:
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
-        greeks: What is known of computed greeks.
+        greeks: The summary of the computed greeks.
         gateway: What connections have shown of the gateway's process.
         closed_until: Until when nothing that it streams trades; None while something may.
     """
@@ -61,8 +61,8 @@ class OwnerStatus(NamedTuple):
 def lease_s(settings: Settings, status: OwnerStatus, now: datetime) -> float:
     """Return how long the next lease lasts, in seconds; heartbeats are a fixed share of it.
 
-    While nothing that the owner streams trades, it is longer, but ends before something does: in a
-    session, a dead owner is replaced as fast as usual.
+    While nothing that the owner streams trades, the lease is longer, but it ends before trading
+    begins: during trading, a dead owner is replaced as fast as usual.
     """
     usual_s = settings.session_lease_s
     if status.closed_until is None or status.state is not SessionState.LIVE:
@@ -165,8 +165,9 @@ class Ownership:
     def suspended(self) -> bool:
         """Whether the lease ran out while the store could not be used.
 
-        Nobody could take the login there. When the store is back, the lease goes on, unless another
-        process is faster; until then nothing is written, and the gateway is left to others.
+        Nobody could take the login in that time. When the store is back, the lease continues,
+        unless another process is faster. Until then nothing is written, and the gateway is left to
+        others.
         """
         return self._is_over() and self.store_fault is not None and not self.lost.is_set()
 

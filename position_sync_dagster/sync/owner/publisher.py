@@ -262,7 +262,7 @@ class Publisher:
         return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
-        """Store the quantities that changed; if the process dies then, the next owner does."""
+        """Store the quantities that changed; if the process dies here, the next owner does it."""
         if self.watcher is None:
             return
         confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
@@ -286,7 +286,7 @@ class Publisher:
     ) -> bool:
         """Write the changed rows; return False if the table needs all rows instead.
 
-        If the confirmation of an account changed, at least one row of it is written to carry that.
+        If the confirmation of an account changed, at least one of its rows is written to carry it.
         """
         rows = list(changed.values())
         for account in accounts.keys() - {account for account, _conid in changed}:
@@ -373,7 +373,7 @@ class Publisher:
         keys: Iterable[Key],
         reason: Reason = Reason.CHANGED,
     ) -> int:
-        """Queue those of these holdings that were published, in one commit.
+        """Queue these holdings, as far as they were published, in one commit.
 
         Args:
             reason: The reason of the requests; active legs without a line have OVERFLOW instead.

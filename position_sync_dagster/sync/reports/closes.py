@@ -29,8 +29,8 @@ class ClosedProfit:
     Attributes:
         profit: None if that of one of the closes is not known.
         closes, unknown: The number of closes, and of those without a known profit.
-        since: Of a group: earlier closes are not in it. It is the time of the first change that was
-            recorded, or of the first leg of the strategy.
+        since: For a group: earlier closes are not in it. It is the time of the first change that
+            was recorded, or of the first leg of the strategy if that is later.
     """
 
     profit: float | None = 0
@@ -48,7 +48,7 @@ class Closes:
     Attributes:
         rows: The causes that count, oldest first: rows of the table `closures`.
         since: When the first change of a quantity was recorded; None before it.
-        ends: The holdings of strategies' legs of which the last change left nothing.
+        ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
     """
 
@@ -71,7 +71,7 @@ class Closes:
 
     @cached_property
     def _with_strategies(self) -> pl.DataFrame:
-        """The rows, with a column `strategies`: the names of those that had it, or null."""
+        """The rows, with a column `strategies`: the names of those that had the leg, or null."""
         rows = self.rows.with_row_index("at")
         closed, account = pl.col("closed_at"), pl.col("account_leg")
         removed = pl.col("removed_at")
@@ -101,7 +101,7 @@ class Closes:
         )
         rest = rows.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED))
         every = rows.with_columns(name=pl.lit(TOTAL))
-        # What several strategies had is not divided: the part of each is not known.
+        # The profit of a close that several strategies had is not divided: their parts are unknown.
         own = pl.when(pl.col("strategies").list.len() == 1).then("realized_pnl")
         of_strategies = rows.with_columns(own.alias("realized_pnl"), name="strategies")
         parts = [of_strategies.filter(~nobody).explode("name").with_columns(everywhere)]
@@ -130,7 +130,7 @@ class Closes:
         Args:
             name: A strategy, UNATTRIBUTED or TOTAL.
             account: None for all accounts.
-            currency: None of legs that were never valued.
+            currency: None for legs that were never valued.
         """
         if self.since is None or currency is None:
             return None
@@ -154,7 +154,7 @@ class Closes:
         return max(ends, key=lambda end: end.seen_at).text
 
     def count(self, strategy: str | None = None, underlying: str | None = None) -> int:
-        """Return how many closes a strategy and an underlying have; None: all."""
+        """Return the number of closes of a strategy and of an underlying; None stands for all."""
         return self._of(strategy, underlying).height
 
     def chosen(

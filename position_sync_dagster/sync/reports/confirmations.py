@@ -43,7 +43,7 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
 
     The owner of a login publishes a value by PnLSingle a few seconds after it moved, and the drain
     writes its row later. A row with such a value has no `update_id`: the ledger does not have it
-    yet. Computed greeks are those that are published, and none where none are.
+    yet. Computed greeks are the published ones; if none are published, the row has none.
 
     Args:
         rows: Rows of `position_updates`: at most one for each account and conid.

@@ -27,14 +27,14 @@ from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 Number = TypeVar("Number", int, float)
 
 NEGLIGIBLE = 1e-9
-"""A rest smaller than this part of a holding is the rounding of its parts, and none."""
+"""A rest smaller than this part of a holding is a rounding of its parts, and does not count."""
 
 
 class Claim(NamedTuple):
     """What a leg has of one holding.
 
     Attributes:
-        leg: The place of the leg among those that were given.
+        leg: The index of the leg among those that were given.
         share: The part of the holding, above 0 and at most 1.
     """
 
@@ -47,9 +47,9 @@ def claims_of(legs: Sequence[ActiveContract], held: Mapping[Key, float]) -> list
     """Return what each leg has of the holdings; no part of a holding belongs to two legs.
 
     Legs with an account and a quantity come first, then those with a quantity of any account, which
-    take from each account in proportion to what is left. Legs that claim more than there is share
-    it by their quantities, and one of the opposite sign has nothing. What is left belongs to the
-    legs without a quantity, in equal parts if there are several.
+    take from each account in proportion to what is left. If legs claim more than is held, they
+    share it by their quantities; a leg of the opposite sign has nothing. What remains belongs to
+    the legs without a quantity, in equal parts if there are several.
 
     Args:
         legs: Active legs that match the contract of their conid.
@@ -117,15 +117,15 @@ class Split:
         parts: A row for each part of a holding: to whom it belongs (`strategy_id`, `leg`), and its
             part of each value and greek. `leg` is negative for what no strategy has.
         legs: A row for each active leg in each account in which it has a part, and for each part
-            that no strategy has; legs without a part have one row. `closed` says how one was closed
-            that is not held.
+            that no strategy has; legs without a part have one row. `closed` says how a leg that is
+            not held was closed.
     """
 
     parts: pl.DataFrame
     legs: pl.DataFrame
 
     def filter(self, *where: pl.Expr) -> "Split":
-        """Return the parts and the legs for which some expressions over both hold."""
+        """Return the parts and the legs for which the given expressions are true."""
         return Split(self.parts.filter(*where), self.legs.filter(*where))
 
 
@@ -185,8 +185,8 @@ class _Known(NamedTuple):
 _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
 SUMS = ("market_value", "notional", *_MONEY, *_GREEKS, "dollar_delta", "gamma_1pct")
-"""The sums of parts. `gamma_1pct` is by how much dollar delta changes when the underlying moves by
-1 %; like dollar delta it may be added over underlyings."""
+"""The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
+like dollar delta it may be added over underlyings."""
 
 
 def _parts(
@@ -251,7 +251,7 @@ def _parts(
 
 
 def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
-    """Return the price magnifier of each row: of its contract, else the one that valued it.
+    """Return the price magnifier of each row: its contract's, else the one that fits its value.
 
     The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
     """
@@ -269,7 +269,7 @@ def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
         for by in (1, 100)
     ]
     named = pl.col("conid").replace_strict(known, default=None, return_dtype=pl.Int64)
-    # Greeks are computed with the details; `contracts` has those of other magnifiers than 1.
+    # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
     modelled = pl.when(pl.col("greeks_source") == GreeksSource.MODEL.value).then(1)
     return pl.coalesce(named, *tried, modelled)
 
@@ -329,7 +329,7 @@ def _difference(
     Args:
         leg: The leg.
         has: What it has in each account.
-        whole: The legs of its contract without a quantity that have something.
+        whole: The legs of its contract that claim no quantity and have a part.
     """
     if leg.quantity is not None:
         quantity = sum(has.values())
@@ -347,7 +347,7 @@ def _difference(
 
 
 def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
-    """Return a row for each part that no strategy has; `difference` names those of legs' contracts.
+    """Return a row for each part that no strategy has, with a `difference` for contracts of legs.
 
     Args:
         rest: These parts.

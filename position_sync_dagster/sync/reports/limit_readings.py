@@ -46,8 +46,8 @@ class Evidence:
 
     Attributes:
         split: The parts of all holdings, with the times of `with_priced`.
-        since: Of each login that is connected: the time from which a value counts if its source
-            confirmed it. A login that is not connected has none.
+        since: For each connected login: a value counts if its source confirmed it since then.
+            A login that is not connected has none.
         logins: All logins.
         accounts: The newest values of the accounts, with their exchange rates.
         unresolved: The strategies with a leg whose contract is not found.
@@ -114,7 +114,7 @@ def read(limit: Limit, evidence: Evidence) -> Reading:
     if limit.account is None:
         of = pl.col("strategy_id") == limit.strategy_id
         parts, legs = parts.filter(of), legs.filter(of)
-    else:  # a leg of any account, which no account holds, is missing in each account
+    else:  # a leg without an account that is not held is missing in each account
         of = pl.col("account") == limit.account
         parts, legs = parts.filter(of), legs.filter(of | pl.col("account").is_null())
     doubt = _doubt(limit, evidence, parts, legs)
@@ -127,7 +127,7 @@ def read(limit: Limit, evidence: Evidence) -> Reading:
 
 
 def _doubt(limit: Limit, evidence: Evidence, parts: pl.DataFrame, legs: pl.DataFrame) -> str:
-    """Return why nothing of a subject is known for certain; "" if everything is."""
+    """Return why the numbers of a limit's subject are not certain; "" if they are."""
     used = set(parts.get_column("gateway_id").to_list()) or set(evidence.logins)
     away = sorted(str(login) for login in used if login not in evidence.since)
     if away:

@@ -32,16 +32,16 @@ class Money:
 
     Attributes:
         name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
-        account: Of UNATTRIBUTED and of the total of an account; None for all accounts.
+        account: The account of UNATTRIBUTED or of an account's total; None for all accounts.
         currency: None for legs that are not held and have never been valued.
         legs, legs_held: The number of active legs, and of those with a holding; each holding that
-            is in no strategy counts as one. Of an underlying and of a total the second is the
-            number of holdings, each counted once.
-        legs_closed, closed: The number of legs of a strategy that were held and of which it is
-            known why they are gone, and what happened to them.
+            is in no strategy counts as one. For an underlying and for a total, `legs_held`
+            is the number of holdings, each counted once.
+        legs_closed, closed: The number of legs of a strategy that were held and are gone for a
+            known reason, and what happened to them.
         value: The value of options, stocks and the like, without the notional value of futures.
-        gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %.
-        theta, vega: A day, and a point of volatility.
+        gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
+        theta, vega: Per day, and per point of volatility.
         oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
         oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
         delayed: The number of holdings with a price of delayed or frozen market data.
@@ -58,8 +58,8 @@ class Money:
         closes, closes_without_profit: The number of these closes, and of those without a known
             profit.
         partial: The names of the sums that leave out a holding.
-        rates_age_s: Of a total in the base currency: the age of the oldest exchange rate used.
-        without_rate: Of a total in the base currency: the currencies whose rate is not known. The
+        rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
+        without_rate: For a total in the base currency: the currencies whose rate is not known. The
             sums are unknown then.
     """
 
@@ -212,7 +212,7 @@ class BookMoney:
 
     @cached_property
     def totals(self) -> tuple[Money, ...]:
-        """All of both: by account and currency if there are several accounts, then by currency."""
+        """All holdings: by account and currency if there are several accounts, then by currency."""
         several = len({one.account for one in self._accounts}) > 1
         totals = (*(self._accounts if several else ()), *self._by("currency"))
         return tuple(one for one in totals if one.currency is not None)
@@ -264,7 +264,7 @@ class BookMoney:
         found = self._chosen.filter(
             pl.col("account") == account.account, pl.col("currency").is_not_null()
         )
-        # Without one of the rates no sum is known, and what is summed here is not used.
+        # If a rate is missing, no sum is known, and the sums that are made here are not used.
         rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
         converted = Split(
             found.parts.with_columns(

@@ -75,7 +75,7 @@ class PositionQuery:
         sort: A name of `SORTED_BY`, the smallest first; with "-" before it the greatest first. What
             is unknown comes last. By default they are in the order of account and contract.
         limit: Maximum number of positions.
-        past: Instead of the newest rows, those of a moment.
+        past: Read the rows as of this moment instead of the newest rows.
     """
 
     strategy: str | None = None
@@ -198,7 +198,7 @@ def strategies_by_holding(
 
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
-    """Return the condition that a row is of one of these legs that is in a strategy."""
+    """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
     anywhere, named = set(), defaultdict(set)
     for leg in _matching(lake, [leg for leg in legs if leg.strategy_id == strategy]):
         if leg.account is None:
@@ -226,8 +226,8 @@ class Book:
             contract is not known yet.
         split: The parts of all these holdings.
         reported: What the broker last reported of them: rows of `broker_positions`.
-        live_since: Of each login that is connected: values that their source confirmed since then
-            are current. It is the start of the connection, at most two refresh intervals ago.
+        live_since: For each connected login: values that their source confirmed since then are
+            current. It is the start of the connection, at most two refresh intervals ago.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals, for logins whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
@@ -297,7 +297,7 @@ class Overview:
 
     @cached_property
     def current_keys(self) -> frozenset[Key]:
-        """Those whose value is current."""
+        """The holdings whose value is current."""
         current = self.book.held.filter("is_current")
         return frozenset(current.select("account", "conid").iter_rows())
 
@@ -314,7 +314,7 @@ class Overview:
 
 
 class Known(NamedTuple):
-    """What closed, and by conid the contracts of legs and those that are quoted in cents."""
+    """The closes, and the contracts of legs and of all that are quoted in cents, by conid."""
 
     closes: Closes
     details: Mapping[int, ContractDetails]
@@ -400,7 +400,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
 
 
 LATELY = timedelta(hours=1)
-"""Time after its judgement in which a close is among the last ones."""
+"""A close counts as one of the last closes for this time after its judgement."""
 
 
 @dataclass(eq=False, repr=False)

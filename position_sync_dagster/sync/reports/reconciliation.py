@@ -26,7 +26,7 @@ OF_STRATEGIES = "(strategies)"
 
 
 CONFIRM_AFTER = timedelta(seconds=15)
-"""How long a difference lasts before it is confirmed: a change of the broker's is a row after one
+"""How long a difference lasts before it is confirmed: a change at the broker becomes a row by one
 drain, which begins within 5 s and takes some seconds."""
 
 
@@ -87,7 +87,7 @@ class ReconciliationService:
     """Reconciles the lake with the broker's current data, and records the breaks.
 
     Args:
-        lake, settings: By default those of the environment.
+        lake, settings: By default as the environment says.
         values: The source of the broker's data: by default the tables. In one process with a
             streamer that writes no tables: `ConnectionValues(manager)`.
 

@@ -91,7 +91,7 @@ def torn_folders(lake: Lake) -> list[str]:
 
 
 def lines_text(in_use: int | None, of_underlyings: int | None, limit: int | None) -> str | None:
-    """Return how many lines are in use, those of underlyings apart; None where that is unknown.
+    """Return how many lines are in use, separately for underlyings; None if that is unknown.
 
     >>> lines_text(25, 5, 100), lines_text(20, 0, 100)
     ('20 legs + 5 underlyings of 100', '20 of 100')
@@ -120,8 +120,8 @@ class LoginStatus:
             not connected to the gateway.
         blind_since: Since when no owner has been connected; None while the session is LIVE.
         lines_in_use, line_limit: The lines of the live owner; None without one.
-        underlying_lines: Of the lines in use, those of underlyings.
-        greeks: Of how many options greeks are computed, and why others have none.
+        underlying_lines: The lines in use that are held for underlyings.
+        greeks: The number of options with computed greeks, and why others have none.
         login: Until when the login of the week lasts, or that it is due; None for a login without
             a second factor.
         login_asks: A person has to confirm the login, now or soon.
@@ -143,7 +143,7 @@ class LoginStatus:
 
     @property
     def lines_text(self) -> str | None:
-        """The lines in use, those of underlyings apart; None without an owner."""
+        """The lines in use, separately for underlyings; None without an owner."""
         return lines_text(self.lines_in_use, self.underlying_lines, self.line_limit)
 
 
@@ -157,8 +157,8 @@ class Status(LoginStatus):
     Attributes:
         active_legs: Conids of active strategies; a conid in several strategies counts once.
         legs_held: The number of these that are held.
-        legs_closed: What happened to those that were held and of which it is known why they are
-            gone, such as "one expired on 2026-11-20".
+        legs_closed: What happened to the legs that were held and are gone for a known reason, such
+            as "one expired on 2026-11-20".
         unresolved_legs: Active legs without a conid, each with the reason if it is known.
         positions: Holdings in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
@@ -356,7 +356,7 @@ def _confirmed(
 ) -> pl.DataFrame:
     """Return the newest row of each open holding, with when its value was last confirmed.
 
-    Rows that are too old to count as streamed or current are left out, and those of the future.
+    Rows that are too old to count as streamed or current are left out, and so are future rows.
     """
     earliest = _streamed_since(settings, now) - timedelta(seconds=settings.monitored_row_interval_s)
     found = lake.updates.sync.latest_since(earliest) if latest is None else latest
@@ -397,7 +397,7 @@ def _login_status(
 
 
 _OF_OWNER = ("lines_in_use", "line_limit", "underlying_lines", "greeks")
-"""What is known while the owner is alive."""
+"""The fields that are known only while the owner is alive."""
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:

@@ -28,7 +28,7 @@ CHUNK = 10
 once."""
 
 STORED_AT_ONCE = 500
-"""Number of details per commit, when they are fetched in the background; the last is smaller."""
+"""Number of details per commit when they are fetched in the background; fewer in the last one."""
 
 AGAIN = timedelta(seconds=10)
 """Delay before the next attempt after a table could not be read or written."""
@@ -38,15 +38,15 @@ HOURS_AGAIN = timedelta(hours=1)
 The gateway lists a few days ahead."""
 
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
-"""Delays before details are fetched again: those that contradict a leg or a row, after the first
-time, and those that the gateway did not give."""
+"""Delays before details are fetched again if the gateway did not give them, or if they contradict a
+leg or a row and were fetched again once."""
 
 MOST_TIMES = 10
-"""Maximum number of requests for details, over eight hours: an expired option has no details any
-more (nautilus_trader pull/3305). The table remembers how often details were not given."""
+"""Maximum number of requests for details, spread over eight hours: an expired option has no details
+any more (nautilus_trader pull/3305). The table remembers how often details were not given."""
 
 FRESH = timedelta(minutes=1)
-"""Details that were fetched so lately are not fetched again before a contradiction counts."""
+"""If details were fetched within this time, a contradiction counts without another fetch."""
 
 _LegKey = tuple[str, str | None, int]
 
@@ -71,7 +71,7 @@ class _Doubt(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class ContractCache:
-    """Contract details: those of legs in memory, those of every contract ever seen in the table.
+    """Contract details: of legs in memory, and of every contract ever seen in the table.
 
     Stored details may be older than a change of the contract, as a new symbol. Details that
     contradict a leg or the broker's own row are fetched again before that counts.
@@ -124,7 +124,7 @@ class ContractCache:
         legs = tuple(legs)
         if legs != self._legs:
             self._legs, self._leg_conids = legs, frozenset(leg.conid for leg in legs)
-            for leg in legs:  # one that was added since then is asked for from the beginning
+            for leg in legs:  # for a leg added since the refusal, requests begin anew
                 asked = self._without_details.get(leg.conid)
                 if asked is not None and asked.refused_at and asked.refused_at < leg.added_at:
                     del self._without_details[leg.conid]

@@ -1,7 +1,7 @@
 """The flush of a stream: changes are valued once per interval, and delivered to the handlers.
 
-Events of ticks and holdings go in, rows come out. Each handler gets them at its own pace: of rows
-that a slow table has not taken yet, the newest of each holding counts.
+Events of ticks and holdings go in, rows come out. Each handler gets the rows at its own pace: if a
+slow table has not taken rows yet, it later gets only the newest row of each holding.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class PendingUpdate:
 
     Attributes:
         arrived: When the tick behind it arrived, in Unix seconds; None without a tick.
-        holding: What the broker had reported of it when the row was made.
+        holding: The broker's report of the holding when the row was made.
     """
 
     update: PositionUpdate
@@ -101,7 +101,8 @@ class StreamPricer:
     def add(self, keys: Iterable[Key]) -> None:
         """Value these holdings by their lines from now on.
 
-        A new line has a moment to tick before the first row; one that ticks already has none.
+        A new line has a moment to tick before the first row is due; with a line that already ticks,
+        the row is due at once.
         """
         for key in keys:
             holding = self._holding(key)
@@ -109,7 +110,7 @@ class StreamPricer:
             holding.due |= holding.line.trusted
 
     def close(self, keys: Iterable[Key]) -> None:
-        """Write the zero rows of holdings that were streamed at the next flush."""
+        """Write, at the next flush, the zero rows of holdings that were streamed."""
         for key in keys:
             holding = self._holding(key)
             holding.streamed, holding.due = False, True
@@ -134,8 +135,8 @@ class StreamPricer:
         """Value the holdings that are due, and return the rows worth writing.
 
         A holding whose account has not been downloaded yet waits: its price factor is checked
-        against its portfolio row before its first row is written. So does one whose account is in
-        doubt.
+        against its portfolio row before its first row is written. A holding whose account is in
+        doubt also waits.
 
         Args:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
@@ -402,7 +403,7 @@ LONGER = 0.05
 interval."""
 
 SILENCE = 0.2
-"""Share of the flush interval without a tick before a flush, after which pauses may be longer."""
+"""If no tick came for this share of the flush interval before a flush, pauses may be longer."""
 
 CLOSE_TIMEOUT_S = 5.0
 """Time limit for each handler to accept its last updates at the end of the stream."""
@@ -496,8 +497,9 @@ class FlushPace:
     between them would write values that are old already; a shorter pause moves it close after the
     ticks. If they arrive at another interval (each 0.6 s), every pause would have to be shorter:
     for that reason pauses are shortened by at most a tenth in total. If they arrive each 0.51 s,
-    each flush comes closer to the ticks before it, until it comes before them: after a silence
-    before a flush, pauses are up to a twentieth longer, less so the later the flushes come.
+    each flush comes closer to the ticks before it, until it comes before them. For that reason,
+    after a silence before a flush, pauses are up to a twentieth longer; the later the flushes come,
+    the less they are lengthened.
 
     >>> pace = FlushPace(1.0)
     >>> pace.pause_s(0.15), pace.pause_s(0.02), pace.pause_s(30.0)

@@ -93,8 +93,8 @@ class Routes:
 
 
 PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0
-"""Minimum seconds between two publications of the values of PnLSingle, of up to `MANY` holdings and
-of more, but no less than between two flushes; slow commits make it longer."""
+"""Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,
+and for more. The time is at least the flush interval; slow commits make it longer."""
 
 MANY = 1000
 
@@ -113,9 +113,9 @@ MAX_STREAMED = 250
 class FollowedHoldings:
     """Follows holdings by PnLSingle, publishes their values, and queues those that are due.
 
-    Legs without a line come first, which are queued at each interval; then streamed holdings, for
-    their daily profit and a second value that shows a dead line; then the monitored holdings with
-    the largest values, which are queued when their value moved.
+    Legs without a line come first: they are queued at each interval. Streamed holdings come next,
+    for their daily profit and a second value that shows a dead line. Last come the monitored
+    holdings with the largest values: they are queued when their value moved.
     """
 
     context: OwnerContext

@@ -40,7 +40,7 @@ NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Texts of the column `note`: why the broker's value is used."""
 
 STAND_BY_S = 0.5
-"""Seconds between two looks at a suspended lease."""
+"""Polling interval of a suspended lease, in seconds."""
 
 COLLECT_AFTER_S = 10.0
 """Delay from a new connection to a garbage collection, which frees the holdings of the previous

@@ -31,7 +31,7 @@ RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
 UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
-"""Delays before a line is requested again that never ticked after a code of unknown meaning."""
+"""Delays before a new request for a line that never ticked after a code of unknown meaning."""
 
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 """Delays before a refused line is requested again. A competing session (10197) and a farm outage
@@ -39,7 +39,7 @@ OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 bought."""
 
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
-"""Delays before more lines are tried than the limit that was learned from code 101."""
+"""Delays before another attempt to get more lines than the limit that was learned from code 101."""
 
 BURST_S = 5.0
 """A burst of refusals ends this long after the last one: 100 requests take 2.5 s at the gateway's
@@ -103,10 +103,10 @@ class LineManager:
         return self.login.limit.lines
 
     def want_underlyings(self, conids: Sequence[int]) -> None:
-        """Request lines for these underlyings where no leg needs them, the first ones first.
+        """Request lines for these underlyings, in this order, as far as no leg needs the lines.
 
         Args:
-            conids: Contracts whose details are in memory: no leg waits for them.
+            conids: Contracts whose details are in memory: no leg waits while details are fetched.
         """
         self._underlyings = tuple(conids)
 

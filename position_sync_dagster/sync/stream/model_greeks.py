@@ -1,7 +1,7 @@
 """Computed greeks of the stream: which underlyings need a line, what goes in, what comes out.
 
-Options without a line have no greeks of the gateway, and neither have legs with one for which it
-sends none. They are computed in slices between the flushes, within a budget of processor time.
+The gateway sends no greeks for options without a line, and none for some legs with a line. These
+greeks are computed in slices between the flushes, within a budget of processor time.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ AGAIN_S = 10.0
 """Seconds until the table of contracts is read again after it could not be read."""
 
 LOOK_S = 5.0
-"""Seconds between two looks for streamed options without greeks of the gateway."""
+"""Seconds between two searches for streamed options without greeks of the gateway."""
 
 GREEKS_WITHIN_S = 10.0
 """A gateway that sends greeks does so within a second or two after the first price."""
@@ -67,7 +67,7 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionContract:
-    """What is needed of the details of an option; thousands of them are kept."""
+    """The needed part of the details of an option, since thousands of them are kept."""
 
     right: Right
     strike: float
@@ -101,7 +101,7 @@ class OptionContract:
 def underlying_price(
     quote: Quote, sec_type: str, *, now: datetime, max_last_age: timedelta
 ) -> float | None:
-    """Return the price of an underlying for the model; None where none is the present one.
+    """Return the price of an underlying for the model; None if it has no present price.
 
     An index has no bid and ask: its last price counts. Delayed data is never the present price, and
     nobody has to trade at the price of a halted contract.
@@ -210,7 +210,11 @@ class ModelGreeks:
             self._compute(connection, self._model)
 
     def summary(self) -> str | None:
-        """Return how many options have computed greeks, and why others have none; None without."""
+        """Return how many options have computed greeks, and why others have none.
+
+        Returns:
+            None if there is no option that needs computed greeks.
+        """
         options = [conid for conid in self._keys if conid in self._options]
         if not options:
             return None
@@ -254,7 +258,7 @@ class ModelGreeks:
         self._silent_since = since
 
     def _follow(self, routes: Routes) -> None:
-        """Record of which holdings the gateway sends no greeks."""
+        """Record the holdings for which the gateway sends no greeks."""
         keys: dict[int, list[Key]] = defaultdict(list)
         for key, state in routes.states.items():
             if state in QUEUED or (state is LegState.STREAMED and key[1] in self._silent):
@@ -326,7 +330,7 @@ class ModelGreeks:
         self._known_dividends |= found
 
     def _add(self, conids: Iterable[int], sizes: Mapping[int, float] | None = None) -> None:
-        """Follow these options from now on, if all is known that this needs.
+        """Follow these options from now on, if everything that this needs is known.
 
         Args:
             sizes: The absolute values of their holdings; None leaves them as they are.

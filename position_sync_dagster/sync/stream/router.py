@@ -186,8 +186,8 @@ DOWNLOAD_S = 1.0
 
 
 REGISTRY_LOOK_S = 3.0
-"""Time between two looks at the registry in an object store, in seconds, where each is a request.
-On a disk each step looks."""
+"""Polling interval of the registry in an object store, in seconds, where each poll is a request.
+On a disk each step polls."""
 
 
 class RoutedBy(NamedTuple):
@@ -319,8 +319,8 @@ class Router:
     ) -> None:
         feed = connection.feed
         if first:
-            # Its one request precedes those of the lines, which take seconds at the gateway's
-            # rate limit; the values arrive meanwhile.
+            # The one request of this download precedes those of the lines, which take seconds at
+            # the gateway's rate limit; the values arrive meanwhile.
             self._account_refresh.start(feed)
             await asyncio.sleep(0)
             if await self._queue_before_lines(connection):
@@ -422,8 +422,8 @@ class Router:
     async def _queue_before_lines(self, connection: GatewayConnection) -> bool:
         """Queue the holdings that need no line, if lines must wait for unknown contracts.
 
-        At the gateway's rate limit these take seconds, and the values of the accounts less than
-        one.
+        At the gateway's rate limit the contracts take seconds, and the values of the accounts take
+        less than one second.
 
         Returns:
             Whether the lines have to wait.

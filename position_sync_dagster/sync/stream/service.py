@@ -136,7 +136,7 @@ async def stream(
     sessions = lake.open_sessions()
     begin(sessions.table.prove_store)  # the ownership waits for the result
     begin(sessions.table.version)
-    opened = begin(lake.initialize_sync)  # beside the lease, which has a handle of its own
+    opened = begin(lake.initialize_sync)  # during the wait for the lease, which has its own handle
     recorder = run_recorder.RunRecorder(
         lake.runs,
         run_id=run_id,
