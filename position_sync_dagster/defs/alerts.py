@@ -77,8 +77,8 @@ def check_states(
     """Return the newest result of each check that has one.
 
     A check that is planned in an unfinished run has no new result. A limit has two states: whether
-    it holds, and whether its number is known. A broken limit whose number becomes
-    unknown is still broken.
+    it holds, and whether its number is known. A broken limit whose number becomes unknown is still
+    broken.
     """
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     for key in keys:

@@ -197,8 +197,8 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
 
     The quote has only the parts that count (`Quote.counted`). A mark counts however long it has
     stood still, since a gateway ticks on change. It does not count if the quote contradicts it: if
-    it is outside an uncrossed two-sided quote by more than the width of the quote, or 0 with a bid
-    above 0.
+    it is 0 with a bid above 0, or, unless trading is halted, outside an uncrossed two-sided quote
+    by more than the greater of the width of the quote and a tick.
 
     LAST counts only if the exchange's time of the trade is recent, and if the price is inside an
     uncrossed two-sided quote. Without a bid, a last trade says nothing about today: bid none, ask

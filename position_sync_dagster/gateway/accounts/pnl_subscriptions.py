@@ -52,6 +52,11 @@ class _Subscription:
     attempts: int = 0
     request: str | None = None
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a value is awaited from the gateway: the request may still be on its way."""
+        return self.request is not None and self.due_at != inf
+
     def requested(self, now: float) -> None:
         """Record a request: it is due again after a delay."""
         self.attempts += 1
@@ -223,11 +228,11 @@ class PnlSubscriptions:
         """Forget all of them: the gateway dropped them (code 1101).
 
         Nothing is requested here: positions and lines are requested first, then `step` subscribes
-        again. A subscription without a message is cancelled: if its request reached the gateway
-        after the drop, it still runs.
+        again. A request whose value is awaited is cancelled: if it reached the gateway after the
+        drop, it still runs.
         """
         for one in self._singles.values():
-            if one.due_at != inf:
+            if one.is_awaited:
                 self._cancel(one)
             self._forget(one)
         self._singles.clear()
@@ -421,8 +426,7 @@ class AccountSummaries:
         now = time.monotonic()
         due = [(account, one) for account, one in self._accounts.items() if one.due_at <= now]
         for account, one in due[:NEW_AT_ONCE]:
-            if one.request is not None:
-                self._ib.client.cancelPnL(int(one.request))
+            self._cancel(one)
             request = self._ib.client.getReqId()
             self._ib.client.reqPnL(request, account, "")
             one.request = str(request)
@@ -439,12 +443,12 @@ class AccountSummaries:
     def dropped(self) -> None:
         """Forget everything: the gateway dropped every subscription (1101).
 
-        A request without a message is cancelled: if it reached the gateway after the drop, it still
-        runs.
+        A request whose value is awaited is cancelled: if it reached the gateway after the drop, it
+        still runs.
         """
         for one in self._accounts.values():
-            if one.request is not None and one.due_at != inf:
-                self._ib.client.cancelPnL(int(one.request))
+            if one.is_awaited:
+                self._cancel(one)
         self._begin(self._accounts)
 
     def current(self) -> list[AccountSummary]:
@@ -499,6 +503,10 @@ class AccountSummaries:
             return
         one.values[value.tag] = (number_of(value.value), value.currency)
         one.values_at = utc_now()
+
+    def _cancel(self, one: _Account) -> None:
+        if one.request is not None:
+            self._ib.client.cancelPnL(int(one.request))
 
     def _requested_by(self, request: str) -> _Account | None:
         return next((one for one in self._accounts.values() if one.request == request), None)

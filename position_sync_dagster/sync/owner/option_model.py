@@ -174,8 +174,7 @@ class OptionModel:
 
     A price depends on rate × time, yield × time, volatility × √time and spot / strike alone. For
     that reason one call and one put that expire in a year, with a strike of 100, price all options.
-    One thread at a
-    time may use a model.
+    One thread at a time may use a model.
 
     Args:
         engine: Makes an engine for American options from QuantLib's module and a process.
