@@ -6,7 +6,7 @@ A subscription takes no line. One that is refused, or that brings no message, is
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -451,16 +451,20 @@ class AccountSummaries:
                 self._cancel(one)
         self._begin(self._accounts)
 
-    def current(self) -> list[AccountSummary]:
+    def current(self, without: Collection[str] = ()) -> list[AccountSummary]:
         """Return the values of each account whose first answers have arrived.
 
         A row before that would show a known net liquidation as null for a moment.
+
+        Args:
+            without: Accounts to leave out.
         """
         waited = time.monotonic() - self._since >= self._timeout_s
         return [
             summary
             for account, one in self._accounts.items()
-            if (waited or (one.is_answered and one.values_at is not None))
+            if account not in without
+            and (waited or (one.is_answered and one.values_at is not None))
             and (summary := self._summary(account, one)).is_known
         ]
 

@@ -436,8 +436,8 @@ class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
     Net liquidation and profit change with each tick, so there is at most one commit per
-    `account_values_interval_s`, with the newest amounts. It runs in a task, and no flush waits for
-    it.
+    `account_values_interval_s`, with the newest amounts. The first row of an account does not wait
+    for that. The commit runs in a task, and no flush waits for it.
 
     After a commit that failed, the table is read again, and what it lacks is due again.
 
@@ -461,15 +461,20 @@ class AccountRecorder:
         if table is None:
             return
         connection.summaries.subscribe()
-        is_writing = self._task is not None and not self._task.done()
-        if is_writing or self.context.monotonic() < self._next_at:
+        if self._task is not None and not self._task.done():
             return
+        now = self.context.monotonic()
+        is_due = now >= self._next_at
         rows: list[AccountSummary] = []
         if self._written is not None:
-            rows = changed(connection.summaries.current(), self._written)
+            written_already = () if is_due else self._written
+            rows = changed(connection.summaries.current(written_already), self._written)
             if not rows:
                 return
-            self._next_at = self.context.monotonic() + self._interval_s
+        elif not is_due:
+            return
+        if is_due and rows:
+            self._next_at = now + self._interval_s
         writer = asdict(provenance)
         rows = [replace(row, **writer) for row in rows]
         self._task = asyncio.create_task(self._write(table, rows, self._written))

@@ -144,6 +144,17 @@ async def test_profits_that_move_with_the_market_have_at_most_one_row_in_an_inte
         assert rows.filter(rows["account"] == A).height == 1
 
 
+async def test_the_first_row_of_an_account_waits_for_no_row_of_another(recording, arrives):
+    def prepare(sim):
+        sim.account_pnl(B, "silent")
+
+    settings = {"account_values_interval_s": 3600.0, "gateway_timeout_s": 60.0}
+    async with recording(prepare=prepare, settings=settings) as (sim, _):
+        await arrives(is_whole)
+        sim.account_pnl(B, "values")
+        await arrives(is_whole, B)
+
+
 async def test_unset_profits_are_null_and_never_a_number(recording, arrives):
     def prepare(sim):
         sim.account_pnl(A, "unset")
