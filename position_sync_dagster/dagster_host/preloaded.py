@@ -1,9 +1,13 @@
 """The modules that the fork server imports, so that what is forked from it need not.
 
 Only the fork server imports this module. A run executes the package as it is then: if a file has
-changed since the fork server imported it, the run imports the package anew. Nothing here may start
-a thread, since threads do not survive a fork: that excludes Polars and Delta Lake, and the modules
-that import them.
+changed since the fork server imported it, the run imports the package anew.
+
+Threads do not survive a fork. Polars and Delta Lake start those that compute when they are first
+used, so nothing that is imported here may use them: a forked process that computes then would wait
+forever. The import of Polars starts one thread, which deletes files of queries that are larger than
+the memory; nothing here makes such files, and Polars deletes those of an ended process when it is
+imported again. Both allocators are told to start none (`memory_and_threads.ALLOCATOR`).
 """
 
 import gc
@@ -42,11 +46,9 @@ IN_PACKAGE = (
     "dagster_host.launcher",
     "definitions",
     "defs",
-    "gateway.connection",
-    "gateway.market_data_lines",
-    "lake.registry.strategies_file",
-    "sync.owner.account_greeks",
-    "sync.run_recorder",
+    "gateway",
+    "lake",
+    "sync",
 )
 """The modules of the package that a run finds imported, with what they import; a folder counts with
 all that is in it."""
@@ -118,7 +120,10 @@ def stamp_of(module: str) -> Stamp:
 
 def prepare() -> dict[str, Stamp]:
     """Import what runs need, and return the modules of the package as `import_package` does."""
-    gc.set_threshold(*GARBAGE)  # first: `sync.owner.memory_and_threads` restores what it finds
+    gc.set_threshold(*GARBAGE)
+    # Only now: this module restores the thresholds that it finds when it is imported.
+    from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
+
     for name in IMPORTED:
         import_module(name)
     postgres = "PGHOST" in os.environ
@@ -136,7 +141,7 @@ def prepare() -> dict[str, Stamp]:
     dagster_internals.keep_migrations()
     dagster_internals.show_output_by_tail_alone()
     dagster_internals.watch_seldom()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_native_thread_each():
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         imported = import_package(PACKAGE, IN_PACKAGE)

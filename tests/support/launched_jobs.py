@@ -5,9 +5,16 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import dagster as dg
 import psutil
+
+
+def names_of_threads(pid: int) -> list[str]:
+    """Return the names of a process's threads, those of native libraries too."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sorted((task / "comm").read_text().strip() for task in tasks)
 
 
 @dg.op
@@ -18,7 +25,7 @@ def show(context: dg.OpExecutionContext) -> None:
         "pid": os.getpid(),
         "group": os.getpgid(0),
         "parent": " ".join(process.parent().cmdline()),
-        "parents_threads": process.parent().num_threads(),
+        "parents_threads": names_of_threads(process.ppid()),
         "main_thread": threading.current_thread() is threading.main_thread(),
         "cwd": os.getcwd(),
         "niceness": process.nice(),

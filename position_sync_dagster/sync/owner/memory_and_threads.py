@@ -65,10 +65,11 @@ ALLOCATOR = "_RJEM_MALLOC_CONF"
 """Environment variable with the options of jemalloc. Polars and Delta Lake have one jemalloc each.
 They read the variable when they are loaded; Polars puts its own options before those it finds."""
 
-ONE_ARENA = "narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0"
+ONE_ARENA = "narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0,background_thread:false"
 """Options for few threads: the default is four arenas for each processor, each with freed memory of
 its own, which is kept for ten seconds (Polars: 0.5) and counts as used by the process until the
-system needs it."""
+system needs it. Threads of the allocator would not survive the fork of a process that has imported
+both; freed memory is returned by the threads that allocate."""
 
 
 @contextmanager
