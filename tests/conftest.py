@@ -15,6 +15,7 @@ import pytest
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner import memory_and_threads
 from tests.support import object_store, signals, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
@@ -37,8 +38,15 @@ MEMORY_NEEDED = 4 * 1024**3
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
-    """Run the same, whatever the shell that started it ignores, with temporary files in memory."""
+    """Run the same, whatever the shell that started it ignores, with temporary files in memory.
+
+    Polars and Delta Lake have one thread each, as in a stream: with more, a seventh of the
+    processor time of tests on tables is overhead between them. Whole programs have the default.
+    """
     signals.unignore()
+    for name in memory_and_threads.VARIABLES:
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault(memory_and_threads.ALLOCATOR, memory_and_threads.ONE_ARENA)
     if "TMPDIR" not in os.environ and _is_roomy(MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 

@@ -26,7 +26,7 @@ from tests.support.demo_program import (
     wait_for,
 )
 
-TIMED = ("--for", "120")
+TIMED = ("--for", "90")
 """How the demo is started after the kill of everything: it is whole again before it ends."""
 
 

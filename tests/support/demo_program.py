@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.processes.home import Home
+from position_sync_dagster.sync.owner import memory_and_threads
 from tests.support.ports import free_port
 from tests.support.waiting import pause_s
 
@@ -41,7 +42,10 @@ GONE_S = 30.0
 
 
 def clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("POSITION_SYNC_", "DAGSTER_"))}
+    """Return the environment of a person who has set nothing."""
+    own = (*memory_and_threads.VARIABLES, memory_and_threads.ALLOCATOR)
+    tests = ("POSITION_SYNC_", "DAGSTER_", *own)
+    return {k: v for k, v in os.environ.items() if not k.startswith(tests)}
 
 
 def wait_for(
