@@ -41,9 +41,14 @@ from position_sync_dagster.lake.storage.threads import begin_each
 PROBES = "_probes"
 """The folder, in the lake, of the tables that test the store; each is deleted at once."""
 
-RACERS, ROUNDS = 2, 10
-"""Concurrent creates in a round, and the maximum number of rounds. The creates collide in about
-nine of ten rounds, since each asks the store before it writes; a round takes about 20 requests."""
+RACERS, ROUNDS = 2, 60
+"""Concurrent creates in a round, and the maximum number of rounds.
+
+Each create asks the store before it writes; a round takes about 20 requests. Where requests take
+some milliseconds, the creates collide in nearly each round; at a store on the same machine in one
+of four, in a process with one thread for requests (`sync.owner.memory_and_threads`). That none of
+60 does is less likely than one in ten million.
+"""
 
 _SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
 

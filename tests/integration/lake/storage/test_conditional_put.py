@@ -72,8 +72,24 @@ def test_a_winner_whose_answer_is_lost_makes_no_store_unsafe(store, lake):
     lake.sessions.table.prove_store()
 
 
+async def test_a_store_is_safe_though_its_writers_seldom_meet(lake, monkeypatch):
+    """A process with one thread for requests, and a store that answers at once."""
+    race, rounds = opening._race, []
+
+    def seldom(*args):
+        rounds.append(1)
+        monkeypatch.setattr(opening, "RACERS", 2 if len(rounds) > 20 else 1)
+        return race(*args)
+
+    monkeypatch.setattr(opening, "_race", seldom)
+    lake.sessions.table.prove_store()
+    assert len(rounds) > 20
+    await eventually(lambda: not probes(lake))
+
+
 def test_writers_that_never_meet_prove_nothing(lake, monkeypatch):
     monkeypatch.setattr(opening, "RACERS", 1)
+    monkeypatch.setattr(opening, "ROUNDS", 3)
     with pytest.raises(UnsafeStoreError, match="no writer lost"):
         lake.sessions.table.prove_store()
 
