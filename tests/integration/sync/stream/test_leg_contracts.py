@@ -45,9 +45,11 @@ async def test_the_details_of_a_leg_that_is_added_are_read_from_the_table(
         await lake.registry.add_active(**leg(CALL))
         async with streaming(sim) as (streamer, received):
             await eventually(lambda: received.newest(A, CALL))
+            lines = sim.stats()["requests"]["17"]["reqMktData"]
             await lake.registry.add_active(**leg(UNHELD))
             await eventually(lambda: streamer.detail)
             assert "its strike is 999, not" in streamer.detail
+            assert sim.stats()["requests"]["17"]["reqMktData"] == lines
 
 
 async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):
