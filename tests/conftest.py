@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner import memory_and_threads
+from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from tests.support import object_store, signals, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
@@ -37,16 +37,16 @@ MEMORY_NEEDED = 4 * 1024**3
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Run the same, whatever the shell that started it ignores, with temporary files in memory.
 
     Polars and Delta Lake have one thread each, as in a stream: with more, a seventh of the
     processor time of tests on tables is overhead between them. Whole programs have the default.
     """
     signals.unignore()
-    for name in memory_and_threads.VARIABLES:
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault(memory_and_threads.ALLOCATOR, memory_and_threads.ONE_ARENA)
+    until_the_end = ExitStack()
+    until_the_end.enter_context(one_native_thread_each())
+    config.add_cleanup(until_the_end.close)
     if "TMPDIR" not in os.environ and _is_roomy(MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 

@@ -1,8 +1,9 @@
 """Modules for steps and checks that are imported lazily, and not when the definitions are loaded.
 
-Each run loads the definitions in a process of its own, a few times a minute. To import Polars,
-Delta Lake and the services takes half a second, and most runs need few of them. Each name here
-imports its module at the first use. Use it only inside functions and in quoted annotations.
+Each run loads the definitions in a process of its own, a few times a minute. Where it is not
+forked from a process that has imported them (`dagster_host`), to import Polars, Delta Lake and the
+services takes half a second, and most runs need few of them. Each name here imports its module at
+the first use. Use it only inside functions and in quoted annotations.
 """
 
 from importlib import import_module

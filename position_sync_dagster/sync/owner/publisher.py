@@ -461,20 +461,19 @@ class AccountRecorder:
         if table is None:
             return
         connection.summaries.subscribe()
-        if self._task is not None and not self._task.done():
-            return
         now = self.context.monotonic()
         is_due = now >= self._next_at
+        is_writing = self._task is not None and not self._task.done()
+        if is_writing or (self._written is None and not is_due):
+            return
         rows: list[AccountSummary] = []
         if self._written is not None:
-            written_already = () if is_due else self._written
-            rows = changed(connection.summaries.current(written_already), self._written)
+            have_a_row = () if is_due else self._written
+            rows = changed(connection.summaries.current(have_a_row), self._written)
             if not rows:
                 return
-        elif not is_due:
-            return
-        if is_due and rows:
-            self._next_at = now + self._interval_s
+            if is_due:
+                self._next_at = now + self._interval_s
         writer = asdict(provenance)
         rows = [replace(row, **writer) for row in rows]
         self._task = asyncio.create_task(self._write(table, rows, self._written))

@@ -6,6 +6,7 @@ from datetime import timedelta
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import connect
 from tests.integration.sync.conftest import CALL, PUT, STOCK, UNHELD, A
+from tests.support.booked_legs import holding_only
 
 
 async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(
@@ -37,19 +38,19 @@ async def test_a_leg_that_nobody_holds_is_compared_too(stream_legs, lake, leg, e
 async def test_the_details_of_a_leg_that_is_added_are_read_from_the_table(
     simulate, settings_for, streaming, lake, leg, eventually
 ):
-    async with simulate() as sim:
+    # The details of other holdings would be requested meanwhile.
+    async with simulate(holding_only(CALL)) as sim:
         connection = await connect(settings_for(sim))
-        [details] = (await connection.details([UNHELD])).values()
+        lake.contracts.put((await connection.details([UNHELD])).values())
         await connection.close()
-        lake.contracts.put([replace(details, strike=999.0)])  # not what the gateway would say
         await lake.registry.add_active(**leg(CALL))
         async with streaming(sim) as (streamer, received):
             await eventually(lambda: received.newest(A, CALL))
-            lines = sim.stats()["requests"]["17"]["reqMktData"]
-            await lake.registry.add_active(**leg(UNHELD))
+            before = sim.stats()["requests"]["17"]["reqContractDetails"]
+            await lake.registry.add_active(**leg(UNHELD, right="P"))
             await eventually(lambda: streamer.detail)
-            assert "its strike is 999, not" in streamer.detail
-            assert sim.stats()["requests"]["17"]["reqMktData"] == lines
+            assert "its right is CALL, not PUT" in streamer.detail
+            assert sim.stats()["requests"]["17"]["reqContractDetails"] == before
 
 
 async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):
