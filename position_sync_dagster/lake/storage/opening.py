@@ -50,6 +50,10 @@ of four, in a process with one thread for requests (`sync.owner.memory_and_threa
 60 does is less likely than one in ten million.
 """
 
+WITHOUT_WINNER = 5
+"""Rounds in a row which no create won, after which none can: the client cannot do a conditional
+put. In a single one the answer to the winner may be lost, and the others find its table."""
+
 _SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
 
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -79,6 +83,7 @@ def require_conditional_put(lake: str, options: Mapping[str, str] | None = None)
     with _mutex:
         if bucket in _proven:
             return
+        lost = 0
         for _ in range(ROUNDS):
             ends = _race(f"{lake}/{PROBES}/{uuid4()}", object_store.delta_options(lake, options))
             won = ends.count(None)
@@ -87,6 +92,9 @@ def require_conditional_put(lake: str, options: Mapping[str, str] | None = None)
             if any(isinstance(end, CommitFailedError) for end in ends):
                 _proven.add(bucket)
                 return
+            lost = 0 if won else lost + 1
+            if lost == WITHOUT_WINNER:
+                raise _unsafe(lake, f"in {lost} races for the first version of a table nobody won")
         raise _unsafe(lake, f"in {ROUNDS} races for the same version of a table no writer lost")
 
 

@@ -22,7 +22,7 @@ from position_sync_dagster.lake.updates.position_updates import (
     Place,
     PositionUpdatesTable,
 )
-from tests.support.torn_queues import newest_entry, written_by
+from tests.support.torn_queues import entry, newest_entry, written_by
 
 
 def conids(reader: Follower) -> list[list[int]]:
@@ -165,6 +165,32 @@ def test_a_reader_of_rows_that_a_repair_took_back_is_told(
     else:  # the repair put row 8 back
         assert conids(reader) == conids(again.follow(lost)) == [[9]]
         assert conids(again.follow(before)) == [[7, 8, 9]]
+
+
+@pytest.mark.on_disk
+@pytest.mark.parametrize("read", range(4))
+def test_a_reader_of_some_of_the_commits_that_a_repair_put_back_gets_the_others_once(
+    ledger, make_update, open_ledger, read
+):
+    """The repair writes them in one commit: each row keeps its place in the order."""
+    path, reader = Path(ledger.table.path), ledger.follow(NOW)
+    token = reader.read().token
+    for conid in (7, 8, 9):
+        ledger.append([make_update(conid)])
+        if conid < 7 + read:
+            token = reader.read().token
+    kept = ["update_id", "ledger_version", "committed_at"]
+    before = ledger.table.rows(columns=kept).sort("update_id")
+    version = ledger.version()
+    for number in range(3):
+        torn = entry(path, version - number)
+        torn.write_bytes(torn.read_bytes()[:40])
+    assert repair(open_ledger().table, datetime.now(UTC)).saved == 3
+    again = open_ledger()
+    assert again.table.rows(columns=kept).sort("update_id").equals(before)
+    again.append([make_update(10)])
+    rest = [7, 8, 9, 10][read:]
+    assert conids(again.follow(token)) == conids(reader) == [rest]
 
 
 async def test_an_async_reader_waits_without_holding_up_other_tasks(open_ledger, make_update, home):
