@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 from zoneinfo import ZoneInfo
 
-from ib_async import IB, Contract, Fill
+from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
@@ -65,9 +65,9 @@ def day_begin(now: datetime) -> datetime:
     return max(datetime.combine(at.date(), time(), at.tzinfo) for at in local).astimezone(UTC)
 
 
-def _execution(fill: Fill, asked_at: datetime) -> Execution | None:
+def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Execution | None:
     """Return a fill as an execution; None for a whole combo, and for what cannot be read."""
-    done, report = fill.execution, fill.commissionReport
+    done = fill.execution
     try:
         instrument = instrument_of(fill.contract)
     except ValueError:
@@ -421,7 +421,10 @@ class GatewayConnection:
         failed = any(request > 0 and about is None for request, _code, about in refusals)
         if fills is None or failed or not self.sees_ib:
             return None
-        read = [one for fill in fills if (one := _execution(fill, asked_at)) is not None]
+        # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
+        reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
+        found = (_execution(fill, reports[fill.execution.execId], asked_at) for fill in fills)
+        read = [one for one in found if one is not None]
         return DayExecutions(read, day_begin(asked_at), asked_at)
 
     async def candidates(

@@ -283,3 +283,13 @@ async def test_a_port_number_out_of_range_is_not_followed(simulate, settings_for
         await asyncio.wait_for(first.lost.wait(), 30)
         assert (await manager.get_connection()).is_connected
         await manager.close()
+
+
+async def test_each_answer_has_the_commissions_of_the_executions(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        sim.fill("DUSIM0001", 921000001, -2.0, price=1.5)
+        for _ in range(2):
+            ((one,), _begin, _end) = await connection.executions()
+            assert (one.quantity, one.commission, one.commission_currency) == (2.0, 1.3, "USD")
+        await connection.close()
