@@ -268,21 +268,22 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
             newest[one.execution_id] = one
     last: dict[str, Execution] = {}
     for one in newest.values():
-        base, _, revision = one.execution_id.rpartition(".")
-        name = base if one.source == GATEWAY and revision.isdecimal() else one.execution_id
+        name = one.execution_id if one.source == FLEX else _uncorrected(one)
         before = last.get(name)
         if before is None or _revision(one) > _revision(before):
             last[name] = one
     # A statement names only the last revision.
-    stated = {one.execution_id.rpartition(".")[0] for one in last.values() if one.source == FLEX}
+    stated = {_uncorrected(one) for one in last.values() if one.source == FLEX}
     return sorted(
-        (
-            one
-            for one in last.values()
-            if one.source == FLEX or one.execution_id.rpartition(".")[0] not in stated
-        ),
+        (one for one in last.values() if one.source == FLEX or _uncorrected(one) not in stated),
         key=lambda one: (one.time, one.execution_id),
     )
+
+
+def _uncorrected(one: Execution) -> str:
+    """Return the id without its last part, the number of the correction, if it has one."""
+    base, _, revision = one.execution_id.rpartition(".")
+    return base if base and revision.isdecimal() else one.execution_id
 
 
 def _rank(one: Execution) -> tuple[bool, datetime]:

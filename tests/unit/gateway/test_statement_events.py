@@ -178,6 +178,10 @@ CURRENT = {
         ],
         [("0001.01.02", 4.0)],
     ),
+    "an id without parts has no correction": (
+        [execution("77"), execution("78", source=GATEWAY)],
+        [("77", 1.0), ("78", 1.0)],
+    ),
     "other executions stay": (
         [execution("0001.01.01", source=GATEWAY), execution("0002.01.01", source=GATEWAY)],
         [("0001.01.01", 1.0), ("0002.01.01", 1.0)],
