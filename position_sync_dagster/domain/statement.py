@@ -256,7 +256,8 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     """Return, for each execution, the row that counts; in order of time.
 
     If an execution has several rows, a row of a statement counts before a row of a gateway, and a
-    later row before an earlier one. A gateway corrects an execution by another one whose id differs
+    later row before an earlier one. The answer of a gateway may come before the commission: such a
+    row replaces none that has it. A gateway corrects an execution by another one whose id differs
     only in its last part: the execution with the greatest last part replaces the others. A
     statement corrects a trade by further rows: one that cancels it, with the opposite quantity, and
     one as it should be. All of these count, so that their sum is right.
@@ -286,8 +287,9 @@ def _uncorrected(one: Execution) -> str:
     return base if base and revision.isdecimal() else one.execution_id
 
 
-def _rank(one: Execution) -> tuple[bool, datetime]:
-    return (one.source == FLEX, one.stated_at or NEVER)
+def _rank(one: Execution) -> tuple[bool, bool, datetime]:
+    is_stated = one.source == FLEX
+    return (is_stated, is_stated or one.commission is not None, one.stated_at or NEVER)
 
 
 def _revision(one: Execution) -> int:
