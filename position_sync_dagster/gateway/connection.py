@@ -47,7 +47,8 @@ class DayExecutions(NamedTuple):
 
     Attributes:
         executions: In the order of the answer.
-        begin, end: It names every execution of its accounts between these times.
+        begin, end: It names every execution of its accounts between these times; `begin` is `end`
+            if one of the answer cannot be read, so that the absence of others proves nothing.
     """
 
     executions: Sequence[Execution]
@@ -65,15 +66,15 @@ def day_begin(now: datetime) -> datetime:
     return max(datetime.combine(at.date(), time(), at.tzinfo) for at in local).astimezone(UTC)
 
 
-def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Execution | None:
-    """Return a fill as an execution; None for a whole combo, and for what cannot be read."""
-    done = fill.execution
-    try:
-        instrument = instrument_of(fill.contract)
-    except ValueError:
-        return None
-    if instrument.sec_type == "BAG" or done.side not in ("BOT", "SLD") or not done.shares:
-        return None
+def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Execution:
+    """Return a fill as an execution.
+
+    Raises:
+        ValueError: Its contract or its side cannot be read.
+    """
+    done, instrument = fill.execution, instrument_of(fill.contract)
+    if done.side not in ("BOT", "SLD"):
+        raise ValueError(f"the side {done.side!r} of an execution")
     charged = report.execId == done.execId
     return Execution(
         execution_id=done.execId,
@@ -423,9 +424,15 @@ class GatewayConnection:
             return None
         # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
         reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
-        found = (_execution(fill, reports[fill.execution.execId], asked_at) for fill in fills)
-        read = [one for one in found if one is not None]
-        return DayExecutions(read, day_begin(asked_at), asked_at)
+        begin, read = day_begin(asked_at), list[Execution]()
+        for fill in fills:
+            if fill.contract.secType == "BAG" or not fill.execution.shares:
+                continue  # the legs of a combo are named too
+            try:
+                read.append(_execution(fill, reports[fill.execution.execId], asked_at))
+            except ValueError:
+                begin = asked_at
+        return DayExecutions(read, begin, asked_at)
 
     async def candidates(
         self, leg: UnresolvedLeg, *, like: bool = False

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from ib_gateway_simulator.protocol.contract import Contract
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     ClientIdInUseError,
@@ -292,4 +293,19 @@ async def test_each_answer_has_the_commissions_of_the_executions(simulate, setti
         for _ in range(2):
             ((one,), _begin, _end) = await connection.executions()
             assert (one.quantity, one.commission, one.commission_currency) == (2.0, 1.3, "USD")
+        await connection.close()
+
+
+async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_proves_nothing(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        sim.fill("DUSIM0001", 921000001, -2.0)
+        answer = await connection.executions()
+        assert len(answer.executions) == 1
+        assert answer.begin < answer.end
+        monkeypatch.setattr(Contract, "multiplier_text", "?")
+        answer = await connection.executions()
+        assert (answer.executions, answer.begin) == ([], answer.end)
         await connection.close()
