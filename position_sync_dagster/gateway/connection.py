@@ -47,8 +47,9 @@ class DayExecutions(NamedTuple):
 
     Attributes:
         executions: In the order of the answer.
-        begin, end: It names every execution of its accounts between these times; `begin` is `end`
-            if one of the answer cannot be read, so that the absence of others proves nothing.
+        begin, end: It names every execution of its accounts between these times. If one of the
+            answer cannot be read, or it came after midnight, `begin` is not before `end`, so that
+            the absence of others proves nothing.
     """
 
     executions: Sequence[Execution]
@@ -424,7 +425,7 @@ class GatewayConnection:
             return None
         # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
         reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
-        begin, read = day_begin(asked_at), list[Execution]()
+        begin, read = day_begin(utc_now()), list[Execution]()  # the day of the answer
         for fill in fills:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too

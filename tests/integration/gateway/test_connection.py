@@ -4,6 +4,7 @@ import asyncio
 import pickle
 import struct
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from random import Random
 
@@ -308,4 +309,17 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
         monkeypatch.setattr(Contract, "multiplier_text", "?")
         answer = await connection.executions()
         assert (answer.executions, answer.begin) == ([], answer.end)
+        await connection.close()
+
+
+async def test_an_answer_of_after_midnight_says_nothing_of_the_day_before(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        midnight = datetime(2026, 3, 20, 4, tzinfo=UTC)
+        now = iter([midnight - timedelta(seconds=1), midnight + timedelta(seconds=1)])
+        monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: next(now))
+        answer = await connection.executions()
+        assert (answer.begin, answer.end) == (midnight, midnight - timedelta(seconds=1))
         await connection.close()
