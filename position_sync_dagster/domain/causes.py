@@ -129,41 +129,33 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
     for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
         by_key[change.key].append(change)
     parts: dict[str, Parts] = {}
-    left: dict[Key, list[Execution]] = dict(executions)
     events = _Events(facts)
     for key, changes in by_key.items():
-        pool = executions.get(key, [])
-        made: dict[str, list[Execution]] = {}
-        named: dict[str, list[tuple[StatementEvent, float]]] = {}
+        pool, of_key = executions[key], [Parts(change) for change in changes]
         # Exact matches come first: an execution whose time is a little off, or that was booked days
         # before, may fit two changes.
         for slack in (timedelta(), SLACK):
-            for change in changes:
-                if not made.get(change.change_id):
-                    taken = made[change.change_id] = _taken(change, pool, slack)
-                    pool = [one for one in pool if one not in taken]
-        for change in changes:
-            if not made[change.change_id]:
-                named[change.change_id] = events.of(change, (), whole=True)
-        for change in changes:
-            if not made[change.change_id] and not named[change.change_id]:
-                taken = made[change.change_id] = _taken(change, pool, SLACK, booked=BOOKED)
-                pool = [one for one in pool if one not in taken]
-        for change in changes:
-            taken = made[change.change_id]
-            told = named.get(change.change_id) or events.of(change, taken)
-            parts[change.change_id] = Parts(change, taken, told)
-        left[key] = pool
-        for change in changes:
-            parts[change.change_id].spare = any(
-                abs(one.time - change.seen_at) <= A_DAY for one in pool
-            )
-    booked = Delivered(facts, parts, left)
+            for part in of_key:
+                if not part.taken:
+                    part.taken = _taken(part.change, pool, slack)
+                    pool = [one for one in pool if one not in part.taken]
+        for part in of_key:
+            if not part.taken:
+                part.events = events.of(part.change, (), whole=True)
+        for part in of_key:
+            if not part.taken and not part.events:
+                part.taken = _taken(part.change, pool, SLACK, booked=BOOKED)
+                pool = [one for one in pool if one not in part.taken]
+        for part in of_key:
+            part.events = part.events or events.of(part.change, part.taken)
+            part.spare = any(abs(one.time - part.change.seen_at) <= A_DAY for one in pool)
+            parts[part.change.change_id] = part
+        executions[key] = pool
+    delivered = Delivered(facts, parts.values(), left=executions)
     found: list[Closure] = []
     for change in facts.changes:
         if change.closed:
-            part = parts[change.change_id]
-            found += _judged(part, facts, booked, now)
+            found += _judged(parts[change.change_id], facts, delivered, now)
     return found
 
 
@@ -244,7 +236,7 @@ class _Events:
             for one in pool.values()
             if first <= one.day <= last
             # The event of an option has a row of the shares that came with it: Buy, Sell.
-            and (one.kind is not EventKind.OPTION_EVENT or _is_option_cause(one))
+            and (one.kind is not EventKind.OPTION_EVENT or _type_of(one) in _OPTION_EVENTS)
             and (by := _signed(one, rest))
         ]
         if rest and rounded(sum(by for _one, by in near)) == rest:
@@ -261,8 +253,8 @@ class _Events:
         return found
 
 
-def _is_option_cause(one: StatementEvent) -> bool:
-    return (one.type or "").strip().lower() in _OPTION_EVENTS
+def _type_of(one: StatementEvent) -> str:
+    return (one.type or "").strip().lower()
 
 
 def _signed(one: StatementEvent, rest: float) -> float:
@@ -282,7 +274,7 @@ def _signed(one: StatementEvent, rest: float) -> float:
 
 def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
     if one.kind is EventKind.OPTION_EVENT:
-        cause = _OPTION_EVENTS[(one.type or "").strip().lower()]
+        cause = _OPTION_EVENTS[_type_of(one)]
         if cause is Cause.EXPIRED_WORTHLESS and one.price:
             cause = Cause.CASH_SETTLED
         return cause, f"the statement says: {one.type}"
@@ -350,7 +342,7 @@ def _settled_in_cash(part: Parts, facts: Facts) -> bool:
     return any(
         one.conid == part.change.conid
         and one.account == part.change.account
-        and (one.type or "").strip().lower() == "cash settlement"
+        and _type_of(one) == "cash settlement"
         and last - BOOKED <= one.day <= last
         for one in facts.events
     )
