@@ -149,20 +149,17 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
 LOG_EVERY_S = 60.0
 """Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
-_POSITION, _POSITION_END = (
-    str(int(codes.MessageType.POSITION)),
-    str(int(codes.MessageType.POSITION_END)),
-)
-_PNL_SINGLE = str(int(codes.MessageType.PNL_SINGLE))
+_POSITION = str(codes.MessageType.POSITION)
+_POSITION_END = str(codes.MessageType.POSITION_END)
+_PNL_SINGLE = str(codes.MessageType.PNL_SINGLE)
 
 _DECISIVE = frozenset(
-    str(int(kind))
-    for kind in (
-        codes.MessageType.ERROR,
-        codes.MessageType.POSITION,
-        codes.MessageType.POSITION_MULTI,
-        codes.MessageType.PORTFOLIO_VALUE,
-    )
+    {
+        str(codes.MessageType.ERROR),
+        _POSITION,
+        str(codes.MessageType.POSITION_MULTI),
+        str(codes.MessageType.PORTFOLIO_VALUE),
+    }
 )
 """Which values of PnLSingle count depends on whether they came before or after these messages."""
 

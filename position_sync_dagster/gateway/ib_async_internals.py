@@ -321,9 +321,7 @@ def take_position(ib: IB, fields: list[str]) -> None:
         ib: The connection.
         fields: The fields from the account to the average cost.
     """
-    ib.client.decoder.handlers[MessageType.POSITION](
-        [str(MessageType.POSITION.value), "3", *fields]
-    )
+    ib.client.decoder.handlers[MessageType.POSITION]([str(MessageType.POSITION), "3", *fields])
 
 
 def is_unanswered(error: BaseException | None) -> bool:
