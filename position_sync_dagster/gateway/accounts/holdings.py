@@ -273,7 +273,7 @@ class HoldingsBook:
         self._gateway_id = gateway_id
         self._clock = clock
         self._holdings: dict[Key, BrokerPosition] = {}
-        self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
+        self._changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self.unmanaged: dict[Key, BrokerPosition] = {}
 
@@ -338,8 +338,8 @@ class HoldingsBook:
             if (holding := self._holdings.get(key)) is not None
         }
 
-    def watch(self) -> PendingChanges[Key, datetime]:
-        """Collect from now on which holdings change, and when; a changed quantity is urgent."""
+    def watch(self) -> PendingChanges[Key, None]:
+        """Collect from now on which holdings change; a changed quantity is urgent."""
         return self._changes.watch()
 
     def watch_all(self) -> PendingChanges[Key, None]:
@@ -534,7 +534,7 @@ class HoldingsBook:
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         moved = before is None or before.position != holding.position
         self._store(key, before, holding)
-        self._changes.note(key, holding.received_at, urgent=moved)
+        self._changes.note(key, None, urgent=moved)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         if before is None or (before.position == 0) != (holding.position == 0):
