@@ -648,8 +648,7 @@ class PortfolioDownloads:
         on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
-        downloaded: The accounts whose download ended, also if the gateway refused it.
-        ended: When the newest download of each account ended.
+        ended: When the newest download of each account ended, also if the gateway refused it.
         account_time: The newest time of day that came with values; empty until one came.
         standing: Whether the newest download of each account is whole.
     """
@@ -657,7 +656,6 @@ class PortfolioDownloads:
     def __init__(
         self, login: Login, book: HoldingsBook, *, on_change: Callable[[str], None]
     ) -> None:
-        self.downloaded: set[str] = set()
         self.ended: dict[str, datetime] = {}
         self.account_time = ""
         self._login, self._book = login, book
@@ -684,7 +682,7 @@ class PortfolioDownloads:
 
     def invalidate(self) -> None:
         """Forget every subscription: the gateway dropped them."""
-        self.downloaded.clear()
+        self.ended.clear()
         self.standing.invalidate()
         self._subscription.reset()
 
@@ -736,7 +734,6 @@ class PortfolioDownloads:
             raise
         finally:
             self._times.follow()
-            self.downloaded.add(account)
             self.ended[account] = utc_now()
         if not self._login.ib.isConnected():
             raise self._login.lost(f"the values of account {account}")

@@ -397,11 +397,6 @@ class AccountFeed:
         return self._values.account_time
 
     @property
-    def downloaded(self) -> set[str]:
-        """Return the accounts whose download ended, also if the gateway refused it."""
-        return self._values.downloaded
-
-    @property
     def positions_due(self) -> bool:
         """Return whether a new list of the positions should be requested now."""
         return self._list.is_due or self.emptied.is_due or bool(self._contradicted)
@@ -444,7 +439,8 @@ class AccountFeed:
         A closed holding of a downloaded account is always known.
         """
         account = holding.account
-        return account in self.downloaded and not (holding.position and account in self.emptied)
+        in_doubt = holding.position and account in self.emptied
+        return account in self._values.ended and not in_doubt
 
     def interrupted(self) -> None:
         """Count the next list that empties an account as a first one: the gateway has lost IB."""
