@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from ib_gateway_simulator.protocol.contract import Contract
+from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     ClientIdInUseError,
@@ -322,4 +323,29 @@ async def test_an_answer_of_after_midnight_says_nothing_of_the_day_before(
         monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: next(now))
         answer = await connection.executions()
         assert (answer.begin, answer.end) == (midnight, midnight - timedelta(seconds=1))
+        await connection.close()
+
+
+async def test_a_large_multiplier_is_requested_and_named_with_all_its_digits(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        asked = []
+
+        async def answer(pattern):
+            asked.append(pattern.multiplier)
+            return []
+
+        monkeypatch.setattr(connection.ib, "reqContractDetailsAsync", answer)
+        yen = make_leg(
+            symbol="JPY",
+            expiry="20261214",
+            multiplier=12_500_000,
+            strategy_id="yen",
+            added_at=datetime.now(UTC),
+        )
+        await connection.candidates(yen)
+        assert asked == ["12500000"]
+        assert yen.described == "JPY 2026-12-14 multiplier 12500000"
         await connection.close()
