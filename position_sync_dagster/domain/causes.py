@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import copysign
 from typing import Any
 
 from position_sync_dagster.domain.broker_position import Key
@@ -300,27 +301,14 @@ def _judged(part: Parts, facts: Facts, delivered: Delivered, now: datetime) -> l
             if one.source == FLEX and stage is Stage.PROVISIONAL:
                 why = "a trade of a statement without the fields Notes/Codes and Transaction Type"
             groups.setdefault((cause, stage, why), []).append(one)
+    explained = [_traded(change, *of_group, ones) for of_group, ones in groups.items()]
+    explained += [_stated(change, event, by, facts) for event, by in part.events]
     open_quantity = abs(change.closed)
-    for (cause, stage, why), ones in groups.items():
-        quantity = min(open_quantity, sum(one.quantity for one in ones))
+    for closure in explained:
+        quantity = min(open_quantity, abs(closure.quantity))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
-            found.append(_traded(change, cause, stage, why, ones, quantity))
-    for event, by in part.events:
-        quantity = min(open_quantity, abs(by))
-        open_quantity = rounded(open_quantity - quantity)
-        if quantity:
-            cause, why = _cause_of_event(event)
-            found.append(
-                replace(
-                    _closure(change, cause, Stage.STATED, why, quantity),
-                    price=event.price,
-                    realized_pnl=event.realized_pnl,
-                    events=event.event_id,
-                    statement=event.statement,
-                    counter_conid=_counter_of(event, facts),
-                )
-            )
+            found.append(replace(closure, quantity=copysign(quantity, change.closed)))
     if open_quantity:
         found.append(_inferred(part, open_quantity, facts, delivered))
     counters = delivered.stated_counter(change)
@@ -354,7 +342,7 @@ def _closure(
     return Closure(
         **{name: getattr(change, name) for name in TERMS},
         closed_at=change.seen_at,
-        quantity=quantity if change.closed > 0 else -quantity,
+        quantity=copysign(quantity, change.closed),
         price=None,
         cause=cause,
         stage=stage,
@@ -365,26 +353,33 @@ def _closure(
 
 
 def _traded(
-    change: PositionChange,
-    cause: Cause,
-    stage: Stage,
-    why: str,
-    ones: Sequence[Execution],
-    quantity: float,
+    change: PositionChange, cause: Cause, stage: Stage, why: str, ones: Sequence[Execution]
 ) -> Closure:
     prices = [one.price for one in ones]
-    weight = sum(one.quantity for one in ones)
+    quantity = sum(one.quantity for one in ones)
     profits = [one.realized_pnl for one in ones]
     return replace(
         _closure(change, cause, stage, why, quantity),
         closed_at=max(one.time for one in ones),
         price=None
         if None in prices
-        else sum((one.price or 0.0) * one.quantity for one in ones) / weight,
+        else sum((one.price or 0.0) * one.quantity for one in ones) / quantity,
         realized_pnl=None if None in profits else sum(profit or 0.0 for profit in profits),
         executions=",".join(one.execution_id for one in ones),
         order_ids=_joined(one.order_id for one in ones),
         statement=_joined(one.statement for one in ones),
+    )
+
+
+def _stated(change: PositionChange, event: StatementEvent, by: float, facts: Facts) -> Closure:
+    cause, why = _cause_of_event(event)
+    return replace(
+        _closure(change, cause, Stage.STATED, why, abs(by)),
+        price=event.price,
+        realized_pnl=event.realized_pnl,
+        events=event.event_id,
+        statement=event.statement,
+        counter_conid=_counter_of(event, facts),
     )
 
 
@@ -436,7 +431,7 @@ def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) 
         if nothing_came or (in_cash and where is Moneyness.OUT):
             day = f"{ended:%Y-%m-%d}"
             why = f"out of the money at its end ({day}), and nothing came of the underlying"
-            cost, held = change.average_cost, quantity if change.closed > 0 else -quantity
+            cost, held = change.average_cost, copysign(quantity, change.closed)
             lost = None if cost is None else -held * cost + 0.0
             return provisional(Cause.EXPIRED_WORTHLESS, why, price=0.0, realized_pnl=lost)
     return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
