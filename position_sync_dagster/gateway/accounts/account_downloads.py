@@ -159,8 +159,10 @@ class PortfolioRow(NamedTuple):
     values: PortfolioValues
 
 
-class PortfolioRows:
-    """Reads portfolio rows faster than ib_async: a large account sends all every three minutes.
+def read_portfolio_rows(
+    ib: IB, odd_rows: OddRows, *, on_row: Callable[[PortfolioRow], None]
+) -> None:
+    """Read portfolio rows faster than ib_async: a large account sends all every three minutes.
 
     For each row ib_async inspects the type of each field of the contract, makes two contracts and
     formats a log line that nobody reads.
@@ -171,25 +173,18 @@ class PortfolioRows:
         on_row: Gets each of the others.
     """
 
-    def __init__(
-        self, ib: IB, odd_rows: OddRows, *, on_row: Callable[[PortfolioRow], None]
-    ) -> None:
-        self._odd_rows = odd_rows
-        self._on_row = on_row
-        ib_async_internals.read_messages(ib, MessageType.PORTFOLIO_VALUE, self._read)
-
-    def _read(self, fields: list[str]) -> bool:
+    def read(fields: list[str]) -> bool:
         if len(fields) < ib_async_internals.WHOLE_ROW:
             return False
         account, conid = fields[-1], fields[2]
         sent = RowFields(account, conid, fields[3], fields[4], fields[8], fields[-7])
-        if not self._odd_rows.accepts(sent):
+        if not odd_rows.accepts(sent):
             return True
         try:
             instrument = translate.instrument_of(_contract_of(fields))
             position, price, value, cost, unrealized, realized = map(float, fields[-7:-1])
         except ValueError:
-            self._odd_rows.set_aside(account, conid)
+            odd_rows.set_aside(account, conid)
             return True
         values = PortfolioValues(
             average_cost=translate.known(cost),
@@ -198,8 +193,10 @@ class PortfolioRows:
             unrealized_pnl=translate.known(unrealized),
             realized_pnl=translate.known(realized),
         )
-        self._on_row(PortfolioRow(key_of(account, instrument.conid), instrument, position, values))
+        on_row(PortfolioRow(key_of(account, instrument.conid), instrument, position, values))
         return True
+
+    read_messages(ib, MessageType.PORTFOLIO_VALUE, read)
 
 
 def _contract_of(fields: list[str]) -> Contract:

@@ -198,7 +198,8 @@ class PositionDownload:
             listing = self._listing
             if listing is None:
                 listing = self._listing = asyncio.ensure_future(self._request())
-                listing.add_done_callback(_retrieve)
+                # Its error is retrieved in any case: asyncio logs one that nobody awaits any more.
+                listing.add_done_callback(lambda one: one.cancelled() or one.exception())
                 self._requested, self.requested_at = False, time.monotonic()
             await asyncio.wait({listing}, timeout=self._timeout_s)
             if listing.done():
@@ -312,12 +313,6 @@ class EmptiedAccounts:
         self._first.pop(account, None)
 
 
-def _retrieve(listing: asyncio.Future[list[Position]]) -> None:
-    """Retrieve the error of a list that nobody awaits any more; otherwise asyncio logs it."""
-    if not listing.cancelled():
-        listing.exception()
-
-
 LATE_S = 10.0
 """For this many seconds after a portfolio row, a position message that differs from it may be older
 than the row: the two come from different parts of a gateway, and neither names a time."""
@@ -374,7 +369,7 @@ class AccountFeed:
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
         filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
-        account_downloads.PortfolioRows(ib, self.odd_rows, on_row=self._on_portfolio)
+        account_downloads.read_portfolio_rows(ib, self.odd_rows, on_row=self._on_portfolio)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
