@@ -18,6 +18,9 @@ NEW_YORK = ZoneInfo("America/New_York")
 CONIDS = range(1, 2**31)
 """Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int."""
 
+MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
+"""The broker states the multiplier of each of these (recorded in messages 7 and 61)."""
+
 
 class Right(StrEnum):
     """The right of an option. `gateway` translates IB's C and P."""

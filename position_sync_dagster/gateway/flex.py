@@ -28,7 +28,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from position_sync_dagster.domain import statement
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import CONIDS, NEW_YORK, RIGHTS
+from position_sync_dagster.domain.instrument import CONIDS, MULTIPLIED_TYPES, NEW_YORK, RIGHTS
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 
@@ -208,7 +208,10 @@ def position_of(fields: Fields) -> statement.StatementPosition | None:
         return None
     quantity = fields.required_number("position")
     cost = fields.number("costBasisMoney")
+    sec_type = fields.text("assetCategory") or "OPT"
     multiplier = fields.number("multiplier") or 1.0
+    if sec_type in MULTIPLIED_TYPES:
+        multiplier = fields.required_number("multiplier")
     price = fields.number("costBasisPrice")
     average = price * multiplier if price is not None else None
     if cost is not None and quantity:
@@ -218,7 +221,7 @@ def position_of(fields: Fields) -> statement.StatementPosition | None:
         day=fields.day("reportDate"),
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
-        sec_type=fields.text("assetCategory") or "OPT",
+        sec_type=sec_type,
         right=RIGHTS.get((fields.text("putCall") or "").upper()),
         strike=fields.number("strike"),
         expiry=fields.expiry(),

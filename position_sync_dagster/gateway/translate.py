@@ -12,6 +12,7 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.instrument import (
     CONIDS,
+    MULTIPLIED_TYPES,
     ContractDetails,
     Instrument,
     Right,
@@ -26,9 +27,6 @@ UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
-
-MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
-"""The gateway states the multiplier of each of these (recorded in messages 7 and 61)."""
 
 
 def known(value: float | None) -> float | None:
