@@ -359,6 +359,7 @@ class AccountFeed:
         self.book.confirmed.doubted = self.emptied
         together = len(accounts) <= LISTED_TOGETHER
         self._by_account = None if together else PositionsByAccount(login, self.odd_rows)
+        self._unlisted: dict[str, int] = {}  # whose list was refused, with the code
         self._list = PositionDownload(login, give_up=give_up, by_account=self._by_account)
         self._values = PortfolioDownloads(login, self.book, on_change=self._rate)
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
@@ -418,11 +419,6 @@ class AccountFeed:
         others = Counter(row.account for row in self.book.unmanaged.values() if row.position)
         for account, count in sorted(others.items()):
             yield f"account {account} {NOT_MANAGED}: its {count} holdings are unknown"
-
-    @property
-    def _unlisted(self) -> Mapping[str, int]:
-        """Return the accounts that the newest list does not cover: the gateway refused them."""
-        return {} if self._by_account is None else self._by_account.refused
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
@@ -491,6 +487,8 @@ class AccountFeed:
         """
         self.book.snapshot_id = str(uuid4())
         self.snapshot_at = utc_now()
+        if self._by_account is not None:
+            self._unlisted = dict(self._by_account.refused)
         self.odd_rows.keep_seen()
         newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
         self._newest.clear()
