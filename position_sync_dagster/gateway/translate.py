@@ -101,7 +101,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
             unknown.
     """
     contract = details.contract
-    if contract is None or contract.conId > CONIDS[-1]:
+    if contract is None or contract.conId not in CONIDS:
         raise ValueError("contract details without a contract")
     instrument = instrument_of(contract)
     return ContractDetails(
