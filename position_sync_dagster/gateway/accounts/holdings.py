@@ -422,16 +422,12 @@ class HoldingsBook:
             return
         now = self._clock()
         confirmed_at = self.confirmed.confirm_holding(key, now)
-        same = before is not None and before.position == position
-        if not same:
+        value, profit = values["market_value"], self._profits.get(key)
+        if before is None or before.position != position:
             self._profits.pop(key, None)
-        elif (
-            before is not None
-            and (profit := self._profits.get(key)) is not None
-            and not profit.follows(before, values["market_value"], now, self._band)
-        ):
+        elif profit is not None and not profit.follows(before, value, now, self._band):
             self._missed.add(key)
-        origin = ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
+        origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
         sent = {"value_source": origin, "confirmed_at": confirmed_at, **values}
         completeness = self.confirmed.completeness_of(key[0])
         row = self._row(key, instrument, position, before, now, completeness=completeness, **sent)
