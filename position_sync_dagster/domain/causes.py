@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import copysign
 from typing import Any
 
 from position_sync_dagster.domain.broker_position import Key
@@ -129,41 +130,33 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
     for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
         by_key[change.key].append(change)
     parts: dict[str, Parts] = {}
-    left: dict[Key, list[Execution]] = dict(executions)
     events = _Events(facts)
     for key, changes in by_key.items():
-        pool = executions.get(key, [])
-        made: dict[str, list[Execution]] = {}
-        named: dict[str, list[tuple[StatementEvent, float]]] = {}
+        pool, of_key = executions[key], [Parts(change) for change in changes]
         # Exact matches come first: an execution whose time is a little off, or that was booked days
         # before, may fit two changes.
         for slack in (timedelta(), SLACK):
-            for change in changes:
-                if not made.get(change.change_id):
-                    taken = made[change.change_id] = _taken(change, pool, slack)
-                    pool = [one for one in pool if one not in taken]
-        for change in changes:
-            if not made[change.change_id]:
-                named[change.change_id] = events.of(change, (), whole=True)
-        for change in changes:
-            if not made[change.change_id] and not named[change.change_id]:
-                taken = made[change.change_id] = _taken(change, pool, SLACK, booked=BOOKED)
-                pool = [one for one in pool if one not in taken]
-        for change in changes:
-            taken = made[change.change_id]
-            told = named.get(change.change_id) or events.of(change, taken)
-            parts[change.change_id] = Parts(change, taken, told)
-        left[key] = pool
-        for change in changes:
-            parts[change.change_id].spare = any(
-                abs(one.time - change.seen_at) <= A_DAY for one in pool
-            )
-    booked = Delivered(facts, parts, left)
+            for part in of_key:
+                if not part.taken:
+                    part.taken = _taken(part.change, pool, slack)
+                    pool = [one for one in pool if one not in part.taken]
+        for part in of_key:
+            if not part.taken:
+                part.events = events.of(part.change, (), whole=True)
+        for part in of_key:
+            if not part.taken and not part.events:
+                part.taken = _taken(part.change, pool, SLACK, booked=BOOKED)
+                pool = [one for one in pool if one not in part.taken]
+        for part in of_key:
+            part.events = part.events or events.of(part.change, part.taken)
+            part.spare = any(abs(one.time - part.change.seen_at) <= A_DAY for one in pool)
+            parts[part.change.change_id] = part
+        executions[key] = pool
+    delivered = Delivered(facts, parts.values(), left=executions)
     found: list[Closure] = []
     for change in facts.changes:
         if change.closed:
-            part = parts[change.change_id]
-            found += _judged(part, facts, booked, now)
+            found += _judged(parts[change.change_id], facts, delivered, now)
     return found
 
 
@@ -244,7 +237,7 @@ class _Events:
             for one in pool.values()
             if first <= one.day <= last
             # The event of an option has a row of the shares that came with it: Buy, Sell.
-            and (one.kind is not EventKind.OPTION_EVENT or _is_option_cause(one))
+            and (one.kind is not EventKind.OPTION_EVENT or _type_of(one) in _OPTION_EVENTS)
             and (by := _signed(one, rest))
         ]
         if rest and rounded(sum(by for _one, by in near)) == rest:
@@ -261,8 +254,8 @@ class _Events:
         return found
 
 
-def _is_option_cause(one: StatementEvent) -> bool:
-    return (one.type or "").strip().lower() in _OPTION_EVENTS
+def _type_of(one: StatementEvent) -> str:
+    return (one.type or "").strip().lower()
 
 
 def _signed(one: StatementEvent, rest: float) -> float:
@@ -282,7 +275,7 @@ def _signed(one: StatementEvent, rest: float) -> float:
 
 def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
     if one.kind is EventKind.OPTION_EVENT:
-        cause = _OPTION_EVENTS[(one.type or "").strip().lower()]
+        cause = _OPTION_EVENTS[_type_of(one)]
         if cause is Cause.EXPIRED_WORTHLESS and one.price:
             cause = Cause.CASH_SETTLED
         return cause, f"the statement says: {one.type}"
@@ -308,27 +301,14 @@ def _judged(part: Parts, facts: Facts, delivered: Delivered, now: datetime) -> l
             if one.source == FLEX and stage is Stage.PROVISIONAL:
                 why = "a trade of a statement without the fields Notes/Codes and Transaction Type"
             groups.setdefault((cause, stage, why), []).append(one)
+    explained = [_traded(change, *of_group, ones) for of_group, ones in groups.items()]
+    explained += [_stated(change, event, by, facts) for event, by in part.events]
     open_quantity = abs(change.closed)
-    for (cause, stage, why), ones in groups.items():
-        quantity = min(open_quantity, sum(one.quantity for one in ones))
+    for closure in explained:
+        quantity = min(open_quantity, abs(closure.quantity))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
-            found.append(_traded(change, cause, stage, why, ones, quantity))
-    for event, by in part.events:
-        quantity = min(open_quantity, abs(by))
-        open_quantity = rounded(open_quantity - quantity)
-        if quantity:
-            cause, why = _cause_of_event(event)
-            found.append(
-                replace(
-                    _closure(change, cause, Stage.STATED, why, quantity),
-                    price=event.price,
-                    realized_pnl=event.realized_pnl,
-                    events=event.event_id,
-                    statement=event.statement,
-                    counter_conid=_counter_of(event, facts),
-                )
-            )
+            found.append(replace(closure, quantity=copysign(quantity, change.closed)))
     if open_quantity:
         found.append(_inferred(part, open_quantity, facts, delivered))
     counters = delivered.stated_counter(change)
@@ -350,7 +330,7 @@ def _settled_in_cash(part: Parts, facts: Facts) -> bool:
     return any(
         one.conid == part.change.conid
         and one.account == part.change.account
-        and (one.type or "").strip().lower() == "cash settlement"
+        and _type_of(one) == "cash settlement"
         and last - BOOKED <= one.day <= last
         for one in facts.events
     )
@@ -362,7 +342,7 @@ def _closure(
     return Closure(
         **{name: getattr(change, name) for name in TERMS},
         closed_at=change.seen_at,
-        quantity=quantity if change.closed > 0 else -quantity,
+        quantity=copysign(quantity, change.closed),
         price=None,
         cause=cause,
         stage=stage,
@@ -373,26 +353,33 @@ def _closure(
 
 
 def _traded(
-    change: PositionChange,
-    cause: Cause,
-    stage: Stage,
-    why: str,
-    ones: Sequence[Execution],
-    quantity: float,
+    change: PositionChange, cause: Cause, stage: Stage, why: str, ones: Sequence[Execution]
 ) -> Closure:
     prices = [one.price for one in ones]
-    weight = sum(one.quantity for one in ones)
+    quantity = sum(one.quantity for one in ones)
     profits = [one.realized_pnl for one in ones]
     return replace(
         _closure(change, cause, stage, why, quantity),
         closed_at=max(one.time for one in ones),
         price=None
         if None in prices
-        else sum((one.price or 0.0) * one.quantity for one in ones) / weight,
+        else sum((one.price or 0.0) * one.quantity for one in ones) / quantity,
         realized_pnl=None if None in profits else sum(profit or 0.0 for profit in profits),
         executions=",".join(one.execution_id for one in ones),
         order_ids=_joined(one.order_id for one in ones),
         statement=_joined(one.statement for one in ones),
+    )
+
+
+def _stated(change: PositionChange, event: StatementEvent, by: float, facts: Facts) -> Closure:
+    cause, why = _cause_of_event(event)
+    return replace(
+        _closure(change, cause, Stage.STATED, why, abs(by)),
+        price=event.price,
+        realized_pnl=event.realized_pnl,
+        events=event.event_id,
+        statement=event.statement,
+        counter_conid=_counter_of(event, facts),
     )
 
 
@@ -444,7 +431,7 @@ def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) 
         if nothing_came or (in_cash and where is Moneyness.OUT):
             day = f"{ended:%Y-%m-%d}"
             why = f"out of the money at its end ({day}), and nothing came of the underlying"
-            cost, held = change.average_cost, quantity if change.closed > 0 else -quantity
+            cost, held = change.average_cost, copysign(quantity, change.closed)
             lost = None if cost is None else -held * cost + 0.0
             return provisional(Cause.EXPIRED_WORTHLESS, why, price=0.0, realized_pnl=lost)
     return provisional(Cause.UNEXPLAINED, _why_not(change, facts))

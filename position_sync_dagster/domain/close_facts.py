@@ -73,8 +73,8 @@ class Parts:
     """A change, the executions and the events that explain it."""
 
     change: PositionChange
-    taken: list[Execution]
-    events: list[tuple[StatementEvent, float]]
+    taken: list[Execution] = field(default_factory=list)
+    events: list[tuple[StatementEvent, float]] = field(default_factory=list)
     spare: bool = False
     """Whether an execution of the day fits no change: its time may be wrong, or a message lost."""
 
@@ -193,24 +193,30 @@ class Delivered:
     def __init__(
         self,
         facts: Facts,
-        parts: Mapping[str, Parts],
+        parts: Iterable[Parts],
         left: Mapping[Key, Sequence[Execution]],
     ) -> None:
         self._facts = facts
         self._left = left
         self._causes: dict[str, tuple[Cause, int | None]] = {}
-        self._stated: dict[str, int] = {}
-        for under, found in self._together(parts.values()):
+        for under, found in self._together(parts):
             self._search(under, found)
-        self._note_stated(parts.values())
 
     def of(self, change: PositionChange) -> tuple[Cause, int | None] | None:
         """Return the cause of an option or of shares, with the counter-holding."""
         return self._causes.get(change.change_id)
 
     def stated_counter(self, change: PositionChange) -> int | None:
-        """Return the underlying that moved with a stated exercise or assignment."""
-        return self._stated.get(change.change_id)
+        """Return the underlying of an option, if it moved with a stated exercise or assignment."""
+        under = self._under_conid(change) if change.is_option else None
+        if under is None:
+            return None
+        holding = (change.account, under)
+        moved = any(
+            other.key == holding and abs(other.seen_at - change.seen_at) <= NEAR
+            for other in self._facts.changes
+        )
+        return under if moved else None
 
     def _under_conid(self, change: PositionChange) -> int | None:
         details = self._facts.contracts.get(change.conid)
@@ -327,17 +333,6 @@ class Delivered:
     def _is_over(self, change: PositionChange) -> bool:
         ended = last_trade(change, self._facts.contracts.get(change.conid))
         return ended is not None and change.seen_at >= ended
-
-    def _note_stated(self, parts: Iterable[Parts]) -> None:
-        listed = list(parts)
-        for part in listed:
-            under = self._under_conid(part.change)
-            if under is None or not part.change.is_option:
-                continue
-            for other in listed:
-                near = abs(other.change.seen_at - part.change.seen_at) <= NEAR
-                if near and other.change.key == (part.change.account, under):
-                    self._stated[part.change.change_id] = under
 
 
 def _by_exercise(option: PositionChange) -> Cause:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -317,51 +317,52 @@ def rolls_of(
         for one in sorted(changes, key=lambda one: (one.seen_at, one.change_id))
         if one.change_id not in other
     )
-    closed = [side for side in sides if side.change.change_id in traded]
+    closed = [side for side in sides if side.id in traded]
     opened = [side for side in sides if side.executions]
-    fitting = [[new for new in opened if _fits(old.change, new.change)] for old in closed]
-    same = [
-        [new for new in found if old.orders & new.orders]
-        for old, found in zip(closed, fitting, strict=True)
-    ]
-    taken = {new.change.change_id for found in same for new in found}
-    choices = [
-        ordered
-        or [
+    for old in closed:
+        old.fitting = [new for new in opened if _fits(old.change, new.change)]
+        old.choices = [new for new in old.fitting if old.orders & new.orders]
+    taken = {new.id for old in closed for new in old.choices}
+    for old in closed:
+        old.choices = old.choices or [
             new
-            for new in found
-            if new.change.change_id not in taken and _gap(old.executions, new.executions) <= within
+            for new in old.fitting
+            if new.id not in taken and _gap(old.executions, new.executions) <= within
         ]
-        for old, found, ordered in zip(closed, fitting, same, strict=True)
-    ]
-    wanted = Counter(new.change.change_id for found in choices for new in found)
+    wanted = Counter(new.id for old in closed for new in old.choices)
     rolls: list[Roll] = []
     unclear: dict[tuple[str, ...], UnclearRoll] = {}
-    for old, found in zip(closed, choices, strict=True):
-        if len(found) == 1 and wanted[found[0].change.change_id] == 1:
-            rolls.append(_roll(old, found[0]))
-        elif found:
-            ids = {new.change.change_id for new in found}
-            rivals = tuple(
-                one.change
-                for one, theirs in zip(closed, choices, strict=True)
-                if ids & {new.change.change_id for new in theirs}
-            )
-            key = (*(one.change_id for one in rivals), *sorted(ids))
-            unclear[key] = UnclearRoll(
+    for old in closed:
+        if len(old.choices) == 1 and wanted[old.choices[0].id] == 1:
+            rolls.append(_roll(old, old.choices[0]))
+        elif old.choices:
+            ids = {new.id for new in old.choices}
+            rivals = [one for one in closed if any(new.id in ids for new in one.choices)]
+            unclear[(*(one.id for one in rivals), *sorted(ids))] = UnclearRoll(
                 account=old.change.account,
-                closed=rivals,
-                opened=tuple(new.change for new in found),
+                closed=tuple(one.change for one in rivals),
+                opened=tuple(new.change for new in old.choices),
             )
     return rolls, list(unclear.values())
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Side:
-    """A change, and the executions that made it."""
+    """A change, and the executions that made it.
+
+    Attributes:
+        fitting: The other changes that may have taken its place.
+        choices: Those of them whose order or time says so.
+    """
 
     change: PositionChange
     executions: list[Execution]
+    fitting: list["_Side"] = field(default_factory=list)
+    choices: list["_Side"] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.change.change_id
 
     @property
     def orders(self) -> set[str]:

@@ -18,6 +18,9 @@ NEW_YORK = ZoneInfo("America/New_York")
 CONIDS = range(1, 2**31)
 """Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int."""
 
+MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
+"""The broker states the multiplier of each of these (recorded in messages 7 and 61)."""
+
 
 class Right(StrEnum):
     """The right of an option. `gateway` translates IB's C and P."""
@@ -68,10 +71,10 @@ def parse_expiry(value: str | int | date) -> date:
 
 
 def parse_conid(value: int | str) -> int:
-    """Read a contract id: a whole number above zero.
+    """Read a contract id: a whole number above zero, of 32 bits.
 
     Raises:
-        InvalidLegError: It is not a whole number above zero.
+        InvalidLegError: It is not such a number.
 
     >>> parse_conid(" 265598 ")
     265598
@@ -80,7 +83,7 @@ def parse_conid(value: int | str) -> int:
         conid = int(value)
     except (TypeError, ValueError, OverflowError):
         conid = 0
-    if isinstance(value, bool) or conid <= 0 or conid >= 2**63 or str(conid) != str(value).strip():
+    if isinstance(value, bool) or conid not in CONIDS or str(conid) != str(value).strip():
         raise InvalidLegError(
             f"The conid {shown(value)} is no contract id.",
             remedy="Take the whole number that TWS shows under Contract Info > Description.",

@@ -127,7 +127,7 @@ class Membership:
         words += [word(term) for term in (self.expiry, self.strike, self.right) if term]
         words += [self.sec_type] if self.sec_type else []
         words += [f"class {self.trading_class}"] if self.trading_class else []
-        words += [f"multiplier {self.multiplier:g}"] if self.multiplier else []
+        words += [f"multiplier {word(self.multiplier)}"] if self.multiplier else []
         words += [f"on {self.exchange}"] if self.exchange else []
         return " ".join([*words, *([self.currency] if self.currency else [])])
 
@@ -292,9 +292,13 @@ def _quantity(value: float) -> float:
 
 
 def word(value: object) -> str:
-    """Return a value as text for a message; "none" for None."""
+    """Return a value as text, with all digits of a number; "none" for None.
+
+    >>> word(100.0), word(12_500_000.0), word(0.1 + 0.2)
+    ('100', '12500000', '0.3')
+    """
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.15g}"
     return "none" if value is None else str(value)
 
 
@@ -442,10 +446,10 @@ def candidate(details: ContractDetails) -> str:
         f"class {details.trading_class}" if details.trading_class else "",
         f"expiry {expiry}" if expiry else "",
         f"exchange {details.exchange}",
-        f"multiplier {details.multiplier:g}",
+        f"multiplier {word(details.multiplier)}",
         f"{details.currency})",
     ]
-    return ", ".join(word for word in words if word).replace(", (", " (")
+    return ", ".join(part for part in words if part).replace(", (", " (")
 
 
 def _distance(leg: UnresolvedLeg, details: ContractDetails) -> tuple[float, int, int]:

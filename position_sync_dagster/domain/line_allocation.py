@@ -50,8 +50,12 @@ def demands(
         sec_types: Holdings of other security types want no line.
     """
     allowed = frozenset(sec_types)
+    by_conid: defaultdict[int, list[ActiveContract]] = defaultdict(list)
+    for leg in legs:
+        if leg.removed_at is None:
+            by_conid[leg.conid].append(leg)
     wanted: list[Demand] = []
-    for conid, active in _active_by_conid(legs).items():
+    for conid, active in by_conid.items():
         accounts = {
             holding.account
             for holding in holdings_of(conid)
@@ -65,14 +69,6 @@ def demands(
                 Demand(conid=conid, priority=first.priority, since=since, strategy=strategy)
             )
     return wanted
-
-
-def _active_by_conid(legs: Iterable[ActiveContract]) -> dict[int, list[ActiveContract]]:
-    active: defaultdict[int, list[ActiveContract]] = defaultdict(list)
-    for leg in legs:
-        if leg.removed_at is None:
-            active[leg.conid].append(leg)
-    return active
 
 
 def underlying_demand(conid: int, place: int) -> Demand:
@@ -310,19 +306,17 @@ def route(
         (account, conid) → the state of the holding.
     """
     allowed = frozenset(sec_types)
-    by_conid = _active_by_conid(legs)
-    active = {conid: {leg.account for leg in found} for conid, found in by_conid.items()}
+    active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
     routes: dict[Key, LegState] = {}
     for holding in holdings:
         conid = holding.instrument.conid
         if holding.instrument.sec_type not in allowed:
             continue
-        accounts = active.get(conid, set())
         if holding.position == 0:
             state = LegState.CLOSED
         elif conid in lines:
             state = LegState.STREAMED
-        elif None in accounts or holding.account in accounts:
+        elif (None, conid) in active or (holding.account, conid) in active:
             state = LegState.OVERFLOW
         else:
             state = LegState.MONITORED

@@ -646,11 +646,11 @@ class LoginLines:
     def share_refusals(self) -> None:
         """Set the same wait for every contract that was refused for a cause of the login."""
         refused = self._refused_by_login()
-        latest = max(refused.values(), key=lambda denial: denial.until_s, default=None)
+        if not refused:
+            return
+        latest = max(refused.values(), key=lambda denial: denial.until_s)
         for conid, denial in refused.items():
-            if latest is not None:
-                shared = replace(denial, until_s=latest.until_s, times=latest.times)
-                self._lines[conid].denial = shared
+            self._lines[conid].denial = replace(denial, until_s=latest.until_s, times=latest.times)
 
     def _refused_by_login(self) -> dict[int, Denial]:
         """Return the refusals of wanted contracts for a cause of the login, by conid."""

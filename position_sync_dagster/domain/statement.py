@@ -256,7 +256,8 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     """Return, for each execution, the row that counts; in order of time.
 
     If an execution has several rows, a row of a statement counts before a row of a gateway, and a
-    later row before an earlier one. A gateway corrects an execution by another one whose id differs
+    later row before an earlier one. The answer of a gateway may come before the commission: such a
+    row replaces none that has it. A gateway corrects an execution by another one whose id differs
     only in its last part: the execution with the greatest last part replaces the others. A
     statement corrects a trade by further rows: one that cancels it, with the opposite quantity, and
     one as it should be. All of these count, so that their sum is right.
@@ -268,25 +269,27 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
             newest[one.execution_id] = one
     last: dict[str, Execution] = {}
     for one in newest.values():
-        base, _, revision = one.execution_id.rpartition(".")
-        name = base if one.source == GATEWAY and revision.isdecimal() else one.execution_id
+        name = one.execution_id if one.source == FLEX else _uncorrected(one)
         before = last.get(name)
         if before is None or _revision(one) > _revision(before):
             last[name] = one
     # A statement names only the last revision.
-    stated = {one.execution_id.rpartition(".")[0] for one in last.values() if one.source == FLEX}
+    stated = {_uncorrected(one) for one in last.values() if one.source == FLEX}
     return sorted(
-        (
-            one
-            for one in last.values()
-            if one.source == FLEX or one.execution_id.rpartition(".")[0] not in stated
-        ),
+        (one for one in last.values() if one.source == FLEX or _uncorrected(one) not in stated),
         key=lambda one: (one.time, one.execution_id),
     )
 
 
-def _rank(one: Execution) -> tuple[bool, datetime]:
-    return (one.source == FLEX, one.stated_at or NEVER)
+def _uncorrected(one: Execution) -> str:
+    """Return the id without its last part, the number of the correction, if it has one."""
+    base, _, revision = one.execution_id.rpartition(".")
+    return base if base and revision.isdecimal() else one.execution_id
+
+
+def _rank(one: Execution) -> tuple[bool, bool, datetime]:
+    is_stated = one.source == FLEX
+    return (is_stated, is_stated or one.commission is not None, one.stated_at or NEVER)
 
 
 def _revision(one: Execution) -> int:

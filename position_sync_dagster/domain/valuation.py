@@ -377,6 +377,9 @@ class Worth:
 CLOSED = Worth(market_value=0.0, unrealized_pnl=0.0, value_source=ValueOrigin.NONE)
 """The value of a holding that is no longer held."""
 
+NO_QUOTE = Quote(conid=0)
+"""The market data of a holding of which nothing counts."""
+
 
 FACTOR_TOLERANCE = 0.02
 """Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier."""
@@ -507,16 +510,10 @@ def _row(
     price_magnifier: int | None = None,
 ) -> PositionUpdate:
     """Return a row; of a holding that is closed it is the zero row, without market data."""
-    instrument, note = holding.instrument, writing.note
+    instrument, market, note = holding.instrument, quote or NO_QUOTE, writing.note
     if holding.position == 0:
-        worth, quote, note = CLOSED, None, None
-    modelled = holding.greeks if holding.position else None
-    if modelled is not None and (quote is None or quote.greeks_time is None):
-        return replace(
-            _row(replace(holding, greeks=None), worth, writing, quote, price_magnifier),
-            **modelled.columns,
-        )
-    return PositionUpdate(
+        worth, market, note = CLOSED, NO_QUOTE, None
+    row = PositionUpdate(
         conid=instrument.conid,
         symbol=instrument.symbol,
         right=instrument.right,
@@ -533,28 +530,31 @@ def _row(
         multiplier=instrument.multiplier,
         currency=instrument.currency,
         price_kind=worth.price_kind,
-        bid=quote.bid if quote else None,
-        ask=quote.ask if quote else None,
+        bid=market.bid,
+        ask=market.ask,
         realized_pnl=holding.realized_pnl,
         daily_pnl=holding.daily_pnl,
-        implied_vol=quote.implied_vol if quote else None,
-        delta=quote.delta if quote else None,
-        gamma=_times(quote.gamma, price_magnifier) if quote else None,
-        vega=_over(quote.vega, price_magnifier) if quote else None,
-        theta=_over(quote.theta, price_magnifier) if quote else None,
-        underlying_price=quote.underlying_price if quote else None,
+        implied_vol=market.implied_vol,
+        delta=market.delta,
+        gamma=_times(market.gamma, price_magnifier),
+        vega=_over(market.vega, price_magnifier),
+        theta=_over(market.theta, price_magnifier),
+        underlying_price=market.underlying_price,
         value_time=worth.value_time,
         source=writing.source,
         value_source=worth.value_source,
-        market_data_type=quote.market_data_type if quote else None,
+        market_data_type=market.market_data_type,
         gateway_id=holding.gateway_id,
         trading_mode=trading_mode_of(holding.account),
         session_id=writing.by.session_id,
         fencing_token=writing.by.fencing_token,
         run_id=writing.by.run_id,
-        greeks_time=quote.greeks_time if quote else None,
+        greeks_time=market.greeks_time,
         note=note,
         trading_class=instrument.trading_class or None,
         local_symbol=instrument.local_symbol or None,
-        greeks_source=GreeksSource.GATEWAY if quote and quote.greeks_time else None,
+        greeks_source=GreeksSource.GATEWAY if market.greeks_time else None,
     )
+    if holding.greeks is None or not holding.position or market.greeks_time is not None:
+        return row
+    return replace(row, **holding.greeks.columns)

@@ -16,13 +16,13 @@ from typing import ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 from zoneinfo import ZoneInfo
 
-from ib_async import IB, Contract, Fill
+from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import UnresolvedLeg
+from position_sync_dagster.domain.leg import UnresolvedLeg, word
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import codes, ib_async_internals
@@ -47,7 +47,9 @@ class DayExecutions(NamedTuple):
 
     Attributes:
         executions: In the order of the answer.
-        begin, end: It names every execution of its accounts between these times.
+        begin, end: It names every execution of its accounts between these times. If one of the
+            answer cannot be read, or it came after midnight, `begin` is not before `end`, so that
+            the absence of others proves nothing.
     """
 
     executions: Sequence[Execution]
@@ -65,15 +67,15 @@ def day_begin(now: datetime) -> datetime:
     return max(datetime.combine(at.date(), time(), at.tzinfo) for at in local).astimezone(UTC)
 
 
-def _execution(fill: Fill, asked_at: datetime) -> Execution | None:
-    """Return a fill as an execution; None for a whole combo, and for what cannot be read."""
-    done, report = fill.execution, fill.commissionReport
-    try:
-        instrument = instrument_of(fill.contract)
-    except ValueError:
-        return None
-    if instrument.sec_type == "BAG" or done.side not in ("BOT", "SLD") or not done.shares:
-        return None
+def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Execution:
+    """Return a fill as an execution.
+
+    Raises:
+        ValueError: Its contract or its side cannot be read.
+    """
+    done, instrument = fill.execution, instrument_of(fill.contract)
+    if done.side not in ("BOT", "SLD"):
+        raise ValueError(f"the side {done.side!r} of an execution")
     charged = report.execId == done.execId
     return Execution(
         execution_id=done.execId,
@@ -139,7 +141,7 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
     if not like:
         pattern.strike = leg.strike or 0.0
         pattern.tradingClass = leg.trading_class or ""
-        pattern.multiplier = f"{leg.multiplier:g}" if leg.multiplier else ""
+        pattern.multiplier = word(leg.multiplier) if leg.multiplier else ""
         pattern.exchange = leg.exchange or ""
     return pattern
 
@@ -147,20 +149,17 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
 LOG_EVERY_S = 60.0
 """Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
-_POSITION, _POSITION_END = (
-    str(int(codes.MessageType.POSITION)),
-    str(int(codes.MessageType.POSITION_END)),
-)
-_PNL_SINGLE = str(int(codes.MessageType.PNL_SINGLE))
+_POSITION = str(codes.MessageType.POSITION)
+_POSITION_END = str(codes.MessageType.POSITION_END)
+_PNL_SINGLE = str(codes.MessageType.PNL_SINGLE)
 
 _DECISIVE = frozenset(
-    str(int(kind))
-    for kind in (
-        codes.MessageType.ERROR,
-        codes.MessageType.POSITION,
-        codes.MessageType.POSITION_MULTI,
-        codes.MessageType.PORTFOLIO_VALUE,
-    )
+    {
+        str(codes.MessageType.ERROR),
+        _POSITION,
+        str(codes.MessageType.POSITION_MULTI),
+        str(codes.MessageType.PORTFOLIO_VALUE),
+    }
 )
 """Which values of PnLSingle count depends on whether they came before or after these messages."""
 
@@ -421,8 +420,17 @@ class GatewayConnection:
         failed = any(request > 0 and about is None for request, _code, about in refusals)
         if fills is None or failed or not self.sees_ib:
             return None
-        read = [one for fill in fills if (one := _execution(fill, asked_at)) is not None]
-        return DayExecutions(read, day_begin(asked_at), asked_at)
+        # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
+        reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
+        begin, read = day_begin(utc_now()), list[Execution]()  # the day of the answer
+        for fill in fills:
+            if fill.contract.secType == "BAG" or not fill.execution.shares:
+                continue  # the legs of a combo are named too
+            try:
+                read.append(_execution(fill, reports[fill.execution.execId], asked_at))
+            except ValueError:
+                begin = asked_at
+        return DayExecutions(read, begin, asked_at)
 
     async def candidates(
         self, leg: UnresolvedLeg, *, like: bool = False

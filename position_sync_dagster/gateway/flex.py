@@ -19,7 +19,7 @@ from datetime import time as clock_time
 from hashlib import sha256
 from http.client import HTTPException
 from typing import Any, TypeVar
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote_plus, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from xml.etree import ElementTree as Xml
@@ -28,7 +28,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from position_sync_dagster.domain import statement
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import CONIDS, NEW_YORK, RIGHTS
+from position_sync_dagster.domain.instrument import CONIDS, MULTIPLIED_TYPES, NEW_YORK, RIGHTS
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 
@@ -165,9 +165,7 @@ class Fields:
             StatementError: It is absent, written in another way than 20260305;153000, before 1990
                 or after tomorrow.
         """
-        text = self.required(name)
-        for separator in (";", ",", "T", " "):
-            text = text.replace(separator, " ")
+        text = re.sub("[;,T]", " ", self.required(name))
         day, *rest = text.split() or [""]
         digits = rest[0].replace(":", "") if rest else "000000"
         try:
@@ -210,7 +208,10 @@ def position_of(fields: Fields) -> statement.StatementPosition | None:
         return None
     quantity = fields.required_number("position")
     cost = fields.number("costBasisMoney")
+    sec_type = fields.text("assetCategory") or "OPT"
     multiplier = fields.number("multiplier") or 1.0
+    if sec_type in MULTIPLIED_TYPES:
+        multiplier = fields.required_number("multiplier")
     price = fields.number("costBasisPrice")
     average = price * multiplier if price is not None else None
     if cost is not None and quantity:
@@ -220,7 +221,7 @@ def position_of(fields: Fields) -> statement.StatementPosition | None:
         day=fields.day("reportDate"),
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
-        sec_type=fields.text("assetCategory") or "OPT",
+        sec_type=sec_type,
         right=RIGHTS.get((fields.text("putCall") or "").upper()),
         strike=fields.number("strike"),
         expiry=fields.expiry(),
@@ -484,9 +485,6 @@ class _Target:
             self.statements.append(self._statement(self._open))
             self._open = None
 
-    def close(self) -> None:
-        """Do nothing: everything was taken as it came."""
-
     def _fields(self, tag: str, attributes: dict[str, str]) -> Fields:
         return Fields(attributes, file=self.file, element=tag, today=self.today)
 
@@ -633,7 +631,7 @@ class FlexService:
             why = "a redirect, which is refused" if 300 <= error.code < 400 else "HTTP"
             later = error.code >= 500 or error.code == 429
             raise self._unreachable(query_id, f"{why} {error.code}", later=later) from None
-        except (HTTPException, URLError, OSError, ValueError) as error:
+        except (HTTPException, OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             why = _without(token, {"": str(reason)})[""]
             raise self._unreachable(query_id, why, later=True) from None

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from struct import Struct
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import ib_async
@@ -167,20 +168,15 @@ def intercept_messages(
     decoder = ib.client.decoder
     interpret: Callable[[list[str]], None] = decoder.interpret
     decoder.interpret = read  # type: ignore[method-assign]
-    decoder.logger = _DecoderLog(unreadable)  # type: ignore[assignment]
-    return interpret
 
-
-class _DecoderLog:
-    """Stands for the decoder's logger, which it uses for messages that it cannot read."""
-
-    def __init__(self, unreadable: Callable[[BaseException | None], None]) -> None:
-        self._unreadable = unreadable
-
-    def exception(self, _message: str) -> None:
+    def report(_message: str) -> None:
         """Report the cause; the message holds values of the account and is not logged."""
         error = sys.exc_info()[1]
-        self._unreadable((error and error.__context__) or error)
+        unreadable((error and error.__context__) or error)
+
+    # The decoder uses its logger for messages that it cannot read, and for nothing else.
+    decoder.logger = SimpleNamespace(exception=report)  # type: ignore[assignment]
+    return interpret
 
 
 def intercept_unknown_requests(ib: IB, report: Callable[[str], None]) -> None:
@@ -321,9 +317,7 @@ def take_position(ib: IB, fields: list[str]) -> None:
         ib: The connection.
         fields: The fields from the account to the average cost.
     """
-    ib.client.decoder.handlers[MessageType.POSITION](
-        [str(MessageType.POSITION.value), "3", *fields]
-    )
+    ib.client.decoder.handlers[MessageType.POSITION]([str(MessageType.POSITION), "3", *fields])
 
 
 def is_unanswered(error: BaseException | None) -> bool:

@@ -12,6 +12,7 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.instrument import (
     CONIDS,
+    MULTIPLIED_TYPES,
     ContractDetails,
     Instrument,
     Right,
@@ -26,9 +27,6 @@ UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
-
-MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
-"""The gateway states the multiplier of each of these (recorded in messages 7 and 61)."""
 
 
 def known(value: float | None) -> float | None:
@@ -103,7 +101,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
             unknown.
     """
     contract = details.contract
-    if contract is None or contract.conId > CONIDS[-1]:
+    if contract is None or contract.conId not in CONIDS:
         raise ValueError("contract details without a contract")
     instrument = instrument_of(contract)
     return ContractDetails(
@@ -200,6 +198,9 @@ class Arrivals:
         self._sides, self._mark, self._greeks = sides, ticker.markPrice, ticker.modelGreeks
 
 
+_NO_GREEKS = OptionComputation(tickAttrib=0)
+
+
 def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
     """Read the newest market data of a ticker.
 
@@ -210,10 +211,11 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         ticker: The ticker of a line.
         arrivals: When its parts arrived.
     """
-    contract, greeks = ticker.contract, ticker.modelGreeks
-    delayed = ticker.marketDataType in codes.DELAYED_TYPES or arrivals.delayed
+    contract, greeks = ticker.contract, ticker.modelGreeks or _NO_GREEKS
     kind = ticker.marketDataType
-    last_time = ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp
+    if arrivals.delayed and kind not in codes.DELAYED_TYPES:
+        kind = int(codes.MarketDataType.DELAYED)
+    delayed = kind in codes.DELAYED_TYPES
     return Quote(
         conid=contract.conId if contract else 0,
         received_at=ticker.time,
@@ -224,20 +226,18 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         quote_time=arrivals.quote,
         moved_at=arrivals.moved,
         mark_time=arrivals.mark,
-        last_time=last_time,
-        market_data_type=kind
-        if kind in codes.DELAYED_TYPES or not delayed
-        else int(codes.MarketDataType.DELAYED),
+        last_time=ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp,
+        market_data_type=kind,
         halted=ticker.halted in (1, 2),
-        implied_vol=_greek(greeks.impliedVol, -1) if greeks else None,
-        delta=_greek(greeks.delta, -2) if greeks else None,
-        gamma=_greek(greeks.gamma, -2) if greeks else None,
-        vega=_greek(greeks.vega, -2) if greeks else None,
-        theta=_greek(greeks.theta, -2) if greeks else None,
-        underlying_price=_greek(greeks.undPrice, -1) if greeks else None,
-        model_price=_greek(greeks.optPrice, -1) if greeks else None,
-        pv_dividend=_greek(greeks.pvDividend, -1) if greeks else None,
-        greeks_time=arrivals.model if greeks else None,
+        implied_vol=_greek(greeks.impliedVol, -1),
+        delta=_greek(greeks.delta, -2),
+        gamma=_greek(greeks.gamma, -2),
+        vega=_greek(greeks.vega, -2),
+        theta=_greek(greeks.theta, -2),
+        underlying_price=_greek(greeks.undPrice, -1),
+        model_price=_greek(greeks.optPrice, -1),
+        pv_dividend=_greek(greeks.pvDividend, -1),
+        greeks_time=arrivals.model if ticker.modelGreeks else None,
         min_tick=known(ticker.minTick) or None,
     )
 

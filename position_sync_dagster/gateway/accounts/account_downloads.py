@@ -159,8 +159,10 @@ class PortfolioRow(NamedTuple):
     values: PortfolioValues
 
 
-class PortfolioRows:
-    """Reads portfolio rows faster than ib_async: a large account sends all every three minutes.
+def read_portfolio_rows(
+    ib: IB, odd_rows: OddRows, *, on_row: Callable[[PortfolioRow], None]
+) -> None:
+    """Read portfolio rows faster than ib_async: a large account sends all every three minutes.
 
     For each row ib_async inspects the type of each field of the contract, makes two contracts and
     formats a log line that nobody reads.
@@ -171,25 +173,18 @@ class PortfolioRows:
         on_row: Gets each of the others.
     """
 
-    def __init__(
-        self, ib: IB, odd_rows: OddRows, *, on_row: Callable[[PortfolioRow], None]
-    ) -> None:
-        self._odd_rows = odd_rows
-        self._on_row = on_row
-        ib_async_internals.read_messages(ib, MessageType.PORTFOLIO_VALUE, self._read)
-
-    def _read(self, fields: list[str]) -> bool:
+    def read(fields: list[str]) -> bool:
         if len(fields) < ib_async_internals.WHOLE_ROW:
             return False
         account, conid = fields[-1], fields[2]
         sent = RowFields(account, conid, fields[3], fields[4], fields[8], fields[-7])
-        if not self._odd_rows.accepts(sent):
+        if not odd_rows.accepts(sent):
             return True
         try:
             instrument = translate.instrument_of(_contract_of(fields))
             position, price, value, cost, unrealized, realized = map(float, fields[-7:-1])
         except ValueError:
-            self._odd_rows.set_aside(account, conid)
+            odd_rows.set_aside(account, conid)
             return True
         values = PortfolioValues(
             average_cost=translate.known(cost),
@@ -198,8 +193,10 @@ class PortfolioRows:
             unrealized_pnl=translate.known(unrealized),
             realized_pnl=translate.known(realized),
         )
-        self._on_row(PortfolioRow(key_of(account, instrument.conid), instrument, position, values))
+        on_row(PortfolioRow(key_of(account, instrument.conid), instrument, position, values))
         return True
+
+    read_messages(ib, MessageType.PORTFOLIO_VALUE, read)
 
 
 def _contract_of(fields: list[str]) -> Contract:
@@ -648,8 +645,7 @@ class PortfolioDownloads:
         on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
-        downloaded: The accounts whose download ended, also if the gateway refused it.
-        ended: When the newest download of each account ended.
+        ended: When the newest download of each account ended, also if the gateway refused it.
         account_time: The newest time of day that came with values; empty until one came.
         standing: Whether the newest download of each account is whole.
     """
@@ -657,7 +653,6 @@ class PortfolioDownloads:
     def __init__(
         self, login: Login, book: HoldingsBook, *, on_change: Callable[[str], None]
     ) -> None:
-        self.downloaded: set[str] = set()
         self.ended: dict[str, datetime] = {}
         self.account_time = ""
         self._login, self._book = login, book
@@ -684,7 +679,7 @@ class PortfolioDownloads:
 
     def invalidate(self) -> None:
         """Forget every subscription: the gateway dropped them."""
-        self.downloaded.clear()
+        self.ended.clear()
         self.standing.invalidate()
         self._subscription.reset()
 
@@ -736,7 +731,6 @@ class PortfolioDownloads:
             raise
         finally:
             self._times.follow()
-            self.downloaded.add(account)
             self.ended[account] = utc_now()
         if not self._login.ib.isConnected():
             raise self._login.lost(f"the values of account {account}")

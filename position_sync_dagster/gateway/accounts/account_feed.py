@@ -198,7 +198,8 @@ class PositionDownload:
             listing = self._listing
             if listing is None:
                 listing = self._listing = asyncio.ensure_future(self._request())
-                listing.add_done_callback(_retrieve)
+                # Its error is retrieved in any case: asyncio logs one that nobody awaits any more.
+                listing.add_done_callback(lambda one: one.cancelled() or one.exception())
                 self._requested, self.requested_at = False, time.monotonic()
             await asyncio.wait({listing}, timeout=self._timeout_s)
             if listing.done():
@@ -312,12 +313,6 @@ class EmptiedAccounts:
         self._first.pop(account, None)
 
 
-def _retrieve(listing: asyncio.Future[list[Position]]) -> None:
-    """Retrieve the error of a list that nobody awaits any more; otherwise asyncio logs it."""
-    if not listing.cancelled():
-        listing.exception()
-
-
 LATE_S = 10.0
 """For this many seconds after a portfolio row, a position message that differs from it may be older
 than the row: the two come from different parts of a gateway, and neither names a time."""
@@ -364,6 +359,7 @@ class AccountFeed:
         self.book.confirmed.doubted = self.emptied
         together = len(accounts) <= LISTED_TOGETHER
         self._by_account = None if together else PositionsByAccount(login, self.odd_rows)
+        self._unlisted: dict[str, int] = {}  # whose list was refused, with the code
         self._list = PositionDownload(login, give_up=give_up, by_account=self._by_account)
         self._values = PortfolioDownloads(login, self.book, on_change=self._rate)
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
@@ -374,7 +370,7 @@ class AccountFeed:
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
         filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
-        account_downloads.PortfolioRows(ib, self.odd_rows, on_row=self._on_portfolio)
+        account_downloads.read_portfolio_rows(ib, self.odd_rows, on_row=self._on_portfolio)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -395,11 +391,6 @@ class AccountFeed:
     def account_time(self) -> str:
         """Return the newest time of day that came with values; empty until one came."""
         return self._values.account_time
-
-    @property
-    def downloaded(self) -> set[str]:
-        """Return the accounts whose download ended, also if the gateway refused it."""
-        return self._values.downloaded
 
     @property
     def positions_due(self) -> bool:
@@ -429,11 +420,6 @@ class AccountFeed:
         for account, count in sorted(others.items()):
             yield f"account {account} {NOT_MANAGED}: its {count} holdings are unknown"
 
-    @property
-    def _unlisted(self) -> Mapping[str, int]:
-        """Return the accounts that the newest list does not cover: the gateway refused them."""
-        return {} if self._by_account is None else self._by_account.refused
-
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
         return self.book.get(key)
@@ -444,7 +430,8 @@ class AccountFeed:
         A closed holding of a downloaded account is always known.
         """
         account = holding.account
-        return account in self.downloaded and not (holding.position and account in self.emptied)
+        in_doubt = holding.position and account in self.emptied
+        return account in self._values.ended and not in_doubt
 
     def interrupted(self) -> None:
         """Count the next list that empties an account as a first one: the gateway has lost IB."""
@@ -500,6 +487,8 @@ class AccountFeed:
         """
         self.book.snapshot_id = str(uuid4())
         self.snapshot_at = utc_now()
+        if self._by_account is not None:
+            self._unlisted = dict(self._by_account.refused)
         self.odd_rows.keep_seen()
         newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
         self._newest.clear()

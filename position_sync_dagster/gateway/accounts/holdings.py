@@ -273,7 +273,7 @@ class HoldingsBook:
         self._gateway_id = gateway_id
         self._clock = clock
         self._holdings: dict[Key, BrokerPosition] = {}
-        self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
+        self._changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self.unmanaged: dict[Key, BrokerPosition] = {}
 
@@ -338,8 +338,8 @@ class HoldingsBook:
             if (holding := self._holdings.get(key)) is not None
         }
 
-    def watch(self) -> PendingChanges[Key, datetime]:
-        """Collect from now on which holdings change, and when; a changed quantity is urgent."""
+    def watch(self) -> PendingChanges[Key, None]:
+        """Collect from now on which holdings change; a changed quantity is urgent."""
         return self._changes.watch()
 
     def watch_all(self) -> PendingChanges[Key, None]:
@@ -422,16 +422,12 @@ class HoldingsBook:
             return
         now = self._clock()
         confirmed_at = self.confirmed.confirm_holding(key, now)
-        same = before is not None and before.position == position
-        if not same:
+        value, profit = values["market_value"], self._profits.get(key)
+        if before is None or before.position != position:
             self._profits.pop(key, None)
-        elif (
-            before is not None
-            and (profit := self._profits.get(key)) is not None
-            and not profit.follows(before, values["market_value"], now, self._band)
-        ):
+        elif profit is not None and not profit.follows(before, value, now, self._band):
             self._missed.add(key)
-        origin = ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
+        origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
         sent = {"value_source": origin, "confirmed_at": confirmed_at, **values}
         completeness = self.confirmed.completeness_of(key[0])
         row = self._row(key, instrument, position, before, now, completeness=completeness, **sent)
@@ -534,7 +530,7 @@ class HoldingsBook:
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         moved = before is None or before.position != holding.position
         self._store(key, before, holding)
-        self._changes.note(key, holding.received_at, urgent=moved)
+        self._changes.note(key, None, urgent=moved)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         if before is None or (before.position == 0) != (holding.position == 0):

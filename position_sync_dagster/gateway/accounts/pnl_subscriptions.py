@@ -503,10 +503,9 @@ class AccountSummaries:
                 one.rates[value.currency] = rate, utc_now()
             else:
                 one.rates.pop(value.currency, None)
-        if value.tag not in TAGS:
-            return
-        one.values[value.tag] = (number_of(value.value), value.currency)
-        one.values_at = utc_now()
+        elif value.tag in TAGS:
+            one.values[value.tag] = (number_of(value.value), value.currency)
+            one.values_at = utc_now()
 
     def _cancel(self, one: _Account) -> None:
         if one.request is not None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
@@ -220,7 +220,7 @@ class Router:
         self._sec_types = self.context.settings.sec_types
         self._registry_outage = OutageLog(logger)
         self.routes = Routes()
-        self._changes: PendingChanges[Key, datetime] = PendingChanges()
+        self._changes: PendingChanges[Key, None] = PendingChanges()
         self._route_log = RouteLog(self.context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None

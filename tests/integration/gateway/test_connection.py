@@ -4,11 +4,14 @@ import asyncio
 import pickle
 import struct
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from random import Random
 
 import pytest
 
+from ib_gateway_simulator.protocol.contract import Contract
+from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     ClientIdInUseError,
@@ -283,3 +286,66 @@ async def test_a_port_number_out_of_range_is_not_followed(simulate, settings_for
         await asyncio.wait_for(first.lost.wait(), 30)
         assert (await manager.get_connection()).is_connected
         await manager.close()
+
+
+async def test_each_answer_has_the_commissions_of_the_executions(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        sim.fill("DUSIM0001", 921000001, -2.0, price=1.5)
+        for _ in range(2):
+            ((one,), _begin, _end) = await connection.executions()
+            assert (one.quantity, one.commission, one.commission_currency) == (2.0, 1.3, "USD")
+        await connection.close()
+
+
+async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_proves_nothing(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        sim.fill("DUSIM0001", 921000001, -2.0)
+        answer = await connection.executions()
+        assert len(answer.executions) == 1
+        assert answer.begin < answer.end
+        monkeypatch.setattr(Contract, "multiplier_text", "?")
+        answer = await connection.executions()
+        assert (answer.executions, answer.begin) == ([], answer.end)
+        await connection.close()
+
+
+async def test_an_answer_of_after_midnight_says_nothing_of_the_day_before(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        midnight = datetime(2026, 3, 20, 4, tzinfo=UTC)
+        now = iter([midnight - timedelta(seconds=1), midnight + timedelta(seconds=1)])
+        monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: next(now))
+        answer = await connection.executions()
+        assert (answer.begin, answer.end) == (midnight, midnight - timedelta(seconds=1))
+        await connection.close()
+
+
+async def test_a_large_multiplier_is_requested_and_named_with_all_its_digits(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        asked = []
+
+        async def answer(pattern):
+            asked.append(pattern.multiplier)
+            return []
+
+        monkeypatch.setattr(connection.ib, "reqContractDetailsAsync", answer)
+        yen = make_leg(
+            symbol="JPY",
+            expiry="20261214",
+            multiplier=12_500_000,
+            strategy_id="yen",
+            added_at=datetime.now(UTC),
+        )
+        await connection.candidates(yen)
+        assert asked == ["12500000"]
+        assert yen.described == "JPY 2026-12-14 multiplier 12500000"
+        await connection.close()

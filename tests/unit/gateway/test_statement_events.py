@@ -1,6 +1,7 @@
 """Flex statements: codes, ids and corrections of trades, and what else they name."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -178,6 +179,10 @@ CURRENT = {
         ],
         [("0001.01.02", 4.0)],
     ),
+    "an id without parts has no correction": (
+        [execution("77"), execution("78", source=GATEWAY)],
+        [("77", 1.0), ("78", 1.0)],
+    ),
     "other executions stay": (
         [execution("0001.01.01", source=GATEWAY), execution("0002.01.01", source=GATEWAY)],
         [("0001.01.01", 1.0), ("0002.01.01", 1.0)],
@@ -189,3 +194,12 @@ CURRENT = {
 def test_of_several_rows_of_an_execution_one_counts(name: str) -> None:
     rows, expected = CURRENT[name]
     assert [(one.execution_id, one.price) for one in current_executions(rows)] == expected
+
+
+def test_a_later_answer_without_a_commission_replaces_none_that_has_it() -> None:
+    charged = replace(execution("0001.01", source=GATEWAY), commission=1.3)
+    later = execution("0001.01", source=GATEWAY, hour=2)
+    assert current_executions([charged, later]) == [charged]
+    assert current_executions([replace(later, commission=2.0), charged])[0].commission == 2.0
+    stated = execution("0001.01")
+    assert current_executions([charged, stated]) == [stated]

@@ -28,6 +28,14 @@ def test_what_a_statement_leaves_out_is_unknown_and_not_zero() -> None:
     assert one.unrealized_pnl is None
 
 
+def test_a_multiplier_is_never_guessed() -> None:
+    for kind in ("OPT", "FUT", ""):
+        with pytest.raises(StatementError, match="OpenPosition has no multiplier"):
+            read_statements(statement(position(assetCategory=kind, multiplier="")), "a.xml")
+    (found,) = read_statements(statement(position(assetCategory="STK", multiplier="")), "a.xml")
+    assert found.positions[0].multiplier == 1.0
+
+
 def test_lots_do_not_count_beside_their_summary() -> None:
     data = statement(position(), position(levelOfDetail="LOT"))
     (found,) = read_statements(data, "a.xml")

@@ -162,7 +162,9 @@ def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
     assert quote_of(ticker(marketDataType=1, **both), Arrivals()).last_time == live
 
 
-@pytest.mark.parametrize("conid", [2**31, 2**63, 10**5000], ids=lambda conid: conid.bit_length())
+@pytest.mark.parametrize(
+    "conid", [0, -1, 2**31, 2**63, 10**5000], ids=["0", "-1", "2^31", "2^63", "huge"]
+)
 def test_a_conid_that_no_contract_has_cannot_be_read(conid):
     contract = Contract(conId=conid, symbol="SPY", secType="STK", currency="USD")
     with pytest.raises(ValueError, match="without a contract"):

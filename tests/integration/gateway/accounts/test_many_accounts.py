@@ -106,8 +106,11 @@ async def test_an_account_whose_list_is_refused_keeps_its_holdings_and_is_named(
     feed, client = connection.feed, connection.ib.client
     await feed.ensure(LONG)
     usual = client.reqPositionsMulti
+    problem = f"account {A}: the gateway refused its list of positions (code 321)"
+    named = []
 
     def request(request, account, model):
+        named.append(problem in feed.problems)
         usual(request, "DU999" if account == A else account, model)
 
     with monkeypatch.context() as patched:
@@ -117,7 +120,8 @@ async def test_an_account_whose_list_is_refused_keeps_its_holdings_and_is_named(
             assert feed.completeness[A] is Completeness.PARTIAL
     assert feed.get((A, STOCK)).position == 1
     assert feed.completeness[B] is Completeness.COMPLETE
-    assert f"account {A}: the gateway refused its list of positions (code 321)" in feed.problems
+    assert problem in feed.problems
+    assert named == [False] * 5 + [True] * 5  # also while the next lists are awaited
     await feed.snapshot()
     assert feed.problems == []
     assert feed.completeness[A] is Completeness.COMPLETE

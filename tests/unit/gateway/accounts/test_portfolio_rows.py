@@ -6,7 +6,7 @@ from ib_async import IB
 from position_sync_dagster.gateway.accounts.account_downloads import (
     OddRows,
     PortfolioRow,
-    PortfolioRows,
+    read_portfolio_rows,
 )
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.translate import PortfolioValues, instrument_of, known
@@ -41,7 +41,7 @@ class Feed:
         self.rows, self.changed = [], []
         self.odd = OddRows(("DU1", "DU2"), on_change=self.changed.append)
         ib = IB()
-        PortfolioRows(ib, self.odd, on_row=self.rows.append)
+        read_portfolio_rows(ib, self.odd, on_row=self.rows.append)
         self.read = ib.client.decoder.handlers[MessageType.PORTFOLIO_VALUE]
 
 
