@@ -10,7 +10,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import parse_conid, parse_strike
+from position_sync_dagster.domain.instrument import digits, parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, make_leg
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.registry.strategies_file import (
@@ -98,7 +98,7 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
             "conid": str(leg.conid or "–"),
             "symbol": leg.symbol,
             "right": str(leg.right or ""),
-            "strike": "" if leg.strike is None else f"{leg.strike:g}",
+            "strike": "" if leg.strike is None else digits(leg.strike),
             "expiry": "" if leg.expiry is None else leg.expiry.isoformat(),
             "account": leg.account or "any",
             "quantity": "all" if leg.quantity is None else quantity(leg.quantity),

@@ -37,7 +37,7 @@ from position_sync_dagster.domain.closures import (
     PositionChange,
     Stage,
 )
-from position_sync_dagster.domain.instrument import NEW_YORK, contract_name
+from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits
 from position_sync_dagster.domain.statement import (
     FLEX,
     EventKind,
@@ -107,7 +107,7 @@ def cause_of_execution(one: Execution, *, long: bool) -> tuple[Cause, str]:
         return Cause.EXERCISED, "exercised"
     if "Ep" in codes:
         if one.price:
-            return Cause.CASH_SETTLED, f"expired, settled at {one.price:g}"
+            return Cause.CASH_SETTLED, f"expired, settled at {digits(one.price)}"
         return Cause.EXPIRED_WORTHLESS, "expired worthless"
     if codes & {"T", "I"} and kind == "BookTrade":
         return Cause.TRANSFERRED, "transferred"

@@ -208,13 +208,22 @@ class ContractDetails:
     under_sec_type: str | None = None
 
 
+def digits(number: float) -> str:
+    """Return a number with all its digits, as far as they are certain.
+
+    >>> digits(24125.25), digits(2_500_000.0), digits(0.1 + 0.2)
+    ('24125.25', '2500000', '0.3')
+    """
+    return f"{number:.15g}"
+
+
 def leg_name(symbol: str, right: str | None, strike: float | None, expiry: date | None) -> str:
     """Return the name of a contract as a trader writes it.
 
-    >>> leg_name("SPY", "PUT", 575.0, date(2028, 12, 15)), leg_name("SPY", None, None, None)
-    ('SPY 575P 15Dec28', 'SPY')
+    >>> leg_name("ZB", "PUT", 119.515625, date(2028, 12, 15)), leg_name("SPY", None, None, None)
+    ('ZB 119.515625P 15Dec28', 'SPY')
     """
-    strike_and_right = "" if strike is None else f"{strike:g}{(right or '')[:1]}"
+    strike_and_right = "" if strike is None else f"{digits(strike)}{(right or '')[:1]}"
     day = "" if expiry is None else f"{expiry:%d%b%y}"
     return " ".join(part for part in (symbol, strike_and_right, day) if part)
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Self
 
 from position_sync_dagster.domain import instrument
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right, digits
 from position_sync_dagster.errors import InvalidLegError, shown
 
 UNATTRIBUTED = "UNATTRIBUTED"
@@ -294,11 +294,11 @@ def _quantity(value: float) -> float:
 def word(value: object) -> str:
     """Return a value as text, with all digits of a number; "none" for None.
 
-    >>> word(100.0), word(12_500_000.0), word(0.1 + 0.2)
-    ('100', '12500000', '0.3')
+    >>> word(12_500_000.0), word(None)
+    ('12500000', 'none')
     """
     if isinstance(value, float):
-        return f"{value:.15g}"
+        return digits(value)
     return "none" if value is None else str(value)
 
 

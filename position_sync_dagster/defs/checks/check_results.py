@@ -171,7 +171,7 @@ def table_of_rows(rows: "pl.DataFrame") -> dg.TableMetadataValue:
 def _shown(value: object) -> str | int:
     if isinstance(value, int):
         return value
-    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def check_evaluation(

@@ -20,6 +20,7 @@ from position_sync_dagster.defs.libraries import (
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.reconciliation import (
     Break,
     BreakState,
@@ -261,7 +262,7 @@ _DISCREPANCIES: table_asset.Columns[Discrepancy] = {
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+    return "" if value is None else digits(value)
 
 
 COUNT_ONCE = (

@@ -23,6 +23,7 @@ from position_sync_dagster.defs.libraries import (
 )
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.leg import Limit, LimitState
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
@@ -284,6 +285,6 @@ def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
     return check_results.table_check(
         STRATEGY_EXPOSURE.name,
         limit.name,
-        description=f"The {limit.bound} of {limit.measure} of {limit.subject} is {limit.value:g}"
-        f"{f' {limit.currency}' if limit.currency else ''}.",
+        description=f"The {limit.bound} of {limit.measure} of {limit.subject} is "
+        f"{digits(limit.value)}{f' {limit.currency}' if limit.currency else ''}.",
     )(partial(_evaluate_alone, limit.name))

@@ -17,7 +17,7 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import counted_ends
-from position_sync_dagster.domain.instrument import ContractDetails, contract_name, leg_name
+from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
@@ -335,7 +335,7 @@ def _difference(
         quantity = sum(has.values())
         if abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):
             return None
-        return f"{contract_name(leg)}: claims {leg.quantity:g}, has {quantity:g}"
+        return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
     also = {
         other.strategy_id
         for other in whole
@@ -356,7 +356,7 @@ def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
     of_contracts = rest.filter(pl.col("conid").is_in([conid for _account, conid in of_legs]))
     surplus = {
         row["leg"]: f"{leg_name(row['symbol'], row['right'], row['strike'], row['expiry'])}: "
-        f"{row['position'] * row['share']:g} of {row['position']:g} in no strategy"
+        f"{digits(row['position'] * row['share'])} of {digits(row['position'])} in no strategy"
         for row in of_contracts.iter_rows(named=True)
     }
     return rest.select(
