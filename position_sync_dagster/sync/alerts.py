@@ -173,10 +173,8 @@ def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
     return waiting
 
 
-def after_delivery(
-    cursor: AlertCursor, place: int, sent: Collection[Message], *, ok: bool, now: datetime
-) -> AlertCursor:
-    """Return the cursor after an attempt to send messages to one receiver."""
+def after_delivery(cursor: AlertCursor, place: int, *, ok: bool, now: datetime) -> AlertCursor:
+    """Return the cursor after an attempt to send one receiver all messages that wait for it."""
     if not ok:
         before = cursor.failing.get(place)
         failures = (before.failures if before else 0) + 1
@@ -185,8 +183,6 @@ def after_delivery(
         return replace(cursor, failing=cursor.failing | {place: failed})
     outbox = [
         replace(message, to=tuple(one for one in message.to if one != place))
-        if message in sent
-        else message
         for message in cursor.outbox
     ]
     return replace(
@@ -213,7 +209,7 @@ def send_due(
             break
         title, body = together(messages)
         ok = deliver(urls[place], place, title=title, body=body)
-        cursor = after_delivery(cursor, place, messages, ok=ok, now=clock())
+        cursor = after_delivery(cursor, place, ok=ok, now=clock())
         sent += ok
     return cursor, sent
 
