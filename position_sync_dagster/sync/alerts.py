@@ -143,15 +143,12 @@ def follow(
     messages: list[Message] = []
     everyone = tuple(range(receivers))
     for name, state in found.items():
-        known = breaks.get(name)
+        known = breaks.get(name) or FailedCheck(since=state.at)
         if state.passed:
-            if known is not None and known.told:
+            if known.told:
                 messages.append(_message(state, known.since, everyone))
             breaks.pop(name, None)
-        elif state.passed is None:
-            continue
-        else:
-            known = known or FailedCheck(since=state.at)
+        elif state.passed is False:
             if not known.told and state.severity in severities and now - known.since >= after:
                 messages.append(_message(state, known.since, everyone))
                 known = replace(known, told=True)
