@@ -87,11 +87,6 @@ class LineManager:
         """The conids that hold a line, without those that hold it as an underlying alone."""
         return self.legs_in(self.login.held)
 
-    @property
-    def in_use(self) -> int:
-        """The number of lines held here."""
-        return len(self.login.held)
-
     def legs_in(self, conids: Iterable[int]) -> frozenset[int]:
         """Return the conids without those that are wanted as underlyings alone."""
         wanted = self.login.wanted

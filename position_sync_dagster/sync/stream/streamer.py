@@ -181,12 +181,12 @@ class IBPositionStreamer:
     @property
     def lines_in_use(self) -> int:
         """The number of market data lines held."""
-        return self._lines.in_use
+        return len(self._lines.held)
 
     @property
     def underlying_lines(self) -> int:
         """How many of these lines are held for underlyings alone."""
-        return self._lines.in_use - len(self._lines.of_legs)
+        return len(self._lines.held) - len(self._lines.of_legs)
 
     @property
     def closed_until(self) -> datetime | None:
