@@ -339,12 +339,12 @@ class ContractCache:
 
     async def _read(self, conids: Iterable[int]) -> None:
         """Read the details of these contracts from the table, unless they are in memory."""
-        absent = {conid for conid in conids if conid not in self._known}
-        unstored = absent & self._unstored.keys()
-        self._keep({conid: self._unstored[conid] for conid in unstored})
-        if absent > unstored and self.table is not None:
-            stored = (absent - unstored) & self._complete
-            found = await offload(self.table.get, absent - unstored)
+        absent = set(conids) - self._known.keys()
+        self._keep({conid: self._unstored[conid] for conid in absent & self._unstored.keys()})
+        absent -= self._unstored.keys()
+        if absent and self.table is not None:
+            stored = absent & self._complete
+            found = await offload(self.table.get, absent)
             # Rows may be missing after a restore of the table: fetch them again.
             self._complete -= stored - found.keys()
             self._keep(found)
