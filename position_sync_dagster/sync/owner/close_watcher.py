@@ -148,7 +148,7 @@ def changes_between(
                 before=quantity,
                 after=holding.position,
                 average_cost=known.average_cost if known is not None else None,
-                market_price=_price_of(known),
+                market_price=_price_of(known) if known is not None else None,
                 since=since,
                 seen_at=holding.position_time,
                 gateway_id=holding.gateway_id,
@@ -158,9 +158,7 @@ def changes_between(
     return found
 
 
-def _price_of(holding: BrokerPosition | None) -> float | None:
-    if holding is None or holding.market_price is not None:
-        return None if holding is None else holding.market_price
-    if holding.market_value is None or not holding.position:
-        return None
+def _price_of(holding: BrokerPosition) -> float | None:
+    if holding.market_price is not None or holding.market_value is None or not holding.position:
+        return holding.market_price
     return holding.market_value / (holding.position * holding.instrument.multiplier)
