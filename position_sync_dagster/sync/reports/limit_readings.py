@@ -22,10 +22,10 @@ from position_sync_dagster.domain.leg import (
 )
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import Split
 from position_sync_dagster.sync.reports.overview import Book
-from position_sync_dagster.sync.reports.status import of_login
+from position_sync_dagster.sync.reports.status import is_current
 
 WORDS = {
     Measure.UNREALIZED_PNL: "unrealised profit",
@@ -123,7 +123,9 @@ def read(limit: Limit, evidence: Evidence) -> Reading:
     reading = _NUMBERS[limit.measure](parts, legs, evidence.now)
     if not doubt:
         return reading
-    return Reading(number=reading.number, unknown=doubt, at_least=limit.measure in _GROWS)
+    # An age only grows while no message arrives: a number beyond the limit stays beyond it.
+    at_least = limit.measure is Measure.VALUE_AGE_S
+    return Reading(number=reading.number, unknown=doubt, at_least=at_least)
 
 
 def _doubt(limit: Limit, evidence: Evidence, parts: pl.DataFrame, legs: pl.DataFrame) -> str:
@@ -144,8 +146,7 @@ def _doubt(limit: Limit, evidence: Evidence, parts: pl.DataFrame, legs: pl.DataF
     known = {one.account for one in evidence.accounts}
     if limit.account is not None and parts.is_empty() and limit.account not in known:
         return "nothing is known of this account"
-    is_late = (pl.col(CONFIRMED) >= of_login(evidence.since)).fill_null(value=False).not_()
-    late = parts.filter(is_late)
+    late = parts.filter(~is_current(evidence.since))
     if late.is_empty():
         return ""
     return f"not confirmed lately: {_named(late)}"
@@ -214,6 +215,3 @@ _NUMBERS: Mapping[Measure, Callable[[pl.DataFrame, pl.DataFrame, datetime], Read
     Measure.VALUE_AGE_S: _value_age_s,
     Measure.MISSING_LEGS: _missing_legs,
 }
-
-_GROWS = frozenset({Measure.VALUE_AGE_S})
-"""Measures that only grow while no message arrives: a number beyond the limit stays beyond it."""

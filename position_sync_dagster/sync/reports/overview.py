@@ -38,7 +38,7 @@ from position_sync_dagster.sync.reports.money import Ages, BookMoney, seconds_si
 from position_sync_dagster.sync.reports.status import (
     Status,
     current_since,
-    of_login,
+    is_current,
     read_status,
     written_by,
 )
@@ -266,8 +266,8 @@ class Book:
         key, is_open = ["account", "conid"], pl.col("position") != 0
         times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
         found = self.reported.filter(is_open).select("gateway_id", *key)
-        is_current = (pl.col(CONFIRMED) >= of_login(self.live_since)).fill_null(value=False)
-        return found.join(times, on=key, how="left").with_columns(is_current=is_current)
+        timed = found.join(times, on=key, how="left")
+        return timed.with_columns(is_current=is_current(self.live_since))
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
