@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.roll_legs import RollFollower
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ class CloseWatcher:
     After a start it looks for the causes that an earlier process did not find.
 
     Args:
-        follow: Called after the causes were judged: the rolls that strategies follow.
+        rolls: Replaces the legs of strategies that follow rolls, after the causes were judged.
     """
 
     context: OwnerContext
     explainer: CloseExplainer
-    follow: Callable[[], object] = lambda: None
+    rolls: RollFollower | None = None
 
     def __post_init__(self) -> None:
         self._due = self._looks()
@@ -79,7 +80,8 @@ class CloseWatcher:
         span = None if answer is None else (answer.begin, answer.end)
         asked = {} if span is None else dict.fromkeys(accounts, span)
         await offload(self.explainer.explain, executions, asked)
-        await offload(self.follow)
+        if self.rolls is not None:
+            await offload(self.rolls.follow)
 
     async def close(self) -> None:
         """Cancel the background task."""

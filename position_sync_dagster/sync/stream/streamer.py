@@ -117,9 +117,7 @@ class IBPositionStreamer:
         greeks = PublishedGreeks()
         watcher = None
         if tables.closes is not None:
-            rolls = tables.rolls
-            follow = rolls.follow if rolls else lambda: None
-            watcher = CloseWatcher(context, tables.closes, follow)
+            watcher = CloseWatcher(context, tables.closes, tables.rolls)
         publisher = Publisher(
             context, queue, tables.broker_positions, announced, greeks=greeks, watcher=watcher
         )
