@@ -14,7 +14,7 @@ from position_sync_dagster.gateway.connection import DayExecutions, GatewayConne
 from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
 from position_sync_dagster.sync.roll_legs import RollFollower
 
 logger = logging.getLogger(__name__)
@@ -85,9 +85,7 @@ class CloseWatcher:
 
     async def close(self) -> None:
         """Cancel the background task."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     async def _look_or_log(self, connection: GatewayConnection) -> None:
         try:

@@ -43,7 +43,7 @@ from position_sync_dagster.lake.updates.position_updates import PositionUpdatesT
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
 from position_sync_dagster.sync.run_recorder import StreamCounts
 
 logger = logging.getLogger(__name__)
@@ -477,8 +477,7 @@ class AccountRecorder:
         """Wait until the rows that are being written are in the table."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
             self._task = None
 
     async def _write(

@@ -20,6 +20,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.broker_positions import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.sync.owner.ownership import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -301,9 +302,7 @@ class ContractCache:
 
     async def close(self) -> None:
         """Cancel the background task."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     def _compare(self, conids: Collection[int]) -> None:
         """Compare the legs of these conids with their contracts, and log new mismatches."""

@@ -25,7 +25,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
-from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned
+from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned, end_tasks
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.run_recorder import StreamMetrics
@@ -292,9 +292,7 @@ class IBPositionStreamer:
                     await self._step(connection)
                 await self._pause()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
             await self._close()
 
     async def _step(self, connection: GatewayConnection) -> None:
