@@ -232,6 +232,8 @@ class Book:
             intervals, for logins whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
         closes: What closed, and why.
+        logins: All logins, connected or not.
+        unresolved: The strategies with a leg whose contract is not found.
     """
 
     now: datetime
@@ -244,6 +246,8 @@ class Book:
     streamed: frozenset[int] | None = None
     accounts: tuple[AccountSummary, ...] = ()
     closes: Closes = NO_CLOSES
+    logins: tuple[str, ...] = ()
+    unresolved: frozenset[str] = frozenset()
 
     def money(self, strategy: str | None = None) -> BookMoney:
         """Return the money of all holdings, or of one strategy."""
@@ -366,6 +370,8 @@ def read_book(
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,
         accounts=tuple(lake.account_values.latest_summaries()),
+        logins=tuple(login.gateway_id for login in settings.logins),
+        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
     )
 
 
