@@ -38,11 +38,15 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """A limit and its outcome, with the sentence for a person."""
+    """A limit and its number, with the outcome and the sentence for a person."""
 
     limit: Limit
     reading: Reading
-    outcome: LimitState
+
+    @property
+    def outcome(self) -> LimitState:
+        """Whether the limit holds, is broken, or is not known."""
+        return judge(self.limit, self.reading)
 
     @property
     def text(self) -> str:
@@ -59,12 +63,8 @@ class Evaluated:
 
 
 def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
-    """Return the outcome of each limit, in order; pure."""
-    found = []
-    for limit in limits:
-        reading = read(limit, book)
-        found.append(Evaluated(limit=limit, reading=reading, outcome=judge(limit, reading)))
-    return found
+    """Return the number and the outcome of each limit, in order; pure."""
+    return [Evaluated(limit=limit, reading=read(limit, book)) for limit in limits]
 
 
 def read(limit: Limit, book: Book) -> Reading:
