@@ -9,7 +9,7 @@ from rich.console import Console
 
 from position_sync_dagster.defs.assets.strategy_exposure import money_metadata
 from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
-from position_sync_dagster.lake.schema.codec import frame_of, leg_rows, update_rows
+from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.sync.reports.closes import (
     NO_CLOSES,
@@ -22,7 +22,7 @@ from position_sync_dagster.sync.reports.exposure import exposures, split
 from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
 from tests.support.legs import ADDED_AT, leg
-from tests.support.money_rows import NOW, row
+from tests.support.money_rows import NOW, priced_rows, row
 from tests.unit.domain.test_causes import CALL, CASES, OTHER
 
 ACCOUNT = "DU1"
@@ -75,7 +75,7 @@ def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() ->
 
 def book(found: Closes, strategy: str | None = None) -> BookMoney:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
-    rows = update_rows([row(n) for n in (5, 6, 7)] + [row(CALL, position=0.0)])
+    rows = priced_rows([row(n) for n in (5, 6, 7)] + [row(CALL, position=0.0)])
     parts = split(legs, rows, end_of=found.end_of)
     (of_table, *_rest) = exposures(parts, NOW)
     assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
