@@ -18,7 +18,7 @@ from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
-from position_sync_dagster.sync.reports.closes import NO_CLOSES, TOTAL, Closes
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import Split, add, claims_of, summed
 
@@ -176,7 +176,8 @@ def _oldest(ages: Iterable[float | None]) -> float | None:
     return max(known) if known and len(known) == len(listed) else None
 
 
-BASE_TOTAL = "total in base"
+TOTAL, BASE_TOTAL = "total", "total in base"
+"""The names of sums that are of no strategy and of no underlying."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +254,24 @@ class BookMoney:
         sums = (_money(row, self.now, self.streamed) for row in rows)
         if "symbol" in names:
             return tuple(sums)
-        return tuple(_with_profit(one, self.closes, self.strategy) for one in sums)
+        if "strategy_id" in names:
+            return tuple(self._with_profit(one, one.name) for one in sums)
+        return tuple(self._with_profit(one, self.strategy) for one in sums)
+
+    def _with_profit(self, one: Money, name: str | None) -> Money:
+        """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
+        if one.account is not None and name not in (None, UNATTRIBUTED):
+            return one  # the profit of a strategy is not divided among accounts
+        found = self.closes.realized(name, one.account, one.currency)
+        if found is None:
+            return one
+        return replace(
+            one,
+            realized_pnl=found.profit,
+            realized_since=found.since,
+            closes=found.closes,
+            closes_without_profit=found.unknown,
+        )
 
     def _in_base(self, account: AccountSummary) -> Money | None:
         base, rates = account.currency, account.rates
@@ -305,22 +323,6 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         legs_closed=0 if is_total else row.get("legs_closed", 0),
         closed=None if is_total else row.get("closed"),
         partial=tuple(name for name, of in _SUMS.items() if row[f"without_{of}"]),
-    )
-
-
-def _with_profit(one: Money, closes: Closes, strategy: str | None) -> Money:
-    """Return a sum with the realised profit of the same group; of one strategy, if it is named."""
-    name = strategy if strategy is not None and one.name == TOTAL else one.name
-    by_account = one.account if name in (TOTAL, UNATTRIBUTED) else None
-    found = closes.realized(name, by_account, one.currency)
-    if found is None or (name == strategy and one.account is not None):
-        return one
-    return replace(
-        one,
-        realized_pnl=found.profit,
-        realized_since=found.since,
-        closes=found.closes,
-        closes_without_profit=found.unknown,
     )
 
 

@@ -13,7 +13,6 @@ from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.sync.reports.closes import (
     NO_CLOSES,
-    TOTAL,
     UNATTRIBUTED,
     ClosedProfit,
     Closes,
@@ -115,7 +114,7 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     rest = alone.realized(UNATTRIBUTED, ACCOUNT, "USD")
     assert rest is not None
     assert rest.profit == 7.0
-    total = found.realized(TOTAL, None, "USD")
+    total = found.realized(None, None, "USD")
     assert total is not None
     assert (total.profit, total.closes) == (-112.0 + 12.0 + 7.0 + 50.0, 4)
     assert list(found.by_strategy) == [
@@ -127,6 +126,16 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     assert (chosen, strategies) == (shared, ["condor", "other"])
     assert [one for one, _strategies in found.chosen(limit=2)] == [shared, elsewhere]
     assert (found.count("condor"), found.count(), NO_CLOSES.count()) == (3, 4, 0)
+
+
+def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
+    legs = [leg(CALL, "total")]
+    elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
+    found = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
+    parts = split(legs, priced_rows([row(CALL)]))
+    money = BookMoney(split=parts, now=NOW, streamed=None, closes=found)
+    assert [one.realized_pnl for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
+    assert found.by_strategy["total", "USD"].profit == -112.0
 
 
 def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> None:
