@@ -251,14 +251,7 @@ class Book:
 
     def money(self, strategy: str | None = None) -> BookMoney:
         """Return the money of all holdings, or of one strategy."""
-        return BookMoney(
-            split=self.split,
-            now=self.now,
-            streamed=self.streamed,
-            accounts=self.accounts,
-            strategy=strategy,
-            closes=self.closes,
-        )
+        return BookMoney(book=self, strategy=strategy)
 
     @cached_property
     def held(self) -> pl.DataFrame:

@@ -17,11 +17,11 @@ from position_sync_dagster.sync.reports.closes import (
     ClosedProfit,
     Closes,
 )
-from position_sync_dagster.sync.reports.exposure import exposures, split
+from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
 from tests.support.legs import ADDED_AT, leg
-from tests.support.money_rows import NOW, priced_rows, row
+from tests.support.money_rows import NOW, book_of, row
 from tests.unit.domain.test_causes import CALL, CASES, OTHER
 
 ACCOUNT = "DU1"
@@ -74,12 +74,12 @@ def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() ->
 
 def book(found: Closes, strategy: str | None = None) -> BookMoney:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
-    rows = priced_rows([row(n) for n in (5, 6, 7)] + [row(CALL, position=0.0)])
-    parts = split(legs, rows, end_of=found.end_of)
-    (of_table, *_rest) = exposures(parts, NOW)
+    rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
+    held = book_of(rows, legs, closes=found)
+    (of_table, *_rest) = exposures(held.split, NOW)
     assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
     assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
-    return BookMoney(split=parts, now=NOW, streamed=None, strategy=strategy, closes=found)
+    return held.money(strategy)
 
 
 def shown(table: object) -> list[str]:
@@ -132,8 +132,7 @@ def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
     legs = [leg(CALL, "total")]
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
     found = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
-    parts = split(legs, priced_rows([row(CALL)]))
-    money = BookMoney(split=parts, now=NOW, streamed=None, closes=found)
+    money = book_of([row(CALL)], legs, closes=found).money()
     assert [one.realized_pnl for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
     assert found.by_strategy["total", "USD"].profit == -112.0
 
