@@ -11,9 +11,10 @@ from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.closes import NO_CLOSES
-from position_sync_dagster.sync.reports.confirmations import holdings_frame, with_priced
+from position_sync_dagster.sync.reports.confirmations import with_priced
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.overview import Book
@@ -47,7 +48,7 @@ def row(conid: int, **values: object) -> PositionUpdate:
 
 def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
     """Return rows that the broker confirms nothing of, with their times."""
-    return with_priced(update_rows(rows), holdings_frame([]), NOW, band=0.03)
+    return with_priced(update_rows(rows), NO_HOLDINGS, NOW, band=0.03)
 
 
 def ages_of(rows: list[PositionUpdate]) -> Ages:

@@ -1,16 +1,14 @@
 """When the source of each row last confirmed it, how old its price is, and newer values."""
 
-from collections.abc import Iterable
 from datetime import datetime
 
 import polars as pl
 
 from position_sync_dagster.domain import streamed_holding, valuation
-from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, BrokerPosition
+from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
-from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 
 CONFIRMED = "confirmed_until"
 """The column that `with_confirmed` adds."""
@@ -175,14 +173,3 @@ def feed_of(row: PositionUpdate) -> str | None:
     if row.value_source is not ValueOrigin.TICK or row.market_data_type is None:
         return None
     return FEEDS.get(row.market_data_type)
-
-
-def holdings_frame(holdings: Iterable[BrokerPosition]) -> pl.DataFrame:
-    """Return holdings as rows of `broker_positions`, with the columns that reports need."""
-    listed, names = list(holdings), (*_CONFIRMING, "gateway_id", "snapshot_id")
-    columns: dict[str, list[object]] = {
-        "account": [holding.account for holding in listed],
-        **{n: [getattr(h.instrument, n) for h in listed] for n in ("conid", "symbol", "sec_type")},
-        **{name: [getattr(holding, name) for holding in listed] for name in names},
-    }
-    return pl.DataFrame(columns, schema={n: BROKER_POSITIONS.polars[n] for n in columns})

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.batch import Coverage, LakeValues, ValueSource
@@ -71,7 +71,7 @@ class PositionReconciler:
             now=self._clock(),
             stale_after=self._stale_after,
         )
-        holdings = confirmations.holdings_frame(snapshot)
+        holdings = broker_rows(snapshot, None)
         pairs = pairs_of(holdings, update_rows(list(latest)), scope.now)
         return reconciliation.compare(pairs, legs, scope)
 
@@ -213,7 +213,7 @@ class ReconciliationService:
         if self._values is None:
             return await self._published.rows()
         view = await self._values.view()
-        return confirmations.holdings_frame(view.holdings.values()), view
+        return broker_rows(view.holdings.values(), None), view
 
 
 def _is_compared(one: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
@@ -255,7 +255,7 @@ def pairs_of(
     An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
 
     Args:
-        holdings: Rows of `broker_positions`, or of `holdings_frame`.
+        holdings: Rows of `broker_positions`.
         latest: The newest row of each holding.
         now: The current time.
     """
