@@ -1,6 +1,6 @@
 """Breaks: discrepancies between the broker and the tables, from detection to resolution."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -106,11 +106,16 @@ class ReconciliationBreaks:
         at: datetime,
         snapshot_id: str | None = None,
         run_id: str | None = None,
+        *,
+        uncompared: Collection[str] = (),
     ) -> BreakCounts:
         """Record the discrepancies that a reconciliation of one gateway found, in one commit.
 
         A new discrepancy is OPENED, one seen again CONFIRMED, and one that is gone RESOLVED.
         Nothing is written when nothing changed.
+
+        Args:
+            uncompared: Ids of breaks that may still be there: they stay as they are.
         """
         found = _rows_of(discrepancies)
         seen = found.select(
@@ -120,6 +125,7 @@ class ReconciliationBreaks:
 
         def step(snapshot: Snapshot) -> Change[BreakCounts]:
             is_mine = pl.col("gateway_id") == gateway_id
+            is_mine &= ~pl.col("break_id").is_in(list(uncompared))
             known, others = snapshot.live.filter(is_mine), snapshot.live.filter(~is_mine)
             still_open, gone = next_breaks(
                 known, seen, at=at, snapshot_id=snapshot_id, run_id=run_id

@@ -143,15 +143,12 @@ def follow(
     messages: list[Message] = []
     everyone = tuple(range(receivers))
     for name, state in found.items():
-        known = breaks.get(name)
+        known = breaks.get(name) or FailedCheck(since=state.at)
         if state.passed:
-            if known is not None and known.told:
+            if known.told:
                 messages.append(_message(state, known.since, everyone))
             breaks.pop(name, None)
-        elif state.passed is None:
-            continue
-        else:
-            known = known or FailedCheck(since=state.at)
+        elif state.passed is False:
             if not known.told and state.severity in severities and now - known.since >= after:
                 messages.append(_message(state, known.since, everyone))
                 known = replace(known, told=True)
@@ -173,10 +170,8 @@ def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
     return waiting
 
 
-def after_delivery(
-    cursor: AlertCursor, place: int, sent: Collection[Message], *, ok: bool, now: datetime
-) -> AlertCursor:
-    """Return the cursor after an attempt to send messages to one receiver."""
+def after_delivery(cursor: AlertCursor, place: int, *, ok: bool, now: datetime) -> AlertCursor:
+    """Return the cursor after an attempt to send one receiver all messages that wait for it."""
     if not ok:
         before = cursor.failing.get(place)
         failures = (before.failures if before else 0) + 1
@@ -185,8 +180,6 @@ def after_delivery(
         return replace(cursor, failing=cursor.failing | {place: failed})
     outbox = [
         replace(message, to=tuple(one for one in message.to if one != place))
-        if message in sent
-        else message
         for message in cursor.outbox
     ]
     return replace(
@@ -213,7 +206,7 @@ def send_due(
             break
         title, body = together(messages)
         ok = deliver(urls[place], place, title=title, body=body)
-        cursor = after_delivery(cursor, place, messages, ok=ok, now=clock())
+        cursor = after_delivery(cursor, place, ok=ok, now=clock())
         sent += ok
     return cursor, sent
 

@@ -207,12 +207,11 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
     if refresh:
         steps += [Step.REFRESH, *DRAIN_AND_DERIVE]
         reasons.append(idle)
+    elif workload.claimable and None in unavailable:
+        steps += DRAIN_AND_DERIVE
+        reasons.append("requests wait")
     elif workload.claimable:
-        if None in unavailable:
-            steps += DRAIN_AND_DERIVE
-            reasons.append("requests wait")
-        else:
-            reasons.append(" ".join(filter(None, unavailable)))
+        reasons.append(" ".join(filter(None, unavailable)))
     if not steps:
         return _skip("; ".join(reasons) or idle, workload, cursor)
     return DrainPlan(

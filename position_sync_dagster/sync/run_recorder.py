@@ -237,6 +237,9 @@ class RunRecorder:
         run_id: None outside Dagster: then nothing is written.
         kept: Where records are kept, which the caller writes together; None writes each at once.
 
+    Attributes:
+        record: The record as it is now.
+
     Example:
         recorder = RunRecorder(lake.runs, run_id=run_id, job="drain_positions", step="drain")
         with recorder:
@@ -256,7 +259,7 @@ class RunRecorder:
         self._runs = runs
         self._kept = kept
         now = utc_now()
-        self._record = RunRecord(
+        self.record = RunRecord(
             run_id=run_id or "",
             step=step,
             job=job,
@@ -269,30 +272,25 @@ class RunRecorder:
 
     def note(self, **columns: Any) -> None:
         """Set columns of the record; they are written with the next record."""
-        self._record = replace(self._record, **columns)
+        self.record = replace(self.record, **columns)
 
     def count(self, **columns: Any) -> None:
         """Set columns as `note` does, but add counts to those of the step so far."""
-        self.note(**{n: added(n, getattr(self._record, n), v) for n, v in columns.items()})
-
-    @property
-    def record(self) -> RunRecord:
-        """The record as it is now."""
-        return self._record
+        self.note(**{n: added(n, getattr(self.record, n), v) for n, v in columns.items()})
 
     def write(self) -> None:
         """Write the record as it is now; without a run there is nothing to record."""
-        if not self._record.run_id:
+        if not self.record.run_id:
             return
-        self._record = replace(self._record, recorded_at=utc_now())
+        self.record = replace(self.record, recorded_at=utc_now())
         if self._kept is not None:
-            self._kept.append(self._record)
+            self._kept.append(self.record)
         else:
-            write_records(self._runs, [self._record])
+            write_records(self._runs, [self.record])
 
     def end(self, result: RunResult, reason: str | None = None) -> None:
         """Write the last record of the step."""
-        self.note(result=result, reason=reason or self._record.reason, ended_at=utc_now())
+        self.note(result=result, reason=reason or self.record.reason, ended_at=utc_now())
         self.write()
 
     def __enter__(self) -> Self:

@@ -112,15 +112,16 @@ class StatementFolder:
                     days += [] if day is None else [day]
         return min(days, default=None)
 
-    def store(
-        self, data: bytes, query_id: str, *, check: Callable[[list[Statement]], None]
-    ) -> list[Statement]:
-        """Store a downloaded statement under its query and days, if it can be read.
+    def store(self, data: bytes, query_id: str, *, check: Callable[[list[Statement]], None]) -> int:
+        """Store a downloaded answer under its query and days, if it can be read.
 
         The file is written atomically. The same statement, stored again, replaces it.
 
         Args:
             check: Called before anything is stored; raises an error to refuse the statements.
+
+        Returns:
+            The number of statements in it.
 
         Raises:
             StatementError, FlexServiceError: It is no statement; nothing was stored.
@@ -143,7 +144,7 @@ class StatementFolder:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-        return flex.read_statements(data, path.name)
+        return len(found)
 
     def _files(self) -> list[Path]:
         try:
@@ -254,7 +255,7 @@ class StatementService:
         if token is None or not token.get_secret_value() or not query_id:
             return 0
         data = self._service.download(token.get_secret_value(), query_id)
-        return len(self._folder.store(data, query_id, check=self._refuse_foreign))
+        return self._folder.store(data, query_id, check=self._refuse_foreign)
 
     def read(self) -> Statements:
         """Return every statement of the folder, newest first, and the errors of the other files."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import takewhile
 
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
@@ -58,12 +59,7 @@ def consecutive(outcomes: Iterable[bool]) -> int:
     >>> consecutive([True, True, False, True])
     2
     """
-    count = 0
-    for failed in outcomes:
-        if not failed:
-            break
-        count += 1
-    return count
+    return sum(takewhile(bool, outcomes))
 
 
 START_GRACE = timedelta(seconds=60)

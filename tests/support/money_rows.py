@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
@@ -10,10 +11,13 @@ from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.sync.reports.confirmations import holdings_frame, with_priced
+from position_sync_dagster.sync.reports.closes import NO_CLOSES
+from position_sync_dagster.sync.reports.confirmations import with_priced
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
+from position_sync_dagster.sync.reports.overview import Book
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -44,7 +48,7 @@ def row(conid: int, **values: object) -> PositionUpdate:
 
 def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
     """Return rows that the broker confirms nothing of, with their times."""
-    return with_priced(update_rows(rows), holdings_frame([]), NOW, band=0.03)
+    return with_priced(update_rows(rows), NO_HOLDINGS, NOW, band=0.03)
 
 
 def ages_of(rows: list[PositionUpdate]) -> Ages:
@@ -58,5 +62,13 @@ def money(
     accounts: Sequence[AccountSummary] = (),
 ) -> BookMoney:
     """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
-    found = split(legs, priced_rows(rows))
-    return BookMoney(split=found, now=NOW, streamed=frozenset({1}), accounts=accounts)
+    book = book_of(rows, legs, accounts=tuple(accounts), streamed=frozenset({1}))
+    return book.money()
+
+
+def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **values: Any) -> Book:
+    """Return the book of rows that the broker confirms nothing of."""
+    priced, active = priced_rows(rows), tuple(legs)
+    closes = values.get("closes", NO_CLOSES)
+    found = split(active, priced, end_of=closes.end_of)
+    return Book(now=NOW, priced=priced, legs=active, matching=active, split=found, **values)

@@ -417,7 +417,7 @@ def summed(
     with lake.looked_at_once(position_sync.looked_at):
         sums = limits.judge_exposure(table.rows(), book)
         context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
-        for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
+        for event in limits.evaluated_limits(position_sync.settings, book, context.instance):
             context.log_event(event)
 
 

@@ -226,14 +226,13 @@ def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
 
 
 def evaluated_limits(
-    lake: "tables.Lake", settings: Settings, book: "overview.Book", instance: dg.DagsterInstance
+    settings: Settings, book: "overview.Book", instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Evaluate each limit with the book of an exposure that was just materialized; blocks."""
     target = check_results.newest_materialization(instance, EXPOSURE)
     limits, read = _read(settings)
     yield check_results.check_evaluation(limits_are_read.check_key, read, target)
-    evidence = limit_readings.evidence_of(lake, settings, book) if limits else None
-    for one in limit_readings.evaluate(limits, evidence) if evidence else ():
+    for one in limit_readings.evaluate(limits, book):
         key = dg.AssetCheckKey(EXPOSURE, one.limit.name)
         yield check_results.check_evaluation(key, result_of(one), target)
 
@@ -266,8 +265,7 @@ def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.As
     limit = next((one for one in read_limits(settings) if one.name == name), None)
     if limit is None:
         return check_results.unknown_result("the strategies file has no such limit any more.")
-    evidence = limit_readings.evidence_of(lake, settings, _book_of_now(lake, settings))
-    return result_of(limit_readings.evaluate([limit], evidence)[0])
+    return result_of(limit_readings.evaluate([limit], _book_of_now(lake, settings))[0])
 
 
 @dg.definitions

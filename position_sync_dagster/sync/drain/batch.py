@@ -12,6 +12,7 @@ from typing import Protocol
 from uuid import uuid4
 
 import polars as pl
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
@@ -427,35 +428,33 @@ class BatchProcessor:
                     _ids(requests), reason, lease_token=requests[0].lease_token
                 )
 
+    @retry(
+        retry=retry_if_exception_type(errors.NewerRowError),
+        stop=stop_after_attempt(MAX_PLANS),
+        reraise=True,
+    )
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
     ) -> tuple[BatchPlan, AppendResult | None]:
         """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
-        plans = 0
-        while True:
-            plans += 1
-            now = self.clock()
-            # The ledger is read before the view: a row that is added later may be newer than the
-            # view, and makes the append fail.
-            conids = {request.conid for request in batch}
-            since = now - self._row_interval
-            newest = await self.updates.newest_of(conids, since)
-            view = await self.values.view(conids)
-            own = own_ids(batch, view, newest.rows, since)
-            plan = plan_batch(
-                batch,
-                view,
-                newest.rows,
-                now=now,
-                provenance=self.provenance,
-                keep=self._keep,
-                written=await self.updates.existing(own) if own else (),
-            )
-            try:
-                return plan, await self._append(batch, plan, batch_id, newest.through)
-            except errors.NewerRowError:
-                if plans == MAX_PLANS:
-                    raise
+        now = self.clock()
+        # The ledger is read before the view: a row that is added later may be newer than the view,
+        # and makes the append fail.
+        conids = {request.conid for request in batch}
+        since = now - self._row_interval
+        newest = await self.updates.newest_of(conids, since)
+        view = await self.values.view(conids)
+        own = own_ids(batch, view, newest.rows, since)
+        plan = plan_batch(
+            batch,
+            view,
+            newest.rows,
+            now=now,
+            provenance=self.provenance,
+            keep=self._keep,
+            written=await self.updates.existing(own) if own else (),
+        )
+        return plan, await self._append(batch, plan, batch_id, newest.through)
 
     async def _append(
         self, batch: Sequence[QueuedPosition], plan: BatchPlan, batch_id: str, through: int

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +14,8 @@ from position_sync_dagster.gateway.connection import DayExecutions, GatewayConne
 from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
+from position_sync_dagster.sync.roll_legs import RollFollower
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ class CloseWatcher:
     After a start it looks for the causes that an earlier process did not find.
 
     Args:
-        follow: Called after the causes were judged: the rolls that strategies follow.
+        rolls: Replaces the legs of strategies that follow rolls, after the causes were judged.
     """
 
     context: OwnerContext
     explainer: CloseExplainer
-    follow: Callable[[], object] = lambda: None
+    rolls: RollFollower | None = None
 
     def __post_init__(self) -> None:
         self._due = self._looks()
@@ -79,13 +80,12 @@ class CloseWatcher:
         span = None if answer is None else (answer.begin, answer.end)
         asked = {} if span is None else dict.fromkeys(accounts, span)
         await offload(self.explainer.explain, executions, asked)
-        await offload(self.follow)
+        if self.rolls is not None:
+            await offload(self.rolls.follow)
 
     async def close(self) -> None:
         """Cancel the background task."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     async def _look_or_log(self, connection: GatewayConnection) -> None:
         try:
@@ -148,7 +148,7 @@ def changes_between(
                 before=quantity,
                 after=holding.position,
                 average_cost=known.average_cost if known is not None else None,
-                market_price=_price_of(known),
+                market_price=_price_of(known) if known is not None else None,
                 since=since,
                 seen_at=holding.position_time,
                 gateway_id=holding.gateway_id,
@@ -158,9 +158,7 @@ def changes_between(
     return found
 
 
-def _price_of(holding: BrokerPosition | None) -> float | None:
-    if holding is None or holding.market_price is not None:
-        return None if holding is None else holding.market_price
-    if holding.market_value is None or not holding.position:
-        return None
+def _price_of(holding: BrokerPosition) -> float | None:
+    if holding.market_price is not None or holding.market_value is None or not holding.position:
+        return holding.market_price
     return holding.market_value / (holding.position * holding.instrument.multiplier)

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.leg import UnresolvedLeg, matching_contracts, 
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +94,7 @@ class LegResolver:
 
     async def close(self) -> None:
         """Cancel the background task."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     async def _resolve_or_log(
         self, connection: GatewayConnection, legs: list[UnresolvedLeg]

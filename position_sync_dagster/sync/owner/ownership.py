@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -110,7 +110,6 @@ class Ownership:
         self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
-        self._lease_s = self.settings.session_lease_s
         self.store_fault: errors.LakeError | None = None
         self.lost = asyncio.Event()
 
@@ -174,12 +173,15 @@ class Ownership:
     def _is_over(self) -> bool:
         """Return whether the lease is over by either clock: this machine's may have been set."""
         held_s = self.monotonic() - self._renewed_at[1]
-        lasts = self.session.expires_at - self.session.heartbeat_at
-        return self.clock() >= self.session.expires_at or held_s >= lasts.total_seconds()
+        return self.clock() >= self.session.expires_at or held_s >= self._lasts_s()
+
+    def _lasts_s(self) -> float:
+        """Return how long the lease lasts from its last renewal, in seconds."""
+        return (self.session.expires_at - self.session.heartbeat_at).total_seconds()
 
     def _pause_s(self) -> float:
         """Return the seconds until the next heartbeat, in proportion to the lease."""
-        return self.settings.heartbeat_s * self._lease_s / self.settings.session_lease_s
+        return self.settings.heartbeat_s * self._lasts_s() / self.settings.session_lease_s
 
     def _both_clocks(self) -> tuple[datetime, float]:
         """Return the time by both clocks; a lease counts from the beginning of its renewal."""
@@ -252,12 +254,11 @@ class Ownership:
             session, began = self.session, self._both_clocks()
             try:
                 status = self._status()
-                self._lease_s = lease_s(self.settings, status, self.clock())
                 # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
                     self.sessions.renew,
                     session,
-                    lease_s=self._lease_s,
+                    lease_s=lease_s(self.settings, status, self.clock()),
                     state=status.state,
                     live_since=status.live_since,
                     lines=status.lines,
@@ -324,3 +325,11 @@ class OwnerContext:
     metrics: StreamMetrics = field(default_factory=StreamMetrics)
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic
+
+
+async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks of an owner, and wait until they have ended; None: it was never begun."""
+    begun = [task for task in tasks if task is not None]
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)

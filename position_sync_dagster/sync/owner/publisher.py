@@ -43,7 +43,7 @@ from position_sync_dagster.lake.updates.position_updates import PositionUpdatesT
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
 from position_sync_dagster.sync.run_recorder import StreamCounts
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ class Announcements:
 
     def __init__(self, updates: PositionUpdatesTable | None = None) -> None:
         self._updates = updates
-        self._announced: dict[Key, tuple[float, bool]] = {}
-        self._unwritten_closes: set[Key] = set()
+        # None: a holding that closed before the start, and has no zero row.
+        self._announced: dict[Key, tuple[float, bool] | None] = {}
         self._open_at_start: frozenset[Key] = frozenset()
 
     async def restore(self, holdings: Iterable[BrokerPosition], *, since: datetime) -> None:
@@ -75,17 +75,17 @@ class Announcements:
         Args:
             since: The ledger is searched for zero rows from this time on.
         """
-        holdings, closed = list(holdings), frozenset[Key]()
+        closed = frozenset[Key]()
         if self._updates is not None:
             rows = await self._updates.latest_since(since)
             closed = _keys(rows, pl.col("position") == 0)
             self._open_at_start = _keys(rows, pl.col("position") != 0)
         self._announced = {
             holding.key: _fingerprint(holding)
-            for holding in holdings
             if holding.position or holding.key in closed
+            else None
+            for holding in holdings
         }
-        self._unwritten_closes = {h.key for h in holdings} - self._announced.keys()
 
     async def left_open(self, closes: Iterable[BrokerPosition]) -> frozenset[Key]:
         """Return which of these closed holdings are still open in the ledger, by their newest rows.
@@ -94,7 +94,7 @@ class Announcements:
         close is recorded afterwards.
         """
         keys = {holding.key for holding in closes}
-        new = keys - self._unwritten_closes
+        new = {key for key in keys if self._announced.get(key) is not None}
         found = (keys - new) & self._open_at_start
         if self._updates is None or not new:
             return frozenset(found)
@@ -105,7 +105,6 @@ class Announcements:
         """Record that a row was written, or a request queued, for these states of holdings."""
         for holding in holdings:
             self._announced[holding.key] = _fingerprint(holding)
-            self._unwritten_closes.discard(holding.key)
 
     def is_current(self, holding: BrokerPosition) -> bool:
         """Return whether no change of this holding needs a new row at once."""
@@ -117,13 +116,9 @@ class Announcements:
         return announced is not None and announced[0] == position
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
-        """Return whether a closed holding was last announced as open."""
-        if holding.position:
-            return False
-        if holding.key in self._unwritten_closes:
-            return True
-        announced = self._announced.get(holding.key)
-        return announced is not None and announced[0] != 0
+        """Return whether a holding is closed now, and its close was not announced."""
+        was_held = holding.key in self._announced
+        return was_held and not holding.position and not self.is_current(holding)
 
 
 def _keys(rows: pl.DataFrame, condition: pl.Expr) -> frozenset[Key]:
@@ -482,8 +477,7 @@ class AccountRecorder:
         """Wait until the rows that are being written are in the table."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
             self._task = None
 
     async def _write(

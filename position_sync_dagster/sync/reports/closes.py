@@ -16,10 +16,8 @@ from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema.codec import moment, records_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, CLOSURES
 
-TOTAL = "total"
-
-Group = tuple[str, str | None, str]
-"""A strategy, UNATTRIBUTED or TOTAL; an account, or None for all of them; and the currency."""
+Group = tuple[str | None, str | None, str]
+"""A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +98,7 @@ class Closes:
             pl.lit(None, pl.String).alias("account"),
         )
         rest = rows.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED))
-        every = rows.with_columns(name=pl.lit(TOTAL))
+        every = rows.with_columns(name=pl.lit(None, pl.String))
         # The profit of a close that several strategies had is not divided: their parts are unknown.
         own = pl.when(pl.col("strategies").list.len() == 1).then("realized_pnl")
         of_strategies = rows.with_columns(own.alias("realized_pnl"), name="strategies")
@@ -116,7 +114,7 @@ class Closes:
         return {
             (name, currency): one
             for (name, account, currency), one in self._profits.items()
-            if name != TOTAL and account is None
+            if name is not None and account is None
         }
 
     @property
@@ -124,17 +122,19 @@ class Closes:
         """The realised profit by cause and currency."""
         return _summed(self.rows, "cause", "currency")
 
-    def realized(self, name: str, account: str | None, currency: str | None) -> ClosedProfit | None:
+    def realized(
+        self, name: str | None, account: str | None, currency: str | None
+    ) -> ClosedProfit | None:
         """Return the realised profit of a group; None where no change has been recorded yet.
 
         Args:
-            name: A strategy, UNATTRIBUTED or TOTAL.
+            name: A strategy, UNATTRIBUTED, or None for all closes.
             account: None for all accounts.
             currency: None for legs that were never valued.
         """
         if self.since is None or currency is None:
             return None
-        first = self._first_legs.get(name)
+        first = None if name is None else self._first_legs.get(name)
         found = self._profits.get((name, account, currency), ClosedProfit())
         return replace(found, since=self.since if first is None else max(self.since, first))
 

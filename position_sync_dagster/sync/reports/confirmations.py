@@ -1,16 +1,14 @@
 """When the source of each row last confirmed it, how old its price is, and newer values."""
 
-from collections.abc import Iterable
 from datetime import datetime
 
 import polars as pl
 
 from position_sync_dagster.domain import streamed_holding, valuation
-from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, BrokerPosition
+from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
-from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 
 CONFIRMED = "confirmed_until"
 """The column that `with_confirmed` adds."""
@@ -81,18 +79,18 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
         holdings: Rows of `broker_positions`; at most one for each account and conid.
         now: The current time.
     """
-    joined = _with_reported(rows, holdings).with_columns(_confirmed(now).alias(CONFIRMED))
-    return joined.select(*rows.columns, CONFIRMED)
+    return _with_reported(rows, holdings, now).select(*rows.columns, CONFIRMED)
 
 
-def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
-    """Add to rows what decides when each was confirmed, with `_` before the names."""
+def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Add the column of `with_confirmed`, and what decides it with `_` before the names."""
     confirming = holdings.select(*_KEY, pl.col(_CONFIRMING).name.prefix("_"))
-    return rows.join(confirming, on=_KEY, how="left", maintain_order="left")
+    joined = rows.join(confirming, on=_KEY, how="left", maintain_order="left")
+    return joined.with_columns(_confirmed(now).alias(CONFIRMED))
 
 
 def _confirmed(now: datetime) -> pl.Expr:
-    """Return the column of `with_confirmed`, of rows with the columns of `_with_reported`."""
+    """Return the column of `with_confirmed`, of rows with the columns that decide it."""
     latest = moment(now + SKEW)
     # An unknown origin counts as NONE.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
@@ -142,7 +140,6 @@ def with_priced(
         now: The current time.
         band: The part of a value by which the broker's may differ.
     """
-    joined = _with_reported(rows, holdings).with_columns(_confirmed(now).alias(CONFIRMED))
     own, arrived = pl.col("market_value"), pl.col("value_time")
     width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
     unit = pl.when(pl.col("market_price") != 0).then(own / pl.col("market_price")).abs()
@@ -162,9 +159,9 @@ def with_priced(
     latest = moment(now + SKEW)
     of_line = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
     is_tick = pl.col("value_source") == ValueOrigin.TICK.value
-    return joined.with_columns(
-        pl.when(is_tick).then(of_line).otherwise(CONFIRMED).alias(PRICED)
-    ).select(*rows.columns, CONFIRMED, PRICED)
+    priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED).alias(PRICED)
+    joined = _with_reported(rows, holdings, now).with_columns(priced)
+    return joined.select(*rows.columns, CONFIRMED, PRICED)
 
 
 FEEDS = {2: "frozen", 3: "delayed", 4: "delayed"}
@@ -176,14 +173,3 @@ def feed_of(row: PositionUpdate) -> str | None:
     if row.value_source is not ValueOrigin.TICK or row.market_data_type is None:
         return None
     return FEEDS.get(row.market_data_type)
-
-
-def holdings_frame(holdings: Iterable[BrokerPosition]) -> pl.DataFrame:
-    """Return holdings as rows of `broker_positions`, with the columns that reports need."""
-    listed, names = list(holdings), (*_CONFIRMING, "gateway_id", "snapshot_id")
-    columns: dict[str, list[object]] = {
-        "account": [holding.account for holding in listed],
-        **{n: [getattr(h.instrument, n) for h in listed] for n in ("conid", "symbol", "sec_type")},
-        **{name: [getattr(holding, name) for holding in listed] for name in names},
-    }
-    return pl.DataFrame(columns, schema={n: BROKER_POSITIONS.polars[n] for n in columns})

@@ -141,7 +141,7 @@ def split(
 
     Args:
         legs: The active legs.
-        latest: The newest row of each holding, with or without the column of `with_priced`.
+        latest: The newest row of each holding, with the columns of `with_priced`.
         details: The known contract details, by conid: of legs, and of all contracts that are quoted
             in cents. Without them, the price magnifier of a contract is derived from its value.
         end_of: How a leg that is not held was closed (`Closes.end_of`); None where it is missing.
@@ -196,8 +196,6 @@ def _parts(
     contracts: Mapping[int, ContractDetails],
 ) -> pl.DataFrame:
     rows = latest.filter(pl.col("position") != 0)
-    if PRICED not in rows.columns:
-        rows = rows.with_columns(pl.coalesce("value_time", "timestamp").alias(PRICED))
     claimed = pl.DataFrame(
         [(*key, leg, str(legs[leg].strategy_id), share) for leg, key, share in claims],
         schema={

@@ -4,13 +4,12 @@ A number is known if it is known of every holding behind it: each has a value th
 confirmed lately, and its login is connected. A sum leaves nothing out.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.leg import (
     SUMS_OF_MONEY,
     Limit,
@@ -20,12 +19,9 @@ from position_sync_dagster.domain.leg import (
     few,
     judge,
 )
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
-from position_sync_dagster.sync.reports.exposure import Split
+from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.overview import Book
-from position_sync_dagster.sync.reports.status import of_login
+from position_sync_dagster.sync.reports.status import is_current
 
 WORDS = {
     Measure.UNREALIZED_PNL: "unrealised profit",
@@ -41,33 +37,16 @@ WORDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What the tables say at one moment.
-
-    Attributes:
-        split: The parts of all holdings, with the times of `with_priced`.
-        since: For each connected login: a value counts if its source confirmed it since then.
-            A login that is not connected has none.
-        logins: All logins.
-        accounts: The newest values of the accounts, with their exchange rates.
-        unresolved: The strategies with a leg whose contract is not found.
-    """
-
-    now: datetime
-    split: Split
-    since: Mapping[str, datetime]
-    logins: Collection[str]
-    accounts: Collection[AccountSummary] = ()
-    unresolved: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """A limit and its outcome, with the sentence for a person."""
+    """A limit and its number, with the outcome and the sentence for a person."""
 
     limit: Limit
     reading: Reading
-    outcome: LimitState
+
+    @property
+    def outcome(self) -> LimitState:
+        """Whether the limit holds, is broken, or is not known."""
+        return judge(self.limit, self.reading)
 
     @property
     def text(self) -> str:
@@ -83,57 +62,39 @@ class Evaluated:
         return f"{what} {'≥ ' if self.reading.unknown else ''}{number:,.10g}{unit}; {than}."
 
 
-def evidence_of(lake: Lake, settings: Settings, book: Book) -> Evidence:
-    """Return what limits need, from a book that was just read; blocks.
-
-    Raises:
-        LakeError: A table cannot be used.
-    """
-    return Evidence(
-        now=book.now,
-        split=book.split,
-        since=book.live_since,
-        logins=tuple(login.gateway_id for login in settings.logins),
-        accounts=book.accounts,
-        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
-    )
+def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
+    """Return the number and the outcome of each limit, in order; pure."""
+    return [Evaluated(limit=limit, reading=read(limit, book)) for limit in limits]
 
 
-def evaluate(limits: Iterable[Limit], evidence: Evidence) -> list[Evaluated]:
-    """Return the outcome of each limit, in order; pure."""
-    found = []
-    for limit in limits:
-        reading = read(limit, evidence)
-        found.append(Evaluated(limit=limit, reading=reading, outcome=judge(limit, reading)))
-    return found
-
-
-def read(limit: Limit, evidence: Evidence) -> Reading:
+def read(limit: Limit, book: Book) -> Reading:
     """Return the number that a limit is compared with; pure."""
-    parts, legs = evidence.split.parts, evidence.split.legs
+    parts, legs = book.split.parts, book.split.legs
     if limit.account is None:
         of = pl.col("strategy_id") == limit.strategy_id
         parts, legs = parts.filter(of), legs.filter(of)
     else:  # a leg without an account that is not held is missing in each account
         of = pl.col("account") == limit.account
         parts, legs = parts.filter(of), legs.filter(of | pl.col("account").is_null())
-    doubt = _doubt(limit, evidence, parts, legs)
+    doubt = _doubt(limit, book, parts, legs)
     if limit.measure in SUMS_OF_MONEY:
-        return Reading(unknown=doubt) if doubt else _sum(limit, evidence, parts)
-    reading = _NUMBERS[limit.measure](parts, legs, evidence.now)
+        return Reading(unknown=doubt) if doubt else _sum(limit, book, parts)
+    reading = _NUMBERS[limit.measure](parts, legs, book.now)
     if not doubt:
         return reading
-    return Reading(number=reading.number, unknown=doubt, at_least=limit.measure in _GROWS)
+    # An age only grows while no message arrives: a number beyond the limit stays beyond it.
+    at_least = limit.measure is Measure.VALUE_AGE_S
+    return Reading(number=reading.number, unknown=doubt, at_least=at_least)
 
 
-def _doubt(limit: Limit, evidence: Evidence, parts: pl.DataFrame, legs: pl.DataFrame) -> str:
+def _doubt(limit: Limit, book: Book, parts: pl.DataFrame, legs: pl.DataFrame) -> str:
     """Return why the numbers of a limit's subject are not certain; "" if they are."""
-    used = set(parts.get_column("gateway_id").to_list()) or set(evidence.logins)
-    away = sorted(str(login) for login in used if login not in evidence.since)
+    used = set(parts.get_column("gateway_id").to_list()) or set(book.logins)
+    away = sorted(str(login) for login in used if login not in book.live_since)
     if away:
         return f"the gateway of {', '.join(away)} is not connected"
     if limit.account is None or limit.measure is Measure.MISSING_LEGS:
-        unresolved = evidence.unresolved
+        unresolved = book.unresolved
         if limit.strategy_id in unresolved or (limit.account is not None and unresolved):
             return "the contract of a leg is not found"
         wrong = legs.get_column("mismatch").drop_nulls().unique().sort().to_list()
@@ -141,17 +102,16 @@ def _doubt(limit: Limit, evidence: Evidence, parts: pl.DataFrame, legs: pl.DataF
             return f"a leg does not match its contract: {'; '.join(wrong)}"
     if limit.account is None and legs.is_empty():
         return "the strategy has no active leg"
-    known = {one.account for one in evidence.accounts}
+    known = {one.account for one in book.accounts}
     if limit.account is not None and parts.is_empty() and limit.account not in known:
         return "nothing is known of this account"
-    is_late = (pl.col(CONFIRMED) >= of_login(evidence.since)).fill_null(value=False).not_()
-    late = parts.filter(is_late)
+    late = parts.filter(~is_current(book.live_since))
     if late.is_empty():
         return ""
     return f"not confirmed lately: {_named(late)}"
 
 
-def _sum(limit: Limit, evidence: Evidence, parts: pl.DataFrame) -> Reading:
+def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     """Return a sum in the currency of the limit; unknown unless every holding has its part."""
     name = limit.measure.value
     if limit.measure in (Measure.THETA, Measure.VEGA):
@@ -159,7 +119,7 @@ def _sum(limit: Limit, evidence: Evidence, parts: pl.DataFrame) -> Reading:
     without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
     if not without.is_empty():
         return Reading(unknown=f"no {WORDS[limit.measure]} is known of {_named(without)}")
-    rates = {one.account: one.rates for one in evidence.accounts}
+    rates = {one.account: one.rates for one in book.accounts}
     total = 0.0
     sums = parts.group_by("account", "currency").agg(pl.col(name).sum()).sort("account", "currency")
     for account, currency, amount in sums.iter_rows():
@@ -214,6 +174,3 @@ _NUMBERS: Mapping[Measure, Callable[[pl.DataFrame, pl.DataFrame, datetime], Read
     Measure.VALUE_AGE_S: _value_age_s,
     Measure.MISSING_LEGS: _missing_legs,
 }
-
-_GROWS = frozenset({Measure.VALUE_AGE_S})
-"""Measures that only grow while no message arrives: a number beyond the limit stays beyond it."""

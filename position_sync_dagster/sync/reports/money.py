@@ -18,12 +18,13 @@ from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
-from position_sync_dagster.sync.reports.closes import NO_CLOSES, TOTAL, Closes
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import Split, add, claims_of, summed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from position_sync_dagster.sync.reports.overview import Book
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,8 @@ def _oldest(ages: Iterable[float | None]) -> float | None:
     return max(known) if known and len(known) == len(listed) else None
 
 
-BASE_TOTAL = "total in base"
+TOTAL, BASE_TOTAL = "total", "total in base"
+"""The names of sums that are of no strategy and of no underlying."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,20 +186,12 @@ class BookMoney:
     """The money of the holdings, or of one strategy alone; a table is summed when it is first used.
 
     Attributes:
-        split: The parts of the holdings.
-        now: The time at which ages end.
-        streamed: The conids that use a line; None while no owner is connected.
-        accounts: The newest values of the accounts, with their exchange rates.
+        book: The holdings.
         strategy: The only strategy of interest; None for all holdings.
-        closes: What closed, with its realised profit.
     """
 
-    split: Split
-    now: datetime
-    streamed: frozenset[int] | None
-    accounts: Sequence[AccountSummary] = ()
+    book: "Book"
     strategy: str | None = None
-    closes: Closes = NO_CLOSES
 
     @cached_property
     def strategies(self) -> tuple[Money, ...]:
@@ -223,7 +217,7 @@ class BookMoney:
 
         An account has one only if a holding has another currency.
         """
-        found = map(self._in_base, self.accounts)
+        found = map(self._in_base, self.book.accounts)
         return tuple(one for one in found if one is not None)
 
     @cached_property
@@ -244,16 +238,33 @@ class BookMoney:
     @cached_property
     def _chosen(self) -> Split:
         if self.strategy is None:
-            return self.split
-        return self.split.filter(pl.col("strategy_id") == self.strategy)
+            return self.book.split
+        return self.book.split.filter(pl.col("strategy_id") == self.strategy)
 
     def _by(self, *names: str, where: pl.Expr | None = None) -> tuple[Money, ...]:
         found = self._chosen if where is None else self._chosen.filter(where)
-        rows = summed(found, names, self.now).iter_rows(named=True)
-        sums = (_money(row, self.now, self.streamed) for row in rows)
+        rows = summed(found, names, self.book.now).iter_rows(named=True)
+        sums = (_money(row, self.book.now, self.book.streamed) for row in rows)
         if "symbol" in names:
             return tuple(sums)
-        return tuple(_with_profit(one, self.closes, self.strategy) for one in sums)
+        if "strategy_id" in names:
+            return tuple(self._with_profit(one, one.name) for one in sums)
+        return tuple(self._with_profit(one, self.strategy) for one in sums)
+
+    def _with_profit(self, one: Money, name: str | None) -> Money:
+        """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
+        if one.account is not None and name not in (None, UNATTRIBUTED):
+            return one  # the profit of a strategy is not divided among accounts
+        found = self.book.closes.realized(name, one.account, one.currency)
+        if found is None:
+            return one
+        return replace(
+            one,
+            realized_pnl=found.profit,
+            realized_since=found.since,
+            closes=found.closes,
+            closes_without_profit=found.unknown,
+        )
 
     def _in_base(self, account: AccountSummary) -> Money | None:
         base, rates = account.currency, account.rates
@@ -273,12 +284,13 @@ class BookMoney:
             found.legs.with_columns(currency=pl.lit(base)),
         )
         unknown: dict[str, Any] = dict.fromkeys(_SUMS) if without else {}
-        (row,) = summed(converted, ("account", "currency"), self.now).iter_rows(named=True)
+        (row,) = summed(converted, ("account", "currency"), self.book.now).iter_rows(named=True)
         return replace(
-            _money(row, self.now, streamed=None),  # the lines are in the total of each currency
+            # The lines are in the total of each currency.
+            _money(row, self.book.now, streamed=None),
             name=BASE_TOTAL,
             differences=None,
-            rates_age_s=seconds_since(account.rates_received_at, self.now),
+            rates_age_s=seconds_since(account.rates_received_at, self.book.now),
             without_rate=without,
             **unknown,
         )
@@ -305,22 +317,6 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         legs_closed=0 if is_total else row.get("legs_closed", 0),
         closed=None if is_total else row.get("closed"),
         partial=tuple(name for name, of in _SUMS.items() if row[f"without_{of}"]),
-    )
-
-
-def _with_profit(one: Money, closes: Closes, strategy: str | None) -> Money:
-    """Return a sum with the realised profit of the same group; of one strategy, if it is named."""
-    name = strategy if strategy is not None and one.name == TOTAL else one.name
-    by_account = one.account if name in (TOTAL, UNATTRIBUTED) else None
-    found = closes.realized(name, by_account, one.currency)
-    if found is None or (name == strategy and one.account is not None):
-        return one
-    return replace(
-        one,
-        realized_pnl=found.profit,
-        realized_since=found.since,
-        closes=found.closes,
-        closes_without_profit=found.unknown,
     )
 
 

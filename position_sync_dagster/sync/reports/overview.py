@@ -38,7 +38,7 @@ from position_sync_dagster.sync.reports.money import Ages, BookMoney, seconds_si
 from position_sync_dagster.sync.reports.status import (
     Status,
     current_since,
-    of_login,
+    is_current,
     read_status,
     written_by,
 )
@@ -232,6 +232,8 @@ class Book:
             intervals, for logins whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
         closes: What closed, and why.
+        logins: All logins, connected or not.
+        unresolved: The strategies with a leg whose contract is not found.
     """
 
     now: datetime
@@ -244,17 +246,12 @@ class Book:
     streamed: frozenset[int] | None = None
     accounts: tuple[AccountSummary, ...] = ()
     closes: Closes = NO_CLOSES
+    logins: tuple[str, ...] = ()
+    unresolved: frozenset[str] = frozenset()
 
     def money(self, strategy: str | None = None) -> BookMoney:
         """Return the money of all holdings, or of one strategy."""
-        return BookMoney(
-            split=self.split,
-            now=self.now,
-            streamed=self.streamed,
-            accounts=self.accounts,
-            strategy=strategy,
-            closes=self.closes,
-        )
+        return BookMoney(book=self, strategy=strategy)
 
     @cached_property
     def held(self) -> pl.DataFrame:
@@ -266,8 +263,8 @@ class Book:
         key, is_open = ["account", "conid"], pl.col("position") != 0
         times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
         found = self.reported.filter(is_open).select("gateway_id", *key)
-        is_current = (pl.col(CONFIRMED) >= of_login(self.live_since)).fill_null(value=False)
-        return found.join(times, on=key, how="left").with_columns(is_current=is_current)
+        timed = found.join(times, on=key, how="left")
+        return timed.with_columns(is_current=is_current(self.live_since))
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
@@ -366,6 +363,8 @@ def read_book(
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,
         accounts=tuple(lake.account_values.latest_summaries()),
+        logins=tuple(login.gateway_id for login in settings.logins),
+        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
     )
 
 

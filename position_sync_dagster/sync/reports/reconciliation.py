@@ -1,20 +1,21 @@
 """Reconciliation: compare the broker's holdings with the newest rows and the registry."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import polars as pl
 
 from position_sync_dagster.domain import reconciliation
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.batch import Coverage, LakeValues, ValueSource
@@ -70,17 +71,24 @@ class PositionReconciler:
             now=self._clock(),
             stale_after=self._stale_after,
         )
-        holdings = confirmations.holdings_frame(snapshot)
+        holdings = broker_rows(snapshot, None)
         pairs = pairs_of(holdings, update_rows(list(latest)), scope.now)
         return reconciliation.compare(pairs, legs, scope)
 
 
-_Compared = tuple[
-    reconciliation.ReconciliationResult,
-    Mapping[str, tuple[str, ...] | None],
-    Mapping[str, str | None],
-]
-"""A result, the accounts of each compared login, and the id of the snapshot of each."""
+class _Compared(NamedTuple):
+    """A result, and what was compared.
+
+    Attributes:
+        holdings: The broker's holdings.
+        coverage: Which accounts they cover.
+        logins: The accounts of each login that has current data, by its name; None for all.
+    """
+
+    result: reconciliation.ReconciliationResult
+    holdings: pl.DataFrame
+    coverage: Coverage
+    logins: Mapping[str, tuple[str, ...] | None]
 
 
 class ReconciliationService:
@@ -116,12 +124,21 @@ class ReconciliationService:
         Discrepancies that a person has accepted are counted apart; those that were first seen less
         than CONFIRM_AFTER ago are named as unconfirmed.
 
-        A login without current data is not compared, and its breaks do not change.
+        A login without current data is not compared, and its breaks do not change. Neither do
+        those of absent holdings whose account is not covered.
 
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
-        result, logins, snapshots = await self._compare()
+        result, holdings, coverage, logins = await self._compare()
+        first = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
+        snapshots = dict(first.iter_rows())
+        held = set(holdings.select(_KEY).iter_rows())
+        uncompared = [
+            one.break_id
+            for one in await offload(self._lake.breaks.open_breaks)
+            if not _is_compared(one, held, coverage)
+        ]
         for gateway_id, found in _by_login(result.discrepancies, logins).items():
             await offload(
                 self._lake.breaks.record,
@@ -130,6 +147,7 @@ class ReconciliationService:
                 at=result.at,
                 snapshot_id=snapshots.get(gateway_id),
                 run_id=run_id,
+                uncompared=uncompared,
             )
         return self._judged(result)
 
@@ -139,8 +157,7 @@ class ReconciliationService:
         Raises:
             BrokerUnavailableError: The broker's data is not current.
         """
-        result, _logins, _snapshots = await self._compare()
-        return self._judged(result)
+        return self._judged((await self._compare()).result)
 
     async def _compare(self) -> _Compared:
         holdings, coverage = await self._holdings()
@@ -170,8 +187,7 @@ class ReconciliationService:
                 covers=coverage.covers,
             ),
         )
-        first = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
-        return result, logins, dict(first.iter_rows())
+        return _Compared(result, holdings, coverage, logins)
 
     def _judged(
         self, result: reconciliation.ReconciliationResult
@@ -197,7 +213,20 @@ class ReconciliationService:
         if self._values is None:
             return await self._published.rows()
         view = await self._values.view()
-        return confirmations.holdings_frame(view.holdings.values()), view
+        return broker_rows(view.holdings.values(), None), view
+
+
+def _is_compared(one: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
+    """Return whether a break would have been found again if it was still there.
+
+    Args:
+        one: An open break; without an account it is of all accounts together.
+        held: The holdings of the broker.
+        coverage: Which accounts they cover.
+    """
+    if one.type is reconciliation.DiscrepancyType.LEG_MISMATCH or (one.account, one.conid) in held:
+        return True
+    return coverage.covers(one.account or None)
 
 
 def _by_login(
@@ -226,7 +255,7 @@ def pairs_of(
     An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
 
     Args:
-        holdings: Rows of `broker_positions`, or of `holdings_frame`.
+        holdings: Rows of `broker_positions`.
         latest: The newest row of each holding.
         now: The current time.
     """

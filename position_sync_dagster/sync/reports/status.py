@@ -288,10 +288,15 @@ def current_since(settings: Settings, now: datetime) -> datetime:
     return now - timedelta(seconds=2 * settings.refresh_interval_s)
 
 
-def of_login(since: Mapping[str, datetime]) -> pl.Expr:
-    """Return the time of the login of each row; null where there is none."""
+def is_current(since: Mapping[str, datetime]) -> pl.Expr:
+    """Return whether the source of each row confirmed it since this time of its login.
+
+    Args:
+        since: The time of each connected login; rows of another one are not current.
+    """
     kind = pl.Datetime("us", "UTC")
-    return pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
+    of_login = pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
+    return (pl.col(CONFIRMED) >= of_login).fill_null(value=False)
 
 
 def leg_states(

@@ -20,6 +20,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.broker_positions import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.sync.owner.ownership import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,6 @@ class ContractCache:
     Attributes:
         matching: The legs whose description matches the contract of their conid, and those whose
             contract details are not known yet, or are to be fetched again first.
-        version: The number of changes of these legs.
     """
 
     table: ContractsTable | None
@@ -107,7 +107,6 @@ class ContractCache:
         self._doubts: dict[int, _Doubt] = {}
         self._row_differs: set[int] = set()
         self.matching: tuple[ActiveContract, ...] = ()
-        self.version = 0
 
     @property
     def mismatches(self) -> list[str]:
@@ -303,9 +302,7 @@ class ContractCache:
 
     async def close(self) -> None:
         """Cancel the background task."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     def _compare(self, conids: Collection[int]) -> None:
         """Compare the legs of these conids with their contracts, and log new mismatches."""
@@ -331,10 +328,7 @@ class ContractCache:
                 found[strategy, account, conid],
             )
         self._mismatches = found
-        matching = tuple(leg for leg in self._legs if leg.key not in found)
-        if matching != self.matching:
-            self.matching = matching
-            self.version += 1
+        self.matching = tuple(leg for leg in self._legs if leg.key not in found)
 
     async def _read_legs(self, legs: Iterable[ActiveContract]) -> None:
         self.follow(legs)
@@ -344,12 +338,12 @@ class ContractCache:
 
     async def _read(self, conids: Iterable[int]) -> None:
         """Read the details of these contracts from the table, unless they are in memory."""
-        absent = {conid for conid in conids if conid not in self._known}
-        unstored = absent & self._unstored.keys()
-        self._keep({conid: self._unstored[conid] for conid in unstored})
-        if absent > unstored and self.table is not None:
-            stored = (absent - unstored) & self._complete
-            found = await offload(self.table.get, absent - unstored)
+        absent = set(conids) - self._known.keys()
+        self._keep({conid: self._unstored[conid] for conid in absent & self._unstored.keys()})
+        absent -= self._unstored.keys()
+        if absent and self.table is not None:
+            stored = absent & self._complete
+            found = await offload(self.table.get, absent)
             # Rows may be missing after a restore of the table: fetch them again.
             self._complete -= stored - found.keys()
             self._keep(found)

@@ -55,7 +55,7 @@ class StreamPricer:
     """Passes events to the streamed holdings, and collects the rows that are due.
 
     Each holding has one state (`domain.streamed_holding`), and each line one record
-    (`domain.line`), which its holdings share.
+    (`domain.login_lines`), which its holdings share.
 
     Args:
         lines: The records of the lines.

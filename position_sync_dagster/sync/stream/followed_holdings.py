@@ -158,11 +158,11 @@ class FollowedHoldings:
             pause_s = max(pause_s, self.context.settings.flush_interval_s)
             self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
         if queue_now:
-            self._queue_at = now + self._interval_s
             await self.publisher.enqueue(routes.states, legs)
+            self._queue_at = now + self._interval_s
         if may_queue and now >= self._moved_at and self.publisher.moved:
-            self._moved_at = now + MOVED_S
             await self.publisher.enqueue_moved(routes.states)
+            self._moved_at = now + MOVED_S
 
     def _choose(
         self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.gateway_session import GatewayRun, SessionStat
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
 from position_sync_dagster.sync.run_recorder import StreamCounts
 from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.lines import LineManager
@@ -309,6 +309,4 @@ async def _run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> No
         if task.done():
             task.result()
     finally:
-        stopped.cancel()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task, stopped)

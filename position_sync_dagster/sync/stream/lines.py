@@ -87,11 +87,6 @@ class LineManager:
         """The conids that hold a line, without those that hold it as an underlying alone."""
         return self.legs_in(self.login.held)
 
-    @property
-    def in_use(self) -> int:
-        """The number of lines held here."""
-        return len(self.login.held)
-
     def legs_in(self, conids: Iterable[int]) -> frozenset[int]:
         """Return the conids without those that are wanted as underlyings alone."""
         wanted = self.login.wanted
@@ -250,7 +245,7 @@ class LineManager:
     def _update_wanted(self, connection: GatewayConnection) -> None:
         """Compute the demand for lines again, if holdings opened or closed or a leg changed."""
         book, contracts = connection.feed.book, self.contracts
-        as_of = (book.moves, contracts.version, self._underlyings)
+        as_of = (book.moves, contracts.matching, self._underlyings)
         if as_of != self._wanted_as_of:
             found = demands(
                 book.of_conid, contracts.matching, sec_types=self.context.settings.sec_types

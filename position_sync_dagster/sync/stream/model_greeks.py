@@ -139,10 +139,10 @@ class ModelGreeks:
 
     def __post_init__(self) -> None:
         settings = self.context.settings
-        self._most_lines = settings.underlying_lines
-        if self._most_lines is None:  # a streamer that is used alone computes nothing
-            alone = isinstance(self.context.lease, Unowned)
-            self._most_lines = 0 if alone else settings.max_lines
+        # A streamer that is used alone computes nothing.
+        usual = 0 if isinstance(self.context.lease, Unowned) else settings.max_lines
+        chosen = settings.underlying_lines
+        self._most_lines = usual if chosen is None else chosen
         self._clock = self.context.clock
         self._monotonic = self.context.monotonic
         self._rates = dict(settings.interest_rates)
@@ -297,14 +297,12 @@ class ModelGreeks:
             key for conid, keys in self._keys.items() if conid in self._options for key in keys
         )
         sizes: dict[int, float] = defaultdict(float)
-        of_underlying: dict[int, float | None] = defaultdict(float)
+        of_underlying: dict[int, float] = defaultdict(float)
         for (_account, conid), value in values.items():
             sizes[conid] += abs(value or 0.0)
-            underlying = self._options[conid].underlying
-            of_underlying[underlying] = (of_underlying[underlying] or 0.0) + abs(value or 0.0)
-        known = {c: of_underlying[c] for c in of_underlying if c in self._underlyings}
-        chosen = largest(known, self.lines.held, self._most_lines or 0)
-        self.lines.want_underlyings(chosen)
+            of_underlying[self._options[conid].underlying] += abs(value or 0.0)
+        known = {c: value for c, value in of_underlying.items() if c in self._underlyings}
+        self.lines.want_underlyings(largest(known, self.lines.held, self._most_lines))
         self.contracts.want(self._unknown)
         self._note_dividends(connection)
         self._add(sizes, sizes)

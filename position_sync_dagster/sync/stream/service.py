@@ -17,7 +17,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import run_recorder
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
-from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus, end_tasks
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
@@ -178,9 +178,7 @@ async def stream(
                 with memory_and_threads.rare_garbage_collection():
                     await streamer.run(end)
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end_tasks(*tasks)
                 total = reporter.finish()
                 recorder.note(**run_recorder.stream_columns(total))
             return total

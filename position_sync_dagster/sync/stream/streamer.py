@@ -25,7 +25,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
-from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned
+from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned, end_tasks
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.run_recorder import StreamMetrics
@@ -117,9 +117,7 @@ class IBPositionStreamer:
         greeks = PublishedGreeks()
         watcher = None
         if tables.closes is not None:
-            rolls = tables.rolls
-            follow = rolls.follow if rolls else lambda: None
-            watcher = CloseWatcher(context, tables.closes, follow)
+            watcher = CloseWatcher(context, tables.closes, tables.rolls)
         publisher = Publisher(
             context, queue, tables.broker_positions, announced, greeks=greeks, watcher=watcher
         )
@@ -181,12 +179,12 @@ class IBPositionStreamer:
     @property
     def lines_in_use(self) -> int:
         """The number of market data lines held."""
-        return self._lines.in_use
+        return len(self._lines.held)
 
     @property
     def underlying_lines(self) -> int:
         """How many of these lines are held for underlyings alone."""
-        return self._lines.in_use - len(self._lines.of_legs)
+        return len(self._lines.held) - len(self._lines.of_legs)
 
     @property
     def closed_until(self) -> datetime | None:
@@ -294,9 +292,7 @@ class IBPositionStreamer:
                     await self._step(connection)
                 await self._pause()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
             await self._close()
 
     async def _step(self, connection: GatewayConnection) -> None:

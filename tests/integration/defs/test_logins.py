@@ -31,7 +31,8 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
+from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.run_slots import RunSlotsError
 from position_sync_dagster.settings import Settings, load_settings
@@ -424,6 +425,44 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, ma
     ledger.compared_now(lake, settings, run_id="r")
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []
+
+
+@pytest.mark.usefixtures("confirmed_at_once")
+def test_a_break_of_all_accounts_together_stays_as_it_is_while_a_login_has_no_data(
+    own, lake, settings
+) -> None:
+    own("east", 1)
+    own("west", 1)
+    lake.registry.sync.add_active(1, "SPY", strategy_id="s", quantity=3)
+    ledger.compared_now(lake, settings, run_id="r")
+    (found,) = lake.breaks.open_breaks(OF_STRATEGIES)
+    accepted = lake.breaks.accept(found.break_id, "me")
+    assert (accepted.expected, accepted.actual) == (2.0, 3.0)
+    session = lake.sessions.current("west")
+    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
+    ledger.compared_now(lake, settings, run_id="r")
+    assert lake.breaks.open_breaks(OF_STRATEGIES) == [accepted]
+
+
+@pytest.mark.usefixtures("confirmed_at_once")
+def test_a_row_without_a_holding_stays_a_break_while_its_account_is_not_listed_completely(
+    own, lake, settings
+) -> None:
+    own("east", 1)
+    session = own("west", 1, 2)
+    holdings = lake.broker_positions.read("west")
+    rows = [
+        from_portfolio(one, source=Source.QUEUE, now=utc_now(), by=Provenance()) for one in holdings
+    ]
+    lake.updates.sync.append(rows)
+    lake.broker_positions.replace("west", holdings[:1], session=session)
+    ledger.compared_now(lake, settings, run_id="r")
+    before = lake.breaks.open_breaks("west")
+    assert [(one.type, one.conid) for one in before] == [("SURPLUS", 2)]
+    partly = replace(holdings[0], completeness=Completeness.PARTIAL)
+    lake.broker_positions.replace("west", [partly], session=session)
+    ledger.compared_now(lake, settings, run_id="r")
+    assert lake.breaks.open_breaks("west") == before
 
 
 def test_an_account_that_moved_is_read_from_the_login_that_has_it(

@@ -11,6 +11,7 @@ import pytest
 from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
+    CommitContentionError,
     LeaseLostError,
     LoginOwnedError,
     TradingModeError,
@@ -250,6 +251,26 @@ async def test_a_lease_is_longer_while_nothing_trades_and_ends_before_a_session_
         assert await lasts(live, opens, clock.now + second) == 60
         assert await lasts(live, opens, opens - 40 * second) == 40
         assert await lasts(live, opens, opens - 5 * second) == 15
+
+
+async def test_a_longer_lease_that_is_not_granted_is_asked_for_again_while_the_present_one_lasts(
+    lake, clock, monkeypatch
+):
+    settings = Settings(_env_file=None, heartbeat_s=0.04, session_lease_s=15, closed_lease_s=60_000)
+    renew, answers = lake.sessions.renew, iter([CommitContentionError("busy", remedy="Wait.")])
+
+    def contended_once(*args, **named):
+        if (error := next(answers, None)) is not None:
+            raise error
+        return renew(*args, **named)
+
+    monkeypatch.setattr(lake.sessions, "renew", contended_once)
+    closed_until = clock.now + timedelta(days=1)
+    async with Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock) as own:
+        own.report_status(lambda: OwnerStatus(SessionState.LIVE, closed_until=closed_until))
+        async with asyncio.timeout(30):
+            while own.session.state is not SessionState.LIVE:
+                await asyncio.sleep(0.01)
 
 
 async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more(

@@ -11,7 +11,7 @@ from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.exposure import exposures, split
 from position_sync_dagster.sync.reports.overview import Book
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, row
+from tests.support.money_rows import NOW, priced_rows, row
 
 ROWS = [
     row(1, market_value=0.1, delta=None, daily_pnl=None),
@@ -23,7 +23,7 @@ LEGS = [leg(1, "a", quantity=-1.0), leg(1, "b"), leg(2, "a"), leg(3, "b")]
 
 
 def book(rows: list[PositionUpdate], legs: list[ActiveContract]) -> Book:
-    latest = update_rows(rows)
+    latest = priced_rows(rows)
     return Book(
         now=NOW,
         priced=latest,

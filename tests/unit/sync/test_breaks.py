@@ -5,7 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
+from position_sync_dagster.sync import alerts
 from position_sync_dagster.sync.alerts import (
     MOST_KEPT,
     RETRY,
@@ -14,6 +16,7 @@ from position_sync_dagster.sync.alerts import (
     after_delivery,
     due,
     follow,
+    send_due,
     together,
 )
 
@@ -110,28 +113,38 @@ def test_each_receiver_has_its_own_back_off_and_loses_nothing() -> None:
     cursor = told(AlertCursor(), BAD, receivers=2)
     messages = due(cursor, NOW)
     assert sorted(messages) == [0, 1]
-    cursor = after_delivery(cursor, 0, messages[0], ok=True, now=NOW)
-    cursor = after_delivery(cursor, 1, messages[1], ok=False, now=NOW)
+    cursor = after_delivery(cursor, 0, ok=True, now=NOW)
+    cursor = after_delivery(cursor, 1, ok=False, now=NOW)
     cursor = told(cursor, GOOD, at=timedelta(seconds=10), receivers=2)
     assert {p: len(m) for p, m in due(cursor, NOW + timedelta(seconds=10)).items()} == {0: 1}
     later = NOW + timedelta(seconds=RETRY.first_s)
     found = due(cursor, later)[1]
     assert [m.title.split(":")[0] for m in found] == ["WARN", "Passes again"]
-    cursor = after_delivery(cursor, 1, found, ok=True, now=later)
+    cursor = after_delivery(cursor, 1, ok=True, now=later)
     assert sorted(due(cursor, later)) == [0]
     assert cursor.failing == {}
+
+
+def test_each_of_several_receivers_gets_a_message_once(monkeypatch) -> None:
+    received: list[int] = []
+    monkeypatch.setattr(alerts, "deliver", lambda _url, place, **_: received.append(place) or True)
+    cursor, urls = told(AlertCursor(), BAD, receivers=3), [SecretStr("json://example")] * 3
+    for _ in range(3):
+        cursor, _sent = send_due(cursor, urls, lambda: NOW)
+    assert received == [0, 1, 2]
+    assert cursor.outbox == ()
 
 
 def test_the_back_off_grows() -> None:
     cursor, waits = told(AlertCursor(), BAD), []
     for _ in range(3):
-        cursor = after_delivery(cursor, 0, cursor.outbox, ok=False, now=NOW)
+        cursor = after_delivery(cursor, 0, ok=False, now=NOW)
         waits.append((cursor.failing[0].retry_at - NOW).total_seconds())
     assert waits == [30, 60, 120]
 
 
 def test_a_receiver_that_was_removed_is_not_waited_for() -> None:
-    cursor = after_delivery(told(AlertCursor(), BAD, receivers=2), 1, (), ok=False, now=NOW)
+    cursor = after_delivery(told(AlertCursor(), BAD, receivers=2), 1, ok=False, now=NOW)
     cursor = told(cursor, BAD, receivers=1)
     assert [message.to for message in cursor.outbox] == [(0,)]
     assert cursor.failing == {}

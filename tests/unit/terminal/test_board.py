@@ -11,7 +11,7 @@ from rich.console import Console
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
-from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
+from position_sync_dagster.lake.schema.codec import broker_rows
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.overview import Book, Overview
 from position_sync_dagster.sync.reports.status import Status
@@ -62,7 +62,7 @@ def overview(
         reported=broker_rows([holding(1), holding(2)] if holdings is None else holdings, None),
         legs=tuple(active),
         matching=tuple(active),
-        split=split(active, update_rows(rows)),
+        split=split(active, priced_rows(rows)),
         live_since={status.gateway_id: since} if status.session_state == "LIVE" else {},
         streamed=frozenset({1, 2}),
     )

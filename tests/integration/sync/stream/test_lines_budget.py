@@ -234,7 +234,7 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         await eventually(lambda: managed.connection.lines.quote(PUT).mark is not None)
         assert managed.connection.lines.quote(PUT).market_data_type == 1
         assert managed.manager.problems() == []
-        assert managed.sim.stats()["lines_in_use"] == managed.manager.in_use == 1
+        assert managed.sim.stats()["lines_in_use"] == len(managed.manager.held) == 1
         assert managed.sim.stats()["peak_lines"] == 1
 
 
@@ -279,7 +279,7 @@ async def test_a_line_that_the_gateway_lost_is_soon_requested_again(manage_lines
         await eventually(lambda: managed.sim.stats()["lines_in_use"] == 2)
         managed.sim.send_error(300, "Can't find EId with tickerId", req_id=managed.request_ids[PUT])
         await eventually(lambda: managed.streams == {CALL})
-        assert managed.manager.in_use == managed.connection.lines.in_use == 1
+        assert len(managed.manager.held) == managed.connection.lines.in_use == 1
         assert await managed.tick(after_s=5) == managed.streams == {PUT, CALL}
 
 

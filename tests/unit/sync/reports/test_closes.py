@@ -9,20 +9,19 @@ from rich.console import Console
 
 from position_sync_dagster.defs.assets.strategy_exposure import money_metadata
 from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
-from position_sync_dagster.lake.schema.codec import frame_of, leg_rows, update_rows
+from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.sync.reports.closes import (
     NO_CLOSES,
-    TOTAL,
     UNATTRIBUTED,
     ClosedProfit,
     Closes,
 )
-from position_sync_dagster.sync.reports.exposure import exposures, split
+from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
 from tests.support.legs import ADDED_AT, leg
-from tests.support.money_rows import NOW, row
+from tests.support.money_rows import NOW, book_of, row
 from tests.unit.domain.test_causes import CALL, CASES, OTHER
 
 ACCOUNT = "DU1"
@@ -75,12 +74,12 @@ def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() ->
 
 def book(found: Closes, strategy: str | None = None) -> BookMoney:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
-    rows = update_rows([row(n) for n in (5, 6, 7)] + [row(CALL, position=0.0)])
-    parts = split(legs, rows, end_of=found.end_of)
-    (of_table, *_rest) = exposures(parts, NOW)
+    rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
+    held = book_of(rows, legs, closes=found)
+    (of_table, *_rest) = exposures(held.split, NOW)
     assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
     assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
-    return BookMoney(split=parts, now=NOW, streamed=None, strategy=strategy, closes=found)
+    return held.money(strategy)
 
 
 def shown(table: object) -> list[str]:
@@ -115,7 +114,7 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     rest = alone.realized(UNATTRIBUTED, ACCOUNT, "USD")
     assert rest is not None
     assert rest.profit == 7.0
-    total = found.realized(TOTAL, None, "USD")
+    total = found.realized(None, None, "USD")
     assert total is not None
     assert (total.profit, total.closes) == (-112.0 + 12.0 + 7.0 + 50.0, 4)
     assert list(found.by_strategy) == [
@@ -127,6 +126,15 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     assert (chosen, strategies) == (shared, ["condor", "other"])
     assert [one for one, _strategies in found.chosen(limit=2)] == [shared, elsewhere]
     assert (found.count("condor"), found.count(), NO_CLOSES.count()) == (3, 4, 0)
+
+
+def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
+    legs = [leg(CALL, "total")]
+    elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
+    found = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
+    money = book_of([row(CALL)], legs, closes=found).money()
+    assert [one.realized_pnl for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
+    assert found.by_strategy["total", "USD"].profit == -112.0
 
 
 def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> None:

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 
 from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.sync.reports import exposure
 from position_sync_dagster.sync.reports.exposure import AssetClass, claims_of
 from tests.support.contracts import contract_details
 from tests.support.extent import examples
 from tests.support.legs import leg
+from tests.support.money_rows import priced_rows
 
 PUT = Right.PUT
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+BROKER = ValueOrigin.PORTFOLIO
 
 
 def row(conid: int, position: float = 4.0, **values: object) -> PositionUpdate:
@@ -64,7 +65,7 @@ def every_part(
     details: dict[int, ContractDetails] | None = None,
 ) -> list[SimpleNamespace]:
     """Return the rows of the table, with each column as an attribute."""
-    found = exposure.exposures(exposure.split(legs, update_rows(rows), details), now)
+    found = exposure.exposures(exposure.split(legs, priced_rows(rows), details), now)
     return [SimpleNamespace(**one) for one in found]
 
 
@@ -167,11 +168,8 @@ def test_the_profit_of_the_day_is_summed_over_what_is_known() -> None:
 
 def test_the_worst_age_counts_from_now_and_unknown_times_are_counted() -> None:
     old = NOW - timedelta(minutes=3)
-    found = only(
-        exposures(
-            [leg(1), leg(2)], [row(1), row(2, value_time=old)], now=NOW + timedelta(minutes=1)
-        )
-    )
+    rows = [row(1), row(2, value_time=old, value_source=BROKER)]
+    found = only(exposures([leg(1), leg(2)], rows, now=NOW + timedelta(minutes=1)))
     assert (found.worst_value_age_s, found.legs_without_value_time) == (240.0, 1)
 
 
@@ -204,7 +202,7 @@ def test_short_legs_in_the_money_are_counted(
 
 def test_the_age_of_a_value_is_its_time_at_the_source() -> None:
     old = NOW - timedelta(minutes=3)
-    found = only(exposures([leg(1), leg(2)], [row(1), row(2, value_time=old)]))
+    found = only(exposures([leg(1), leg(2)], [row(1), row(2, value_time=old, value_source=BROKER)]))
     assert found.oldest_value_at == old
 
 

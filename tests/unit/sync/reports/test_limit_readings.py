@@ -21,7 +21,8 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.limit_readings import Evidence, evaluate
+from position_sync_dagster.sync.reports.limit_readings import evaluate
+from position_sync_dagster.sync.reports.overview import Book
 from tests.support.legs import leg
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
@@ -60,14 +61,14 @@ def row(conid: int, position: float = 1.0, **values: object) -> PositionUpdate:
     return replace(plain, **values)  # type: ignore[arg-type]
 
 
-def evidence(
+def book(
     legs: Sequence[ActiveContract],
     rows: Sequence[PositionUpdate],
     ages: Mapping[int, float | None] | None = None,
     ends: Mapping[int, str] | None = None,
     **values: object,
-) -> Evidence:
-    """Return the evidence of rows; `ages` are seconds since each conid was confirmed."""
+) -> Book:
+    """Return a book of rows; `ages` are seconds since each conid was confirmed."""
     frame = update_rows(rows)
     times = {
         one.conid: None if (age := (ages or {}).get(one.conid, 1.0)) is None
@@ -76,10 +77,13 @@ def evidence(
     }  # fmt: skip
     column = pl.Series([times[conid] for conid in frame["conid"]], dtype=pl.Datetime("us", "UTC"))
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
-    plain = Evidence(
+    plain = Book(
         now=NOW,
+        priced=priced,
+        legs=tuple(legs),
+        matching=tuple(legs),
         split=split(legs, priced, end_of=lambda one: (ends or {}).get(one.conid)),
-        since={LOGIN: NOW - timedelta(minutes=6)},
+        live_since={LOGIN: NOW - timedelta(minutes=6)},
         logins=(LOGIN,),
     )
     return replace(plain, **values)  # type: ignore[arg-type]
@@ -93,13 +97,13 @@ SHORT = "short_in_money"
 Answer = tuple[LimitState, float | None, str]
 
 
-def outcome(measure: str, found: Evidence, **values: object) -> Answer:
+def outcome(measure: str, found: Book, **values: object) -> Answer:
     plain = {"strategy_id": "a", "measure": Measure(measure), "bound": Bound.MAX, "value": 0.0}
     (one,) = evaluate([Limit(**plain | values)], found)  # type: ignore[arg-type]
     return one.outcome, one.reading.number, one.text
 
 
-def in_usd(measure: str, found: Evidence, **values: object) -> Answer:
+def in_usd(measure: str, found: Book, **values: object) -> Answer:
     return outcome(measure, found, currency="USD", **values)
 
 
@@ -119,7 +123,7 @@ def in_usd(measure: str, found: Evidence, **values: object) -> Answer:
     ],
 )
 def test_the_number_of_each_measure(measure, currency, number) -> None:
-    found = evidence(LEGS, ROWS, {1: 9.0}, accounts=(EURO,))
+    found = book(LEGS, ROWS, {1: 9.0}, accounts=(EURO,))
     assert outcome(measure, found, currency=currency)[1] == pytest.approx(number)
     of_account = outcome(measure, found, currency=currency, strategy_id=None, account="DUSIM1")
     assert of_account[1] == pytest.approx(number)
@@ -139,7 +143,7 @@ def test_the_number_of_each_measure(measure, currency, number) -> None:
 )
 def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
     values = {"unrealized_pnl": float("nan")} if missing == "nan" else {missing: None}
-    found = evidence(LEGS, [ROWS[0], row(2, 2.0, right=PUT, **values)])
+    found = book(LEGS, [ROWS[0], row(2, 2.0, right=PUT, **values)])
     state, number, text = in_usd(measure, found, value=-1e9)
     assert (state, number) == (UNKNOWN, None)
     assert "conid 2" in text
@@ -147,7 +151,7 @@ def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
 
 @pytest.mark.parametrize("measure", list(Measure))
 def test_nothing_holds_while_the_gateway_is_away(measure) -> None:
-    state, _number, text = in_usd(measure, evidence(LEGS, ROWS, since={}), value=1e9)
+    state, _number, text = in_usd(measure, book(LEGS, ROWS, live_since={}), value=1e9)
     assert state is UNKNOWN
     assert f"the gateway of {LOGIN} is not connected" in text
 
@@ -155,42 +159,42 @@ def test_nothing_holds_while_the_gateway_is_away(measure) -> None:
 @pytest.mark.parametrize("measure", list(Measure))
 def test_nothing_holds_by_a_value_that_was_not_confirmed_lately(measure) -> None:
     for age in (361.0, None):
-        state, _number, text = in_usd(measure, evidence(LEGS, ROWS, {2: age}), value=1e9)
+        state, _number, text = in_usd(measure, book(LEGS, ROWS, {2: age}), value=1e9)
         assert state is UNKNOWN
         assert "not confirmed lately: conid 2" in text
 
 
 @pytest.mark.parametrize("measure", list(Measure))
 def test_nothing_holds_while_a_leg_has_no_contract_or_the_strategy_no_leg(measure) -> None:
-    unresolved = evidence(LEGS, ROWS, unresolved=frozenset({"a"}))
+    unresolved = book(LEGS, ROWS, unresolved=frozenset({"a"}))
     assert in_usd(measure, unresolved, value=1e9)[0] is UNKNOWN
-    assert in_usd(measure, evidence([], ROWS), value=1e9)[0] is UNKNOWN
+    assert in_usd(measure, book([], ROWS), value=1e9)[0] is UNKNOWN
 
 
 def test_an_old_value_is_a_break_also_while_the_gateway_is_away() -> None:
-    away = evidence(LEGS, ROWS, {1: 500.0}, since={})
+    away = book(LEGS, ROWS, {1: 500.0}, live_since={})
     assert outcome("value_age_s", away, value=120.0)[0] is BROKEN
     assert outcome("value_age_s", away, value=600.0)[0] is UNKNOWN
 
 
 def test_a_short_option_in_the_money_is_a_break_beside_one_that_is_not_known() -> None:
     in_money = row(1, -1.0, underlying_price=451.0)
-    assert outcome(SHORT, evidence(LEGS, [in_money, ROWS[1]]))[:2] == (BROKEN, 1)
+    assert outcome(SHORT, book(LEGS, [in_money, ROWS[1]]))[:2] == (BROKEN, 1)
     unknown = row(2, -2.0, right=PUT, underlying_price=None)
-    assert outcome(SHORT, evidence(LEGS, [in_money, unknown]))[:2] == (BROKEN, 1)
-    assert outcome(SHORT, evidence(LEGS, [ROWS[0], unknown]))[0] is UNKNOWN
+    assert outcome(SHORT, book(LEGS, [in_money, unknown]))[:2] == (BROKEN, 1)
+    assert outcome(SHORT, book(LEGS, [ROWS[0], unknown]))[0] is UNKNOWN
 
 
 def test_currencies_without_a_rate_are_unknown_and_the_place_of_the_limit_is_named() -> None:
     rows = [ROWS[0], row(2, 2.0, right=PUT, currency="CHF")]
-    found = evidence(LEGS, rows, accounts=(EURO,))
+    found = book(LEGS, rows, accounts=(EURO,))
     state, _number, text = in_usd("unrealized_pnl", found, place="s.yaml, line 3, column 7")
     assert state is UNKNOWN
     assert (
         "s.yaml, line 3, column 7: account DUSIM1 has values in CHF, and the broker has sent no "
         "exchange rate to USD" in text
     )
-    assert in_usd("unrealized_pnl", evidence(LEGS, rows))[0] is UNKNOWN
+    assert in_usd("unrealized_pnl", book(LEGS, rows))[0] is UNKNOWN
 
 
 @pytest.mark.parametrize("bound", list(Bound))
@@ -199,31 +203,31 @@ def test_a_limit_in_a_currency_without_a_rate_is_unknown(measure, bound) -> None
     in_pounds = {"currency": "GBP", "bound": bound, "value": 0.0, "place": "s.yaml, line 3"}
     of_account = {"strategy_id": None, "account": "DUSIM1"}
     for accounts in ((), (EURO,), (replace(EURO, exchange_rates='{"GBP": 1.25}'),)):
-        found = evidence(LEGS, ROWS, accounts=accounts)
+        found = book(LEGS, ROWS, accounts=accounts)
         for subject in ({}, of_account):
             state, number, text = outcome(measure, found, **in_pounds, **subject)
             assert (state, number) == (UNKNOWN, None)
             assert "s.yaml, line 3: account DUSIM1 has values in USD" in text
     both = replace(EURO, exchange_rates='{"GBP": 1.25, "USD": 0.8}')
-    known = outcome(measure, evidence(LEGS, ROWS, accounts=(both,)), **in_pounds)[1]
-    in_dollars = in_usd(measure, evidence(LEGS, ROWS))[1]
+    known = outcome(measure, book(LEGS, ROWS, accounts=(both,)), **in_pounds)[1]
+    in_dollars = in_usd(measure, book(LEGS, ROWS))[1]
     assert known == pytest.approx(in_dollars * 0.8 / 1.25)
 
 
 def test_closed_legs_have_no_sums_and_are_missing() -> None:
-    closed = evidence(LEGS, [row(1, 0.0), row(2, 0.0)])
+    closed = book(LEGS, [row(1, 0.0), row(2, 0.0)])
     assert in_usd("unrealized_pnl", closed)[:2] == (HOLDS, 0.0)
     assert outcome("days_to_expiry", closed, bound=Bound.MIN, value=7.0)[:2] == (HOLDS, None)
     assert outcome("value_age_s", closed)[:2] == (HOLDS, None)
     assert outcome("missing_legs", closed)[:2] == (BROKEN, 2)
-    known = evidence(LEGS, [row(1, 0.0), row(2, 0.0)], ends={1: "expired on 2026-03-20"})
+    known = book(LEGS, [row(1, 0.0), row(2, 0.0)], ends={1: "expired on 2026-03-20"})
     assert outcome("missing_legs", known)[:2] == (BROKEN, 1)
     of_account = {"strategy_id": None, "account": "DUSIM1"}
-    assert outcome("missing_legs", evidence(LEGS, [ROWS[0]]), **of_account)[:2] == (BROKEN, 1)
+    assert outcome("missing_legs", book(LEGS, [ROWS[0]]), **of_account)[:2] == (BROKEN, 1)
 
 
 def test_an_account_of_which_nothing_is_known_holds_no_limit() -> None:
     typo = {"strategy_id": None, "account": "DUSIM11"}
-    assert in_usd("unrealized_pnl", evidence(LEGS, ROWS), **typo)[0] is UNKNOWN
-    flat = evidence([], [], accounts=(EURO,))
+    assert in_usd("unrealized_pnl", book(LEGS, ROWS), **typo)[0] is UNKNOWN
+    flat = book([], [], accounts=(EURO,))
     assert in_usd("unrealized_pnl", flat, strategy_id=None, account="DUSIM1")[:2] == (HOLDS, 0.0)

@@ -12,8 +12,8 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.streamed_holding import allowed_difference
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.domain.valuation import Quote
-from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.sync.reports.confirmations import PRICED, holdings_frame, with_priced
+from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
+from position_sync_dagster.sync.reports.confirmations import PRICED, with_priced
 from tests.support.extent import examples
 from tests.support.money_rows import NOW, row
 
@@ -52,7 +52,7 @@ AT_BROKER = BrokerPosition(
 
 
 def priced_at(update: PositionUpdate, *held: BrokerPosition) -> datetime | None:
-    found = with_priced(update_rows([update]), holdings_frame(held), NOW, band=BAND)
+    found = with_priced(update_rows([update]), broker_rows(held, None), NOW, band=BAND)
     return found.item(0, PRICED)
 
 

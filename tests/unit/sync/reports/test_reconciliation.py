@@ -16,12 +16,8 @@ from position_sync_dagster.domain.reconciliation import DiscrepancyType, Scope, 
 from position_sync_dagster.domain.streamed_holding import OUTSIDE_SESSION, confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.lake.schema.codec import update_rows, updates_of
-from position_sync_dagster.sync.reports.confirmations import (
-    CONFIRMED,
-    holdings_frame,
-    with_confirmed,
-)
+from position_sync_dagster.lake.schema.codec import broker_rows, update_rows, updates_of
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.reconciliation import PositionReconciler, pairs_of
 from tests.support.contracts import contract_details
 from tests.support.extent import examples
@@ -78,7 +74,7 @@ def test_the_confirmation_of_rows_in_columns_is_that_of_the_rule(book, unknown):
     frame = update_rows(rows)
     if unknown:  # as a later release may write it
         frame = frame.with_columns(value_source=pl.col("value_source").replace("PORTFOLIO", "NEW"))
-    found = with_confirmed(frame, holdings_frame(held), NOW)
+    found = with_confirmed(frame, broker_rows(held, None), NOW)
     assert found.get_column(CONFIRMED).to_list() == [
         confirmed_time(row, by_key.get(key_of(row)), NOW) for row in updates_of(frame)
     ]
@@ -94,10 +90,10 @@ ROW = from_portfolio(HELD, source=Source.QUEUE, now=NOW, by=Provenance())
 
 @pytest.mark.parametrize("quantity", [None, math.nan])
 def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quantity):
-    odd = holdings_frame([HELD]).with_columns(position=pl.lit(quantity, pl.Float64))
+    odd = broker_rows([HELD], None).with_columns(position=pl.lit(quantity, pl.Float64))
     row = update_rows([ROW])
     no_number = row.with_columns(position=pl.lit(quantity, pl.Float64))
-    for holdings, latest in [(odd, row), (holdings_frame([HELD]), no_number), (odd, no_number)]:
+    for holdings, latest in [(odd, row), (broker_rows([HELD], None), no_number), (odd, no_number)]:
         result = compare(pairs_of(holdings, latest, NOW), [], SCOPE)
         assert [d.type for d in result.discrepancies] == ["QUANTITY"]
     result = compare(pairs_of(odd, row.clear(), NOW), [], SCOPE)
@@ -109,7 +105,7 @@ def test_a_row_of_a_source_that_is_not_known_is_confirmed_as_one_without_a_value
     old = update_rows([replace(ROW, timestamp=before)])
     unknown = old.with_columns(value_source=pl.lit("NEW"))
     held = replace(HELD, confirmed_at=NOW)
-    found = with_confirmed(unknown, holdings_frame([held]), NOW).get_column(CONFIRMED).to_list()
+    found = with_confirmed(unknown, broker_rows([held], None), NOW).get_column(CONFIRMED).to_list()
     assert found == [confirmed_time(updates_of(unknown)[0], held, NOW)] == [NOW]
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.followed_holdings import (
@@ -206,6 +207,28 @@ async def test_values_that_moved_are_published_steadily_and_queued_together():
     await day.pass_(2 * int(MOVED_S) + 1, routes, gateway=gateway)
     assert day.at("published")[:3] == [0, 4, 8]
     assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
+
+
+@pytest.mark.parametrize(
+    ("state", "method", "what"),
+    [(LegState.OVERFLOW, "enqueue", "queued"), (LegState.MONITORED, "enqueue_moved", "moved")],
+)
+async def test_holdings_that_could_not_be_queued_are_due_at_the_next_step(state, method, what):
+    routes, day = Routes(), Day(pnl_subscriptions=9)
+    routes.update({KEY: state})
+    day.moved = True
+    queue = getattr(day, method)
+
+    async def refused(*_):
+        setattr(day, method, queue)
+        raise LakeError("The table is busy.", remedy="Wait.")
+
+    setattr(day, method, refused)
+    with pytest.raises(LakeError):
+        await day.pass_(1, routes)
+    day.second += 1
+    await day.pass_(3, routes)
+    assert day.at(what) == [1]
 
 
 async def test_the_values_of_many_holdings_are_published_less_often():
