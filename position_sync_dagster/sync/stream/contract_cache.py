@@ -85,6 +85,7 @@ class ContractCache:
     Attributes:
         matching: The legs whose description matches the contract of their conid, and those whose
             contract details are not known yet, or are to be fetched again first.
+        version: The number of changes of these legs.
     """
 
     table: ContractsTable | None
@@ -107,6 +108,7 @@ class ContractCache:
         self._doubts: dict[int, _Doubt] = {}
         self._row_differs: set[int] = set()
         self.matching: tuple[ActiveContract, ...] = ()
+        self.version = 0
 
     @property
     def mismatches(self) -> list[str]:
@@ -328,7 +330,10 @@ class ContractCache:
                 found[strategy, account, conid],
             )
         self._mismatches = found
-        self.matching = tuple(leg for leg in self._legs if leg.key not in found)
+        matching = tuple(leg for leg in self._legs if leg.key not in found)
+        if matching != self.matching:
+            self.matching = matching
+            self.version += 1
 
     async def _read_legs(self, legs: Iterable[ActiveContract]) -> None:
         self.follow(legs)

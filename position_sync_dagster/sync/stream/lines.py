@@ -245,7 +245,7 @@ class LineManager:
     def _update_wanted(self, connection: GatewayConnection) -> None:
         """Compute the demand for lines again, if holdings opened or closed or a leg changed."""
         book, contracts = connection.feed.book, self.contracts
-        as_of = (book.moves, contracts.matching, self._underlyings)
+        as_of = (book.moves, contracts.version, self._underlyings)
         if as_of != self._wanted_as_of:
             found = demands(
                 book.of_conid, contracts.matching, sec_types=self.context.settings.sec_types

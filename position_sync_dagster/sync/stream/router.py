@@ -191,10 +191,11 @@ On a disk each step polls."""
 
 
 class RoutedBy(NamedTuple):
-    """The inputs of the last routing: the conids with a line, and the legs."""
+    """The inputs of the last routing: the conids with a line, and the legs with their version."""
 
     lines: frozenset[int]
     legs: tuple[ActiveContract, ...]
+    version: int
 
 
 @dataclass(eq=False, repr=False)
@@ -221,7 +222,7 @@ class Router:
         self.routes = Routes()
         self._changes: PendingChanges[Key, None] = PendingChanges()
         self._route_log = RouteLog(self.context.metrics)
-        self._routed_by = RoutedBy(frozenset(), ())
+        self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
         self._registry_at, self._registry_version = 0.0, self.registry.version
         self._account_refresh = AccountRefresh(self.context, self.publisher)
@@ -340,7 +341,7 @@ class Router:
         self.contracts.compare_rows(row.instrument for row in compared if row.position)
         self.lines.follow(connection)
         stale = self.lines.are_due(connection) or self.lines.of_legs != self._routed_by.lines
-        stale = stale or self.contracts.matching != self._routed_by.legs
+        stale = stale or self.contracts.version != self._routed_by.version
         moved = self.routes.outdated(feed.book, changed)
         if changed_legs or first or moved or stale or self.routes.unqueued:
             await self._reroute(connection, None if first else moved)
@@ -387,7 +388,7 @@ class Router:
         """
         book = connection.feed.book
         lines = await self.lines.allocate(connection)
-        legs = self.contracts.matching
+        legs, version = self.contracts.matching, self.contracts.version
         if moved is None:
             self.contracts.want(h.instrument.conid for h in book.holdings if h.position)
             holdings = book.holdings
@@ -398,7 +399,7 @@ class Router:
         self.contracts.want(leg.conid for leg in self.registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._sec_types)
         expected, self._expected = self._expected or {}, None
-        self._routed_by = RoutedBy(lines, legs)
+        self._routed_by = RoutedBy(lines, legs, version)
         self._route_log.record(routed, self.lines.reason_for)
         changes = self.routes.update(routed)
         if moved is None:
@@ -445,6 +446,6 @@ class Router:
         """Return the conids whose line or legs changed since the last routing."""
         before = self._routed_by
         conids = lines ^ before.lines
-        if legs != before.legs:
+        if self.contracts.version != before.version:
             conids |= {leg.conid for leg in set(legs) ^ set(before.legs)}
         return conids

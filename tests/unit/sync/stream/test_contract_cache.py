@@ -193,11 +193,13 @@ async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_anot
     fitting = {"sec_type": second.sec_type} | terms
     cache, legs = ContractCache(None, clock=clock), (first, second)
     cache.follow(legs)
+    version = cache.version
     assert cache.matching == legs
     await cache.remember([contract_details(2, **fitting), contract_details(3)])
-    assert cache.matching == legs
+    assert cache.version == version
     await cache.remember([contract_details(1, symbol="OTHER", seen_at=clock.now)])
     assert cache.matching == (second,)
+    assert cache.version > version
     await cache.remember([contract_details(2, **fitting)])
     assert cache.matching == (second,)
     assert len(cache.mismatches) == 1
