@@ -195,11 +195,7 @@ def _partition(file: Path, spec: TableSpec) -> list[pl.Expr]:
 
 
 def _open(table: Table, unknown: Diagnosis) -> Diagnosis:
-    try:
-        version = table.version()
-        doubled = maintenance.find_doubled(table)
-    except errors.LakeError as error:
-        return replace(unknown, problem=str(error))
+    version, doubled = table.version(), maintenance.find_doubled(table)
     return replace(unknown, version=version, whole_version=version, doubled=doubled)
 
 
