@@ -3,7 +3,7 @@
 A holding may have several rows in `broker_positions`; the one that was added last counts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import MOST_TERMS, text_literal
+from position_sync_dagster.lake.schema.codec import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
@@ -328,7 +328,7 @@ class ContractsTable:
         rows = codec.contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
-        among = _among(rows.get_column("conid").sort().to_list())
+        among = codec.among("conid", [str(conid) for conid in rows.get_column("conid").sort()])
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]
@@ -389,16 +389,3 @@ class ContractsTable:
         if conids is not None:
             rows = rows.filter(pl.col("conid").is_in(set(conids)))
         return {one.conid: one for one in codec.contracts_of(rows)}
-
-
-def _among(conids: Sequence[int]) -> str:
-    """Return a predicate: a list of few conids, or the range from the first of many to the last.
-
-    The statistics in the log limit the files that are read.
-
-    Args:
-        conids: In ascending order.
-    """
-    if len(conids) <= MOST_TERMS:
-        return f"conid IN ({', '.join(str(int(conid)) for conid in conids)})"
-    return f"conid >= {int(conids[0])} AND conid <= {int(conids[-1])}"

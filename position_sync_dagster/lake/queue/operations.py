@@ -65,13 +65,12 @@ class QueueStore(Protocol):
         """
 
 
-def failed_rows(
-    snapshot: Snapshot, ids: Sequence[str]
-) -> tuple[pl.DataFrame, pl.DataFrame, tuple[codec.PartRange, ...]]:
+def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame, str]:
     """Read FAILED requests, and all rows of the parts in which they are stored.
 
     Returns:
-        The rows of the requests in the order of their ids, the rows of the parts, and the parts.
+        The rows of the requests in the order of their ids, the rows of the parts, and the predicate
+        of these.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -84,8 +83,8 @@ def failed_rows(
     found = snapshot.finished_with("request_id", ids, codec.in_bucket(FAILED))
     order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
     ordered = order.join(found, on="request_id", how="left", maintain_order="left")
-    parts = codec.ranges_of(FAILED, found.get_column("part"))
-    siblings = snapshot.finished(f"({' OR '.join(one.predicate for one in parts)})", None)
+    parts = codec.around_parts(FAILED, found.get_column("part"))
+    siblings = snapshot.finished(parts, None)
     return ordered.select(found.columns), siblings, parts
 
 

@@ -112,8 +112,8 @@ class _MemoryStore:
             if change.live is not None:
                 self._parts += 1
                 remaining = self._finished
-                for parts in change.reopened:
-                    remaining = remaining.filter(~pl.sql_expr(parts.predicate))
+                if change.reopened is not None:
+                    remaining = remaining.filter(~pl.sql_expr(change.reopened))
                 if change.finished is not None:
                     part = pl.lit(str(self._parts))
                     remaining = pl.concat([remaining, change.finished.with_columns(part=part)])

@@ -9,7 +9,6 @@ never share a file, and the predicate of a change names only partitions.
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b, sha256
@@ -68,30 +67,29 @@ def in_bucket(bucket: str) -> str:
     return f"bucket = '{bucket}'"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PartRange:
-    """All parts of a bucket from the first to the last name, both included."""
-
-    bucket: str
-    first: str
-    last: str
-
-    @property
-    def predicate(self) -> str:
-        """The predicate of the rows of these parts, in parentheses."""
-        within = f"part >= '{self.first}' AND part <= '{self.last}'"
-        return f"({in_bucket(self.bucket)} AND {within})"
-
-
-def ranges_of(bucket: str, parts: Iterable[str]) -> tuple[PartRange, ...]:
-    """Return ranges that hold these parts: one range for each, or a single range if they are many.
+def among(column: str, literals: Sequence[str]) -> str:
+    """Return the predicate of rows with one of some values, or of all rows in the range of many.
 
     A predicate of very many terms crashes the process (Delta's engine evaluates it recursively).
+
+    Args:
+        column: The column.
+        literals: The values as SQL literals, in the order of the column.
     """
-    names = sorted(set(parts))
-    if len(names) > MOST_TERMS:
-        return (PartRange(bucket, names[0], names[-1]),)
-    return tuple(PartRange(bucket, name, name) for name in names)
+    if not literals:
+        return "false"
+    if len(literals) > MOST_TERMS:
+        return f"{column} >= {literals[0]} AND {column} <= {literals[-1]}"
+    return f"{column} IN ({', '.join(literals)})"
+
+
+def around_parts(bucket: str, parts: Iterable[str]) -> str:
+    """Return the predicate of some parts of one bucket, in parentheses.
+
+    If they are many, those between the first and the last are included.
+    """
+    names = [f"'{part}'" for part in sorted(set(parts))]
+    return f"({in_bucket(bucket)} AND {among('part', names)})"
 
 
 def in_parts(bucket: str, parts: Iterable[str]) -> str:

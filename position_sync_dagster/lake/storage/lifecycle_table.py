@@ -82,7 +82,7 @@ class Change(Generic[T]):
         result: The value for the caller.
         live: Live rows that are new or have changed; None changes nothing.
         finished: Rows that are no longer live, with their new `bucket`; None if there are none.
-        reopened: Parts of finished rows to replace; all their rows are in `live` or `finished`.
+        reopened: The predicate of finished rows to replace, which are in `live` or `finished`.
         replaced: The live rows of the snapshot that `live` and `finished` replace: a mask, or True
             for all of them and False for none.
     """
@@ -90,7 +90,7 @@ class Change(Generic[T]):
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
-    reopened: tuple[codec.PartRange, ...] = ()
+    reopened: str | None = None
     replaced: pl.Series | bool = True
 
     def kept(self, before: pl.DataFrame) -> pl.DataFrame:
@@ -122,22 +122,16 @@ class Snapshot:
     ) -> pl.DataFrame:
         """Read the finished rows that have one of the ids, however many ids there are.
 
-        A few ids are named in the predicate. Many are read by the range that they span, which is
-        short where ids sort by time, and matched here.
+        Many ids are read by the range that they span, which is short where ids sort by time.
 
         Args:
             column: The column of the ids; one of `columns`.
             within: A predicate of constants that limits the rows further.
         """
         wanted = sorted(set(ids))
-        if len(wanted) <= codec.MOST_TERMS:
-            named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
-            return self.finished(f"{within} AND {named}", columns)
-        first, last = (id_literals([one]) for one in (wanted[0], wanted[-1]))
-        between = f"{column} >= {first} AND {column} <= {last}"
-        return self.finished(f"{within} AND {between}", columns).filter(
-            pl.col(column).is_in(wanted)
-        )
+        named = codec.among(column, [id_literals([one]) for one in wanted])
+        found = self.finished(f"{within} AND {named}", columns)
+        return found.filter(pl.col(column).is_in(wanted))
 
 
 Step = Callable[[Snapshot], Change[T]]
@@ -296,7 +290,7 @@ class LifecycleTable:
         if 0 < len(names) <= codec.MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
             terms = [codec.in_parts(codec.LIVE, names)]
-        terms += [parts.predicate for parts in change.reopened]
+        terms += [change.reopened] if change.reopened else []
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
