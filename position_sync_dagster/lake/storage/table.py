@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
@@ -227,7 +227,8 @@ def retried(
         LakeError: No attempt succeeded; see `commit_errors.to_lake_error`.
     """
     for trial in Retrying(
-        retry=retry_if_exception(_is_worth_retrying),  # `_is_last` ends it
+        # `_is_last` ends it, with an error that is not one of these.
+        retry=retry_if_exception_type((*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit)),
         wait=wait_random_exponential(multiplier=longest_pause_s / 60, max=longest_pause_s),
         reraise=True,
     ):
@@ -236,26 +237,19 @@ def retried(
                 return attempt()
             except commit_errors.STORAGE_ERRORS as error:
                 kind = commit_errors.classify(error)
-                transient = kind in (
-                    commit_errors.ErrorKind.CONFLICT,
-                    commit_errors.ErrorKind.STALE,
-                )
-                if transient and not _is_last(trial.retry_state, kind, contention_s):
-                    raise
-                commit_errors.fail(error, path)
+                if _is_last(trial.retry_state, kind, contention_s):
+                    commit_errors.fail(error, path)
+                raise
     raise AssertionError("unreachable")  # pragma: no cover
 
 
 def _is_last(state: RetryCallState, kind: commit_errors.ErrorKind, contention_s: float) -> bool:
-    if kind is commit_errors.ErrorKind.STALE:
-        return state.attempt_number >= _STALE_ATTEMPTS
-    return time.monotonic() - state.start_time >= contention_s
-
-
-def _is_worth_retrying(error: BaseException) -> bool:
-    return isinstance(
-        error, (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit)
-    ) and not isinstance(error, errors.LakeError)
+    match kind:
+        case commit_errors.ErrorKind.STALE:
+            return state.attempt_number >= _STALE_ATTEMPTS
+        case commit_errors.ErrorKind.CONFLICT:
+            return time.monotonic() - state.start_time >= contention_s
+    return True
 
 
 logger = logging.getLogger(__name__)
