@@ -44,7 +44,7 @@ from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import new_ids, records_of, session_rows
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.opening import check_mode, mode_of, set_properties
-from position_sync_dagster.lake.storage.table import Table, scan
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.outage_log import OutageLog
 
 if TYPE_CHECKING:  # SQLAlchemy takes a sixth of the start of a command, and few lakes need it
@@ -645,7 +645,7 @@ class GatewaySessions:
                 return
             if place is not None and not moved:
                 raise _elsewhere(self.table.path, place, ours)
-            live = records_of(GatewaySession, scan(handle, self.table.spec, codec.IS_LIVE))
+            live = records_of(GatewaySession, self.table.scan(handle, codec.IS_LIVE))
             alive = next((one for one in live if one.is_alive(self._clock())), None)
             if alive is not None and moved:
                 raise _login_owned(alive)

@@ -30,7 +30,6 @@ from position_sync_dagster.lake.storage.table import (
     data_files,
     files_in,
     overwrite,
-    scan,
 )
 
 PART_ROWS = 1_000
@@ -216,7 +215,7 @@ class LifecycleTable:
         return Snapshot(
             handle.version(),
             live,
-            lambda where, columns: scan(handle, self.table.spec, codec.is_finished(where), columns),
+            lambda where, columns: self.table.scan(handle, codec.is_finished(where), columns),
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:

@@ -30,7 +30,6 @@ from position_sync_dagster.lake.storage.table import (
     last_of,
     overwrite,
     rows_between,
-    scan,
 )
 
 PART = PARTITION_COLUMNS[1]
@@ -63,7 +62,7 @@ def find_doubled(table: Table) -> DoubledRows:
     Two rows with one key in files that do not overlap are not found: they were written twice by a
     writer, not doubled by a merge.
     """
-    return table.snapshot(lambda handle: _find(handle, table.spec))
+    return table.snapshot(partial(_find, table))
 
 
 def remove_doubled(table: Table) -> int:
@@ -76,14 +75,14 @@ def remove_doubled(table: Table) -> int:
         CommitContentionError: Others changed the rows each time; start again.
     """
     ranges = table.snapshot(lambda handle: list(_overlaps(handle, table.spec)))
-    return sum(table.transact(partial(_remove, table.spec, where)) for where in ranges)
+    return sum(table.transact(partial(_remove, table, where)) for where in ranges)
 
 
-def _find(handle: DeltaTable, spec: TableSpec) -> DoubledRows:
-    key = list(spec.key) or _compared(spec)
+def _find(table: Table, handle: DeltaTable) -> DoubledRows:
+    key = list(table.spec.key) or _compared(table.spec)
     surplus, examples = 0, list[str]()
-    for predicate in _overlaps(handle, spec):
-        rows = scan(handle, spec, predicate, key)
+    for predicate in _overlaps(handle, table.spec):
+        rows = table.scan(handle, predicate, key)
         doubled = rows.group_by(key, maintain_order=True).len().filter(pl.col("len") > 1)
         surplus += int((doubled.get_column("len") - 1).sum())
         named = (row for row in doubled.select(key[:4]).head(3).iter_rows(named=True))
@@ -91,9 +90,9 @@ def _find(handle: DeltaTable, spec: TableSpec) -> DoubledRows:
     return DoubledRows(surplus=surplus, examples=tuple(examples[:3]))
 
 
-def _remove(spec: TableSpec, where: str, handle: DeltaTable) -> int:
-    rows = scan(handle, spec, where)
-    single = rows.unique(_compared(spec), keep="first", maintain_order=True)
+def _remove(table: Table, where: str, handle: DeltaTable) -> int:
+    rows = table.scan(handle, where)
+    single = rows.unique(_compared(table.spec), keep="first", maintain_order=True)
     if single.height < rows.height:
         overwrite(handle, single, where, {"action": "remove doubled rows"})
     return rows.height - single.height

@@ -59,51 +59,8 @@ def check_room(table: str, needed: float = 0) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def scan(
-    handle: DeltaTable,
-    spec: TableSpec,
-    predicate: str | None = None,
-    columns: list[str] | None = None,
-) -> pl.DataFrame:
-    """Read rows of one snapshot, in no particular order."""
-    frame = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
-    wanted = columns or list(spec.columns)
-    return frame.select(wanted) if frame.width else pl.DataFrame(schema=spec.polars).select(wanted)
-
-
 FILE = "file"
-"""The column of `scan_files` with the path or URI of the file of each row."""
-
-
-def uri_of(table: str, path: str) -> str:
-    """Return the path or URI of a data file; the log has its path as a part of a URL."""
-    return f"{table}/{unquote(path)}"
-
-
-def scan_files(
-    table: str, spec: TableSpec, options: Mapping[str, str] | None, files: pl.DataFrame
-) -> pl.LazyFrame:
-    """Return the stored columns of data files, which are read side by side, and the column FILE.
-
-    In an object store each file takes one request, where `scan` takes three, one file after the
-    other.
-
-    Args:
-        table: The path or URI of the table.
-        spec: The table.
-        options: Those of Delta's client.
-        files: Rows of `data_files`, at least one.
-    """
-    return pl.scan_parquet(
-        [uri_of(table, path) for path in files.get_column("path")],
-        schema=spec.stored,
-        missing_columns="insert",
-        glob=False,
-        hive_partitioning=False,
-        include_file_paths=FILE,
-        storage_options=polars_options(table, options),
-        credential_provider=None,
-    )
+"""The column of `Table.scan_files` with the path or URI of the file of each row."""
 
 
 def overwrite(
@@ -595,9 +552,35 @@ class Table:
         self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
     ) -> pl.DataFrame:
         """Read rows of a snapshot, in no particular order."""
+        names = columns or list(self.spec.columns)
         if predicate is None and not self.spec.partition_by:
-            return self.read_files(data_files(handle)).select(columns or list(self.spec.columns))
-        return scan(handle, self.spec, predicate, columns)
+            return self.read_files(data_files(handle)).select(names)
+        found = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
+        return (found if found.width else pl.DataFrame(schema=self.spec.polars)).select(names)
+
+    def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
+        """Return the stored columns of data files, read side by side, and the column FILE.
+
+        In an object store each file takes one request, where `scan` with a predicate takes three,
+        one file after the other.
+
+        Args:
+            files: Rows of `data_files`, at least one.
+        """
+        return pl.scan_parquet(
+            [self.uri_of(path) for path in files.get_column("path")],
+            schema=self.spec.stored,
+            missing_columns="insert",
+            glob=False,
+            hive_partitioning=False,
+            include_file_paths=FILE,
+            storage_options=polars_options(self.path, self.options),
+            credential_provider=None,
+        )
+
+    def uri_of(self, path: str) -> str:
+        """Return the path or URI of a data file; the log has its path as a part of a URL."""
+        return f"{self.path}/{unquote(path)}"
 
     def read_files(self, files: pl.DataFrame) -> pl.DataFrame:
         """Read data files of a snapshot side by side; in an object store, a request for each.
@@ -610,7 +593,7 @@ class Table:
         """
         if files.is_empty():
             return pl.DataFrame(schema={**self.spec.stored, FILE: pl.String})
-        return scan_files(self.path, self.spec, self.options, files).collect()
+        return self.scan_files(files).collect()
 
     def read_rows(self, files: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read data files as `read_files` does; return columns of the table, all by default."""
@@ -618,10 +601,9 @@ class Table:
         if files.is_empty():
             return pl.DataFrame(schema=self.spec.polars).select(names)
         parts = (pl.col(f"partition.{name}").alias(name) for name in self.spec.partition_by)
-        paths = [uri_of(self.path, path) for path in files.get_column("path")]
+        paths = [self.uri_of(path) for path in files.get_column("path")]
         of_file = files.select(pl.Series(FILE, paths, pl.String), *parts).lazy()
-        found = scan_files(self.path, self.spec, self.options, files)
-        return found.join(of_file, on=FILE).select(names).collect()
+        return self.scan_files(files).join(of_file, on=FILE).select(names).collect()
 
     def count(self) -> int:
         """Count the rows, from the log alone."""

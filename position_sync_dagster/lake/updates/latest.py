@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.table import FILE, Table, data_files, scan_files, uri_of
+from position_sync_dagster.lake.storage.table import FILE, Table, data_files
 
 KEPT_BYTES, KEPT_FILES = 64 * 1024, 256
 """The last files read from an object store are kept in memory: files up to this size, and at most
@@ -38,7 +38,7 @@ class LedgerFiles:
             parts = [rows.lazy() for rows in self._rows_of(files.filter(small))]
             files = files.filter(~small)
         if not files.is_empty():
-            parts.append(scan_files(self._table.path, spec, self._table.options, files))
+            parts.append(self._table.scan_files(files))
         if not parts:
             return pl.LazyFrame(schema=spec.polars)
         rows = pl.concat([part.select(list(spec.stored)) for part in parts])
@@ -52,7 +52,7 @@ class LedgerFiles:
             read = self._table.read_files(missing)
             of_file = read.partition_by(FILE, as_dict=True, include_key=False)
             for path in missing.get_column("path"):
-                rows = of_file.get((uri_of(self._table.path, path),))
+                rows = of_file.get((self._table.uri_of(path),))
                 self._kept[path] = read.clear().drop(FILE) if rows is None else rows
             found = [self._kept[path] for path in paths]
             for path in paths:

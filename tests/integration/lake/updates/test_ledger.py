@@ -18,7 +18,7 @@ from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage import opening, table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.opening import WRITER_LOCK
-from position_sync_dagster.lake.storage.table import Table, append, scan
+from position_sync_dagster.lake.storage.table import Table, append
 from position_sync_dagster.lake.updates.latest import LedgerFiles
 from position_sync_dagster.lake.updates.position_updates import (
     DeltaLakePositionWriter,
@@ -456,7 +456,7 @@ def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_upda
         tries.append(handle.version())
         if len(tries) == 1:
             maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
-        return scan(handle, POSITION_UPDATES, columns=["conid"]).height
+        return ledger.table.scan(handle, columns=["conid"]).height
 
     assert ledger.table.snapshot(slow_read) == 40
     assert len(tries) == 2
