@@ -294,10 +294,10 @@ class TableHandle:
 
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
-        is_new, handle = self._handle is None, self.ready()
-        if is_new:
-            return handle
-        aged = self._is_aged() or self._is_replaced()
+        handle = self._handle
+        if handle is None:
+            return self.ready()
+        aged = self._is_aged(handle) or self._is_replaced()
         if not aged:
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
@@ -309,7 +309,7 @@ class TableHandle:
                 except errors.NewerTableError:
                     self._handle = None  # the next use would find it up to date, and write
                     raise
-            aged = self._is_aged()
+            aged = self._is_aged(handle)
         if aged:
             self._handle = None
             handle = self.ready()
@@ -321,8 +321,9 @@ class TableHandle:
 
         False if the last look found a newer one: others commit all the time.
         """
-        recent = time.monotonic() - self._looked_at < LOOKED_S
-        return recent and self._handle is not None and not (self._was_behind or self._is_aged())
+        if self._handle is None or self._was_behind or self._is_aged(self._handle):
+            return False
+        return time.monotonic() - self._looked_at < LOOKED_S
 
     def was_late(self) -> None:
         """Record that another writer committed first."""
@@ -337,12 +338,11 @@ class TableHandle:
         self._last_entry = self._entry(version)
         self._looked_at = time.monotonic()
 
-    def _is_aged(self) -> bool:
-        commits = 0 if self._handle is None else self._handle.version() - self._opened_version
+    def _is_aged(self, handle: DeltaTable) -> bool:
         now = time.monotonic()
         unused = self._remote and now - self._looked_at > UNUSED_S
         aged = now - self._opened_at > self._reopen_after_s
-        return unused or aged or commits >= self._reopen_every
+        return unused or aged or handle.version() - self._opened_version >= self._reopen_every
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._remote:
