@@ -237,7 +237,6 @@ class LatestRows:
         self._mutex = Lock()
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
-        self._added: int | None = None
         self._through = 0
         self._rows = self._ordered = pl.DataFrame(schema=table.spec.polars)
 
@@ -260,7 +259,7 @@ class LatestRows:
             return self._rows, self._through
 
     def _forget(self) -> None:
-        self._seen, self._added = frozenset(), None
+        self._seen, self._through = frozenset(), 0
         self._rows = self._rows.clear()
 
     def _follow(self) -> None:
@@ -268,7 +267,7 @@ class LatestRows:
         known = None if self._seen else self._known_rows()
         if not self._table.snapshot(lambda handle: self._refresh(handle, known)):
             known = self._known_rows()
-            if known is not None and _through(known) > (self._added or 0):
+            if known is not None and _through(known) > self._through:
                 self._forget()
             self._table.snapshot(lambda handle: self._refresh(handle, known, all_of_it=True))
 
@@ -317,12 +316,11 @@ class LatestRows:
                 rows = self._files.scan(added)
             else:
                 rows = self._first_rows(files, known)
-            if self._added is not None:
+            if self._through:
                 # A merged file repeats rows that were read before; later rows may contradict them.
-                rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
+                rows = rows.filter((pl.col(ADDED) > self._through) | pl.col(ADDED).is_null())
             self._take(rows)
         self._seen, self._through = present, last_added(files)
-        self._added = self._through or None
         return True
 
     def _is_much(self, added: pl.DataFrame) -> bool:
