@@ -276,16 +276,8 @@ class LatestRows:
         try:
             if self._known is None or not self._known.exists():
                 return None
-            files = LedgerFiles(self._known)
-            with_date = pl.col("timestamp").dt.date().alias("date")
-            return self._known.snapshot(
-                lambda handle: (
-                    files.scan(data_files(handle))
-                    .with_columns(with_date)
-                    .select(list(self._table.spec.columns))
-                    .collect()
-                )
-            )
+            rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
+            return rows.select(list(self._table.spec.columns))
         except LakeError:
             return None  # the ledger has them too
 
