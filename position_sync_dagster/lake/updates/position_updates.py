@@ -431,8 +431,14 @@ class SyncUpdates:
 
         Reads only files of the `look_back_days` before the moment.
         """
-        moment = moment.astimezone(UTC)
-        return self._newest_between(moment - timedelta(days=look_back_days), moment)
+        last = moment.astimezone(UTC)
+        first = last - timedelta(days=look_back_days)
+        in_range = pl.col("timestamp").is_between(first, last)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            return newest_rows(self.files.between(handle, first, last).filter(in_range))
+
+        return self.table.snapshot(step).sort(HOLDING)
 
     def follow(self, since: str | None = None) -> Follower:
         """Return a reader of what is committed from a place on; see `Follower`.
@@ -499,15 +505,6 @@ class SyncUpdates:
     def version(self) -> int:
         """Return the table's newest version."""
         return self.table.version()
-
-    def _newest_between(self, first: datetime, last: datetime) -> pl.DataFrame:
-        in_range = pl.col("timestamp").is_between(first, last)
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.files.between(handle, first, last)
-            return newest_rows(rows.filter(in_range))
-
-        return self.table.snapshot(step).sort(HOLDING)
 
 
 class PositionUpdatesTable:
