@@ -44,13 +44,25 @@ class Replaced:
     changed: bool
 
 
-def replace(table: Table, frame: pl.DataFrame, *, run_id: str | None = None) -> Replaced:
-    """Make a whole table equal to the frame, in one commit.
+def replace(
+    table: Table, frame: pl.DataFrame, *, predicate: str | None = None, run_id: str | None = None
+) -> Replaced:
+    """Make a table, or the rows that match a predicate of constants, equal to the frame.
 
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
     """
-    return _replace(table, frame, None, run_id)
+    spec = table.spec
+    wanted = frame.select(list(spec.columns)).cast(spec.polars)
+
+    def step(handle: DeltaTable) -> Replaced:
+        changed = not _same(table.scan(handle, predicate), wanted)
+        if changed:
+            commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
+            overwrite(handle, wanted, predicate or "true", commit_info)
+        return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
+
+    return table.transact(step)
 
 
 def replace_days(
@@ -63,23 +75,7 @@ def replace_days(
     """
     listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
     predicate = f"{table.spec.partition_by[0]} IN ({listed})"
-    return _replace(table, pl.concat(list(frames.values())), predicate, run_id)
-
-
-def _replace(
-    table: Table, frame: pl.DataFrame, predicate: str | None, run_id: str | None
-) -> Replaced:
-    spec = table.spec
-    wanted = frame.select(list(spec.columns)).cast(spec.polars)
-
-    def step(handle: DeltaTable) -> Replaced:
-        changed = not _same(table.scan(handle, predicate), wanted)
-        if changed:
-            commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
-            overwrite(handle, wanted, predicate or "true", commit_info)
-        return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
-
-    return table.transact(step)
+    return replace(table, pl.concat(list(frames.values())), predicate=predicate, run_id=run_id)
 
 
 def values_at_close(
