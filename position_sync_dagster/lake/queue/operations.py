@@ -94,14 +94,12 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     Raises:
         UnknownRequestError: An id is not in the queue.
     """
-    unknown = [i for i in ids if not codec.is_id(i)]
+    columns = ["request_id", "status"]
     live = snapshot.live.filter(pl.col("request_id").is_in(ids))
-    found = dict(live.select("request_id", "status").iter_rows())
+    found = dict(live.select(columns).iter_rows())
     absent = [i for i in ids if i not in found and codec.is_id(i)]
-    if absent:
-        finished = snapshot.finished_with("request_id", absent, columns=["request_id", "status"])
-        found |= dict(finished.iter_rows())
-    unknown += [i for i in absent if i not in found]
+    found |= dict(snapshot.finished_with("request_id", absent, columns=columns).iter_rows())
+    unknown = [i for i in ids if i not in found]
     if unknown:
         raise UnknownRequestError(
             f"The request {unknown[0][:80]!r} is not in the queue"
