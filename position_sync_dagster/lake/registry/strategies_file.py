@@ -156,7 +156,7 @@ def with_rolls(
 
 
 def settled(
-    legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: ActiveContract | str
+    legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: int | str, at: datetime
 ) -> dict[LegKey, Leg]:
     """Return the legs after the search for the contract of one of them.
 
@@ -166,26 +166,27 @@ def settled(
     Args:
         legs: The active legs by key.
         leg: The leg whose contract was searched; ignored if it is no longer among them.
-        finding: The same leg with its contract, or the problem in words.
+        finding: Its conid, or the problem in words.
+        at: When it was found.
     """
     after = dict(legs)
     present = after.get(leg.key)
     if not isinstance(present, UnresolvedLeg):
         return after
     if isinstance(finding, str):
-        after[leg.key] = replace(present, problem=finding)
-        return after
-    if finding.key in after:
-        problem = f"The strategy has its contract already, as the leg {finding.conid}."
-        after[leg.key] = replace(present, problem=problem)
-        return after
-    del after[leg.key]
-    after[finding.key] = finding
-    try:
-        refuse_two_whole_holders(after.values())
-    except errors.InvalidLegError as error:
-        return dict(legs) | {leg.key: replace(present, problem=str(error))}
-    return after
+        problem = finding
+    elif (found := present.resolved(finding, at)).key in after:
+        problem = f"The strategy has its contract already, as the leg {finding}."
+    else:
+        del after[leg.key]
+        after[found.key] = found
+        try:
+            refuse_two_whole_holders(after.values())
+        except errors.InvalidLegError as error:
+            problem = str(error)
+        else:
+            return after
+    return dict(legs) | {leg.key: replace(present, problem=problem)}
 
 
 def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
