@@ -313,17 +313,14 @@ LimitsPart = create_model("LimitsPart", __base__=CurrencyPart, **_MEASURES)
 """The limits of one strategy or account: the field of each measure, and their currency."""
 
 
-def limits_at(
-    file: YamlFile, at: Place, value: object, *, strategy_id: str | None = None, account: str = ""
-) -> list[Limit]:
+def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, str]) -> list[Limit]:
     """Return the limits of one strategy or account, in the order of the measures.
 
     Args:
         file: The strategies file.
         at: The place of `limits` in it.
         value: The content of that place; None is no limit.
-        strategy_id: The strategy that has the limits.
-        account: The account that has them, if no strategy has.
+        subject: The strategy or the account that has the limits, by the field of `Limit`.
 
     Raises:
         StrategiesFileError: There is a mistake.
@@ -347,8 +344,7 @@ def limits_at(
             )
         limits += [
             Limit(
-                strategy_id=strategy_id,
-                account=account or None,
+                **subject,
                 measure=measure,
                 bound=bound,
                 value=number,
@@ -598,14 +594,15 @@ def _limits(file: YamlFile) -> Iterator[Limit]:
         given.append((("accounts", number, "limits"), account.limits, {"account": account.account}))
     places: dict[str, Place] = {}
     for at, value, subject in given:
-        found = limits_at(file, at, value, **subject)
-        name = found[0].subject if found else ""
+        found = limits_at(file, at, value, subject)
+        if not found:
+            continue
+        name = found[0].subject
         if name in places:
             file.fail(
                 at,
                 f"the {name} has limits already, in line {file.line(places[name])}",
                 "Write them at one place",
             )
-        if found:
-            places[name] = at
+        places[name] = at
         yield from found
