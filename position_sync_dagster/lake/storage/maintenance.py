@@ -104,10 +104,10 @@ def _compared(spec: TableSpec) -> list[str]:
 
 def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
     """Return a predicate for each range along `order` in which files of a partition overlap."""
+    if not spec.order:
+        return
     files = data_files(handle)
     statistics = [f"{name}.{spec.order}" for name in ("min", "max", "null_count")]
-    if spec.order is None:
-        return
     names = [name for name in spec.partition_by if name != PART]
     ranges: dict[tuple[object, ...], list[tuple[Any, Any]]] = defaultdict(list)
     without = Counter[tuple[object, ...]]()
@@ -259,7 +259,7 @@ def compact(table: Table, small_bytes: int) -> int:
     if "part" in table.spec.partition_by:
         buckets = set(table.snapshot(data_files).get_column("partition.bucket")) - {LIVE}
         return sum(_merge_parts(table, bucket, small_bytes) for bucket in sorted(buckets))
-    if table.spec.order is None:
+    if not table.spec.order:
         return 0
     merged = 0
     while done := table.transact(lambda handle: _merge_in_order(table, handle, small_bytes)):
@@ -318,8 +318,8 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
         pl.col(last).is_null() | (pl.col(last) >= run[first])
     )
     within = files.filter(may_have, *(pl.col(key).eq_missing(run[key]) for key in keys))
-    in_range = pl.col(str(spec.order)).is_between(run[first], until)
-    rows = table.read_rows(within).filter(in_range).sort(str(spec.order))
+    in_range = pl.col(spec.order).is_between(run[first], until)
+    rows = table.read_rows(within).filter(in_range).sort(spec.order)
     overwrite(handle, rows, predicate, {"action": "compact"})
     return int(run["files"])
 
