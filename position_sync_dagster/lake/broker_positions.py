@@ -138,8 +138,7 @@ class CachedRows(NamedTuple):
     stated: pl.DataFrame
 
 
-_NO_ROWS = pl.DataFrame(schema=BROKER_POSITIONS.polars)
-_NOTHING_READ = CachedRows((-1, -1), frozenset(), _NO_ROWS, _NO_ROWS)
+_NOTHING_READ = CachedRows((-1, -1), frozenset(), BROKER_POSITIONS.empty, BROKER_POSITIONS.empty)
 
 
 class BrokerPositionsTable:

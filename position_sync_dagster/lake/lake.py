@@ -289,7 +289,7 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return rows.filter(pl.col("account").is_in(accounts))
 
 
-NO_HOLDINGS = pl.DataFrame(schema=BROKER_POSITIONS.polars)
+NO_HOLDINGS = BROKER_POSITIONS.empty
 """No rows of `broker_positions`: the table keeps no reports of a past moment."""
 
 MOMENT = "%Y-%m-%d %H:%M:%S UTC"

@@ -208,7 +208,7 @@ def put_back(table: Table, rows: pl.DataFrame, now: datetime) -> int:
     if rows.is_empty():
         return 0
     # A file from before a column was added lacks it; `diagonal_relaxed` fills it with null.
-    empty = pl.DataFrame(schema=table.spec.polars)
+    empty = table.spec.empty
     completed = pl.concat([empty, rows], how="diagonal_relaxed").select(empty.columns)
     return _METHODS[table.spec.name](table, completed, now)
 

@@ -94,8 +94,7 @@ class _MemoryStore:
     """A `QueueStore` of two frames: the live rows and the finished ones."""
 
     def __init__(self) -> None:
-        self._live = pl.DataFrame(schema=POSITION_QUEUE.polars)
-        self._finished = pl.DataFrame(schema=POSITION_QUEUE.polars)
+        self._live = self._finished = POSITION_QUEUE.empty
         self._parts = 0
         self._mutex = RLock()
 

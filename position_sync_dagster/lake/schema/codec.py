@@ -255,18 +255,14 @@ def new_request_rows(
         "priority": [request.priority for request in requests],
         "reason": [request.reason for request in requests],
     }
-    constant = {
-        "status": pl.lit(QueueStatus.PENDING.value),
-        "attempts": pl.lit(0, pl.Int64),
-        "created_at": moment(now),
-        "updated_at": moment(now),
-        "bucket": pl.lit(LIVE),
-        "part": pl.lit(LIVE_PART),
-    }
-    return _frame(tables.POSITION_QUEUE, asked).select(
-        (pl.col(name) if name in asked else constant.get(name, pl.lit(None, kind))).alias(name)
-        for name, kind in tables.POSITION_QUEUE.polars.items()
+    rows = _frame(tables.POSITION_QUEUE, asked).with_columns(
+        *LIVE_COLUMNS,
+        status=pl.lit(QueueStatus.PENDING.value),
+        attempts=pl.lit(0, pl.Int64),
+        created_at=moment(now),
+        updated_at=moment(now),
     )
+    return _with_all_columns(tables.POSITION_QUEUE, rows)
 
 
 def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
@@ -298,23 +294,15 @@ def update_rows(
         ids: Columns that replace those of the updates. Copying each update with its new ids instead
             would double the time.
     """
-    columns = _columns(_UPDATE, updates)
-    return _frame(tables.POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
+    columns = _columns(_UPDATE, updates) | dict(ids or {})
+    rows = _frame(tables.POSITION_UPDATES, columns)
+    dated = rows.with_columns(date=pl.col("timestamp").dt.date())
+    return _with_all_columns(tables.POSITION_UPDATES, dated)
 
 
 def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the attributes of objects as columns."""
     return {name: list(map(attrgetter(name), values)) for name in names}
-
-
-def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
-    """Return a column of the table; a column that the ledger fills at a commit is null."""
-    if name == "date":
-        return pl.col("timestamp").dt.date().alias(name)
-    return pl.col(name) if name in _UPDATE else pl.lit(None, kind).alias(name)
-
-
-_UPDATE_ROW = [_of_update(name, kind) for name, kind in tables.POSITION_UPDATES.polars.items()]
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
@@ -350,7 +338,7 @@ def broker_rows(
         columns["session_id"] = [session.session_id] * len(listed)
         columns["fencing_token"] = [session.fencing_token] * len(listed)
     spec = tables.BROKER_POSITIONS
-    return pl.concat([pl.DataFrame(schema=spec.polars), _frame(spec, columns)], how="diagonal")
+    return _with_all_columns(spec, _frame(spec, columns))
 
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
@@ -426,6 +414,11 @@ def _values_of(
             members = {one.value: one for one in column.choices}
             values[name] = [members.get(text, text) for text in values[name]]
     return zip(*values.values(), strict=True)
+
+
+def _with_all_columns(spec: TableSpec, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with the columns of the table in their order; those that they lack are null."""
+    return pl.concat([spec.empty, rows], how="diagonal")
 
 
 def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:

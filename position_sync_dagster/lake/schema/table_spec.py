@@ -193,6 +193,13 @@ class TableSpec:
         return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
 
     @cached_property
+    def empty(self) -> "pl.DataFrame":
+        """Return a frame of this table without rows."""
+        import polars as pl
+
+        return pl.DataFrame(schema=self.polars)
+
+    @cached_property
     def stored(self) -> "pl.Schema":
         """Return the schema of a data file: without the partition columns."""
         import polars as pl

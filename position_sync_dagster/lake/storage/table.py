@@ -556,7 +556,7 @@ class Table:
         if predicate is None and not self.spec.partition_by:
             return self.read_files(data_files(handle)).select(names)
         found = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
-        return (found if found.width else pl.DataFrame(schema=self.spec.polars)).select(names)
+        return (found if found.width else self.spec.empty).select(names)
 
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the stored columns of data files, read side by side, and the column FILE.
@@ -599,7 +599,7 @@ class Table:
         """Read data files as `read_files` does; return columns of the table, all by default."""
         names = [*(columns or self.spec.columns)]
         if files.is_empty():
-            return pl.DataFrame(schema=self.spec.polars).select(names)
+            return self.spec.empty.select(names)
         parts = (pl.col(f"partition.{name}").alias(name) for name in self.spec.partition_by)
         paths = [self.uri_of(path) for path in files.get_column("path")]
         of_file = files.select(pl.Series(FILE, paths, pl.String), *parts).lazy()

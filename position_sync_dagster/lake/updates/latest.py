@@ -40,7 +40,7 @@ class LedgerFiles:
         if not files.is_empty():
             parts.append(self._table.scan_files(files))
         if not parts:
-            return pl.LazyFrame(schema=spec.polars)
+            return spec.empty.lazy()
         rows = pl.concat([part.select(list(spec.stored)) for part in parts])
         return rows.with_columns(date=pl.col("timestamp").dt.date()).select(list(spec.polars))
 
@@ -238,7 +238,7 @@ class LatestRows:
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
         self._through = 0
-        self._rows = self._ordered = pl.DataFrame(schema=table.spec.polars)
+        self._rows = self._ordered = table.spec.empty
 
     def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
         """Return the newest row of each holding of some contracts, as `read_through` does."""

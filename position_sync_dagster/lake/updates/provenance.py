@@ -111,7 +111,7 @@ class LedgerProvenance:
 
         def step(handle: DeltaTable) -> tuple[pl.DataFrame, bool]:
             files = data_files(handle)
-            frames = [pl.DataFrame(schema=self._table.spec.polars)]
+            frames = [self._table.spec.empty]
             for one in files.get_column("partition.date").unique().sort(descending=True):
                 if day is not None and one != day:
                     continue
