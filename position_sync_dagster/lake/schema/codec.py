@@ -311,7 +311,7 @@ def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
     An unknown text in a column of choices becomes None (NONE in `value_source`), so that one row
     never hides the others.
     """
-    columns = {name: frame.get_column(name).to_list() for name in _UPDATE}
+    columns = frame.select(_UPDATE).to_dict(as_series=False)
     for name, kind in _UPDATE_CHOICES.items():
         if kind is not Source:
             columns[name] = _chosen(kind, columns[name])
@@ -343,13 +343,13 @@ def broker_rows(
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
-    terms = {name: frame.get_column(name).to_list() for name in _INSTRUMENT}
+    terms = frame.select(_INSTRUMENT).to_dict(as_series=False)
     terms["right"] = _chosen(Right, terms["right"])
-    values = {name: frame.get_column(name).to_list() for name in _BROKER}
+    values = frame.select(_BROKER).to_dict(as_series=False)
     values["completeness"] = [Completeness(text) for text in values["completeness"]]
     values["value_source"] = [ValueOrigin(text) for text in values["value_source"]]
     values["followed"] = [bool(followed) for followed in values["followed"]]
-    greeks = {name: frame.get_column(name).to_list() for name in GREEKS_COLUMNS}
+    greeks = frame.select(GREEKS_COLUMNS).to_dict(as_series=False)
     greeks["greeks_source"] = _chosen(GreeksSource, greeks["greeks_source"])
     return [
         BrokerPosition(
@@ -408,7 +408,7 @@ def _values_of(
     frame: pl.DataFrame, columns: Mapping[str, StoredColumn]
 ) -> Iterator[tuple[Any, ...]]:
     """Return the values of each row, with the enum members that texts stand for."""
-    values = {name: frame.get_column(name).to_list() for name in columns}
+    values = frame.select(list(columns)).to_dict(as_series=False)
     for name, column in columns.items():
         if column.choices:
             members = {one.value: one for one in column.choices}
