@@ -733,7 +733,7 @@ class Table:
             self.checkpoint(handle)
             if clean:
                 handle.cleanup_metadata()
-        except (*commit_errors.STORAGE_ERRORS, errors.LakeNotWritableError) as error:
+        except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
             self._checkpoint_outage.report(
                 commit_errors.classify(error).name,

@@ -1,5 +1,7 @@
 """Changes of one table: each is one commit, and conflicts never lose an update."""
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +75,27 @@ def test_a_commit_of_a_process_that_was_stopped_for_minutes_is_not_acknowledged(
     assert queue.sync.get_batch(None, status=QueueStatus.PROCESSING), "a read is never suspect"
     monkeypatch.undo()
     assert queue.sync.insert_many([QueueRequest(9, "SPY")])
+
+
+def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, monkeypatch, caplog):
+    queue = filled_queue(tmp_path / "q", 3)
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 1)
+    open_file, locks = os.open, []
+
+    def exhausted(path, *arguments, **more):
+        if str(path).endswith(opening.WRITER_LOCK):
+            locks.append(path)
+            if len(locks) > 1:  # the change had its file; the checkpoint finds none
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open_file(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", exhausted)
+    assert len(queue.sync.claim_batch(limit=1)) == 1
+    monkeypatch.undo()
+    assert len(locks) == 2
+    assert "cannot write a checkpoint" in caplog.text
+    assert "Too many open files" in caplog.text
+    assert queue.sync.counts()[QueueStatus.PROCESSING] == 1
 
 
 CHANGES: dict[str, Callable[[PositionQueue], object]] = {
