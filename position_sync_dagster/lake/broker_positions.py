@@ -222,12 +222,12 @@ class BrokerPositionsTable:
 
         def step(handle: DeltaTable) -> int | None:
             opening.check_mode(handle, _modes_of(rows), self.table.path)
-            stored = opening.newest_token(handle, gateway_id) if session is not None else None
             if session is not None:
+                stored = opening.newest_token(handle, gateway_id)
                 opening.refuse_stale_owner(session.fencing_token, stored, gateway_id)
+                if stored != session.fencing_token:
+                    return None
             if self._replaced.get(gateway_id) != self._base(handle, session):
-                return None
-            if session is not None and stored != session.fencing_token:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             files = files_in(handle, gateway_id=gateway_id)
