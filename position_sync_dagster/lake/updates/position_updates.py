@@ -10,6 +10,7 @@ than those before it.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,7 +51,8 @@ MOST_ROWS = 100_000
 ORDER = [ADDED, "timestamp", "update_id"]
 """The order in which rows are given."""
 
-_FORMAT, _PARTS, _LEDGER_LENGTH = "ps1", 4, 13
+_FORMAT, _LEDGER_LENGTH = "ps1", 13
+_TOKEN = re.compile(rf"{_FORMAT}:([^:]*):([0-9]{{1,18}}):(.*)", re.DOTALL)
 
 _BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
 
@@ -97,11 +99,9 @@ class Place(NamedTuple):
         Raises:
             TokenError: The text is no token.
         """
-        parts = token.split(":", _PARTS - 1)
-        if len(parts) == _PARTS and parts[0] == _FORMAT and parts[2].isdecimal():
-            place = cls(parts[1], int(parts[2]), parts[3])
-            if (place.version > 0) == bool(place.update_id):
-                return place
+        found = _TOKEN.fullmatch(token)
+        if found is not None and (int(found[2]) > 0) == bool(found[3]):
+            return cls(found[1], int(found[2]), found[3])
         raise TokenError(
             f"{token[:80]!r} is no token of a ledger.",
             remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
