@@ -42,13 +42,13 @@ class WholeHolders:
     def __init__(self) -> None:
         self._by_conid: dict[int, dict[str | None, ActiveContract]] = {}
 
-    def add(self, leg: ActiveContract) -> ActiveContract | None:
+    def add(self, leg: Leg) -> ActiveContract | None:
         """Add a leg; return an earlier one that holds the whole of the same leg, if there is one.
 
         A leg without an account applies to every account. A leg with a quantity holds a part, and
-        conflicts with no other.
+        conflicts with no other; neither does one whose contract is not known.
         """
-        if leg.quantity is not None:
+        if isinstance(leg, UnresolvedLeg) or leg.quantity is not None:
             return None
         holders = self._by_conid.setdefault(leg.conid, {})
         accounts = holders if leg.account is None else (leg.account, None)
@@ -221,7 +221,7 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
     """
     holders = WholeHolders()
     for leg in legs:
-        other = holders.add(leg) if isinstance(leg, ActiveContract) else None
+        other = holders.add(leg)
         if other is not None:
             raise errors.InvalidLegError(
                 f"The strategies {other.strategy_id!r} and {leg.strategy_id!r} would both "
@@ -493,8 +493,7 @@ def load_strategies(
                 )
             if len(legs) == MOST_LEGS:
                 file.fail(at, f"it names more than {MOST_LEGS:,} legs", "Name each leg only once")
-            # The contract of a description is not known here.
-            other = holders.add(leg) if isinstance(leg, ActiveContract) else None
+            other = holders.add(leg)
             if other is not None:
                 file.fail(
                     at,
