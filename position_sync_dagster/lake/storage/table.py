@@ -349,10 +349,7 @@ class TableHandle:
             # While others commit all the time, the handle is nearly always behind: no need to ask.
             return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
-        following = (
-            f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(handle.version() + 1)}"
-        )
-        return os.path.exists(following)
+        return os.path.exists(self._entry_path(handle.version() + 1))
 
     def _is_another(self, handle: DeltaTable) -> bool:
         if self._remote:
@@ -373,12 +370,13 @@ class TableHandle:
         if self._remote:
             return (version, 0, 0)
         try:
-            found = os.stat(
-                f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(version)}"
-            )
+            found = os.stat(self._entry_path(version))
         except OSError:
             return (version, 0, 0)
         return (version, found.st_ino, found.st_mtime_ns)
+
+    def _entry_path(self, version: int) -> str:
+        return f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(version)}"
 
 
 CHECKPOINT_EVERY = 10
