@@ -18,7 +18,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
-from position_sync_dagster.lake.object_store import is_remote, plain
+from position_sync_dagster.lake.object_store import plain
 from position_sync_dagster.lake.schema.codec import LIVE, in_parts, new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
@@ -227,7 +227,7 @@ def compact_if_needed(table: Table) -> None:
     """
     if not table.take_compaction_due():
         return
-    if is_remote(table.path):
+    if table.is_remote:
         beside = Table(table.path, table.spec, storage_options=table.options)
         _merges.submit(_compact, beside)
     else:

@@ -443,6 +443,9 @@ class Table:
             None for 15, or 60 in an object store, where each attempt takes several requests.
         fsync: Whether a change is synced to the disk before the call returns (local tables only).
         in_repair: Whether to open the table although a repair of it is not finished.
+
+    Attributes:
+        is_remote: Whether the table lies in an object store.
     """
 
     def __init__(
@@ -460,7 +463,7 @@ class Table:
         self.options = dict(storage_options) if storage_options else None
         location = TableLocation(self.path, spec, self.options)
         self._location = location
-        self._remote = location.remote
+        self.is_remote = location.remote
         self._synced = delta_log.SyncedCommits(Path(self.path), on=fsync and not location.remote)
         self._handle = TableHandle(location, on_replaced=self._synced.forget, in_repair=in_repair)
         self._writer_lock = WriterLock(self.path)
@@ -469,11 +472,6 @@ class Table:
         self._mutex = RLock()
         self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
-
-    @property
-    def is_remote(self) -> bool:
-        """Return whether the table lies in an object store."""
-        return self._remote
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there.
@@ -492,7 +490,7 @@ class Table:
         Raises:
             StoreUnavailableError, StoreRefusedError.
         """
-        if self._remote and self._handle.is_open:
+        if self.is_remote and self._handle.is_open:
             return True
         return retried(self._location.exists, path=self.path, contention_s=self._contention_s)
 
@@ -517,7 +515,7 @@ class Table:
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
         """
-        if self._remote:
+        if self.is_remote:
             with looked_at_once({id(self)} if self._handle.was_newest() else set()):
                 self.snapshot(self._location.check)
             return
@@ -629,7 +627,7 @@ class Table:
         version = handle.version()
         with self._mutex, self._writer_lock.fair():
             self._synced.sync_through(version)
-            if self._remote or not os.path.exists(
+            if self.is_remote or not os.path.exists(
                 f"{self.path}/{delta_log.LOG}/{delta_log.checkpoint_name(version)}"
             ):
                 check_room(self.path)
@@ -648,19 +646,19 @@ class Table:
                 try:
                     return self._attempt(step, change=change)
                 except (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit) as error:
-                    if self._remote and _is_conflict(error):
+                    if self.is_remote and _is_conflict(error):
                         self._handle.was_late()
                     else:
                         self._handle.drop()
                     raise
 
-        longest_s = REMOTE_PAUSE_S if self._remote else PAUSE_S
+        longest_s = REMOTE_PAUSE_S if self.is_remote else PAUSE_S
         return retried(
             attempt, path=self.path, contention_s=self._contention_s, longest_pause_s=longest_s
         )
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
-        if not self._remote:
+        if not self.is_remote:
             # The lock file lies in the table's folder, which must be there first.
             self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
@@ -689,7 +687,7 @@ class Table:
     def _was_seen(self, *, change: bool) -> bool:
         """Return whether no look for a newer version is needed now; note that there was one."""
         seen = _seen.get()
-        if not self._remote:
+        if not self.is_remote:
             return False
         was_seen = seen is not None and id(self) in seen
         if seen is not None:
@@ -709,7 +707,7 @@ class Table:
         self._handle.record(version)
         if version > before + 1:
             self._handle.was_late()
-        every = REMOTE_COMPACT_EVERY if self._remote else COMPACT_EVERY
+        every = REMOTE_COMPACT_EVERY if self.is_remote else COMPACT_EVERY
         if version // every != before // every:
             self._compaction_due = True
 
@@ -718,7 +716,7 @@ class Table:
         if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
             return
         clean = version // CLEAN_EVERY != before // CLEAN_EVERY
-        if self._remote:
+        if self.is_remote:
             # This commit does not wait for it, and the next one need not open another handle.
             begin(partial(self._write_checkpoint, handle, clean=clean))
             return
