@@ -504,7 +504,7 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts = {request_id: storable(text) for request_id, text in errors.items()}
+        texts = {storable(request_id): storable(text) for request_id, text in errors.items()}
         following = partial(
             next_attempt, retryable=retryable, policy=self._retry, random=self._random
         )
