@@ -80,12 +80,13 @@ class LedgerFiles:
             last: The end, with a time zone.
             twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
         """
-        files = data_files(handle)
-        first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
-        in_range = pl.col("partition.date").is_between(first.date(), last.date())
-        in_range &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
-        in_range &= pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
-        files = files.filter(in_range)
+        smallest, greatest = pl.col("min.timestamp"), pl.col("max.timestamp")
+        files = data_files(handle).filter(
+            pl.col("partition.date").is_between(first.date(), last.date()),
+            smallest.is_null() | (smallest <= last),
+            # The log's statistics are cut to milliseconds.
+            greatest.is_null() | (greatest + timedelta(milliseconds=1) >= first),
+        )
         return self.scan(_doubtful(files) if twice else files)
 
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
