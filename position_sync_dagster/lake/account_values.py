@@ -119,10 +119,8 @@ class AccountValuesTable:
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        first, last = first.astimezone(UTC), last.astimezone(UTC)
-        in_range = pl.col("timestamp").is_between(first, last)
         rows = self.table.snapshot(
-            lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
+            lambda handle: self._files.between(handle, first, last).collect()
         )
         return rows.sort("timestamp", "row_id")
 

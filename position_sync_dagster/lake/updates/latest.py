@@ -6,7 +6,7 @@ date by reading only what was added.
 
 from collections import OrderedDict
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 import polars as pl
@@ -73,13 +73,14 @@ class LedgerFiles:
     def between(
         self, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
     ) -> pl.LazyFrame:
-        """Return the rows of all files that may hold one with a timestamp in this range.
+        """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
         Args:
-            first: The start, with a time zone.
-            last: The end, with a time zone.
+            first: The start; one without a time zone is local time.
+            last: The end, likewise.
             twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
         """
+        first, last = first.astimezone(UTC), last.astimezone(UTC)
         smallest, greatest = pl.col("min.timestamp"), pl.col("max.timestamp")
         files = data_files(handle).filter(
             pl.col("partition.date").is_between(first.date(), last.date()),
@@ -87,7 +88,8 @@ class LedgerFiles:
             # The log's statistics are cut to milliseconds.
             greatest.is_null() | (greatest + timedelta(milliseconds=1) >= first),
         )
-        return self.scan(_doubtful(files) if twice else files)
+        rows = self.scan(_doubtful(files) if twice else files)
+        return rows.filter(pl.col("timestamp").is_between(first, last))
 
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
         """Return the rows that commits after a version added."""

@@ -433,10 +433,9 @@ class SyncUpdates:
         """
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
-        in_range = pl.col("timestamp").is_between(first, last)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            return newest_rows(self.files.between(handle, first, last).filter(in_range))
+            return newest_rows(self.files.between(handle, first, last))
 
         return self.table.snapshot(step).sort(HOLDING)
 
@@ -470,14 +469,14 @@ class SyncUpdates:
         Args:
             conids: The contracts that are wanted; None: all.
         """
-        first, last = first.astimezone(UTC), last.astimezone(UTC)
-        in_range = pl.col("timestamp").is_between(first, last)
-        if conids is not None:
-            in_range &= pl.col("conid").is_in(list(conids))
-        rows = self.table.snapshot(
-            lambda handle: self.files.between(handle, first, last).filter(in_range).collect()
-        )
-        return rows.sort(BY_TIME)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self.files.between(handle, first, last)
+            if conids is not None:
+                rows = rows.filter(pl.col("conid").is_in(list(conids)))
+            return rows.collect()
+
+        return self.table.snapshot(step).sort(BY_TIME)
 
     def sampled(
         self, conids: Iterable[int], first: datetime, last: datetime, slots: int
@@ -489,8 +488,7 @@ class SyncUpdates:
         Returns:
             The columns of SAMPLED, and `slot`: the end of the part, in order.
         """
-        first, last = first.astimezone(UTC), last.astimezone(UTC)
-        wanted = pl.col("timestamp").is_between(first, last) & pl.col("conid").is_in(list(conids))
+        last, wanted = last.astimezone(UTC), pl.col("conid").is_in(list(conids))
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self.files.between(handle, first, last).filter(wanted)
