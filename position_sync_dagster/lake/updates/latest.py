@@ -96,12 +96,16 @@ class LedgerFiles:
         files = files.filter(pl.col("max.ledger_version") > version)
         return self.scan(files).filter(pl.col("ledger_version") > version)
 
-    def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
-        """Return whether the commit of a version added rows with all of these ids."""
+    def added_by(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+        """Return the rows that the commit of a version added."""
         first, last = pl.col("min.ledger_version"), pl.col("max.ledger_version")
         around = files.filter(pl.lit(version).is_between(first, last))
-        added = self.scan(around).filter(pl.col("ledger_version") == version).select("update_id")
-        return bool(ids.is_in(added.collect().get_column("update_id").implode()).all())
+        return self.scan(around).filter(pl.col("ledger_version") == version)
+
+    def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
+        """Return whether the commit of a version added rows with all of these ids."""
+        added = self.added_by(files, version).select("update_id").collect()
+        return bool(ids.is_in(added.get_column("update_id").implode()).all())
 
 
 def last_added(files: pl.DataFrame) -> int:

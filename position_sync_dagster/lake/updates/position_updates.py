@@ -139,10 +139,9 @@ class AddedRows:
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = self._files.added_after(self._data_files(handle), version - 1)
-        rows = rows.filter(pl.col(ADDED) == version)
-        ids = rows.select("update_id").collect().get_column("update_id")
-        return Place(_ledger(handle), version, str(ids.max() or ""))
+        rows = self._files.added_by(self._data_files(handle), version)
+        last = rows.select(pl.col("update_id").max()).collect().item()
+        return Place(_ledger(handle), version, last or "")
 
     def check(self, handle: DeltaTable, place: Place) -> None:
         """Check that the ledger has the row of a place.
