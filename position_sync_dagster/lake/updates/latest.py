@@ -163,6 +163,9 @@ BEHIND = 2
 ADDED = "ledger_version"
 """The order in which rows were added; null comes before all others."""
 
+COMMITTED = pl.coalesce("committed_at", "timestamp")
+"""When rows were committed; rows of older releases count from their timestamp."""
+
 
 def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
     """Return the newest row of each holding, also where a clock was wrong.

@@ -32,6 +32,7 @@ from position_sync_dagster.lake.updates.append import AppendResult, append_rows,
 from position_sync_dagster.lake.updates.latest import (
     ADDED,
     BY_TIME,
+    COMMITTED,
     HOLDING,
     LatestRows,
     LedgerFiles,
@@ -405,9 +406,7 @@ class SyncUpdates:
             as_known_now: Instead, return the last row with a timestamp at or before the moment,
                 also if it was committed later.
         """
-        moment = moment.astimezone(UTC)
-        committed = pl.col("committed_at").fill_null(pl.col("timestamp"))
-        wanted = (pl.col("timestamp") if as_known_now else committed) <= moment
+        wanted = (pl.col("timestamp") if as_known_now else COMMITTED) <= moment.astimezone(UTC)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self.files.scan(data_files(handle)).filter(wanted)
@@ -419,8 +418,7 @@ class SyncUpdates:
         """Return when the first row was committed, and None without rows; reads two columns."""
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            committed = pl.coalesce("committed_at", "timestamp")
-            return self.files.scan(data_files(handle)).select(committed.min()).collect()
+            return self.files.scan(data_files(handle)).select(COMMITTED.min()).collect()
 
         found: datetime | None = self.table.snapshot(step).item()
         return found
