@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
@@ -183,8 +183,9 @@ def retried(
     Raises:
         LakeError: No attempt succeeded; see `commit_errors.to_lake_error`.
     """
+    begun, stale = time.monotonic(), 0
     for trial in Retrying(
-        # `_is_last` ends it, with an error that is not one of these.
+        # What ends the attempts is an error of another type.
         retry=retry_if_exception_type((*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit)),
         wait=wait_random_exponential(multiplier=longest_pause_s / 60, max=longest_pause_s),
         reraise=True,
@@ -193,20 +194,18 @@ def retried(
             try:
                 return attempt()
             except commit_errors.STORAGE_ERRORS as error:
-                kind = commit_errors.classify(error)
-                if _is_last(trial.retry_state, kind, contention_s):
+                match commit_errors.classify(error):
+                    case commit_errors.ErrorKind.STALE:
+                        stale += 1
+                        is_last = stale == _STALE_ATTEMPTS
+                    case commit_errors.ErrorKind.CONFLICT:
+                        is_last = time.monotonic() - begun >= contention_s
+                    case _:
+                        is_last = True
+                if is_last:
                     commit_errors.fail(error, path)
                 raise
     raise AssertionError("unreachable")  # pragma: no cover
-
-
-def _is_last(state: RetryCallState, kind: commit_errors.ErrorKind, contention_s: float) -> bool:
-    match kind:
-        case commit_errors.ErrorKind.STALE:
-            return state.attempt_number >= _STALE_ATTEMPTS
-        case commit_errors.ErrorKind.CONFLICT:
-            return time.monotonic() - state.start_time >= contention_s
-    return True
 
 
 logger = logging.getLogger(__name__)
