@@ -364,8 +364,8 @@ class SyncQueue:
         bucket = codec.in_bucket(status.value)
         keys = self.store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
         newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
-        rows = self.store.snapshot().finished_with("request_id", newest, bucket)
-        known = rows.filter(IS_REQUEST)
+        rows = self.store.finished(f"{bucket} AND {codec.with_ids('request_id', newest)}")
+        known = rows.filter(pl.col("request_id").is_in(newest.implode()), IS_REQUEST)
         return codec.requests_of(known.sort("updated_at", "request_id", descending=True))
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:

@@ -22,7 +22,7 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import id_literals, new_ids, new_part
+from position_sync_dagster.lake.schema.codec import new_ids, new_part
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
     Table,
@@ -127,9 +127,8 @@ class Snapshot:
             column: The column of the ids; one of `columns`.
             within: A predicate of constants that limits the rows further.
         """
-        wanted = sorted(set(ids))
-        named = codec.among(column, [id_literals([one]) for one in wanted])
-        found = self.finished(f"{within} AND {named}", columns)
+        wanted = list(ids)
+        found = self.finished(f"{within} AND {codec.with_ids(column, wanted)}", columns)
         return found.filter(pl.col(column).is_in(wanted))
 
 

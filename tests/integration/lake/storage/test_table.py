@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from deltalake.exceptions import DeltaError
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
@@ -63,6 +64,23 @@ def test_a_change_whose_files_cannot_be_looked_up_for_the_sync_is_reported_as_ma
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a writer go on without the lock that another one in the same test holds."""
     monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
+
+
+def test_finished_requests_are_read_again_if_a_file_is_missing_for_a_moment(tmp_path, monkeypatch):
+    queue = filled_queue(tmp_path / "q", 3)
+    queue.sync.mark_success([one.request_id for one in queue.sync.claim_batch()])
+    scan, scans = table.Table.scan, []
+
+    def vanished(*arguments, **more):
+        scans.append(arguments)
+        if len(scans) in (1, 3):
+            raise DeltaError("part-0.parquet not found")
+        return scan(*arguments, **more)
+
+    monkeypatch.setattr(table.Table, "scan", vanished)
+    found = queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
+    assert sorted(one.conid for one in found) == [1, 2, 3]
+    assert len(scans) == 4
 
 
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
