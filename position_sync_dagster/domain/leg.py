@@ -284,11 +284,14 @@ def strategy_name(strategy_id: str) -> str:
 
 def _quantity(value: float) -> float:
     try:
-        return float(value)
-    except OverflowError:
-        raise InvalidLegError(
-            f"The quantity {shown(value)} is no number of contracts.", remedy="Write it as -1."
-        ) from None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    raise InvalidLegError(
+        f"The quantity {shown(value)} is no number of contracts.", remedy="Write it as -1."
+    )
 
 
 def word(value: object) -> str:

@@ -15,7 +15,7 @@ from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
 from position_sync_dagster.lake.storage.opening import fence
 from position_sync_dagster.lake.storage.table import Table, data_files
 from position_sync_dagster.lake.updates.append import AppendResult, append_rows
-from position_sync_dagster.lake.updates.latest import LedgerFiles
+from position_sync_dagster.lake.updates.latest import ADDED, LedgerFiles
 
 LOOK_BACK = timedelta(days=14)
 """How far `latest` looks back from the day of the last commit, so that its cost does not grow with
@@ -25,7 +25,6 @@ AT_ONCE = 4
 """Number of files that `newest_of` reads first: the newest ones. It doubles until each account has
 a row."""
 
-ADDED = "ledger_version"
 LAST_ADDED = f"max.{ADDED}"
 """The column of the log's statistics by which files sort by their newest row."""
 
@@ -120,10 +119,8 @@ class AccountValuesTable:
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        first, last = first.astimezone(UTC), last.astimezone(UTC)
-        in_range = pl.col("timestamp").is_between(first, last)
         rows = self.table.snapshot(
-            lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
+            lambda handle: self._files.between(handle, first, last).collect()
         )
         return rows.sort("timestamp", "row_id")
 

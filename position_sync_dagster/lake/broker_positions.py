@@ -3,7 +3,7 @@
 A holding may have several rows in `broker_positions`; the one that was added last counts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import MOST_TERMS, text_literal
+from position_sync_dagster.lake.schema.codec import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
@@ -138,8 +138,7 @@ class CachedRows(NamedTuple):
     stated: pl.DataFrame
 
 
-_NO_ROWS = pl.DataFrame(schema=BROKER_POSITIONS.polars)
-_NOTHING_READ = CachedRows((-1, -1), frozenset(), _NO_ROWS, _NO_ROWS)
+_NOTHING_READ = CachedRows((-1, -1), frozenset(), BROKER_POSITIONS.empty, BROKER_POSITIONS.empty)
 
 
 class BrokerPositionsTable:
@@ -223,12 +222,12 @@ class BrokerPositionsTable:
 
         def step(handle: DeltaTable) -> int | None:
             opening.check_mode(handle, _modes_of(rows), self.table.path)
-            stored = opening.newest_token(handle, gateway_id) if session is not None else None
             if session is not None:
+                stored = opening.newest_token(handle, gateway_id)
                 opening.refuse_stale_owner(session.fencing_token, stored, gateway_id)
+                if stored != session.fencing_token:
+                    return None
             if self._replaced.get(gateway_id) != self._base(handle, session):
-                return None
-            if session is not None and stored != session.fencing_token:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             files = files_in(handle, gateway_id=gateway_id)
@@ -328,7 +327,7 @@ class ContractsTable:
         rows = codec.contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
-        among = _among(rows.get_column("conid").sort().to_list())
+        among = codec.among("conid", [str(conid) for conid in rows.get_column("conid").sort()])
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]
@@ -389,16 +388,3 @@ class ContractsTable:
         if conids is not None:
             rows = rows.filter(pl.col("conid").is_in(set(conids)))
         return {one.conid: one for one in codec.contracts_of(rows)}
-
-
-def _among(conids: Sequence[int]) -> str:
-    """Return a predicate: a list of few conids, or the range from the first of many to the last.
-
-    The statistics in the log limit the files that are read.
-
-    Args:
-        conids: In ascending order.
-    """
-    if len(conids) <= MOST_TERMS:
-        return f"conid IN ({', '.join(str(int(conid)) for conid in conids)})"
-    return f"conid >= {int(conids[0])} AND conid <= {int(conids[-1])}"

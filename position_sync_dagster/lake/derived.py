@@ -6,6 +6,7 @@ Also the rows of `daily_positions` that come from the broker's statements.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
@@ -44,13 +45,25 @@ class Replaced:
     changed: bool
 
 
-def replace(table: Table, frame: pl.DataFrame, *, run_id: str | None = None) -> Replaced:
-    """Make a whole table equal to the frame, in one commit.
+def replace(
+    table: Table, frame: pl.DataFrame, *, predicate: str | None = None, run_id: str | None = None
+) -> Replaced:
+    """Make a table, or the rows that match a predicate of constants, equal to the frame.
 
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
     """
-    return _replace(table, frame, None, run_id)
+    spec = table.spec
+    wanted = frame.select(list(spec.columns)).cast(spec.polars)
+
+    def step(handle: DeltaTable) -> Replaced:
+        changed = not _same(table.scan(handle, predicate), wanted)
+        if changed:
+            commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
+            overwrite(handle, wanted, predicate or "true", commit_info)
+        return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
+
+    return table.transact(step)
 
 
 def replace_days(
@@ -63,23 +76,7 @@ def replace_days(
     """
     listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
     predicate = f"{table.spec.partition_by[0]} IN ({listed})"
-    return _replace(table, pl.concat(list(frames.values())), predicate, run_id)
-
-
-def _replace(
-    table: Table, frame: pl.DataFrame, predicate: str | None, run_id: str | None
-) -> Replaced:
-    spec = table.spec
-    wanted = frame.select(list(spec.columns)).cast(spec.polars)
-
-    def step(handle: DeltaTable) -> Replaced:
-        changed = not _same(table.scan(handle, predicate), wanted)
-        if changed:
-            commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
-            overwrite(handle, wanted, predicate or "true", commit_info)
-        return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
-
-    return table.transact(step)
+    return replace(table, pl.concat(list(frames.values())), predicate=predicate, run_id=run_id)
 
 
 def values_at_close(
@@ -237,7 +234,7 @@ def join_rows(
 _COMPARED = [*HOLDING, "symbol", "position", "market_value", "multiplier"]
 
 
-def _difference(pair: dict[str, object], band: float) -> Discrepancy | None:
+def _difference(pair: dict[str, Any], band: float) -> Discrepancy | None:
     mine, theirs = pair["position"], pair["position_stated"]
     if (mine or 0.0) != (theirs or 0.0):
         detail = "the quantity differs from the broker's statement"
@@ -245,18 +242,18 @@ def _difference(pair: dict[str, object], band: float) -> Discrepancy | None:
             detail = "the broker's statement lists it, and we have no row of the day"
     else:
         value, stated = pair["market_value"], pair["market_value_stated"]
-        if not isinstance(value, float) or not isinstance(stated, float):
+        if value is None or stated is None:
             return None
-        units = abs(float(str(mine or 0.0))) * float(str(pair["multiplier"] or 1.0))
+        units = abs(mine or 0.0) * (pair["multiplier"] or 1.0)
         if abs(value - stated) <= max(band * abs(stated), LEAST_DIFFERENCE * units):
             return None
         detail = f"the value is {value:.2f}, the broker's statement says {stated:.2f}"
     return Discrepancy(
         type=DiscrepancyType.STATEMENT,
-        account=str(pair["account"]),
-        conid=int(str(pair["conid"])),
-        symbol=str(pair["symbol"] or pair["symbol_stated"] or ""),
-        expected=None if theirs is None else float(str(theirs)),
-        actual=None if mine is None else float(str(mine)),
+        account=pair["account"],
+        conid=pair["conid"],
+        symbol=pair["symbol"] or pair["symbol_stated"] or "",
+        expected=theirs,
+        actual=mine,
         detail=detail,
     )

@@ -82,8 +82,7 @@ def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
     def step(handle: DeltaTable) -> pl.DataFrame:
         rows = ledger.sync.files.between(handle, since, until, twice=True)
         return (
-            rows.filter(pl.col("timestamp").is_between(since, until))
-            .group_by("update_id")
+            rows.group_by("update_id")
             .agg(pl.len().alias("rows"), pl.col("account", "conid").first())
             .filter(pl.col("rows") > 1)
             .select("update_id", "account", "conid", "rows")

@@ -21,6 +21,7 @@ from position_sync_dagster.lake import records
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.schema import tables as specs
@@ -86,7 +87,7 @@ class Lake:
     @property
     def exists(self) -> bool:
         """Return whether any of the tables exists; always True for a remote lake."""
-        return "://" in self.path or any(
+        return is_remote(self.path) or any(
             Path(table.path, "_delta_log").is_dir() for table in self.tables
         )
 
@@ -289,7 +290,7 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return rows.filter(pl.col("account").is_in(accounts))
 
 
-NO_HOLDINGS = pl.DataFrame(schema=BROKER_POSITIONS.polars)
+NO_HOLDINGS = BROKER_POSITIONS.empty
 """No rows of `broker_positions`: the table keeps no reports of a past moment."""
 
 MOMENT = "%Y-%m-%d %H:%M:%S UTC"

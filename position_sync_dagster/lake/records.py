@@ -51,8 +51,8 @@ class RecordsTable(Generic[codec.Record]):
     ) -> None:
         self.table = table
         self._kind = kind
-        self._names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        self._same = [name for name in self._names if name not in apart]
+        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        self._same = [name for name in names if name not in apart]
 
     def add(self, records: Iterable[codec.Record], run_id: str | None = None) -> int:
         """Store the records that are not known yet, in one commit; return how many were new."""
@@ -65,11 +65,11 @@ class RecordsTable(Generic[codec.Record]):
             return 0
 
         info = {"action": "import", "run_id": run_id or ""}
-        return add_unknown(self.table, rows.sort(spec.order or self._names[0]), self._same, info)
+        return add_unknown(self.table, rows.sort(spec.order), self._same, info)
 
     def records(self, since: datetime | date | None = None) -> list[codec.Record]:
         """Return the rows as records, in the table's order; all of them, or those since a time."""
-        order = self.table.spec.order or self._names[0]
+        order = self.table.spec.order
         predicate = None if since is None else f"{order} >= {codec.literal(since)}"
         return codec.records_of(self._kind, self.table.rows(predicate).sort(order, *self._same[:1]))
 

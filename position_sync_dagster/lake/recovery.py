@@ -25,7 +25,6 @@ from urllib.parse import unquote
 import polars as pl
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.queue.transitions import as_pending
 from position_sync_dagster.lake.records import add_unknown
 from position_sync_dagster.lake.schema.codec import LIVE_COLUMNS
@@ -115,7 +114,7 @@ def diagnose(table: Table, *, pause_s: float = PAUSE_S) -> Diagnosis:
     versions = {found.version}
     torn = _flaws(found)
     for _ in range(READINGS - 1):
-        if found.healthy or is_remote(table.path):
+        if found.healthy or table.is_remote:
             break
         sleep(pause_s)
         found = _read(table)
@@ -140,7 +139,7 @@ def _flaws(found: Diagnosis) -> set[tuple[str, str]]:
 def _read(table: Table) -> Diagnosis:
     unknown = Diagnosis(table=table.spec.name, path=table.path)
     try:
-        if is_remote(table.path):
+        if table.is_remote:
             return _open(table, unknown) if table.exists() else unknown
         return _examine(table, unknown) if Path(table.path).exists() else unknown
     except errors.LakeError as error:
@@ -195,11 +194,7 @@ def _partition(file: Path, spec: TableSpec) -> list[pl.Expr]:
 
 
 def _open(table: Table, unknown: Diagnosis) -> Diagnosis:
-    try:
-        version = table.version()
-        doubled = maintenance.find_doubled(table)
-    except errors.LakeError as error:
-        return replace(unknown, problem=str(error))
+    version, doubled = table.version(), maintenance.find_doubled(table)
     return replace(unknown, version=version, whole_version=version, doubled=doubled)
 
 
@@ -212,7 +207,7 @@ def put_back(table: Table, rows: pl.DataFrame, now: datetime) -> int:
     if rows.is_empty():
         return 0
     # A file from before a column was added lacks it; `diagonal_relaxed` fills it with null.
-    empty = pl.DataFrame(schema=table.spec.polars)
+    empty = table.spec.empty
     completed = pl.concat([empty, rows], how="diagonal_relaxed").select(empty.columns)
     return _METHODS[table.spec.name](table, completed, now)
 
@@ -454,7 +449,7 @@ def _checked(
     if writer is not None:
         return replace(checkup, failure=f"is not repaired while {writer} writes to it")
     try:
-        done = None if is_remote(table.path) else repair(table, now)
+        done = None if table.is_remote else repair(table, now)
         removed = maintenance.remove_doubled(table)
         after = diagnose(table, pause_s=0.0)
     except errors.LakeError as error:

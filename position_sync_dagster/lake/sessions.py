@@ -44,7 +44,7 @@ from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import new_ids, records_of, session_rows
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.opening import check_mode, mode_of, set_properties
-from position_sync_dagster.lake.storage.table import Table, scan
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.outage_log import OutageLog
 
 if TYPE_CHECKING:  # SQLAlchemy takes a sixth of the start of a command, and few lakes need it
@@ -312,7 +312,6 @@ class GatewaySessions:
         self._lifecycle = lifecycle_table.LifecycleTable(table, clock, check=self._check_place)
         self._clock = clock
         self._heartbeats = heartbeats
-        self._lake: str | None = None
         self._is_recorded = False
         self._outage = OutageLog(logger)
 
@@ -474,11 +473,7 @@ class GatewaySessions:
         Raises:
             TradingModeError: The lake belongs to another trading mode.
         """
-
-        def step(handle: DeltaTable) -> None:
-            check_mode(handle, [mode], self.table.path)
-
-        self.table.transact(step)
+        self.table.transact(lambda handle: check_mode(handle, [mode], self.table.path))
 
     def mode(self) -> TradingMode | None:
         """Return the trading mode that the lake is bound to; None before the first connection."""
@@ -590,7 +585,7 @@ class GatewaySessions:
         if self._heartbeats is None:
             return None
         try:
-            done = call(self._heartbeats, self._lake_id())
+            done = call(self._heartbeats, self._lake_id)
         except errors.HeartbeatsUnavailableError as error:
             text = f"leases are renewed in the tables meanwhile: {error}"
             self._outage.report(str(error), text=text, level=logging.WARNING)
@@ -602,7 +597,7 @@ class GatewaySessions:
         """Return what Postgres knows of the sessions; nothing if heartbeats are in the table."""
         if self._heartbeats is None:
             return {}
-        return self._heartbeats.read(self._lake_id(), gateway_id)
+        return self._heartbeats.read(self._lake_id, gateway_id)
 
     def wake_drain(self) -> None:
         """Notify the drain that waits that requests were enqueued, if Postgres answers.
@@ -611,21 +606,20 @@ class GatewaySessions:
         """
         if self._heartbeats is not None:
             with suppress(errors.LakeError):
-                self._heartbeats.count_requests(self._lake_id())
+                self._heartbeats.count_requests(self._lake_id)
 
     def wakes(self) -> int | None:
         """Return a number that grows when requests are enqueued; None if nobody counts them."""
         if self._heartbeats is None:
             return None
         with suppress(errors.HeartbeatsUnavailableError):
-            return self._heartbeats.counted_requests(self._lake_id())
+            return self._heartbeats.counted_requests(self._lake_id)
         return None
 
+    @cached_property
     def _lake_id(self) -> str:
-        """Return the id of the table, by which the lakes of a database are told apart."""
-        if self._lake is None:
-            self._lake = self.table.snapshot(lambda handle: str(handle.metadata().id))
-        return self._lake
+        """The id of the table, by which the lakes of a database are told apart."""
+        return self.table.snapshot(lambda handle: str(handle.metadata().id))
 
     def record_place(self, *, moved: bool = False) -> None:
         """Record in the lake where its heartbeats are, before the first change of this process.
@@ -645,7 +639,7 @@ class GatewaySessions:
                 return
             if place is not None and not moved:
                 raise _elsewhere(self.table.path, place, ours)
-            live = records_of(GatewaySession, scan(handle, self.table.spec, codec.IS_LIVE))
+            live = records_of(GatewaySession, self.table.scan(handle, codec.IS_LIVE))
             alive = next((one for one in live if one.is_alive(self._clock())), None)
             if alive is not None and moved:
                 raise _login_owned(alive)

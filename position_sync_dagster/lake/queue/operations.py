@@ -65,13 +65,12 @@ class QueueStore(Protocol):
         """
 
 
-def failed_rows(
-    snapshot: Snapshot, ids: Sequence[str]
-) -> tuple[pl.DataFrame, pl.DataFrame, tuple[codec.PartRange, ...]]:
+def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame, str]:
     """Read FAILED requests, and all rows of the parts in which they are stored.
 
     Returns:
-        The rows of the requests in the order of their ids, the rows of the parts, and the parts.
+        The rows of the requests in the order of their ids, the rows of the parts, and the predicate
+        of these.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -84,8 +83,8 @@ def failed_rows(
     found = snapshot.finished_with("request_id", ids, codec.in_bucket(FAILED))
     order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
     ordered = order.join(found, on="request_id", how="left", maintain_order="left")
-    parts = codec.ranges_of(FAILED, found.get_column("part"))
-    siblings = snapshot.finished(f"({' OR '.join(one.predicate for one in parts)})", None)
+    parts = codec.around_parts(FAILED, found.get_column("part"))
+    siblings = snapshot.finished(parts, None)
     return ordered.select(found.columns), siblings, parts
 
 
@@ -95,14 +94,12 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     Raises:
         UnknownRequestError: An id is not in the queue.
     """
-    unknown = [i for i in ids if not codec.is_id(i)]
+    columns = ["request_id", "status"]
     live = snapshot.live.filter(pl.col("request_id").is_in(ids))
-    found = dict(live.select("request_id", "status").iter_rows())
+    found = dict(live.select(columns).iter_rows())
     absent = [i for i in ids if i not in found and codec.is_id(i)]
-    if absent:
-        finished = snapshot.finished_with("request_id", absent, columns=["request_id", "status"])
-        found |= dict(finished.iter_rows())
-    unknown += [i for i in absent if i not in found]
+    found |= dict(snapshot.finished_with("request_id", absent, columns=columns).iter_rows())
+    unknown = [i for i in ids if i not in found]
     if unknown:
         raise UnknownRequestError(
             f"The request {unknown[0][:80]!r} is not in the queue"
@@ -367,8 +364,8 @@ class SyncQueue:
         bucket = codec.in_bucket(status.value)
         keys = self.store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
         newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
-        rows = self.store.snapshot().finished_with("request_id", newest, bucket)
-        known = rows.filter(IS_REQUEST)
+        rows = self.store.finished(f"{bucket} AND {codec.with_ids('request_id', newest)}")
+        known = rows.filter(pl.col("request_id").is_in(newest.implode()), IS_REQUEST)
         return codec.requests_of(known.sort("updated_at", "request_id", descending=True))
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
@@ -507,7 +504,7 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts = {request_id: storable(text) for request_id, text in errors.items()}
+        texts = {storable(request_id): storable(text) for request_id, text in errors.items()}
         following = partial(
             next_attempt, retryable=retryable, policy=self._retry, random=self._random
         )

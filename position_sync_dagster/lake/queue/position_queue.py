@@ -94,8 +94,7 @@ class _MemoryStore:
     """A `QueueStore` of two frames: the live rows and the finished ones."""
 
     def __init__(self) -> None:
-        self._live = pl.DataFrame(schema=POSITION_QUEUE.polars)
-        self._finished = pl.DataFrame(schema=POSITION_QUEUE.polars)
+        self._live = self._finished = POSITION_QUEUE.empty
         self._parts = 0
         self._mutex = RLock()
 
@@ -112,8 +111,8 @@ class _MemoryStore:
             if change.live is not None:
                 self._parts += 1
                 remaining = self._finished
-                for parts in change.reopened:
-                    remaining = remaining.filter(~pl.sql_expr(parts.predicate))
+                if change.reopened is not None:
+                    remaining = remaining.filter(~pl.sql_expr(change.reopened))
                 if change.finished is not None:
                     part = pl.lit(str(self._parts))
                     remaining = pl.concat([remaining, change.finished.with_columns(part=part)])

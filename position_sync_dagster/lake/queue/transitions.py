@@ -392,7 +392,7 @@ def retry(
     live: pl.DataFrame,
     failed: pl.DataFrame,
     siblings: pl.DataFrame,
-    parts: tuple[codec.PartRange, ...],
+    parts: str,
     *,
     now: datetime,
 ) -> Change[list[str]]:
@@ -403,7 +403,7 @@ def retry(
     Args:
         failed: The FAILED rows to retry, in the order of the caller's ids.
         siblings: All rows of the parts in which they are stored, since a part is rewritten whole.
-        parts: These parts.
+        parts: The predicate of these rows.
 
     Returns:
         For each failed row the id of the live request of its position.

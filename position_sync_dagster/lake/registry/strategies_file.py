@@ -42,13 +42,13 @@ class WholeHolders:
     def __init__(self) -> None:
         self._by_conid: dict[int, dict[str | None, ActiveContract]] = {}
 
-    def add(self, leg: ActiveContract) -> ActiveContract | None:
+    def add(self, leg: Leg) -> ActiveContract | None:
         """Add a leg; return an earlier one that holds the whole of the same leg, if there is one.
 
         A leg without an account applies to every account. A leg with a quantity holds a part, and
-        conflicts with no other.
+        conflicts with no other; neither does one whose contract is not known.
         """
-        if leg.quantity is not None:
+        if isinstance(leg, UnresolvedLeg) or leg.quantity is not None:
             return None
         holders = self._by_conid.setdefault(leg.conid, {})
         accounts = holders if leg.account is None else (leg.account, None)
@@ -156,7 +156,7 @@ def with_rolls(
 
 
 def settled(
-    legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: ActiveContract | str
+    legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: int | str, at: datetime
 ) -> dict[LegKey, Leg]:
     """Return the legs after the search for the contract of one of them.
 
@@ -166,26 +166,27 @@ def settled(
     Args:
         legs: The active legs by key.
         leg: The leg whose contract was searched; ignored if it is no longer among them.
-        finding: The same leg with its contract, or the problem in words.
+        finding: Its conid, or the problem in words.
+        at: When it was found.
     """
     after = dict(legs)
     present = after.get(leg.key)
     if not isinstance(present, UnresolvedLeg):
         return after
     if isinstance(finding, str):
-        after[leg.key] = replace(present, problem=finding)
-        return after
-    if finding.key in after:
-        problem = f"The strategy has its contract already, as the leg {finding.conid}."
-        after[leg.key] = replace(present, problem=problem)
-        return after
-    del after[leg.key]
-    after[finding.key] = finding
-    try:
-        refuse_two_whole_holders(after.values())
-    except errors.InvalidLegError as error:
-        return dict(legs) | {leg.key: replace(present, problem=str(error))}
-    return after
+        problem = finding
+    elif (found := present.resolved(finding, at)).key in after:
+        problem = f"The strategy has its contract already, as the leg {finding}."
+    else:
+        del after[leg.key]
+        after[found.key] = found
+        try:
+            refuse_two_whole_holders(after.values())
+        except errors.InvalidLegError as error:
+            problem = str(error)
+        else:
+            return after
+    return dict(legs) | {leg.key: replace(present, problem=problem)}
 
 
 def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
@@ -220,7 +221,7 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
     """
     holders = WholeHolders()
     for leg in legs:
-        other = holders.add(leg) if isinstance(leg, ActiveContract) else None
+        other = holders.add(leg)
         if other is not None:
             raise errors.InvalidLegError(
                 f"The strategies {other.strategy_id!r} and {leg.strategy_id!r} would both "
@@ -312,17 +313,14 @@ LimitsPart = create_model("LimitsPart", __base__=CurrencyPart, **_MEASURES)
 """The limits of one strategy or account: the field of each measure, and their currency."""
 
 
-def limits_at(
-    file: YamlFile, at: Place, value: object, *, strategy_id: str | None = None, account: str = ""
-) -> list[Limit]:
+def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, str]) -> list[Limit]:
     """Return the limits of one strategy or account, in the order of the measures.
 
     Args:
         file: The strategies file.
         at: The place of `limits` in it.
         value: The content of that place; None is no limit.
-        strategy_id: The strategy that has the limits.
-        account: The account that has them, if no strategy has.
+        subject: The strategy or the account that has the limits, by the field of `Limit`.
 
     Raises:
         StrategiesFileError: There is a mistake.
@@ -346,8 +344,7 @@ def limits_at(
             )
         limits += [
             Limit(
-                strategy_id=strategy_id,
-                account=account or None,
+                **subject,
                 measure=measure,
                 bound=bound,
                 value=number,
@@ -496,8 +493,7 @@ def load_strategies(
                 )
             if len(legs) == MOST_LEGS:
                 file.fail(at, f"it names more than {MOST_LEGS:,} legs", "Name each leg only once")
-            # The contract of a description is not known here.
-            other = holders.add(leg) if isinstance(leg, ActiveContract) else None
+            other = holders.add(leg)
             if other is not None:
                 file.fail(
                     at,
@@ -597,14 +593,15 @@ def _limits(file: YamlFile) -> Iterator[Limit]:
         given.append((("accounts", number, "limits"), account.limits, {"account": account.account}))
     places: dict[str, Place] = {}
     for at, value, subject in given:
-        found = limits_at(file, at, value, **subject)
-        name = found[0].subject if found else ""
+        found = limits_at(file, at, value, subject)
+        if not found:
+            continue
+        name = found[0].subject
         if name in places:
             file.fail(
                 at,
                 f"the {name} has limits already, in line {file.line(places[name])}",
                 "Write them at one place",
             )
-        if found:
-            places[name] = at
+        places[name] = at
         yield from found

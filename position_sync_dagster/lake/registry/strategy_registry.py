@@ -276,11 +276,7 @@ class SyncRegistry:
         def step(before: _Legs) -> Change[None]:
             after = before
             for leg, finding in found:
-                present = before.get(leg.key)
-                if isinstance(finding, int) and isinstance(present, UnresolvedLeg):
-                    after = strategies_file.settled(after, leg, present.resolved(finding, now))
-                elif isinstance(finding, str):
-                    after = strategies_file.settled(after, leg, finding)
+                after = strategies_file.settled(after, leg, finding, now)
             return Change(None, None if after == before else leg_rows(after.values()))
 
         self._change(step, "settle")

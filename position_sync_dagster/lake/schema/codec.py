@@ -9,7 +9,6 @@ never share a file, and the predicate of a change names only partitions.
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b, sha256
@@ -68,30 +67,29 @@ def in_bucket(bucket: str) -> str:
     return f"bucket = '{bucket}'"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PartRange:
-    """All parts of a bucket from the first to the last name, both included."""
-
-    bucket: str
-    first: str
-    last: str
-
-    @property
-    def predicate(self) -> str:
-        """The predicate of the rows of these parts, in parentheses."""
-        within = f"part >= '{self.first}' AND part <= '{self.last}'"
-        return f"({in_bucket(self.bucket)} AND {within})"
-
-
-def ranges_of(bucket: str, parts: Iterable[str]) -> tuple[PartRange, ...]:
-    """Return ranges that hold these parts: one range for each, or a single range if they are many.
+def among(column: str, literals: Sequence[str]) -> str:
+    """Return the predicate of rows with one of some values, or of all rows in the range of many.
 
     A predicate of very many terms crashes the process (Delta's engine evaluates it recursively).
+
+    Args:
+        column: The column.
+        literals: The values as SQL literals, in the order of the column.
     """
-    names = sorted(set(parts))
-    if len(names) > MOST_TERMS:
-        return (PartRange(bucket, names[0], names[-1]),)
-    return tuple(PartRange(bucket, name, name) for name in names)
+    if not literals:
+        return "false"
+    if len(literals) > MOST_TERMS:
+        return f"{column} >= {literals[0]} AND {column} <= {literals[-1]}"
+    return f"{column} IN ({', '.join(literals)})"
+
+
+def around_parts(bucket: str, parts: Iterable[str]) -> str:
+    """Return the predicate of some parts of one bucket, in parentheses.
+
+    If they are many, those between the first and the last are included.
+    """
+    names = [f"'{part}'" for part in sorted(set(parts))]
+    return f"({in_bucket(bucket)} AND {among('part', names)})"
 
 
 def in_parts(bucket: str, parts: Iterable[str]) -> str:
@@ -161,6 +159,15 @@ def id_literals(ids: Iterable[str]) -> str:
                 remedy="Give ids as `insert` returned them.",
             )
     return ",".join(f"'{text}'" for text in checked)
+
+
+def with_ids(column: str, ids: Iterable[str]) -> str:
+    """Return the predicate of the rows with one of some ids, as `among` does.
+
+    Raises:
+        InvalidRequestError: A text is not an id; see `is_id`.
+    """
+    return among(column, [id_literals([one]) for one in sorted(set(ids))])
 
 
 def ids_beginning_with(column: str, prefix: str) -> str:
@@ -257,18 +264,14 @@ def new_request_rows(
         "priority": [request.priority for request in requests],
         "reason": [request.reason for request in requests],
     }
-    constant = {
-        "status": pl.lit(QueueStatus.PENDING.value),
-        "attempts": pl.lit(0, pl.Int64),
-        "created_at": moment(now),
-        "updated_at": moment(now),
-        "bucket": pl.lit(LIVE),
-        "part": pl.lit(LIVE_PART),
-    }
-    return _frame(tables.POSITION_QUEUE, asked).select(
-        (pl.col(name) if name in asked else constant.get(name, pl.lit(None, kind))).alias(name)
-        for name, kind in tables.POSITION_QUEUE.polars.items()
+    rows = _frame(tables.POSITION_QUEUE, asked).with_columns(
+        *LIVE_COLUMNS,
+        status=pl.lit(QueueStatus.PENDING.value),
+        attempts=pl.lit(0, pl.Int64),
+        created_at=moment(now),
+        updated_at=moment(now),
     )
+    return _with_all_columns(tables.POSITION_QUEUE, rows)
 
 
 def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
@@ -300,23 +303,15 @@ def update_rows(
         ids: Columns that replace those of the updates. Copying each update with its new ids instead
             would double the time.
     """
-    columns = _columns(_UPDATE, updates)
-    return _frame(tables.POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
+    columns = _columns(_UPDATE, updates) | dict(ids or {})
+    rows = _frame(tables.POSITION_UPDATES, columns)
+    dated = rows.with_columns(date=pl.col("timestamp").dt.date())
+    return _with_all_columns(tables.POSITION_UPDATES, dated)
 
 
 def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the attributes of objects as columns."""
     return {name: list(map(attrgetter(name), values)) for name in names}
-
-
-def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
-    """Return a column of the table; a column that the ledger fills at a commit is null."""
-    if name == "date":
-        return pl.col("timestamp").dt.date().alias(name)
-    return pl.col(name) if name in _UPDATE else pl.lit(None, kind).alias(name)
-
-
-_UPDATE_ROW = [_of_update(name, kind) for name, kind in tables.POSITION_UPDATES.polars.items()]
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
@@ -325,7 +320,7 @@ def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
     An unknown text in a column of choices becomes None (NONE in `value_source`), so that one row
     never hides the others.
     """
-    columns = {name: frame.get_column(name).to_list() for name in _UPDATE}
+    columns = frame.select(_UPDATE).to_dict(as_series=False)
     for name, kind in _UPDATE_CHOICES.items():
         if kind is not Source:
             columns[name] = _chosen(kind, columns[name])
@@ -352,18 +347,18 @@ def broker_rows(
         columns["session_id"] = [session.session_id] * len(listed)
         columns["fencing_token"] = [session.fencing_token] * len(listed)
     spec = tables.BROKER_POSITIONS
-    return pl.concat([pl.DataFrame(schema=spec.polars), _frame(spec, columns)], how="diagonal")
+    return _with_all_columns(spec, _frame(spec, columns))
 
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
-    terms = {name: frame.get_column(name).to_list() for name in _INSTRUMENT}
+    terms = frame.select(_INSTRUMENT).to_dict(as_series=False)
     terms["right"] = _chosen(Right, terms["right"])
-    values = {name: frame.get_column(name).to_list() for name in _BROKER}
+    values = frame.select(_BROKER).to_dict(as_series=False)
     values["completeness"] = [Completeness(text) for text in values["completeness"]]
     values["value_source"] = [ValueOrigin(text) for text in values["value_source"]]
     values["followed"] = [bool(followed) for followed in values["followed"]]
-    greeks = {name: frame.get_column(name).to_list() for name in GREEKS_COLUMNS}
+    greeks = frame.select(GREEKS_COLUMNS).to_dict(as_series=False)
     greeks["greeks_source"] = _chosen(GreeksSource, greeks["greeks_source"])
     return [
         BrokerPosition(
@@ -422,12 +417,17 @@ def _values_of(
     frame: pl.DataFrame, columns: Mapping[str, StoredColumn]
 ) -> Iterator[tuple[Any, ...]]:
     """Return the values of each row, with the enum members that texts stand for."""
-    values = {name: frame.get_column(name).to_list() for name in columns}
+    values = frame.select(list(columns)).to_dict(as_series=False)
     for name, column in columns.items():
         if column.choices:
             members = {one.value: one for one in column.choices}
             values[name] = [members.get(text, text) for text in values[name]]
     return zip(*values.values(), strict=True)
+
+
+def _with_all_columns(spec: TableSpec, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with the columns of the table in their order; those that they lack are null."""
+    return pl.concat([spec.empty, rows], how="diagonal")
 
 
 def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:

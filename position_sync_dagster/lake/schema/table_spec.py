@@ -159,7 +159,7 @@ class TableSpec:
         indexed: Columns with minimum and maximum per file in the log. There are few,
             since each costs bytes in every commit and checkpoint.
         order: The indexed column that grows, at least roughly, as rows are added. Files are merged
-            in its order, and duplicate rows are searched for where files overlap in it. None for
+            in its order, and duplicate rows are searched for where files overlap in it. Empty for
             tables that are only replaced.
         key: Columns that no two rows share; all columns but the partitions by default.
     """
@@ -169,7 +169,7 @@ class TableSpec:
     version: int = 1
     partition_by: tuple[str, ...] = ()
     indexed: tuple[str, ...] = ()
-    order: str | None = None
+    order: str = ""
     key: tuple[str, ...] = ()
 
     @cached_property
@@ -191,6 +191,13 @@ class TableSpec:
             Kind.FLAG: pl.Boolean(),
         }
         return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
+
+    @cached_property
+    def empty(self) -> "pl.DataFrame":
+        """Return a frame of this table without rows."""
+        import polars as pl
+
+        return pl.DataFrame(schema=self.polars)
 
     @cached_property
     def stored(self) -> "pl.Schema":

@@ -13,8 +13,9 @@ back, the repair is not finished: the table cannot be opened, and the next repai
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -531,16 +532,17 @@ class SyncedCommits:
         """
         if not self._on or version <= self._through:
             return
-        paths: set[Path] = set()
-        after = self._through
-        if after < 0:
-            checkpoints = versions_of(self._log, CHECKPOINT)
-            checkpoint = max((v for v in checkpoints if v <= version), default=0)
-            paths |= {self._table.parent, self._table, self._log / LAST_CHECKPOINT}
-            paths.add(self._log / checkpoint_name(checkpoint))
-            after = checkpoint - 1
-        paths |= self._written_by(range(after + 1, version + 1))
-        self._sync(paths)
+        with self._confirming():
+            paths: set[Path] = set()
+            after = self._through
+            if after < 0:
+                checkpoints = versions_of(self._log, CHECKPOINT)
+                checkpoint = max((v for v in checkpoints if v <= version), default=0)
+                paths |= {self._table.parent, self._table, self._log / LAST_CHECKPOINT}
+                paths.add(self._log / checkpoint_name(checkpoint))
+                after = checkpoint - 1
+            paths |= self._written_by(range(after + 1, version + 1))
+            sync_paths(paths)
         self._through = version
         self._folders |= {path.parent for path in paths if path.suffix == ".parquet"}
         if len(self._folders) > _MAX_FOLDERS:
@@ -550,7 +552,8 @@ class SyncedCommits:
         """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""
         if self._on:
             names = (checkpoint_name(version), LAST_CHECKPOINT, "")
-            self._sync({self._log / name for name in names})
+            with self._confirming():
+                sync_paths(self._log / name for name in names)
 
     def _written_by(self, versions: range) -> set[Path]:
         """Return the paths that versions wrote: entries, files, and folders with new members."""
@@ -565,9 +568,11 @@ class SyncedCommits:
                     paths.add(folder)
         return paths
 
-    def _sync(self, paths: Iterable[Path]) -> None:
+    @contextmanager
+    def _confirming(self) -> Iterator[None]:
+        """Raise an error that calls the change made: it was committed before it is synced."""
         try:
-            sync_paths(paths)
+            yield
         except OSError as error:
             raise LakeNotWritableError(
                 f"A change of {self._table} is made, but the disk did not confirm it: {error}.",

@@ -22,7 +22,7 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import id_literals, new_ids, new_part
+from position_sync_dagster.lake.schema.codec import new_ids, new_part
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
     Table,
@@ -30,7 +30,6 @@ from position_sync_dagster.lake.storage.table import (
     data_files,
     files_in,
     overwrite,
-    scan,
 )
 
 PART_ROWS = 1_000
@@ -82,7 +81,7 @@ class Change(Generic[T]):
         result: The value for the caller.
         live: Live rows that are new or have changed; None changes nothing.
         finished: Rows that are no longer live, with their new `bucket`; None if there are none.
-        reopened: Parts of finished rows to replace; all their rows are in `live` or `finished`.
+        reopened: The predicate of finished rows to replace, which are in `live` or `finished`.
         replaced: The live rows of the snapshot that `live` and `finished` replace: a mask, or True
             for all of them and False for none.
     """
@@ -90,7 +89,7 @@ class Change(Generic[T]):
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
-    reopened: tuple[codec.PartRange, ...] = ()
+    reopened: str | None = None
     replaced: pl.Series | bool = True
 
     def kept(self, before: pl.DataFrame) -> pl.DataFrame:
@@ -122,22 +121,15 @@ class Snapshot:
     ) -> pl.DataFrame:
         """Read the finished rows that have one of the ids, however many ids there are.
 
-        A few ids are named in the predicate. Many are read by the range that they span, which is
-        short where ids sort by time, and matched here.
+        Many ids are read by the range that they span, which is short where ids sort by time.
 
         Args:
             column: The column of the ids; one of `columns`.
             within: A predicate of constants that limits the rows further.
         """
-        wanted = sorted(set(ids))
-        if len(wanted) <= codec.MOST_TERMS:
-            named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
-            return self.finished(f"{within} AND {named}", columns)
-        first, last = (id_literals([one]) for one in (wanted[0], wanted[-1]))
-        between = f"{column} >= {first} AND {column} <= {last}"
-        return self.finished(f"{within} AND {between}", columns).filter(
-            pl.col(column).is_in(wanted)
-        )
+        wanted = list(ids)
+        found = self.finished(f"{within} AND {codec.with_ids(column, wanted)}", columns)
+        return found.filter(pl.col(column).is_in(wanted))
 
 
 Step = Callable[[Snapshot], Change[T]]
@@ -222,7 +214,7 @@ class LifecycleTable:
         return Snapshot(
             handle.version(),
             live,
-            lambda where, columns: scan(handle, self.table.spec, codec.is_finished(where), columns),
+            lambda where, columns: self.table.scan(handle, codec.is_finished(where), columns),
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
@@ -296,7 +288,7 @@ class LifecycleTable:
         if 0 < len(names) <= codec.MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
             terms = [codec.in_parts(codec.LIVE, names)]
-        terms += [parts.predicate for parts in change.reopened]
+        terms += [change.reopened] if change.reopened else []
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)

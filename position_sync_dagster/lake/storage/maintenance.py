@@ -18,7 +18,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
-from position_sync_dagster.lake.object_store import is_remote, plain
+from position_sync_dagster.lake.object_store import plain
 from position_sync_dagster.lake.schema.codec import LIVE, in_parts, new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
@@ -30,7 +30,6 @@ from position_sync_dagster.lake.storage.table import (
     last_of,
     overwrite,
     rows_between,
-    scan,
 )
 
 PART = PARTITION_COLUMNS[1]
@@ -63,7 +62,7 @@ def find_doubled(table: Table) -> DoubledRows:
     Two rows with one key in files that do not overlap are not found: they were written twice by a
     writer, not doubled by a merge.
     """
-    return table.snapshot(lambda handle: _find(handle, table.spec))
+    return table.snapshot(partial(_find, table))
 
 
 def remove_doubled(table: Table) -> int:
@@ -76,14 +75,14 @@ def remove_doubled(table: Table) -> int:
         CommitContentionError: Others changed the rows each time; start again.
     """
     ranges = table.snapshot(lambda handle: list(_overlaps(handle, table.spec)))
-    return sum(table.transact(partial(_remove, table.spec, where)) for where in ranges)
+    return sum(table.transact(partial(_remove, table, where)) for where in ranges)
 
 
-def _find(handle: DeltaTable, spec: TableSpec) -> DoubledRows:
-    key = list(spec.key) or _compared(spec)
+def _find(table: Table, handle: DeltaTable) -> DoubledRows:
+    key = list(table.spec.key) or _compared(table.spec)
     surplus, examples = 0, list[str]()
-    for predicate in _overlaps(handle, spec):
-        rows = scan(handle, spec, predicate, key)
+    for predicate in _overlaps(handle, table.spec):
+        rows = table.scan(handle, predicate, key)
         doubled = rows.group_by(key, maintain_order=True).len().filter(pl.col("len") > 1)
         surplus += int((doubled.get_column("len") - 1).sum())
         named = (row for row in doubled.select(key[:4]).head(3).iter_rows(named=True))
@@ -91,9 +90,9 @@ def _find(handle: DeltaTable, spec: TableSpec) -> DoubledRows:
     return DoubledRows(surplus=surplus, examples=tuple(examples[:3]))
 
 
-def _remove(spec: TableSpec, where: str, handle: DeltaTable) -> int:
-    rows = scan(handle, spec, where)
-    single = rows.unique(_compared(spec), keep="first", maintain_order=True)
+def _remove(table: Table, where: str, handle: DeltaTable) -> int:
+    rows = table.scan(handle, where)
+    single = rows.unique(_compared(table.spec), keep="first", maintain_order=True)
     if single.height < rows.height:
         overwrite(handle, single, where, {"action": "remove doubled rows"})
     return rows.height - single.height
@@ -105,10 +104,10 @@ def _compared(spec: TableSpec) -> list[str]:
 
 def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
     """Return a predicate for each range along `order` in which files of a partition overlap."""
+    if not spec.order:
+        return
     files = data_files(handle)
     statistics = [f"{name}.{spec.order}" for name in ("min", "max", "null_count")]
-    if spec.order is None:
-        return
     names = [name for name in spec.partition_by if name != PART]
     ranges: dict[tuple[object, ...], list[tuple[Any, Any]]] = defaultdict(list)
     without = Counter[tuple[object, ...]]()
@@ -228,7 +227,7 @@ def compact_if_needed(table: Table) -> None:
     """
     if not table.take_compaction_due():
         return
-    if is_remote(table.path):
+    if table.is_remote:
         beside = Table(table.path, table.spec, storage_options=table.options)
         _merges.submit(_compact, beside)
     else:
@@ -260,7 +259,7 @@ def compact(table: Table, small_bytes: int) -> int:
     if "part" in table.spec.partition_by:
         buckets = set(table.snapshot(data_files).get_column("partition.bucket")) - {LIVE}
         return sum(_merge_parts(table, bucket, small_bytes) for bucket in sorted(buckets))
-    if table.spec.order is None:
+    if not table.spec.order:
         return 0
     merged = 0
     while done := table.transact(lambda handle: _merge_in_order(table, handle, small_bytes)):
@@ -319,8 +318,8 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
         pl.col(last).is_null() | (pl.col(last) >= run[first])
     )
     within = files.filter(may_have, *(pl.col(key).eq_missing(run[key]) for key in keys))
-    in_range = pl.col(str(spec.order)).is_between(run[first], until)
-    rows = table.read_rows(within).filter(in_range).sort(str(spec.order))
+    in_range = pl.col(spec.order).is_between(run[first], until)
+    rows = table.read_rows(within).filter(in_range).sort(spec.order)
     overwrite(handle, rows, predicate, {"action": "compact"})
     return int(run["files"])
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
@@ -59,51 +59,8 @@ def check_room(table: str, needed: float = 0) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def scan(
-    handle: DeltaTable,
-    spec: TableSpec,
-    predicate: str | None = None,
-    columns: list[str] | None = None,
-) -> pl.DataFrame:
-    """Read rows of one snapshot, in no particular order."""
-    frame = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
-    wanted = columns or list(spec.columns)
-    return frame.select(wanted) if frame.width else pl.DataFrame(schema=spec.polars).select(wanted)
-
-
 FILE = "file"
-"""The column of `scan_files` with the path or URI of the file of each row."""
-
-
-def uri_of(table: str, path: str) -> str:
-    """Return the path or URI of a data file; the log has its path as a part of a URL."""
-    return f"{table}/{unquote(path)}"
-
-
-def scan_files(
-    table: str, spec: TableSpec, options: Mapping[str, str] | None, files: pl.DataFrame
-) -> pl.LazyFrame:
-    """Return the stored columns of data files, which are read side by side, and the column FILE.
-
-    In an object store each file takes one request, where `scan` takes three, one file after the
-    other.
-
-    Args:
-        table: The path or URI of the table.
-        spec: The table.
-        options: Those of Delta's client.
-        files: Rows of `data_files`, at least one.
-    """
-    return pl.scan_parquet(
-        [uri_of(table, path) for path in files.get_column("path")],
-        schema=spec.stored,
-        missing_columns="insert",
-        glob=False,
-        hive_partitioning=False,
-        include_file_paths=FILE,
-        storage_options=polars_options(table, options),
-        credential_provider=None,
-    )
+"""The column of `Table.scan_files` with the path or URI of the file of each row."""
 
 
 def overwrite(
@@ -226,8 +183,10 @@ def retried(
     Raises:
         LakeError: No attempt succeeded; see `commit_errors.to_lake_error`.
     """
+    begun, stale = time.monotonic(), 0
     for trial in Retrying(
-        retry=retry_if_exception(_is_worth_retrying),  # `_is_last` ends it
+        # What ends the attempts is an error of another type.
+        retry=retry_if_exception_type((*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit)),
         wait=wait_random_exponential(multiplier=longest_pause_s / 60, max=longest_pause_s),
         reraise=True,
     ):
@@ -235,27 +194,18 @@ def retried(
             try:
                 return attempt()
             except commit_errors.STORAGE_ERRORS as error:
-                kind = commit_errors.classify(error)
-                transient = kind in (
-                    commit_errors.ErrorKind.CONFLICT,
-                    commit_errors.ErrorKind.STALE,
-                )
-                if transient and not _is_last(trial.retry_state, kind, contention_s):
-                    raise
-                commit_errors.fail(error, path)
+                match commit_errors.classify(error):
+                    case commit_errors.ErrorKind.STALE:
+                        stale += 1
+                        is_last = stale == _STALE_ATTEMPTS
+                    case commit_errors.ErrorKind.CONFLICT:
+                        is_last = time.monotonic() - begun >= contention_s
+                    case _:
+                        is_last = True
+                if is_last:
+                    commit_errors.fail(error, path)
+                raise
     raise AssertionError("unreachable")  # pragma: no cover
-
-
-def _is_last(state: RetryCallState, kind: commit_errors.ErrorKind, contention_s: float) -> bool:
-    if kind is commit_errors.ErrorKind.STALE:
-        return state.attempt_number >= _STALE_ATTEMPTS
-    return time.monotonic() - state.start_time >= contention_s
-
-
-def _is_worth_retrying(error: BaseException) -> bool:
-    return isinstance(
-        error, (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit)
-    ) and not isinstance(error, errors.LakeError)
 
 
 logger = logging.getLogger(__name__)
@@ -343,10 +293,10 @@ class TableHandle:
 
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
-        is_new, handle = self._handle is None, self.ready()
-        if is_new:
-            return handle
-        aged = self._is_aged() or self._is_replaced()
+        handle = self._handle
+        if handle is None:
+            return self.ready()
+        aged = self._is_aged(handle) or self._is_replaced()
         if not aged:
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
@@ -358,7 +308,7 @@ class TableHandle:
                 except errors.NewerTableError:
                     self._handle = None  # the next use would find it up to date, and write
                     raise
-            aged = self._is_aged()
+            aged = self._is_aged(handle)
         if aged:
             self._handle = None
             handle = self.ready()
@@ -370,8 +320,9 @@ class TableHandle:
 
         False if the last look found a newer one: others commit all the time.
         """
-        recent = time.monotonic() - self._looked_at < LOOKED_S
-        return recent and self._handle is not None and not (self._was_behind or self._is_aged())
+        if self._handle is None or self._was_behind or self._is_aged(self._handle):
+            return False
+        return time.monotonic() - self._looked_at < LOOKED_S
 
     def was_late(self) -> None:
         """Record that another writer committed first."""
@@ -386,22 +337,18 @@ class TableHandle:
         self._last_entry = self._entry(version)
         self._looked_at = time.monotonic()
 
-    def _is_aged(self) -> bool:
-        commits = 0 if self._handle is None else self._handle.version() - self._opened_version
+    def _is_aged(self, handle: DeltaTable) -> bool:
         now = time.monotonic()
         unused = self._remote and now - self._looked_at > UNUSED_S
         aged = now - self._opened_at > self._reopen_after_s
-        return unused or aged or commits >= self._reopen_every
+        return unused or aged or handle.version() - self._opened_version >= self._reopen_every
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._remote:
             # While others commit all the time, the handle is nearly always behind: no need to ask.
             return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
-        following = (
-            f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(handle.version() + 1)}"
-        )
-        return os.path.exists(following)
+        return os.path.exists(self._entry_path(handle.version() + 1))
 
     def _is_another(self, handle: DeltaTable) -> bool:
         if self._remote:
@@ -422,12 +369,13 @@ class TableHandle:
         if self._remote:
             return (version, 0, 0)
         try:
-            found = os.stat(
-                f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(version)}"
-            )
+            found = os.stat(self._entry_path(version))
         except OSError:
             return (version, 0, 0)
         return (version, found.st_ino, found.st_mtime_ns)
+
+    def _entry_path(self, version: int) -> str:
+        return f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(version)}"
 
 
 CHECKPOINT_EVERY = 10
@@ -494,6 +442,9 @@ class Table:
             None for 15, or 60 in an object store, where each attempt takes several requests.
         fsync: Whether a change is synced to the disk before the call returns (local tables only).
         in_repair: Whether to open the table although a repair of it is not finished.
+
+    Attributes:
+        is_remote: Whether the table lies in an object store.
     """
 
     def __init__(
@@ -511,7 +462,7 @@ class Table:
         self.options = dict(storage_options) if storage_options else None
         location = TableLocation(self.path, spec, self.options)
         self._location = location
-        self._remote = location.remote
+        self.is_remote = location.remote
         self._synced = delta_log.SyncedCommits(Path(self.path), on=fsync and not location.remote)
         self._handle = TableHandle(location, on_replaced=self._synced.forget, in_repair=in_repair)
         self._writer_lock = WriterLock(self.path)
@@ -520,11 +471,6 @@ class Table:
         self._mutex = RLock()
         self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
-
-    @property
-    def is_remote(self) -> bool:
-        """Return whether the table lies in an object store."""
-        return self._remote
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there.
@@ -543,7 +489,7 @@ class Table:
         Raises:
             StoreUnavailableError, StoreRefusedError.
         """
-        if self._remote and self._handle.is_open:
+        if self.is_remote and self._handle.is_open:
             return True
         return retried(self._location.exists, path=self.path, contention_s=self._contention_s)
 
@@ -568,7 +514,7 @@ class Table:
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
         """
-        if self._remote:
+        if self.is_remote:
             with looked_at_once({id(self)} if self._handle.was_newest() else set()):
                 self.snapshot(self._location.check)
             return
@@ -601,9 +547,35 @@ class Table:
         self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
     ) -> pl.DataFrame:
         """Read rows of a snapshot, in no particular order."""
+        names = columns or list(self.spec.columns)
         if predicate is None and not self.spec.partition_by:
-            return self.read_files(data_files(handle)).select(columns or list(self.spec.columns))
-        return scan(handle, self.spec, predicate, columns)
+            return self.read_files(data_files(handle)).select(names)
+        found = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
+        return (found if found.width else self.spec.empty).select(names)
+
+    def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
+        """Return the stored columns of data files, read side by side, and the column FILE.
+
+        In an object store each file takes one request, where `scan` with a predicate takes three,
+        one file after the other.
+
+        Args:
+            files: Rows of `data_files`, at least one.
+        """
+        return pl.scan_parquet(
+            [self.uri_of(path) for path in files.get_column("path")],
+            schema=self.spec.stored,
+            missing_columns="insert",
+            glob=False,
+            hive_partitioning=False,
+            include_file_paths=FILE,
+            storage_options=polars_options(self.path, self.options),
+            credential_provider=None,
+        )
+
+    def uri_of(self, path: str) -> str:
+        """Return the path or URI of a data file; the log has its path as a part of a URL."""
+        return f"{self.path}/{unquote(path)}"
 
     def read_files(self, files: pl.DataFrame) -> pl.DataFrame:
         """Read data files of a snapshot side by side; in an object store, a request for each.
@@ -616,18 +588,17 @@ class Table:
         """
         if files.is_empty():
             return pl.DataFrame(schema={**self.spec.stored, FILE: pl.String})
-        return scan_files(self.path, self.spec, self.options, files).collect()
+        return self.scan_files(files).collect()
 
     def read_rows(self, files: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read data files as `read_files` does; return columns of the table, all by default."""
         names = [*(columns or self.spec.columns)]
         if files.is_empty():
-            return pl.DataFrame(schema=self.spec.polars).select(names)
+            return self.spec.empty.select(names)
         parts = (pl.col(f"partition.{name}").alias(name) for name in self.spec.partition_by)
-        paths = [uri_of(self.path, path) for path in files.get_column("path")]
+        paths = [self.uri_of(path) for path in files.get_column("path")]
         of_file = files.select(pl.Series(FILE, paths, pl.String), *parts).lazy()
-        found = scan_files(self.path, self.spec, self.options, files)
-        return found.join(of_file, on=FILE).select(names).collect()
+        return self.scan_files(files).join(of_file, on=FILE).select(names).collect()
 
     def count(self) -> int:
         """Count the rows, from the log alone."""
@@ -655,7 +626,7 @@ class Table:
         version = handle.version()
         with self._mutex, self._writer_lock.fair():
             self._synced.sync_through(version)
-            if self._remote or not os.path.exists(
+            if self.is_remote or not os.path.exists(
                 f"{self.path}/{delta_log.LOG}/{delta_log.checkpoint_name(version)}"
             ):
                 check_room(self.path)
@@ -674,19 +645,19 @@ class Table:
                 try:
                     return self._attempt(step, change=change)
                 except (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit) as error:
-                    if self._remote and _is_conflict(error):
+                    if self.is_remote and _is_conflict(error):
                         self._handle.was_late()
                     else:
                         self._handle.drop()
                     raise
 
-        longest_s = REMOTE_PAUSE_S if self._remote else PAUSE_S
+        longest_s = REMOTE_PAUSE_S if self.is_remote else PAUSE_S
         return retried(
             attempt, path=self.path, contention_s=self._contention_s, longest_pause_s=longest_s
         )
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
-        if not self._remote:
+        if not self.is_remote:
             # The lock file lies in the table's folder, which must be there first.
             self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
@@ -715,7 +686,7 @@ class Table:
     def _was_seen(self, *, change: bool) -> bool:
         """Return whether no look for a newer version is needed now; note that there was one."""
         seen = _seen.get()
-        if not self._remote:
+        if not self.is_remote:
             return False
         was_seen = seen is not None and id(self) in seen
         if seen is not None:
@@ -735,7 +706,7 @@ class Table:
         self._handle.record(version)
         if version > before + 1:
             self._handle.was_late()
-        every = REMOTE_COMPACT_EVERY if self._remote else COMPACT_EVERY
+        every = REMOTE_COMPACT_EVERY if self.is_remote else COMPACT_EVERY
         if version // every != before // every:
             self._compaction_due = True
 
@@ -744,7 +715,7 @@ class Table:
         if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
             return
         clean = version // CLEAN_EVERY != before // CLEAN_EVERY
-        if self._remote:
+        if self.is_remote:
             # This commit does not wait for it, and the next one need not open another handle.
             begin(partial(self._write_checkpoint, handle, clean=clean))
             return
@@ -757,7 +728,7 @@ class Table:
             self.checkpoint(handle)
             if clean:
                 handle.cleanup_metadata()
-        except (*commit_errors.STORAGE_ERRORS, errors.LakeNotWritableError) as error:
+        except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
             self._checkpoint_outage.report(
                 commit_errors.classify(error).name,

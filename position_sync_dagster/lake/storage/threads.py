@@ -43,11 +43,8 @@ def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
 
     If a call fails, calls that have not begun are skipped, and running calls are awaited.
     """
-    pool = ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="together")
-    try:
-        return [one.result() for one in [pool.submit(work, item) for item in items]]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="together") as pool:
+        return list(pool.map(work, items))
 
 
 def begin_each(work: Callable[[S], object], items: Collection[S]) -> None:

@@ -6,7 +6,7 @@ date by reading only what was added.
 
 from collections import OrderedDict
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 import polars as pl
@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.table import FILE, Table, data_files, scan_files, uri_of
+from position_sync_dagster.lake.storage.table import FILE, Table, data_files
 
 KEPT_BYTES, KEPT_FILES = 64 * 1024, 256
 """The last files read from an object store are kept in memory: files up to this size, and at most
@@ -38,9 +38,9 @@ class LedgerFiles:
             parts = [rows.lazy() for rows in self._rows_of(files.filter(small))]
             files = files.filter(~small)
         if not files.is_empty():
-            parts.append(scan_files(self._table.path, spec, self._table.options, files))
+            parts.append(self._table.scan_files(files))
         if not parts:
-            return pl.LazyFrame(schema=spec.polars)
+            return spec.empty.lazy()
         rows = pl.concat([part.select(list(spec.stored)) for part in parts])
         return rows.with_columns(date=pl.col("timestamp").dt.date()).select(list(spec.polars))
 
@@ -52,7 +52,7 @@ class LedgerFiles:
             read = self._table.read_files(missing)
             of_file = read.partition_by(FILE, as_dict=True, include_key=False)
             for path in missing.get_column("path"):
-                rows = of_file.get((uri_of(self._table.path, path),))
+                rows = of_file.get((self._table.uri_of(path),))
                 self._kept[path] = read.clear().drop(FILE) if rows is None else rows
             found = [self._kept[path] for path in paths]
             for path in paths:
@@ -73,32 +73,39 @@ class LedgerFiles:
     def between(
         self, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
     ) -> pl.LazyFrame:
-        """Return the rows of all files that may hold one with a timestamp in this range.
+        """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
         Args:
-            first: The start, with a time zone.
-            last: The end, with a time zone.
+            first: The start; one without a time zone is local time.
+            last: The end, likewise.
             twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
         """
-        files = data_files(handle)
-        first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
-        in_range = pl.col("partition.date").is_between(first.date(), last.date())
-        in_range &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
-        in_range &= pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
-        files = files.filter(in_range)
-        return self.scan(_doubtful(files) if twice else files)
+        first, last = first.astimezone(UTC), last.astimezone(UTC)
+        smallest, greatest = pl.col("min.timestamp"), pl.col("max.timestamp")
+        files = data_files(handle).filter(
+            pl.col("partition.date").is_between(first.date(), last.date()),
+            smallest.is_null() | (smallest <= last),
+            # The log's statistics are cut to milliseconds.
+            greatest.is_null() | (greatest + timedelta(milliseconds=1) >= first),
+        )
+        rows = self.scan(_doubtful(files) if twice else files)
+        return rows.filter(pl.col("timestamp").is_between(first, last))
 
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
         """Return the rows that commits after a version added."""
         files = files.filter(pl.col("max.ledger_version") > version)
         return self.scan(files).filter(pl.col("ledger_version") > version)
 
-    def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
-        """Return whether the commit of a version added rows with all of these ids."""
+    def added_by(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+        """Return the rows that the commit of a version added."""
         first, last = pl.col("min.ledger_version"), pl.col("max.ledger_version")
         around = files.filter(pl.lit(version).is_between(first, last))
-        added = self.scan(around).filter(pl.col("ledger_version") == version).select("update_id")
-        return bool(ids.is_in(added.collect().get_column("update_id").implode()).all())
+        return self.scan(around).filter(pl.col("ledger_version") == version)
+
+    def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
+        """Return whether the commit of a version added rows with all of these ids."""
+        added = self.added_by(files, version).select("update_id").collect()
+        return bool(ids.is_in(added.get_column("update_id").implode()).all())
 
 
 def last_added(files: pl.DataFrame) -> int:
@@ -155,6 +162,9 @@ BEHIND = 2
 
 ADDED = "ledger_version"
 """The order in which rows were added; null comes before all others."""
+
+COMMITTED = pl.coalesce("committed_at", "timestamp")
+"""When rows were committed; rows of older releases count from their timestamp."""
 
 
 def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
@@ -237,9 +247,8 @@ class LatestRows:
         self._mutex = Lock()
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
-        self._added: int | None = None
         self._through = 0
-        self._rows = self._ordered = pl.DataFrame(schema=table.spec.polars)
+        self._rows = self._ordered = table.spec.empty
 
     def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
         """Return the newest row of each holding of some contracts, as `read_through` does."""
@@ -260,7 +269,7 @@ class LatestRows:
             return self._rows, self._through
 
     def _forget(self) -> None:
-        self._seen, self._added = frozenset(), None
+        self._seen, self._through = frozenset(), 0
         self._rows = self._rows.clear()
 
     def _follow(self) -> None:
@@ -268,7 +277,7 @@ class LatestRows:
         known = None if self._seen else self._known_rows()
         if not self._table.snapshot(lambda handle: self._refresh(handle, known)):
             known = self._known_rows()
-            if known is not None and _through(known) > (self._added or 0):
+            if known is not None and _through(known) > self._through:
                 self._forget()
             self._table.snapshot(lambda handle: self._refresh(handle, known, all_of_it=True))
 
@@ -277,16 +286,8 @@ class LatestRows:
         try:
             if self._known is None or not self._known.exists():
                 return None
-            files = LedgerFiles(self._known)
-            with_date = pl.col("timestamp").dt.date().alias("date")
-            return self._known.snapshot(
-                lambda handle: (
-                    files.scan(data_files(handle))
-                    .with_columns(with_date)
-                    .select(list(self._table.spec.columns))
-                    .collect()
-                )
-            )
+            rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
+            return rows.select(list(self._table.spec.columns))
         except LakeError:
             return None  # the ledger has them too
 
@@ -317,12 +318,11 @@ class LatestRows:
                 rows = self._files.scan(added)
             else:
                 rows = self._first_rows(files, known)
-            if self._added is not None:
+            if self._through:
                 # A merged file repeats rows that were read before; later rows may contradict them.
-                rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
+                rows = rows.filter((pl.col(ADDED) > self._through) | pl.col(ADDED).is_null())
             self._take(rows)
         self._seen, self._through = present, last_added(files)
-        self._added = self._through or None
         return True
 
     def _is_much(self, added: pl.DataFrame) -> bool:

@@ -10,6 +10,7 @@ than those before it.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from position_sync_dagster.lake.updates.append import AppendResult, append_rows,
 from position_sync_dagster.lake.updates.latest import (
     ADDED,
     BY_TIME,
+    COMMITTED,
     HOLDING,
     LatestRows,
     LedgerFiles,
@@ -50,7 +52,8 @@ MOST_ROWS = 100_000
 ORDER = [ADDED, "timestamp", "update_id"]
 """The order in which rows are given."""
 
-_FORMAT, _PARTS, _LEDGER_LENGTH = "ps1", 4, 13
+_FORMAT, _LEDGER_LENGTH = "ps1", 13
+_TOKEN = re.compile(rf"{_FORMAT}:([^:]*):([0-9]{{1,18}}):(.*)", re.DOTALL)
 
 _BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
 
@@ -97,11 +100,9 @@ class Place(NamedTuple):
         Raises:
             TokenError: The text is no token.
         """
-        parts = token.split(":", _PARTS - 1)
-        if len(parts) == _PARTS and parts[0] == _FORMAT and parts[2].isdecimal():
-            place = cls(parts[1], int(parts[2]), parts[3])
-            if (place.version > 0) == bool(place.update_id):
-                return place
+        found = _TOKEN.fullmatch(token)
+        if found is not None and (int(found[2]) > 0) == bool(found[3]):
+            return cls(found[1], int(found[2]), found[3])
         raise TokenError(
             f"{token[:80]!r} is no token of a ledger.",
             remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
@@ -139,10 +140,9 @@ class AddedRows:
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = self._files.added_after(self._data_files(handle), version - 1)
-        rows = rows.filter(pl.col(ADDED) == version)
-        ids = rows.select("update_id").collect().get_column("update_id")
-        return Place(_ledger(handle), version, str(ids.max() or ""))
+        rows = self._files.added_by(self._data_files(handle), version)
+        last = rows.select(pl.col("update_id").max()).collect().item()
+        return Place(_ledger(handle), version, last or "")
 
     def check(self, handle: DeltaTable, place: Place) -> None:
         """Check that the ledger has the row of a place.
@@ -406,9 +406,7 @@ class SyncUpdates:
             as_known_now: Instead, return the last row with a timestamp at or before the moment,
                 also if it was committed later.
         """
-        moment = moment.astimezone(UTC)
-        committed = pl.col("committed_at").fill_null(pl.col("timestamp"))
-        wanted = (pl.col("timestamp") if as_known_now else committed) <= moment
+        wanted = (pl.col("timestamp") if as_known_now else COMMITTED) <= moment.astimezone(UTC)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self.files.scan(data_files(handle)).filter(wanted)
@@ -420,8 +418,7 @@ class SyncUpdates:
         """Return when the first row was committed, and None without rows; reads two columns."""
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            committed = pl.coalesce("committed_at", "timestamp")
-            return self.files.scan(data_files(handle)).select(committed.min()).collect()
+            return self.files.scan(data_files(handle)).select(COMMITTED.min()).collect()
 
         found: datetime | None = self.table.snapshot(step).item()
         return found
@@ -431,8 +428,13 @@ class SyncUpdates:
 
         Reads only files of the `look_back_days` before the moment.
         """
-        moment = moment.astimezone(UTC)
-        return self._newest_between(moment - timedelta(days=look_back_days), moment)
+        last = moment.astimezone(UTC)
+        first = last - timedelta(days=look_back_days)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            return newest_rows(self.files.between(handle, first, last))
+
+        return self.table.snapshot(step).sort(HOLDING)
 
     def follow(self, since: str | None = None) -> Follower:
         """Return a reader of what is committed from a place on; see `Follower`.
@@ -464,14 +466,14 @@ class SyncUpdates:
         Args:
             conids: The contracts that are wanted; None: all.
         """
-        first, last = first.astimezone(UTC), last.astimezone(UTC)
-        in_range = pl.col("timestamp").is_between(first, last)
-        if conids is not None:
-            in_range &= pl.col("conid").is_in(list(conids))
-        rows = self.table.snapshot(
-            lambda handle: self.files.between(handle, first, last).filter(in_range).collect()
-        )
-        return rows.sort(BY_TIME)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self.files.between(handle, first, last)
+            if conids is not None:
+                rows = rows.filter(pl.col("conid").is_in(list(conids)))
+            return rows.collect()
+
+        return self.table.snapshot(step).sort(BY_TIME)
 
     def sampled(
         self, conids: Iterable[int], first: datetime, last: datetime, slots: int
@@ -483,8 +485,7 @@ class SyncUpdates:
         Returns:
             The columns of SAMPLED, and `slot`: the end of the part, in order.
         """
-        first, last = first.astimezone(UTC), last.astimezone(UTC)
-        wanted = pl.col("timestamp").is_between(first, last) & pl.col("conid").is_in(list(conids))
+        last, wanted = last.astimezone(UTC), pl.col("conid").is_in(list(conids))
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self.files.between(handle, first, last).filter(wanted)
@@ -499,15 +500,6 @@ class SyncUpdates:
     def version(self) -> int:
         """Return the table's newest version."""
         return self.table.version()
-
-    def _newest_between(self, first: datetime, last: datetime) -> pl.DataFrame:
-        in_range = pl.col("timestamp").is_between(first, last)
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.files.between(handle, first, last)
-            return newest_rows(rows.filter(in_range))
-
-        return self.table.snapshot(step).sort(HOLDING)
 
 
 class PositionUpdatesTable:

@@ -12,7 +12,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.lake.storage.table import Table, data_files
-from position_sync_dagster.lake.updates.latest import BY_TIME, LedgerFiles
+from position_sync_dagster.lake.updates.latest import BY_TIME, COMMITTED, LedgerFiles
 
 LAST = "\N{TILDE}"
 """Sorts after every character of an id."""
@@ -111,7 +111,7 @@ class LedgerProvenance:
 
         def step(handle: DeltaTable) -> tuple[pl.DataFrame, bool]:
             files = data_files(handle)
-            frames = [pl.DataFrame(schema=self._table.spec.polars)]
+            frames = [self._table.spec.empty]
             for one in files.get_column("partition.date").unique().sort(descending=True):
                 if day is not None and one != day:
                     continue
@@ -132,7 +132,6 @@ class LedgerProvenance:
             `session_id` and `source`; rows that no run wrote are left out, and a row that is there
             more than once counts once.
         """
-        added = pl.col("committed_at").fill_null(pl.col("timestamp"))
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self._files.scan(_from(data_files(handle), since))
@@ -142,7 +141,7 @@ class LedgerProvenance:
                 .agg(
                     pl.col("gateway_id", "session_id", "source").first(),
                     rows=pl.col("update_id").n_unique().cast(pl.Int64),
-                    committed_at=added.max(),
+                    committed_at=COMMITTED.max(),
                 )
                 .sort("committed_at", "ledger_version", "batch_id")
                 .collect()

@@ -369,9 +369,12 @@ async def test_a_renewed_lease_lasts_longer(queue, clock):
 
 
 async def test_unknown_requests_are_named(queue):
-    for unknown in ("01234567-89ab-7def-8123-456789abcdef", "nope", "' OR '1'='1", "x" * 999):
+    long_id = "01234567-89ab-7def-8123-456789abcdef"
+    for unknown in (long_id, "nope", "' OR '1'='1", "x" * 999, "half \ud800", 7):
         with pytest.raises(UnknownRequestError):
             await queue.mark_success([unknown])
+        with pytest.raises(UnknownRequestError):
+            await queue.mark_failed(unknown, "no quote")
         with pytest.raises(UnknownRequestError):
             await queue.retry([unknown])
         assert not await queue.holds([unknown])

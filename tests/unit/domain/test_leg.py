@@ -84,7 +84,7 @@ HUGE = {
     "strike": (10**5000,),
     "multiplier": (10**5000,),
     "expiry": ("9" * 5000, 10**5000),
-    "quantity": (10**5000,),
+    "quantity": (10**5000, math.nan, -math.inf, "all"),
     "right": ("C" * 5000,),
     "priority": (2**63, 10**5000),
 }

@@ -10,6 +10,7 @@ from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Reaso
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.lifecycle_table import PART_ROWS
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.extent import EVERYTHING
 
 SMALL, LARGE = 2 * PART_ROWS, 10 * PART_ROWS
@@ -18,14 +19,18 @@ SMALL, LARGE = 2 * PART_ROWS, 10 * PART_ROWS
 @pytest.fixture
 def scanned(monkeypatch):
     """Return the heights of all frames that are read from the table, in order."""
-    heights, scan = [], lifecycle_table.scan
+    heights = []
 
-    def counted(*arguments, **more):
-        frame = scan(*arguments, **more)
-        heights.append(frame.height)
-        return frame
+    def counted(method):
+        def call(*arguments, **more):
+            frame = method(*arguments, **more)
+            heights.append(frame.height)
+            return frame
 
-    monkeypatch.setattr(lifecycle_table, "scan", counted)
+        return call
+
+    for method in (Table.scan, Table.read_rows):
+        monkeypatch.setattr(Table, method.__name__, counted(method))
     return heights
 
 

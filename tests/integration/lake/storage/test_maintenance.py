@@ -219,7 +219,7 @@ def a_row(number: int, spec: TableSpec = LATEST_POSITIONS) -> pl.DataFrame:
     days = [column for column, kind in spec.polars.items() if kind == pl.Date]
     rest = {name: [None] for name in spec.columns if name not in places}
     places |= rest | {name: [NOW.date()] for name in days}
-    if spec.order is not None and spec.order not in text:
+    if spec.order and spec.order not in text:
         is_count = spec.polars[spec.order] == pl.Int64
         places[spec.order] = [number if is_count else NOW + timedelta(seconds=number)]
     if "part" in spec.partition_by:

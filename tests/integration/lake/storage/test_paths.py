@@ -18,3 +18,12 @@ def test_a_table_is_kept_in_the_folder_that_was_named(tmp_path, name):
     Lake(path).registry.sync.add_active(1, "SPY", strategy_id="a")
     assert [one.conid for one in Lake(str(path)).registry.sync.get_all_active()] == [1]
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_local_lake_without_tables_is_not_there_whatever_its_name_begins_with(tmp_path, scheme):
+    lake = Lake(f"{scheme}{tmp_path}/lake")
+    assert not lake.exists
+    lake.registry.sync.initialize()
+    assert lake.exists
+    assert os.listdir(tmp_path) == ["lake"]

@@ -1,10 +1,13 @@
 """Changes of one table: each is one commit, and conflicts never lose an update."""
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from deltalake.exceptions import DeltaError
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
@@ -40,9 +43,44 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
     assert (counts[QueueStatus.PENDING], counts[QueueStatus.PROCESSING]) == (2, 1)
 
 
+def test_a_change_whose_files_cannot_be_looked_up_for_the_sync_is_reported_as_made(
+    tmp_path, monkeypatch
+):
+    queue = filled_queue(tmp_path / "q", 3)
+    read_entry, tried = delta_log.read_entry, []
+
+    def exhausted(log: Path, version: int) -> delta_log.LogEntry:
+        tried.append(version)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(delta_log, "read_entry", exhausted)
+    with pytest.raises(LakeNotWritableError, match="is made, but the disk did not confirm"):
+        queue.sync.claim_batch(limit=1)
+    monkeypatch.setattr(delta_log, "read_entry", read_entry)
+    assert tried
+    assert queue.sync.counts()[QueueStatus.PROCESSING] == 1
+
+
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a writer go on without the lock that another one in the same test holds."""
     monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
+
+
+def test_finished_requests_are_read_again_if_a_file_is_missing_for_a_moment(tmp_path, monkeypatch):
+    queue = filled_queue(tmp_path / "q", 3)
+    queue.sync.mark_success([one.request_id for one in queue.sync.claim_batch()])
+    scan, scans = table.Table.scan, []
+
+    def vanished(*arguments, **more):
+        scans.append(arguments)
+        if len(scans) in (1, 3):
+            raise DeltaError("part-0.parquet not found")
+        return scan(*arguments, **more)
+
+    monkeypatch.setattr(table.Table, "scan", vanished)
+    found = queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
+    assert sorted(one.conid for one in found) == [1, 2, 3]
+    assert len(scans) == 4
 
 
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
@@ -73,6 +111,27 @@ def test_a_commit_of_a_process_that_was_stopped_for_minutes_is_not_acknowledged(
     assert queue.sync.get_batch(None, status=QueueStatus.PROCESSING), "a read is never suspect"
     monkeypatch.undo()
     assert queue.sync.insert_many([QueueRequest(9, "SPY")])
+
+
+def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, monkeypatch, caplog):
+    queue = filled_queue(tmp_path / "q", 3)
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 1)
+    open_file, locks = os.open, []
+
+    def exhausted(path, *arguments, **more):
+        if str(path).endswith(opening.WRITER_LOCK):
+            locks.append(path)
+            if len(locks) > 1:  # the change had its file; the checkpoint finds none
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open_file(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", exhausted)
+    assert len(queue.sync.claim_batch(limit=1)) == 1
+    monkeypatch.undo()
+    assert len(locks) == 2
+    assert "cannot write a checkpoint" in caplog.text
+    assert "Too many open files" in caplog.text
+    assert queue.sync.counts()[QueueStatus.PROCESSING] == 1
 
 
 CHANGES: dict[str, Callable[[PositionQueue], object]] = {

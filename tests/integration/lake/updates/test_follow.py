@@ -122,7 +122,10 @@ def test_an_empty_ledger_is_followed_from_its_first_row(open_ledger, make_update
     assert [conids(ledger.follow(token)) for token in tokens] == [[[7]]] * 3
 
 
-@pytest.mark.parametrize("token", ["", "1", "ps1:a:b:c", "ps1:id:3:", "ps1:id:0:x", "ps2:id:3:x"])
+@pytest.mark.parametrize(
+    "token",
+    ["", "1", "ps1:a:b:c", "ps1:id:3:", "ps1:id:0:x", "ps2:id:3:x", f"ps1:id:{'9' * 5000}:x"],
+)
 def test_a_text_that_is_no_token_is_refused_by_name(ledger, token):
     with pytest.raises(TokenError, match="is no token of a ledger") as refusal:
         ledger.follow(token)

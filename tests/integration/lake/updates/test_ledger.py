@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
@@ -18,7 +19,7 @@ from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage import opening, table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.opening import WRITER_LOCK
-from position_sync_dagster.lake.storage.table import Table, append, scan
+from position_sync_dagster.lake.storage.table import Table, append
 from position_sync_dagster.lake.updates.latest import LedgerFiles
 from position_sync_dagster.lake.updates.position_updates import (
     DeltaLakePositionWriter,
@@ -456,10 +457,21 @@ def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_upda
         tries.append(handle.version())
         if len(tries) == 1:
             maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
-        return scan(handle, POSITION_UPDATES, columns=["conid"]).height
+        return ledger.table.scan(handle, columns=["conid"]).height
 
     assert ledger.table.snapshot(slow_read) == 40
     assert len(tries) == 2
+
+
+def test_rows_are_read_from_the_first_moment_to_the_last(ledger, make_update, clock):
+    ledger.sync.initialize()
+    first, last = NEVER, datetime.max.replace(tzinfo=UTC)
+    assert ledger.sync.between(first, last).is_empty()
+    at = clock.now.replace(microsecond=999_999)
+    ledger.sync.append([make_update(1, timestamp=at)])
+    assert ledger.sync.between(first, last).height == 1
+    assert ledger.sync.between(at, at).height == 1
+    assert ledger.sync.between(at + timedelta(microseconds=1), last).is_empty()
 
 
 def test_the_value_at_a_moment_is_the_last_one_before_it(ledger, make_update, clock):

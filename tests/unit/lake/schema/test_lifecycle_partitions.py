@@ -6,11 +6,11 @@ from position_sync_dagster.lake.schema.codec import (
     IS_LIVE,
     LIVE_COLUMNS,
     MOST_TERMS,
-    PartRange,
+    among,
+    around_parts,
     in_bucket,
     in_parts,
     is_finished,
-    ranges_of,
 )
 
 ROWS = pl.DataFrame(
@@ -43,15 +43,19 @@ def test_rows_get_the_columns_of_their_partition():
     assert finished.filter(pl.sql_expr(in_bucket("closed"))).height == ROWS.height
 
 
-def test_a_range_matches_all_parts_between_its_ends_and_no_other_bucket():
-    assert matches(PartRange("SUCCESS", "a", "b").predicate) == [2, 3]
-    assert matches(PartRange("SUCCESS", "b", "b").predicate) == [3]
+def test_a_few_values_are_named_and_many_are_the_range_that_they_span():
+    few = [str(number) for number in range(2, 2 + MOST_TERMS)]
+    assert matches(among("id", few)) == [2, 3, 4]
+    assert among("id", few).count(",") == MOST_TERMS - 1
+    assert among("id", ["1", *few]) == f"id >= 1 AND id <= {few[-1]}"
+    assert matches(among("id", ["1", *few])) == [1, 2, 3, 4]
+    assert matches(among("id", ["1", "3"])) == [1, 3]
+    assert matches(among("id", [])) == []
 
 
-def test_a_few_parts_are_ranges_of_their_own_and_many_are_one_range():
-    few = [f"part-{n:03}" for n in range(MOST_TERMS)]
-    assert [(one.first, one.last) for one in ranges_of("FAILED", reversed(few))] == [
-        (name, name) for name in few
-    ]
-    [one] = ranges_of("FAILED", [*few, "part-999"])
-    assert (one.first, one.last) == ("part-000", "part-999")
+def test_parts_are_those_of_one_bucket_and_many_include_all_between_them():
+    assert matches(around_parts("SUCCESS", ["b", "a", "b"])) == [2, 3]
+    assert matches(around_parts("SUCCESS", ["b"])) == [3]
+    many = [f"a{number:03}" for number in range(MOST_TERMS - 1)]
+    assert matches(around_parts("SUCCESS", [*many, "a"])) == [2]
+    assert matches(around_parts("SUCCESS", [*many, "a", "c"])) == [2, 3]

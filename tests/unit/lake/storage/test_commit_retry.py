@@ -47,6 +47,12 @@ def test_a_file_that_stays_missing_is_a_broken_table_after_four_attempts():
     assert attempts.count == 4
 
 
+def test_conflicts_do_not_use_up_the_attempts_at_a_missing_file():
+    attempts = Attempts(*[CONFLICT] * 4, STALE, CONFLICT, STALE)
+    assert retried(attempts, path="/lake/t", contention_s=15) == "done"
+    assert attempts.count == 8
+
+
 def test_conflicts_end_when_the_time_for_them_is_over():
     attempts = Attempts(CONFLICT, succeeds=False)
     with pytest.raises(CommitContentionError, match="/lake/t"):
