@@ -297,7 +297,7 @@ def follow(
                 rows = rows.filter(pl.col(column) == value)
         return rows
 
-    token, printed_at = "", time.monotonic()
+    token, printed_at = since or "", time.monotonic()  # the first read may find nothing
     try:
         while True:
             found = reader.read()

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from position_sync_dagster.cli import reports
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
@@ -104,6 +105,40 @@ def test_people_read_short_lines(lake, follow):
     lake.updates.sync.append([ROW])
     line = follow("--table").stdout.readline()
     assert line.split() == ["14:30:00", "DUSIM1", "SPY\\x9b2J", "0.1", "15.25", "–", "STREAM"]
+
+
+@pytest.fixture
+def waiting(monkeypatch) -> Callable[..., list[str]]:
+    """Return a function that runs the command for some seconds of a clock of its own."""
+
+    def run(seconds: float, *arguments: str) -> list[str]:
+        clock = Clock(seconds)
+        monkeypatch.setattr(reports, "time", clock)
+        return CliRunner().invoke(app, ["follow", *arguments]).output.splitlines()
+
+    return run
+
+
+class Clock:
+    """The time as the command sees it: it passes while the command sleeps, and then ends it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = 1000.0
+        self.until = self.now + seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.now > self.until:
+            raise KeyboardInterrupt
+
+
+def test_a_reader_that_resumes_and_finds_nothing_new_keeps_its_token(lake, waiting):
+    lake.updates.sync.append([ROW])
+    token = lake.updates.sync.follow().read().token
+    assert {json.loads(line)["token"] for line in waiting(12.0, "--since", token)} == {token}
 
 
 def test_a_text_that_is_no_token_is_an_error_with_a_remedy(lake):
