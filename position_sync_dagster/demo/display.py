@@ -57,19 +57,14 @@ class CurrentLegs:
     A row of an earlier run counts if the broker has confirmed its value in this one.
 
     Attributes:
+        legs: Legs with a current row from either path.
         streamed: Streamed legs whose newest row came from the stream.
         queued: Queued legs whose newest row came from the queue.
-        misrouted: Legs whose newest row came from the other path.
     """
 
+    legs: int
     streamed: int
     queued: int
-    misrouted: int
-
-    @property
-    def legs(self) -> int:
-        """The number of legs with a current row from either path."""
-        return self.streamed + self.queued + self.misrouted
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +100,7 @@ def count_coverage(expectation: Expectation, rows: pl.DataFrame, *, since: datet
     streamed = sum(current.get(key) == Source.STREAM for key in expectation.streamed)
     queued = sum(current.get(key) == Source.QUEUE for key in expectation.queued)
     legs = len(current.keys() & (expectation.streamed | expectation.queued))
-    return CurrentLegs(streamed=streamed, queued=queued, misrouted=legs - streamed - queued)
+    return CurrentLegs(legs=legs, streamed=streamed, queued=queued)
 
 
 def is_complete(expectation: Expectation, coverage: CurrentLegs) -> bool:
