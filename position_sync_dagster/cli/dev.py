@@ -4,9 +4,9 @@ import os
 import shutil
 import sys
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import typer
 
@@ -134,11 +134,17 @@ def require_safe_store(settings: Settings) -> None:
 
 
 class Output:
-    """Writes each change as lines; the base of the live output."""
+    """Writes each change as lines; the base of the live output.
+
+    Attributes:
+        interval_s: Seconds between two reads of the tables, once the UI answers.
+        screen: The context in which the output is shown.
+    """
 
     interval_s = INTERVAL_S
 
     def __init__(self, settings: Settings) -> None:
+        self.screen: AbstractContextManager[object] = nullcontext()
         self._settings = settings
         self._sessions: dict[str, str] = {}
 
@@ -170,11 +176,6 @@ class Output:
                 self.note(f"Gateway {gateway_id}: {state}")
         self._sessions = states
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
 
 class LiveOutput(Output):
     """Redraws the status of the demo in place, with the last message above it."""
@@ -183,7 +184,7 @@ class LiveOutput(Output):
 
     def __init__(self, settings: Settings, log: Path) -> None:
         super().__init__(settings)
-        self._display = LiveDisplay()
+        self.screen = self._display = LiveDisplay()
         self._log = log
         self._notes: list[tuple[str, str]] = []
         self._lake = Lake.of(settings)
@@ -216,13 +217,6 @@ class LiveOutput(Output):
     def _read(self) -> Overview | None:
         return self._reader.read(utc_now()) if self._lake.exists else None
 
-    def __enter__(self) -> Self:
-        self._display.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._display.__exit__(None, None, None)
-
 
 @one_native_thread_each()
 def watch(
@@ -237,7 +231,7 @@ def watch(
     serving = False
     gateways = ports.GatewayProbes()
     next_probe = 0.0
-    with output:
+    with output.screen:
         while True:
             dagster.check()
             if not serving and dagster_dev.is_serving(ui_port):
