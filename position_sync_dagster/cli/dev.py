@@ -50,11 +50,11 @@ def dev(
     It runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The exit code is
     then 0.
     """
-    sys.exit(run(ui_port=ui_port, end_with=end_with))
+    run(ui_port=ui_port, end_with=end_with)
 
 
-def run(*, ui_port: int, end_with: int | None = None) -> int:
-    """Run `dagster dev` until a request to stop; return the exit code.
+def run(*, ui_port: int, end_with: int | None) -> None:
+    """Run `dagster dev` until a request to stop.
 
     Raises:
         SettingsError: A setting, or the gateways file, is malformed.
@@ -97,7 +97,6 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         except StopRequested as request:
             with suppress(StopRequested):  # the terminal is closed
                 write_lines(f"Ended ({request.reason}).")
-    return 0
 
 
 def put_instance(home: Path) -> None:
