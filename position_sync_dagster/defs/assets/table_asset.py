@@ -372,19 +372,15 @@ change that reduced a holding. What an account held when it was first seen is no
     )
 
 
-def observe_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetObservation:
-    """Return an observation of a table in its current state."""
-    return dg.AssetObservation(spec.name, metadata=_state_of(lake, spec))
-
-
 def followed_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetMaterialization:
     """Return a materialization of a table that the owner of the login writes all the time."""
     return dg.AssetMaterialization(
-        spec.name, metadata=_state_of(lake, spec), tags={DATA_VERSION: FOLLOWED}
+        spec.name, metadata=state_of(lake, spec), tags={DATA_VERSION: FOLLOWED}
     )
 
 
-def _state_of(lake: "tables.Lake", spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
+def state_of(lake: "tables.Lake", spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
+    """Return the number of rows and the Delta version of a table as metadata."""
     table = next(found for found in lake.tables if found.spec.name == spec.name)
     return {"dagster/row_count": table.count(), "delta_version": str(table.version())}
 
