@@ -22,13 +22,13 @@ def printable(text: str) -> str:
     )
 
 
-def number(value: float | None, digits: int = 2) -> str:
+def number(value: float | None) -> str:
     """Return a number for a table. An unknown number is a dash, never a zero.
 
     >>> number(1234.5), number(None)
     ('1,234.50', '–')
     """
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "–" if value is None else f"{value:,.2f}"
 
 
 def quantity(value: float | None) -> str:
