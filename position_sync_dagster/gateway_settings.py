@@ -443,21 +443,19 @@ class GatewaySettings(BaseSettings):
         Raises:
             SettingsError: There is no such login, or the gateways file cannot be read.
         """
-        logins = self.logins
-        if self.gateways_file is None and name in (None, self.gateway_id):
-            return logins[0]
-        for login in logins:
-            if login.gateway_id == name:
-                return login
         if self.gateways_file is None:
+            if name in (None, self.gateway_id):
+                return self
             raise SettingsError(
                 f"There is no login {name!r}: no gateways file is configured.",
                 remedy="Set POSITION_SYNC_GATEWAYS_FILE, or name no login.",
             )
-        known = ", ".join(login.gateway_id for login in logins)
+        logins = {login.gateway_id: login for login in self.logins}
+        if name in logins:
+            return logins[name]
         raise SettingsError(
             f"{self.gateways_file} names no login {name!r}." if name else "No login was chosen.",
-            remedy=f"Choose one of its logins: {known}.",
+            remedy=f"Choose one of its logins: {', '.join(logins)}.",
         )
 
     def _of(self, login: LoginEntry) -> Self:
