@@ -316,12 +316,7 @@ def _recorder(
     step: str, table: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Iterator[Note]:
     """Record the block; yield a function that takes the events of the step."""
-    position_sync = kwargs.get("position_sync")
-    context = next((one for one in args if hasattr(one, "run")), None)
-    if not isinstance(position_sync, PositionSyncResource) or context is None:
-        yield lambda event: None
-        return
-
+    context, position_sync = args[0], cast("PositionSyncResource", kwargs["position_sync"])
     recorder, settings = position_sync.recorders.get(step), position_sync.settings
     if recorder is None:
         recorder = position_sync.recorders[step] = RunRecorder(
