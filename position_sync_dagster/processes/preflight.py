@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -88,24 +89,19 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
 
     The check runs in a daemon thread: a disk or a store that hangs must not block the preflight.
     """
-    found: list[Finding] = []
-    failures: list[Exception] = []
+    found: Future[list[Finding]] = Future()
 
     def work() -> None:
         try:
-            found.extend(look())
+            found.set_result(look())
         except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
-            failures.append(error)
+            found.set_exception(error)
 
-    thread = threading.Thread(target=work, name=f"preflight {check}", daemon=True)
-    thread.start()
-    thread.join(within_s)
-    if failures:
-        raise failures[0]
-    if thread.is_alive():
+    threading.Thread(target=work, name=f"preflight {check}", daemon=True).start()
+    if wait([found], within_s).not_done:
         remedy = "Check whether a disk hangs, and try again."
         return [bad(check, f"no answer within {within_s:g} s", remedy)]
-    return found
+    return found.result()
 
 
 WITHIN_S = 40.0
