@@ -31,6 +31,7 @@ from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.object_store import absolute_path, is_remote
 from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
@@ -456,7 +457,7 @@ def check_tables(lake: Lake) -> list[Finding]:
 
 def check_store(lake: Lake) -> list[Finding]:
     """Return whether an object store keeps two writers apart; nothing for a folder."""
-    if "://" not in lake.path:
+    if not is_remote(lake.path):
         return []
     try:
         lake.sessions.table.prove_store()
@@ -467,9 +468,9 @@ def check_store(lake: Lake) -> list[Finding]:
 
 def check_disk(path: str) -> list[Finding]:
     """Return the free space of the lake's disk, and whether it can be written."""
-    if "://" in path:
+    if is_remote(path):
         return [good("disk", f"the lake is in an object store ({path})")]
-    folder = Path(path).absolute()
+    folder = Path(absolute_path(path))
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
