@@ -91,6 +91,14 @@ def address_flaw(url: str) -> str | None:
     return "would send the token in the clear"
 
 
+def _checked_link(value: str) -> str:
+    try:
+        _port = urlsplit(value).port
+    except ValueError:
+        raise ValueError("it is no address") from None
+    return value
+
+
 def _checked_address(value: str) -> str:
     flaw = address_flaw(value)
     if flaw is not None:
@@ -154,7 +162,7 @@ Count = Annotated[int, Field(ge=0, le=100_000)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
-Link = Annotated[str, Field(max_length=1024)]
+Link = Annotated[str, Field(max_length=1024), AfterValidator(_checked_link)]
 Address = Annotated[Link, AfterValidator(_checked_address)]
 SecTypes = Annotated[tuple[str, ...], NoDecode, _read_by(_split_types)]
 SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, _read_by(str.split)]

@@ -60,6 +60,8 @@ def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
         ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),
         ({"alert_severities": "loud"}, "ALERT_SEVERITIES='loud'"),
         ({"alert_after_s": -1}, "ALERT_AFTER_S='-1'"),
+        ({"ui_url": "http://127.0.0.1:99999"}, "UI_URL='http://127.0.0.1:99999'"),
+        ({"ui_url": "http://[127.0.0.1"}, r"UI_URL='http://\[127"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_its_variable(monkeypatch, values, named):
