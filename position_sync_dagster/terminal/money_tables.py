@@ -26,6 +26,7 @@ from position_sync_dagster.terminal.text import (
     printable,
     quantity,
     share_computed,
+    starred,
 )
 
 WIDE = 110
@@ -276,7 +277,7 @@ def positions_table(
             [value for row, value in listed if row.position and row.currency == currency]
             for currency in currencies
         ]
-        sums = [_sum(add(group), partial=None in group) if summed else "" for group in groups]
+        sums = [starred(add(group), partial=None in group) if summed else "" for group in groups]
         cells = [amount(v) if of(row) else "" for row, v in zip(rows, values, strict=True)]
         signed = heading in ("unreal", "daily")
         return FittedColumn(heading, [*cells, *sums], rank=rank, signed=signed)
@@ -393,8 +394,3 @@ def _source(row: PositionUpdate) -> str:
     """Return which price valued a row, such as MARK, or the source of a value without a price."""
     words = (row.price_kind or row.value_source, feed_of(row))
     return " ".join(str(word) for word in words if word)
-
-
-def _sum(value: float | None, *, partial: bool) -> str:
-    """Return a sum; a star means that it leaves out what is not known."""
-    return amount(value) + ("*" if partial and value is not None else "")

@@ -56,10 +56,14 @@ def amount(value: float | None) -> str:
     return f"{value:.1f}" if size >= 0.95 or value == 0 else f"{value:.2g}"
 
 
-def partial_sum(one: "Money", name: str) -> str:
+def starred(value: float | None, *, partial: bool) -> str:
     """Return a sum of money or of a greek; a star marks one that leaves out a holding."""
-    value: float | None = getattr(one, name)
-    return amount(value) + ("*" if name in one.partial and value is not None else "")
+    return amount(value) + ("*" if partial and value is not None else "")
+
+
+def partial_sum(one: "Money", name: str) -> str:
+    """Return a sum of a row of money, as `starred` does."""
+    return starred(getattr(one, name), partial=name in one.partial)
 
 
 def age(since: datetime | None, now: datetime) -> str:
