@@ -184,7 +184,7 @@ def _logins(
     """Return the state of each login, and its accounts if a file names them."""
     names = [login.gateway_id for login in settings.logins]
     sessions = lake.sessions.current_of(names)
-    streams = runs.runs_in_progress(instance, runs.STREAM_JOB)
+    streams = runs.streams_in_progress(instance)
     owned = {name for name, session in sessions.items() if session.is_alive(now)}
     # The session of an owner decides; the table is read only for logins without an owner.
     confirmed = lake.broker_positions.newest_confirmations(set(names) - owned, now)

@@ -97,13 +97,13 @@ _IN_PROGRESS = [
 ]
 
 
-def runs_in_progress(instance: dg.DagsterInstance, job_name: str) -> dict[str, list[JobRun]]:
-    """Return the runs of a job that have not ended, newest first, by partition ("": without one).
+def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]:
+    """Return the streams that have not ended, newest first, by partition ("": without one).
 
     One query, however many partitions there are.
     """
     found: dict[str, list[JobRun]] = {}
-    unended = dg.RunsFilter(job_name=job_name, statuses=_IN_PROGRESS)
+    unended = dg.RunsFilter(job_name=STREAM_JOB, statuses=_IN_PROGRESS)
     for record in instance.get_run_records(unended):
         found.setdefault(record.dagster_run.tags.get(PARTITION, ""), []).append(_run_of(record))
     return found
