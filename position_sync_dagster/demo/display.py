@@ -267,7 +267,7 @@ class LineDisplay(Display):
         for change in reversed(look.changes):
             if change not in self._changes:
                 self.note(f"{change.at:%H:%M:%S} {printable(change.text)}")
-        self._changes = look.changes
+        self._changes = look.changes or self._changes  # a read that failed has none
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
             self.note("; ".join(f"{label}: {value}" for label, value in look.figures))
