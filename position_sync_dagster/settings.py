@@ -316,7 +316,7 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(
             f"{PREFIX}{name.upper()}={value} is not usable: {cause}.", remedy=_CORRECT
         ) from None
-    except SourceError as error:
+    except (SourceError, OSError, UnicodeDecodeError) as error:  # the others: of the file
         raise SettingsError(f"The settings cannot be read: {error}.", remedy=_CORRECT) from None
 
 

@@ -37,6 +37,12 @@ def test_security_types_that_cannot_be_read_are_reported_on_the_command_line(
     assert "Traceback" not in printed
 
 
+def test_a_file_of_settings_that_is_no_text_is_a_settings_error(tmp_path):
+    (tmp_path / ".env").write_bytes(b"POSITION_SYNC_LAKE=\xff\n")
+    with pytest.raises(SettingsError, match=r"cannot be read: .*utf-8"):
+        load_settings()
+
+
 def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
     from pydantic_settings import EnvSettingsSource
     from pydantic_settings import SettingsError as SourceError
