@@ -117,14 +117,20 @@ class Home:
         """Read the settings file.
 
         Raises:
-            HomeError: There is no home at the path.
+            HomeError: There is no home at the path, or the file cannot be read.
         """
         if not self.settings_file.is_file():
             raise HomeError(
                 f"{self.path} is no home: it has no settings file {self.settings_file.name}.",
                 remedy="Name the folder of a demo that was started before (.demo by default).",
             )
-        values = dotenv_values(self.settings_file, interpolate=False)
+        try:
+            values = dotenv_values(self.settings_file, interpolate=False)
+        except (OSError, UnicodeDecodeError) as error:
+            raise HomeError(
+                f"The settings file {self.settings_file} cannot be read: {error}.",
+                remedy="It is a text in UTF-8, one NAME=value a line: correct it, or its rights.",
+            ) from error
         return {name: value for name, value in values.items() if value is not None}
 
     def update_settings(self, values: Mapping[str, str]) -> dict[str, str]:

@@ -140,6 +140,13 @@ def test_settings_that_a_person_adds_to_a_home_stay(tmp_path):
     assert not home.is_new
 
 
+def test_settings_of_a_home_that_are_no_text_are_named(tmp_path):
+    home = Home.at(tmp_path)
+    home.settings_file.write_bytes(b"POSITION_SYNC_LAKE=\xff\n")
+    with pytest.raises(HomeError, match=r"\.env cannot be read: .*utf-8"):
+        home.read_settings()
+
+
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
