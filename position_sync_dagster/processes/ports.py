@@ -82,7 +82,7 @@ def probe(host: str, port: int) -> ProbeResult:
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except ConnectionRefusedError:
         return ProbeResult.REFUSED
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter: no name of a host
         return ProbeResult.UNKNOWN
     except OSError:
         return ProbeResult.SILENT
