@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import psutil
 import pytest
 
 from position_sync_dagster.processes.child_process import ChildProcess
@@ -15,7 +16,9 @@ from position_sync_dagster.processes.home import (
     HomeInUseError,
     adopt_environment,
     exclusive_use,
+    holder_record,
     home_environment,
+    living_holder,
     take_lock,
 )
 from position_sync_dagster.processes.reaper import MARKER, find_marked, is_running
@@ -122,6 +125,14 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch, tmp_path):
     assert os.environ["POSITION_SYNC_LAKE"] == "/demo/lake"
     assert "POSITION_SYNC_MAX_LINES" not in os.environ
     assert "OTHER" not in os.environ
+
+
+def test_the_holder_of_a_home_is_known_after_the_clock_was_set(monkeypatch):
+    record = holder_record("dev")
+    boot, created = psutil.boot_time(), psutil.Process().create_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 60)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _process: created + 60)
+    assert living_holder(record) == f"dev (process {os.getpid()})"
 
 
 def test_settings_that_a_person_adds_to_a_home_stay(tmp_path):
