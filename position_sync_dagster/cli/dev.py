@@ -13,7 +13,7 @@ import typer
 from ib_gateway_simulator.recording import program
 from position_sync_dagster import errors, places, run_slots
 from position_sync_dagster.cli import options
-from position_sync_dagster.demo.display import LiveDisplay, look_at
+from position_sync_dagster.demo.display import LiveDisplay, look_at, stop_if_closed
 from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
@@ -271,12 +271,10 @@ def write_lines(text: str) -> None:
     Raises:
         StopRequested: The terminal is closed.
     """
-    try:
+    with stop_if_closed():
         for line in text.splitlines():
             sys.stderr.write(f"position-sync: {printable(line)}\n")
         sys.stderr.flush()
-    except OSError as error:
-        raise StopRequested("the terminal is gone", 1) from error
 
 
 def demo(

@@ -273,7 +273,7 @@ class LineDisplay(Display):
             self.note("; ".join(f"{label}: {value}" for label, value in look.figures))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        with _stop_if_closed():
+        with stop_if_closed():
             Console(width=100).print(acceptance_table(results))
 
 
@@ -288,11 +288,11 @@ class LiveDisplay(Display):
         self._size = self._console.size
 
     def note(self, text: str) -> None:
-        with _stop_if_closed():
+        with stop_if_closed():
             self._console.print(Text(text))
 
     def show(self, look: Look) -> None:
-        with _stop_if_closed():
+        with stop_if_closed():
             if self._console.size != self._size:
                 # The terminal has wrapped the lines of the last frame: what is above is unknown.
                 self._size = self._console.size
@@ -303,11 +303,11 @@ class LiveDisplay(Display):
             )
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        with _stop_if_closed():
+        with stop_if_closed():
             self._console.print(acceptance_table(results))
 
     def __enter__(self) -> Self:
-        with _stop_if_closed():
+        with stop_if_closed():
             self._live.start()
         return self
 
@@ -337,13 +337,14 @@ def choose_display(*, as_json: bool) -> Display:
 
 
 def _write_line(text: str) -> None:
-    with _stop_if_closed():
+    with stop_if_closed():
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 
 @contextmanager
-def _stop_if_closed() -> Iterator[None]:
+def stop_if_closed() -> Iterator[None]:
+    """Raise `StopRequested` if the output, to which the block writes, was closed."""
     try:
         yield
     except OSError as error:
