@@ -409,9 +409,7 @@ def summed(
         | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
         | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
-    yield dg.MaterializeResult(
-        metadata=metadata, data_version=table_asset.data_version(result.version)
-    )
+    yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
     with lake.looked_at_once(position_sync.looked_at):
         sums = limits.judge_exposure(table.rows(), book)
         context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))

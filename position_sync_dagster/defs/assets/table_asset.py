@@ -178,11 +178,6 @@ def code_reference(file: str, line: int) -> "dict[str, dg.RawMetadataValue]":
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
 
-def data_version(version: int | None) -> dg.DataVersion | None:
-    """Return a Delta version as the asset's data version."""
-    return None if version is None else dg.DataVersion(str(version))
-
-
 def known(**values: float | str | None) -> "dict[str, float | str]":
     """Return the values that are not None, as metadata."""
     return {name: value for name, value in values.items() if value is not None}
