@@ -91,6 +91,14 @@ def address_flaw(url: str) -> str | None:
     return "would send the token in the clear"
 
 
+def _checked_link(value: str) -> str:
+    try:
+        _port = urlsplit(value).port
+    except ValueError:
+        raise ValueError("it is no address") from None
+    return value
+
+
 def _checked_address(value: str) -> str:
     flaw = address_flaw(value)
     if flaw is not None:
@@ -154,7 +162,7 @@ Count = Annotated[int, Field(ge=0, le=100_000)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
-Link = Annotated[str, Field(max_length=1024)]
+Link = Annotated[str, Field(max_length=1024), AfterValidator(_checked_link)]
 Address = Annotated[Link, AfterValidator(_checked_address)]
 SecTypes = Annotated[tuple[str, ...], NoDecode, _read_by(_split_types)]
 SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, _read_by(str.split)]
@@ -443,21 +451,19 @@ class GatewaySettings(BaseSettings):
         Raises:
             SettingsError: There is no such login, or the gateways file cannot be read.
         """
-        logins = self.logins
-        if self.gateways_file is None and name in (None, self.gateway_id):
-            return logins[0]
-        for login in logins:
-            if login.gateway_id == name:
-                return login
         if self.gateways_file is None:
+            if name in (None, self.gateway_id):
+                return self
             raise SettingsError(
                 f"There is no login {name!r}: no gateways file is configured.",
                 remedy="Set POSITION_SYNC_GATEWAYS_FILE, or name no login.",
             )
-        known = ", ".join(login.gateway_id for login in logins)
+        logins = {login.gateway_id: login for login in self.logins}
+        if name in logins:
+            return logins[name]
         raise SettingsError(
             f"{self.gateways_file} names no login {name!r}." if name else "No login was chosen.",
-            remedy=f"Choose one of its logins: {known}.",
+            remedy=f"Choose one of its logins: {', '.join(logins)}.",
         )
 
     def _of(self, login: LoginEntry) -> Self:

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from position_sync_dagster.places import dagster_home
 
-SUPERVISOR, CODE_SERVER, DAEMON, WEBSERVER, SENSORS = (
-    "supervisor",
-    "code server",
-    "daemon",
-    "webserver",
-    "sensors",
-)
+SUPERVISOR = "supervisor"
+CODE_SERVER = "code server"
+DAEMON = "daemon"
+WEBSERVER = "webserver"
+SENSORS = "sensors"
+
 SAYS: Mapping[str, str] = {
     SENSORS: "sensor tick",
     SUPERVISOR: "look of the supervisor",

@@ -75,22 +75,13 @@ class LimitedLog:
         self._monotonic = monotonic
         self._kinds: dict[str, _Kind] = {}
 
-    def report(
-        self,
-        kind: str,
-        text: str,
-        *,
-        level: int = logging.WARNING,
-        error: BaseException | None = None,
-    ) -> bool:
-        """Log the line with the number of suppressed ones, unless one of its kind is too recent.
+    def report(self, kind: str, text: str) -> bool:
+        """Log a warning with the number of suppressed ones, unless one of its kind is too recent.
 
         Args:
             kind: Lines of one kind share the interval; the text may differ. There must be few
                 kinds: each is remembered.
             text: The line.
-            level: The level of the line.
-            error: An error whose traceback is logged with the line.
 
         Returns:
             Whether the line was logged.
@@ -103,5 +94,5 @@ class LimitedLog:
         if last is not None and last.suppressed:
             text += f"; {last.suppressed} more since the last such line"
         self._kinds[kind] = _Kind(now_s)
-        self._logger.log(level, "%s", text, exc_info=error)
+        self._logger.warning("%s", text)
         return True

@@ -12,38 +12,38 @@ PACKAGE = Path(__file__).resolve().parent
 NAME = "position-sync-dagster"
 
 
-def checkout(package: Path = PACKAGE) -> Path | None:
+def checkout() -> Path | None:
     """Return the folder of the checkout that the package is in; None for an installed one."""
-    folder = package.parent
+    folder = PACKAGE.parent
     parts = (folder / "workspace.yaml", folder / "dagster_home" / "dagster.yaml")
     return folder if all(part.is_file() for part in parts) else None
 
 
-def workspace_file(package: Path = PACKAGE) -> Path:
+def workspace_file() -> Path:
     """Return the file that names the code location."""
-    return (checkout(package) or package / "instance") / "workspace.yaml"
+    return (checkout() or PACKAGE / "instance") / "workspace.yaml"
 
 
-def instance_file(package: Path = PACKAGE) -> Path:
+def instance_file() -> Path:
     """Return the `dagster.yaml` that a new home of Dagster gets."""
-    folder = checkout(package)
-    return (folder / "dagster_home" if folder else package / "instance") / "dagster.yaml"
+    folder = checkout()
+    return (folder / "dagster_home" if folder else PACKAGE / "instance") / "dagster.yaml"
 
 
-def dagster_home(package: Path = PACKAGE) -> Path:
+def dagster_home() -> Path:
     """Return the folder of Dagster's state: `DAGSTER_HOME`, or the one of this package."""
     named = os.environ.get("DAGSTER_HOME")
-    return Path(named).absolute() if named else own_dagster_home(package)
+    return Path(named).absolute() if named else own_dagster_home()
 
 
-def own_dagster_home(package: Path = PACKAGE) -> Path:
+def own_dagster_home() -> Path:
     """Return the folder of Dagster's state where `DAGSTER_HOME` names none."""
-    return (checkout(package) or _data()) / "dagster_home"
+    return (checkout() or _data()) / "dagster_home"
 
 
-def demo_home(package: Path = PACKAGE) -> Path:
+def demo_home() -> Path:
     """Return the home of the demo: `.demo` of the working directory for a checkout."""
-    return Path(".demo") if checkout(package) else _data() / "demo"
+    return Path(".demo") if checkout() else _data() / "demo"
 
 
 def _data() -> Path:

@@ -310,14 +310,13 @@ def load_settings(**overrides: object) -> Settings:
         return found
     except ValidationError as error:
         first = error.errors()[0]
-        name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX.rstrip("_")
-        secret = str(first["loc"][0]) in _SECRETS if first["loc"] else False
-        value = "(secret)" if secret else shown(first.get("input"))
+        name = str(first["loc"][0])
+        value = "(secret)" if name in _SECRETS else shown(first["input"])
+        cause = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"{name}={value} is not usable: {first['msg'].removeprefix('Value error, ')}.",
-            remedy=_CORRECT,
+            f"{PREFIX}{name.upper()}={value} is not usable: {cause}.", remedy=_CORRECT
         ) from None
-    except SourceError as error:
+    except (SourceError, OSError, UnicodeDecodeError) as error:  # the others: of the file
         raise SettingsError(f"The settings cannot be read: {error}.", remedy=_CORRECT) from None
 
 

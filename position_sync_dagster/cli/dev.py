@@ -4,16 +4,16 @@ import os
 import shutil
 import sys
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import typer
 
 from ib_gateway_simulator.recording import program
 from position_sync_dagster import errors, places, run_slots
 from position_sync_dagster.cli import options
-from position_sync_dagster.demo.display import LiveDisplay, look_at
+from position_sync_dagster.demo.display import LiveDisplay, look_at, stop_if_closed
 from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
@@ -50,11 +50,11 @@ def dev(
     It runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The exit code is
     then 0.
     """
-    sys.exit(run(ui_port=ui_port, end_with=end_with))
+    run(ui_port=ui_port, end_with=end_with)
 
 
-def run(*, ui_port: int, end_with: int | None = None) -> int:
-    """Run `dagster dev` until a request to stop; return the exit code.
+def run(*, ui_port: int, end_with: int | None) -> None:
+    """Run `dagster dev` until a request to stop.
 
     Raises:
         SettingsError: A setting, or the gateways file, is malformed.
@@ -97,7 +97,6 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         except StopRequested as request:
             with suppress(StopRequested):  # the terminal is closed
                 write_lines(f"Ended ({request.reason}).")
-    return 0
 
 
 def put_instance(home: Path) -> None:
@@ -134,11 +133,17 @@ def require_safe_store(settings: Settings) -> None:
 
 
 class Output:
-    """Writes each change as lines; the base of the live output."""
+    """Writes each change as lines; the base of the live output.
+
+    Attributes:
+        interval_s: Seconds between two reads of the tables, once the UI answers.
+        screen: The context in which the output is shown.
+    """
 
     interval_s = INTERVAL_S
 
     def __init__(self, settings: Settings) -> None:
+        self.screen: AbstractContextManager[object] = nullcontext()
         self._settings = settings
         self._sessions: dict[str, str] = {}
 
@@ -170,11 +175,6 @@ class Output:
                 self.note(f"Gateway {gateway_id}: {state}")
         self._sessions = states
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
 
 class LiveOutput(Output):
     """Redraws the status of the demo in place, with the last message above it."""
@@ -183,7 +183,7 @@ class LiveOutput(Output):
 
     def __init__(self, settings: Settings, log: Path) -> None:
         super().__init__(settings)
-        self._display = LiveDisplay()
+        self.screen = self._display = LiveDisplay()
         self._log = log
         self._notes: list[tuple[str, str]] = []
         self._lake = Lake.of(settings)
@@ -216,13 +216,6 @@ class LiveOutput(Output):
     def _read(self) -> Overview | None:
         return self._reader.read(utc_now()) if self._lake.exists else None
 
-    def __enter__(self) -> Self:
-        self._display.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._display.__exit__(None, None, None)
-
 
 @one_native_thread_each()
 def watch(
@@ -237,7 +230,7 @@ def watch(
     serving = False
     gateways = ports.GatewayProbes()
     next_probe = 0.0
-    with output:
+    with output.screen:
         while True:
             dagster.check()
             if not serving and dagster_dev.is_serving(ui_port):
@@ -278,12 +271,10 @@ def write_lines(text: str) -> None:
     Raises:
         StopRequested: The terminal is closed.
     """
-    try:
+    with stop_if_closed():
         for line in text.splitlines():
             sys.stderr.write(f"position-sync: {printable(line)}\n")
         sys.stderr.flush()
-    except OSError as error:
-        raise StopRequested("the terminal is gone", 1) from error
 
 
 def demo(

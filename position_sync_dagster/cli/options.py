@@ -145,16 +145,14 @@ def settings_for(home: Path | None, *, warn: bool = True) -> Settings:
         HomeError: There is no home at the path.
         SettingsError: A value is malformed.
     """
-    if home is None:
-        if warn:
-            warn_of_unknown_settings()
-        return load_settings()
-
-    found = Home.at(home)
-    adopt_environment(found.read_settings() | {DAGSTER_HOME: str(found.dagster_home)})
+    env_file: str | None = ".env"
+    if home is not None:
+        found = Home.at(home)
+        adopt_environment(found.read_settings() | {DAGSTER_HOME: str(found.dagster_home)})
+        env_file = None
     if warn:
-        warn_of_unknown_settings(env_file=None)
-    return load_settings(_env_file=None)
+        warn_of_unknown_settings(env_file=env_file)
+    return load_settings(_env_file=env_file)
 
 
 def warn_of_unknown_settings(*, env_file: str | None = ".env") -> None:

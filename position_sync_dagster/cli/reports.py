@@ -297,18 +297,22 @@ def follow(
                 rows = rows.filter(pl.col(column) == value)
         return rows
 
-    token, printed_at = "", time.monotonic()
+    token, printed_at = since or "", time.monotonic()  # the first read may find nothing
+    look_at = printed_at
     try:
         while True:
-            found = reader.read()
+            found = None
+            if time.monotonic() >= look_at:
+                found = reader.read()
+                look_at = time.monotonic() + poll
             if found is not None:
-                token = found.token
+                token, look_at = found.token, time.monotonic()  # there may be more
                 (_print_json if json else _print_lines)(wanted(found.rows))
             if json and (found is not None or time.monotonic() > printed_at + TOKEN_EVERY_S):
                 _write(pl.DataFrame({"token": [token]}).write_ndjson())
                 printed_at = time.monotonic()
             if found is None:
-                time.sleep(min(poll, TOKEN_EVERY_S))
+                time.sleep(max(0.0, min(look_at - time.monotonic(), TOKEN_EVERY_S)))
     except BrokenPipeError:
         # The interpreter flushes the output at its end, and would report the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

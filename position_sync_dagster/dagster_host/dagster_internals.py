@@ -9,11 +9,11 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib import import_module
 from threading import Lock
 from types import SimpleNamespace
@@ -322,11 +322,19 @@ def keep_engines(*, connected: bool = False) -> None:
             the database, and when the last connection is closed, SQLite copies the write-ahead
             log into the database and deletes it. That is done for each event that a run logs.
     """
-    for name in SQLITE_STORAGES:
+    _replace("create_engine", SQLITE_STORAGES, partial(_keeping, connected=connected))
+
+
+def _replace(
+    function: str, modules: Iterable[str], by: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> None:
+    """Replace a function of some modules by one that is made of it; once in a process."""
+    for name in modules:
         with suppress(ImportError, AttributeError):
-            module: Any = import_module(name)
-            if module.create_engine.__module__ != __name__:
-                module.create_engine = _keeping(module.create_engine, connected=connected)
+            module = import_module(name)
+            original = getattr(module, function)
+            if original.__module__ != __name__:
+                setattr(module, function, by(original))
 
 
 POSTGRES_STORAGES = (
@@ -355,12 +363,7 @@ def keep_postgres_connections() -> None:
     that Postgres has ended is replaced before its next use. A process has one, and as many more as
     are used at once. Without this symbol the behaviour is the same, and slower.
     """
-    engines: dict[tuple[str, str], Any] = {}
-    for name in POSTGRES_STORAGES:
-        with suppress(ImportError, AttributeError):
-            module: Any = import_module(name)
-            if module.create_pg_engine.__module__ != __name__:
-                module.create_pg_engine = _pooled(module.create_pg_engine, engines)
+    _replace("create_pg_engine", POSTGRES_STORAGES, partial(_pooled, engines={}))
 
 
 def _pooled(create: Callable[..., Any], engines: dict[tuple[str, str], Any]) -> Callable[..., Any]:

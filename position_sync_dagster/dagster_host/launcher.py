@@ -28,6 +28,7 @@ from position_sync_dagster import dagster_host, run_slots
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.object_store import is_remote
+from position_sync_dagster.processes.reaper import identified, identity_of
 
 PROCESS_TAG = ".dagster/run_process"
 """The tag with the process of a run, for a termination by the daemon or the webserver. Dagster
@@ -38,10 +39,6 @@ PRIORITY_TAG = "dagster/priority"
 NICENESS = 5
 """Added to the niceness of runs without a priority: a drain of thousands of requests keeps two
 processors busy for seconds, and the stream, the sensors and the UI must not wait."""
-
-SAME_S = 1.5
-"""Maximum difference of start times, in seconds, for the same process; with a greater one, another
-process has got the same id. The boot time is in whole seconds."""
 
 
 class ForkedRunLauncher(dg.DefaultRunLauncher):
@@ -95,10 +92,7 @@ class ForkedRunLauncher(dg.DefaultRunLauncher):
             if PRIORITY_TAG not in run.tags:
                 found.nice(min(found.nice() + NICENESS, 19))
             self._watch(process, found, run.run_id)
-            self._instance.add_run_tags(
-                run.run_id,
-                {PROCESS_TAG: json.dumps({"pid": found.pid, "since_boot_s": since_boot_s(found)})},
-            )
+            self._instance.add_run_tags(run.run_id, {PROCESS_TAG: json.dumps(identity_of(found))})
             begin.send(None)
 
     def terminate(self, run_id: str) -> bool:
@@ -181,20 +175,10 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
         dagster_internals.close_connections()
 
 
-def since_boot_s(process: psutil.Process) -> float:
-    """Return the start time of a process in seconds since the boot; clock changes do not matter."""
-    return process.create_time() - psutil.boot_time()
-
-
 def process_of(run: dg.DagsterRun) -> psutil.Process | None:
     """Return the process of a run; None if it has ended or never began."""
-    try:
-        said = json.loads(run.tags[PROCESS_TAG])
-        process = psutil.Process(said["pid"])
-        same = abs(since_boot_s(process) - said["since_boot_s"]) < SAME_S
-    except (KeyError, psutil.NoSuchProcess):
-        return None
-    return process if same else None
+    identity = run.tags.get(PROCESS_TAG)
+    return None if identity is None else identified(json.loads(identity))
 
 
 LOOK_S = 0.5

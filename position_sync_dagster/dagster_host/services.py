@@ -373,7 +373,10 @@ class DaemonSigns:
         self.forget()
 
     def forget(self) -> None:
-        """Ignore earlier signs, which are of the previous daemon."""
+        """Ignore earlier signs, which are of the previous daemon or from before a suspension.
+
+        Ticks that stop are judged once: until a sensor ticks, all may be switched off.
+        """
         self._sign = last_work.changed_at(last_work.DAEMON)
         self._tick = last_work.changed_at(last_work.SENSORS)
         self._ticked: float | None = None
@@ -388,7 +391,6 @@ class DaemonSigns:
             return ProgramAnswer.NONE
         self._sign = sign
         if self._ticked is not None and time.monotonic() - self._ticked > TICK_S:
-            self._ticked = None  # judged once: a sensor that is switched off does not tick either
             return ProgramAnswer.ERROR
         return ProgramAnswer.YES
 
@@ -539,6 +541,7 @@ class Supervisor:
             if time.monotonic() - looked > HANG_S / 2:  # this process or the machine was suspended
                 for program in self.programs:
                     program.forgive()
+                self._signs.forget()
             looked = time.monotonic()
             self.look()
             last_work.note(last_work.SUPERVISOR)

@@ -1,7 +1,7 @@
 """The drain, which values queued positions, and the job that derives tables, with their sensors."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
@@ -79,12 +79,12 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _request(
-    steps: Sequence[drain_plan.Step], reason: str, tags: Mapping[str, str] | None = None
+    steps: Sequence[drain_plan.Step], reason: str, tags: Mapping[str, str]
 ) -> dg.RunRequest:
     return dg.RunRequest(
         asset_selection=[dg.AssetKey(step.value) for step in steps],
         asset_check_keys=[],
-        tags={runs.REASON: reason, **(tags or {})},
+        tags={runs.REASON: reason, **tags},
     )
 
 
@@ -184,7 +184,7 @@ def _logins(
     """Return the state of each login, and its accounts if a file names them."""
     names = [login.gateway_id for login in settings.logins]
     sessions = lake.sessions.current_of(names)
-    streams = runs.runs_in_progress(instance, runs.STREAM_JOB)
+    streams = runs.streams_in_progress(instance)
     owned = {name for name, session in sessions.items() if session.is_alive(now)}
     # The session of an owner decides; the table is read only for logins without an owner.
     confirmed = lake.broker_positions.newest_confirmations(set(names) - owned, now)
@@ -272,7 +272,7 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
     account is not downloaded yet.
     """
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(KEYS)
-    newest = materialized_at(instance, tuple({key.asset_key.to_user_string() for key in KEYS}))
+    newest = materialized_at(instance, {key.asset_key.to_user_string() for key in KEYS})
     oldest = now - drain_plan.LONGEST_AGE
 
     def stands(key: dg.AssetCheckKey) -> bool:
@@ -292,10 +292,10 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
 
 def sources_materialized_at(instance: dg.DagsterInstance) -> dict[str, datetime]:
     """Return when the derived tables, and what they are made from, were last materialized."""
-    return materialized_at(instance, tuple({*SOURCES, *chain(*SOURCES.values())}))
+    return materialized_at(instance, {*SOURCES, *chain(*SOURCES.values())})
 
 
-def materialized_at(instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, datetime]:
+def materialized_at(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[str, datetime]:
     """Return when assets were last materialized; those that never were are left out."""
     found = {}
     for record in instance.get_asset_records([dg.AssetKey(name) for name in names]):

@@ -41,12 +41,7 @@ PRUNED_JOBS = (runs.DRAIN_JOB, runs.STREAM_JOB, MAINTENANCE_JOB, runs.DERIVE_JOB
 OWN_ASSETS = (
     *(
         spec.name
-        for spec in (
-            *specs.TABLES,
-            specs.LATEST_POSITIONS,
-            specs.STRATEGY_EXPOSURE,
-            specs.DAILY_POSITIONS,
-        )
+        for spec in (*specs.TABLES, *specs.DERIVED)
         if spec is not specs.RUNS  # a table without an asset
     ),
     GATEWAY,

@@ -97,13 +97,13 @@ _IN_PROGRESS = [
 ]
 
 
-def runs_in_progress(instance: dg.DagsterInstance, job_name: str) -> dict[str, list[JobRun]]:
-    """Return the runs of a job that have not ended, newest first, by partition ("": without one).
+def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]:
+    """Return the streams that have not ended, newest first, by partition ("": without one).
 
     One query, however many partitions there are.
     """
     found: dict[str, list[JobRun]] = {}
-    unended = dg.RunsFilter(job_name=job_name, statuses=_IN_PROGRESS)
+    unended = dg.RunsFilter(job_name=STREAM_JOB, statuses=_IN_PROGRESS)
     for record in instance.get_run_records(unended):
         found.setdefault(record.dagster_run.tags.get(PARTITION, ""), []).append(_run_of(record))
     return found
@@ -316,12 +316,7 @@ def _recorder(
     step: str, table: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Iterator[Note]:
     """Record the block; yield a function that takes the events of the step."""
-    position_sync = kwargs.get("position_sync")
-    context = next((one for one in args if hasattr(one, "run")), None)
-    if not isinstance(position_sync, PositionSyncResource) or context is None:
-        yield lambda event: None
-        return
-
+    context, position_sync = args[0], cast("PositionSyncResource", kwargs["position_sync"])
     recorder, settings = position_sync.recorders.get(step), position_sync.settings
     if recorder is None:
         recorder = position_sync.recorders[step] = RunRecorder(

@@ -119,7 +119,7 @@ class PatientLog:
         """Log waiting lines and events; after an error, retry after RETRY_S or with `now`."""
         if time.monotonic() < self._away_until and not now:
             return
-        with self._until_it_is_back():
+        try:
             while self._lines:
                 for handler in self._handlers:
                     handler.handle(self._lines[0])
@@ -133,6 +133,10 @@ class PatientLog:
                     self._unlogged.extend(self._events.of(self._reports[0]))
                     self._reports.popleft()
             self._evaluate(at_end=now)
+        except Exception as error:
+            if not is_storage_error(error):
+                raise
+            self._away_until = time.monotonic() + RETRY_S
 
     def _evaluate(self, *, at_end: bool) -> None:
         """Evaluate the checks that are due; log an error of a check once, and go on."""
@@ -148,15 +152,6 @@ class PatientLog:
             if not self._evaluation_failed:
                 log.exception("The stream goes on, but its checks could not be evaluated.")
             self._evaluation_due, self._evaluation_failed = False, True
-
-    @contextmanager
-    def _until_it_is_back(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not is_storage_error(error):
-                raise
-            self._away_until = time.monotonic() + RETRY_S
 
 
 class _Keeper(logging.Handler):

@@ -148,7 +148,7 @@ class _Supervisor:
 
     def __post_init__(self) -> None:
         self._sessions = self.lake.sessions.current_of(self.names)
-        self._streams = runs.runs_in_progress(self.instance, runs.STREAM_JOB)
+        self._streams = runs.streams_in_progress(self.instance)
         self.heartbeats_seen: dict[str, str] = {}
         self.reasons: list[str] = []
 

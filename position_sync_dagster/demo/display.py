@@ -57,19 +57,14 @@ class CurrentLegs:
     A row of an earlier run counts if the broker has confirmed its value in this one.
 
     Attributes:
+        legs: Legs with a current row from either path.
         streamed: Streamed legs whose newest row came from the stream.
         queued: Queued legs whose newest row came from the queue.
-        misrouted: Legs whose newest row came from the other path.
     """
 
+    legs: int
     streamed: int
     queued: int
-    misrouted: int
-
-    @property
-    def legs(self) -> int:
-        """The number of legs with a current row from either path."""
-        return self.streamed + self.queued + self.misrouted
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +100,7 @@ def count_coverage(expectation: Expectation, rows: pl.DataFrame, *, since: datet
     streamed = sum(current.get(key) == Source.STREAM for key in expectation.streamed)
     queued = sum(current.get(key) == Source.QUEUE for key in expectation.queued)
     legs = len(current.keys() & (expectation.streamed | expectation.queued))
-    return CurrentLegs(streamed=streamed, queued=queued, misrouted=legs - streamed - queued)
+    return CurrentLegs(legs=legs, streamed=streamed, queued=queued)
 
 
 def is_complete(expectation: Expectation, coverage: CurrentLegs) -> bool:
@@ -272,13 +267,13 @@ class LineDisplay(Display):
         for change in reversed(look.changes):
             if change not in self._changes:
                 self.note(f"{change.at:%H:%M:%S} {printable(change.text)}")
-        self._changes = look.changes
+        self._changes = look.changes or self._changes  # a read that failed has none
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
             self.note("; ".join(f"{label}: {value}" for label, value in look.figures))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        with _stop_if_closed():
+        with stop_if_closed():
             Console(width=100).print(acceptance_table(results))
 
 
@@ -293,11 +288,11 @@ class LiveDisplay(Display):
         self._size = self._console.size
 
     def note(self, text: str) -> None:
-        with _stop_if_closed():
+        with stop_if_closed():
             self._console.print(Text(text))
 
     def show(self, look: Look) -> None:
-        with _stop_if_closed():
+        with stop_if_closed():
             if self._console.size != self._size:
                 # The terminal has wrapped the lines of the last frame: what is above is unknown.
                 self._size = self._console.size
@@ -308,11 +303,11 @@ class LiveDisplay(Display):
             )
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        with _stop_if_closed():
+        with stop_if_closed():
             self._console.print(acceptance_table(results))
 
     def __enter__(self) -> Self:
-        with _stop_if_closed():
+        with stop_if_closed():
             self._live.start()
         return self
 
@@ -342,13 +337,14 @@ def choose_display(*, as_json: bool) -> Display:
 
 
 def _write_line(text: str) -> None:
-    with _stop_if_closed():
+    with stop_if_closed():
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 
 @contextmanager
-def _stop_if_closed() -> Iterator[None]:
+def stop_if_closed() -> Iterator[None]:
+    """Raise `StopRequested` if the output, to which the block writes, was closed."""
     try:
         yield
     except OSError as error:

@@ -20,7 +20,14 @@ from dotenv import dotenv_values
 
 from position_sync_dagster import places
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.processes.reaper import MARKER, end_processes, find_marked, is_running
+from position_sync_dagster.processes.reaper import (
+    MARKER,
+    end_processes,
+    find_marked,
+    identified,
+    identity_of,
+    is_running,
+)
 from position_sync_dagster.settings import PREFIX
 
 NOT_INHERITED = (PREFIX, "DAGSTER_")
@@ -117,14 +124,20 @@ class Home:
         """Read the settings file.
 
         Raises:
-            HomeError: There is no home at the path.
+            HomeError: There is no home at the path, or the file cannot be read.
         """
         if not self.settings_file.is_file():
             raise HomeError(
                 f"{self.path} is no home: it has no settings file {self.settings_file.name}.",
                 remedy="Name the folder of a demo that was started before (.demo by default).",
             )
-        values = dotenv_values(self.settings_file, interpolate=False)
+        try:
+            values = dotenv_values(self.settings_file, interpolate=False)
+        except (OSError, UnicodeDecodeError) as error:
+            raise HomeError(
+                f"The settings file {self.settings_file} cannot be read: {error}.",
+                remedy="It is a text in UTF-8, one NAME=value a line: correct it, or its rights.",
+            ) from error
         return {name: value for name, value in values.items() if value is not None}
 
     def update_settings(self, values: Mapping[str, str]) -> dict[str, str]:
@@ -226,19 +239,16 @@ def take_lock(home: Path, *, purpose: str, wait_s: float = 10.0) -> int:
 
 def holder_record(purpose: str) -> bytes:
     """Return the content of the lock file: the holder's purpose and process, as JSON."""
-    process = psutil.Process()
-    return json.dumps(
-        {"purpose": purpose, "pid": process.pid, "started": process.create_time()}
-    ).encode()
+    return json.dumps({"purpose": purpose, **identity_of(psutil.Process())}).encode()
 
 
 def living_holder(content: bytes) -> str | None:
     """Return a description of the holder in a lock file's content, None if it has ended."""
     try:
         record = json.loads(content)
-        process = psutil.Process(record["pid"])
-        if abs(process.create_time() - record["started"]) > 1.0 or not is_running(process):
-            return None
+        process = identified(record)
     except (ValueError, KeyError, TypeError, psutil.Error):
+        return None
+    if process is None or not is_running(process):
         return None
     return f"{record.get('purpose', 'a process')} (process {record['pid']})"

@@ -4,7 +4,6 @@ import errno
 import http.client
 import json
 import socket
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,7 @@ def probe(host: str, port: int) -> ProbeResult:
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except ConnectionRefusedError:
         return ProbeResult.REFUSED
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter: no name of a host
         return ProbeResult.UNKNOWN
     except OSError:
         return ProbeResult.SILENT
@@ -108,9 +107,16 @@ class GatewayProbes:
         self._found: dict[tuple[str, int], ProbeResult] = {}
 
     def look(self, settings: "Settings") -> list[str]:
-        """Probe the ports that were not open yet; return a message for each change."""
+        """Probe the ports that were not open yet; return a message for each change.
+
+        While the gateways file cannot be read, there is none: others show that error.
+        """
+        try:
+            logins = settings.logins
+        except SettingsError:
+            return []
         news = []
-        for login in logins_of(settings):
+        for login in logins:
             address = (login.gateway_host, login.gateway_port)
             before = self._found.get(address)
             if before is ProbeResult.OPEN:
@@ -121,14 +127,6 @@ class GatewayProbes:
             elif found is ProbeResult.OPEN and before is not None:
                 news.append(f"Something listens at {login.gateway_address} now.")
         return news
-
-
-def logins_of(settings: "Settings") -> "Sequence[Settings]":
-    """Return the logins; none while the gateways file cannot be read, an error that others show."""
-    try:
-        return settings.logins
-    except SettingsError:
-        return ()
 
 
 def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float = 2.0) -> Any:

@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -30,6 +31,7 @@ from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.object_store import absolute_path, is_remote
 from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
@@ -88,24 +90,19 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
 
     The check runs in a daemon thread: a disk or a store that hangs must not block the preflight.
     """
-    found: list[Finding] = []
-    failures: list[Exception] = []
+    found: Future[list[Finding]] = Future()
 
     def work() -> None:
         try:
-            found.extend(look())
+            found.set_result(look())
         except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
-            failures.append(error)
+            found.set_exception(error)
 
-    thread = threading.Thread(target=work, name=f"preflight {check}", daemon=True)
-    thread.start()
-    thread.join(within_s)
-    if failures:
-        raise failures[0]
-    if thread.is_alive():
+    threading.Thread(target=work, name=f"preflight {check}", daemon=True).start()
+    if wait([found], within_s).not_done:
         remedy = "Check whether a disk hangs, and try again."
         return [bad(check, f"no answer within {within_s:g} s", remedy)]
-    return found
+    return found.result()
 
 
 WITHIN_S = 40.0
@@ -460,7 +457,7 @@ def check_tables(lake: Lake) -> list[Finding]:
 
 def check_store(lake: Lake) -> list[Finding]:
     """Return whether an object store keeps two writers apart; nothing for a folder."""
-    if "://" not in lake.path:
+    if not is_remote(lake.path):
         return []
     try:
         lake.sessions.table.prove_store()
@@ -471,9 +468,9 @@ def check_store(lake: Lake) -> list[Finding]:
 
 def check_disk(path: str) -> list[Finding]:
     """Return the free space of the lake's disk, and whether it can be written."""
-    if "://" in path:
+    if is_remote(path):
         return [good("disk", f"the lake is in an object store ({path})")]
-    folder = Path(path).absolute()
+    folder = Path(absolute_path(path))
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):

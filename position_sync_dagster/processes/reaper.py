@@ -20,9 +20,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -77,6 +78,29 @@ def is_running(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+SAME_S = 1.5
+"""Maximum difference of start times, in seconds, for the same process; with a greater one, another
+process has got the same id. The boot time is in whole seconds."""
+
+
+def identity_of(process: psutil.Process) -> dict[str, float]:
+    """Return what tells a process from a later one with the same id.
+
+    Its start is counted from the boot, so that changes of the clock do not matter.
+    """
+    return {"pid": process.pid, "since_boot_s": process.create_time() - psutil.boot_time()}
+
+
+def identified(identity: Mapping[str, Any]) -> psutil.Process | None:
+    """Return the process with an identity; None if it has ended."""
+    try:
+        process = psutil.Process(identity["pid"])
+        began_s = identity_of(process)["since_boot_s"]
+    except psutil.NoSuchProcess:
+        return None
+    return process if abs(began_s - identity["since_boot_s"]) < SAME_S else None
 
 
 def send(processes: Iterable[psutil.Process], sig: signal.Signals) -> None:

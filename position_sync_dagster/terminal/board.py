@@ -177,7 +177,7 @@ def describe(status: Status) -> list[tuple[str, str]]:
             if status.last_drained_at is None
             else f"{age(status.last_drained_at, status.at)} ago",
         ),
-        *((printable(one.account), _account(one, status.at)) for one in status.accounts),
+        *_accounts(status),
         *(("greeks", one.greeks) for one in status.each_login if one.greeks),
     ]
 
@@ -210,6 +210,10 @@ def _programs(status: Status) -> str:
         f"last {SAYS[one.program]} {age(one.at, status.at)} ago{f' {LATE}' if one in late else ''}"
         for one in shown
     )
+
+
+def _accounts(status: Status) -> list[tuple[str, str]]:
+    return [(printable(one.account), _account(one, status.at)) for one in status.accounts]
 
 
 def _account(summary: AccountSummary, at: datetime) -> str:
@@ -294,9 +298,7 @@ def board(
     ]
     folded = sum(len(text) // max(width - LABEL - 1, 1) for _name, text in gateways) if whole else 0
     room -= 2 + len(gateways) + folded + len(figures)
-    accounts = [
-        (printable(a.account), _account(a, overview.status.at)) for a in overview.status.accounts
-    ]
+    accounts = _accounts(overview.status)
     if accounts and len(accounts) <= max(room // 6, 1):
         head.append(_shown_lines(accounts, width))
         room -= len(accounts)
@@ -352,7 +354,7 @@ def figures_of(overview: Overview) -> list[tuple[str, str]]:
 
 
 def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
     labels = max((len(label) for label, _value in lines), default=0)
     table.add_column(
@@ -369,7 +371,7 @@ def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
 def _gauges(overview: Overview, width: int) -> RenderableType:
     status = overview.status
     bar = max(min(width - LABEL - 48, MOST_BAR), 10)
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
     table.add_column(width=bar)
     table.add_column(no_wrap=True, overflow="ellipsis")

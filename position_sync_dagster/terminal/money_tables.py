@@ -26,6 +26,7 @@ from position_sync_dagster.terminal.text import (
     printable,
     quantity,
     share_computed,
+    starred,
 )
 
 WIDE = 110
@@ -115,7 +116,7 @@ def _colour(column: FittedColumn, row: int) -> str:
     return "red" if text.startswith("-") else "green"
 
 
-def strategy_table(strategies: "Sequence[Money]", ends: "Sequence[Money]", width: int) -> Group:
+def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: int) -> Group:
     """Return the strategies, and below them what belongs to none and the totals."""
     rows = [*strategies, *ends]
     accounts = len({row.account for row in ends if row.account})
@@ -137,7 +138,7 @@ def strategy_table(strategies: "Sequence[Money]", ends: "Sequence[Money]", width
     return fitted_table(columns, width, totals=len(ends))
 
 
-def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
+def underlying_table(underlyings: Sequence[Money], width: int) -> Group:
     """Return the sums of each underlying, with its nearest expiry and its short options."""
     rows = underlyings
     short = [
@@ -162,7 +163,7 @@ def underlying_table(underlyings: "Sequence[Money]", width: int) -> Group:
     )
 
 
-def money_notes(money: "BookMoney", width: int) -> list[Text]:
+def money_notes(money: BookMoney, width: int) -> list[Text]:
     """Return what has no column in the tables of the money, one line each."""
     found = [Text(printable(line), style="dim") for line in money_lines(money)]
     for line in found:
@@ -210,7 +211,7 @@ def _greeks_of(one: Money) -> str:
     return f"{one.options_with_greeks}/{one.options}{computed}"
 
 
-def _money_columns(rows: "Sequence[Money]", *, of_underlyings: bool = False) -> list[FittedColumn]:
+def _money_columns(rows: Sequence[Money], *, of_underlyings: bool = False) -> list[FittedColumn]:
     """Return the columns of sums; for strategies, value and profit are always shown."""
     columns = [
         ("value", "value", 3),
@@ -232,7 +233,7 @@ def _money_columns(rows: "Sequence[Money]", *, of_underlyings: bool = False) -> 
     ]
 
 
-def _realized_column(rows: "Sequence[Money]") -> list[FittedColumn]:
+def _realized_column(rows: Sequence[Money]) -> list[FittedColumn]:
     """Return the column of realised profit, if something closed."""
     if not any(row.closes for row in rows):
         return []
@@ -240,7 +241,7 @@ def _realized_column(rows: "Sequence[Money]") -> list[FittedColumn]:
     return [FittedColumn("realised", cells, rank=2, signed=True)]
 
 
-def _age_columns(rows: "Sequence[Money]") -> list[FittedColumn]:
+def _age_columns(rows: Sequence[Money]) -> list[FittedColumn]:
     ages = [_price_age(row.oldest_age_s, "delayed" if row.delayed else None) for row in rows]
     greeks = [greeks_age(row.oldest_greeks_s, row.oldest_age_s) for row in rows]
     return [FittedColumn("oldest", ages), *_greeks_column(greeks)]
@@ -276,7 +277,7 @@ def positions_table(
             [value for row, value in listed if row.position and row.currency == currency]
             for currency in currencies
         ]
-        sums = [_sum(add(group), partial=None in group) if summed else "" for group in groups]
+        sums = [starred(add(group), partial=None in group) if summed else "" for group in groups]
         cells = [amount(v) if of(row) else "" for row, v in zip(rows, values, strict=True)]
         signed = heading in ("unreal", "daily")
         return FittedColumn(heading, [*cells, *sums], rank=rank, signed=signed)
@@ -393,8 +394,3 @@ def _source(row: PositionUpdate) -> str:
     """Return which price valued a row, such as MARK, or the source of a value without a price."""
     words = (row.price_kind or row.value_source, feed_of(row))
     return " ".join(str(word) for word in words if word)
-
-
-def _sum(value: float | None, *, partial: bool) -> str:
-    """Return a sum; a star means that it leaves out what is not known."""
-    return amount(value) + ("*" if partial and value is not None else "")

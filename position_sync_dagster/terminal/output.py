@@ -94,13 +94,7 @@ def print_table(
 
 
 PIPE_WIDTH = 200
-"""Characters. A pipe has no width, and Rich would cut the rows to 80 columns."""
-
-
-def console() -> Console:
-    """Return a console for the standard output; a pipe is wide enough for each column."""
-    found = Console()
-    return found if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+"""Characters: wide enough for each column. A pipe has no width, and Rich would take 80."""
 
 
 INTERVAL_S = 2.0
@@ -111,7 +105,7 @@ def print_or_watch(render: Callable[[int], RenderableType], *, watch: bool) -> N
 
     In a pipe each result is printed below the one before.
     """
-    output = console()
+    output = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     if not watch:
         output.print(render(output.width))
         return

@@ -22,13 +22,13 @@ def printable(text: str) -> str:
     )
 
 
-def number(value: float | None, digits: int = 2) -> str:
+def number(value: float | None) -> str:
     """Return a number for a table. An unknown number is a dash, never a zero.
 
     >>> number(1234.5), number(None)
     ('1,234.50', '–')
     """
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "–" if value is None else f"{value:,.2f}"
 
 
 def quantity(value: float | None) -> str:
@@ -56,10 +56,14 @@ def amount(value: float | None) -> str:
     return f"{value:.1f}" if size >= 0.95 or value == 0 else f"{value:.2g}"
 
 
-def partial_sum(one: "Money", name: str) -> str:
+def starred(value: float | None, *, partial: bool) -> str:
     """Return a sum of money or of a greek; a star marks one that leaves out a holding."""
-    value: float | None = getattr(one, name)
-    return amount(value) + ("*" if name in one.partial and value is not None else "")
+    return amount(value) + ("*" if partial and value is not None else "")
+
+
+def partial_sum(one: "Money", name: str) -> str:
+    """Return a sum of a row of money, as `starred` does."""
+    return starred(getattr(one, name), partial=name in one.partial)
 
 
 def age(since: datetime | None, now: datetime) -> str:

@@ -21,13 +21,14 @@ def test_an_installed_package_has_its_own_files_and_the_platforms_folder(tmp_pat
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     package = tmp_path / "site-packages" / "position_sync_dagster"
-    assert places.checkout(package) is None
-    assert places.workspace_file(package) == package / "instance" / "workspace.yaml"
-    assert places.instance_file(package) == package / "instance" / "dagster.yaml"
-    for home in (places.dagster_home(package), places.demo_home(package)):
+    monkeypatch.setattr(places, "PACKAGE", package)
+    assert places.checkout() is None
+    assert places.workspace_file() == package / "instance" / "workspace.yaml"
+    assert places.instance_file() == package / "instance" / "dagster.yaml"
+    for home in (places.dagster_home(), places.demo_home()):
         assert places.NAME in home.parts
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
-    assert places.dagster_home(package) == tmp_path / "own"
+    assert places.dagster_home() == tmp_path / "own"
 
 
 def test_a_new_home_of_dagster_gets_our_instance_and_no_other_home_does(tmp_path, monkeypatch):

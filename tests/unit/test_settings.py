@@ -37,6 +37,12 @@ def test_security_types_that_cannot_be_read_are_reported_on_the_command_line(
     assert "Traceback" not in printed
 
 
+def test_a_file_of_settings_that_is_no_text_is_a_settings_error(tmp_path):
+    (tmp_path / ".env").write_bytes(b"POSITION_SYNC_LAKE=\xff\n")
+    with pytest.raises(SettingsError, match=r"cannot be read: .*utf-8"):
+        load_settings()
+
+
 def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
     from pydantic_settings import EnvSettingsSource
     from pydantic_settings import SettingsError as SourceError
@@ -60,6 +66,8 @@ def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
         ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),
         ({"alert_severities": "loud"}, "ALERT_SEVERITIES='loud'"),
         ({"alert_after_s": -1}, "ALERT_AFTER_S='-1'"),
+        ({"ui_url": "http://127.0.0.1:99999"}, "UI_URL='http://127.0.0.1:99999'"),
+        ({"ui_url": "http://[127.0.0.1"}, r"UI_URL='http://\[127"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_its_variable(monkeypatch, values, named):

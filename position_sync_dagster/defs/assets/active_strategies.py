@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from position_sync_dagster.defs import staying
-from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
+from position_sync_dagster.defs.assets.table_asset import table_asset
 from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
 from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
@@ -51,7 +51,7 @@ def active_strategies(
             "strategies_file": str(path or "none: the table rules"),
             **_rolled(legs),
         },
-        data_version=data_version(registry.version),
+        data_version=dg.DataVersion(str(registry.version)),
     )
     # If the drain also materializes the ledger, that step evaluates the checks.
     alone = dg.AssetKey("position_updates") not in (context.run.asset_selection or ())

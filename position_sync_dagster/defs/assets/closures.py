@@ -70,7 +70,7 @@ def closures(
             "profit_by_strategy": table_asset.event_table(known.by_strategy.items(), _PROFITS),
         },
         check_results=[judge_causes(found.unexplained)],
-        data_version=table_asset.data_version(version),
+        data_version=dg.DataVersion(str(version)),
     )
 
 

@@ -85,7 +85,7 @@ def daily_asset(
             for day, closed in found.filled.items():
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
             yield dg.MaterializeResult(
-                metadata=shared, data_version=table_asset.data_version(result.version)
+                metadata=shared, data_version=dg.DataVersion(str(result.version))
             )
             return
         for day, closed in found.filled.items():

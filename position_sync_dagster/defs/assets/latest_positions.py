@@ -66,7 +66,7 @@ def latest_positions(
         )
         | versions
         | table_asset.replacement_metadata(table.path, result),
-        data_version=table_asset.data_version(result.version),
+        data_version=dg.DataVersion(str(result.version)),
     )
     with lake.looked_at_once(position_sync.looked_at):
         sums = judge_latest(table.rows(), found)

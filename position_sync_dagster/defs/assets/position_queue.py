@@ -73,5 +73,5 @@ def position_queue(
             "duration_s": max((report.duration_s for report in reports.values()), default=0.0),
             "note": "; ".join(f"{n}: {why}" if several else why for n, why in notes.items()),
         },
-        data_version=table_asset.data_version(version),
+        data_version=dg.DataVersion(str(version)),
     )

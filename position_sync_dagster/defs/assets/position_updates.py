@@ -106,7 +106,7 @@ def ended(
     if context.job_name == runs.DRAIN_JOB and report.error is None:
         context.instance.add_run_tags(context.run.run_id, {runs.DRAINED: "true"})
     return dg.MaterializeResult(
-        metadata=drain_metadata(report, version), data_version=table_asset.data_version(version)
+        metadata=drain_metadata(report, version), data_version=dg.DataVersion(str(version))
     )
 
 

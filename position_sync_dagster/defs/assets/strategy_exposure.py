@@ -244,7 +244,9 @@ def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.Meta
         now: The time at which the ages end.
     """
     held = rows.filter(pl.col("position") != 0).with_columns(
-        _age_s(pl.col("confirmed_at"), now).alias("age_s"),
+        ((codec.moment(now) - pl.col("confirmed_at")).dt.total_milliseconds() / 1000)
+        .clip(0.0)
+        .alias("age_s"),
         pl.when(pl.col("value_source") == "TICK")
         .then(pl.col("market_data_type").replace_strict(confirmations.FEEDS, default=None))
         .alias("feed"),
@@ -255,10 +257,6 @@ def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.Meta
         **_listed("by value", valued, pl.col("market_value").abs(), descending=True),
         **_listed("by loss", losing, pl.col("unrealized_pnl"), descending=False),
     }
-
-
-def _age_s(at: "pl.Expr", now: datetime) -> "pl.Expr":
-    return ((codec.moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
 
 
 def _listed(
@@ -411,9 +409,7 @@ def summed(
         | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
         | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
-    yield dg.MaterializeResult(
-        metadata=metadata, data_version=table_asset.data_version(result.version)
-    )
+    yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
     with lake.looked_at_once(position_sync.looked_at):
         sums = limits.judge_exposure(table.rows(), book)
         context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))

@@ -178,11 +178,6 @@ def code_reference(file: str, line: int) -> "dict[str, dg.RawMetadataValue]":
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
 
-def data_version(version: int | None) -> dg.DataVersion | None:
-    """Return a Delta version as the asset's data version."""
-    return None if version is None else dg.DataVersion(str(version))
-
-
 def known(**values: float | str | None) -> "dict[str, float | str]":
     """Return the values that are not None, as metadata."""
     return {name: value for name, value in values.items() if value is not None}
@@ -372,19 +367,15 @@ change that reduced a holding. What an account held when it was first seen is no
     )
 
 
-def observe_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetObservation:
-    """Return an observation of a table in its current state."""
-    return dg.AssetObservation(spec.name, metadata=_state_of(lake, spec))
-
-
 def followed_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetMaterialization:
     """Return a materialization of a table that the owner of the login writes all the time."""
     return dg.AssetMaterialization(
-        spec.name, metadata=_state_of(lake, spec), tags={DATA_VERSION: FOLLOWED}
+        spec.name, metadata=state_of(lake, spec), tags={DATA_VERSION: FOLLOWED}
     )
 
 
-def _state_of(lake: "tables.Lake", spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
+def state_of(lake: "tables.Lake", spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
+    """Return the number of rows and the Delta version of a table as metadata."""
     table = next(found for found in lake.tables if found.spec.name == spec.name)
     return {"dagster/row_count": table.count(), "delta_version": str(table.version())}
 

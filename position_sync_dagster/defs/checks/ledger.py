@@ -412,16 +412,13 @@ def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
     """Return an observation of the table: how many breaks are open in each state, and which."""
     found = lake.breaks.open_breaks()
     counts = Counter(one.state for one in found)
-    metadata: dict[str, dg.RawMetadataValue] = {
+    metadata = table_asset.state_of(lake, RECONCILIATION_BREAKS) | {
         f"open/{state.lower()}": counts[state]
         for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
     }
     if found:
         metadata["open_breaks"] = check_results.table_of_rows(_rows_of_breaks(found))
-    observed = table_asset.observe_table(lake, RECONCILIATION_BREAKS)
-    return dg.AssetObservation(
-        RECONCILIATION_BREAKS.name, metadata={**observed.metadata, **metadata}
-    )
+    return dg.AssetObservation(RECONCILIATION_BREAKS.name, metadata=metadata)
 
 
 def judge_breaks(breaks: Sequence[Break], now: datetime) -> dg.AssetCheckResult:

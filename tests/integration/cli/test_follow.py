@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from position_sync_dagster.cli import reports
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
+from position_sync_dagster.lake.updates.position_updates import Added, Follower
 from tests.support import legs
 
 ROW = PositionUpdate(
@@ -104,6 +106,58 @@ def test_people_read_short_lines(lake, follow):
     lake.updates.sync.append([ROW])
     line = follow("--table").stdout.readline()
     assert line.split() == ["14:30:00", "DUSIM1", "SPY\\x9b2J", "0.1", "15.25", "–", "STREAM"]
+
+
+@pytest.fixture
+def waiting(monkeypatch) -> Callable[..., list[str]]:
+    """Return a function that runs the command for some seconds of a clock of its own."""
+
+    def run(seconds: float, *arguments: str) -> list[str]:
+        clock = Clock(seconds)
+        monkeypatch.setattr(reports, "time", clock)
+        return CliRunner().invoke(app, ["follow", *arguments]).output.splitlines()
+
+    return run
+
+
+class Clock:
+    """The time as the command sees it: it passes while the command sleeps, and then ends it."""
+
+    BEGIN_S = 1000.0
+
+    def __init__(self, seconds: float) -> None:
+        self.now = self.BEGIN_S
+        self.until = self.now + seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.now > self.until:
+            raise KeyboardInterrupt
+
+
+def test_a_reader_that_resumes_and_finds_nothing_new_keeps_its_token(lake, waiting):
+    lake.updates.sync.append([ROW])
+    token = lake.updates.sync.follow().read().token
+    assert {json.loads(line)["token"] for line in waiting(12.0, "--since", token)} == {token}
+
+
+def test_a_long_poll_looks_as_seldom_as_it_says_and_prints_its_token_all_the_same(
+    lake, waiting, monkeypatch
+):
+    looks: list[float] = []
+
+    def read(follower: Follower) -> Added | None:
+        looks.append(reports.time.monotonic() - Clock.BEGIN_S)
+        return real(follower)
+
+    real = Follower.read
+    monkeypatch.setattr(Follower, "read", read)
+    tokens = waiting(130.0, "--since", "now", "--poll", "60")
+    assert looks == [0.0, 0.0, 60.0, 120.0]
+    assert len(tokens) > 10
 
 
 def test_a_text_that_is_no_token_is_an_error_with_a_remedy(lake):

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
 
@@ -50,6 +51,12 @@ def test_a_rolled_leg_is_proposed_and_replaced_in_one_commit_on_demand(lake) -> 
     }
     assert legs == {("ic", OTHER, -2.0), ("part", CALL, -1.0)}
     assert "No leg of a strategy was rolled." in run("strategies", "rolls")
+
+
+def test_to_show_rolls_makes_no_tables(tmp_path) -> None:
+    result = CliRunner().invoke(app, ["strategies", "rolls"])
+    assert isinstance(result.exception, LakeError)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> None:

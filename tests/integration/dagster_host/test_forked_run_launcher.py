@@ -21,9 +21,9 @@ from position_sync_dagster.dagster_host.launcher import (
     PROCESS_TAG,
     ForkedRunLauncher,
     process_of,
-    since_boot_s,
 )
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.processes.reaper import identity_of
 from tests.support import launched_jobs
 from tests.support.demo_program import wait_for
 
@@ -236,9 +236,9 @@ def test_the_process_of_another_program_is_not_interrupted(instance, launch):
     process = process_in(instance, run_id)
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     try:
-        began = since_boot_s(psutil.Process(other.pid)) - 60
-        tag = json.dumps({"pid": other.pid, "since_boot_s": began})
-        instance.add_run_tags(run_id, {PROCESS_TAG: tag})
+        earlier = identity_of(psutil.Process(other.pid))
+        earlier["since_boot_s"] -= 60
+        instance.add_run_tags(run_id, {PROCESS_TAG: json.dumps(earlier)})
         assert not instance.run_launcher.terminate(run_id)
         assert other.poll() is None
     finally:

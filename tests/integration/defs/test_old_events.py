@@ -29,7 +29,7 @@ from dagster._core.storage.event_log.schema import (
 )
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._utils.error import SerializableErrorInfo
-from sqlalchemy import func, select
+from sqlalchemy import create_engine, func, select
 
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs import maintenance
@@ -80,6 +80,9 @@ def server() -> Iterator[postgres.Postgres]:
 def instance(request, tmp_path: Path, monkeypatch) -> Iterator[dg.DagsterInstance]:
     """Return an instance of a home with each storage."""
     if request.param == "sqlite":
+        for storage in map(import_module, dagster_internals.SQLITE_STORAGES):
+            # An earlier test may have let this process keep connections: SQLite then keeps its log.
+            monkeypatch.setattr(storage, "create_engine", create_engine)
         with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
             yield made
         return

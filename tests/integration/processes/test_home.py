@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import psutil
 import pytest
 
 from position_sync_dagster.processes.child_process import ChildProcess
@@ -15,7 +16,9 @@ from position_sync_dagster.processes.home import (
     HomeInUseError,
     adopt_environment,
     exclusive_use,
+    holder_record,
     home_environment,
+    living_holder,
     take_lock,
 )
 from position_sync_dagster.processes.reaper import MARKER, find_marked, is_running
@@ -124,6 +127,14 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch, tmp_path):
     assert "OTHER" not in os.environ
 
 
+def test_the_holder_of_a_home_is_known_after_the_clock_was_set(monkeypatch):
+    record = holder_record("dev")
+    boot, created = psutil.boot_time(), psutil.Process().create_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 60)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _process: created + 60)
+    assert living_holder(record) == f"dev (process {os.getpid()})"
+
+
 def test_settings_that_a_person_adds_to_a_home_stay(tmp_path):
     home = Home.at(tmp_path / "it's a home")
     assert home.is_new
@@ -138,6 +149,13 @@ def test_settings_that_a_person_adds_to_a_home_stay(tmp_path):
         "POSITION_SYNC_GATEWAY_PORT": "17497",
     }
     assert not home.is_new
+
+
+def test_settings_of_a_home_that_are_no_text_are_named(tmp_path):
+    home = Home.at(tmp_path)
+    home.settings_file.write_bytes(b"POSITION_SYNC_LAKE=\xff\n")
+    with pytest.raises(HomeError, match=r"\.env cannot be read: .*utf-8"):
+        home.read_settings()
 
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):

@@ -46,6 +46,10 @@ def test_a_probe_finds_what_listens_and_advises_if_nothing_does(taken):
     assert "POSITION_SYNC_GATEWAY_PORT" in text
 
 
+def test_a_host_whose_name_cannot_be_looked_up_is_not_known():
+    assert probe("tws..example", 7497) is ProbeResult.UNKNOWN
+
+
 def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # must not be asked
     handler = type(

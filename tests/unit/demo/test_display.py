@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,6 +16,7 @@ from position_sync_dagster.demo.display import (
     choose_display,
 )
 from position_sync_dagster.processes.stop_request import StopRequested
+from position_sync_dagster.terminal.board import StatusChange
 
 RESULTS = [
     AcceptanceResult(name="legs", wanted="2", found="2", met=True),
@@ -67,6 +69,18 @@ def test_a_log_has_the_addresses_once_and_then_the_figures(capsys):
     first, second, *table = capsys.readouterr().out.splitlines()
     assert (first, second) == ("Dagster UI: starting", "lines: 20 of 100 in use")
     assert [line.split()[-1] for line in table[1:]] == ["met", "missed"]
+
+
+def test_a_log_has_each_change_once_also_after_a_read_that_failed(capsys):
+    change = StatusChange(at=datetime(2026, 3, 9, 14, 30, tzinfo=UTC), text="gateway: connected")
+    display = LineDisplay()
+    for look in (
+        Look(changes=[change]),
+        Look(figures=[("trouble", "away")]),
+        Look(changes=[change]),
+    ):
+        display.show(look)
+    assert capsys.readouterr().out.count("14:30:00 gateway: connected") == 1
 
 
 @pytest.mark.parametrize("kind", [JsonDisplay, LineDisplay, LiveDisplay])
