@@ -55,9 +55,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.domain.update import Reason as Reason
     from position_sync_dagster.errors import PositionSyncError as PositionSyncError
     from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
-    from position_sync_dagster.gateway.connection import (
-        IBConnectionManager as IBConnectionManager,
-    )
+    from position_sync_dagster.gateway.connection import IBConnectionManager as IBConnectionManager
     from position_sync_dagster.lake.lake import Lake as Lake
     from position_sync_dagster.lake.queue.position_queue import (
         InMemoryPositionQueue as InMemoryPositionQueue,

@@ -24,13 +24,7 @@ from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import new_ids, new_part
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import (
-    Table,
-    append,
-    data_files,
-    files_in,
-    overwrite,
-)
+from position_sync_dagster.lake.storage.table import Table, append, data_files, files_in, overwrite
 
 PART_ROWS = 1_000
 """Rows of a part. Writing that many takes about as long as the rest of a commit."""
