@@ -12,7 +12,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import RunRecord
 from position_sync_dagster.places import dagster_home
 from position_sync_dagster.sync import audit as audit_trail
-from position_sync_dagster.sync.audit import History, PastValue, Trace, Verification
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity
 
@@ -37,7 +36,7 @@ def trace(
     output.show(found, trace_lines(found), json=json)
 
 
-def trace_lines(found: Trace) -> Iterator[str]:
+def trace_lines(found: audit_trail.Trace) -> Iterator[str]:
     """Return a trace as lines of at most 80 columns; only a reason may be longer."""
     yield f"{found.kind.lower():<8} {found.id}"
     if found.kind != "RUN" and not found.run_ids and found.row_count:
@@ -165,7 +164,7 @@ def verify(
     if instance is None:
         typer.echo(f"No Dagster storage is at {storage}: events are not compared.", err=True)
 
-    def compared() -> Verification:
+    def compared() -> audit_trail.Verification:
         now = utc_now()
         since = (now - timedelta(days=days)).date()
         events = None
@@ -189,7 +188,9 @@ def verify(
     raise typer.Exit(1 if left.findings or doubled else 0)
 
 
-def verification_lines(found: Verification, left: Verification, *, repair: bool) -> Iterator[str]:
+def verification_lines(
+    found: audit_trail.Verification, left: audit_trail.Verification, *, repair: bool
+) -> Iterator[str]:
     """Return the result as lines for a person."""
     events = "not read" if found.events is None else f"{found.events:,}"
     yield f"since     {found.since} (UTC)"
@@ -247,7 +248,7 @@ def parse_holding(text: str) -> tuple[str, int]:
     return account, int(conid)
 
 
-def history_lines(found: History) -> Iterator[str]:
+def history_lines(found: audit_trail.History) -> Iterator[str]:
     """Return a history as lines of at most 80 columns."""
     symbol = found.values[-1].row["symbol"]
     yield f"{found.account}:{found.conid} {symbol}"
@@ -261,7 +262,7 @@ def history_lines(found: History) -> Iterator[str]:
         yield f"    why       {close.detail}{profit and f'{profit} {close.currency}'}"
 
 
-def _value_lines(one: PastValue) -> Iterator[str]:
+def _value_lines(one: audit_trail.PastValue) -> Iterator[str]:
     row = one.row
     kind = f" {row['price_kind']}" if row["price_kind"] else ""
     yield (

@@ -24,7 +24,6 @@ from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
-from position_sync_dagster.sync.reports.overview import book_at, read_book
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal import money_tables, output
 from position_sync_dagster.terminal.board import describe
@@ -39,7 +38,7 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     settings, lake = options.opened(home)
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
-    money = read_book(lake, settings, now, latest=latest).money()
+    money = overview.read_book(lake, settings, now, latest=latest).money()
     figures = [*describe(found), *money_tables.describe_totals(money)]
     data = found.to_dict() | {"totals": [*money.totals, *money.in_base]}
     output.show(data, (f"{label:<18} {value}" for label, value in figures), json=json)
@@ -67,9 +66,9 @@ def exposure(
     def look() -> BookMoney:
         if past is None:
             latest = rows_of_logins(lake.updates.sync.latest(), settings)
-            book = read_book(lake, settings, utc_now(), latest=latest)
+            book = overview.read_book(lake, settings, utc_now(), latest=latest)
         else:
-            book = book_at(lake, settings, past, utc_now())
+            book = overview.book_at(lake, settings, past, utc_now())
         options.known_strategy(strategy, (leg.strategy_id for leg in book.legs))
         return book.money(strategy)
 

@@ -18,7 +18,6 @@ from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain_plan
-from position_sync_dagster.sync.drain_plan import SOURCES, unavailable_reason
 from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
 from position_sync_dagster.yaml_file import saved_state
 
@@ -197,7 +196,9 @@ def _logins(
                     streams if settings.gateways_file is None else streams.get(name)
                 ),
                 # The same rule as in the drain.
-                unavailable=unavailable_reason(sessions.get(name), confirmed.get(name), login, now),
+                unavailable=drain_plan.unavailable_reason(
+                    sessions.get(name), confirmed.get(name), login, now
+                ),
             ),
             login.accounts or (),
         )
@@ -230,7 +231,7 @@ daemon. A tick reads when each table was materialized, and two runs are 15 s apa
 
 derive_positions = dg.define_asset_job(
     runs.DERIVE_JOB,
-    selection=dg.AssetSelection.assets(*SOURCES) | dg.AssetSelection.checks(*KEYS),
+    selection=dg.AssetSelection.assets(*drain_plan.SOURCES) | dg.AssetSelection.checks(*KEYS),
     executor_def=dg.in_process_executor,
     description="Derive the newest rows and the exposure, and evaluate the checks of the tables.",
 )
@@ -258,7 +259,7 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     if not plan.start:
         return dg.SkipReason(plan.reason)
     return dg.RunRequest(
-        asset_selection=[dg.AssetKey(name) for name in SOURCES],
+        asset_selection=[dg.AssetKey(name) for name in drain_plan.SOURCES],
         asset_check_keys=[*due_checks(instance, now), CAUSES],
         tags={runs.REASON: plan.tag},
     )
@@ -292,7 +293,7 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
 
 def sources_materialized_at(instance: dg.DagsterInstance) -> dict[str, datetime]:
     """Return when the derived tables, and what they are made from, were last materialized."""
-    return materialized_at(instance, {*SOURCES, *chain(*SOURCES.values())})
+    return materialized_at(instance, {*drain_plan.SOURCES, *chain(*drain_plan.SOURCES.values())})
 
 
 def materialized_at(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[str, datetime]:

@@ -22,7 +22,6 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.sync import drain_plan
-from position_sync_dagster.sync.drain_plan import Step
 from position_sync_dagster.sync.run_recorder import RunRecorder
 
 STAY_S, LONGEST_S = 300.0, 360.0
@@ -123,7 +122,7 @@ class _Staying:
     @property
     def _recorded(self) -> RunRecorder | None:
         """What its drains recorded; None before the first."""
-        return self._position_sync.recorders.get(Step.DRAIN)
+        return self._position_sync.recorders.get(drain_plan.Step.DRAIN)
 
     def looks_and_works(self) -> bool:
         """Do what is due; return False if that is for another run."""
@@ -141,7 +140,7 @@ class _Staying:
         if plan.steps:
             self._context.log.info(f"The run drains again: {plan.reason}.")
             self._drained_at = time.monotonic()
-            self._again(Step.DRAIN)
+            self._again(drain_plan.Step.DRAIN)
             self.drained = True
         is_old = time.monotonic() - self._derived >= LATEST_S
         if self.drained and (is_old or not plan.steps):
@@ -154,13 +153,13 @@ class _Staying:
         """Derive the tables that drains have made out of date, and write the kept records."""
         if self.drained:
             self._derive_latest()
-            self._again(Step.EXPOSURE)
+            self._again(drain_plan.Step.EXPOSURE)
             self._position_sync.write_kept_records()
             self.drained = False
 
     def _derive_latest(self) -> None:
         self._position_sync.looked_at.clear()
-        self._again(Step.LATEST)
+        self._again(drain_plan.Step.LATEST)
         self._derived = time.monotonic()
 
     def _plan(self) -> drain_plan.DrainPlan | None:
@@ -184,7 +183,7 @@ class _Staying:
         )
         return None if derivation.start else plan
 
-    def _again(self, step: Step) -> None:
+    def _again(self, step: drain_plan.Step) -> None:
         """Materialize an asset once more."""
         for result in STEPS[step](self._context, position_sync=self._position_sync):
             version = result.data_version

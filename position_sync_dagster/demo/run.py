@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 
 from position_sync_dagster.demo import display, programs
-from position_sync_dagster.demo.programs import DemoRun, SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import dagster_dev, ports
@@ -82,7 +81,7 @@ def run(options: Options) -> int:
     return 0 if all(result.met for result in results) else 1
 
 
-def choose_ports(options: Options, screen: display.Display) -> tuple[int, SimulatorPorts]:
+def choose_ports(options: Options, screen: display.Display) -> tuple[int, programs.SimulatorPorts]:
     """Return the UI's port, and the simulator's as `programs.start` takes them.
 
     Raises:
@@ -95,7 +94,9 @@ def choose_ports(options: Options, screen: display.Display) -> tuple[int, Simula
     ):
         if port is not None:
             ports.require_free(port, purpose=purpose, option=option)
-    wanted = SimulatorPorts(gateway=options.gateway_port or 0, control=options.control_port or 0)
+    wanted = programs.SimulatorPorts(
+        gateway=options.gateway_port or 0, control=options.control_port or 0
+    )
     ui_port = options.ui_port or ports.first_free(UI_PORT)
     if options.ui_port is None and ui_port != UI_PORT:
         screen.note(f"Port {UI_PORT} is taken: the Dagster UI uses {ui_port}.")
@@ -104,7 +105,7 @@ def choose_ports(options: Options, screen: display.Display) -> tuple[int, Simula
 
 @one_native_thread_each()
 def watch(
-    demo_run: DemoRun, options: Options, screen: display.Display, stop: StopRequest
+    demo_run: programs.DemoRun, options: Options, screen: display.Display, stop: StopRequest
 ) -> tuple[display.AcceptanceResult, ...]:
     """Show the state until the time limit; return the results of the acceptance test.
 
@@ -129,7 +130,7 @@ def watch(
     def attempt(missing: str, act: Callable[..., None], *ports: int) -> None:
         try:
             act(settings, demo_run.ui_port, *ports)
-        except (OSError, ValueError, SimulatorProcessError) as error:
+        except (OSError, ValueError, programs.SimulatorProcessError) as error:
             screen.note(f"No {missing}: {printable(str(error))}")
 
     with screen:

@@ -16,7 +16,6 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
@@ -308,7 +307,7 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 
 def _rows_of(gateway_id: str) -> str:
-    return f"gateway_id = {text_literal(gateway_id)}"
+    return f"gateway_id = {codec.text_literal(gateway_id)}"
 
 
 WRITER = "contracts"

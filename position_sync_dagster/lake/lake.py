@@ -27,7 +27,6 @@ from position_sync_dagster.lake.registry.strategy_registry import StrategyRegist
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.sessions import GatewaySessions, Heartbeats
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
@@ -290,7 +289,7 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return rows.filter(pl.col("account").is_in(accounts))
 
 
-NO_HOLDINGS = BROKER_POSITIONS.empty
+NO_HOLDINGS = specs.BROKER_POSITIONS.empty
 """No rows of `broker_positions`: the table keeps no reports of a past moment."""
 
 MOMENT = "%Y-%m-%d %H:%M:%S UTC"

@@ -41,7 +41,6 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import new_ids, records_of, session_rows
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.opening import check_mode, mode_of, set_properties
 from position_sync_dagster.lake.storage.table import Table
@@ -339,7 +338,7 @@ class GatewaySessions:
         """
 
         def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[GatewaySession]:
-            before = records_of(GatewaySession, snapshot.live)
+            before = codec.records_of(GatewaySession, snapshot.live)
             # Read within the step: a step that runs again sees heartbeats that came meanwhile.
             beat, now = self._read(gateway_id).get(gateway_id), self._clock()
             last = _later(_newest_of(before, gateway_id), beat, now)
@@ -348,7 +347,7 @@ class GatewaySessions:
             session = GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
-                session_id=new_ids(now, 1)[0],
+                session_id=codec.new_ids(now, 1)[0],
                 run_id=run_id,
                 host=host,
                 pid=pid,
@@ -365,7 +364,7 @@ class GatewaySessions:
                 gateway_started_at=last.gateway_started_at if last else None,
             )
             past = [last.as_followed(now)] if last else []
-            moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
+            moved = codec.session_rows(past).with_columns(bucket=pl.lit(PAST))
             return lifecycle_table.Change(session, _live_rows(before, session), moved)
 
         acquired = self._change(gateway_id, step, action="acquire", run_id=run_id or "")
@@ -489,7 +488,7 @@ class GatewaySessions:
         def step(
             snapshot: lifecycle_table.Snapshot,
         ) -> lifecycle_table.Change[GatewaySession | None]:
-            before = records_of(GatewaySession, snapshot.live)
+            before = codec.records_of(GatewaySession, snapshot.live)
             beat = self._read(session.gateway_id).get(session.gateway_id)
             stored = _later(_newest_of(before, session.gateway_id), beat, self._clock())
             if stored is None or stored.session_id != session.session_id:
@@ -531,7 +530,7 @@ class GatewaySessions:
             return alive
         others = wanted - alive.keys()
         rows = self._lifecycle.parts([codec.part_named(one) for one in others])
-        stored = {one.gateway_id: one for one in records_of(GatewaySession, rows)}
+        stored = {one.gateway_id: one for one in codec.records_of(GatewaySession, rows)}
         latest = {one: _later(stored.get(one), beats.get(one), now) for one in others}
         return alive | {one: session for one, session in latest.items() if session is not None}
 
@@ -549,7 +548,7 @@ class GatewaySessions:
             ]
         )
         newest = rows.sort("started_at", "fencing_token", descending=True)
-        found = records_of(
+        found = codec.records_of(
             GatewaySession,
             newest.unique("session_id", keep="first", maintain_order=True).head(limit),
         )
@@ -563,7 +562,7 @@ class GatewaySessions:
         action: str,
     ) -> GatewaySession:
         def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[GatewaySession]:
-            before = records_of(GatewaySession, snapshot.live)
+            before = codec.records_of(GatewaySession, snapshot.live)
             stored = _newest_of(before, session.gateway_id)
             if stored is None or stored.session_id != session.session_id:
                 raise _lease_lost(session, "a newer session has followed")
@@ -639,7 +638,7 @@ class GatewaySessions:
                 return
             if place is not None and not moved:
                 raise _elsewhere(self.table.path, place, ours)
-            live = records_of(GatewaySession, self.table.scan(handle, codec.IS_LIVE))
+            live = codec.records_of(GatewaySession, self.table.scan(handle, codec.IS_LIVE))
             alive = next((one for one in live if one.is_alive(self._clock())), None)
             if alive is not None and moved:
                 raise _login_owned(alive)
@@ -693,7 +692,7 @@ def _later(
 
 def _live_rows(before: list[GatewaySession], session: GatewaySession) -> pl.DataFrame:
     """Return the live rows, with this session as the newest of its gateway."""
-    return session_rows([*(s for s in before if s.gateway_id != session.gateway_id), session])
+    return codec.session_rows([*(s for s in before if s.gateway_id != session.gateway_id), session])
 
 
 def _login_owned(by: GatewaySession) -> errors.LoginOwnedError:

@@ -20,14 +20,7 @@ from dotenv import dotenv_values
 
 from position_sync_dagster import places
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.processes.reaper import (
-    MARKER,
-    end_processes,
-    find_marked,
-    identified,
-    identity_of,
-    is_running,
-)
+from position_sync_dagster.processes import reaper
 from position_sync_dagster.settings import PREFIX
 
 NOT_INHERITED = (PREFIX, "DAGSTER_")
@@ -46,7 +39,7 @@ def home_environment(home: Path, values: Mapping[str, str]) -> dict[str, str]:
     inherited = {
         name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
     }
-    return inherited | dict(values) | {MARKER: str(home)}
+    return inherited | dict(values) | {reaper.MARKER: str(home)}
 
 
 def adopt_environment(values: Mapping[str, str]) -> None:
@@ -200,10 +193,10 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[int]:
             remedy="Choose a folder that you can write.",
         ) from error
     try:
-        end_processes(lambda: find_marked(home), grace_s=LEFTOVER_GRACE_S)
+        reaper.end_processes(lambda: reaper.find_marked(home), grace_s=LEFTOVER_GRACE_S)
         yield fd
     finally:
-        end_processes(lambda: find_marked(home), grace_s=LEFTOVER_GRACE_S)
+        reaper.end_processes(lambda: reaper.find_marked(home), grace_s=LEFTOVER_GRACE_S)
         os.close(fd)
 
 
@@ -239,16 +232,16 @@ def take_lock(home: Path, *, purpose: str, wait_s: float = 10.0) -> int:
 
 def holder_record(purpose: str) -> bytes:
     """Return the content of the lock file: the holder's purpose and process, as JSON."""
-    return json.dumps({"purpose": purpose, **identity_of(psutil.Process())}).encode()
+    return json.dumps({"purpose": purpose, **reaper.identity_of(psutil.Process())}).encode()
 
 
 def living_holder(content: bytes) -> str | None:
     """Return a description of the holder in a lock file's content, None if it has ended."""
     try:
         record = json.loads(content)
-        process = identified(record)
+        process = reaper.identified(record)
     except (ValueError, KeyError, TypeError, psutil.Error):
         return None
-    if process is None or not is_running(process):
+    if process is None or not reaper.is_running(process):
         return None
     return f"{record.get('purpose', 'a process')} (process {record['pid']})"

@@ -21,7 +21,6 @@ from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.domain.statement import FLEX, Statement, StatementCash, StatementPosition
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
@@ -342,7 +341,7 @@ class ClosedDays:
 
     filled: dict[date, ClosedDay] = field(default_factory=dict)
     skipped: dict[date, str] = field(default_factory=dict)
-    unreadable: tuple[PositionSyncError, ...] = ()
+    unreadable: tuple[errors.PositionSyncError, ...] = ()
 
 
 def _stated(

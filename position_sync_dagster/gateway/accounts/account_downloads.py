@@ -27,9 +27,7 @@ from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.codes import GatewayCode, MessageType
-from position_sync_dagster.gateway.ib_async_internals import RowFields, read_messages
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.gateway.translate import PortfolioValues
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ NAMED = 3
 """Number of rows that the detail of the session names; the others are counted."""
 
 
-def oddness(row: RowFields, accounts: Collection[str]) -> str | None:
+def oddness(row: ib_async_internals.RowFields, accounts: Collection[str]) -> str | None:
     """Return why a row of a holding cannot be used, by its fields as sent; None for a usable one.
 
     ib_async reads an empty quantity of a position as 0, which would be a close (2.1.0, decoder.py).
@@ -89,7 +87,7 @@ class OddRows:
         """Return whether any row is set aside."""
         return bool(self._reasons)
 
-    def accepts(self, row: RowFields) -> bool:
+    def accepts(self, row: ib_async_internals.RowFields) -> bool:
         """Return whether a row can be used, by its fields as sent; set it aside if not."""
         why = oddness(row, self._accounts)
         if self._refused and why is None:
@@ -156,7 +154,7 @@ class PortfolioRow(NamedTuple):
     key: Key
     instrument: Instrument
     position: float
-    values: PortfolioValues
+    values: translate.PortfolioValues
 
 
 def read_portfolio_rows(
@@ -177,7 +175,9 @@ def read_portfolio_rows(
         if len(fields) < ib_async_internals.WHOLE_ROW:
             return False
         account, conid = fields[-1], fields[2]
-        sent = RowFields(account, conid, fields[3], fields[4], fields[8], fields[-7])
+        sent = ib_async_internals.RowFields(
+            account, conid, fields[3], fields[4], fields[8], fields[-7]
+        )
         if not odd_rows.accepts(sent):
             return True
         try:
@@ -186,7 +186,7 @@ def read_portfolio_rows(
         except ValueError:
             odd_rows.set_aside(account, conid)
             return True
-        values = PortfolioValues(
+        values = translate.PortfolioValues(
             average_cost=translate.known(cost),
             market_price=translate.known(price),
             market_value=translate.known(value),
@@ -196,7 +196,7 @@ def read_portfolio_rows(
         on_row(PortfolioRow(key_of(account, instrument.conid), instrument, position, values))
         return True
 
-    read_messages(ib, MessageType.PORTFOLIO_VALUE, read)
+    ib_async_internals.read_messages(ib, MessageType.PORTFOLIO_VALUE, read)
 
 
 def _contract_of(fields: list[str]) -> Contract:
@@ -532,7 +532,7 @@ class AccountSubscription:
         self._result: asyncio.Future[str | None] | None = None
         ib.errorEvent += self._on_error
         ib.disconnectedEvent += self.reset
-        read_messages(ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
+        ib_async_internals.read_messages(ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
 
     async def download(self, account: str, *, impatient: bool = False) -> str | None:
         """Subscribe to an account, and wait until its download ends or falls silent.
@@ -670,7 +670,7 @@ class PortfolioDownloads:
         )
         self._heard: dict[str, datetime] = {}
         login.ib.accountValueEvent += self._on_account_value
-        read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
+        ib_async_internals.read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
 
     @property
     def follows(self) -> bool:

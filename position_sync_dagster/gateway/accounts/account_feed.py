@@ -19,13 +19,10 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
-from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts import account_downloads
-from position_sync_dagster.gateway.accounts.account_downloads import OddRows, PortfolioDownloads
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.codes import LISTED_TOGETHER, MessageType, is_notice
-from position_sync_dagster.gateway.ib_async_internals import filter_positions
 from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import position_of
 
@@ -58,7 +55,7 @@ class PositionsByAccount:
         refused: The accounts whose list the gateway refused, each with the code.
     """
 
-    def __init__(self, login: Login, odd_rows: OddRows) -> None:
+    def __init__(self, login: Login, odd_rows: account_downloads.OddRows) -> None:
         self.refused: dict[str, int] = {}
         self._ib = ib = login.ib
         self._odd_rows = odd_rows
@@ -121,7 +118,7 @@ class PositionsByAccount:
     def _take(self, rows: list[list[str]]) -> None:
         for _, _, _, account, conid, *_, model in rows:
             if model:
-                self._odd_rows.refuse(account, conid, f"a part in the model {shown(model)}")
+                self._odd_rows.refuse(account, conid, f"a part in the model {errors.shown(model)}")
         for row in rows:
             if not row[-1]:
                 ib_async_internals.take_position(self._ib, row[3:-1])
@@ -361,7 +358,7 @@ class AccountFeed:
         self._by_account = None if together else PositionsByAccount(login, self.odd_rows)
         self._unlisted: dict[str, int] = {}  # whose list was refused, with the code
         self._list = PositionDownload(login, give_up=give_up, by_account=self._by_account)
-        self._values = PortfolioDownloads(login, self.book, on_change=self._rate)
+        self._values = account_downloads.PortfolioDownloads(login, self.book, on_change=self._rate)
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
         self._portfolio: dict[Key, _PortfolioQuantity] = {}
         self._contradicted: dict[Key, float] = {}
@@ -369,7 +366,7 @@ class AccountFeed:
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
-        filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
+        ib_async_internals.filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
         account_downloads.read_portfolio_rows(ib, self.odd_rows, on_row=self._on_portfolio)
 
     @property

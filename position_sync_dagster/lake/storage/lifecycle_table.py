@@ -22,7 +22,6 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import new_ids, new_part
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table, append, data_files, files_in, overwrite
 
@@ -57,7 +56,9 @@ def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
 
 
 def _in_new_parts(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    names = [name for name in new_ids(now, -(-rows.height // PART_ROWS)) for _ in range(PART_ROWS)]
+    names = [
+        name for name in codec.new_ids(now, -(-rows.height // PART_ROWS)) for _ in range(PART_ROWS)
+    ]
     return rows.with_columns(part=pl.Series(names[: rows.height], dtype=pl.String))
 
 
@@ -286,7 +287,7 @@ class LifecycleTable:
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
-        part = new_part(self._clock())
+        part = codec.new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
         terms += [codec.in_parts(bucket, [part]) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))

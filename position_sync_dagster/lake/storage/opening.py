@@ -28,11 +28,8 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.errors import CommitContentionError, LeaseLostError, TradingModeError
 from position_sync_dagster.lake import object_store
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema import table_spec
-from position_sync_dagster.lake.schema.table_spec import MODE_PROPERTY
 from position_sync_dagster.lake.storage import commit_errors
 from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE, sync_paths
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
@@ -396,7 +393,7 @@ class WriterLock:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._remote = is_remote(path)
+        self._remote = object_store.is_remote(path)
         self._changed = Condition()
         self._is_wanted = self._is_waiting = False
         self._held: int | None = None
@@ -423,7 +420,7 @@ class WriterLock:
         """
         try:
             if not self._take(timeout_s):
-                raise CommitContentionError(
+                raise errors.CommitContentionError(
                     f"Another process holds the writers' lock of {self._path}; nothing was "
                     "changed.",
                     remedy="End what writes to the lake, then repair it.",
@@ -490,7 +487,7 @@ def refuse_stale_owner(token: int, newest: int | None, gateway_id: str) -> None:
         LeaseLostError: `newest` is greater than `token`.
     """
     if newest is not None and token < newest:
-        raise LeaseLostError(
+        raise errors.LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
@@ -534,7 +531,7 @@ def set_properties(handle: DeltaTable, properties: Mapping[str, str], *, action:
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
     """Return the trading mode of the table; None before its first data."""
-    text = handle.metadata().configuration.get(MODE_PROPERTY)
+    text = handle.metadata().configuration.get(table_spec.MODE_PROPERTY)
     return TradingMode(text) if text else None
 
 
@@ -560,9 +557,9 @@ def first_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> d
     if not offered or (remembered is not None and offered == [remembered]):
         return {}
     if remembered is None and len(offered) == 1:
-        return {MODE_PROPERTY: offered[0].value}
+        return {table_spec.MODE_PROPERTY: offered[0].value}
     wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
-    raise TradingModeError(
+    raise errors.TradingModeError(
         f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
         remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, or "
         "point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",

@@ -27,7 +27,6 @@ from position_sync_dagster.lake.object_store import absolute_path, plain, polars
 from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, delta_log
-from position_sync_dagster.lake.storage.delta_log import TRANSACTIONS
 from position_sync_dagster.lake.storage.deltalake_internals import is_behind
 from position_sync_dagster.lake.storage.opening import NO_HOOKS, TableLocation, WriterLock
 from position_sync_dagster.lake.storage.threads import begin
@@ -154,7 +153,7 @@ def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
 def _properties(
     commit_info: Mapping[str, str], transactions: list[Transaction] | None
 ) -> CommitProperties:
-    metadata = {**commit_info, TRANSACTIONS: str(len(transactions or []))}
+    metadata = {**commit_info, delta_log.TRANSACTIONS: str(len(transactions or []))}
     return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
 
 

@@ -26,7 +26,6 @@ from position_sync_dagster.domain.update import (
     Source,
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
-from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.broker_positions import last_time
 from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
@@ -145,7 +144,7 @@ class LakeValues:
             accounts = login.accounts or ()
             try:
                 rows = await self._rows_of(login)
-            except BrokerUnavailableError as error:
+            except errors.BrokerUnavailableError as error:
                 reasons.append(error.what)
                 unavailable.update(accounts)
                 covered |= dict.fromkeys(accounts, False)
@@ -155,7 +154,7 @@ class LakeValues:
             complete.append(rows.height > 0 and is_whole.all())
             covered |= dict.fromkeys(accounts, complete[-1])
         if not found:
-            raise BrokerUnavailableError(" ".join(reasons), remedy=_WAIT)
+            raise errors.BrokerUnavailableError(" ".join(reasons), remedy=_WAIT)
         return pl.concat(found), Coverage(
             complete=not reasons and all(complete),
             covered=covered,
@@ -169,7 +168,7 @@ class LakeValues:
         last = last_time(rows.get_column("confirmed_at"), now)
         why = unavailable_reason(session, last, login, now)
         if why is not None:
-            raise BrokerUnavailableError(why, remedy=_WAIT)
+            raise errors.BrokerUnavailableError(why, remedy=_WAIT)
         return rows
 
     async def close(self) -> None:

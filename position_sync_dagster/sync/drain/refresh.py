@@ -12,7 +12,6 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.domain.update import QueueStatus, Reason
 from position_sync_dagster.domain.valuation import Provenance
@@ -55,7 +54,7 @@ async def refresh(
     before = await offload(lake.sessions.current, settings.gateway_id)
     try:
         async with Ownership(
-            lake.sessions, settings, owner=Owner.REFRESH, run_id=run_id, clock=clock
+            lake.sessions, settings, owner=gateway_session.Owner.REFRESH, run_id=run_id, clock=clock
         ) as own:
             emptied = _emptied_before(before, own.session)
             feed, enqueued = await _download_and_enqueue(lake, settings, own, clock, emptied)
@@ -117,7 +116,9 @@ async def refresh_logins(
     return {login.gateway_id: report for login, report in zip(logins, reports, strict=True)}
 
 
-def _emptied_before(before: GatewaySession | None, own: GatewaySession) -> dict[str, float]:
+def _emptied_before(
+    before: gateway_session.GatewaySession | None, own: gateway_session.GatewaySession
+) -> dict[str, float]:
     """Return the accounts that the refresh right before this one found emptied, and their age.
 
     A second list of positions confirms that an account is emptied. A refresh is too short for it:
@@ -126,8 +127,8 @@ def _emptied_before(before: GatewaySession | None, own: GatewaySession) -> dict[
     """
     if (
         before is None
-        or before.owner is not Owner.REFRESH
-        or before.state is not SessionState.ENDED
+        or before.owner is not gateway_session.Owner.REFRESH
+        or before.state is not gateway_session.SessionState.ENDED
         or before.fencing_token != own.fencing_token - 1
     ):
         return {}
@@ -169,7 +170,7 @@ async def _download_and_enqueue(
     finally:
         await manager.close()
     own.check()
-    own.report_status(lambda: OwnerStatus(SessionState.LIVE))
+    own.report_status(lambda: OwnerStatus(gateway_session.SessionState.LIVE))
     own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
     await publisher.publish(feed, session=own.session)
