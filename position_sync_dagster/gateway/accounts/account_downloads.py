@@ -42,9 +42,9 @@ def oddness(row: ib_async_internals.RowFields, accounts: Collection[str]) -> str
 
     ib_async reads an empty quantity of a position as 0, which would be a close (2.1.0, decoder.py).
 
-    >>> oddness(RowFields("DU1", "7", "SPY", "OPT", "100", "nan"), {"DU1"})
+    >>> oddness(ib_async_internals.RowFields("DU1", "7", "SPY", "OPT", "100", "nan"), {"DU1"})
     "quantity 'nan'"
-    >>> oddness(RowFields("DU1", "7", "SPY", "OPT", "100", "2.0"), {"DU1"})
+    >>> oddness(ib_async_internals.RowFields("DU1", "7", "SPY", "OPT", "100", "2.0"), {"DU1"})
     """
     if row.account not in accounts:
         return "an account of another login" if row.account else "no account"
