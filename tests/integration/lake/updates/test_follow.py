@@ -250,6 +250,8 @@ def test_the_lines_of_the_page_find_the_same_past(open_ledger, make_update, cloc
         found = eval(shown[reader], names)  # noqa: S307
         rows = {int(c): float(p) for c, p in zip(found["conid"], found["position"], strict=True)}
     else:
+        if "://" in ledger.table.path:
+            pytest.skip("DuckDB downloads its extension for object stores")
         name = "true_at" if reader == "true_at" else "known_at"
         query = shown["DuckDB"].replace("known_at", name)
         files = ledger.table.snapshot(lambda handle: handle.file_uris())
