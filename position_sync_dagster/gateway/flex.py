@@ -208,7 +208,7 @@ def position_of(fields: Fields) -> statement.StatementPosition | None:
         return None
     quantity = fields.required_number("position")
     cost = fields.number("costBasisMoney")
-    sec_type = fields.text("assetCategory") or "OPT"
+    sec_type = fields.required("assetCategory")
     multiplier = fields.number("multiplier") or 1.0
     if sec_type in MULTIPLIED_TYPES:
         multiplier = fields.required_number("multiplier")
@@ -255,7 +255,7 @@ def execution_of(fields: Fields) -> statement.Execution | None:
         account=fields.required("accountId"),
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
-        sec_type=fields.text("assetCategory") or "OPT",
+        sec_type=fields.required("assetCategory"),
         time=fields.moment("dateTime" if fields.text("dateTime") else "tradeDate"),
         side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
         quantity=abs(quantity),

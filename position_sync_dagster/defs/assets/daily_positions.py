@@ -128,12 +128,13 @@ def daily_asset(
 def describe(closed: "statements.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day."""
     rows = closed.rows
+    oldest_s: Any = rows["age_s"].max()
     return {
         "dagster/partition_row_count": rows.height,
         "held": rows.filter(rows["position"] != 0).height,
         **seldom(without_value=rows["market_value"].null_count()),
         **day_metadata(rows),
-        "oldest_value_age_s": rows["age_s"].max() or 0.0,
+        **table_asset.known(oldest_value_age_s=oldest_s),
         "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
         "written_that_day": closed.written,
         "from_statement": closed.stated,

@@ -29,11 +29,17 @@ def test_what_a_statement_leaves_out_is_unknown_and_not_zero() -> None:
 
 
 def test_a_multiplier_is_never_guessed() -> None:
-    for kind in ("OPT", "FUT", ""):
+    for kind in ("OPT", "FUT"):
         with pytest.raises(StatementError, match="OpenPosition has no multiplier"):
             read_statements(statement(position(assetCategory=kind, multiplier="")), "a.xml")
     (found,) = read_statements(statement(position(assetCategory="STK", multiplier="")), "a.xml")
     assert found.positions[0].multiplier == 1.0
+
+
+def test_the_type_of_a_contract_is_never_guessed() -> None:
+    for row in (position, trade):
+        with pytest.raises(StatementError, match="has no assetCategory"):
+            read_statements(statement(row(assetCategory="")), "a.xml")
 
 
 def test_lots_do_not_count_beside_their_summary() -> None:
