@@ -211,7 +211,7 @@ def _is_unsuccessful(run: JobRun) -> bool:
 
 def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
     for run in drains:
-        if run.state in IN_PROGRESS and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
+        if run.state in IN_PROGRESS and abs(now - run.since) < timedelta(seconds=MAX_RUNTIME_S):
             return run.run_id
     return None
 

@@ -338,7 +338,7 @@ def plan_derivation(
     """
     if LEDGER not in materialized_at:
         return Derivation(start=False, reason="the ledger was never materialized")
-    if in_progress is not None and now - in_progress.since < LEFT_BEHIND:
+    if in_progress is not None and abs(now - in_progress.since) < LEFT_BEHIND:
         return Derivation(start=False, reason=f"run {in_progress.run_id[:8]} is in progress")
     found = _why(materialized_at, now)
     if found is None:
@@ -355,8 +355,10 @@ def _why(materialized_at: Mapping[str, datetime], now: datetime) -> tuple[str, s
         derived_at = materialized_at.get(target)
         if derived_at is None:
             return "never_derived", f"{target} was never derived"
+        if derived_at > now + SKEW:  # the clock was set back: the age is unknown
+            return "tables_are_old", f"{target} was derived in the future"
         for source in sources:
-            if source in materialized_at and materialized_at[source] > derived_at:
+            if source in materialized_at and derived_at < materialized_at[source] <= now + SKEW:
                 return "source_is_newer", f"{source} is newer than {target}"
         if now - derived_at >= LONGEST_AGE:
             return "tables_are_old", f"{target} is a quarter of an hour old"

@@ -101,6 +101,8 @@ def test_a_drain_left_started_by_a_crash_blocks_nothing_for_long(
     later = datetime.now(UTC) + timedelta(seconds=MAX_RUNTIME_S + 1)
     assert observe(instance, lake, settings, now=datetime.now(UTC)).drain_in_progress
     assert observe(instance, lake, settings, now=later).drain_in_progress is None
+    set_back = datetime.now(UTC) - timedelta(hours=1)
+    assert observe(instance, lake, settings, now=set_back).drain_in_progress is None
 
 
 def test_requests_wait_while_the_owner_is_not_connected(tick, own_login, enqueue) -> None:
