@@ -26,7 +26,7 @@ from position_sync_dagster.defs.stream import (
     stream_positions,
 )
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
+from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, StoreUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
@@ -244,6 +244,29 @@ def test_an_error_of_a_check_ends_no_stream_and_is_said_once(caplog) -> None:
         patient.deliver()
     assert events.evaluate_again.call_count == 3
     said = "The stream goes on, but its checks could not be evaluated."
+    assert [record.message for record in caplog.records] == [said]
+
+
+def test_events_wait_for_a_table_that_cannot_be_read_and_the_stream_goes_on(
+    stream_events, lake, caplog, monkeypatch
+) -> None:
+    """As in an outage of an object store, which the stream outlives."""
+    monkeypatch.setattr(stream_events_module, "RETRY_S", 0.0)
+    logged: list[Any] = []
+    patient = PatientLog(stream_events, logged.append)
+    monkeypatch.setattr(stream_events, "evaluate", Mock())
+    with monkeypatch.context() as outage:
+        away = Mock(side_effect=StoreUnavailableError("The store is away.", remedy="Wait."))
+        outage.setattr(lake.account_values.table, "count", away)
+        outage.setattr(lake.updates.table, "version", away)
+        patient.add(REPORT)
+        patient.add(later(1, rows=7, enqueued=3, version_to=None))
+        assert logged == []
+    patient.deliver()
+    assert names(logged) == [*MATERIALIZED, *OBSERVED]
+    counted = [e.metadata["stream/rows"].value for e in logged if "stream/rows" in e.metadata]
+    assert counted == [120, 7]
+    said = "The stream goes on, but its events wait for a table: The store is away. Wait."
     assert [record.message for record in caplog.records] == [said]
 
 
