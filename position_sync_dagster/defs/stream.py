@@ -242,6 +242,7 @@ class StreamEvents:
     def __post_init__(self) -> None:
         self._state: str = SessionState.STARTING
         self._materialized_at: datetime | None = None
+        self._registry_seen = self._registry_told = 0.0
         self._failed: Checks = ()
         self._again_at = self._again_until = datetime.min.replace(tzinfo=UTC)
         self._evaluate_at = self._agree_at = self._again_at
@@ -262,6 +263,7 @@ class StreamEvents:
                 now = datetime.now(UTC)
                 self._again_at, self._again_until = now + AGAIN_EVERY, now + AGAIN_FOR
             self._state, self._materialized_at = report.state, report.until
+            self._registry_told = self._registry_seen
             pause = min((self.logins - 1) * OTHERS_FOLLOW, LONGEST_PAUSE)
             self._evaluate_at = datetime.now(UTC) + pause
             return
@@ -357,10 +359,11 @@ class StreamEvents:
     def _is_due(self, now: datetime) -> bool:
         if self._materialized_at is None or self._state not in SETTLED:
             return False
-        if now - self._materialized_at >= MATERIALIZE_EVERY:
+        if abs(now - self._materialized_at) >= MATERIALIZE_EVERY:  # a clock may be set back
             return True
         registry = self.instance.get_latest_materialization_event(dg.AssetKey("active_strategies"))
-        return registry is not None and registry.timestamp > self._materialized_at.timestamp()
+        self._registry_seen = 0.0 if registry is None else registry.timestamp
+        return self._materialized_at.timestamp() < self._registry_seen != self._registry_told
 
     def _materialization(
         self, name: str, numbers: "dict[str, float | str]", report: StreamReport

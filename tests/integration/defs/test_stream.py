@@ -134,6 +134,16 @@ def test_the_stream_materializes_each_quarter_of_an_hour(stream_events) -> None:
     assert [at for at, events in enumerate(found, 1) if events == MATERIALIZED] == [15, 30]
 
 
+def test_after_the_clock_was_set_back_the_stream_materializes_at_once_and_then_as_before(
+    stream_events, instance
+) -> None:
+    list(stream_events.of(REPORT))
+    instance.report_runless_asset_event(dg.AssetMaterialization("active_strategies"))
+    found = [names(list(stream_events.of(later(minute)))) for minute in range(-60, -42)]
+    materialized = [at for at, events in enumerate(found) if events == MATERIALIZED]
+    assert materialized == [0, 1, 16], "once for the registry, whose time lies in the future"
+
+
 def test_the_stream_materializes_after_the_registry_did(stream_events, instance) -> None:
     """Else the queue and the ledger would look older than the legs that they follow."""
     list(stream_events.of(REPORT))
