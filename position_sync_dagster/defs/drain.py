@@ -175,6 +175,7 @@ def observe(
             (run.registry_version for run in drains if run.registry_version is not None), None
         ),
         strategies_mark=":".join(map(str, saved_state(file))) if file else None,
+        unapplied=next((run.unapplied for run in drains if run.unapplied is not None), False),
     )
 
 

@@ -111,6 +111,7 @@ class Workload:
         released: Requests that the newest of them released; 0 when it failed.
         registry_version: Delta version of `active_strategies`; None if it was not looked at.
         recorded_version: The version that a run last recorded.
+        unapplied: The last run that was to apply the strategies file ended before it did.
     """
 
     now: datetime
@@ -126,6 +127,7 @@ class Workload:
     registry_version: int | None = None
     recorded_version: int | None = None
     strategies_mark: str | None = None
+    unapplied: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +215,10 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
             reasons.append("requests wait")
         else:
             reasons.append(" ".join(filter(None, unavailable)))
+    if not steps and workload.unapplied:  # alone: another failure then keeps no value back
+        tag = REGISTRY_CHANGED
+        steps.append(Step.STRATEGIES)
+        reasons.append("the last run did not bring the registry up to date")
     if not steps:
         return _skip("; ".join(reasons) or idle, workload, cursor)
     return DrainPlan(
