@@ -14,6 +14,7 @@ from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.libraries import tables, threads
 from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import Settings
@@ -283,8 +284,9 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
             return False  # the run that planned it ended without a result
         event = record.event if record is not None else None
         at = datetime.fromtimestamp(event.timestamp, UTC) if event is not None else None
-        if record is None or at is None or at < max(materialized, oldest):
-            return now - materialized < BEING_EVALUATED
+        old = record is None or at is None or at < max(materialized, oldest) or at > now + SKEW
+        if record is None or old:
+            return abs(now - materialized) < BEING_EVALUATED
         passed = record.status.value == "SUCCEEDED"
         return passed or key.name == "a_stream_watches"
 
