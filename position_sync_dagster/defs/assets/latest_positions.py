@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from position_sync_dagster.defs.assets import strategy_exposure, table_asset
-from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest
+from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest, rows_to_judge
 from position_sync_dagster.defs.libraries import confirmations, derived, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
@@ -69,5 +69,5 @@ def latest_positions(
         data_version=table_asset.data_version(result.version),
     )
     with lake.looked_at_once(position_sync.looked_at):
-        sums = judge_latest(table.rows(), found)
+        sums = judge_latest(rows_to_judge(table, result, rows), found)
     context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))

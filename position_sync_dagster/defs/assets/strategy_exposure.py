@@ -415,7 +415,7 @@ def summed(
         metadata=metadata, data_version=table_asset.data_version(result.version)
     )
     with lake.looked_at_once(position_sync.looked_at):
-        sums = limits.judge_exposure(table.rows(), book)
+        sums = limits.judge_exposure(limits.rows_to_judge(table, result, frame), book)
         context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
         for event in limits.evaluated_limits(lake, position_sync.settings, book, context.instance):
             context.log_event(event)

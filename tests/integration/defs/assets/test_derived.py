@@ -310,6 +310,24 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
 
 
 @pytest.mark.usefixtures("two_strategies")
+def test_sums_of_a_table_that_another_run_has_replaced_meanwhile_are_no_failure(
+    materialize, instance, monkeypatch
+) -> None:
+    """A drain may derive from newer rows while `derive_positions` does."""
+    replace_table = derived.replace
+
+    def and_another_run(table, frame, *, run_id):
+        result = replace_table(table, frame, run_id=run_id)
+        replace_table(table, frame.with_columns(pl.col("market_value") + 1), run_id="another")
+        return result
+
+    monkeypatch.setattr(derived, "replace", and_another_run)
+    assert materialize(latest_positions, strategy_exposure).success
+    checked = instance.event_log_storage.get_latest_asset_check_execution_by_key(SUMS)
+    assert [checked[key].evaluation.passed for key in SUMS] == [True, True]
+
+
+@pytest.mark.usefixtures("two_strategies")
 def test_the_picture_of_the_day_is_a_small_png_to_which_the_next_events_link(
     materialize, append_row, seconds_ago, instance
 ) -> None:
