@@ -383,15 +383,19 @@ def summed(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
     lake, now = position_sync.lake, datetime.now(UTC)
-    with lake.looked_at_once(position_sync.looked_at):
-        latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
-        book = overview.read_book(lake, position_sync.settings, now, latest=latest)
-    found = exposure.exposures(book.split, now)
     table = lake.derived_table(STRATEGY_EXPOSURE)
-    version = {"ledger_version": newest_version(latest)}
-    frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
-    with lake.looked_at_once(position_sync.looked_at):
-        result = derived.replace(table, frame, run_id=context.run.run_id)
+
+    def make(forward: bool) -> "tuple[Any, overview.Book, Any, pl.DataFrame, derived.Replaced]":
+        with lake.looked_at_once(position_sync.looked_at):
+            latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
+            book = overview.read_book(lake, position_sync.settings, now, latest=latest)
+            found = exposure.exposures(book.split, now)
+            version = {"ledger_version": newest_version(latest)}
+            frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
+            result = derived.replace(table, frame, run_id=context.run.run_id, forward=forward)
+            return latest, book, found, frame, result
+
+    latest, book, found, frame, result = table_asset.derived_forward(make, position_sync.looked_at)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
