@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,16 @@ def run(workspace: str, internals: Any) -> None:
     with (
         internals.get_instance_for_cli() as instance,
         internals.capture_interrupts(),
-        internals.daemon_controller_from_instance(
-            instance, workspace_load_target=internals.WorkspaceFileTarget([workspace])
-        ) as controller,
+        ExitStack() as stack,
     ):
+        # Before its threads begin: a run that one of them launches has no process yet.
         if isinstance(instance.run_launcher, ForkedRunLauncher):
             instance.run_launcher.adopt_runs()
+        controller = stack.enter_context(
+            internals.daemon_controller_from_instance(
+                instance, workspace_load_target=internals.WorkspaceFileTarget([workspace])
+            )
+        )
         for handler in logging.getLogger("dagster").handlers:
             handler.addFilter(is_worth_logging)
         threading.Thread(target=give_signs, daemon=True).start()

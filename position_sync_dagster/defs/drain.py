@@ -14,6 +14,7 @@ from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.libraries import tables, threads
 from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import Settings
@@ -174,6 +175,7 @@ def observe(
             (run.registry_version for run in drains if run.registry_version is not None), None
         ),
         strategies_mark=":".join(map(str, saved_state(file))) if file else None,
+        unapplied=next((run.unapplied for run in drains if run.unapplied is not None), False),
     )
 
 
@@ -212,7 +214,7 @@ def _is_unsuccessful(run: JobRun) -> bool:
 
 def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
     for run in drains:
-        if run.state in IN_PROGRESS and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
+        if run.state in IN_PROGRESS and abs(now - run.since) < timedelta(seconds=MAX_RUNTIME_S):
             return run.run_id
     return None
 
@@ -283,8 +285,9 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
             return False  # the run that planned it ended without a result
         event = record.event if record is not None else None
         at = datetime.fromtimestamp(event.timestamp, UTC) if event is not None else None
-        if record is None or at is None or at < max(materialized, oldest):
-            return now - materialized < BEING_EVALUATED
+        old = record is None or at is None or at < max(materialized, oldest) or at > now + SKEW
+        if record is None or old:
+            return abs(now - materialized) < BEING_EVALUATED
         passed = record.status.value == "SUCCEEDED"
         return passed or key.name == "a_stream_watches"
 

@@ -57,6 +57,9 @@ hides tags that begin with a dot."""
 REGISTRY_VERSION = "position_sync/registry_version"
 """The tag with the version of `active_strategies` that a run recorded."""
 
+FILE_REFUSED = "position_sync/file_refused"
+"""The tag of a run that refused the strategies file, which then waits until it is saved again."""
+
 PARTITION = "dagster/partition"
 """Dagster's tag with the partition of a run."""
 
@@ -114,6 +117,8 @@ def _run_of(record: dg.RunRecord) -> JobRun:
     state = _STATES.get(run.status, RunState.WAITING)
     launched = record.update_timestamp if state is RunState.STARTING else record.create_timestamp
     stays = state is RunState.RUNNING and STAYS in run.tags
+    ended_early = state in (RunState.FAILED, RunState.CANCELED)
+    unapplied = ended_early and not {REGISTRY_VERSION, FILE_REFUSED} & run.tags.keys()
     return JobRun(
         run_id=run.run_id,
         state=state,
@@ -123,6 +128,7 @@ def _run_of(record: dg.RunRecord) -> JobRun:
         refreshed=run.tags.get(REFRESHED),
         released=int(run.tags.get(RELEASED, 0)),
         registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
+        unapplied=unapplied if STRATEGIES in (run.asset_selection or ()) else None,
     )
 
 
@@ -130,6 +136,8 @@ def utc(timestamp: float | None) -> datetime | None:
     """Convert a timestamp of Dagster's storage to UTC; None stays None."""
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
 
+
+STRATEGIES = dg.AssetKey("active_strategies")
 
 P = ParamSpec("P")
 R = TypeVar("R")

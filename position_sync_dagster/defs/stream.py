@@ -46,8 +46,9 @@ from position_sync_dagster.defs.libraries import sql, stream_service, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.errors import GatewaysFileError, PositionSyncError
+from position_sync_dagster.errors import GatewaysFileError, LakeError, PositionSyncError
 from position_sync_dagster.lake.schema import tables as specs
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.run_recorder import StreamReport
@@ -93,6 +94,7 @@ class PatientLog:
         self._reports: deque[StreamReport] = deque()
         self._unlogged: deque[Event] = deque()
         self._evaluation_due = self._evaluation_failed = False
+        self._unreadable = OutageLog(log)
         self._lines: deque[logging.LogRecord] = deque(maxlen=MOST_LINES)
         self._handlers: list[logging.Handler] = []
         self._away_until = 0.0
@@ -129,12 +131,16 @@ class PatientLog:
                     self._log_event(self._unlogged[0])
                     event = self._unlogged.popleft()
                     self._evaluation_due |= isinstance(event, dg.AssetMaterialization)
-                if self._reports:
-                    self._unlogged.extend(self._events.of(self._reports[0]))
+                if self._reports:  # all of its events or none: an error may come at any of them
+                    self._unlogged.extend(list(self._events.of(self._reports[0])))
                     self._reports.popleft()
+                    self._unreadable.fault = None
             self._evaluate(at_end=now)
         except Exception as error:
-            if not is_storage_error(error):
+            if isinstance(error, LakeError):
+                text = f"The stream goes on, but its events wait for a table: {error}"
+                self._unreadable.report(error.what.partition(": ")[0], text=text)
+            elif not is_storage_error(error):
                 raise
             self._away_until = time.monotonic() + RETRY_S
 
@@ -231,28 +237,32 @@ class StreamEvents:
     def __post_init__(self) -> None:
         self._state: str = SessionState.STARTING
         self._materialized_at: datetime | None = None
+        self._registry_seen = self._registry_told = 0.0
         self._failed: Checks = ()
         self._again_at = self._again_until = datetime.min.replace(tzinfo=UTC)
         self._evaluate_at = self._agree_at = self._again_at
 
     def of(self, report: StreamReport) -> "Iterator[dg.AssetMaterialization | dg.AssetObservation]":
-        """Return the events of a report, those of the sources first."""
+        """Return the events of a report, those of the sources first.
+
+        If a table cannot be read, nothing has changed: the report can be converted again.
+        """
         changed = report.state != self._state and report.state in SETTLED
-        due = changed or self._is_due(report.until)
-        if changed and report.state == SessionState.LIVE:
-            now = datetime.now(UTC)
-            self._again_at, self._again_until = now + AGAIN_EVERY, now + AGAIN_FOR
-        self._state = report.state
-        if due:
+        if changed or self._is_due(report.until):
             yield self._gateway(report)
             for spec in FOLLOWED_TABLES:
                 yield followed_table(self.lake, spec)
             yield self._materialization(specs.POSITION_QUEUE.name, queue_numbers(report), report)
             yield self._materialization(specs.POSITION_UPDATES.name, ledger_numbers(report), report)
-            self._materialized_at = report.until
+            if changed and report.state == SessionState.LIVE:
+                now = datetime.now(UTC)
+                self._again_at, self._again_until = now + AGAIN_EVERY, now + AGAIN_FOR
+            self._state, self._materialized_at = report.state, report.until
+            self._registry_told = self._registry_seen
             pause = min((self.logins - 1) * OTHERS_FOLLOW, LONGEST_PAUSE)
             self._evaluate_at = datetime.now(UTC) + pause
             return
+        self._state = report.state
         if report.enqueued:
             yield dg.AssetObservation(
                 specs.POSITION_QUEUE.name,
@@ -344,10 +354,11 @@ class StreamEvents:
     def _is_due(self, now: datetime) -> bool:
         if self._materialized_at is None or self._state not in SETTLED:
             return False
-        if now - self._materialized_at >= MATERIALIZE_EVERY:
+        if abs(now - self._materialized_at) >= MATERIALIZE_EVERY:  # a clock may be set back
             return True
         registry = self.instance.get_latest_materialization_event(dg.AssetKey("active_strategies"))
-        return registry is not None and registry.timestamp > self._materialized_at.timestamp()
+        self._registry_seen = 0.0 if registry is None else registry.timestamp
+        return self._materialized_at.timestamp() < self._registry_seen != self._registry_told
 
     def _materialization(
         self, name: str, numbers: "dict[str, float | str]", report: StreamReport

@@ -20,6 +20,7 @@ from position_sync_dagster.domain.update import (
     ValueOrigin,
     trading_mode_of,
 )
+from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, overwrite
@@ -46,18 +47,33 @@ class Replaced:
 
 
 def replace(
-    table: Table, frame: pl.DataFrame, *, predicate: str | None = None, run_id: str | None = None
+    table: Table,
+    frame: pl.DataFrame,
+    *,
+    predicate: str | None = None,
+    run_id: str | None = None,
+    forward: bool = False,
 ) -> Replaced:
     """Make a table, or the rows that match a predicate of constants, equal to the frame.
 
+    Args:
+        forward: Whether to leave rows that were made from newer rows of the ledger.
+
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
+        NewerRowError: The table has such rows, and `forward` is set; nothing was changed.
     """
     spec = table.spec
     wanted = frame.select(list(spec.columns)).cast(spec.polars)
 
     def step(handle: DeltaTable) -> Replaced:
-        changed = not _same(table.scan(handle, predicate), wanted)
+        stored = table.scan(handle, predicate)
+        if forward and _newest(stored) > _newest(wanted):
+            raise NewerRowError(
+                f"{spec.name} was derived from newer rows of the ledger meanwhile.",
+                remedy="Derive it again.",
+            )
+        changed = not _same(stored, wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
             overwrite(handle, wanted, predicate or "true", commit_info)
@@ -132,6 +148,11 @@ def _valued_at() -> pl.Expr:
     )
     earlier = (pl.col("position") != 0) & (pl.col("value_time") < pl.col("timestamp"))
     return pl.when(from_feed & earlier).then("value_time").otherwise("timestamp")
+
+
+def _newest(rows: pl.DataFrame) -> int:
+    newest = rows.get_column("ledger_version").max()
+    return newest if isinstance(newest, int) else 0
 
 
 def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:

@@ -149,7 +149,8 @@ def follow(
                 messages.append(_message(state, known.since, everyone))
             breaks.pop(name, None)
         elif state.passed is False:
-            if not known.told and state.severity in severities and now - known.since >= after:
+            lasts = abs(now - known.since)  # a clock may be set back: nothing waits for it
+            if not known.told and state.severity in severities and lasts >= after:
                 messages.append(_message(state, known.since, everyone))
                 known = replace(known, told=True)
             breaks[name] = known
@@ -165,7 +166,8 @@ def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
     for message in cursor.outbox:
         for place in message.to:
             failed = cursor.failing.get(place)
-            if failed is None or now >= failed.retry_at:
+            longest = timedelta(seconds=RETRY.longest_s)
+            if failed is None or not now < failed.retry_at <= now + longest:
                 waiting.setdefault(place, []).append(message)
     return waiting
 

@@ -111,6 +111,7 @@ class Workload:
         released: Requests that the newest of them released; 0 when it failed.
         registry_version: Delta version of `active_strategies`; None if it was not looked at.
         recorded_version: The version that a run last recorded.
+        unapplied: The last run that was to apply the strategies file ended before it did.
     """
 
     now: datetime
@@ -126,6 +127,7 @@ class Workload:
     registry_version: int | None = None
     recorded_version: int | None = None
     strategies_mark: str | None = None
+    unapplied: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +214,10 @@ def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: s
         reasons.append("requests wait")
     elif workload.claimable:
         reasons.append(" ".join(filter(None, unavailable)))
+    if not steps and workload.unapplied:  # alone: another failure then keeps no value back
+        tag = REGISTRY_CHANGED
+        steps.append(Step.STRATEGIES)
+        reasons.append("the last run did not bring the registry up to date")
     if not steps:
         return _skip("; ".join(reasons) or idle, workload, cursor)
     return DrainPlan(
@@ -337,7 +343,7 @@ def plan_derivation(
     """
     if LEDGER not in materialized_at:
         return Derivation(start=False, reason="the ledger was never materialized")
-    if in_progress is not None and now - in_progress.since < LEFT_BEHIND:
+    if in_progress is not None and abs(now - in_progress.since) < LEFT_BEHIND:
         return Derivation(start=False, reason=f"run {in_progress.run_id[:8]} is in progress")
     found = _why(materialized_at, now)
     if found is None:
@@ -354,8 +360,10 @@ def _why(materialized_at: Mapping[str, datetime], now: datetime) -> tuple[str, s
         derived_at = materialized_at.get(target)
         if derived_at is None:
             return "never_derived", f"{target} was never derived"
+        if derived_at > now + SKEW:  # the clock was set back: the age is unknown
+            return "tables_are_old", f"{target} was derived in the future"
         for source in sources:
-            if source in materialized_at and materialized_at[source] > derived_at:
+            if source in materialized_at and derived_at < materialized_at[source] <= now + SKEW:
                 return "source_is_newer", f"{source} is newer than {target}"
         if now - derived_at >= LONGEST_AGE:
             return "tables_are_old", f"{target} is a quarter of an hour old"

@@ -40,6 +40,8 @@ class JobRun:
         own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
         released: Requests that a drain claimed and released without a value.
         registry_version: Delta version of `active_strategies` that the run recorded.
+        unapplied: It was to apply the strategies file and record the registry, and ended before
+            that; False if it did, may still do so or refused the file, None for other runs.
         refreshed: The logins that a refresh-only run refreshes; None for other runs.
     """
 
@@ -50,6 +52,7 @@ class JobRun:
     own_fault: bool = False
     released: int = 0
     registry_version: int | None = None
+    unapplied: bool | None = None
     refreshed: str | None = None
 
 

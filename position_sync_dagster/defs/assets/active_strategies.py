@@ -9,9 +9,10 @@ from position_sync_dagster.defs.assets.table_asset import table_asset
 from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
 from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION
+from position_sync_dagster.defs.runs import DRAIN_JOB, FILE_REFUSED, REGISTRY_VERSION
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 
 MOST_ROLLED = 50
@@ -36,10 +37,14 @@ def active_strategies(
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync
     if path is not None:
-        registry.replace_all(
-            strategies_file.load_strategies(path),
-            following=strategies_file.following_rolls(path),
-        )
+        try:
+            registry.replace_all(
+                strategies_file.load_strategies(path),
+                following=strategies_file.following_rolls(path),
+            )
+        except (StrategiesFileError, InvalidLegError):
+            context.instance.add_run_tags(context.run.run_id, {FILE_REFUSED: "true"})
+            raise
     legs = registry.get_all_active()
     context.instance.add_run_tags(context.run.run_id, {REGISTRY_VERSION: str(registry.version)})
     yield dg.MaterializeResult(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from position_sync_dagster.defs.assets import strategy_exposure, table_asset
-from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest
+from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest, rows_to_judge
 from position_sync_dagster.defs.libraries import confirmations, derived, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB
@@ -45,15 +45,19 @@ def latest_positions(
     """
     table = position_sync.lake.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
-    with lake.looked_at_once(position_sync.looked_at):
-        found = lake.updates.sync.latest()
-        holdings = tables.all_broker_rows(lake, position_sync.settings)
     band = position_sync.settings.value_band
-    rows = confirmations.with_priced(found, holdings, now, band=band).select(
-        *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
-    )
-    with lake.looked_at_once(position_sync.looked_at):
-        result = derived.replace(table, rows, run_id=context.run.run_id)
+
+    def make(forward: bool) -> "tuple[pl.DataFrame, pl.DataFrame, derived.Replaced]":
+        with lake.looked_at_once(position_sync.looked_at):
+            found = lake.updates.sync.latest()
+            holdings = tables.all_broker_rows(lake, position_sync.settings)
+            rows = confirmations.with_priced(found, holdings, now, band=band).select(
+                *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
+            )
+            run_id = context.run.run_id
+            return found, rows, derived.replace(table, rows, run_id=run_id, forward=forward)
+
+    found, rows, result = table_asset.derived_forward(make, position_sync.looked_at)
     versions: dict[str, dg.RawMetadataValue] = {
         "dagster/row_count": result.rows,
         "ledger_version": strategy_exposure.version_text(found),
@@ -69,5 +73,5 @@ def latest_positions(
         data_version=dg.DataVersion(str(result.version)),
     )
     with lake.looked_at_once(position_sync.looked_at):
-        sums = judge_latest(table.rows(), found)
+        sums = judge_latest(rows_to_judge(table, result, rows), found)
     context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))

@@ -381,15 +381,19 @@ def summed(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
     lake, now = position_sync.lake, datetime.now(UTC)
-    with lake.looked_at_once(position_sync.looked_at):
-        latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
-        book = overview.read_book(lake, position_sync.settings, now, latest=latest)
-    found = exposure.exposures(book.split, now)
     table = lake.derived_table(STRATEGY_EXPOSURE)
-    version = {"ledger_version": newest_version(latest)}
-    frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
-    with lake.looked_at_once(position_sync.looked_at):
-        result = derived.replace(table, frame, run_id=context.run.run_id)
+
+    def make(forward: bool) -> "tuple[Any, overview.Book, Any, pl.DataFrame, derived.Replaced]":
+        with lake.looked_at_once(position_sync.looked_at):
+            latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
+            book = overview.read_book(lake, position_sync.settings, now, latest=latest)
+            found = exposure.exposures(book.split, now)
+            version = {"ledger_version": newest_version(latest)}
+            frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
+            result = derived.replace(table, frame, run_id=context.run.run_id, forward=forward)
+            return latest, book, found, frame, result
+
+    latest, book, found, frame, result = table_asset.derived_forward(make, position_sync.looked_at)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
@@ -411,7 +415,7 @@ def summed(
     )
     yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
     with lake.looked_at_once(position_sync.looked_at):
-        sums = limits.judge_exposure(table.rows(), book)
+        sums = limits.judge_exposure(limits.rows_to_judge(table, result, frame), book)
         context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
         for event in limits.evaluated_limits(position_sync.settings, book, context.instance):
             context.log_event(event)

@@ -14,6 +14,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.libraries import derived, tables
 from position_sync_dagster.defs.runs import DERIVE_JOB, STREAM_JOB, dagster_failures, recorded
+from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec, descriptions_of
 
@@ -243,6 +244,24 @@ def replacement_metadata(uri: str, result: "derived.Replaced") -> "dict[str, dg.
         "delta_version": str(result.version),
         "changed": result.changed,
     }
+
+
+Made = TypeVar("Made")
+
+
+def derived_forward(make: Callable[[bool], Made], looked_at: set[int]) -> Made:
+    """Derive a table, and again if another run has meanwhile derived it from newer rows.
+
+    Args:
+        make: Reads the rows and replaces the table; its argument is `forward` of `derived.replace`.
+        looked_at: The tables that the run has looked at; they are looked at again.
+    """
+    for _attempt in range(2):
+        try:
+            return make(True)
+        except NewerRowError:
+            looked_at.clear()
+    return make(False)  # the ledger itself has lost its newest rows
 
 
 GATEWAY = "gateway"

@@ -83,6 +83,9 @@ def evaluated(
         if until is not None and time.monotonic() >= until:
             logger.warning("the check %s and those behind it are left to refresh_derived", key.name)
             return
+        if key.asset_key not in targets:  # before the look: what comes later is not judged
+            newest = check_results.newest_materialization(instance, key.asset_key)
+            targets[key.asset_key] = newest
         try:
             with lake.looked_at_once(seen):
                 result = functions[key](lake, settings)
@@ -93,9 +96,6 @@ def evaluated(
             result = check_results.unknown_result(
                 f"the check itself failed: {type(error).__name__}: {error}"
             )
-        if key.asset_key not in targets:
-            newest = check_results.newest_materialization(instance, key.asset_key)
-            targets[key.asset_key] = newest
         found = result._replace(
             metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
         )

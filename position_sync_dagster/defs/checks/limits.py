@@ -8,12 +8,14 @@ after the next reload.
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.libraries import (
     codec,
+    derived,
     exposure,
     limit_readings,
     overview,
@@ -29,6 +31,9 @@ from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import saved_state
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.storage import table as storage
 
 SUMS_CHECK = "sums_equal_their_parts"
 
@@ -131,6 +136,18 @@ def _result(differing: "pl.DataFrame", sums: "pl.DataFrame") -> dg.AssetCheckRes
         what_to_do=TO_DO,
         severity=dg.AssetCheckSeverity.ERROR,
     )
+
+
+def rows_to_judge(
+    table: "storage.Table", result: "derived.Replaced", made: "pl.DataFrame"
+) -> "pl.DataFrame":
+    """Return the stored rows of a derived table that a run has just replaced.
+
+    If another run has replaced them meanwhile, from other rows of the ledger, that run judges them:
+    then these are the rows that this run made.
+    """
+    stored = table.rows()
+    return stored if table.version() == result.version else made
 
 
 def evaluated_sums(

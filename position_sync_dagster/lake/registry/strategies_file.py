@@ -551,7 +551,7 @@ def load_limits(path: str | Path) -> list[Limit]:
         StrategiesFileError: The file cannot be read, or a limit has a mistake.
     """
     path = Path(path)
-    if path.is_file() and b"limits" not in path.read_bytes():
+    if _lacks(path, b"limits"):
         return []
     return list(_limits(_opened(path)))
 
@@ -565,10 +565,18 @@ def following_rolls(path: str | Path, *, named_by: str = NAMED_BY) -> frozenset[
         StrategiesFileError: The file cannot be read.
     """
     path = Path(path)
-    if path.is_file() and b"follow_rolls" not in path.read_bytes():
+    if _lacks(path, b"follow_rolls"):
         return frozenset()
     file = _opened(path, named_by)
     return frozenset(one.strategy_id for _, one in _strategies(file) if one.follow_rolls)
+
+
+def _lacks(path: Path, word: bytes) -> bool:
+    """Return whether a file can be read and lacks a word."""
+    try:
+        return path.is_file() and word not in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _opened(path: Path, named_by: str = NAMED_BY) -> YamlFile:

@@ -199,7 +199,7 @@ class ReconciliationService:
             if found is not None and found.state is reconciliation.BreakState.ACCEPTED:
                 continue
             left.append(one)
-            if found is not None and result.at - found.opened_at < CONFIRM_AFTER:
+            if found is not None and abs(result.at - found.opened_at) < CONFIRM_AFTER:
                 unconfirmed.append(one)
         return replace(
             result,

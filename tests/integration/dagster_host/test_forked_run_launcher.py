@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import psutil
@@ -15,7 +17,7 @@ import pytest
 from dagster._core.workspace.context import BaseWorkspaceRequestContext, WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 
-from position_sync_dagster.dagster_host import PRELOADED, process_context
+from position_sync_dagster.dagster_host import PRELOADED, daemon, process_context
 from position_sync_dagster.dagster_host.launcher import (
     NICENESS,
     PROCESS_TAG,
@@ -219,6 +221,33 @@ def test_a_daemon_that_follows_reports_runs_whose_process_is_gone(instance, work
     instance.run_launcher.adopt_runs()
     until(instance, gone.run_id, dg.DagsterRunStatus.FAILURE)
     assert run_of(instance, other.run_id).status is dg.DagsterRunStatus.NOT_STARTED
+
+
+def test_a_run_that_the_daemon_is_launching_is_none_of_a_daemon_before(instance, monkeypatch):
+    """The threads of the daemon launch queued runs from their first moment on."""
+    run = instance.create_run_for_job(launched_jobs.defs.get_job_def("waits"))
+    found = []
+
+    @contextmanager
+    def working(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+        starting = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, "waits")
+        instance.handle_run_event(run.run_id, starting, utc_now())
+        yield SimpleNamespace(
+            check_daemon_loop=lambda: found.append(run_of(instance, run.run_id).status)
+        )
+
+    internals = SimpleNamespace(
+        get_instance_for_cli=lambda: nullcontext(instance),
+        capture_interrupts=nullcontext,
+        daemon_controller_from_instance=working,
+        WorkspaceFileTarget=list,
+    )
+    monkeypatch.setattr(daemon, "give_signs", lambda: None)
+    try:
+        daemon.run("workspace.yaml", internals)
+        assert found == [dg.DagsterRunStatus.STARTING]
+    finally:
+        instance.delete_run(run.run_id)
 
 
 def test_any_program_of_the_instance_terminates_a_run(instance, launch):

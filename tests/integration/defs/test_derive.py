@@ -116,6 +116,18 @@ def test_only_a_check_whose_result_does_not_stand_is_planned(
     assert {"requests_are_answered", "requests_end_once"} < set(due())
 
 
+def test_after_the_clock_was_set_back_no_earlier_result_of_a_check_stands(
+    materialized, instance
+) -> None:
+    materialized("position_updates")
+    for key in KEYS:
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, passed=True)
+        )
+    assert due_checks(instance, datetime.now(UTC)) == []
+    assert due_checks(instance, datetime.now(UTC) - timedelta(hours=1)) == list(KEYS)
+
+
 def test_a_check_whose_run_failed_is_planned_again(instance, settings, lake, monkeypatch) -> None:
     from position_sync_dagster.definitions import defs
 

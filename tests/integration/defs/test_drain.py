@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs.drain import MAX_RUNTIME_S, drain_queue, observe
 from position_sync_dagster.defs.runs import DRAIN_JOB, FAILURE_REASON, RELEASED, STREAM_JOB
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -101,6 +102,8 @@ def test_a_drain_left_started_by_a_crash_blocks_nothing_for_long(
     later = datetime.now(UTC) + timedelta(seconds=MAX_RUNTIME_S + 1)
     assert observe(instance, lake, settings, now=datetime.now(UTC)).drain_in_progress
     assert observe(instance, lake, settings, now=later).drain_in_progress is None
+    set_back = datetime.now(UTC) - timedelta(hours=1)
+    assert observe(instance, lake, settings, now=set_back).drain_in_progress is None
 
 
 def test_requests_wait_while_the_owner_is_not_connected(tick, own_login, enqueue) -> None:
@@ -147,6 +150,43 @@ def test_a_strategies_file_that_was_saved_is_applied_once(
     assert names(result) == ["active_strategies"]
     mark = DrainCursor.from_text(result.cursor).strategies_mark
     assert not tick(strategies_mark=mark).run_requests
+
+
+@pytest.mark.parametrize("text", ["strategies: []\n", "strategies: 7\n"])
+def test_a_strategies_file_whose_run_was_killed_is_applied_after_all(
+    tick, own_login, instance, lake, settings, monkeypatch, tmp_path, text
+) -> None:
+    own_login()
+    path = tmp_path / "strategies.yaml"
+    path.write_text(text)
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
+    first = tick()
+    applied: dict[str, Any] = {
+        "strategies_mark": DrainCursor.from_text(first.cursor).strategies_mark
+    }
+    run = dg.DagsterRun(
+        job_name=DRAIN_JOB,
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset(first.run_requests[0].asset_selection),
+    )
+    instance.add_run(run)
+    assert not tick(**applied).run_requests
+    instance.report_run_failed(run, "Its process was killed.")
+    again = tick(**applied)
+    assert names(again) == ["active_strategies"]
+
+    result = (
+        defs()
+        .resolve_job_def(DRAIN_JOB)
+        .execute_in_process(
+            instance=instance,
+            asset_selection=again.run_requests[0].asset_selection,
+            raise_on_error=False,
+        )
+    )
+    assert result.success is (text == "strategies: []\n")
+    found = observe(instance, lake, settings, now=datetime.now(UTC))
+    assert not found.unapplied, "a malformed file waits until it is saved"
 
 
 def test_a_drain_that_failed_is_not_requested_again_at_once(

@@ -26,7 +26,7 @@ from position_sync_dagster.defs.stream import (
     stream_positions,
 )
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
+from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, StoreUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
@@ -132,6 +132,16 @@ def test_the_stream_materializes_each_quarter_of_an_hour(stream_events) -> None:
     list(stream_events.of(REPORT))
     found = [names(list(stream_events.of(later(minute)))) for minute in range(1, 31)]
     assert [at for at, events in enumerate(found, 1) if events == MATERIALIZED] == [15, 30]
+
+
+def test_after_the_clock_was_set_back_the_stream_materializes_at_once_and_then_as_before(
+    stream_events, instance
+) -> None:
+    list(stream_events.of(REPORT))
+    instance.report_runless_asset_event(dg.AssetMaterialization("active_strategies"))
+    found = [names(list(stream_events.of(later(minute)))) for minute in range(-60, -42)]
+    materialized = [at for at, events in enumerate(found) if events == MATERIALIZED]
+    assert materialized == [0, 1, 16], "once for the registry, whose time lies in the future"
 
 
 def test_the_stream_materializes_after_the_registry_did(stream_events, instance) -> None:
@@ -244,6 +254,29 @@ def test_an_error_of_a_check_ends_no_stream_and_is_said_once(caplog) -> None:
         patient.deliver()
     assert events.evaluate_again.call_count == 3
     said = "The stream goes on, but its checks could not be evaluated."
+    assert [record.message for record in caplog.records] == [said]
+
+
+def test_events_wait_for_a_table_that_cannot_be_read_and_the_stream_goes_on(
+    stream_events, lake, caplog, monkeypatch
+) -> None:
+    """As in an outage of an object store, which the stream outlives."""
+    monkeypatch.setattr(stream_events_module, "RETRY_S", 0.0)
+    logged: list[Any] = []
+    patient = PatientLog(stream_events, logged.append)
+    monkeypatch.setattr(stream_events, "evaluate", Mock())
+    with monkeypatch.context() as outage:
+        away = Mock(side_effect=StoreUnavailableError("The store is away.", remedy="Wait."))
+        outage.setattr(lake.account_values.table, "count", away)
+        outage.setattr(lake.updates.table, "version", away)
+        patient.add(REPORT)
+        patient.add(later(1, rows=7, enqueued=3, version_to=None))
+        assert logged == []
+    patient.deliver()
+    assert names(logged) == [*MATERIALIZED, *OBSERVED]
+    counted = [e.metadata["stream/rows"].value for e in logged if "stream/rows" in e.metadata]
+    assert counted == [120, 7]
+    said = "The stream goes on, but its events wait for a table: The store is away. Wait."
     assert [record.message for record in caplog.records] == [said]
 
 

@@ -135,6 +135,17 @@ def test_each_of_several_receivers_gets_a_message_once(monkeypatch) -> None:
     assert cursor.outbox == ()
 
 
+def test_a_clock_that_was_set_back_holds_up_no_message() -> None:
+    back = timedelta(hours=-1)
+    waiting = told(AlertCursor(), BAD, after=MINUTE)
+    assert waiting.outbox == ()
+    cursor = told(waiting, BAD, at=back, after=MINUTE)
+    assert titles(cursor) == ["WARN: position_queue: requests_are_answered"]
+    failed = after_delivery(cursor, 0, ok=False, now=NOW)
+    assert due(failed, NOW) == {}
+    assert sorted(due(failed, NOW + back)) == [0]
+
+
 def test_the_back_off_grows() -> None:
     cursor, waits = told(AlertCursor(), BAD), []
     for _ in range(3):

@@ -62,6 +62,14 @@ def test_a_run_in_progress_is_waited_for_unless_a_crash_left_it_behind() -> None
     assert plan(replace(RUN, since=NOW - LEFT_BEHIND), **newer).start
 
 
+def test_a_clock_that_was_set_back_keeps_no_table_from_being_derived() -> None:
+    hour = timedelta(hours=1)
+    derived = dict.fromkeys(UP_TO_DATE, NOW + hour)
+    assert plan(**derived).start
+    assert not plan(active_strategies=NOW + hour).start, "it was derived after the clock was set"
+    assert plan(replace(RUN, since=NOW + hour), position_updates=NOW).start
+
+
 def test_a_gateway_that_comes_and_goes_starts_no_run_each_time() -> None:
     ended = replace(RUN, state=RunState.ENDED)
     newer = {"position_updates": NOW}

@@ -168,6 +168,14 @@ def test_a_saved_strategies_file_is_applied_once_even_when_it_is_malformed() -> 
     assert plan(workload(strategies_mark="9:100"), decided.cursor).steps == ()
 
 
+def test_what_a_run_did_not_apply_is_tried_again_when_no_value_waits_for_the_run() -> None:
+    """Else the registry would lack a saved file until it is saved again."""
+    assert plan(workload(unapplied=True)).steps == (Step.STRATEGIES,)
+    assert plan(workload(unapplied=True, claimable=1)).steps == DRAIN_AND_DERIVE
+    failed = workload(unapplied=True, unsuccessful_runs=1, last_unsuccessful_at=NOW)
+    assert plan(failed).steps == ()
+
+
 def test_one_run_does_all_the_work_there_is() -> None:
     decided = plan(workload(registry_version=2, session=None, claimable=1))
     assert decided.steps == (Step.STRATEGIES, Step.REFRESH, *DRAIN_AND_DERIVE)

@@ -309,6 +309,55 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
     assert underlying["underlying"] == "SPY"
 
 
+@pytest.mark.parametrize("asset", [latest_positions, strategy_exposure])
+@pytest.mark.usefixtures("two_strategies")
+def test_a_run_does_not_put_older_rows_over_those_of_another_run(
+    materialize, settings, append_row, seconds_ago, monkeypatch, asset
+) -> None:
+    """A drain may read the ledger later than `derive_positions`, and write before it."""
+    replace_table, spec = derived.replace, asset.key.to_user_string()
+
+    def after_another_run(*args, **more):
+        monkeypatch.setattr(derived, "replace", replace_table)
+        append_row(1, seconds_ago(1), market_value=999.0)
+        assert materialize(asset).success
+        return replace_table(*args, **more)
+
+    monkeypatch.setattr(derived, "replace", after_another_run)
+    assert materialize(asset).success
+    derived_spec = {one.name: one for one in (LATEST_POSITIONS, STRATEGY_EXPOSURE)}[spec]
+    assert 999.0 in rows(settings, derived_spec)["market_value"].to_list()
+
+
+def test_a_table_of_a_ledger_that_lost_its_newest_rows_is_derived_all_the_same(
+    materialize, settings, append_row, seconds_ago
+) -> None:
+    append_row(1, seconds_ago(20), market_value=100.0)
+    materialize(latest_positions)
+    table = Table(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
+    derived.replace(table, table.rows().with_columns(pl.col("ledger_version") + 9))
+    assert materialize(latest_positions).success
+    assert table.rows()["ledger_version"].max() < 9
+
+
+@pytest.mark.usefixtures("two_strategies")
+def test_sums_of_a_table_that_another_run_has_replaced_meanwhile_are_no_failure(
+    materialize, instance, monkeypatch
+) -> None:
+    """A drain may derive from newer rows while `derive_positions` does."""
+    replace_table = derived.replace
+
+    def and_another_run(table, frame, **more):
+        result = replace_table(table, frame, **more)
+        replace_table(table, frame.with_columns(pl.col("market_value") + 1), run_id="another")
+        return result
+
+    monkeypatch.setattr(derived, "replace", and_another_run)
+    assert materialize(latest_positions, strategy_exposure).success
+    checked = instance.event_log_storage.get_latest_asset_check_execution_by_key(SUMS)
+    assert [checked[key].evaluation.passed for key in SUMS] == [True, True]
+
+
 @pytest.mark.usefixtures("two_strategies")
 def test_the_picture_of_the_day_is_a_small_png_to_which_the_next_events_link(
     materialize, append_row, seconds_ago, instance

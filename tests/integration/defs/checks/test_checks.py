@@ -1,5 +1,6 @@
 """The checks on the ledger."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -13,6 +14,7 @@ from position_sync_dagster.defs.checks.ledger import agrees_with_the_broker
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.sync.reports import reconciliation
+from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 
 
@@ -53,6 +55,16 @@ def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure
     found = check(agrees_with_the_broker)
     assert found.passed
     assert "unconfirmed" not in found.metadata
+
+
+def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(
+    check, own_login, write_holdings, append_row, seconds_ago, lake, settings
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    append_row(1, seconds_ago(5))
+    (missing,) = asyncio.run(ReconciliationService(lake, settings).look()).discrepancies
+    lake.breaks.record(settings.gateway_id, [missing], at=seconds_ago(-3600))
+    assert not check(agrees_with_the_broker).passed
 
 
 @pytest.mark.usefixtures("confirmed_at_once")

@@ -5,6 +5,7 @@ import pytest
 
 from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs.assets import position_updates
+from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
 from position_sync_dagster.defs.runs import DRAIN_JOB
 from position_sync_dagster.lake.lake import Lake
@@ -18,6 +19,26 @@ def test_after_its_time_limit_a_drain_begins_no_further_check(
     assert [one.asset_check_key for one in every] == list(KEYS)
     assert list(evaluated(lake, settings, instance, run_id="r1", time_limit_s=0.0)) == []
     assert KEYS[0].name in caplog.text
+
+
+def test_a_result_is_none_of_a_materialization_that_came_after_its_check_had_read_the_tables(
+    lake: Lake, settings: Settings, instance: dg.DagsterInstance, monkeypatch
+) -> None:
+    """Else Dagster would show the check as passed for rows that it has not seen."""
+    key = KEYS[0]
+
+    def materialized() -> int:
+        instance.report_runless_asset_event(dg.AssetMaterialization(key.asset_key))
+        return instance.fetch_materializations(key.asset_key, limit=1).records[0].storage_id
+
+    def meanwhile(*_: object) -> dg.AssetCheckResult:
+        materialized()
+        return dg.AssetCheckResult(passed=True)
+
+    monkeypatch.setitem(check_results.EVALUATE, key, meanwhile)
+    seen = materialized()
+    (found,) = evaluated(lake, settings, instance, run_id="r1", checks=[key])
+    assert found.target_materialization_data.storage_id == seen
 
 
 @pytest.mark.parametrize("came", [True, False])

@@ -1,12 +1,17 @@
 """The strategies file: what is right is read, what is wrong is named with its place."""
 
+import sys
 from datetime import UTC, date, datetime
 
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.registry.strategies_file import following_rolls, load_strategies
+from position_sync_dagster.lake.registry.strategies_file import (
+    following_rolls,
+    load_limits,
+    load_strategies,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GOOD = """\
@@ -34,6 +39,14 @@ def read(tmp_path, text):
     file = tmp_path / "strategies.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return load_strategies(file, lambda: NOW)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this file, which nobody can read, is of Linux")
+@pytest.mark.parametrize("read_part", [load_strategies, load_limits, following_rolls])
+def test_a_file_that_cannot_be_read_is_named(read_part):
+    """Else the definitions could not be loaded beside it."""
+    with pytest.raises(StrategiesFileError, match="/proc/self/mem: it cannot be read"):
+        read_part("/proc/self/mem")
 
 
 def test_legs_are_read_in_the_order_of_the_file(tmp_path):
