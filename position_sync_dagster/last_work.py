@@ -35,6 +35,10 @@ blocks the others for some seconds."""
 MISSED = 3
 """A program is late after this many times `EVERY`."""
 
+FAILED_TICK = "failed tick"
+"""The file of the last tick that found an error, as while the store is away: nothing is drained,
+but the daemon does its work."""
+
 ENDED = "ended"
 """The file with the reason of an end that was not requested."""
 
@@ -105,7 +109,7 @@ def note(program: str, text: str = "") -> None:
 
 def clear() -> None:
     """Remove the files at a regular end."""
-    for program in (*SAYS, ENDED):
+    for program in (*SAYS, FAILED_TICK, ENDED):
         with suppress(OSError):
             file_of(program).unlink()
 

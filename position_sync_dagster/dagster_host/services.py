@@ -367,7 +367,7 @@ def ask_webserver(port: int) -> ProgramAnswer:
 
 
 class DaemonSigns:
-    """The signs of life of the daemon: changes of its own file and of the sensors' file."""
+    """The signs of life of the daemon: changes of its own file and of those of the ticks."""
 
     def __init__(self) -> None:
         self.forget()
@@ -378,12 +378,15 @@ class DaemonSigns:
         Ticks that stop are judged once: until a sensor ticks, all may be switched off.
         """
         self._sign = last_work.changed_at(last_work.DAEMON)
-        self._tick = last_work.changed_at(last_work.SENSORS)
+        self._tick = self._last_tick()
         self._ticked: float | None = None
+
+    def _last_tick(self) -> tuple[float | None, ...]:
+        return tuple(map(last_work.changed_at, (last_work.SENSORS, last_work.FAILED_TICK)))
 
     def ask(self) -> ProgramAnswer:
         """Return whether there was a sign since the last call."""
-        tick = last_work.changed_at(last_work.SENSORS)
+        tick = self._last_tick()
         if tick != self._tick:
             self._tick, self._ticked = tick, time.monotonic()
         sign = last_work.changed_at(last_work.DAEMON)

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
 
-from position_sync_dagster import run_slots
+from position_sync_dagster import last_work, run_slots
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import PositionSyncResource
@@ -269,6 +269,7 @@ def fails_once(
         try:
             result = tick(context)
         except PositionSyncError as error:
+            last_work.note(last_work.FAILED_TICK)
             found = error.what.partition(": ")[0]  # the rest may differ in each attempt
             if found == fault:
                 return dg.SkipReason(str(error))
