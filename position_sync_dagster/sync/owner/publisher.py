@@ -286,7 +286,8 @@ class Publisher:
     ) -> bool:
         """Write the changed rows; return False if the table needs all rows instead.
 
-        If the confirmation of an account changed, at least one of its rows is written to carry it.
+        If the completeness or the confirmation of an account changed, at least one of its rows is
+        written to carry it.
         """
         rows = list(changed.values())
         for account in accounts.keys() - {account for account, _conid in changed}:
@@ -294,7 +295,8 @@ class Publisher:
                 continue
             key = feed.book.one_of(account)
             if key is not None and (holding := self._published.get(key)) is not None:
-                rows.append(holding)
+                completeness, _confirmation = accounts[account]
+                rows.append(replace(holding, completeness=completeness))
         if not rows or self.broker_positions is None:
             return True
         version = await self._write(self.broker_positions.update, rows, accounts, session)

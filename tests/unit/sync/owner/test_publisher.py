@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.accounts.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
@@ -44,6 +45,7 @@ class Positions:
 
     def __init__(self):
         self.rows = []
+        self.written = []
         self.updates = 0
         self.meanwhile = None
 
@@ -55,6 +57,7 @@ class Positions:
     def update(self, _gateway_id, changed, **_more):
         if self.meanwhile is not None:
             self.meanwhile()
+        self.written = list(changed)
         self.rows = list({row.key: row for row in [*self.rows, *changed]}.values())
         self.updates += 1
         return self.updates
@@ -205,3 +208,16 @@ async def test_a_repeated_value_confirms_the_row_and_writes_none():
     feed.book.put_pnl(KEY, profit(4_000.0))
     await publisher.publish(feed, session=None)
     assert positions.updates == 0
+
+
+async def test_an_account_that_is_in_doubt_is_published_although_none_of_its_rows_changed():
+    others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
+    feed, positions = Feed(HELD, *others), Positions()
+    feed.completeness["A"] = Completeness.COMPLETE
+    publisher = publisher_of(feed, positions, None)
+    await publisher.publish(feed, session=None)
+    feed.completeness["A"] = Completeness.UNKNOWN
+    await publisher.publish(feed, session=None)
+    assert positions.updates == 1
+    # Of the rows of an account the one that was written last counts for all of them.
+    assert positions.written[-1].completeness is Completeness.UNKNOWN
