@@ -168,6 +168,7 @@ class Publisher:
     def __post_init__(self) -> None:
         self._greeks_changes = self.greeks.watch()
         self._published: dict[Key, BrokerPosition] = {}
+        self._recorded: dict[Key, BrokerPosition] = {}
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
         self._accounts: _Accounts = {}
@@ -250,6 +251,7 @@ class Publisher:
             self._greeks_changes.give_back(of_greeks)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
+        self._recorded.clear()
         self._moved |= moved
 
     @property
@@ -262,13 +264,20 @@ class Publisher:
         return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
-        """Store the quantities that changed; if the process dies here, the next owner does it."""
+        """Store the quantities that changed; if the process dies here, the next owner does it.
+
+        After a publication that failed, a quantity that was stored already is the one before.
+        """
         if self.watcher is None:
             return
         confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
-        found = changes_between(self._published, changed, confirmed)
+        before = self._published | self._recorded if self._recorded else self._published
+        found = changes_between(before, changed, confirmed)
         if found:
             await self.watcher.record(found)
+            self._recorded |= {
+                (one.account, one.conid): changed[one.account, one.conid] for one in found
+            }
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""
