@@ -105,6 +105,7 @@ def changes_between(
     """Return the quantities that changed.
 
     Before the first list of an account its holdings are unknown: those in that list are no change.
+    An account without holdings is known too, once the broker has confirmed it.
 
     Args:
         before: The holdings as they were published last.
@@ -117,6 +118,7 @@ def changes_between(
         if (known := before.get(key)) is None or known.position != holding.position
     ]
     accounts = {account for account, _conid in before} if moved else set()
+    accounts |= {account for account, at in confirmed.items() if at is not None}
     found: list[PositionChange] = []
     for known, holding in moved:
         quantity = known.position if known is not None else 0.0

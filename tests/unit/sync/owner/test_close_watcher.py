@@ -1,10 +1,12 @@
 """When the gateway is asked why holdings closed: after a change, and after a start."""
 
 import asyncio
+from datetime import UTC, datetime
 
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.close_watcher import LOOKS_S, CloseWatcher
+from position_sync_dagster.sync.owner.close_watcher import LOOKS_S, CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.ownership import OwnerContext
+from tests.support.holdings import make_holding
 
 
 class Gateway:
@@ -50,3 +52,17 @@ async def test_a_close_that_a_process_left_without_a_cause_is_looked_at_after_th
 
 async def test_a_start_asks_the_gateway_nothing_where_each_close_has_a_cause():
     assert await requests_of_a_start(is_open=False) == 0
+
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+OPENED = make_holding(1, NOW, position=2.0)
+
+
+def test_the_first_holding_of_an_account_that_the_broker_confirmed_as_flat_is_a_change():
+    (change,) = changes_between({}, {OPENED.key: OPENED}, {"A": NOW})
+    assert (change.before, change.after, change.since) == (0.0, 2.0, NOW)
+
+
+def test_the_first_holding_of_an_account_that_was_never_confirmed_is_no_change():
+    assert changes_between({}, {OPENED.key: OPENED}, {"A": None}) == []
+    assert changes_between({}, {OPENED.key: OPENED}, {}) == []
