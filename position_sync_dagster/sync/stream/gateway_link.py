@@ -138,8 +138,18 @@ class BrokerLink:
         return self._outage.fault
 
     def live_connection(self) -> GatewayConnection | None:
-        """Return the open connection; None while the stream is not LIVE."""
+        """Return the open connection; None while the stream is not LIVE.
+
+        A connection that has ended makes the stream BLIND at once, also while a step waits for a
+        table.
+        """
+        if self.state is SessionState.LIVE and self.connection is None:
+            self.go_blind(self._connection_ended)
         return self._opened if self.state is SessionState.LIVE else None
+
+    @property
+    def _connection_ended(self) -> str:
+        return f"The connection to {self._settings.gateway_id} ended."
 
     async def open(self) -> None:
         """Connect, request the positions, and make the first step with them.
@@ -194,7 +204,7 @@ class BrokerLink:
             NewerTableError: A later release has migrated a table.
         """
         if self._opened is not None:
-            self.go_blind(f"The connection to {self._settings.gateway_id} ended.")
+            self.go_blind(self._connection_ended)
             self._opened = None
         if self._ended_at is None and self._attached and not self._attached.is_connected:
             self._ended_at = self.context.clock()

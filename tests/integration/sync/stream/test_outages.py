@@ -1,6 +1,7 @@
 """Outages: what the stream does when the gateway, its connection or its data farms fail."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -37,6 +38,36 @@ async def test_after_a_dropped_connection_it_streams_again_by_itself(
         await updates_continue(streamer, received)
         assert sim.stats()["lines_in_use"] == 1
         assert sim.stats()["connections"]["now"] == 1
+
+
+async def test_a_connection_that_ends_while_a_table_is_slow_makes_the_stream_blind_at_once(
+    stream_legs, lake, eventually, updates_continue, monkeypatch
+):
+    slow, began = threading.Event(), threading.Event()
+
+    def hang_before(write):
+        def hang(*args, **more):
+            began.set()
+            slow.wait()
+            return write(*args, **more)
+
+        return hang
+
+    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        for name in ("update", "replace"):
+            write = getattr(lake.broker_positions, name)
+            monkeypatch.setattr(lake.broker_positions, name, hang_before(write))
+        try:
+            sim.fill(A, PUT, 1)
+            await eventually(began.is_set)
+            sim.disconnect()
+            await eventually(lambda: streamer.state is SessionState.BLIND)
+            assert not slow.is_set()
+        finally:
+            slow.set()
+        await updates_continue(streamer, received)
+        assert streamer.metrics.counts.reconnects == 1
 
 
 async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
