@@ -294,8 +294,10 @@ class BrokerLink:
     def _on_message(self, code: int, text: str) -> None:
         if code in OFFLINE:
             self.go_blind(text)
-        elif code == GatewayCode.RESTORED_DATA_KEPT and self._opened is not None:
-            self._become_live(since=self.context.clock())
+        elif code == GatewayCode.RESTORED_DATA_KEPT:
+            self.lines.interrupted(NOT_SINCE_LOST)  # ticks that came without IB are old
+            if self._opened is not None:
+                self._become_live(since=self.context.clock())
             self.lines.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has requested its lines again (1101) or is about to end (1300); in both

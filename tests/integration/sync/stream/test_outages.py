@@ -257,6 +257,34 @@ async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_ti
         await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
 
 
+async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_after_the_restore(
+    stream_legs, eventually
+):
+    async with stream_legs(PUT, simulator={"autostep": False}, flush_interval_s=0.1) as (
+        sim,
+        streamer,
+        received,
+    ):
+        sim.step()
+        await eventually(lambda: received.newest(A, PUT))
+        link = streamer._link
+        sim.connectivity("reported_lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        ticked_at = link.connection.lines.ticked_at
+        sim.step()
+        await eventually(lambda: link.connection.lines.ticked_at > ticked_at)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        position = sim.fill(A, PUT, 1)["quantity"]
+        row = await eventually(
+            lambda: (found := received.newest(A, PUT)).position == position and found
+        )
+        assert row.value_source is not ValueOrigin.TICK
+        assert (row.bid, row.ask, row.delta) == (None, None, None)
+        sim.step()
+        await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
+
+
 async def test_a_gateway_that_moves_to_another_port_is_followed(
     stream_legs, eventually, updates_continue
 ):
