@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import NEVER, Backoff
 from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
@@ -101,6 +101,7 @@ class BrokerLink:
     def __post_init__(self) -> None:
         self.state = SessionState.STARTING
         self.live_since: datetime | None = None
+        self._restored_at = NEVER
         self._settings = self.context.settings
         self._lease = self.context.lease
         self._outage = OutageLog(logger)
@@ -191,7 +192,7 @@ class BrokerLink:
             )
         self._opened = connection
         # The step may have taken long, and the accounts' values may have arrived meanwhile.
-        self._become_live(since=listed_at)
+        self._become_live(since=max(listed_at, self._restored_at))
         if replaces_another:
             asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
@@ -296,8 +297,9 @@ class BrokerLink:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT:
             self.lines.interrupted(NOT_SINCE_LOST)  # ticks that came without IB are old
+            self._restored_at = self.context.clock()
             if self._opened is not None:
-                self._become_live(since=self.context.clock())
+                self._become_live(since=self._restored_at)
             self.lines.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has requested its lines again (1101) or is about to end (1300); in both

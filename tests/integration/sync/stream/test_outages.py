@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import ValueOrigin
@@ -40,24 +40,29 @@ async def test_after_a_dropped_connection_it_streams_again_by_itself(
         assert sim.stats()["connections"]["now"] == 1
 
 
-async def test_a_connection_that_ends_while_a_table_is_slow_makes_the_stream_blind_at_once(
-    stream_legs, lake, eventually, updates_continue, monkeypatch
-):
+def make_slow(table, monkeypatch):
+    """Make the next commits of a table wait; return the events that let them go on, and began."""
     slow, began = threading.Event(), threading.Event()
 
-    def hang_before(write):
-        def hang(*args, **more):
+    def waiting(write):
+        def wait_and_write(*args, **more):
             began.set()
             slow.wait()
             return write(*args, **more)
 
-        return hang
+        return wait_and_write
 
+    for name in ("update", "replace"):
+        monkeypatch.setattr(table, name, waiting(getattr(table, name)))
+    return slow, began
+
+
+async def test_a_connection_that_ends_while_a_table_is_slow_makes_the_stream_blind_at_once(
+    stream_legs, lake, eventually, updates_continue, monkeypatch
+):
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
-        for name in ("update", "replace"):
-            write = getattr(lake.broker_positions, name)
-            monkeypatch.setattr(lake.broker_positions, name, hang_before(write))
+        slow, began = make_slow(lake.broker_positions, monkeypatch)
         try:
             sim.fill(A, PUT, 1)
             await eventually(began.is_set)
@@ -283,6 +288,35 @@ async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_aft
         assert (row.bid, row.ask, row.delta) == (None, None, None)
         sim.step()
         await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
+
+
+async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_current(
+    simulate, lake, settings_for, eventually, monkeypatch
+):
+    slow, began = make_slow(lake.broker_positions, monkeypatch)
+    async with simulate() as sim:
+        streamer = IBPositionStreamer(
+            lake.registry,
+            lake.queue,
+            tables=StreamTables(broker_positions=lake.broker_positions),
+            settings=settings_for(sim, flush_interval_s=0.1),
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        try:
+            await eventually(began.is_set)
+            connectivity = streamer._link._attached.connectivity
+            before = utc_now()
+            sim.connectivity("reported_lost")
+            await eventually(lambda: connectivity.lost)
+            sim.connectivity("restored_data_kept")
+            await eventually(lambda: connectivity.lost is None)
+        finally:
+            slow.set()
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        assert streamer.live_since > before
+        stop.set()
+        await task
 
 
 async def test_a_gateway_that_moves_to_another_port_is_followed(
