@@ -252,12 +252,14 @@ class Ownership:
             session, began = self.session, self._both_clocks()
             try:
                 status = self._status()
-                self._lease_s = lease_s(self.settings, status, self.clock())
+                next_lease_s = lease_s(self.settings, status, self.clock())
+                # Until the next lease is taken, the present one may end sooner.
+                self._lease_s = min(self._lease_s, next_lease_s)
                 # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
                     self.sessions.renew,
                     session,
-                    lease_s=self._lease_s,
+                    lease_s=next_lease_s,
                     state=status.state,
                     live_since=status.live_since,
                     lines=status.lines,
@@ -266,7 +268,7 @@ class Ownership:
                     gateway=status.gateway,
                     late=self.store_fault is not None,
                 )
-                self._session, self._renewed_at = session, began
+                self._session, self._renewed_at, self._lease_s = session, began, next_lease_s
                 self._outage.fault = None
                 self.store_fault = None
             except errors.CommitContentionError as error:

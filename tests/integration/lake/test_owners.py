@@ -11,6 +11,7 @@ import pytest
 from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
+    CommitContentionError,
     LeaseLostError,
     LoginOwnedError,
     TradingModeError,
@@ -250,6 +251,29 @@ async def test_a_lease_is_longer_while_nothing_trades_and_ends_before_a_session_
         assert await lasts(live, opens, clock.now + second) == 60
         assert await lasts(live, opens, opens - 40 * second) == 40
         assert await lasts(live, opens, opens - 5 * second) == 15
+
+
+async def test_a_longer_lease_that_could_not_be_taken_makes_no_heartbeat_late(
+    lake, clock, monkeypatch
+):
+    """The lease that is held still ends as early as before."""
+    settings = Settings(_env_file=None, heartbeat_s=0.5, session_lease_s=1.5, closed_lease_s=600)
+    renewals = []
+
+    def busy(*_, lease_s, **__):
+        renewals.append(lease_s)
+        raise CommitContentionError("Other writers were faster.", remedy="It is tried again.")
+
+    async with Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock) as own:
+        until = clock.now + timedelta(hours=1)
+        own.report_status(lambda: OwnerStatus(SessionState.LIVE, closed_until=until))
+        monkeypatch.setattr(lake.sessions, "renew", busy)
+        own.renew_now()
+        async with asyncio.timeout(30):
+            while len(renewals) < 3:
+                await asyncio.sleep(0.01)
+        monkeypatch.undo()
+    assert set(renewals) == {600}
 
 
 async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more(
