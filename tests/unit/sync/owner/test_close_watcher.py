@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 
+from position_sync_dagster.gateway.connection import DayExecutions
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.close_watcher import LOOKS_S, CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.ownership import OwnerContext
@@ -13,12 +14,14 @@ class Gateway:
     """A connection that counts the requests for executions."""
 
     accounts = ("DU1",)
+    answer = None
 
     def __init__(self):
         self.requests = 0
 
     async def executions(self):
         self.requests += 1
+        return self.answer
 
 
 class Explainer:
@@ -34,11 +37,12 @@ class Explainer:
         return None
 
 
-async def requests_of_a_start(*, is_open):
+async def requests_of_a_start(*, is_open, answer=None, later_s=()):
     gateway, now_s = Gateway(), 50.0
+    gateway.answer = answer
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
     watcher = CloseWatcher(context, Explainer(is_open=is_open))
-    for delay_s in (0.0, 1.0, *LOOKS_S[1:]):
+    for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
         now_s = 50.0 + delay_s
         watcher.look_in_background(gateway)
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
@@ -66,3 +70,10 @@ def test_the_first_holding_of_an_account_that_the_broker_confirmed_as_flat_is_a_
 def test_the_first_holding_of_an_account_that_was_never_confirmed_is_no_change():
     assert changes_between({}, {OPENED.key: OPENED}, {"A": None}) == []
     assert changes_between({}, {OPENED.key: OPENED}, {}) == []
+
+
+async def test_without_an_answer_to_the_last_request_the_gateway_is_asked_until_it_answers():
+    later_s = (2 * LOOKS_S[-1], 3 * LOOKS_S[-1])
+    answered = DayExecutions([], NOW, NOW)
+    assert await requests_of_a_start(is_open=True, later_s=later_s) == len(LOOKS_S) + 2
+    assert await requests_of_a_start(is_open=True, answer=answered, later_s=later_s) == len(LOOKS_S)
