@@ -121,6 +121,7 @@ class Line:
     since: datetime = NEVER
     priced_at: datetime = NEVER
     quote: Quote | None = None
+    _disagreed_by: object = None
     _renewed: bool = False
     _incomplete: bool = False
     _heard_at: datetime = NEVER
@@ -281,20 +282,29 @@ class Line:
             self.withheld_until_s = now_s + GRACE_S
             self._suspect(reason)
 
-    def disagrees(self, now_s: float) -> bool:
+    def disagrees(self, now_s: float, holding: object = None) -> bool:
         """Record that a newer value of the broker differs; return whether it became suspect.
 
         A line that was requested again lately is left alone: its value is a fresh one.
+
+        Args:
+            now_s: The time.
+            holding: Whose value it is: holdings of several accounts share a line.
         """
         if not self.trusted or now_s < self.renew_at_s:
             return False
-        self.disagreed, self.answered = True, False
+        self.disagreed, self.answered, self._disagreed_by = True, False, holding
         self._suspect(DIFFERS)
         return True
 
-    def agrees(self) -> None:
-        """Record that a newer value of the broker is about the same."""
-        self.disagreed, self.answered, self.renewals = False, False, 0
+    def agrees(self, holding: object = None) -> None:
+        """Record that a newer value of the broker is about the same.
+
+        Args:
+            holding: Whose value it is; the difference of another holding stays. None: all.
+        """
+        if holding is None or not self.disagreed or holding == self._disagreed_by:
+            self.disagreed, self.answered, self.renewals = False, False, 0
 
     def is_due_for_renewal(self, now_s: float, *, session_open: bool = True) -> bool:
         """Return whether the line is to be cancelled and requested with a new id now.

@@ -236,6 +236,8 @@ class StreamedHolding:
         )  # fmt: skip
         if quote is None or priced_at is None or own is None or broker is None:
             self._differs = None
+            if not holding.position:
+                self.line.agrees(self.key)
             return False
         unit = abs(holding.position) * holding.instrument.multiplier / (price_magnifier or 1)
         allowed = allowed_difference(own, quote, unit=unit, band=band)
@@ -243,7 +245,7 @@ class StreamedHolding:
         lasts = asked is not None and asked.lasts(holding, own, allowed=allowed)
         is_newer = _valued_at(holding) > priced_at
         if is_newer and abs(own - broker) <= allowed and not lasts:
-            self.line.agrees()
+            self.line.agrees(self.key)
         contradicted = self._is_contradicted(
             priced_at if is_newer and abs(own - broker) > allowed else None, at
         )
@@ -254,7 +256,7 @@ class StreamedHolding:
                 asked = self._asked = replace(asked, by_line=valuation.has_two_sides(quote))
             self._by_line, self._note = bool(asked.by_line), asked.note(holding.instrument.currency)
             return True
-        if contradicted and self.line.disagrees(at.now_s):
+        if contradicted and self.line.disagrees(at.now_s, self.key):
             self._asked = Disagreement(position=holding.position, own=own, broker=broker)
         elif contradicted:
             self._note = DIFFERS

@@ -669,6 +669,7 @@ class PortfolioDownloads:
             random=Random(),  # noqa: S311 - jitter of a delay
         )
         self._heard: dict[str, datetime] = {}
+        self._interruptions: dict[str, int] = {}
         login.ib.accountValueEvent += self._on_account_value
         ib_async_internals.read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
 
@@ -716,7 +717,7 @@ class PortfolioDownloads:
             self._on_change(account)
 
     async def _download(self, account: str) -> None:
-        interruptions = self._connectivity.interruptions
+        interruptions = self._interruptions[account] = self._connectivity.interruptions
         self._times.start()
         self.standing.begin(account)
         try:
@@ -752,7 +753,9 @@ class PortfolioDownloads:
         self._on_change(account)
 
     def _on_late_end(self, account: str) -> None:
-        """Count an end that came late: what came before it was whole."""
+        """Count an end that came late: what came before it was whole, unless IB was lost since."""
+        if self._interruptions.get(account) != self._connectivity.interruptions:
+            return
         at = None if account == self._subscription.account else self._heard.get(account)
         if self._connectivity.lost is None and account in self._heard:
             self._complete(account, at)

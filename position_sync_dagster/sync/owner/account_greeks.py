@@ -6,7 +6,7 @@ publishes greeks that moved enough, or are old enough: not each tick makes a row
 """
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -88,8 +88,9 @@ class _Prices:
         self._prices: list[float] = []
 
     def add(self, price: float, at: datetime) -> None:
-        if self._times and at < self._times[-1]:
-            return
+        if self._times and at < self._times[-1]:  # the clock was set back
+            first = bisect_left(self._times, at)
+            del self._times[first:], self._prices[first:]
         # The newest two are always kept; of those before, one in each second.
         if len(self._times) > 1 and self._times[-1] - self._times[-2] < SPACING:
             self._times.pop()
@@ -140,7 +141,8 @@ class AccountGreeks:
         ]
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
-        return now - at > OLD and self.session_open(underlying) is not False
+        # A price that is ahead of the clock is from before the clock was set back.
+        return abs(now - at) > OLD and self.session_open(underlying) is not False
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -224,10 +226,13 @@ class AccountGreeks:
     def _is_computed(self, leg: ModelledLeg, model: OptionModel, now: datetime) -> bool:
         """Compute the greeks of an option; return False if nothing moved.
 
-        A value that is older than the last one is not used.
+        A value that is older than the last one is not used, unless the clock was set back since.
         """
         prices, valued = self._prices.get(leg.underlying), self.value_of(leg.conid)
-        if valued is not None and (leg.value_at is None or valued[1] > leg.value_at):
+        before = leg.value_at
+        if valued is not None and (
+            before is None or valued[1] > before or valued[1] <= now < before
+        ):
             leg.value, leg.value_at = valued
             leg.spot_then = prices.at(leg.value_at) if prices else None
         spot, spot_at = (prices.newest if prices else None) or (None, None)
@@ -262,7 +267,7 @@ class AccountGreeks:
         if inputs._replace(value_at=last.value_at, spot=last.spot) != last:
             return False
         moved = abs(greeks.gamma * (inputs.spot - last.spot))
-        return moved < DELTA_MOVE / 2 and now - at < RENEWED
+        return moved < DELTA_MOVE / 2 and timedelta() <= now - at < RENEWED
 
     @staticmethod
     def _greeks(
@@ -356,4 +361,4 @@ def _moved(before: HoldingGreeks, leg: ModelledLeg) -> bool:
     pairs = ((found.gamma, before.gamma), (found.vega, before.vega), (found.theta, before.theta))
     if any(abs(now - then) > MOVE_PART * abs(then) for now, then in pairs):
         return True
-    return at - before.greeks_time >= RENEWED
+    return abs(at - before.greeks_time) >= RENEWED

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 LOOKS_S = (0.0, 5.0, 60.0, 960.0)
 """Seconds after a change, or after the start, at which the gateway is asked for the executions of
-the day: commissions follow an execution, and shares may come minutes after an option is gone."""
+the day: commissions follow an execution, and shares may come minutes after an option is gone. If
+the last request is not answered, it is repeated after the longest time, until it is."""
 
 
 @dataclass(eq=False, repr=False)
@@ -91,7 +92,10 @@ class CloseWatcher:
         try:
             if not self._recorded and not await offload(self.explainer.has_open_closes):
                 return
-            await self.look(connection.accounts, await connection.executions())
+            answer = await connection.executions()
+            await self.look(connection.accounts, answer)
+            if answer is None and not self._due:
+                self._due = [self.context.monotonic() + LOOKS_S[-1]]
         except LakeError as error:
             logger.warning("the causes of closes are not stored, they are due later: %s", error)
             self._due = [self.context.monotonic() + LOOKS_S[1], *self._due]
@@ -105,6 +109,7 @@ def changes_between(
     """Return the quantities that changed.
 
     Before the first list of an account its holdings are unknown: those in that list are no change.
+    An account without holdings is known too, once the broker has confirmed it.
 
     Args:
         before: The holdings as they were published last.
@@ -117,6 +122,7 @@ def changes_between(
         if (known := before.get(key)) is None or known.position != holding.position
     ]
     accounts = {account for account, _conid in before} if moved else set()
+    accounts |= {account for account, at in confirmed.items() if at is not None}
     found: list[PositionChange] = []
     for known, holding in moved:
         quantity = known.position if known is not None else 0.0

@@ -20,6 +20,9 @@ RETRY = Backoff(first_s=60.0, longest_s=3600.0)
 """Delays before a leg that fits no contract, or several, is looked up again: new contracts are
 listed every day."""
 
+UNANSWERED = 3
+"""Without an answer, a leg waits no longer than after this many: the gateway may be back soon."""
+
 AT_ONCE = 10
 """Maximum number of legs looked up at once; the gateway answers contract details one by one."""
 
@@ -75,9 +78,11 @@ class LegResolver:
                 return await look_up(connection, leg)
 
         answers = await asyncio.gather(*(in_turn(leg) for leg in legs))
-        for leg in legs:
+        for leg, answer in zip(legs, answers, strict=True):
             key, now_s = _membership(leg), self.context.monotonic()
             tries = self._attempts.get(key, (0, 0.0))[0] + 1
+            if answer is None:
+                tries = min(tries, UNANSWERED)
             self._attempts[key] = (tries, now_s + RETRY.delay_s(tries))
         found = [answer for answer in answers if isinstance(answer, ContractDetails)]
         findings = [

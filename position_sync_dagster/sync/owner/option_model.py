@@ -217,6 +217,8 @@ class OptionModel:
         Raises:
             RuntimeError: QuantLib has no price for these numbers.
         """
+        if terms.strike <= 0:
+            raise RuntimeError(f"no price for a strike of {terms.strike:g}")
         rate, (kept, paid) = terms.rate, _dividends(terms, years)
         scaled = (100 * kept * spot / terms.strike, rate * years, paid * years)
         for number, value in enumerate((*scaled, volatility * math.sqrt(years))):

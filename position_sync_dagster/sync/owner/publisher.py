@@ -163,6 +163,7 @@ class Publisher:
     def __post_init__(self) -> None:
         self._greeks_changes = self.greeks.watch()
         self._published: dict[Key, BrokerPosition] = {}
+        self._recorded: dict[Key, BrokerPosition] = {}
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
         self._accounts: _Accounts = {}
@@ -245,6 +246,7 @@ class Publisher:
             self._greeks_changes.give_back(of_greeks)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
+        self._recorded.clear()
         self._moved |= moved
 
     @property
@@ -257,13 +259,20 @@ class Publisher:
         return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
-        """Store the quantities that changed; if the process dies here, the next owner does it."""
+        """Store the quantities that changed; if the process dies here, the next owner does it.
+
+        After a publication that failed, a quantity that was stored already is the one before.
+        """
         if self.watcher is None:
             return
         confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
-        found = changes_between(self._published, changed, confirmed)
+        before = self._published | self._recorded if self._recorded else self._published
+        found = changes_between(before, changed, confirmed)
         if found:
             await self.watcher.record(found)
+            self._recorded |= {
+                (one.account, one.conid): changed[one.account, one.conid] for one in found
+            }
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""
@@ -281,7 +290,8 @@ class Publisher:
     ) -> bool:
         """Write the changed rows; return False if the table needs all rows instead.
 
-        If the confirmation of an account changed, at least one of its rows is written to carry it.
+        If the completeness or the confirmation of an account changed, at least one of its rows is
+        written to carry it.
         """
         rows = list(changed.values())
         for account in accounts.keys() - {account for account, _conid in changed}:
@@ -289,7 +299,8 @@ class Publisher:
                 continue
             key = feed.book.one_of(account)
             if key is not None and (holding := self._published.get(key)) is not None:
-                rows.append(holding)
+                completeness, _confirmation = accounts[account]
+                rows.append(replace(holding, completeness=completeness))
         if not rows or self.broker_positions is None:
             return True
         version = await self._write(self.broker_positions.update, rows, accounts, session)

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import NEVER, Backoff
 from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
@@ -101,6 +101,7 @@ class BrokerLink:
     def __post_init__(self) -> None:
         self.state = SessionState.STARTING
         self.live_since: datetime | None = None
+        self._restored_at = NEVER
         self._settings = self.context.settings
         self._lease = self.context.lease
         self._outage = OutageLog(logger)
@@ -138,8 +139,18 @@ class BrokerLink:
         return self._outage.fault
 
     def live_connection(self) -> GatewayConnection | None:
-        """Return the open connection; None while the stream is not LIVE."""
+        """Return the open connection; None while the stream is not LIVE.
+
+        A connection that has ended makes the stream BLIND at once, also while a step waits for a
+        table.
+        """
+        if self.state is SessionState.LIVE and self.connection is None:
+            self.go_blind(self._connection_ended)
         return self._opened if self.state is SessionState.LIVE else None
+
+    @property
+    def _connection_ended(self) -> str:
+        return f"The connection to {self._settings.gateway_id} ended."
 
     async def open(self) -> None:
         """Connect, request the positions, and make the first step with them.
@@ -181,7 +192,7 @@ class BrokerLink:
             )
         self._opened = connection
         # The step may have taken long, and the accounts' values may have arrived meanwhile.
-        self._become_live(since=listed_at)
+        self._become_live(since=max(listed_at, self._restored_at))
         if replaces_another:
             asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
@@ -194,7 +205,7 @@ class BrokerLink:
             NewerTableError: A later release has migrated a table.
         """
         if self._opened is not None:
-            self.go_blind(f"The connection to {self._settings.gateway_id} ended.")
+            self.go_blind(self._connection_ended)
             self._opened = None
         if self._ended_at is None and self._attached and not self._attached.is_connected:
             self._ended_at = self.context.clock()
@@ -284,8 +295,11 @@ class BrokerLink:
     def _on_message(self, code: int, text: str) -> None:
         if code in OFFLINE:
             self.go_blind(text)
-        elif code == GatewayCode.RESTORED_DATA_KEPT and self._opened is not None:
-            self._become_live(since=self.context.clock())
+        elif code == GatewayCode.RESTORED_DATA_KEPT:
+            self.lines.interrupted(NOT_SINCE_LOST)  # ticks that came without IB are old
+            self._restored_at = self.context.clock()
+            if self._opened is not None:
+                self._become_live(since=self._restored_at)
             self.lines.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has requested its lines again (1101) or is about to end (1300); in both

@@ -156,7 +156,9 @@ class AccountRefresh:
             self._begin(Reason.CHANGED, feed.download(overdue))
         elif download is None and self._accounts_to_download:
             accounts, self._accounts_to_download = self._accounts_to_download, set()
-            self._begin(Reason.CHANGED, feed.download(accounts))
+            # The login may have lost an account since the connection on which it changed.
+            if accounts := accounts & set(feed.accounts):
+                self._begin(Reason.CHANGED, feed.download(accounts))
 
     def interrupt(self) -> None:
         """Cancel the running download: the gateway dropped its subscriptions.

@@ -218,9 +218,9 @@ class UpdatesWriter:
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self.ownership.check()
-        self.metrics.counts += run_recorder.StreamCounts.of(
-            await self.table.append(OwnUpdates(updates))
-        )
+        written = await self.table.append(OwnUpdates(updates))
+        # Others count during the await: the sum is read after it.
+        self.metrics.counts += run_recorder.StreamCounts.of(written)
 
 
 def _status(streamer: IBPositionStreamer) -> OwnerStatus:

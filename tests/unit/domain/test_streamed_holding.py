@@ -190,6 +190,38 @@ def test_a_difference_that_a_new_request_confirms_settles_on_one_source(
     assert world.rows[0].note.startswith(note)
 
 
+def flush_beside(world, other):
+    """Flush a holding and that of another account, which shares its line."""
+    world.flush()
+    other.now_s, other.quote = world.now_s, world.quote
+    other.broker(1.0)
+    other.flush()
+
+
+def test_a_difference_in_one_account_settles_although_the_broker_agrees_in_another(world):
+    other = World()
+    other.line, other.state = world.line, StreamedHolding(key=("B", 7), line=world.line)
+    world.tick(**QUOTED)
+    requests = 0
+    for _ in range(600):
+        world.wait(1)
+        world.broker(1.05)
+        flush_beside(world, other)
+        if world.line.is_due_for_renewal(world.now_s):
+            world.renew(**QUOTED)
+            requests += 1
+    assert requests == 1
+    row = world.flush_at_once()
+    assert (row.value_source, row.note.split(":")[0]) == ("TICK", "the broker's value differs")
+    assert other.flush_at_once().note is None
+
+    world.hold(0.0)  # what another account says counts again once that holding is closed
+    flush_beside(world, other)
+    world.wait(60)
+    flush_beside(world, other)
+    assert not world.line.disagreed
+
+
 @pytest.mark.parametrize("price", [1.2, 1.0])
 def test_a_settled_difference_is_asked_again_or_over_when_the_broker_moves(world, price):
     world.tick(**QUOTED)

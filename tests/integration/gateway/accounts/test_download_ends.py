@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from ib_gateway_simulator.protocol import account_messages, wire
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway.accounts import account_downloads
@@ -66,6 +67,24 @@ async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(
         assert feed.completeness[SECOND] is PARTIAL
         rows = {h.account: h.confirmed_at for h in feed.holdings}
         assert rows[FIRST] is not None
+
+
+async def test_a_late_end_after_a_loss_of_ib_confirms_nothing(connected, eventually):
+    async with connected() as (sim, feed):
+        sim.download_end(FIRST, delay_s=None)
+        await feed.snapshot()
+        await feed.download([FIRST])
+        sim.connectivity("reported_lost")
+        await eventually(lambda: feed.connectivity.lost)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: feed.connectivity.lost is None)
+        subscription = feed._values._subscription
+        assert subscription._ends_due == {FIRST}
+        sim.send_raw(wire.frame(account_messages.account_download_end(FIRST)))
+        await eventually(lambda: not subscription._ends_due)
+        assert feed.completeness[FIRST] is PARTIAL
+        assert feed.book.confirmed.of_account(FIRST) is None
+        assert feed.overdue == [FIRST]
 
 
 async def test_an_account_whose_download_was_cancelled_is_downloaded_again(connected, eventually):

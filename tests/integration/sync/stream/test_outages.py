@@ -1,11 +1,12 @@
 """Outages: what the stream does when the gateway, its connection or its data farms fail."""
 
 import asyncio
+import threading
 
 import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import ValueOrigin
@@ -37,6 +38,41 @@ async def test_after_a_dropped_connection_it_streams_again_by_itself(
         await updates_continue(streamer, received)
         assert sim.stats()["lines_in_use"] == 1
         assert sim.stats()["connections"]["now"] == 1
+
+
+def make_slow(table, monkeypatch):
+    """Make the next commits of a table wait; return the events that let them go on, and began."""
+    slow, began = threading.Event(), threading.Event()
+
+    def waiting(write):
+        def wait_and_write(*args, **more):
+            began.set()
+            slow.wait()
+            return write(*args, **more)
+
+        return wait_and_write
+
+    for name in ("update", "replace"):
+        monkeypatch.setattr(table, name, waiting(getattr(table, name)))
+    return slow, began
+
+
+async def test_a_connection_that_ends_while_a_table_is_slow_makes_the_stream_blind_at_once(
+    stream_legs, lake, eventually, updates_continue, monkeypatch
+):
+    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        slow, began = make_slow(lake.broker_positions, monkeypatch)
+        try:
+            sim.fill(A, PUT, 1)
+            await eventually(began.is_set)
+            sim.disconnect()
+            await eventually(lambda: streamer.state is SessionState.BLIND)
+            assert not slow.is_set()
+        finally:
+            slow.set()
+        await updates_continue(streamer, received)
+        assert streamer.metrics.counts.reconnects == 1
 
 
 async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
@@ -224,6 +260,63 @@ async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_ti
         await eventually(lambda: streamer.detail is None)
         sim.step()
         await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
+
+
+async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_after_the_restore(
+    stream_legs, eventually
+):
+    async with stream_legs(PUT, simulator={"autostep": False}, flush_interval_s=0.1) as (
+        sim,
+        streamer,
+        received,
+    ):
+        sim.step()
+        await eventually(lambda: received.newest(A, PUT))
+        link = streamer._link
+        sim.connectivity("reported_lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        ticked_at = link.connection.lines.ticked_at
+        sim.step()
+        await eventually(lambda: link.connection.lines.ticked_at > ticked_at)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        position = sim.fill(A, PUT, 1)["quantity"]
+        row = await eventually(
+            lambda: (found := received.newest(A, PUT)).position == position and found
+        )
+        assert row.value_source is not ValueOrigin.TICK
+        assert (row.bid, row.ask, row.delta) == (None, None, None)
+        sim.step()
+        await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
+
+
+async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_current(
+    simulate, lake, settings_for, eventually, monkeypatch
+):
+    slow, began = make_slow(lake.broker_positions, monkeypatch)
+    async with simulate() as sim:
+        streamer = IBPositionStreamer(
+            lake.registry,
+            lake.queue,
+            tables=StreamTables(broker_positions=lake.broker_positions),
+            settings=settings_for(sim, flush_interval_s=0.1),
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        try:
+            await eventually(began.is_set)
+            connectivity = streamer._link._attached.connectivity
+            before = utc_now()
+            sim.connectivity("reported_lost")
+            await eventually(lambda: connectivity.lost)
+            sim.connectivity("restored_data_kept")
+            await eventually(lambda: connectivity.lost is None)
+        finally:
+            slow.set()
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        assert streamer.live_since > before
+        stop.set()
+        await task
 
 
 async def test_a_gateway_that_moves_to_another_port_is_followed(

@@ -101,6 +101,25 @@ def test_an_older_value_than_the_last_is_not_used() -> None:
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
 
 
+def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> None:
+    greeks = Book()
+    greeks.add(7, PUT, STOCK)
+    greeks.underlying_ticked(STOCK, 100.0, at(0))
+    greeks.valued(7, price(100.0, 0), at(0))
+    compute(greeks, 0)
+    leg = only(greeks.compute(MODEL, at(-3595), monotonic=5.0, budget_s=1.0))
+    assert leg.reason is NoGreeks.UNDERLYING_OLD
+    assert greeks.stale(at(-3595)) == [STOCK]
+
+    greeks.underlying_ticked(STOCK, 120.0, at(-3593))
+    greeks.valued(7, price(120.0, -3592, volatility=0.5), at(-3592))
+    leg = only(greeks.compute(MODEL, at(-3590), monotonic=10.0, budget_s=1.0))
+    assert leg.greeks is not None
+    assert leg.greeks.underlying_price == 120.0
+    assert leg.greeks.implied_vol == pytest.approx(0.5, abs=1e-4)
+    assert (leg.value_at, leg.underlying_at) == (at(-3592), at(-3593))
+
+
 def test_only_what_moved_is_computed_again() -> None:
     greeks = Book()
     greeks.add(7, PUT, STOCK)

@@ -1,22 +1,27 @@
 """When the gateway is asked why holdings closed: after a change, and after a start."""
 
 import asyncio
+from datetime import UTC, datetime
 
+from position_sync_dagster.gateway.connection import DayExecutions
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.close_watcher import LOOKS_S, CloseWatcher
+from position_sync_dagster.sync.owner.close_watcher import LOOKS_S, CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.ownership import OwnerContext
+from tests.support.holdings import make_holding
 
 
 class Gateway:
     """A connection that counts the requests for executions."""
 
     accounts = ("DU1",)
+    answer = None
 
     def __init__(self):
         self.requests = 0
 
     async def executions(self):
         self.requests += 1
+        return self.answer
 
 
 class Explainer:
@@ -32,11 +37,12 @@ class Explainer:
         return None
 
 
-async def requests_of_a_start(*, is_open):
+async def requests_of_a_start(*, is_open, answer=None, later_s=()):
     gateway, now_s = Gateway(), 50.0
+    gateway.answer = answer
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
     watcher = CloseWatcher(context, Explainer(is_open=is_open))
-    for delay_s in (0.0, 1.0, *LOOKS_S[1:]):
+    for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
         now_s = 50.0 + delay_s
         watcher.look_in_background(gateway)
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
@@ -50,3 +56,24 @@ async def test_a_close_that_a_process_left_without_a_cause_is_looked_at_after_th
 
 async def test_a_start_asks_the_gateway_nothing_where_each_close_has_a_cause():
     assert await requests_of_a_start(is_open=False) == 0
+
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+OPENED = make_holding(1, NOW, position=2.0)
+
+
+def test_the_first_holding_of_an_account_that_the_broker_confirmed_as_flat_is_a_change():
+    (change,) = changes_between({}, {OPENED.key: OPENED}, {"A": NOW})
+    assert (change.before, change.after, change.since) == (0.0, 2.0, NOW)
+
+
+def test_the_first_holding_of_an_account_that_was_never_confirmed_is_no_change():
+    assert changes_between({}, {OPENED.key: OPENED}, {"A": None}) == []
+    assert changes_between({}, {OPENED.key: OPENED}, {}) == []
+
+
+async def test_without_an_answer_to_the_last_request_the_gateway_is_asked_until_it_answers():
+    later_s = (2 * LOOKS_S[-1], 3 * LOOKS_S[-1])
+    answered = DayExecutions([], NOW, NOW)
+    assert await requests_of_a_start(is_open=True, later_s=later_s) == len(LOOKS_S) + 2
+    assert await requests_of_a_start(is_open=True, answer=answered, later_s=later_s) == len(LOOKS_S)

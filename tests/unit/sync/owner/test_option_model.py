@@ -208,6 +208,17 @@ def test_what_has_no_volatility_has_a_reason(
     assert solved(option, value, spot) is reason
 
 
+@pytest.mark.parametrize("strike", [0.0, -5.0])
+@pytest.mark.parametrize("method", list(Method))
+@pytest.mark.parametrize("right", list(Right))
+def test_the_model_has_no_price_for_a_strike_that_is_not_above_zero(
+    right: Right, method: Method, strike: float
+) -> None:
+    option = terms(right, method, strike=strike)
+    assert solved(option, 60.0, 40.0) is NoGreeks.NOT_COMPUTED
+    assert MODEL.greeks(option, volatility=0.2, spot=40.0, now=NOW) is NoGreeks.NOT_COMPUTED
+
+
 def test_greeks_need_an_underlying_price_and_time() -> None:
     assert MODEL.greeks(terms(), volatility=0.2, spot=None, now=NOW) is NoGreeks.NO_UNDERLYING_PRICE
     assert MODEL.greeks(terms(years=0), volatility=0.2, spot=40.0, now=NOW) is NoGreeks.EXPIRED

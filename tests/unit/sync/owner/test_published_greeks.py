@@ -74,6 +74,11 @@ def test_a_result_is_published_when_it_says_more(published, result, is_news):
     assert (changes.take() == {7: None}) is is_news
 
 
+def test_greeks_from_before_the_clock_was_set_back_are_replaced(published):
+    published.take(leg(-3600.0), price_magnifier=100)
+    assert published.of(HOLDING).greeks_time == NOW - timedelta(hours=1)
+
+
 def test_greeks_that_are_not_known_any_more_are_published_once_as_unknown(published):
     published.take(leg(1.0, reason=NoGreeks.UNDERLYING_OLD), price_magnifier=100)
     assert published.of(HOLDING) is None

@@ -1,15 +1,18 @@
 """What is queued agrees with what was published."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.accounts.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from tests.support.holdings import make_book, make_holding
@@ -44,6 +47,7 @@ class Positions:
 
     def __init__(self):
         self.rows = []
+        self.written = []
         self.updates = 0
         self.meanwhile = None
 
@@ -55,6 +59,7 @@ class Positions:
     def update(self, _gateway_id, changed, **_more):
         if self.meanwhile is not None:
             self.meanwhile()
+        self.written = list(changed)
         self.rows = list({row.key: row for row in [*self.rows, *changed]}.values())
         self.updates += 1
         return self.updates
@@ -205,3 +210,48 @@ async def test_a_repeated_value_confirms_the_row_and_writes_none():
     feed.book.put_pnl(KEY, profit(4_000.0))
     await publisher.publish(feed, session=None)
     assert positions.updates == 0
+
+
+async def test_an_account_that_is_in_doubt_is_published_although_none_of_its_rows_changed():
+    others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
+    feed, positions = Feed(HELD, *others), Positions()
+    feed.completeness["A"] = Completeness.COMPLETE
+    publisher = publisher_of(feed, positions, None)
+    await publisher.publish(feed, session=None)
+    feed.completeness["A"] = Completeness.UNKNOWN
+    await publisher.publish(feed, session=None)
+    assert positions.updates == 1
+    # Of the rows of an account the one that was written last counts for all of them.
+    assert positions.written[-1].completeness is Completeness.UNKNOWN
+
+
+class Changes:
+    """An explainer that keeps the changes of quantities which it was given."""
+
+    def __init__(self):
+        self.known = {}
+
+    def record(self, changes):
+        self.known |= {change.change_id: (change.before, change.after) for change in changes}
+
+
+async def test_a_quantity_that_moves_again_after_a_failed_publication_is_recorded_from_there():
+    feed, positions, explainer = Feed(HELD), Positions(), Changes()
+    publisher = publisher_of(feed, positions, None)
+    publisher.watcher = CloseWatcher(publisher.context, explainer)
+    await publisher.publish(feed, session=None)
+
+    def fail():
+        raise LakeNotWritableError("The disk is full.", remedy="Make room.")
+
+    feed.put(replace(HELD, position=5.0))
+    positions.meanwhile = fail
+    with pytest.raises(LakeNotWritableError):
+        await publisher.publish(feed, session=None)
+    positions.meanwhile = None
+    feed.put(replace(CLOSED, position_time=NOW + timedelta(seconds=1)))
+    await publisher.publish(feed, session=None)
+    assert list(explainer.known.values()) == [(2.0, 5.0), (5.0, 0.0)]
+    feed.put(replace(HELD, position=1.0, position_time=NOW + timedelta(seconds=2)))
+    await publisher.publish(feed, session=None)
+    assert list(explainer.known.values())[2:] == [(0.0, 1.0)]

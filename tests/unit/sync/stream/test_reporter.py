@@ -6,6 +6,8 @@ from typing import Any
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.lake.updates.append import AppendResult
+from position_sync_dagster.sync.owner.ownership import Unowned
 from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics, StreamReport
 from position_sync_dagster.sync.stream import service
 from position_sync_dagster.sync.stream.service import StreamReporter
@@ -43,3 +45,27 @@ async def test_a_state_is_reported_when_the_session_shows_it_and_not_before(monk
     await asyncio.gather(running, return_exceptions=True)
     assert reporter.finish().rows == 3
     assert [report.rows for report in reports] == [0, 3]
+
+
+class Ledger:
+    """A ledger whose commit takes until the test lets it end."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def append(self, _updates: Any) -> AppendResult:
+        await self.ended.wait()
+        return AppendResult(version=7, rows=2, batch_id="b")
+
+
+async def test_what_is_counted_while_rows_are_written_is_neither_lost_nor_counted_twice() -> None:
+    metrics, ledger = StreamMetrics(), Ledger()
+    writer = service.UpdatesWriter(ledger, Unowned(), metrics)
+    metrics.counts += StreamCounts(enqueued=1)
+    writing = asyncio.create_task(writer.on_position_updates([]))
+    await asyncio.sleep(0)
+    assert metrics.take().counts.enqueued == 1
+    metrics.counts += StreamCounts(enqueued=5)
+    ledger.ended.set()
+    await writing
+    assert (metrics.counts.enqueued, metrics.counts.rows) == (5, 2)
