@@ -127,7 +127,7 @@ class Membership:
         words += [word(term) for term in (self.expiry, self.strike, self.right) if term]
         words += [self.sec_type] if self.sec_type else []
         words += [f"class {self.trading_class}"] if self.trading_class else []
-        words += [f"multiplier {word(self.multiplier)}"] if self.multiplier else []
+        words += [f"multiplier {digits(self.multiplier)}"] if self.multiplier else []
         words += [f"on {self.exchange}"] if self.exchange else []
         return " ".join([*words, *([self.currency] if self.currency else [])])
 
@@ -449,7 +449,7 @@ def candidate(details: ContractDetails) -> str:
         f"class {details.trading_class}" if details.trading_class else "",
         f"expiry {expiry}" if expiry else "",
         f"exchange {details.exchange}",
-        f"multiplier {word(details.multiplier)}",
+        f"multiplier {digits(details.multiplier)}",
         f"{details.currency})",
     ]
     return ", ".join(part for part in words if part).replace(", (", " (")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import NEVER, Backoff
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
@@ -121,7 +122,7 @@ class Line:
     since: datetime = NEVER
     priced_at: datetime = NEVER
     quote: Quote | None = None
-    _disagreed_by: object = None
+    _disagreed_by: Key | None = None
     _renewed: bool = False
     _incomplete: bool = False
     _heard_at: datetime = NEVER
@@ -282,7 +283,7 @@ class Line:
             self.withheld_until_s = now_s + GRACE_S
             self._suspect(reason)
 
-    def disagrees(self, now_s: float, holding: object = None) -> bool:
+    def disagrees(self, now_s: float, holding: Key | None = None) -> bool:
         """Record that a newer value of the broker differs; return whether it became suspect.
 
         A line that was requested again lately is left alone: its value is a fresh one.
@@ -297,7 +298,7 @@ class Line:
         self._suspect(DIFFERS)
         return True
 
-    def agrees(self, holding: object = None) -> None:
+    def agrees(self, holding: Key | None = None) -> None:
         """Record that a newer value of the broker is about the same.
 
         Args:

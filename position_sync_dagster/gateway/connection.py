@@ -21,8 +21,8 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import UnresolvedLeg, word
+from position_sync_dagster.domain.instrument import ContractDetails, digits
+from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import codes, ib_async_internals
@@ -141,7 +141,7 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
     if not like:
         pattern.strike = leg.strike or 0.0
         pattern.tradingClass = leg.trading_class or ""
-        pattern.multiplier = word(leg.multiplier) if leg.multiplier else ""
+        pattern.multiplier = digits(leg.multiplier) if leg.multiplier else ""
         pattern.exchange = leg.exchange or ""
     return pattern
 

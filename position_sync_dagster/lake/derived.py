@@ -24,7 +24,7 @@ from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, overwrite
-from position_sync_dagster.lake.updates.latest import HOLDING
+from position_sync_dagster.lake.updates.latest import HOLDING, newest_version
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 
 LOOK_BACK_DAYS = 4
@@ -68,7 +68,7 @@ def replace(
 
     def step(handle: DeltaTable) -> Replaced:
         stored = table.scan(handle, predicate)
-        if forward and _newest(stored) > _newest(wanted):
+        if forward and newest_version(stored) > newest_version(wanted):
             raise NewerRowError(
                 f"{spec.name} was derived from newer rows of the ledger meanwhile.",
                 remedy="Derive it again.",
@@ -148,11 +148,6 @@ def _valued_at() -> pl.Expr:
     )
     earlier = (pl.col("position") != 0) & (pl.col("value_time") < pl.col("timestamp"))
     return pl.when(from_feed & earlier).then("value_time").otherwise("timestamp")
-
-
-def _newest(rows: pl.DataFrame) -> int:
-    newest = rows.get_column("ledger_version").max()
-    return newest if isinstance(newest, int) else 0
 
 
 def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:

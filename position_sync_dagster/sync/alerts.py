@@ -161,13 +161,16 @@ def follow(
 
 
 def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
-    """Return the messages to send now, by receiver, oldest first."""
+    """Return the messages to send now, by receiver, oldest first.
+
+    A time that is further ahead than any wait is from before the clock was set back.
+    """
     waiting: dict[int, list[Message]] = {}
+    latest = now + timedelta(seconds=RETRY.longest_s)
     for message in cursor.outbox:
         for place in message.to:
             failed = cursor.failing.get(place)
-            longest = timedelta(seconds=RETRY.longest_s)
-            if failed is None or not now < failed.retry_at <= now + longest:
+            if failed is None or not now < failed.retry_at <= latest:
                 waiting.setdefault(place, []).append(message)
     return waiting
 

@@ -222,7 +222,7 @@ def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFram
     )
 
 
-def _through(rows: pl.DataFrame) -> int:
+def newest_version(rows: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of rows; 0 where none has one."""
     found = rows.get_column(ADDED).max()
     return found if isinstance(found, int) else 0
@@ -277,7 +277,7 @@ class LatestRows:
         known = None if self._seen else self._known_rows()
         if not self._table.snapshot(lambda handle: self._refresh(handle, known)):
             known = self._known_rows()
-            if known is not None and _through(known) > self._through:
+            if known is not None and newest_version(known) > self._through:
                 self._forget()
             self._table.snapshot(lambda handle: self._refresh(handle, known, all_of_it=True))
 
@@ -334,7 +334,7 @@ class LatestRows:
         Each commit has a greater version than those before it. Only rows that were added after
         the known ones can be newer than they are, whatever the clocks said.
         """
-        through = 0 if known is None else _through(known)
+        through = 0 if known is None else newest_version(known)
         if known is not None and through:
             last = known.filter(pl.col(ADDED) == through).get_column("update_id")
             # After a repair the versions continue from an earlier one, with other rows.

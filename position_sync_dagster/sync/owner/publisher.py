@@ -270,9 +270,7 @@ class Publisher:
         found = changes_between(before, changed, confirmed)
         if found:
             await self.watcher.record(found)
-            self._recorded |= {
-                (one.account, one.conid): changed[one.account, one.conid] for one in found
-            }
+            self._recorded |= {one.key: changed[one.key] for one in found}
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""

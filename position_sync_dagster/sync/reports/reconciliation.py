@@ -134,11 +134,8 @@ class ReconciliationService:
         first = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
         snapshots = dict(first.iter_rows())
         held = set(holdings.select(_KEY).iter_rows())
-        uncompared = [
-            one.break_id
-            for one in await offload(self._lake.breaks.open_breaks)
-            if not _is_compared(one, held, coverage)
-        ]
+        known = () if coverage.complete else await offload(self._lake.breaks.open_breaks)
+        uncompared = [one.break_id for one in known if not _is_compared(one, held, coverage)]
         for gateway_id, found in _by_login(result.discrepancies, logins).items():
             await offload(
                 self._lake.breaks.record,
