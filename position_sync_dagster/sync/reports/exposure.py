@@ -390,7 +390,7 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
         column = pl.col(name).filter(of)
         return pl.when(column.null_count() == 0).then(column.min())
 
-    of_option = {name: pl.col("is_option") for name in (*_GREEKS, "dollar_delta", "gamma_1pct")}
+    of_option = {name: pl.col("is_option") for name in (*_GREEKS, "gamma_1pct")}
     every = pl.lit(value=True)
     sums = parts.group_by(by).agg(
         *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in SUMS),

@@ -62,6 +62,14 @@ def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
     assert {"60,000*", "20.0*", "-1,234*", "-493,800"} <= set(total.split())
 
 
+def test_a_stock_without_a_value_is_missing_in_the_dollar_delta():
+    stock = {"sec_type": "STK", "right": None, "strike": None, "expiry": None, "delta": None}
+    found = money([row(1), row(2, **stock), row(3, **stock, market_value=None)], [])
+    (total,) = found.totals
+    assert "dollar_delta" in total.partial
+    assert not {"theta", "vega", "gamma_1pct"} & {*total.partial}
+
+
 IN_EURO = AccountSummary(
     account="DUSIM0001",
     currency="EUR",
