@@ -95,7 +95,7 @@ class PageFigures:
 
     def _read_curves(self, overview: Overview, now: datetime) -> list[dict[str, Any]]:
         """Return the daily profit of each strategy, and of each account as the broker sums it."""
-        lines = profit_lines(self._lake.updates.sync, overview.book.matching, now)
+        lines = profit_lines(self._lake.updates.sync, overview.book)
         curves: list[dict[str, Any]] = [
             {"name": one.strategy_id, "currency": one.currency, "points": one.points}
             for one in lines

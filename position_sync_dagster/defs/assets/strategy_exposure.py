@@ -444,7 +444,7 @@ def picture(
 
     try:
         png = money.draw_day(
-            money.profit_lines(position_sync.lake.updates.sync, book.matching, now),
+            money.profit_lines(position_sync.lake.updates.sync, book),
             book.leg_ages,
             now,
         )

@@ -19,7 +19,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.sync.reports.confirmations import PRICED
-from position_sync_dagster.sync.reports.exposure import Split, add, claims_of, summed
+from position_sync_dagster.sync.reports.exposure import Split, claims_of, summed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -335,23 +335,29 @@ class ProfitLine:
     points: tuple[tuple[datetime, float | None], ...]
 
 
-def profit_lines(
-    updates: SyncUpdates, legs: Iterable[ActiveContract], now: datetime
-) -> list[ProfitLine]:
+def profit_lines(updates: SyncUpdates, book: "Book") -> list[ProfitLine]:
     """Read the daily profit and loss of the strategies over the last SPAN; blocks.
 
     The present legs count for the whole span: a leg that became active at noon is in the points of
     the morning as well.
     """
-    legs = [leg for leg in legs if leg.removed_at is None]
-    rows = updates.sampled({leg.conid for leg in legs}, now - SPAN, now, POINTS)
-    return lines_of(rows, legs)
+    first = book.now - SPAN
+    rows = updates.sampled({leg.conid for leg in book.matching}, first, book.now, POINTS)
+    return lines_of(rows, book.matching, book.priced.filter(pl.col("timestamp") < first))
 
 
-def lines_of(rows: pl.DataFrame, legs: list[ActiveContract]) -> list[ProfitLine]:
-    """Sum the newest rows at each point, with the shares of strategies as in `claims_of`."""
+def lines_of(
+    rows: pl.DataFrame, legs: Sequence[ActiveContract], still: pl.DataFrame
+) -> list[ProfitLine]:
+    """Sum the newest rows at each point, with the shares of strategies as in `claims_of`.
+
+    Args:
+        rows: The rows of each point (`SyncUpdates.sampled`).
+        legs: The active legs that match their contracts.
+        still: The newest rows of the holdings that have none among `rows`.
+    """
     found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
-    newest: dict[Key, dict[str, Any]] = {}
+    newest = {(row["account"], row["conid"]): row for row in still.iter_rows(named=True)}
     for part in rows.partition_by("slot", maintain_order=True):
         slot: datetime = part.item(0, "slot")
         newest |= {(row["account"], row["conid"]): row for row in part.iter_rows(named=True)}
@@ -362,11 +368,18 @@ def lines_of(rows: pl.DataFrame, legs: list[ActiveContract]) -> list[ProfitLine]
             profit = None if row["daily_pnl"] is None else row["daily_pnl"] * share
             sums[legs[n].strategy_id, row["currency"]].append(profit)
         for key, values in sums.items():
-            found[key].append((slot, add(values)))
+            found[key].append((slot, _whole(values)))
     return [
         ProfitLine(strategy_id=strategy, currency=currency, points=tuple(points))
         for (strategy, currency), points in sorted(found.items())
     ]
+
+
+def _whole(values: Iterable[float | None]) -> float | None:
+    """Return the sum; None if one of the values is unknown, since a curve shows no marks."""
+    listed = list(values)
+    known = [value for value in listed if value is not None]
+    return sum(known) if len(known) == len(listed) else None
 
 
 MOST_BYTES = 40_000
@@ -448,7 +461,7 @@ def _draw_profits(axes: "Axes", lines: Sequence[ProfitLine], now: datetime) -> N
 
 
 def totals_of(lines: Sequence[ProfitLine]) -> list[ProfitLine]:
-    """Return the sum of the lines of each currency; a point without a known value is unknown."""
+    """Return the sum of the lines of each currency; a point with an unknown value is unknown."""
     sums: dict[str, dict[datetime, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
         for at, value in line.points:
@@ -457,7 +470,7 @@ def totals_of(lines: Sequence[ProfitLine]) -> list[ProfitLine]:
         ProfitLine(
             strategy_id=TOTAL,
             currency=currency,
-            points=tuple((at, add(values)) for at, values in sorted(found.items())),
+            points=tuple((at, _whole(values)) for at, values in sorted(found.items())),
         )
         for currency, found in sorted(sums.items())
     ]

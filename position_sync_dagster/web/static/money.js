@@ -211,7 +211,7 @@ function drawEvents() {
   fill(byId("events"), [], lines.length ? lines : [{ cells: [["Nothing since the page is open, no close or break today.", "text"]] }]);
 }
 
-// The curves of the day: the whole ledger of the last hours, then what this page saw itself.
+// The curves of the day, from the ledger of the last hours.
 function drawCurves() {
   const box = byId("curves");
   const [width, height, left] = [box.clientWidth || 440, box.clientHeight || 110, 46];
@@ -238,8 +238,12 @@ function drawCurves() {
     add("text", { x: left, y: height - 2 }, clock(first).slice(0, 5));
     add("text", { x: width - 4, y: height - 2, class: "end" }, clock(last).slice(0, 5));
     curves.forEach((one, n) => {
-      let before = -Infinity; // no line over hours of which nothing is known
-      const path = one.points.filter(([, v]) => v !== null).map(([at, v]) => {
+      let before = -Infinity; // no line over a time of which nothing is known
+      const path = one.points.map(([at, v]) => {
+        if (v === null) {
+          before = -Infinity;
+          return "";
+        }
         const on = at - before < Math.max(GAP_MS, (last - first) / 12);
         before = at;
         return `${on ? "L" : "M"}${x(at)} ${y(v)}`;

@@ -68,6 +68,21 @@ def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
     assert json.loads(json.dumps([rows, figures], allow_nan=False))
 
 
+def test_a_point_of_a_curve_has_all_holdings_of_the_strategy_or_is_unknown(lake, settings):
+    lake.registry.sync.add_many([leg(1, "a"), leg(2, "a"), leg(3, "b")])
+    rows = [
+        row(conid, daily_pnl=profit, timestamp=utc_now() - timedelta(hours=hours), update_id=name)
+        for name, conid, hours, profit in (
+            ("still", 1, 13, -7.0), ("first", 2, 3, -3.0), ("unknown", 2, 2, None),
+            ("last", 2, 1, -2.0), ("other", 3, 1, 4.0),
+        )
+    ]  # fmt: skip
+    lake.updates.sync.append(rows)
+    _, figures = PageFigures(settings).read(utc_now())
+    found = {one["name"]: [profit for _, profit in one["points"]] for one in figures["curves"]}
+    assert found == {"a": [-10.0, None, -9.0], "b": [4.0]}
+
+
 PARTIAL = ["dollar_delta", "gamma_1pct", "theta", "vega"]
 
 
