@@ -1,5 +1,6 @@
 """What closed: which legs of strategies are gone and why, and the realised profit of closes."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema.codec import moment, records_of
-from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, CLOSURES
+from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, CLOSURES, POSITION_CHANGES
 
 Group = tuple[str | None, str | None, str]
 """A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency."""
@@ -48,12 +49,14 @@ class Closes:
         since: When the first change of a quantity was recorded; None before it.
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
+        before: The quantity `before` each change, by `change_id`.
     """
 
     rows: pl.DataFrame = field(default_factory=CLOSURES.polars.to_frame)
     since: datetime | None = None
     ends: Mapping[Key, HoldingEnd] = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=ACTIVE_STRATEGIES.polars.to_frame)
+    before: pl.DataFrame = field(default_factory=POSITION_CHANGES.polars.to_frame)
 
     @cached_property
     def _ends_of(self) -> Mapping[int, list[tuple[str, HoldingEnd]]]:
@@ -69,14 +72,22 @@ class Closes:
 
     @cached_property
     def _with_strategies(self) -> pl.DataFrame:
-        """The rows, with a column `strategies`: the names of those that had the leg, or null."""
+        """The rows, with the columns `strategies` and `is_divided`.
+
+        The first has the names of those that had the leg, or null. The profit is divided if several
+        strategies had it, or if all together claimed a part of the holding.
+        """
         rows = self.rows.with_row_index("at")
         closed, account = pl.col("closed_at"), pl.col("account_leg")
-        removed = pl.col("removed_at")
+        removed, before = pl.col("removed_at"), pl.col("before")
+        claim = pl.col("quantity").fill_null(before.sign() * math.inf)
         had = (
-            rows.select("at", "conid", "account", "closed_at")
+            rows.select("at", "conid", "account", "closed_at", "change_id")
+            .join(self.before.select("change_id", "before"), on="change_id", how="left")
             .join(
-                self.legs.select("conid", "account", "strategy_id", "added_at", "removed_at"),
+                self.legs.select(
+                    "conid", "account", "strategy_id", "added_at", "removed_at", "quantity"
+                ),
                 on="conid",
                 suffix="_leg",
             )
@@ -84,25 +95,30 @@ class Closes:
                 account.is_null() | (account == pl.col("account")),
                 pl.col("added_at") <= closed,
                 removed.is_null() | (closed <= removed),
+                before.is_null() | (claim * before > 0),
             )
             .group_by("at")
-            .agg(pl.col("strategy_id").unique().sort().alias("strategies"))
+            .agg(
+                pl.col("strategy_id").unique().sort().alias("strategies"),
+                (claim.abs().sum() < before.first().abs()).alias("is_part"),
+            )
+            .with_columns(is_divided=(pl.col("strategies").list.len() > 1) | pl.col("is_part"))
         )
         return rows.join(had, on="at", how="left", maintain_order="left").drop("at")
 
     @cached_property
     def _profits(self) -> Mapping[Group, ClosedProfit]:
-        rows = self._with_strategies.select("account", "currency", "realized_pnl", "strategies")
+        rows = self._with_strategies
         nobody, everywhere = (
             pl.col("strategies").is_null(),
             pl.lit(None, pl.String).alias("account"),
         )
-        rest = rows.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED))
         every = rows.with_columns(name=pl.lit(None, pl.String))
-        # The profit of a close that several strategies had is not divided: their parts are unknown.
-        own = pl.when(pl.col("strategies").list.len() == 1).then("realized_pnl")
-        of_strategies = rows.with_columns(own.alias("realized_pnl"), name="strategies")
-        parts = [of_strategies.filter(~nobody).explode("name").with_columns(everywhere)]
+        # The parts of a profit that is divided are not known.
+        own = pl.when(~pl.col("is_divided").fill_null(value=False)).then("realized_pnl")
+        parted = rows.with_columns(own.alias("realized_pnl"), name="strategies")
+        rest = parted.filter(nobody | pl.col("is_part")).with_columns(name=pl.lit(UNATTRIBUTED))
+        parts = [parted.filter(~nobody).explode("name").with_columns(everywhere)]
         for one in (rest, every):
             parts += [one, one.with_columns(everywhere)]
         columns = ["name", "account", "currency", "realized_pnl"]
@@ -214,7 +230,7 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     Raises:
         LakeError: A table cannot be used.
     """
-    names = ["change_id", "account", "conid", "after", "seen_at"]
+    names = ["change_id", "account", "conid", "before", "after", "seen_at"]
     changes = lake.position_changes.table.rows(None, names)
     known = None
     if past is not None:
@@ -240,4 +256,5 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
             for row in gone.iter_rows(named=True)
         },
         legs=legs,
+        before=changes,
     )

@@ -4,6 +4,7 @@ import io
 from dataclasses import asdict, replace
 from datetime import timedelta
 
+import polars as pl
 import pytest
 from rich.console import Console
 
@@ -126,6 +127,37 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     assert (chosen, strategies) == (shared, ["condor", "other"])
     assert [one for one, _strategies in found.chosen(limit=2)] == [shared, elsewhere]
     assert (found.count("condor"), found.count(), NO_CLOSES.count()) == (3, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("quantities", "of_condor", "of_rest"),
+    [
+        ((None,), 12.0, None),
+        ((-10.0,), 12.0, None),
+        ((-12.0,), 12.0, None),
+        ((-3.0,), "unknown", "unknown"),
+        ((-3.0, -7.0), 12.0, None),
+        ((-3.0, 7.0), "unknown", "unknown"),
+        ((10.0,), None, 12.0),
+    ],
+)
+def test_a_strategy_with_a_part_of_what_closed_has_an_unknown_part_of_its_profit(
+    quantities, of_condor, of_rest
+) -> None:
+    change = {"change_id": SOLD.change_id, "before": -10.0}
+    found = Closes(
+        rows=frame_of(CLOSURES, [asdict(replace(SOLD, realized_pnl=12.0, quantity=-10.0))]),
+        since=ADDED_AT,
+        legs=leg_rows([leg(SOLD.conid, "condor", quantity=quantity) for quantity in quantities]),
+        before=pl.DataFrame([change]),
+    )
+    unknown = ClosedProfit(profit=None, closes=1, unknown=1)
+    expected = {
+        (name, "USD"): unknown if profit == "unknown" else ClosedProfit(profit=profit, closes=1)
+        for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor))
+        if profit is not None
+    }
+    assert found.by_strategy == expected
 
 
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
