@@ -12,6 +12,7 @@ is not imported here. What reads the lake is imported when somebody first opens 
 import asyncio
 import gzip
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
+
+logger = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
 SHARE = 0.08
@@ -159,9 +162,13 @@ class Feed:
                 self._figures = self._open()
             rows, figures = self._figures.read(utc_now())
             return next_state(before, sequence, rows, figures | {**self._more, "trouble": None})
-        except PositionSyncError as error:
+        except Exception as error:  # the values from before must not look like present ones
+            trouble = str(error)
+            if not isinstance(error, PositionSyncError):
+                logger.exception("The money page could not be read.")
+                trouble = f"The tables cannot be read: {type(error).__name__}, {error}."
             rows, figures = (dict(before.rows), dict(before.figures)) if before else ({}, {})
-            return next_state(before, sequence, rows, figures | {"trouble": str(error)})
+            return next_state(before, sequence, rows, figures | {"trouble": trouble})
 
 
 def _open_figures() -> Figures:

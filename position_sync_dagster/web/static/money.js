@@ -86,7 +86,11 @@ const labelOf = (one, several) => (several && one.account ? `${one.name} ${one.a
 const unit = (one) => (new Set(shown.totals.map((t) => t.currency)).size > 1 ? ` ${one.currency ?? ""}` : "");
 
 function draw() {
-  if (!shown.at) return;
+  if (!shown.at) {
+    byId("notice").textContent = shown.trouble ?? "";
+    byId("notice").hidden = !shown.trouble;
+    return;
+  }
   const lost = now() - shown.at > LOST_MS;
   const blind = shown.gateways.filter((one) => one.session_state !== "LIVE");
   document.body.classList.toggle("aged", lost || Boolean(shown.trouble) || blind.length === shown.gateways.length);

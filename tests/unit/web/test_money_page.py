@@ -32,7 +32,7 @@ class FewFigures:
 
     def __init__(self) -> None:
         self.reads = 0
-        self.error: LakeError | None = None
+        self.error: Exception | None = None
 
     def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
         self.reads += 1
@@ -184,15 +184,25 @@ async def test_the_reading_ends_when_nobody_asks_any_more(figures, eventually):
     assert figures.reads > reads
 
 
-async def test_an_error_of_the_tables_is_shown_with_the_values_from_before(figures):
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            LakeError("The store does not answer.", remedy="Look at it."),
+            "The store does not answer. Look at it.",
+        ),
+        (OSError("no disk"), "The tables cannot be read: OSError, no disk."),
+    ],
+)
+async def test_an_error_of_the_tables_is_shown_with_the_values_from_before(figures, error, text):
     feed = Feed(lambda: figures, {})
     first = unpacked(await feed.after(0) or b"")
-    figures.error = LakeError("The store does not answer.", remedy="Look at it.")
+    figures.error = error
     sequence, found = first["sequence"], first
     while not found["figures"].get("trouble"):
         found = unpacked(await feed.after(sequence) or b"")
         sequence = found["sequence"]
-    assert found["figures"] == {"trouble": "The store does not answer. Look at it."}
+    assert found["figures"] == {"trouble": text}
     whole = unpacked(await feed.after(0) or b"")
     assert [row[0] for row in whole["rows"]][:2] == ["still", "moving"]
     assert whole["figures"]["at"] <= figures.reads  # the time of the values, not of the error
