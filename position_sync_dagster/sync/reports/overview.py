@@ -225,7 +225,7 @@ class Book:
         matching: Those legs whose description matches the contract of their conid, or whose
             contract is not known yet.
         split: The parts of all these holdings.
-        reported: What the broker last reported of them: rows of `broker_positions`.
+        reported: What the broker last reported of the followed types: rows of `broker_positions`.
         live_since: For each connected login: values that their source confirmed since then are
             current. It is the start of the connection, at most two refresh intervals ago.
         streamed: The conids whose newest row the stream wrote within the last two refresh
@@ -359,7 +359,7 @@ def read_book(
     )
     return replace(
         _book(now, legs, priced, known or read_known(lake)),
-        reported=reported,
+        reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,
         accounts=tuple(lake.account_values.latest_summaries()),

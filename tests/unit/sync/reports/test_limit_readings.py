@@ -18,11 +18,12 @@ from position_sync_dagster.domain.leg import (
     Measure,
 )
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.limit_readings import evaluate
 from position_sync_dagster.sync.reports.overview import Book
+from tests.support.holdings import make_holding
 from tests.support.legs import leg
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
@@ -169,6 +170,22 @@ def test_nothing_holds_while_a_leg_has_no_contract_or_the_strategy_no_leg(measur
     unresolved = book(LEGS, ROWS, unresolved=frozenset({"a"}))
     assert in_usd(measure, unresolved, value=1e9)[0] is UNKNOWN
     assert in_usd(measure, book([], ROWS), value=1e9)[0] is UNKNOWN
+
+
+@pytest.mark.parametrize("subject", [{}, {"strategy_id": None, "account": "DUSIM1"}])
+@pytest.mark.parametrize(
+    ("conid", "position", "of_strategy"), [(2, 3.0, True), (2, 0.0, True), (9, 1.0, False)]
+)
+def test_nothing_holds_while_the_ledger_lacks_a_quantity_that_the_broker_reports(
+    subject, conid, position, of_strategy
+) -> None:
+    reported = broker_rows([make_holding(conid, NOW, position=position, account="DUSIM1")], None)
+    found = book(LEGS, ROWS, reported=reported)
+    state, _number, text = in_usd("theta", found, value=1e9, **subject)
+    assert state is (UNKNOWN if subject or of_strategy else HOLDS)
+    assert ("no row has been written since" in text) == (state is UNKNOWN)
+    written = broker_rows([make_holding(2, NOW, position=2.0, account="DUSIM1")], None)
+    assert in_usd("theta", book(LEGS, ROWS, reported=written), value=1e9, **subject)[0] is HOLDS
 
 
 def test_an_old_value_is_a_break_also_while_the_gateway_is_away() -> None:
