@@ -109,7 +109,11 @@ def greeks_age(greeks_s: float | None, price_s: float | None) -> str:
 
 def money_lines(money: "BookMoney") -> list[str]:
     """Return what has no column in the tables of the money."""
-    lines = [
+    changed = money.book.unwritten.height
+    few = "1 holding changed: the sums have its quantity from before"
+    many = f"{changed} holdings changed: the sums have their quantities from before"
+    lines = [few if changed == 1 else many] if changed else []
+    lines += [
         f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
         f"{one.options_with_greeks} of {one.options} options{share_computed(one)}"
         for one in money.totals

@@ -105,26 +105,21 @@ def _doubt(limit: Limit, book: Book, parts: pl.DataFrame, legs: pl.DataFrame) ->
     known = {one.account for one in book.accounts}
     if limit.account is not None and parts.is_empty() and limit.account not in known:
         return "nothing is known of this account"
-    without = _without_row(limit, book)
-    if not without.is_empty():
-        return f"the quantity has changed, and no row has been written since, of {_named(without)}"
+    unwritten = _unwritten(limit, book)
+    if not unwritten.is_empty():
+        return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
     late = parts.filter(~is_current(book.live_since))
     if late.is_empty():
         return ""
     return f"not confirmed lately: {_named(late)}"
 
 
-def _without_row(limit: Limit, book: Book) -> pl.DataFrame:
+def _unwritten(limit: Limit, book: Book) -> pl.DataFrame:
     """Return the holdings of a limit's subject of which the ledger has another quantity."""
-    key = ["account", "conid"]
-    rows = book.priced.select(*key, pl.col("position").alias("written"))
-    reported = book.reported.join(rows, on=key, how="left").filter(
-        pl.col("position") != pl.col("written").fill_null(0.0)
-    )
     if limit.account is not None:
-        return reported.filter(pl.col("account") == limit.account)
-    legs = [leg for leg in book.matching if leg.strategy_id == limit.strategy_id]
-    return reported.filter(pl.col("conid").is_in([leg.conid for leg in legs]))
+        return book.unwritten.filter(pl.col("account") == limit.account)
+    conids = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
+    return book.unwritten.filter(pl.col("conid").is_in(conids))
 
 
 def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:

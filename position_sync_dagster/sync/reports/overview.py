@@ -266,6 +266,15 @@ class Book:
         timed = found.join(times, on=key, how="left")
         return timed.with_columns(is_current=is_current(self.live_since))
 
+    @cached_property
+    def unwritten(self) -> pl.DataFrame:
+        """The reported holdings of which the ledger has another quantity, or no row."""
+        key = ["account", "conid"]
+        rows = self.priced.select(*key, pl.col("position").alias("written"))
+        return self.reported.join(rows, on=key, how="left").filter(
+            pl.col("position") != pl.col("written").fill_null(0.0)
+        )
+
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
         """The name of each active leg that is held, and the age of its price in seconds."""

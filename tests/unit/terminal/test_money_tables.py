@@ -9,6 +9,7 @@ from rich.console import Console
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.lake.schema.codec import broker_rows
 from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import (
     money_notes,
@@ -16,8 +17,9 @@ from position_sync_dagster.terminal.money_tables import (
     strategy_table,
     underlying_table,
 )
+from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, ages_of, money, row
+from tests.support.money_rows import NOW, ages_of, book_of, money, row
 
 
 def shown(table: object, width: int) -> list[str]:
@@ -68,6 +70,24 @@ def test_a_stock_without_a_value_is_missing_in_the_dollar_delta():
     (total,) = found.totals
     assert "dollar_delta" in total.partial
     assert not {"theta", "vega", "gamma_1pct"} & {*total.partial}
+
+
+@pytest.mark.parametrize(
+    ("reported", "note"),
+    [
+        ({1: -2.0}, None),
+        ({1: -3.0}, "1 holding changed: the sums have its quantity from before"),
+        ({1: 0.0, 2: 1.0}, "2 holdings changed: the sums have their quantities from before"),
+    ],
+)
+def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(reported, note):
+    rows = [
+        make_holding(conid, NOW, position=position, account="DUSIM0001")
+        for conid, position in reported.items()
+    ]
+    found = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None)).money()
+    notes = [one.plain for one in money_notes(found, 140)]
+    assert [one for one in notes if "changed" in one] == ([note] if note else [])
 
 
 IN_EURO = AccountSummary(
