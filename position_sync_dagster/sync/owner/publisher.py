@@ -178,22 +178,27 @@ class Publisher:
         """Continue where the last owner of the login ended.
 
         Returns:
-            The holdings that it wrote; a holding that closed since then gets its zero row. Holdings
-            of accounts that the gateways file no longer names are left out: they are not of this
-            login.
+            The holdings that it wrote, with the changes that it stored and did not publish; a
+            holding that closed since then gets its zero row. Holdings of accounts that the gateways
+            file no longer names are left out: they are not of this login.
         """
         if self.broker_positions is None:
             return []
         accounts = self.context.settings.accounts
+
+        def of_login(holdings: Iterable[BrokerPosition]) -> dict[Key, BrokerPosition]:
+            return {one.key: one for one in holdings if accounts is None or one.account in accounts}
+
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
-        recent = [
-            holding
-            for holding in self._recent(stored)
-            if accounts is None or holding.account in accounts
-        ]
-        await self.announced.restore(recent, since=self._kept_since())
-        self._published = {holding.key: holding for holding in recent}
-        return recent
+        if self.watcher is not None:
+            seen = [one.confirmed_at or one.received_at for one in stored]
+            changed = await self.watcher.unpublished(
+                {one.key: one for one in stored}, max(seen) - CLOSED_KEPT if seen else None
+            )
+            self._recorded = of_login(changed.values())
+        self._published = of_login(self._recent(stored))
+        await self.announced.restore(self._published.values(), since=self._kept_since())
+        return list((self._published | self._recorded).values())
 
     def follow(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
