@@ -287,14 +287,20 @@ class StatementService:
 
     def import_executions(self, run_id: str | None = None) -> int:
         """Store the executions of all statements in one commit; return how many were new."""
-        found = self.read().found
+        return self._add_executions(self.read().found, run_id)
+
+    def _add_executions(self, found: Iterable[Statement], run_id: str | None) -> int:
         return self._lake.executions.add(
             (execution for one in found for execution in one.executions), run_id=run_id
         )
 
     def import_events(self, run_id: str | None = None) -> int:
-        """Store the events of all statements, and the days they cover; return how many were new."""
+        """Store the events of all statements, and the days they cover; return how many were new.
+
+        Their executions are stored first: a day that is covered has no others.
+        """
         found = self.read().found
+        self._add_executions(found, run_id)
         periods = (period for one in found if (period := one.period()) is not None)
         events = (event for one in found for event in one.events)
         return self._lake.statement_events.add(chain(events, periods), run_id=run_id)
