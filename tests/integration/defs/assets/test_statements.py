@@ -17,6 +17,7 @@ from position_sync_dagster.defs.assets.statements import (
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.explain_closes import CloseExplainer
@@ -59,6 +60,10 @@ def fill(folder: Path, materialize) -> Callable[..., dg.ExecuteInProcessResult]:
 def rows(settings) -> Callable[[], pl.DataFrame]:
     table = Table(settings.table("daily_positions"), DAILY_POSITIONS)
     return lambda: table.rows().sort("session_date", "conid")
+
+
+def killed(*_args, **_more) -> None:
+    raise RuntimeError("killed")
 
 
 def failure(result: dg.ExecuteInProcessResult, name: str) -> str:
@@ -116,6 +121,19 @@ def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(
     (folder / "a.xml").write_bytes(statement(position(1), position(2), position(3)))
     assert fill().success
     assert lake.breaks.open_breaks() == []
+
+
+def test_a_day_whose_differences_could_not_be_recorded_stays_missing(
+    fill, folder, rows, append_row, lake, monkeypatch
+) -> None:
+    append_row(1, utc("2026-03-05T20:00:00"))
+    (folder / "a.xml").write_bytes(statement(position(1, position="2")))
+    with monkeypatch.context() as broken:
+        broken.setattr(ReconciliationBreaks, "record", killed)
+        assert not fill().success
+    assert rows().is_empty()
+    assert fill().success
+    assert (rows().height, len(lake.breaks.open_breaks())) == (1, 1)
 
 
 def test_a_holding_that_only_one_side_knows_is_a_break(
