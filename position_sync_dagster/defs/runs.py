@@ -128,6 +128,7 @@ def _run_of(record: dg.RunRecord) -> JobRun:
         refreshed=run.tags.get(REFRESHED),
         released=int(run.tags.get(RELEASED, 0)),
         registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
+        submitted=run.status is not dg.DagsterRunStatus.NOT_STARTED,
         unapplied=unapplied if STRATEGIES in (run.asset_selection or ()) else None,
     )
 

@@ -214,10 +214,10 @@ class _Supervisor:
         for run_id in decision.lost:
             run = self.instance.get_run_by_id(run_id)
             if run is not None and not run.is_finished:
-                self.instance.report_run_failed(
-                    run,
-                    "Its process is gone: its lease on the gateway ended and was not given up.",
-                )
+                why = "Its process is gone: its lease on the gateway ended and was not given up."
+                if run.status is dg.DagsterRunStatus.NOT_STARTED:
+                    why = "It was created, and what created it ended before it was submitted."
+                self.instance.report_run_failed(run, why)
         if decision.lost:
             # A stream whose process is gone cannot report that the gateway is no longer seen.
             key = broker.a_stream_watches.check_key

@@ -99,10 +99,13 @@ def changes_table(table: Table) -> RecordsTable[PositionChange]:
 
 
 class ClosuresTable(RecordsTable[Closure]):
-    """The table `closures`: the causes of closes, the provisional and the stated ones."""
+    """The table `closures`: the causes of closes, the provisional and the stated ones.
+
+    A cause that counted before may count again: it is stored with the time of each judgement.
+    """
 
     def __init__(self, table: Table) -> None:
-        super().__init__(table, Closure, ("run_id", "judged_at"))
+        super().__init__(table, Closure)
 
     def current_rows(self, only: pl.Expr | None = None) -> pl.DataFrame:
         """Return, for each close, the causes that count: those judged last. The oldest come first.

@@ -6,7 +6,7 @@ The holdings at the close of past days are here as well: own rows, completed by 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import chain
@@ -123,7 +123,8 @@ class StatementFolder:
             The number of statements in it.
 
         Raises:
-            StatementError, FlexServiceError: It is no statement; nothing was stored.
+            StatementError, FlexServiceError: It is no statement, or the folder cannot be written;
+                nothing was stored.
         """
         found = flex.read_statements(data, f"query {query_id}")
         if not found:
@@ -135,14 +136,20 @@ class StatementFolder:
         first, last = min(one.first for one in found), max(one.last for one in found)
         safe = "".join(letter for letter in query_id if letter.isalnum()) or "query"
         safe = safe.encode()[:100].decode(errors="ignore")
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml"
         draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(data)
             draft.replace(path)
+        except OSError as error:
+            raise errors.StatementError(
+                f"query {query_id}: the folder {self.folder} cannot be written: {error.strerror}.",
+                remedy="Make room in it, make it writable, or correct POSITION_SYNC_FLEX_FOLDER.",
+            ) from None
         finally:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
         return len(found)
 
     def _files(self) -> list[Path]:
@@ -256,6 +263,21 @@ class StatementService:
         data = self._service.download(token.get_secret_value(), query_id)
         return self._folder.store(data, query_id, check=self._refuse_foreign)
 
+    def download_and_read(self) -> tuple[int | None, Statements]:
+        """Download the query, then read the folder, whose files count also if that fails.
+
+        Returns:
+            The number of downloaded statements, None if the download failed; and the statements of
+            the folder, with the error of the download before those of files.
+        """
+        downloaded, failed = None, list[errors.PositionSyncError]()
+        try:
+            downloaded = self.download()
+        except (errors.FlexServiceError, errors.StatementError, errors.SettingsError) as error:
+            failed = [error]
+        read = self.read()
+        return downloaded, replace(read, unreadable=(*failed, *read.unreadable))
+
     def read(self) -> Statements:
         """Return every statement of the folder, newest first, and the errors of the other files."""
         read = self._folder.read()
@@ -265,14 +287,20 @@ class StatementService:
 
     def import_executions(self, run_id: str | None = None) -> int:
         """Store the executions of all statements in one commit; return how many were new."""
-        found = self.read().found
+        return self._add_executions(self.read().found, run_id)
+
+    def _add_executions(self, found: Iterable[Statement], run_id: str | None) -> int:
         return self._lake.executions.add(
             (execution for one in found for execution in one.executions), run_id=run_id
         )
 
     def import_events(self, run_id: str | None = None) -> int:
-        """Store the events of all statements, and the days they cover; return how many were new."""
+        """Store the events of all statements, and the days they cover; return how many were new.
+
+        Their executions are stored first: a day that is covered has no others.
+        """
         found = self.read().found
+        self._add_executions(found, run_id)
         periods = (period for one in found if (period := one.period()) is not None)
         events = (event for one in found for event in one.events)
         return self._lake.statement_events.add(chain(events, periods), run_id=run_id)

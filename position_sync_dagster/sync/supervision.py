@@ -43,6 +43,7 @@ class JobRun:
         unapplied: It was to apply the strategies file and record the registry, and ended before
             that; False if it did, may still do so or refused the file, None for other runs.
         refreshed: The logins that a refresh-only run refreshes; None for other runs.
+        submitted: Whether it was put into Dagster's queue, which follows its creation at once.
     """
 
     run_id: str
@@ -54,6 +55,7 @@ class JobRun:
     registry_version: int | None = None
     unapplied: bool | None = None
     refreshed: str | None = None
+    submitted: bool = True
 
 
 def consecutive(outcomes: Iterable[bool]) -> int:
@@ -93,7 +95,8 @@ class Supervision:
     Attributes:
         start: Request a new run.
         tag: Why it starts, in words that are always the same.
-        lost: Runs to report as failed: Dagster shows them as running, but their lease has ended.
+        lost: Runs to report as failed: Dagster shows them as running, but their lease has ended; or
+            they were created and never submitted.
         paused: The stream was terminated by a user and not resumed since.
         future_heartbeat: A heartbeat that lies in the future; pass it to the next decision.
     """
@@ -145,7 +148,7 @@ def supervise(
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
     if lost:
-        reason = "the lease of the last stream expired"
+        reason = "the lease of the last stream expired, or it was never submitted"
         return Supervision(start=True, lost=lost, reason=reason, tag="lease_expired")
     if not runs:
         reason = "no stream has run yet"
@@ -189,6 +192,8 @@ def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
 def _is_lost(
     run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
 ) -> bool:
+    if not run.submitted:
+        return abs(now - run.since) > START_GRACE
     if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
         return False
     if session is None or session.run_id != run.run_id:

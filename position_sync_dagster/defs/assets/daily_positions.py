@@ -118,9 +118,9 @@ def daily_asset(
             return found, None
         frames = {day: closed.rows for day, closed in found.filled.items()}
         table = position_sync.lake.derived_table(DAILY_POSITIONS)
-        result = derived.replace_days(table, frames, run_id=context.run.run_id)
+        # A day that has rows is not filled again: they come last.
         service.record_differences(found.filled, run_id=context.run.run_id)
-        return found, result
+        return found, derived.replace_days(table, frames, run_id=context.run.run_id)
 
     return daily_positions
 

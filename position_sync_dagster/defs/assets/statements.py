@@ -80,7 +80,7 @@ def _added(table: "storage.Table", added: int) -> dg.MaterializeResult[None]:
 FILES_CHECK = "files_are_readable"
 
 FAULTS_SHOWN = 20
-"""Maximum number of files that a failing check names."""
+"""Maximum number of statements that a failing check names."""
 
 SHOWN = 400
 """Maximum number of statements listed with an event; the folder has all."""
@@ -100,7 +100,8 @@ SHOWN = 400
         dg.AssetCheckSpec(
             FILES_CHECK,
             asset="flex_statements",
-            description="Whether each file of the folder is a statement of an account of the lake.",
+            description="Whether the download succeeded, and each file of the folder is a "
+            "statement of an account of the lake.",
         )
     ],
 )
@@ -114,15 +115,14 @@ def flex_statements(
     Written by the job import_statements, which downloads the query of the settings, or by a
     person who puts a file into POSITION_SYNC_FLEX_FOLDER.
 
-    Errors: a file that cannot be read, or is of a foreign account, is left out and named by the
-    check files_are_readable; the others are imported.
+    Errors: a download that fails, and a file that cannot be read or is of a foreign account, are
+    left out and named by the check files_are_readable; the other files are imported.
 
     How to read it: an event lists the statements and the days that they cover. Net liquidation
     and cash of each day go to account_values (source FLEX).
     """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
-    downloaded = service.download()
-    read = service.read()
+    downloaded, read = service.download_and_read()
     found = read.found
     for error in read.unreadable:
         context.log.warning(f"A statement was left out: {error}")
@@ -134,7 +134,7 @@ def flex_statements(
             "days": len(days),
             "first_day": min(days).isoformat() if days else "",
             "last_day": max(days).isoformat() if days else "",
-            "downloaded": downloaded,
+            **table_asset.known(downloaded=downloaded),
             "account_rows": account_rows,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
             "listed": table_asset.event_table(found[:SHOWN], _STATEMENTS),
@@ -144,7 +144,7 @@ def flex_statements(
 
 
 def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
-    """Return the result of the check for the files of the folder; pure."""
+    """Return the result of the check for the download and the files of the folder; pure."""
     if not read.unreadable:
         return dg.AssetCheckResult(
             passed=True,
@@ -152,7 +152,7 @@ def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
             description=f"All {len(read.found)} statements of the folder can be used.",
         )
     return failed(
-        f"{len(read.unreadable)} files of the folder are left out: "
+        f"{len(read.unreadable)} statements are left out: "
         + " ".join(error.what for error in read.unreadable[:FAULTS_SHOWN]),
         check_name=FILES_CHECK,
         what_to_do=read.unreadable[0].remedy,

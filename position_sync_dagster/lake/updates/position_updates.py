@@ -52,8 +52,9 @@ MOST_ROWS = 100_000
 ORDER = [ADDED, "timestamp", "update_id"]
 """The order in which rows are given."""
 
-_FORMAT, _LEDGER_LENGTH = "ps1", 13
-_TOKEN = re.compile(rf"{_FORMAT}:([^:]*):([0-9]{{1,18}}):(.*)", re.DOTALL)
+_LEDGER_LENGTH = 13
+_TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
+_AT = pl.col("committed_at").dt.epoch("us").alias("at")
 
 _BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
 
@@ -77,9 +78,11 @@ class Place(NamedTuple):
         ledger: The beginning of the id that Delta gave the table.
         version: The `ledger_version` of the last rows that were read; 0 before the first.
         update_id: One of these rows; empty before the first.
+        at: When it was committed, in Unix microseconds: in a restored backup the same row may be
+            written again in the same version. None in a token of an older release.
 
-    >>> Place("0193a1c2-7f3e", 812, "0193a1c3").token
-    'ps1:0193a1c2-7f3e:812:0193a1c3'
+    >>> Place("0193a1c2-7f3e", 812, "0193a1c3", 1772200000000000).token
+    'ps2:1772200000000000:0193a1c2-7f3e:812:0193a1c3'
     >>> Place.of("ps1:0193a1c2-7f3e:812:0193a1c3").version
     812
     """
@@ -87,11 +90,13 @@ class Place(NamedTuple):
     ledger: str
     version: int
     update_id: str
+    at: int | None = None
 
     @property
     def token(self) -> str:
         """Return the place as a text."""
-        return f"{_FORMAT}:{self.ledger}:{self.version}:{self.update_id}"
+        form = "ps1" if self.at is None else f"ps2:{self.at}"
+        return f"{form}:{self.ledger}:{self.version}:{self.update_id}"
 
     @classmethod
     def of(cls, token: str) -> "Place":
@@ -101,8 +106,8 @@ class Place(NamedTuple):
             TokenError: The text is no token.
         """
         found = _TOKEN.fullmatch(token)
-        if found is not None and (int(found[2]) > 0) == bool(found[3]):
-            return cls(found[1], int(found[2]), found[3])
+        if found is not None and (int(found[3]) > 0) == bool(found[4]):
+            return cls(found[2], int(found[3]), found[4], int(found[1]) if found[1] else None)
         raise TokenError(
             f"{token[:80]!r} is no token of a ledger.",
             remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
@@ -140,9 +145,9 @@ class AddedRows:
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = self._files.added_by(self._data_files(handle), version)
-        last = rows.select(pl.col("update_id").max()).collect().item()
-        return Place(_ledger(handle), version, last or "")
+        rows = self._files.added_by(self._data_files(handle), version).select("update_id", _AT)
+        last = rows.sort("update_id").tail(1).collect().rows()
+        return Place(_ledger(handle), version, *(last[0] if last else ("",)))
 
     def check(self, handle: DeltaTable, place: Place) -> None:
         """Check that the ledger has the row of a place.
@@ -156,8 +161,10 @@ class AddedRows:
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
             )
         files = self._data_files(handle)
-        if place.version and not self._files.has(
-            files, pl.Series([place.update_id]), place.version
+        added = self._files.added_by(files, place.version)
+        named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
+        if place.version and (
+            named.is_empty() or (place.at is not None and place.at not in named["at"])
         ):
             raise TokenError(
                 f"{self._table.path} has no row {place.update_id[:80]} of version {place.version}: "
@@ -234,8 +241,7 @@ class Follower:
             self._seen = seen
             return None
         self._seen = (seen[0], -1)  # there may be more
-        last = found.row(-1, named=True)
-        self._place = Place(place.ledger, last[ADDED], last["update_id"])
+        self._place = Place(place.ledger, *found.select(ADDED, "update_id", _AT).row(-1))
         return Added(found, self._place.token)
 
     def _after(self, handle: DeltaTable, place: Place) -> tuple[pl.DataFrame | None, Snapshot]:

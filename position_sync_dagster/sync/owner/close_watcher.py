@@ -8,6 +8,7 @@ from datetime import datetime
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.closures import PositionChange
+from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
@@ -56,6 +57,22 @@ class CloseWatcher:
             self._recorded = True
             self._due = sorted({*self._due, *self._looks()})
 
+    async def unpublished(
+        self, published: Mapping[Key, BrokerPosition], since: datetime | None
+    ) -> dict[Key, BrokerPosition]:
+        """Return the holdings whose changes an earlier process stored, and then did not publish.
+
+        Args:
+            published: All holdings of the login, and those that closed since a time.
+            since: That time; None if nothing was published.
+
+        Raises:
+            LakeError: The table cannot be read.
+        """
+        changes = await offload(self.explainer.lake.position_changes.records, since)
+        gateway_id = self.context.settings.gateway_id
+        return after_changes(published, (one for one in changes if one.gateway_id == gateway_id))
+
     def _looks(self) -> list[float]:
         now_s = self.context.monotonic()
         return [now_s + delay for delay in LOOKS_S]
@@ -99,6 +116,35 @@ class CloseWatcher:
         except LakeError as error:
             logger.warning("the causes of closes are not stored, they are due later: %s", error)
             self._due = [self.context.monotonic() + LOOKS_S[1], *self._due]
+
+
+def after_changes(
+    published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
+) -> dict[Key, BrokerPosition]:
+    """Return the holdings that stored changes left otherwise than they are published.
+
+    Args:
+        published: All holdings of a login, and those that closed since a time.
+        changes: The changes since then, oldest first.
+    """
+    names = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
+    found: dict[Key, BrokerPosition] = {}
+    for change in changes:
+        known = found.get(change.key) or published.get(change.key)
+        at, quantity = (known.position_time, known.position) if known else (change.seen_at, 0.0)
+        if change.change_id != content_id(at, *change.key, quantity, change.after):
+            continue  # it is published
+        found[change.key] = BrokerPosition(
+            gateway_id=change.gateway_id,
+            account=change.account,
+            instrument=Instrument(**{name: getattr(change, name) for name in names}),
+            position=change.after,
+            average_cost=change.average_cost,
+            received_at=change.seen_at,
+            position_time=change.seen_at,
+            snapshot_id=change.snapshot_id,
+        )
+    return found
 
 
 def changes_between(

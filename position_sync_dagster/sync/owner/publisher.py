@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import polars as pl
 
@@ -66,18 +66,15 @@ class Announcements:
         self._announced: dict[Key, tuple[float, bool] | None] = {}
         self._open_at_start: frozenset[Key] = frozenset()
 
-    async def restore(self, holdings: Iterable[BrokerPosition], *, since: datetime) -> None:
+    async def restore(self, holdings: Iterable[BrokerPosition]) -> None:
         """Continue from the holdings that the last owner of the login wrote.
 
         `broker_positions` is written before the rows. If a process dies in between, the zero row of
         a close is missing, and the next owner writes it.
-
-        Args:
-            since: The ledger is searched for zero rows from this time on.
         """
         closed = frozenset[Key]()
         if self._updates is not None:
-            rows = await self._updates.latest_since(since)
+            rows = await self._updates.latest()
             closed = _keys(rows, pl.col("position") == 0)
             self._open_at_start = _keys(rows, pl.col("position") != 0)
         self._announced = {
@@ -178,22 +175,27 @@ class Publisher:
         """Continue where the last owner of the login ended.
 
         Returns:
-            The holdings that it wrote; a holding that closed since then gets its zero row. Holdings
-            of accounts that the gateways file no longer names are left out: they are not of this
-            login.
+            The holdings that it wrote, with the changes that it stored and did not publish; a
+            holding that closed since then gets its zero row. Holdings of accounts that the gateways
+            file no longer names are left out: they are not of this login.
         """
         if self.broker_positions is None:
             return []
         accounts = self.context.settings.accounts
+
+        def of_login(holdings: Iterable[BrokerPosition]) -> dict[Key, BrokerPosition]:
+            return {one.key: one for one in holdings if accounts is None or one.account in accounts}
+
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
-        recent = [
-            holding
-            for holding in self._recent(stored)
-            if accounts is None or holding.account in accounts
-        ]
-        await self.announced.restore(recent, since=self._kept_since())
-        self._published = {holding.key: holding for holding in recent}
-        return recent
+        if self.watcher is not None:
+            seen = [one.confirmed_at or one.received_at for one in stored]
+            changed = await self.watcher.unpublished(
+                {one.key: one for one in stored}, max(seen) - CLOSED_KEPT if seen else None
+            )
+            self._recorded = of_login(changed.values())
+        await self.announced.restore(of_login(stored).values())
+        self._published = of_login(self._recent(stored))
+        return list((self._published | self._recorded).values())
 
     def follow(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
@@ -405,12 +407,9 @@ class Publisher:
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
-        """Leave out the holdings that closed long ago."""
-        since = self._kept_since()
-        return [h for h in holdings if h.position or h.position_time >= since]
-
-    def _kept_since(self) -> datetime:
-        return self.context.clock() - CLOSED_KEPT
+        """Leave out the holdings that closed long ago, and have their zero row."""
+        since, lacks = self.context.clock() - CLOSED_KEPT, self.announced.lacks_zero_row
+        return [h for h in holdings if h.position or h.position_time >= since or lacks(h)]
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:

@@ -19,6 +19,7 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.errors import StoreUnavailableError
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.places import instance_file
+from position_sync_dagster.sync import supervision
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
@@ -82,6 +83,16 @@ def test_the_check_turns_yellow_when_the_process_of_a_stream_is_gone(
 def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:
     begin(instance, dg.DagsterRunStatus.NOT_STARTED)
     assert "is waiting" in tick().skip_message
+
+
+def test_a_run_whose_creator_was_killed_before_it_was_submitted_is_failed_and_followed(
+    tick: Tick, instance, monkeypatch
+) -> None:
+    run_id = begin(instance, dg.DagsterRunStatus.NOT_STARTED)
+    monkeypatch.setattr(supervision, "START_GRACE", timedelta(0))
+    assert isinstance(tick(), dg.RunRequest)
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
+    assert isinstance(tick(), dg.RunRequest)
 
 
 def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(

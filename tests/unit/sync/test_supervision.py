@@ -111,6 +111,15 @@ def test_a_run_in_the_queue_is_never_taken_for_dead() -> None:
     assert not decided.lost
 
 
+@pytest.mark.parametrize("owner", [None, lease("old")])
+def test_a_run_that_was_created_and_never_submitted_is_lost_after_a_grace(owner) -> None:
+    created = replace(run(RunState.WAITING, began_s=59), submitted=False)
+    assert decide(created, session=owner).lost == ()
+    decided = decide(replace(created, since=ago(61)), session=owner)
+    assert decided.lost == ("new",)
+    assert decided.start is (owner is None)
+
+
 def test_several_runs_left_behind_by_a_host_crash_are_all_reported() -> None:
     decided = decide(
         run(RunState.RUNNING, name="b"),

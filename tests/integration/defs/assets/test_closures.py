@@ -67,6 +67,25 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     assert lake.closures.table.version() == materialized_again(materialize, lake)
 
 
+def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(
+    lake, monkeypatch
+) -> None:
+    """As a derivation that read the executions before the stream stored those of the close."""
+    slow = CloseExplainer(lake)
+    slow.record([change(CALL, 2, 0, AT)])
+    judged = []
+    with monkeypatch.context() as waiting:
+        waiting.setattr(lake.closures, "add", lambda ones, run_id: judged.extend(ones) or 0)
+        slow.explain()
+    stream = CloseExplainer(lake)
+    stream.explain([fill(CALL, -2, AT)])
+    later = datetime.now(UTC)
+    lake.closures.add([replace(one, judged_at=later) for one in judged])
+    assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
+    assert stream.explain().unexplained == ()
+    assert [one.cause for one in lake.closures.current()] == ["TRADED"]
+
+
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake) -> None:
     lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
     passed = count()

@@ -11,6 +11,7 @@ import pytest
 
 from position_sync_dagster.defs.assets.daily_positions import known_days
 from position_sync_dagster.defs.assets.statements import executions, flex_statements
+from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway.flex import LARGEST_STATEMENT
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.statements import StatementFolder
@@ -175,3 +176,26 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(
         path.unlink()
     (check,) = materialize(flex_statements).get_asset_check_evaluations()
     assert check.passed
+
+
+def test_a_download_that_fails_keeps_no_file_back_and_the_check_names_it(
+    folder, materialize, lake, monkeypatch
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_FLEX_TOKEN", "kept-to-itself")
+    monkeypatch.setenv("POSITION_SYNC_FLEX_QUERY_ID", "123456")
+    monkeypatch.setenv("POSITION_SYNC_FLEX_URL", "http://127.0.0.1:1/flex")
+    monkeypatch.setenv("POSITION_SYNC_FLEX_PATIENCE_S", "0.001")
+    result = materialize(flex_statements, executions)
+    assert result.success
+    assert lake.executions.read()["execution_id"].to_list() == ["good"]
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.passed, check.metadata["left_out"].value) == (False, 1)
+    assert "query 123456: the Flex service at 127.0.0.1 gave no answer" in check.description
+    (event,) = result.asset_materializations_for_node("flex_statements")
+    assert "downloaded" not in event.metadata
+
+
+def test_a_folder_that_cannot_be_written_is_named(folder) -> None:
+    found = StatementFolder(folder / "good.xml")
+    with pytest.raises(StatementError, match=r"query 7: the folder .* cannot be written"):
+        found.store(GOOD, "7", check=lambda _: None)

@@ -17,10 +17,13 @@ from position_sync_dagster.defs.assets.statements import (
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from tests.support.flex_files import element, of_day, position, statement, trade
+from tests.unit.domain.test_causes import CALL, change
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
 DAILY = daily_asset(exchange_partitions(DAYS, date(2025, 1, 2)))
@@ -57,6 +60,10 @@ def fill(folder: Path, materialize) -> Callable[..., dg.ExecuteInProcessResult]:
 def rows(settings) -> Callable[[], pl.DataFrame]:
     table = Table(settings.table("daily_positions"), DAILY_POSITIONS)
     return lambda: table.rows().sort("session_date", "conid")
+
+
+def killed(*_args, **_more) -> None:
+    raise RuntimeError("killed")
 
 
 def failure(result: dg.ExecuteInProcessResult, name: str) -> str:
@@ -114,6 +121,19 @@ def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(
     (folder / "a.xml").write_bytes(statement(position(1), position(2), position(3)))
     assert fill().success
     assert lake.breaks.open_breaks() == []
+
+
+def test_a_day_whose_differences_could_not_be_recorded_stays_missing(
+    fill, folder, rows, append_row, lake, monkeypatch
+) -> None:
+    append_row(1, utc("2026-03-05T20:00:00"))
+    (folder / "a.xml").write_bytes(statement(position(1, position="2")))
+    with monkeypatch.context() as broken:
+        broken.setattr(ReconciliationBreaks, "record", killed)
+        assert not fill().success
+    assert rows().is_empty()
+    assert fill().success
+    assert (rows().height, len(lake.breaks.open_breaks())) == (1, 1)
 
 
 def test_a_holding_that_only_one_side_knows_is_a_break(
@@ -215,6 +235,20 @@ def test_an_import_reads_each_file_once_and_a_changed_one_again(
     assert materialize(executions).success
     assert read == ["a.xml", "b.xml", "b.xml"]
     assert lake.executions.read()["execution_id"].to_list() == ["a", "b", "c"]
+
+
+def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, folder, lake) -> None:
+    """The import may end between its steps, and a person may launch one of them."""
+    (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
+    assert materialize(statement_events).success
+    at = utc("2026-03-05T20:30:05")
+    closed = change(CALL, 2, 0, at, account="DUSIM0001")
+    explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-06T12:00:00"))
+    explainer.record([closed])
+    explainer.explain()
+    assert [one.cause for one in lake.closures.current()] == ["TRADED"]
+    assert materialize(executions).success
+    assert lake.executions.table.count() == 1
 
 
 def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:

@@ -14,6 +14,7 @@ from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import drain, refresh
+from position_sync_dagster.sync.owner import publisher
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
@@ -88,6 +89,26 @@ async def test_a_position_closed_between_two_refreshes_gets_its_zero_row(
         assert rows[(A, PUT)].position == 0.0
         assert rows[(A, PUT)].market_value == 0.0
         assert rows[(A, CALL)].position == 5.0
+
+
+async def test_a_close_that_nobody_valued_for_days_gets_its_zero_row(
+    simulate, lake, settings_for, monkeypatch
+):
+    """As one of Friday's last minute, after which the program was off until Monday."""
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        sim.close_position(A, PUT)
+        await refresh(lake, settings)
+        monkeypatch.setattr(publisher, "CLOSED_KEPT", timedelta())
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        rows = {(u.account, u.conid): u.position for u in await lake.updates.latest_updates()}
+        assert (rows[A, PUT], rows[A, CALL]) == (0.0, 5.0)
+        assert (await lake.queue.counts())[QueueStatus.FAILED] == 0
+        await refresh(lake, settings)
+        assert (A, PUT) not in {one.key for one in lake.broker_positions.read(settings.gateway_id)}
 
 
 async def test_a_position_that_closes_when_its_type_is_no_longer_followed_gets_its_zero_row(

@@ -17,6 +17,7 @@ from position_sync_dagster.domain import causes, close_facts
 from position_sync_dagster.domain.closures import Cause, Stage
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
@@ -369,3 +370,42 @@ async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(
         assert causes_of(lake, A, CENTS) == [(Cause.TRADED, P, 2.0)]
         await refresh(lake, settings)
         assert len(lake.position_changes.records()) == 2
+
+
+def killed(*_args, **_more):
+    """Stand for a process that is killed between two commits."""
+    raise RuntimeError("killed")
+
+
+async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_recorded_from_there(
+    simulate, settings_for, lake, monkeypatch
+) -> None:
+    async with simulate(book()) as sim:
+        settings = settings_for(sim)
+        held = {(row["account"], row["conid"]): row["quantity"] for row in sim.positions()}
+        shares, calls = held[A, STOCK], held[A, CALL]
+        await refresh(lake, settings)
+        sim.fill(A, STOCK, 10)
+        sim.fill(A, CALL, -1)
+        sim.fill(A, NEW_CALL, 2)
+        sim.fill(B, CENTS, 1)
+        with monkeypatch.context() as broken:
+            broken.setattr(BrokerPositionsTable, "replace", killed)
+            for _ in range(2):  # the second process finds what the first one left
+                with pytest.raises(RuntimeError, match="killed"):
+                    await refresh(lake, settings)
+        sim.fill(A, STOCK, 5)
+        sim.fill(A, CALL, 1)
+        sim.fill(A, NEW_CALL, 1)
+        sim.close_position(B, CENTS)
+        for _ in range(2):
+            await refresh(lake, settings)
+        found = defaultdict(list)
+        for one in lake.position_changes.records():
+            found[one.account, one.conid].append((one.before, one.after))
+        assert found == {
+            (A, STOCK): [(shares, shares + 10), (shares + 10, shares + 15)],
+            (A, CALL): [(calls, calls - 1), (calls - 1, calls)],
+            (A, NEW_CALL): [(0.0, 2.0), (2.0, 3.0)],
+            (B, CENTS): [(0.0, 1.0), (1.0, 0.0)],
+        }
