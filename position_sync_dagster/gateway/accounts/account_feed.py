@@ -568,7 +568,10 @@ class AccountFeed:
         return downloaded_at is not None and timedelta() <= utc_now() - downloaded_at <= max_age
 
     def _rate(self, account: str) -> None:
-        """Set the completeness of an account."""
+        """Set the completeness of an account, and doubt its holdings that were set aside."""
+        for key in self.odd_rows:
+            if key[0] == account:
+                self.book.doubt(key)
         if self.snapshot_at is None or account in self.emptied:
             rating = Completeness.UNKNOWN
         elif account in self._unlisted or self.odd_rows.of(account):
