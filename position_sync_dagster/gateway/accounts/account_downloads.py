@@ -688,6 +688,15 @@ class PortfolioDownloads:
         self.standing.invalidate()
         self._subscription.reset()
 
+    def restored(self) -> None:
+        """Make missing values due, and those of an open subscription: it may lack changes."""
+        account = self._subscription.account
+        if account is not None and self.standing.is_whole(account):
+            self.standing.begin(account)
+            self.standing.interrupt(account)
+            self._on_change(account)
+        self.standing.retry_now()
+
     def put_row(self, row: PortfolioRow) -> None:
         """Merge a portfolio row."""
         self._times.on_row(row.key)

@@ -437,7 +437,7 @@ class AccountFeed:
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
         self._list.request()
-        self._values.standing.retry_now()
+        self._values.restored()
 
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
