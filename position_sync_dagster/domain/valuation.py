@@ -460,8 +460,9 @@ def revalue(
 
 def _is_present(holding: BrokerPosition, now: datetime) -> bool:
     """Return whether the broker gave or confirmed its value later than delayed data show."""
-    times = (holding.value_time, holding.confirmed_at, holding.received_at)
-    newest = max(at for at in times if at is not None)
+    by_account = (holding.value_time, holding.confirmed_at)  # nothing of a value of PnLSingle
+    times = () if holding.value_source is ValueOrigin.PNL_SINGLE else by_account
+    newest = max(at for at in (*times, holding.received_at) if at is not None)
     return holding.market_value is not None and now - newest <= DELAY
 
 

@@ -149,6 +149,8 @@ def test_a_delayed_price_does_not_replace_a_value_that_the_broker_gave_later():
     assert value(OLD_VALUE, delayed).price_kind is PriceKind.MID
     confirmed = replace(OLD_VALUE, confirmed_at=TOLD)
     assert value(confirmed, delayed).value_source is ValueOrigin.PORTFOLIO
+    by_profit = replace(confirmed, value_source=ValueOrigin.PNL_SINGLE)
+    assert value(by_profit, delayed).price_kind is PriceKind.MID
 
 
 def test_of_a_line_that_is_not_trusted_the_model_counts_where_the_broker_has_no_value():
