@@ -222,7 +222,8 @@ class PositionUpdate:
         theta: Theta a day of one option on one unit of the underlying; whose model:
             `greeks_source`. Unit: `currency`.
         underlying_price: Price of the underlying in the option model. Unit: as quoted.
-        value_time: When the value was true at its source (UTC); null when the source gave no time.
+        value_time: When the value was true at its source (UTC), of PNL_SINGLE when its newest
+            message came; null when the source gave no time.
         source: Which path wrote the row: STREAM (the stream) or QUEUE (a drain).
         value_source: Where the value came from: TICK (market data), PORTFOLIO (the broker's
             portfolio row), PNL_SINGLE (a profit and loss subscription) or NONE.

@@ -486,7 +486,9 @@ def _broker_worth(holding: BrokerPosition) -> Worth:
     return Worth(
         market_price=holding.market_price,
         price_kind=PriceKind.PORTFOLIO if holding.market_price is not None else None,
-        value_time=holding.value_time,
+        value_time=holding.received_at
+        if holding.value_source is ValueOrigin.PNL_SINGLE
+        else holding.value_time,
         market_value=holding.market_value,
         unrealized_pnl=holding.unrealized_pnl,
         value_source=holding.value_source,
