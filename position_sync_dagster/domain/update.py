@@ -239,7 +239,8 @@ class PositionUpdate:
         update_id: Unique id of the row. A row that answers a request has an id derived from it, so
             that it is written once.
         greeks_time: When the greeks of the gateway came, or the price of the underlying from which
-            those of MODEL follow (UTC); null without greeks.
+            those of MODEL follow (UTC); null without greeks, and where that says nothing of their
+            age, as of delayed data.
         trading_class: IB's trading class: tells SPXW from SPX; null where the broker gave none.
         local_symbol: IB's local symbol, such as the OCC symbol of an option; null where the broker
             gave none.

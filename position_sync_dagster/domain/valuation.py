@@ -421,7 +421,7 @@ def revalue(
     as do the greeks that have a unit, and the price of the underlying. A delayed price is older
     than a value that the broker gave or confirmed within the delay, and is not used then. The row's
     `value_time` is that of its source, never now: of delayed or frozen data only a last trade has a
-    known time.
+    known time, and its greeks have none.
 
     Args:
         holding: The holding as the broker last reported it.
@@ -552,7 +552,7 @@ def _row(
         session_id=writing.by.session_id,
         fencing_token=writing.by.fencing_token,
         run_id=writing.by.run_id,
-        greeks_time=market.greeks_time,
+        greeks_time=market.greeks_time if market.is_live else None,
         note=note,
         trading_class=instrument.trading_class or None,
         local_symbol=instrument.local_symbol or None,
