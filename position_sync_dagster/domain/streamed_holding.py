@@ -297,27 +297,24 @@ class StreamedHolding:
             price_magnifier=price_magnifier,
             max_last_age=rules.max_last_age,
         )
-        return update if at.session_open else _outside_session(update, at)
+        return _with_session(update, at)
 
 
-def _outside_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
-    """Return a row of a contract that does not trade now.
+def _with_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
+    """Return a row without the times of ticks that came while its contract did not trade.
 
     If a line is requested outside the session, it opens with a price from before, whose time is not
-    known.
+    known. A row that is made outside the session says so.
     """
-    if update.value_source is not ValueOrigin.TICK:
-        return update
-
-    def true_at(moment: datetime | None) -> datetime | None:
-        return moment if moment is not None and at.in_session(moment) else None
-
-    return replace(
-        update,
-        value_time=true_at(update.value_time),
-        greeks_time=true_at(update.greeks_time),
-        note=OUTSIDE_SESSION if update.note is None else f"{OUTSIDE_SESSION}; {update.note}",
-    )
+    by_line, changes = update.value_source is ValueOrigin.TICK, dict[str, Any]()
+    for name in ("value_time", "greeks_time") if by_line else ("greeks_time",):
+        moment = getattr(update, name)
+        if moment is not None and not at.in_session(moment):
+            changes[name] = None
+    if by_line and not at.session_open:
+        note = OUTSIDE_SESSION if update.note is None else f"{OUTSIDE_SESSION}; {update.note}"
+        changes["note"] = note
+    return replace(update, **changes) if changes else update
 
 
 def priced_time(update: PositionUpdate, quote: valuation.Quote | None) -> datetime | None:

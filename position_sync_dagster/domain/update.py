@@ -222,7 +222,8 @@ class PositionUpdate:
         theta: Theta a day of one option on one unit of the underlying; whose model:
             `greeks_source`. Unit: `currency`.
         underlying_price: Price of the underlying in the option model. Unit: as quoted.
-        value_time: When the value was true at its source (UTC); null when the source gave no time.
+        value_time: When the value was true at its source (UTC), of PNL_SINGLE when its newest
+            message came; null when the source gave no time.
         source: Which path wrote the row: STREAM (the stream) or QUEUE (a drain).
         value_source: Where the value came from: TICK (market data), PORTFOLIO (the broker's
             portfolio row), PNL_SINGLE (a profit and loss subscription) or NONE.
@@ -238,7 +239,8 @@ class PositionUpdate:
         update_id: Unique id of the row. A row that answers a request has an id derived from it, so
             that it is written once.
         greeks_time: When the greeks of the gateway came, or the price of the underlying from which
-            those of MODEL follow (UTC); null without greeks.
+            those of MODEL follow (UTC); null without greeks, and where that says nothing of their
+            age, as of delayed data.
         trading_class: IB's trading class: tells SPXW from SPX; null where the broker gave none.
         local_symbol: IB's local symbol, such as the OCC symbol of an option; null where the broker
             gave none.

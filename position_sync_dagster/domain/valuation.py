@@ -421,7 +421,7 @@ def revalue(
     as do the greeks that have a unit, and the price of the underlying. A delayed price is older
     than a value that the broker gave or confirmed within the delay, and is not used then. The row's
     `value_time` is that of its source, never now: of delayed or frozen data only a last trade has a
-    known time.
+    known time, and its greeks have none.
 
     Args:
         holding: The holding as the broker last reported it.
@@ -460,8 +460,9 @@ def revalue(
 
 def _is_present(holding: BrokerPosition, now: datetime) -> bool:
     """Return whether the broker gave or confirmed its value later than delayed data show."""
-    times = (holding.value_time, holding.confirmed_at, holding.received_at)
-    newest = max(at for at in times if at is not None)
+    by_account = (holding.value_time, holding.confirmed_at)  # nothing of a value of PnLSingle
+    times = () if holding.value_source is ValueOrigin.PNL_SINGLE else by_account
+    newest = max(at for at in (*times, holding.received_at) if at is not None)
     return holding.market_value is not None and now - newest <= DELAY
 
 
@@ -485,7 +486,9 @@ def _broker_worth(holding: BrokerPosition) -> Worth:
     return Worth(
         market_price=holding.market_price,
         price_kind=PriceKind.PORTFOLIO if holding.market_price is not None else None,
-        value_time=holding.value_time,
+        value_time=holding.received_at
+        if holding.value_source is ValueOrigin.PNL_SINGLE
+        else holding.value_time,
         market_value=holding.market_value,
         unrealized_pnl=holding.unrealized_pnl,
         value_source=holding.value_source,
@@ -549,7 +552,7 @@ def _row(
         session_id=writing.by.session_id,
         fencing_token=writing.by.fencing_token,
         run_id=writing.by.run_id,
-        greeks_time=market.greeks_time,
+        greeks_time=market.greeks_time if market.is_live else None,
         note=note,
         trading_class=instrument.trading_class or None,
         local_symbol=instrument.local_symbol or None,

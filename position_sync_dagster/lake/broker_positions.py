@@ -71,9 +71,9 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     """Copy completeness and confirmation from the newest row of each account into the older rows.
 
-    A confirmation applies to all holdings of an account and is stored in one row only. A
-    confirmation by PnLSingle applies to all followed holdings: it is the time of their newest
-    messages.
+    A confirmation is stored in one row only. It applies to all holdings of an account, but to none
+    whose value no message has confirmed. A confirmation by PnLSingle applies to all followed
+    holdings: it is the time of their newest messages.
 
     Args:
         rows: The newest row of each holding of one gateway.
@@ -87,10 +87,13 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     )
     facts = facts.sort("_version").unique("account", keep="last")
     version, own_version = pl.col("_version"), pl.col(_ORDER).fill_null(-1)
+    is_covered = pl.col("confirmed_at").is_not_null() | pl.col("market_value").is_null()
     newest_time = pl.max_horizontal("confirmed_at", "_confirmed_at")
     joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
         completeness=pl.when(version > own_version).then("_completeness").otherwise("completeness"),
-        confirmed_at=pl.when(version >= own_version).then(newest_time).otherwise("confirmed_at"),
+        confirmed_at=pl.when(is_covered & (version >= own_version))
+        .then(newest_time)
+        .otherwise("confirmed_at"),
         received_at=pl.when(pl.col("followed") & (version >= own_version))
         .then(pl.max_horizontal("received_at", "_followed_until"))
         .otherwise("received_at"),

@@ -243,7 +243,10 @@ def _realized_column(rows: Sequence[Money]) -> list[FittedColumn]:
 
 def _age_columns(rows: Sequence[Money]) -> list[FittedColumn]:
     ages = [_price_age(row.oldest_age_s, "delayed" if row.delayed else None) for row in rows]
-    greeks = [greeks_age(row.oldest_greeks_s, row.oldest_age_s) for row in rows]
+    greeks = [
+        greeks_age(row.oldest_greeks_s, row.oldest_age_s, has_greeks=row.options_with_greeks > 0)
+        for row in rows
+    ]
     return [FittedColumn("oldest", ages), *_greeks_column(greeks)]
 
 
@@ -310,8 +313,12 @@ def positions_table(
         ),
     ]
     greeks_ages = [
-        *(greeks_age(ages.greeks_age_s(key), ages.age_s(key)) for key in keys),
-        *(greeks_age(ages.oldest_greeks_s(one), ages.oldest_s(one)) for one in open_keys),
+        greeks_age(
+            ages.oldest_greeks_s(some),
+            ages.oldest_s(some),
+            has_greeks=not ages.greeks.keys().isdisjoint(some),
+        )
+        for some in (*([key] for key in keys), *open_keys)
     ]
     columns = [
         plain("account", [row.account for row in rows], 3 if several else 8, left=True),

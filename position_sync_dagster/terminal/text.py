@@ -96,15 +96,17 @@ NEAR_S = 5.0
 """Greeks whose age differs by less than this from that of the price are not shown apart."""
 
 
-def greeks_age(greeks_s: float | None, price_s: float | None) -> str:
+def greeks_age(greeks_s: float | None, price_s: float | None, *, has_greeks: bool = False) -> str:
     """Return the age of greeks where it differs from that of the price, else nothing.
+
+    Of greeks without a known age it is a dash.
 
     >>> greeks_age(71.0, 0.8), greeks_age(1.5, 0.8), greeks_age(71.0, None), greeks_age(None, 0.8)
     ('71 s', '', '71 s', '')
     """
-    if greeks_s is None or (price_s is not None and abs(greeks_s - price_s) < NEAR_S):
-        return ""
-    return duration(greeks_s)
+    if greeks_s is None:
+        return duration(None) if has_greeks and price_s is not None else ""
+    return "" if price_s is not None and abs(greeks_s - price_s) < NEAR_S else duration(greeks_s)
 
 
 def money_lines(money: "BookMoney") -> list[str]:

@@ -42,6 +42,7 @@ def row(conid: int, **values: object) -> PositionUpdate:
         vega=0.2,
         theta=-0.1,
         underlying_price=600.0,
+        greeks_time=NOW - timedelta(seconds=7),
     )
     return replace(plain, **values)  # type: ignore[arg-type]
 

@@ -141,7 +141,7 @@ def _notes(found: "money.BookMoney") -> Iterator[str]:
     """Yield what has no column in the tables; a terminal has columns for the first three."""
     for one in (*found.totals, *found.in_base):
         name = f"{_name(one)} {one.currency}"
-        if one.oldest_greeks_s is not None:
+        if one.options_with_greeks:
             yield f"{name}: the oldest greeks {duration(one.oldest_greeks_s)}"
         if one.short_in_money or one.short_unknown:
             yield (

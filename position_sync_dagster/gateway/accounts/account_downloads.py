@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
@@ -86,6 +86,10 @@ class OddRows:
     def __bool__(self) -> bool:
         """Return whether any row is set aside."""
         return bool(self._reasons)
+
+    def __iter__(self) -> Iterator[Key]:
+        """Iterate over the holdings whose newest row was set aside."""
+        return iter(self._reasons)
 
     def accepts(self, row: ib_async_internals.RowFields) -> bool:
         """Return whether a row can be used, by its fields as sent; set it aside if not."""
@@ -683,6 +687,15 @@ class PortfolioDownloads:
         self.ended.clear()
         self.standing.invalidate()
         self._subscription.reset()
+
+    def restored(self) -> None:
+        """Make missing values due, and those of an open subscription: it may lack changes."""
+        account = self._subscription.account
+        if account is not None and self.standing.is_whole(account):
+            self.standing.begin(account)
+            self.standing.interrupt(account)
+            self._on_change(account)
+        self.standing.retry_now()
 
     def put_row(self, row: PortfolioRow) -> None:
         """Merge a portfolio row."""

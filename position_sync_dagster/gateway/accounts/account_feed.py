@@ -437,7 +437,7 @@ class AccountFeed:
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
         self._list.request()
-        self._values.standing.retry_now()
+        self._values.restored()
 
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
@@ -568,7 +568,10 @@ class AccountFeed:
         return downloaded_at is not None and timedelta() <= utc_now() - downloaded_at <= max_age
 
     def _rate(self, account: str) -> None:
-        """Set the completeness of an account."""
+        """Set the completeness of an account, and doubt its holdings that were set aside."""
+        for key in self.odd_rows:
+            if key[0] == account:
+                self.book.doubt(key)
         if self.snapshot_at is None or account in self.emptied:
             rating = Completeness.UNKNOWN
         elif account in self._unlisted or self.odd_rows.of(account):

@@ -96,13 +96,17 @@ class Confirmations:
         """Return when the broker last confirmed every holding of an account."""
         return self._accounts.get(account)
 
-    def of(self, key: Key) -> datetime | None:
-        """Return when the broker last confirmed a holding, by itself or with its account."""
+    def of(self, key: Key, *, has_value: bool = True) -> datetime | None:
+        """Return when the broker last confirmed a holding, by itself or with its account.
+
+        A message of its account confirms the value that a row of the holding brought before it, and
+        no value of an earlier connection of which no row has come.
+        """
         of_account = self._accounts.get(key[0])
         of_holding = self.holdings.get(key)
-        if of_account is None or of_holding is None:
-            return of_account or of_holding
-        return max(of_account, of_holding)
+        if of_holding is None:
+            return None if has_value else of_account
+        return max(of_account or of_holding, of_holding)
 
     def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
         """Return a holding with the completeness of its account and its newest confirmation.
@@ -114,7 +118,8 @@ class Confirmations:
                 than the newest one because the clock was set back, is replaced in any case.
         """
         completeness = self.completeness_of(key[0])
-        confirmed_at, before = self.of(key), holding.confirmed_at
+        has_value, before = holding.market_value is not None, holding.confirmed_at
+        confirmed_at = self.of(key, has_value=has_value)
         older = before is None or (confirmed_at is not None and before < confirmed_at)
         same = before == confirmed_at or (older and not newer)
         if same and holding.completeness is completeness:
@@ -497,6 +502,11 @@ class HoldingsBook:
         holding = self._holdings.get(key)
         if holding is not None:
             self._store(key, holding, changed(holding, value_time=value_time))
+
+    def doubt(self, key: Key) -> None:
+        """Confirm a holding with its account no more, until a row of it comes that can be used."""
+        if self.confirmed.holdings.pop(key, None) is not None:
+            self._all_changes.note(key, None)
 
     def open_in(self, account: str) -> int:
         """Count the open holdings of an account."""

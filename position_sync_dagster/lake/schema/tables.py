@@ -117,9 +117,9 @@ BROKER_POSITIONS = TableSpec(
             captured_at moment When that session took its rows from the account feed.
             published_version count Version of broker_positions that added the row. Of several rows
                 of a holding the one with the greatest counts. Null for rows of older releases.
-            account_confirmed_at moment Until when the broker is known to have confirmed every
-                holding of the account. With completeness, it holds for older rows of the account as
-                well.
+            account_confirmed_at moment Until when the broker is known to have confirmed the
+                holdings of the account, apart from rows that have a value and no confirmed_at. With
+                completeness, it holds for older rows of the account as well.
             followed flag Whether messages of the holding's profit subscription (PnLSingle) arrive:
                 each confirms the value until it moves.
             account_followed_until moment Until when such messages have confirmed every followed

@@ -101,10 +101,10 @@ class _Prices:
             first = bisect_right(self._times, at - KEPT)
             del self._times[:first], self._prices[:first]
 
-    def at(self, moment: datetime) -> float | None:
-        """Return the price at a moment; None before the first one."""
+    def at(self, moment: datetime) -> tuple[float, datetime] | None:
+        """Return the price at a moment, and since when it was known; None before the first one."""
         place = bisect_right(self._times, moment)
-        return self._prices[place - 1] if place else None
+        return (self._prices[place - 1], self._times[place - 1]) if place else None
 
     @property
     def newest(self) -> tuple[float, datetime] | None:
@@ -234,7 +234,9 @@ class AccountGreeks:
             before is None or valued[1] > before or valued[1] <= now < before
         ):
             leg.value, leg.value_at = valued
-            leg.spot_then = prices.at(leg.value_at) if prices else None
+            then = prices.at(leg.value_at) if prices else None
+            is_known = then is not None and not self._is_old(leg.underlying, then[1], leg.value_at)
+            leg.spot_then = then[0] if then is not None and is_known else None
         spot, spot_at = (prices.newest if prices else None) or (None, None)
         old = spot_at is not None and self._is_old(leg.underlying, spot_at, now)
         used = _Inputs(leg.terms, leg.value_at, spot, old, leg.terms.expires_at <= now)

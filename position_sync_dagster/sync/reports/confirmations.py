@@ -144,8 +144,9 @@ def with_priced(
     width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
     unit = pl.when(pl.col("market_price") != 0).then(own / pl.col("market_price")).abs()
     allowed = pl.max_horizontal(own.abs() * band, width * unit, pl.lit(valuation.ROUNDING))
+    is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
     calculated = (
-        pl.when(pl.col("_value_source") == ValueOrigin.PORTFOLIO.value)
+        pl.when(is_portfolio)
         .then(pl.coalesce("_value_time", pl.col("_received_at") - streamed_holding.BROKER_CADENCE))
         .otherwise("_received_at")
     )
@@ -155,7 +156,8 @@ def with_priced(
         & ((own - pl.col("_market_value")).abs() <= allowed)
         & (arrived.is_null() | (calculated > arrived))
     )
-    times = [arrived, *(pl.when(confirmed).then(at) for at in (calculated, "_confirmed_at"))]
+    by_account = pl.when(confirmed & is_portfolio).then("_confirmed_at")
+    times = [arrived, pl.when(confirmed).then(calculated), by_account]
     latest = moment(now + SKEW)
     of_line = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
     is_tick = pl.col("value_source") == ValueOrigin.TICK.value

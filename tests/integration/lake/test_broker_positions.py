@@ -165,6 +165,14 @@ async def test_all_rows_of_a_replacement_are_confirmed_with_their_account(lake, 
     assert [row.confirmed_at for row in read] == [clock.now, None]
 
 
+async def test_an_account_confirms_no_value_that_no_message_confirmed(lake, clock):
+    confirmed = {"DUSIM1": AccountConfirmation(clock.now)}
+    rows = [holding(clock, 1), holding(clock, 2, market_value=5.0)]
+    lake.broker_positions.replace(LOGIN, rows, accounts=confirmed)
+    read = lake.broker_positions.read(LOGIN)
+    assert [row.confirmed_at for row in read] == [clock.now, None]
+
+
 async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
     table, size = lake.broker_positions, 40
     table.replace(LOGIN, [holding(clock, conid) for conid in range(size)])

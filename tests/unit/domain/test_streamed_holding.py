@@ -285,6 +285,27 @@ def test_a_price_that_a_request_opens_with_outside_the_session_has_no_time(world
     assert (row.market_price, row.value_time, row.greeks_time) == (1.0, None, None)
 
 
+def test_a_price_from_before_the_session_has_no_time_in_it_either_until_it_ticks(world):
+    world.hours = parse_trading_hours("20260304:1031-20260304:1600", "US/Eastern")
+    world.tick(bid=1.0, ask=1.25, mark=1.12, delta=-0.2, greeks_time=START)
+    world.wait(61)
+    row = world.flush_at_once()
+    assert (row.value_source, row.market_price, row.note) == (ValueOrigin.TICK, 1.12, None)
+    assert (row.delta, row.value_time, row.greeks_time) == (-0.2, None, None)
+    world.tick(mark=1.13)
+    assert world.flush().value_time == world.now
+
+
+def test_greeks_from_outside_the_session_have_no_time_beside_a_value_of_the_broker(world):
+    world.hours = NIGHT
+    world.wait(7 * 3600)
+    world.tick(ask=0.05, delta=-0.2, greeks_time=world.now)
+    world.broker(0.02)
+    row = world.flush_at_once()
+    assert (row.value_source, row.delta) == (ValueOrigin.PNL_SINGLE, -0.2)
+    assert (row.value_time, row.greeks_time) == (world.now, None)
+
+
 def test_a_row_a_minute_follows_soon_after_the_session_opens(world):
     world.hours = NIGHT
     world.now_s = -3600.0  # an hour before half past ten in New York, the beginning of these tests

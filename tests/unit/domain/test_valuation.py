@@ -4,7 +4,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.domain.update import PriceKind, Source, TradingMode, ValueOrigin
+from position_sync_dagster.domain.update import (
+    GreeksSource,
+    PriceKind,
+    Source,
+    TradingMode,
+    ValueOrigin,
+)
 from position_sync_dagster.domain.valuation import (
     Provenance,
     Quote,
@@ -149,6 +155,8 @@ def test_a_delayed_price_does_not_replace_a_value_that_the_broker_gave_later():
     assert value(OLD_VALUE, delayed).price_kind is PriceKind.MID
     confirmed = replace(OLD_VALUE, confirmed_at=TOLD)
     assert value(confirmed, delayed).value_source is ValueOrigin.PORTFOLIO
+    by_profit = replace(confirmed, value_source=ValueOrigin.PNL_SINGLE)
+    assert value(by_profit, delayed).price_kind is PriceKind.MID
 
 
 def test_of_a_line_that_is_not_trusted_the_model_counts_where_the_broker_has_no_value():
@@ -207,6 +215,9 @@ def test_delayed_and_frozen_data_have_no_value_time_but_that_of_the_last_trade(k
     undated = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, last=1.1, **data))
     assert {row.value_source for row in (mark, mid, last, undated)} == {ValueOrigin.TICK}
     assert (mark.value_time, mid.value_time, undated.value_time) == (None, None, None)
+    greeks = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, delta=-0.2, greeks_time=NOW, **data))
+    assert (greeks.delta, greeks.greeks_source) == (-0.2, GreeksSource.GATEWAY)
+    assert greeks.greeks_time is None
     if last.price_kind is PriceKind.LAST:
         assert last.value_time == traded
 

@@ -205,9 +205,21 @@ def test_the_age_is_that_of_the_price_with_that_of_greeks_beside_it_where_it_dif
     assert "greeks" not in heading
 
 
+def test_greeks_whose_age_is_unknown_have_a_dash_beside_a_price_whose_age_is_known():
+    dated = LINE | {"value_time": ago(1)}
+    rows = [row(1, **dated, greeks_time=None), row(2, **dated, delta=None)]
+    _, first, second, total, *_ = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
+    assert (first.endswith(" –"), second.endswith(" –"), total.endswith(" –")) == (1, 0, 1)
+    heading, line, *_ = strategies_shown(money(rows[:1], [leg(1, "a")]), 200)
+    assert (heading.split()[-1], line.split()[-1]) == ("greeks", "–")
+
+
 @pytest.mark.parametrize("width", [80, 140])
 def test_a_price_of_delayed_data_says_so_in_each_table(width):
-    rows = [row(1, **LINE, market_data_type=3, value_time=None), row(2, **LINE, value_time=ago(1))]
+    rows = [
+        row(1, **LINE, market_data_type=3, value_time=None, greeks_time=None),
+        row(2, **LINE, value_time=ago(1), greeks_time=ago(1)),
+    ]
     lines = shown(positions_table(rows, ages_of(rows), {}, width), width)
     assert lines[1].endswith("delayed")
     assert lines[2].endswith("1.0 s")

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from ib_gateway_simulator.protocol import account_messages, wire
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError
@@ -123,6 +124,23 @@ async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(
         assert not feed.is_complete
         assert {h.confirmed_at for h in feed.holdings} == {None}
         await connection.close()
+
+
+async def test_after_a_restore_an_open_subscription_confirms_nothing_until_its_next_download(
+    following, eventually
+):
+    async with following() as (sim, connection):
+        feed = connection.feed
+        confirmed = feed.get(KEY).confirmed_at
+        sim.connectivity("reported_lost")
+        await eventually(lambda: connection.connectivity.lost)
+        sim.connectivity("restored_data_kept")
+        sim.send_raw(wire.frame(account_messages.account_time("00:07")))
+        await eventually(lambda: feed.account_time == "00:07")
+        assert feed.get(KEY).confirmed_at == confirmed
+        await feed.ensure(LONG)
+        assert feed.get(KEY).confirmed_at > confirmed
+        assert feed.is_complete
 
 
 async def test_positions_are_due_after_a_restore_and_after_their_interval(following, eventually):

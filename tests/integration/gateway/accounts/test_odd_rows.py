@@ -64,3 +64,27 @@ async def test_a_row_without_sense_is_set_aside_and_the_others_are_complete(
         (problem,) = feed.problems
         assert f"conid {conid} of {account or 'no account'}" in problem
         await connection.close()
+
+
+async def test_the_end_of_a_download_confirms_no_holding_that_it_set_aside(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        feed = connection.feed
+        await feed.ensure(LONG)
+        others = [h.key for h in feed.holdings if h.account == A and h.instrument.conid != CALL]
+        before = feed.get((A, CALL))
+        changes = feed.book.watch_all()
+        sim.holding(A, CALL, "nan")
+        await feed.download([A])
+        assert (A, CALL) in changes.take()
+        assert feed.get((A, CALL)).confirmed_at is None
+        assert feed.get((A, CALL)).value_time == before.value_time
+        assert all(feed.get(key).confirmed_at > before.confirmed_at for key in others)
+        sim.holding(A, CALL, None)
+        await feed.snapshot()  # a position has no value
+        feed.book.confirmed.confirm(A)
+        assert feed.problems == []
+        assert feed.get((A, CALL)).confirmed_at is None
+        await feed.download([A])
+        assert feed.get((A, CALL)).confirmed_at > before.confirmed_at
+        await connection.close()

@@ -337,6 +337,20 @@ def test_a_look_at_a_holding_changes_nothing(book, clock):
     assert (book.reported()[KEY], changes.take()) == (before, {})
 
 
+def test_an_account_confirms_no_value_of_an_earlier_connection_without_a_row(book, clock):
+    earlier = make_book(clock, account=ACCOUNT)
+    earlier.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    book.remember(earlier.holdings)
+    clock.advance(days=3)
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.confirmed.confirm(ACCOUNT)
+    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6200.0, None)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    clock.advance(minutes=3)
+    book.confirmed.confirm(ACCOUNT)
+    assert book.get(KEY).confirmed_at == clock.now
+
+
 def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clock):
     book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     (before,) = book.reported().values()

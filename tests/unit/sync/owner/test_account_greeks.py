@@ -88,6 +88,19 @@ def test_a_value_from_before_the_first_price_of_the_underlying_gives_no_greeks()
     assert not greeks.without
 
 
+def test_a_value_from_a_gap_in_the_prices_of_the_underlying_gives_no_greeks() -> None:
+    greeks = Book()
+    greeks.add(7, PUT, STOCK)
+    greeks.underlying_ticked(STOCK, 100.0, at(0))
+    greeks.valued(7, price(90.0, 300), at(300))
+    greeks.underlying_ticked(STOCK, 90.0, at(301))
+    assert only(compute(greeks, 302)).reason is NoGreeks.NO_PRICE_THEN
+    greeks.valued(7, price(90.0, 303), at(303))
+    found = only(compute(greeks, 307)).greeks
+    assert found is not None
+    assert found.implied_vol == pytest.approx(0.3, abs=1e-4)
+
+
 def test_an_older_value_than_the_last_is_not_used() -> None:
     greeks = Book()
     greeks.add(7, PUT, STOCK)

@@ -89,6 +89,10 @@ def test_a_portfolio_row_of_a_later_time_confirms_a_price_until_the_account_was_
     assert priced_at(STREAMED, replace(row_at_broker, confirmed_at=None)) == ago(30)
 
 
+def test_a_message_of_the_account_confirms_no_price_by_a_value_of_the_profit_subscription():
+    assert priced_at(STREAMED, replace(AT_BROKER, received_at=ago(30))) == ago(30)
+
+
 @pytest.mark.parametrize("kind", [2, 3, 4])
 def test_a_price_of_delayed_or_frozen_data_has_no_age_of_its_own(kind):
     delayed = replace(STREAMED, market_data_type=kind, value_time=None)
