@@ -67,6 +67,16 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     assert lake.closures.table.version() == materialized_again(materialize, lake)
 
 
+def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake) -> None:
+    ahead = CloseExplainer(lake, clock=lambda: AT + timedelta(days=1))
+    ahead.record([change(OTHER, 1, 0, AT)])
+    ahead.explain()
+    lake.executions.add([booked(OTHER, -1, "A;C", AT)])
+    assert not CloseExplainer(lake).explain().unexplained
+    (counted,) = lake.closures.current()
+    assert (counted.cause, counted.stage) == ("ASSIGNED", "STATED")
+
+
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake) -> None:
     lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
     passed = count()
