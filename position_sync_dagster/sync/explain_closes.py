@@ -174,7 +174,8 @@ class CloseExplainer:
         return self._prices
 
     def _ask_people(self, unexplained: Iterable[Closure], now: datetime) -> None:
-        due = [one for one in unexplained if now - one.closed_at >= GRACE]
+        # A clock may be set back.
+        due = [one for one in unexplained if abs(now - one.closed_at) >= GRACE]
         if due or any(one.gateway_id == BREAKS for one in self.lake.breaks.open_breaks(BREAKS)):
             self.lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=self.run_id)
 

@@ -77,6 +77,16 @@ def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake) -> Non
     assert (counted.cause, counted.stage) == ("ASSIGNED", "STATED")
 
 
+def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake) -> None:
+    CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
+    CloseExplainer(lake).explain()
+    (asked,) = lake.breaks.open_breaks(BREAKS)
+    lake.breaks.accept(asked.break_id, by="somebody")
+    CloseExplainer(lake, clock=lambda: AT - timedelta(hours=1)).explain()
+    (accepted,) = lake.breaks.open_breaks(BREAKS)
+    assert (accepted.break_id, accepted.state) == (asked.break_id, "ACCEPTED")
+
+
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake) -> None:
     lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
     passed = count()
