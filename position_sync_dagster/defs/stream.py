@@ -239,8 +239,8 @@ class StreamEvents:
         self._materialized_at: datetime | None = None
         self._registry_seen = self._registry_told = 0.0
         self._failed: Checks = ()
-        self._again_at = self._again_until = datetime.min.replace(tzinfo=UTC)
-        self._evaluate_at = self._agree_at = self._again_at
+        self._again_at = self._again_until = timedelta()
+        self._evaluate_at = self._agree_at = timedelta()
 
     def of(self, report: StreamReport) -> "Iterator[dg.AssetMaterialization | dg.AssetObservation]":
         """Return the events of a report, those of the sources first.
@@ -255,12 +255,12 @@ class StreamEvents:
             yield self._materialization(specs.POSITION_QUEUE.name, queue_numbers(report), report)
             yield self._materialization(specs.POSITION_UPDATES.name, ledger_numbers(report), report)
             if changed and report.state == SessionState.LIVE:
-                now = datetime.now(UTC)
+                now = _monotonic()
                 self._again_at, self._again_until = now + AGAIN_EVERY, now + AGAIN_FOR
             self._state, self._materialized_at = report.state, report.until
             self._registry_told = self._registry_seen
             pause = min((self.logins - 1) * OTHERS_FOLLOW, LONGEST_PAUSE)
-            self._evaluate_at = datetime.now(UTC) + pause
+            self._evaluate_at = _monotonic() + pause
             return
         self._state = report.state
         if report.enqueued:
@@ -278,7 +278,7 @@ class StreamEvents:
 
     def may_evaluate(self) -> bool:
         """Return whether the streams of other logins had time to materialize after this one."""
-        return datetime.now(UTC) >= self._evaluate_at
+        return _monotonic() >= self._evaluate_at
 
     def evaluate(self, *, at_end: bool = False) -> None:
         """Evaluate the checks now, after a materialization or at the end.
@@ -300,16 +300,16 @@ class StreamEvents:
 
     def evaluate_again(self) -> None:
         """Evaluate failed checks again after the stream became LIVE; log those that now pass."""
-        now = datetime.now(UTC)
+        now = _monotonic()
         if self._failed and self._again_at <= now < self._again_until:
             self._failed = self._logged(self._failed, only_passed=True)
-            ended = datetime.now(UTC)
+            ended = _monotonic()
             self._again_at = ended + self.logins * max(AGAIN_EVERY, AGAIN_REST * (ended - now))
 
         if now >= self._agree_at:
             self._agree_again(now)
 
-    def _agree_again(self, now: datetime) -> None:
+    def _agree_again(self, now: timedelta) -> None:
         """Evaluate `agrees_with_the_broker` again while a difference is open; log a new outcome.
 
         The newest result may be that of a drain in the middle of a fill, which no other event
@@ -326,8 +326,8 @@ class StreamEvents:
         for event in self._evaluated((AGREES,)):
             if (event.passed, event.description) != (before.passed, before.description):
                 self.instance.report_runless_asset_event(event)
-        ended = datetime.now(UTC)
-        lasts = ended - datetime.fromtimestamp(record.create_timestamp, UTC)
+        ended = _monotonic()
+        lasts = datetime.now(UTC) - datetime.fromtimestamp(record.create_timestamp, UTC)
         rest = max(self.logins * max(AGREE_EVERY, AGAIN_REST * (ended - now)), lasts / 10)
         self._agree_at = ended + min(rest, AGREE_SELDOM)
 
@@ -390,6 +390,11 @@ class StreamEvents:
                 note=report.detail,
             ),
         )
+
+
+def _monotonic() -> timedelta:
+    """Return the present moment by a clock that is never set back."""
+    return timedelta(seconds=time.monotonic())
 
 
 def ledger_numbers(report: StreamReport) -> "dict[str, float | str]":

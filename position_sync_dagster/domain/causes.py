@@ -53,6 +53,10 @@ BOOKED = timedelta(days=5)
 """Maximum time from the broker's booking of a change until the change is seen: an expiry on Friday,
 a long weekend, and the position is gone on Tuesday."""
 
+EVENING = timedelta(hours=24 - LAST_TRADES.hour)
+"""Time from the end of a day's trades to midnight. Futures, options on them and index options are
+traded then, as trades of the next day."""
+
 _SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
 """Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`."""
 
@@ -461,12 +465,12 @@ def _is_stated(change: PositionChange, facts: Facts) -> bool:
     """Return whether statements cover every weekday in which the position may have closed.
 
     A statement that was made on a day covers that day until it was made; the trades of a day end at
-    `LAST_TRADES`.
+    `LAST_TRADES`, and what is traded in the `EVENING` is a trade of the next one.
     """
     if change.since is None:
         return False
     known = facts.stated.get(change.account, {})
-    day, last = (at.astimezone(NEW_YORK).date() for at in (change.since, change.seen_at))
+    day, last = (at.astimezone(NEW_YORK).date() for at in (change.since, change.seen_at + EVENING))
     wanted = [
         found
         for step in range((last - day).days + 1)

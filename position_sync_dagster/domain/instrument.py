@@ -272,8 +272,10 @@ def expiry_moment(
     >>> expiry_moment(date(2028, 12, 15), "15:00:00", "US/Central").isoformat()
     '2028-12-15T15:00:00-06:00'
     """
+    name = _zone_name(time_zone)
     try:
-        at, zone = time.fromisoformat(clock or ""), ZoneInfo(_zone_name(time_zone))
+        # "EST" means New York; as a zone of its own it is an hour behind it in summer.
+        at, zone = time.fromisoformat(clock or ""), NEW_YORK if name == "EST" else ZoneInfo(name)
     except (ValueError, LookupError, OSError):
         at, zone = usual, NEW_YORK
     return datetime.combine(day, at, zone)

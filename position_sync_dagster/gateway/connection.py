@@ -20,7 +20,7 @@ from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
@@ -48,8 +48,8 @@ class DayExecutions(NamedTuple):
     Attributes:
         executions: In the order of the answer.
         begin, end: It names every execution of its accounts between these times. If one of the
-            answer cannot be read, or it came after midnight, `begin` is not before `end`, so that
-            the absence of others proves nothing.
+            answer cannot be read, or it may have come after midnight, `begin` is not before `end`,
+            so that the absence of others proves nothing.
     """
 
     executions: Sequence[Execution]
@@ -422,7 +422,8 @@ class GatewayConnection:
             return None
         # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
         reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
-        begin, read = day_begin(utc_now()), list[Execution]()  # the day of the answer
+        # The day of the answer, which has begun already if the gateway's clock is ahead of ours.
+        begin, read = day_begin(utc_now() + SKEW), list[Execution]()
         for fill in fills:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import date, datetime, time, timedelta
 
 import polars as pl
 
 from position_sync_dagster.domain.causes import closures_of
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
 from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, knows_more
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
@@ -110,8 +110,12 @@ class CloseExplainer:
             for one in closures_of(self._facts(changes, since - BEFORE, asked or {}), now):
                 judged[one.change_id].append(one)
             for change_id, new in judged.items():
-                if knows_more(new, known.get(change_id, ())):
-                    added += new
+                before = known.get(change_id, ())
+                if knows_more(new, before):
+                    # The causes judged last count, also after the clock was set back.
+                    last = max((one.judged_at or NEVER for one in before), default=NEVER)
+                    judged_at = max(now, last + timedelta(microseconds=1))
+                    added += [replace(one, judged_at=judged_at) for one in new]
         rows = lake.closures.add(added, run_id=self.run_id)
         if rows:
             counted = lake.closures.current_rows()
@@ -170,7 +174,8 @@ class CloseExplainer:
         return self._prices
 
     def _ask_people(self, unexplained: Iterable[Closure], now: datetime) -> None:
-        due = [one for one in unexplained if now - one.closed_at >= GRACE]
+        # A clock may be set back.
+        due = [one for one in unexplained if abs(now - one.closed_at) >= GRACE]
         if due or any(one.gateway_id == BREAKS for one in self.lake.breaks.open_breaks(BREAKS)):
             self.lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=self.run_id)
 

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections import deque
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from position_sync_dagster.domain.clock import utc_now
@@ -282,7 +282,9 @@ class RunRecorder:
         """Write the record as it is now; without a run there is nothing to record."""
         if not self.record.run_id:
             return
-        self.record = replace(self.record, recorded_at=utc_now())
+        # The newest record counts, also after the clock was set back.
+        later = self.record.recorded_at + timedelta(microseconds=1)
+        self.record = replace(self.record, recorded_at=max(utc_now(), later))
         if self._kept is not None:
             self._kept.append(self.record)
         else:

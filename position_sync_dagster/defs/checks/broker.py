@@ -214,6 +214,7 @@ def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCh
                 rows,
                 values,
                 since=sessions[name].started_at if name in sessions else now,
+                now=now,
                 patience=patience,
             )
             for name, rows in held.items()
@@ -222,7 +223,12 @@ def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCh
 
 
 def judge_accounts(
-    broker: "pl.DataFrame", values: "pl.DataFrame", *, since: datetime, patience: timedelta
+    broker: "pl.DataFrame",
+    values: "pl.DataFrame",
+    *,
+    since: datetime,
+    now: datetime,
+    patience: timedelta,
 ) -> dg.AssetCheckResult:
     """Return the check's result; pure.
 
@@ -234,13 +240,16 @@ def judge_accounts(
         broker: The broker's last report of each holding; `received_at` is its last change.
         values: The newest row of each account.
         since: When the owner of the login began; from then on an account without a row is due.
+        now: The current time. Later changes are from before the clock was set back, and do not
+            count.
         patience: Maximum delay of the row.
     """
     if broker.is_empty():
         return check_results.unknown_result("the broker has not reported a holding yet.")
+    changed_at = pl.col("received_at")
     accounts = (
         broker.group_by("account")
-        .agg(holdings_changed_at=pl.col("received_at").max())
+        .agg(holdings_changed_at=changed_at.filter(changed_at <= now).max())
         .join(values.select("account", "timestamp"), on="account", how="left")
     )
     written = pl.col("timestamp").fill_null(pl.lit(since))

@@ -12,7 +12,6 @@ from threading import Lock
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.storage.table import FILE, Table, data_files
 
@@ -209,7 +208,7 @@ def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFram
     """
     added = pl.col(ADDED).fill_null(-1)
     overtaken = newest.filter(pl.col("_last") > added).select(
-        *HOLDING, _top=added, _limit=pl.col("timestamp") - SKEW
+        *HOLDING, _top=added, _limit=pl.col("timestamp")
     )
     if overtaken.is_empty():
         return overtaken

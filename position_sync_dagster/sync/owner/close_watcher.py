@@ -175,10 +175,11 @@ def changes_between(
         if holding.account not in accounts or holding.position == quantity:
             continue
         terms = holding.instrument
-        since = confirmed.get(holding.account)
+        times = [confirmed.get(holding.account)]
         if known is not None:
-            times = (since, known.confirmed_at, known.position_time)
-            since = max(at for at in times if at is not None)
+            times += known.confirmed_at, known.position_time
+        # Later times are from before the clock was set back.
+        since = max((at for at in times if at and at <= holding.position_time), default=None)
         found.append(
             PositionChange(
                 change_id=content_id(

@@ -59,10 +59,11 @@ class StreamReporter:
             await asyncio.sleep(min(CHECK_INTERVAL_S, interval_s))
             now, metrics, changed = self.clock(), self.streamer.metrics, self._state_changed()
             is_queued = metrics.counts.enqueued > 0
-            if changed or now - self._since >= interval:
+            # A clock may be set back.
+            if changed or abs(now - self._since) >= interval:
                 queued_at = now if is_queued else queued_at
                 self._send(metrics.take(), always=changed)
-            elif is_queued and now - queued_at >= interval:
+            elif is_queued and abs(now - queued_at) >= interval:
                 queued_at = now
                 self._send(metrics.take_queued())
 

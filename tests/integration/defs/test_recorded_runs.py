@@ -121,3 +121,16 @@ def test_the_newest_record_of_a_step_counts_and_ids_are_found_by_their_beginning
     assert lake.runs.since(now.date() + timedelta(days=2)) == []
     assert lake.runs.get("abc") == lake.runs.get("a' OR '1'='1") == []
     assert lake.runs.beginning_with("a' OR '1'='1") == []
+
+
+def test_the_end_of_a_step_counts_though_the_clock_was_set_back_during_it(
+    lake: Lake, monkeypatch
+) -> None:
+    now = datetime.now(UTC)
+    recorder = run_recorder.RunRecorder(lake.runs, run_id="abc-1", job="job", step="step")
+    recorder.write()
+    monkeypatch.setattr(run_recorder, "utc_now", lambda: now - timedelta(hours=1))
+    with recorder:
+        recorder.note(rows=3)
+    (found,) = lake.runs.get("abc-1")
+    assert (found.result, found.rows) == (RunResult.SUCCESS, 3)

@@ -299,6 +299,32 @@ def test_the_ledger_agrees_as_soon_as_it_does_after_the_stream_became_live(
     wait_for("the ledger agrees", passed)
 
 
+@pytest.mark.usefixtures("confirmed_at_once")
+def test_failed_checks_are_evaluated_again_also_after_the_clock_was_set_back(
+    stream_events, instance, own_login, write_holdings, append_row, seconds_ago, monkeypatch
+) -> None:
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    write_holdings(own_login(), 1)
+    list(stream_events.of(REPORT))
+    monkeypatch.setattr(stream_events_module, "AGREE_EVERY", timedelta(0))
+    stream_events.evaluate()
+    stream_events.evaluate_again()
+    assert not agreement(instance).passed
+    append_row(1, seconds_ago(1))
+    monkeypatch.setattr(stream_events_module, "datetime", SetBack)
+    assert stream_events.may_evaluate()
+
+    def passed() -> bool:
+        stream_events.evaluate_again()
+        return agreement(instance).passed
+
+    wait_for("the ledger agrees", passed)
+
+
 def test_evaluating_again_leaves_most_of_the_time_to_others(stream_events, monkeypatch) -> None:
     """Where tables are slow, the streams of several logins would do nothing else."""
     took_s, begins = 0.5, []

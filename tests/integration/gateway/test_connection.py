@@ -326,6 +326,20 @@ async def test_an_answer_of_after_midnight_says_nothing_of_the_day_before(
         await connection.close()
 
 
+async def test_an_answer_says_nothing_of_a_day_that_is_over_by_the_clock_of_the_gateway(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        sim.fill("DUSIM0001", 921000001, -2.0)
+        sim.reset_day()  # its midnight
+        midnight = datetime(2026, 3, 20, 4, tzinfo=UTC)
+        now = midnight - timedelta(seconds=30)
+        monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: now)
+        assert await connection.executions() == ([], midnight, now)
+        await connection.close()
+
+
 async def test_a_large_multiplier_is_requested_and_named_with_all_its_digits(
     simulate, settings_for, monkeypatch
 ):

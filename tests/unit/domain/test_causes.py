@@ -508,6 +508,16 @@ CASES = {
         [(Cause.UNEXPLAINED, S, 1)],
         stated={ACCOUNT: dict.fromkeys(WEEK[ACCOUNT], NOON)},
     ),
+    "a trade of the evening is in the statement of the next day": Case(
+        [worthless(CALL, 1, at=EVENING - timedelta(days=1))],
+        [(Cause.UNEXPLAINED, P, 1)],
+        stated={ACCOUNT: {FRIDAY - timedelta(days=1): EVENING}},
+    ),
+    "a trade of Sunday evening is in the statement of Monday": Case(
+        [worthless(CALL, 1, at=EVENING + timedelta(days=2))],
+        [(Cause.UNEXPLAINED, S, 1)],
+        stated={ACCOUNT: {FRIDAY + timedelta(days=3): EVENING + timedelta(days=3)}},
+    ),
     "a close that was seen at night was made before the statement of the evening": Case(
         [worthless(CALL, 1, at=EVENING + timedelta(hours=2))],
         [(Cause.UNEXPLAINED, S, 1)],

@@ -86,6 +86,26 @@ def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
 
 
+def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake) -> None:
+    ahead = CloseExplainer(lake, clock=lambda: AT + timedelta(days=1))
+    ahead.record([change(OTHER, 1, 0, AT)])
+    ahead.explain()
+    lake.executions.add([booked(OTHER, -1, "A;C", AT)])
+    assert not CloseExplainer(lake).explain().unexplained
+    (counted,) = lake.closures.current()
+    assert (counted.cause, counted.stage) == ("ASSIGNED", "STATED")
+
+
+def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake) -> None:
+    CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
+    CloseExplainer(lake).explain()
+    (asked,) = lake.breaks.open_breaks(BREAKS)
+    lake.breaks.accept(asked.break_id, by="somebody")
+    CloseExplainer(lake, clock=lambda: AT - timedelta(hours=1)).explain()
+    (accepted,) = lake.breaks.open_breaks(BREAKS)
+    assert (accepted.break_id, accepted.state) == (asked.break_id, "ACCEPTED")
+
+
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake) -> None:
     lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
     passed = count()

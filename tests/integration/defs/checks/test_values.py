@@ -126,7 +126,24 @@ def test_an_account_follows_its_holdings_and_not_the_clock(
             (values, values["timestamp"]),
         )
     ]
-    assert judge_accounts(*older, since=seconds_ago(0), patience=timedelta(minutes=10)).passed
+    now = seconds_ago(0)
+    assert judge_accounts(*older, since=now, now=now, patience=timedelta(minutes=10)).passed
+
+
+def test_an_account_follows_its_holdings_after_the_clock_was_set_back(
+    own_login, write_holdings, lake, settings, seconds_ago
+) -> None:
+    write_holdings(own_login(), 1)
+    now = seconds_ago(3600)
+    account_row(lake, now)
+    result = judge_accounts(
+        inspection.held_at_the_broker(lake, settings),
+        lake.account_values.latest(),
+        since=now,
+        now=now,
+        patience=timedelta(minutes=10),
+    )
+    assert result.passed, result.description
 
 
 def test_an_account_that_never_has_a_row_is_named(
@@ -138,6 +155,7 @@ def test_an_account_that_never_has_a_row_is_named(
         held,
         lake.account_values.latest(),
         since=seconds_ago(3600),
+        now=seconds_ago(0),
         patience=timedelta(minutes=10),
     )
     assert not result.passed

@@ -597,6 +597,20 @@ def test_a_row_of_a_clock_that_runs_behind_counts_by_the_order_of_writing(
     assert positions(open_ledger()) == {1: 4.0}
 
 
+def test_a_row_counts_at_once_after_the_clock_was_set_back_by_a_minute(
+    open_ledger, make_update, clock
+):
+    reader, writer = open_ledger(), open_ledger()
+    writer.append([make_update(1)])
+    assert positions(reader) == {1: 1.0}
+    clock.advance(-60)
+    writer.append([make_update(1, position=0.0)])
+    assert positions(reader) == positions(open_ledger()) == {1: 0.0}
+    clock.advance(30)
+    writer.append([make_update(1, position=4.0)])
+    assert positions(reader) == positions(open_ledger()) == {1: 4.0}
+
+
 def test_a_row_that_is_written_late_hides_no_newer_one(open_ledger, make_update, clock):
     ledger, began = open_ledger(), clock.now
     clock.advance(7200)

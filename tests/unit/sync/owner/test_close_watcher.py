@@ -1,7 +1,7 @@
 """When the gateway is asked why holdings closed: after a change, and after a start."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.gateway.connection import DayExecutions
 from position_sync_dagster.settings import Settings
@@ -70,6 +70,16 @@ def test_the_first_holding_of_an_account_that_the_broker_confirmed_as_flat_is_a_
 def test_the_first_holding_of_an_account_that_was_never_confirmed_is_no_change():
     assert changes_between({}, {OPENED.key: OPENED}, {"A": None}) == []
     assert changes_between({}, {OPENED.key: OPENED}, {}) == []
+
+
+def test_a_confirmation_from_before_the_clock_was_set_back_is_not_that_of_the_quantity_before():
+    ahead, closed_at = NOW + timedelta(hours=1), NOW + timedelta(minutes=5)
+    closed = make_holding(1, closed_at, position=0.0)
+    (change,) = changes_between({OPENED.key: OPENED}, {closed.key: closed}, {"A": ahead})
+    assert change.since == NOW
+    before = make_holding(1, ahead, position=2.0)
+    (change,) = changes_between({before.key: before}, {closed.key: closed}, {"A": ahead})
+    assert (change.since, change.seen_at) == (None, closed_at)
 
 
 async def test_without_an_answer_to_the_last_request_the_gateway_is_asked_until_it_answers():

@@ -263,6 +263,7 @@ def test_an_option_expires_at_its_last_trade_or_at_four_in_new_york() -> None:
         ("15:00:00", None),
         ("soon", "US/Central"),
         ("9", "X"),
+        ("16:00:00", "EST (Eastern Standard Time)"),
     ):
         assert expiry_moment(day, clock, zone) == datetime(2028, 7, 3, 20, tzinfo=UTC)
 

@@ -11,6 +11,7 @@ from position_sync_dagster.sync.owner.ownership import Unowned
 from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics, StreamReport
 from position_sync_dagster.sync.stream import service
 from position_sync_dagster.sync.stream.service import StreamReporter
+from tests.support.clock import HandClock
 
 
 @dataclass
@@ -45,6 +46,21 @@ async def test_a_state_is_reported_when_the_session_shows_it_and_not_before(monk
     await asyncio.gather(running, return_exceptions=True)
     assert reporter.finish().rows == 3
     assert [report.rows for report in reports] == [0, 3]
+
+
+async def test_rows_are_reported_also_after_the_clock_was_set_back(monkeypatch) -> None:
+    monkeypatch.setattr(service, "CHECK_INTERVAL_S", 0.001)
+    streamer, clock, reports = Streamer(), HandClock(), list[StreamReport]()
+    reporter = StreamReporter(streamer, reports.append, clock, stored_state=lambda: streamer.state)
+    clock.advance(-3600)
+    streamer.metrics.counts += StreamCounts(rows=3, commits=1)
+    running = asyncio.create_task(reporter.run(60.0))
+    async with asyncio.timeout(5):
+        while not reports:
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [report.rows for report in reports] == [3]
 
 
 class Ledger:
