@@ -56,7 +56,7 @@ def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder
     table = options.opened(home)[1].breaks
     found = [
         one
-        for one in (*table.open_breaks(), *table.closed_breaks(1000))
+        for one in (*table.open_breaks(), *table.closed_breaks(ALL))
         if one.break_id.startswith(break_id)
     ]
     lines = [

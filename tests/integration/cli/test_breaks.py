@@ -2,7 +2,7 @@
 
 import getpass
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
@@ -53,3 +53,18 @@ def test_a_decision_needs_a_reason_and_a_break(breaks):
     breaks.record("127.0.0.1:7497", [], AT)
     assert run() == "No break is open.\n"
     assert one.break_id in run("--closed")
+
+
+def test_a_break_is_shown_however_many_closed_after_it(breaks):
+    [one] = breaks.open_breaks()
+    breaks.record("127.0.0.1:7497", [], AT)
+    many = [
+        Discrepancy(
+            type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=conid, symbol="SPY",
+            expected=None, actual=2.0, detail="not held at the broker",
+        )
+        for conid in range(100, 1_101)
+    ]  # fmt: skip
+    for found in (many, []):
+        breaks.record("127.0.0.1:7497", found, AT + timedelta(minutes=1))
+    assert one.break_id in run("show", one.break_id)
