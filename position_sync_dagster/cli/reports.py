@@ -69,7 +69,7 @@ def exposure(
             book = overview.read_book(lake, settings, utc_now(), latest=latest)
         else:
             book = overview.book_at(lake, settings, past, utc_now())
-        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs))
+        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book.money(strategy)
 
     def render(found: BookMoney, width: int) -> Iterator[RenderableType]:
@@ -187,7 +187,10 @@ def positions(
     def look() -> overview.PositionList:
         found = overview.read_positions(lake, settings, utc_now(), query)
         legs = legs_at(lake, past.at) if past else lake.registry.legs
-        options.known_strategy(strategy, (leg.strategy_id for leg in legs))
+        waiting = () if past else lake.registry.unresolved
+        options.known_strategy(
+            strategy, *([leg.strategy_id for leg in of] for of in (legs, waiting))
+        )
         return found
 
     def render(found: overview.PositionList, width: int) -> Iterator[RenderableType]:
@@ -281,8 +284,8 @@ def follow(
     there: nothing is left out, and nothing comes twice.
     """
     settings, lake = options.opened(home)
-    legs = lake.registry.sync.get_all_active()
-    options.known_strategy(strategy, (leg.strategy_id for leg in legs))
+    legs, waiting = lake.registry.sync.get_all_active(), lake.registry.unresolved
+    options.known_strategy(strategy, *([leg.strategy_id for leg in of] for of in (legs, waiting)))
     reader = lake.updates.sync.follow(since)
 
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:

@@ -301,6 +301,18 @@ def test_an_unknown_strategy_is_an_error_that_names_it_and_those_that_are(
             assert printed.out == ""
 
 
+@pytest.mark.parametrize("command", ["positions", "exposure", "follow"])
+def test_a_strategy_whose_legs_wait_for_their_contracts_is_not_called_unknown(
+    lake, monkeypatch, capsys, command
+):
+    run("strategies", "add", "--strategy", "ic", "--symbol", "SPX", "--expiry", "20281215")
+    monkeypatch.setattr("sys.argv", ["position-sync", command, "--strategy", "ic"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "No leg of the strategy 'ic' has its contract yet." in capsys.readouterr().err
+
+
 def test_the_exposure_of_a_strategy_and_its_total(lake):
     lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(UNHELD, "iron"), leg(QUEUED, "calm")])
     lines = run("exposure").splitlines()
