@@ -44,6 +44,14 @@ def test_a_break_is_listed_accepted_and_reopened(breaks):
     assert f"{getpass.getuser()} reopened it" in run("reopen", one.break_id)
 
 
+def test_a_decision_in_bytes_that_are_no_text_is_stored_as_text(breaks):
+    [one] = breaks.open_breaks()
+    run("accept", one.break_id, "--by", "eva\udc80", "--reason", "out\udc80")
+    [accepted] = breaks.open_breaks()
+    assert (accepted.accepted_by, accepted.note) == ("eva\\udc80", "out\\udc80")
+    assert "eva\\udc80 reopened it" in run("reopen", one.break_id, "--by", "eva\udc80")
+
+
 def test_a_decision_needs_a_reason_and_a_break(breaks):
     [one] = breaks.open_breaks()
     with pytest.raises(SystemExit):
