@@ -260,6 +260,7 @@ async def _lines(
         return
     details = await connection.details(conids)
     until = time.monotonic() + TRIALS_S
+    is_free = False
     for at, conid in enumerate(conids):
         if time.monotonic() > until:
             text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
@@ -273,7 +274,8 @@ async def _lines(
         yield found
         if found.check == "lines":
             return
-        if at == 0:
+        if not is_free:
+            is_free = True
             free = f"at least one of {settings.max_lines} is free"
             yield good("lines", f"{free}; no gateway reports how many others use")
 
