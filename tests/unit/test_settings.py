@@ -9,7 +9,9 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 
 
-@pytest.mark.parametrize("text", ["OPT,FOP", " OPT , FOP, ", '["OPT", "FOP"]', ' ["OPT","FOP"]'])
+@pytest.mark.parametrize(
+    "text", ["OPT,FOP", " OPT , FOP, ", "opt,Fop", '["OPT", "FOP"]', ' ["OPT","FOP"]']
+)
 def test_security_types_may_be_written_with_commas_or_as_json(monkeypatch, tmp_path, text):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
     assert load_settings().sec_types == ("OPT", "FOP")
@@ -23,7 +25,7 @@ def test_a_single_security_type_is_accepted(monkeypatch):
     assert load_settings().sec_types == ("OPT",)
 
 
-@pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]"])
+@pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]", "[]", "OTP"])
 def test_security_types_that_cannot_be_read_are_reported_on_the_command_line(
     monkeypatch, capsys, text
 ):
