@@ -113,7 +113,7 @@ def _report(
 def _days(text: str) -> timedelta:
     """Read a number of days, such as "7d", or weeks, such as "2w"."""
     number, unit = (text[:-1], text[-1:]) if text[-1:] in ("d", "w") else (text, "d")
-    if not number.isdigit() or len(number) > MOST_DIGITS:
+    if not number.isdecimal() or len(number) > MOST_DIGITS:
         raise typer.BadParameter(f"{text!r} is no number of days. Write it as 7d, or as 2w.")
     return timedelta(days=int(number) * (7 if unit == "w" else 1))
 
@@ -196,7 +196,7 @@ def positions(
     def render(found: overview.PositionList, width: int) -> Iterator[RenderableType]:
         if found.rows:
             yield money_tables.positions_table(found.rows, found.ages, found.strategies_of, width)
-        elif underlying or expiring:
+        elif underlying is not None or expiring is not None:
             yield "No position has this underlying and expires in this time."
         else:
             yield f"No leg of {strategy} is held." if strategy else "No position has a row yet."

@@ -262,6 +262,13 @@ def test_positions_are_sorted_by_a_shown_column_and_filtered(lake):
         assert wrong[1] in result.output
 
 
+def test_a_choice_that_no_position_fits_is_not_a_book_without_positions(lake):
+    for chosen in (["--expiring", "0d"], ["--underlying", ""], ["--underlying", "QQQ"]):
+        assert run("positions", *chosen).startswith("No position has this underlying and expires")
+    refused = CliRunner().invoke(app, ["positions", "--expiring", "²d"])
+    assert "'²d' is no number of days" in refused.output
+
+
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
     every = json.loads(run("positions", "--json"))
     some = json.loads(run("positions", "--json", "--limit", "2"))
