@@ -57,7 +57,13 @@ def lake_path_error(path: str) -> str | None:
 _NOT_IN_LAKES = re.compile(r"[\[\]^|\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
 
 
+_NO_LAKE = re.compile(r"(?!s3a?://[^/]|file:///)[^/]*:/")
+"""URIs of anything but a bucket or an absolute folder."""
+
+
 def _checked_lake(value: str) -> str:
+    if _NO_LAKE.match(value):
+        raise ValueError("write a folder, or s3:// with a bucket")
     # A relative path has the characters of the working directory as well.
     wrong = lake_path_error(value if "://" in value else os.path.abspath(_checked_path(value)))
     if wrong is not None:

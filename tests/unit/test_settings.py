@@ -138,6 +138,18 @@ def test_a_deeply_nested_list_of_types_is_a_settings_error(monkeypatch):
 UNUSABLE_IN_LAKES = ("[", "]", "^", "|", "\\", "%41", "%2F", "\n", "\x7f")
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://", "s3:///lake", "s3:/bucket/lake", "S3://bucket/lake", "gs://bucket/lake", "://lake",
+     "http://host/lake", "FILE:///lake", "file:/lake", "file://lake", "file://localhost/lake"],
+)  # fmt: skip
+def test_a_lake_is_in_a_folder_or_in_a_bucket_and_nowhere_else(uri):
+    with pytest.raises(SettingsError, match="write a folder, or s3:// with a bucket"):
+        load_settings(_env_file=None, lake=uri)
+    for good in ("s3://bucket", "s3a://bucket/lake", "file:///lake", "./a:/lake", "a:b/lake"):
+        assert load_settings(_env_file=None, lake=good).lake == good
+
+
 @pytest.mark.parametrize("text", UNUSABLE_IN_LAKES, ids=ascii)
 @pytest.mark.parametrize("before", ["/data/", "", "s3://bucket/", "file:///data/"])
 def test_a_lake_where_no_table_works_is_refused_by_name(before, text):
