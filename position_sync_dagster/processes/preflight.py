@@ -446,8 +446,11 @@ def check_lake(lake: Lake) -> list[Finding]:
 
 def check_tables(lake: Lake) -> list[Finding]:
     """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it."""
-    if not lake.exists:
-        return [good("tables", f"none at {lake.path} yet: the first start makes them")]
+    try:
+        if not lake.exists:
+            return [good("tables", f"none at {lake.path} yet: the first start makes them")]
+    except errors.LakeError as error:
+        return [bad("tables", error.what, error.remedy)]
     ill = [one for one in map(diagnose, lake.all_tables) if not one.healthy]
     if not ill:
         return [
