@@ -44,6 +44,16 @@ def test_a_break_is_listed_accepted_and_reopened(breaks):
     assert f"{getpass.getuser()} reopened it" in run("reopen", one.break_id)
 
 
+def test_a_person_without_a_name_on_this_computer_is_asked_for_it(breaks, monkeypatch):
+    [one] = breaks.open_breaks()
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31)
+    for decision in (["accept", one.break_id, "--reason", "out"], ["reopen", one.break_id]):
+        asked = CliRunner().invoke(app, ["breaks", *decision])
+        assert (asked.exit_code, "say it with --by" in asked.output) == (2, True)
+
+
 def test_a_decision_in_bytes_that_are_no_text_is_stored_as_text(breaks):
     [one] = breaks.open_breaks()
     run("accept", one.break_id, "--by", "eva\udc80", "--reason", "out\udc80")
