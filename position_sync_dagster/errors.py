@@ -285,6 +285,6 @@ class UnknownLegError(LakeError):
 
 
 class UnknownStrategyError(LakeError):
-    """No leg of the named strategy is active."""
+    """No leg of the named strategy is active, or none has its contract."""
 
     exit_code = 2

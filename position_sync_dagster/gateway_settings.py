@@ -57,7 +57,13 @@ def lake_path_error(path: str) -> str | None:
 _NOT_IN_LAKES = re.compile(r"[\[\]^|\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
 
 
+_NO_LAKE = re.compile(r"(?!s3a?://[^/]|file:///)[^/]*:/")
+"""URIs of anything but a bucket or an absolute folder."""
+
+
 def _checked_lake(value: str) -> str:
+    if _NO_LAKE.match(value):
+        raise ValueError("write a folder, or s3:// with a bucket")
     # A relative path has the characters of the working directory as well.
     wrong = lake_path_error(value if "://" in value else os.path.abspath(_checked_path(value)))
     if wrong is not None:
@@ -133,10 +139,24 @@ def _split_types(value: str) -> object:
         raise ValueError(f"it has more than {LONGEST_NAME} characters")
     if text.startswith("["):
         return json.loads(text)
-    types = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not types:
-        raise ValueError("name at least one type, such as OPT,FOP")
-    return types
+    return tuple(part for part in text.split(",") if part.strip())
+
+
+SECURITY_TYPES = (
+    "OPT", "FOP", "STK", "FUT", "IND", "CASH", "CFD", "BOND", "BILL", "FUND", "WAR", "IOPT",
+    "CMDTY", "CRYPTO", "EVENT",
+)  # fmt: skip
+"""The types of what an account can hold. Source: ib_async, `Contract.create`; BILL: IB's API."""
+
+
+def _checked_types(types: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the types as IB writes them: by any other name, all holdings would be ignored."""
+    found = tuple(one.strip().upper() for one in types)
+    unknown = [one for one in found if one not in SECURITY_TYPES]
+    if unknown or not found:
+        what = f"{unknown[0]!r} is no security type" if unknown else "it names no type"
+        raise ValueError(f"{what}; IB has {', '.join(SECURITY_TYPES)}")
+    return found
 
 
 def _checked_day(value: str | None) -> str | None:
@@ -164,7 +184,9 @@ LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
 Link = Annotated[str, Field(max_length=1024), AfterValidator(_checked_link)]
 Address = Annotated[Link, AfterValidator(_checked_address)]
-SecTypes = Annotated[tuple[str, ...], NoDecode, _read_by(_split_types)]
+SecTypes = Annotated[
+    tuple[str, ...], NoDecode, _read_by(_split_types), AfterValidator(_checked_types)
+]
 SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, _read_by(str.split)]
 Rates = Annotated[
     tuple[

@@ -30,6 +30,16 @@ def breaks() -> None:
 BreakId = Annotated[
     str, typer.Argument(metavar="ID", help="An id from the list, or its beginning.")
 ]
+
+
+def _this_person() -> str:
+    """Return the user of this computer, who has no name in a container without an entry for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise typer.BadParameter("This computer has no name for you: say it with --by.") from None
+
+
 Person = Annotated[
     str, typer.Option("--by", help="Who decides.", show_default="the user of this computer")
 ]
@@ -56,7 +66,7 @@ def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder
     table = options.opened(home)[1].breaks
     found = [
         one
-        for one in (*table.open_breaks(), *table.closed_breaks(1000))
+        for one in (*table.open_breaks(), *table.closed_breaks(ALL))
         if one.break_id.startswith(break_id)
     ]
     lines = [
@@ -78,14 +88,14 @@ def accept(
     if not reason.strip():
         raise typer.BadParameter("Say why the difference is right as it is.")
     print_breaks(
-        [options.opened(home)[1].breaks.accept(break_id, by or getpass.getuser(), reason.strip())]
+        [options.opened(home)[1].breaks.accept(break_id, by or _this_person(), reason.strip())]
     )
 
 
 @app.command()
 def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
-    print_breaks([options.opened(home)[1].breaks.reopen(break_id, by or getpass.getuser())])
+    print_breaks([options.opened(home)[1].breaks.reopen(break_id, by or _this_person())])
 
 
 def reconcile(

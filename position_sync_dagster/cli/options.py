@@ -117,19 +117,28 @@ def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, Lake]:
     return settings, lake
 
 
-def known_strategy(strategy: str | None, active: Iterable[str]) -> None:
-    """Raise if a strategy has no active leg: an empty answer would look like no holding.
+def known_strategy(
+    strategy: str | None, active: Iterable[str], unresolved: Iterable[str] = ()
+) -> None:
+    """Raise if a strategy has no leg with a contract: an empty answer would look like no holding.
 
     Args:
         strategy: The name that a person gave.
-        active: The strategies of the legs.
+        active: The strategies of the legs whose contract is known.
+        unresolved: The strategies of the legs whose contract is still to be found.
 
     Raises:
-        UnknownStrategyError: No leg of it is active; the message names the active strategies.
+        UnknownStrategyError: No leg of it is active, or none of these has its contract; the message
+            says which.
     """
     known = sorted(set(active))
     if strategy is None or strategy in known:
         return
+    if strategy in unresolved:
+        raise UnknownStrategyError(
+            f"No leg of the strategy {strategy!r} has its contract yet.",
+            remedy="`position-sync strategies list` says why.",
+        )
     listed = f"Active are: {', '.join(known)}." if known else "No strategy is active."
     raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
 

@@ -69,7 +69,7 @@ def exposure(
             book = overview.read_book(lake, settings, utc_now(), latest=latest)
         else:
             book = overview.book_at(lake, settings, past, utc_now())
-        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs))
+        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book.money(strategy)
 
     def render(found: BookMoney, width: int) -> Iterator[RenderableType]:
@@ -113,7 +113,7 @@ def _report(
 def _days(text: str) -> timedelta:
     """Read a number of days, such as "7d", or weeks, such as "2w"."""
     number, unit = (text[:-1], text[-1:]) if text[-1:] in ("d", "w") else (text, "d")
-    if not number.isdigit() or len(number) > MOST_DIGITS:
+    if not number.isdecimal() or len(number) > MOST_DIGITS:
         raise typer.BadParameter(f"{text!r} is no number of days. Write it as 7d, or as 2w.")
     return timedelta(days=int(number) * (7 if unit == "w" else 1))
 
@@ -187,13 +187,16 @@ def positions(
     def look() -> overview.PositionList:
         found = overview.read_positions(lake, settings, utc_now(), query)
         legs = legs_at(lake, past.at) if past else lake.registry.legs
-        options.known_strategy(strategy, (leg.strategy_id for leg in legs))
+        waiting = () if past else lake.registry.unresolved
+        options.known_strategy(
+            strategy, *([leg.strategy_id for leg in of] for of in (legs, waiting))
+        )
         return found
 
     def render(found: overview.PositionList, width: int) -> Iterator[RenderableType]:
         if found.rows:
             yield money_tables.positions_table(found.rows, found.ages, found.strategies_of, width)
-        elif underlying or expiring:
+        elif underlying is not None or expiring is not None:
             yield "No position has this underlying and expires in this time."
         else:
             yield f"No leg of {strategy} is held." if strategy else "No position has a row yet."
@@ -281,8 +284,8 @@ def follow(
     there: nothing is left out, and nothing comes twice.
     """
     settings, lake = options.opened(home)
-    legs = lake.registry.sync.get_all_active()
-    options.known_strategy(strategy, (leg.strategy_id for leg in legs))
+    legs, waiting = lake.registry.sync.get_all_active(), lake.registry.unresolved
+    options.known_strategy(strategy, *([leg.strategy_id for leg in of] for of in (legs, waiting)))
     reader = lake.updates.sync.follow(since)
 
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """Read the events of `position_updates` from Dagster's storage, and log missing ones."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from position_sync_dagster.defs.libraries import audit, pl
 from position_sync_dagster.defs.maintenance import deleted_through
 from position_sync_dagster.defs.runs import columns_of_event, utc
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
+from position_sync_dagster.errors import PositionSyncError
 
 RUN = "audit/run_id"
 """Metadata of an observation that replaces a missing event: the run of that event."""
@@ -25,6 +27,24 @@ _RESULTS = {
 }
 
 
+class DagsterStorageError(PositionSyncError):
+    """Dagster's storage cannot be used: its configuration, its files or its database."""
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Convert any error, which libraries of four kinds raise here, to one that names the cause."""
+    try:
+        yield
+    except Exception as error:
+        raise DagsterStorageError(
+            f"Dagster's storage cannot be used: {' '.join(str(error).split())[:300]}",
+            remedy="Correct dagster.yaml in the folder that DAGSTER_HOME names, or start its "
+            "database.",
+        ) from error
+
+
+@_named()
 def instance_at(home: Path) -> dg.DagsterInstance | None:
     """Return the Dagster instance of a home; None if no Dagster has run there.
 
@@ -35,6 +55,7 @@ def instance_at(home: Path) -> dg.DagsterInstance | None:
     return dg.DagsterInstance.from_config(str(home))
 
 
+@_named()
 def read_events(
     instance: dg.DagsterInstance, *, since: datetime, now: datetime, keep_days: int
 ) -> "audit.Events":
@@ -60,6 +81,7 @@ def read_events(
     )
 
 
+@_named()
 def log_missing_events(
     instance: dg.DagsterInstance, findings: "Iterable[audit.AuditFinding]"
 ) -> None:

@@ -287,10 +287,11 @@ def _quantity(value: float) -> float:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if math.isfinite(number):
+    if math.isfinite(number) and number != 0:
         return number
     raise InvalidLegError(
-        f"The quantity {shown(value)} is no number of contracts.", remedy="Write it as -1."
+        f"The quantity {shown(value)} is no number of contracts.",
+        remedy="Write it with its sign, as -1; leave it out for the whole holding.",
     )
 
 

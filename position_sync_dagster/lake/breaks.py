@@ -175,8 +175,8 @@ class ReconciliationBreaks:
             "accept",
             state=pl.lit(BreakState.ACCEPTED.value),
             accepted_at=moment(self._clock()),
-            accepted_by=pl.lit(by),
-            note=pl.lit(note or None, pl.String),
+            accepted_by=pl.lit(codec.storable(by)),
+            note=pl.lit(codec.storable(note) or None, pl.String),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -193,7 +193,7 @@ class ReconciliationBreaks:
             confirmed_at=pl.coalesce("confirmed_at", moment(self._clock())),
             accepted_at=pl.lit(None, pl.Datetime("us", "UTC")),
             accepted_by=pl.lit(None, pl.String),
-            note=pl.format("{} reopened it", pl.lit(by)),
+            note=pl.format("{} reopened it", pl.lit(codec.storable(by))),
         )
 
     def _decide(

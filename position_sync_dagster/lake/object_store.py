@@ -219,9 +219,11 @@ def first_ledger_day(path: str) -> date | None:
     Args:
         path: The path of the ledger, which need not exist; None is returned for a remote one.
     """
+    if is_remote(path):
+        return None
     days: list[date] = []
     with suppress(OSError):
-        for folder in Path(path).glob("date=*"):
+        for folder in Path(absolute_path(path)).glob("date=*"):
             with suppress(ValueError):
                 days.append(date.fromisoformat(folder.name.removeprefix("date=")))
     return min(days, default=None)

@@ -260,6 +260,7 @@ async def _lines(
         return
     details = await connection.details(conids)
     until = time.monotonic() + TRIALS_S
+    is_free = False
     for at, conid in enumerate(conids):
         if time.monotonic() > until:
             text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
@@ -273,7 +274,8 @@ async def _lines(
         yield found
         if found.check == "lines":
             return
-        if at == 0:
+        if not is_free:
+            is_free = True
             free = f"at least one of {settings.max_lines} is free"
             yield good("lines", f"{free}; no gateway reports how many others use")
 
@@ -444,8 +446,11 @@ def check_lake(lake: Lake) -> list[Finding]:
 
 def check_tables(lake: Lake) -> list[Finding]:
     """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it."""
-    if not lake.exists:
-        return [good("tables", f"none at {lake.path} yet: the first start makes them")]
+    try:
+        if not lake.exists:
+            return [good("tables", f"none at {lake.path} yet: the first start makes them")]
+    except errors.LakeError as error:
+        return [bad("tables", error.what, error.remedy)]
     ill = [one for one in map(diagnose, lake.all_tables) if not one.healthy]
     if not ill:
         return [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+from position_sync_dagster import run_slots
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.errors import LakeError
@@ -219,7 +220,7 @@ class RefreshReport:
 
 logger = logging.getLogger(__name__)
 
-STREAM_JOB = "stream_positions"
+STREAM_JOB = run_slots.STREAM_JOB
 STREAM_STEP = "stream_legs"
 
 RECORD_EVERY_S = 900.0

@@ -9,7 +9,9 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 
 
-@pytest.mark.parametrize("text", ["OPT,FOP", " OPT , FOP, ", '["OPT", "FOP"]', ' ["OPT","FOP"]'])
+@pytest.mark.parametrize(
+    "text", ["OPT,FOP", " OPT , FOP, ", "opt,Fop", '["OPT", "FOP"]', ' ["OPT","FOP"]']
+)
 def test_security_types_may_be_written_with_commas_or_as_json(monkeypatch, tmp_path, text):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
     assert load_settings().sec_types == ("OPT", "FOP")
@@ -23,7 +25,7 @@ def test_a_single_security_type_is_accepted(monkeypatch):
     assert load_settings().sec_types == ("OPT",)
 
 
-@pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]"])
+@pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]", "[]", "OTP"])
 def test_security_types_that_cannot_be_read_are_reported_on_the_command_line(
     monkeypatch, capsys, text
 ):
@@ -134,6 +136,18 @@ def test_a_deeply_nested_list_of_types_is_a_settings_error(monkeypatch):
 
 
 UNUSABLE_IN_LAKES = ("[", "]", "^", "|", "\\", "%41", "%2F", "\n", "\x7f")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://", "s3:///lake", "s3:/bucket/lake", "S3://bucket/lake", "gs://bucket/lake", "://lake",
+     "http://host/lake", "FILE:///lake", "file:/lake", "file://lake", "file://localhost/lake"],
+)  # fmt: skip
+def test_a_lake_is_in_a_folder_or_in_a_bucket_and_nowhere_else(uri):
+    with pytest.raises(SettingsError, match="write a folder, or s3:// with a bucket"):
+        load_settings(_env_file=None, lake=uri)
+    for good in ("s3://bucket", "s3a://bucket/lake", "file:///lake", "./a:/lake", "a:b/lake"):
+        assert load_settings(_env_file=None, lake=good).lake == good
 
 
 @pytest.mark.parametrize("text", UNUSABLE_IN_LAKES, ids=ascii)

@@ -249,15 +249,7 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
             f"{shown(request_ids)} are not ids of requests.",
             remedy="Use ids that `insert` or `claim_batch` returned.",
         ) from None
-    return list(dict.fromkeys(storable(str(one)) for one in ids))
-
-
-def storable(text: str) -> str:
-    """Return the text with lone surrogates escaped, since UTF-8 cannot encode them.
-
-    They come from bytes that could not be decoded, for example in an error message.
-    """
-    return str(text).encode("utf-8", "backslashreplace").decode()
+    return list(dict.fromkeys(codec.storable(str(one)) for one in ids))
 
 
 PROMOTE_AFTER_S = 60.0
@@ -404,7 +396,7 @@ class SyncQueue:
         check_text("owner", owner)
         if limit == 0:
             return []
-        token, owner = os.urandom(16).hex(), storable(owner or f"pid-{os.getpid()}")
+        token, owner = os.urandom(16).hex(), codec.storable(owner or f"pid-{os.getpid()}")
 
         def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self._clock()
@@ -504,7 +496,9 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts = {storable(request_id): storable(text) for request_id, text in errors.items()}
+        texts = {
+            codec.storable(request_id): codec.storable(text) for request_id, text in errors.items()
+        }
         following = partial(
             next_attempt, retryable=retryable, policy=self._retry, random=self._random
         )
@@ -525,7 +519,10 @@ class SyncQueue:
         For cases in which the gateway failed and not the request. The errors are those of
         `mark_success`.
         """
-        ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
+        ids, info = (
+            ids_of(request_ids),
+            {"action": "release", "reason": codec.storable(reason)[:200]},
+        )
         step = transitions.release
         self._change_claimed(ids, transitions.Action.RELEASE, lease_token, step, info)
 

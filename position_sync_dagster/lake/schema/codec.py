@@ -230,6 +230,14 @@ _UPDATE_CHOICES = {
 _MICROSECOND = timedelta(microseconds=1)
 
 
+def storable(text: str) -> str:
+    """Return the text with lone surrogates escaped, since UTF-8 cannot encode them.
+
+    They come from bytes that could not be decoded, for example in an error message.
+    """
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 def frame_of(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     """Return a frame with the table's schema; a column that a row lacks is null.
 

@@ -29,7 +29,7 @@ from deltalake.schema import PrimitiveType
 from position_sync_dagster import errors
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake import object_store
-from position_sync_dagster.lake.schema import table_spec
+from position_sync_dagster.lake.schema import codec, table_spec
 from position_sync_dagster.lake.storage import commit_errors
 from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE, sync_paths
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
@@ -476,7 +476,7 @@ _PROPERTY = "positionSync.owner."
 
 def newest_token(handle: DeltaTable, gateway_id: str) -> int | None:
     """Return the fencing token of the newest owner of a gateway; None before the first."""
-    text = handle.metadata().configuration.get(_PROPERTY + gateway_id)
+    text = handle.metadata().configuration.get(_PROPERTY + codec.storable(gateway_id))
     return None if text is None else int(text)
 
 
@@ -512,7 +512,7 @@ def fencing(handle: DeltaTable, gateway_id: str, token: int) -> dict[str, str]:
     """
     newest = newest_token(handle, gateway_id)
     refuse_stale_owner(token, newest, gateway_id)
-    return {} if newest == token else {_PROPERTY + gateway_id: str(token)}
+    return {} if newest == token else {_PROPERTY + codec.storable(gateway_id): str(token)}
 
 
 def set_properties(handle: DeltaTable, properties: Mapping[str, str], *, action: str) -> None:

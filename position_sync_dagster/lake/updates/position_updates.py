@@ -23,7 +23,7 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.schema.codec import storable, updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.opening import fence
 from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files
@@ -371,7 +371,7 @@ class SyncUpdates:
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""
-        ids = pl.Series(list(update_ids), dtype=pl.String)
+        ids = pl.Series(list(map(storable, update_ids)), dtype=pl.String)
         return self.table.snapshot(
             lambda handle: self.files.stored_ids(data_files(handle), "update_id", ids)
         )

@@ -85,7 +85,7 @@ def torn_folders(lake: Lake) -> list[str]:
     return [
         str(folder)
         for table in lake.all_tables
-        if "://" not in table.path
+        if not table.is_remote
         for folder in sorted(Path(table.path).glob(f"{SET_ASIDE}-*"))
     ]
 

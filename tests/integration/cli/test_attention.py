@@ -9,8 +9,10 @@ from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.update import QueueRequest
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
+from tests.support.object_store import stored_under
 from tests.support.ports import free_port
 
 
@@ -48,6 +50,17 @@ def test_failed_requests_and_torn_folders_show(lake, tmp_path):
     ids = lake.queue.sync.insert_many([QueueRequest(1, "SPY", 1, "DU1")])
     lake.queue.sync.mark_failed_many(dict.fromkeys(ids, "no value"), retryable=False)
     assert any("1 request is FAILED" in text for text in attention())
+
+
+@pytest.mark.parametrize("command", [["status"], ["strategies", "list"], ["doctor"]])
+def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch, command):
+    lake = store.lake()
+    monkeypatch.setenv("POSITION_SYNC_LAKE", lake)
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 1
+    said = str(answer.exception) if isinstance(answer.exception, LakeError) else answer.output
+    assert f"tables at {lake} yet" in said or f"none at {lake} yet" in said
+    assert stored_under(lake) == {}
 
 
 @pytest.mark.parametrize("content", [None, "strategies: 7\n"])

@@ -2,7 +2,7 @@
 
 import getpass
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
@@ -44,6 +44,24 @@ def test_a_break_is_listed_accepted_and_reopened(breaks):
     assert f"{getpass.getuser()} reopened it" in run("reopen", one.break_id)
 
 
+def test_a_person_without_a_name_on_this_computer_is_asked_for_it(breaks, monkeypatch):
+    [one] = breaks.open_breaks()
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31)
+    for decision in (["accept", one.break_id, "--reason", "out"], ["reopen", one.break_id]):
+        asked = CliRunner().invoke(app, ["breaks", *decision])
+        assert (asked.exit_code, "say it with --by" in asked.output) == (2, True)
+
+
+def test_a_decision_in_bytes_that_are_no_text_is_stored_as_text(breaks):
+    [one] = breaks.open_breaks()
+    run("accept", one.break_id, "--by", "eva\udc80", "--reason", "out\udc80")
+    [accepted] = breaks.open_breaks()
+    assert (accepted.accepted_by, accepted.note) == ("eva\\udc80", "out\\udc80")
+    assert "eva\\udc80 reopened it" in run("reopen", one.break_id, "--by", "eva\udc80")
+
+
 def test_a_decision_needs_a_reason_and_a_break(breaks):
     [one] = breaks.open_breaks()
     with pytest.raises(SystemExit):
@@ -53,3 +71,18 @@ def test_a_decision_needs_a_reason_and_a_break(breaks):
     breaks.record("127.0.0.1:7497", [], AT)
     assert run() == "No break is open.\n"
     assert one.break_id in run("--closed")
+
+
+def test_a_break_is_shown_however_many_closed_after_it(breaks):
+    [one] = breaks.open_breaks()
+    breaks.record("127.0.0.1:7497", [], AT)
+    many = [
+        Discrepancy(
+            type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=conid, symbol="SPY",
+            expected=None, actual=2.0, detail="not held at the broker",
+        )
+        for conid in range(100, 1_101)
+    ]  # fmt: skip
+    for found in (many, []):
+        breaks.record("127.0.0.1:7497", found, AT + timedelta(minutes=1))
+    assert one.break_id in run("show", one.break_id)

@@ -262,6 +262,13 @@ def test_positions_are_sorted_by_a_shown_column_and_filtered(lake):
         assert wrong[1] in result.output
 
 
+def test_a_choice_that_no_position_fits_is_not_a_book_without_positions(lake):
+    for chosen in (["--expiring", "0d"], ["--underlying", ""], ["--underlying", "QQQ"]):
+        assert run("positions", *chosen).startswith("No position has this underlying and expires")
+    refused = CliRunner().invoke(app, ["positions", "--expiring", "²d"])
+    assert "'²d' is no number of days" in refused.output
+
+
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
     every = json.loads(run("positions", "--json"))
     some = json.loads(run("positions", "--json", "--limit", "2"))
@@ -299,6 +306,18 @@ def test_an_unknown_strategy_is_an_error_that_names_it_and_those_that_are(
             assert "There is no active strategy 'irn'" in printed.err
             assert "calendar, iron" in printed.err
             assert printed.out == ""
+
+
+@pytest.mark.parametrize("command", ["positions", "exposure", "follow"])
+def test_a_strategy_whose_legs_wait_for_their_contracts_is_not_called_unknown(
+    lake, monkeypatch, capsys, command
+):
+    run("strategies", "add", "--strategy", "ic", "--symbol", "SPX", "--expiry", "20281215")
+    monkeypatch.setattr("sys.argv", ["position-sync", command, "--strategy", "ic"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "No leg of the strategy 'ic' has its contract yet." in capsys.readouterr().err
 
 
 def test_the_exposure_of_a_strategy_and_its_total(lake):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
@@ -51,6 +52,13 @@ def test_a_rolled_leg_is_proposed_and_replaced_in_one_commit_on_demand(lake) -> 
     }
     assert legs == {("ic", OTHER, -2.0), ("part", CALL, -1.0)}
     assert "No leg of a strategy was rolled." in run("strategies", "rolls")
+
+
+@pytest.mark.parametrize("arguments", [["rolls", "--apply"], ["remove", "911"]])
+def test_where_there_are_no_legs_to_change_no_tables_are_made(tmp_path, arguments) -> None:
+    refused = CliRunner().invoke(app, ["strategies", *arguments])
+    assert "There are no tables at data/lake yet." in str(refused.exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_to_show_rolls_makes_no_tables(tmp_path) -> None:

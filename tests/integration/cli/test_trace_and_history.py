@@ -1,4 +1,4 @@
-"""The commands `trace` and `history`, on real tables."""
+"""The commands `trace` and `history`, on real tables, and `audit verify` without a storage."""
 
 import json
 from dataclasses import replace
@@ -209,3 +209,17 @@ def test_a_record_of_a_failure_is_shown_with_its_reason(lake):
     (record,) = lake.runs.get("failed-run")
     assert record.result is RunResult.FAILED
     assert "this is why" in run("trace", "failed-run")
+
+
+@pytest.mark.parametrize(
+    "config", ["nonsense: [", "nonsense: 1", "storage: {postgres: {postgres_url: {env: NOT_SET}}}"]
+)
+def test_a_storage_of_dagster_that_cannot_be_used_is_named(
+    lake, tmp_path, monkeypatch, capsys, config
+):
+    (tmp_path / "dagster.yaml").write_text(config)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    code, message = refuse(monkeypatch, capsys, "audit", "verify")
+    assert code == 1
+    assert "Dagster's storage cannot be used: " in message
+    assert "dagster.yaml" in message

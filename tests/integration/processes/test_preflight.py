@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import preflight
@@ -123,6 +123,22 @@ async def test_a_line_is_tried_for_each_exchange_held_one_after_the_other(
         for place in ("(STK, SMART)", "(OPT, SMART)", "(FUT, CME)", "(FOP, CME)"):
             assert any(place in one.text for one in found)
         assert (sim.stats()["peak_lines"], sim.stats()["lines_in_use"]) == (1, 0)
+
+
+async def test_a_contract_without_details_does_not_hide_that_a_line_is_free(
+    simulate, settings_for, look, monkeypatch
+):
+    details = GatewayConnection.details
+
+    async def without_the_first(self, conids):
+        found = await details(self, conids)
+        return {conid: one for conid, one in found.items() if conid != next(iter(conids))}
+
+    monkeypatch.setattr(GatewayConnection, "details", without_the_first)
+    async with simulate() as sim:
+        found = await look(settings_for(sim))
+    assert "has no details" in found["market data"][0].text
+    assert levels(found)["lines"] == {Level.GOOD}
 
 
 async def test_a_login_without_a_free_line_is_bad(simulate, settings_for, look):

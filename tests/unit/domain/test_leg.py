@@ -70,6 +70,8 @@ def test_an_option_has_right_strike_and_expiry(missing):
         ("strategy_id", "UNATTRIBUTED", "what no strategy has"),
         ("strategy_id", " Unattributed ", "what no strategy has"),
         ("priority", 0, "below 1"),
+        ("quantity", 0, "quantity 0 "),
+        ("quantity", "-0.0", "quantity '-0.0'"),
     ],
 )
 def test_bad_input_is_named_with_a_remedy(field, value, named):

@@ -1,6 +1,12 @@
 """The options of the clients: bounded, and without credentials."""
 
-from position_sync_dagster.lake.object_store import delta_options, polars_options
+from datetime import date
+
+from position_sync_dagster.lake.object_store import (
+    delta_options,
+    first_ledger_day,
+    polars_options,
+)
 
 
 def test_a_folder_has_no_options_but_those_that_were_given():
@@ -22,3 +28,11 @@ def test_given_options_take_precedence_in_a_store():
 def test_no_option_is_a_credential():
     names = {*(delta_options("s3://b/t", None) or {}), *(polars_options("s3://b/t", None) or {})}
     assert names == {"connect_timeout", "timeout", "max_retries", "retry_timeout"}
+
+
+def test_the_first_day_of_a_ledger_is_found_however_its_folder_is_named(tmp_path):
+    (tmp_path / "ledger" / "date=2026-01-05").mkdir(parents=True)
+    (tmp_path / "ledger" / "date=2026-01-02").mkdir()
+    for path in (f"{tmp_path}/ledger", f"file://{tmp_path}/ledger"):
+        assert first_ledger_day(path) == date(2026, 1, 2)
+    assert first_ledger_day("s3://bucket/ledger") is None

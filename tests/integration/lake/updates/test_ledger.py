@@ -82,6 +82,14 @@ def test_the_row_of_a_request_is_written_once_whoever_writes_it(ledger, make_upd
     assert ledger.sync.existing([request_id, "other"]) == {request_id}
 
 
+def test_half_a_surrogate_pair_is_no_stored_id_and_fences_as_any_name(ledger, make_update):
+    ledger.sync.append([make_update(1, update_id="row-1")])
+    assert ledger.sync.existing(["row-1", "row\udc80"]) == {"row-1"}
+    ledger.sync.fence("gateway\udc80", 2)
+    with pytest.raises(LeaseLostError):
+        ledger.sync.fence("gateway\udc80", 1)
+
+
 def test_a_request_with_an_id_of_its_own_kind_is_still_written_once(ledger, make_update, clock):
     for _ in range(2):
         ledger.sync.append([make_update(1, request_id="mine-1", update_id="row-1")])
