@@ -139,6 +139,15 @@ def test_a_commit_whose_answer_is_lost_counts_once(store, lake, make_update):
     assert_each_once(lake)
 
 
+def test_an_owner_whose_answer_is_lost_owns_the_login(store, lake):
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", "gateway_sessions/_delta_log", times=1))
+    session = lake.sessions.acquire(
+        "g", Owner.REFRESH, lease_s=600, run_id=None, host="here", pid=1
+    )
+    assert session == lake.sessions.current("g")
+    assert session.fencing_token == 1
+
+
 def test_a_mark_whose_answer_is_lost_counts_once_and_says_that_the_lease_is_over(
     store, lake, make_update
 ):
