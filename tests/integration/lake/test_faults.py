@@ -139,6 +139,14 @@ def test_a_commit_whose_answer_is_lost_counts_once(store, lake, make_update):
     assert_each_once(lake)
 
 
+def test_a_claim_whose_answer_is_lost_is_granted_once(store, lake):
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_queue/_delta_log", times=1))
+    [granted] = lake.queue.sync.claim_batch(limit=1, lease_s=600)
+    lake.queue.sync.mark_success([granted.request_id])
+    left = {QueueStatus.PENDING: REQUESTS - 1, QueueStatus.PROCESSING: 0, QueueStatus.SUCCESS: 1}
+    assert left.items() <= lake.queue.sync.counts().items()
+
+
 def test_an_owner_whose_answer_is_lost_owns_the_login(store, lake):
     store.proxy.fail(Rule(CUT_AFTER, "PUT", "gateway_sessions/_delta_log", times=1))
     session = lake.sessions.acquire(
