@@ -53,24 +53,27 @@ def replace(
     predicate: str | None = None,
     run_id: str | None = None,
     forward: bool = False,
+    before: pl.DataFrame | None = None,
 ) -> Replaced:
     """Make a table, or the rows that match a predicate of constants, equal to the frame.
 
     Args:
         forward: Whether to leave rows that were made from newer rows of the ledger.
+        before: The rows to replace, read before the sources of the frame; None for any.
 
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
-        NewerRowError: The table has such rows, and `forward` is set; nothing was changed.
+        NewerRowError: The table has newer or other rows than these; nothing was changed.
     """
     spec = table.spec
     wanted = frame.select(list(spec.columns)).cast(spec.polars)
 
     def step(handle: DeltaTable) -> Replaced:
         stored = table.scan(handle, predicate)
-        if forward and newest_version(stored) > newest_version(wanted):
+        is_newer = forward and newest_version(stored) > newest_version(wanted)
+        if is_newer or (before is not None and not _same(stored, before)):
             raise NewerRowError(
-                f"{spec.name} was derived from newer rows of the ledger meanwhile.",
+                f"{spec.name} was derived by another run meanwhile.",
                 remedy="Derive it again.",
             )
         changed = not _same(stored, wanted)
@@ -83,16 +86,35 @@ def replace(
 
 
 def replace_days(
-    table: Table, frames: Mapping[date, pl.DataFrame], *, run_id: str | None = None
+    table: Table,
+    frames: Mapping[date, pl.DataFrame],
+    *,
+    run_id: str | None = None,
+    before: pl.DataFrame | None = None,
 ) -> Replaced:
     """Make the partitions of these days equal to their frames, in one commit.
 
+    Args:
+        before: The rows of these and other days, read before the sources of the frames.
+
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
+        NewerRowError: Another run has replaced one of the days since; nothing was changed.
     """
-    listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
-    predicate = f"{table.spec.partition_by[0]} IN ({listed})"
-    return replace(table, pl.concat(list(frames.values())), predicate=predicate, run_id=run_id)
+    if before is not None:
+        before = before.filter(pl.col(table.spec.partition_by[0]).is_in(list(frames)))
+    rows, predicate = pl.concat(list(frames.values())), _of_days(table, frames)
+    return replace(table, rows, predicate=predicate, run_id=run_id, before=before)
+
+
+def rows_of_days(table: Table, days: Iterable[date]) -> pl.DataFrame:
+    """Return the rows of these days; a table that is missing is not created."""
+    return table.rows(_of_days(table, days)) if table.exists() else table.spec.empty
+
+
+def _of_days(table: Table, days: Iterable[date]) -> str:
+    listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
+    return f"{table.spec.partition_by[0]} IN ({listed})"
 
 
 def values_at_close(

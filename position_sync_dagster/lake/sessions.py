@@ -336,18 +336,22 @@ class GatewaySessions:
             HeartbeatsUnavailableError: Postgres may know of a later heartbeat, and does not answer.
             HeartbeatsElsewhereError: The owners of the lake keep their heartbeats elsewhere.
         """
+        [session_id] = codec.new_ids(self._clock(), 1)
 
         def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[GatewaySession]:
             before = codec.records_of(GatewaySession, snapshot.live)
+            stored = _newest_of(before, gateway_id)
+            if stored is not None and stored.session_id == session_id:
+                return lifecycle_table.Change(stored)  # the answer to the commit was lost
             # Read within the step: a step that runs again sees heartbeats that came meanwhile.
             beat, now = self._read(gateway_id).get(gateway_id), self._clock()
-            last = _later(_newest_of(before, gateway_id), beat, now)
+            last = _later(stored, beat, now)
             if last is not None and last.is_alive(now):
                 raise _login_owned(last)
             session = GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
-                session_id=codec.new_ids(now, 1)[0],
+                session_id=session_id,
                 run_id=run_id,
                 host=host,
                 pid=pid,

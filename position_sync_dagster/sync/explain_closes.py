@@ -99,16 +99,18 @@ class CloseExplainer:
             lake.executions.add(executions, run_id=self.run_id)
         since = now - WINDOW
         changes = lake.position_changes.records(since)
+        judged: defaultdict[str, list[Closure]] = defaultdict(list)
+        if any(change.closed for change in changes):
+            for one in closures_of(self._facts(changes, since - BEFORE, asked or {}), now):
+                judged[one.change_id].append(one)
+        # Read after the facts: another process may have judged meanwhile, from more of them.
         counted = lake.closures.current_rows()
         added: list[Closure] = []
-        if any(change.closed for change in changes):
+        if judged:
             known: defaultdict[str, list[Closure]] = defaultdict(list)
             of_these = pl.col("change_id").is_in([change.change_id for change in changes])
             for one in records_of(Closure, counted.filter(of_these)):
                 known[one.change_id].append(one)
-            judged: defaultdict[str, list[Closure]] = defaultdict(list)
-            for one in closures_of(self._facts(changes, since - BEFORE, asked or {}), now):
-                judged[one.change_id].append(one)
             for change_id, new in judged.items():
                 before = known.get(change_id, ())
                 if knows_more(new, before):

@@ -109,18 +109,25 @@ def daily_asset(
 
         days = [date.fromisoformat(key) for key in context.partition_keys]
         service = statements.ClosingService(position_sync.lake, position_sync.settings, clock=clock)
-        found = service.collect(days)
+        table = position_sync.lake.derived_table(DAILY_POSITIONS)
+
+        def make(forward: bool) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
+            before = derived.rows_of_days(table, days) if forward else None
+            found = service.collect(days)
+            if not found.filled:
+                return found, None
+            frames = {day: closed.rows for day, closed in found.filled.items()}
+            run_id = context.run.run_id
+            # A day that has rows is not filled again: they come last.
+            service.record_differences(found.filled, run_id=run_id)
+            return found, derived.replace_days(table, frames, run_id=run_id, before=before)
+
+        found, result = table_asset.derived_forward(make, position_sync.looked_at)
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
         for day, why in found.skipped.items():
             context.log.warning(f"{day} is not filled: {why}.")
-        if not found.filled:
-            return found, None
-        frames = {day: closed.rows for day, closed in found.filled.items()}
-        table = position_sync.lake.derived_table(DAILY_POSITIONS)
-        # A day that has rows is not filled again: they come last.
-        service.record_differences(found.filled, run_id=context.run.run_id)
-        return found, derived.replace_days(table, frames, run_id=context.run.run_id)
+        return found, result
 
     return daily_positions
 

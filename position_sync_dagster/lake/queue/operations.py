@@ -401,6 +401,9 @@ class SyncQueue:
         def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self._clock()
             until = now + timedelta(seconds=lease_s)
+            claimed = snapshot.live.filter(pl.col("lease_token") == token)
+            if not claimed.is_empty():  # the answer to the commit was lost
+                return Change(claimed.sort(claim_order(now, self._promote_after_s)))
             return transitions.claim(
                 snapshot.live,
                 limit,

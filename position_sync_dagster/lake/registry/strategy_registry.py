@@ -153,7 +153,7 @@ class SyncRegistry:
         """
         wanted = list(legs)
 
-        def step(before: _Legs) -> Change[list[Leg]]:
+        def step(before: _Legs, _: Snapshot) -> Change[list[Leg]]:
             added = strategies_file.distinct_legs(
                 strategies_file.with_known_contracts(wanted, before.values())
             )
@@ -202,7 +202,7 @@ class SyncRegistry:
         }
         number = None if conid is None else parse_conid(conid)
 
-        def step(before: _Legs) -> Change[Leg]:
+        def step(before: _Legs, _: Snapshot) -> Change[Leg]:
             leg = strategies_file.find_membership(
                 before.values(), number, strategy_id, account, described
             )
@@ -224,15 +224,13 @@ class SyncRegistry:
             How many legs joined, and how many left.
         """
         given = list(legs)
-        # A description that was rolled is found among the legs that ended.
-        ended: list[ActiveContract] = []
-        if following:
-            rows = self.history().filter(pl.col("removed_at").is_not_null())
-            ended = [leg for leg in legs_of(rows) if isinstance(leg, ActiveContract)]
 
-        def step(before: _Legs) -> Change[tuple[int, int]]:
+        def step(before: _Legs, snapshot: Snapshot) -> Change[tuple[int, int]]:
             known = strategies_file.with_known_contracts(given, before.values())
             if following:
+                # A description that was rolled is found among the legs that ended.
+                rows = legs_of(snapshot.finished("conid IS NOT NULL", None))
+                ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
                 known = strategies_file.with_rolls(known, before.values(), ended, following)
             wanted = strategies_file.distinct_legs(known)
             after = _memberships_of(wanted, before)
@@ -251,7 +249,7 @@ class SyncRegistry:
         """
         wanted = list(pairs)
 
-        def step(before: _Legs) -> Change[list[ActiveContract]]:
+        def step(before: _Legs, _: Snapshot) -> Change[list[ActiveContract]]:
             after, new_legs = dict(before), list[ActiveContract]()
             for old, new in wanted:
                 if after.get(old.key) == old and new.key not in after:
@@ -273,7 +271,7 @@ class SyncRegistry:
         """
         found, now = list(findings), self._clock()
 
-        def step(before: _Legs) -> Change[None]:
+        def step(before: _Legs, _: Snapshot) -> Change[None]:
             after = before
             for leg, finding in found:
                 after = strategies_file.settled(after, leg, finding, now)
@@ -290,11 +288,11 @@ class SyncRegistry:
         ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
         return Change(result, leg_rows(after.values()), ended)
 
-    def _change(self, step: Callable[[_Legs], Change[T]], action: str) -> T:
+    def _change(self, step: Callable[[_Legs, Snapshot], Change[T]], action: str) -> T:
         """Run a step on the active legs by key, and commit its decision."""
 
         def of_rows(snapshot: Snapshot) -> Change[T]:
-            return step({leg.key: leg for leg in legs_of(snapshot.live)})
+            return step({leg.key: leg for leg in legs_of(snapshot.live)}, snapshot)
 
         result = self._memberships.change(of_rows, {"action": action})
         self.refresh()

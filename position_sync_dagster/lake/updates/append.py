@@ -258,18 +258,21 @@ def append_rows(
     known = {"batch_id": batch_id, "run_id": first.get("run_id")}
     commit_info = {name: text for name, text in known.items() if text}
     checked = through
+    tried: tuple[AppendResult, datetime] | None = None
     written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
     owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
     modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
 
     def step(handle: DeltaTable) -> AppendResult:
-        nonlocal checked
+        nonlocal checked, tried
         for gateway_id, token in owners:
             refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
         check_mode(handle, modes, table.path)
         present = data_files(handle)
         new = _without_stored(files, present, frame, table.spec)
         if new.is_empty():
+            if tried is not None and _is_committed(files, present, *tried):
+                return tried[0]  # the answer to that commit was lost
             return AppendResult(version=handle.version(), rows=0)
         if checked is not None:
             _refuse_newer(files, present, checked, new)
@@ -282,11 +285,13 @@ def append_rows(
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
+        at = clock()
         # Rows that a repair puts back keep theirs: a reader that has read some of them goes on.
         new = new.with_columns(
             ledger_version=pl.coalesce("ledger_version", pl.lit(added, pl.Int64)),
-            committed_at=pl.coalesce("committed_at", moment(clock())),
+            committed_at=pl.coalesce("committed_at", moment(at)),
         )
+        tried = (AppendResult(version=added, rows=new.height, batch_id=batch_id), at)
         append(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
@@ -299,6 +304,14 @@ def append_rows(
         compact_if_needed(table)
         return result
     raise refused  # after the except block, which would add its own error as the context
+
+
+def _is_committed(
+    files: LedgerFiles, present: pl.DataFrame, tried: AppendResult, at: datetime
+) -> bool:
+    """Return whether the table has the rows of this try, not the same rows of another writer."""
+    rows = files.added_by(present, tried.version).select("committed_at").collect()
+    return not rows.filter(pl.col("committed_at") == moment(at)).is_empty()
 
 
 def _without_stored(

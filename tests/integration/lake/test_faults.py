@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 from deltalake import DeltaTable
 
@@ -137,6 +138,33 @@ def test_a_commit_whose_answer_is_lost_counts_once(store, lake, make_update):
     store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_updates/_delta_log", times=1))
     drained(lake, make_update)
     assert_each_once(lake)
+
+
+def test_the_rows_of_a_commit_whose_answer_is_lost_are_counted(store, lake, make_update):
+    lake.updates.sync.append([make_update(3)])  # which also stores the trading mode
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_updates/_delta_log", times=1))
+    written = lake.updates.sync.append([make_update(1), make_update(2)])
+    rows = lake.updates.table.rows().filter(pl.col("conid") < 3)
+    assert written.rows == rows.height == 2
+    assert {(written.version, written.batch_id)} == {*rows["ledger_version", "batch_id"].rows()}
+    assert lake.updates.sync.append([make_update(1), make_update(2)]).rows == 0
+
+
+def test_a_claim_whose_answer_is_lost_is_granted_once(store, lake):
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_queue/_delta_log", times=1))
+    [granted] = lake.queue.sync.claim_batch(limit=1, lease_s=600)
+    lake.queue.sync.mark_success([granted.request_id])
+    left = {QueueStatus.PENDING: REQUESTS - 1, QueueStatus.PROCESSING: 0, QueueStatus.SUCCESS: 1}
+    assert left.items() <= lake.queue.sync.counts().items()
+
+
+def test_an_owner_whose_answer_is_lost_owns_the_login(store, lake):
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", "gateway_sessions/_delta_log", times=1))
+    session = lake.sessions.acquire(
+        "g", Owner.REFRESH, lease_s=600, run_id=None, host="here", pid=1
+    )
+    assert session == lake.sessions.current("g")
+    assert session.fencing_token == 1
 
 
 def test_a_mark_whose_answer_is_lost_counts_once_and_says_that_the_lease_is_over(

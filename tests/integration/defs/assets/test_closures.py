@@ -131,6 +131,21 @@ def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_le
     assert cause() == "EXPIRED_WORTHLESS"
 
 
+def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_it(lake) -> None:
+    CloseExplainer(lake).record([change(CALL, 2, 0, AT)])
+    times, began = count(), datetime.now(UTC)
+
+    def clock() -> datetime:
+        if next(times) == 1:  # the executions are read, and the close is not judged yet
+            other = CloseExplainer(lake, clock=lambda: began - timedelta(seconds=1))
+            other.explain([fill(CALL, -2, AT)])
+        return began
+
+    CloseExplainer(lake, clock=clock).explain()
+    assert [one.cause for one in lake.closures.current()] == ["TRADED"]
+    assert next(times) >= 2
+
+
 def materialized_again(materialize, lake) -> int:
     assert materialize(closures).success
     return lake.closures.table.version()

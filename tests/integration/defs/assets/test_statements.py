@@ -17,6 +17,7 @@ from position_sync_dagster.defs.assets.statements import (
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
@@ -84,6 +85,23 @@ def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows)
     (event,) = result.asset_materializations_for_node("daily_positions")
     assert event.metadata["from_statement"].value == 2
     assert event.metadata["statements"].value == "a.xml"
+
+
+def test_a_run_does_not_put_older_rows_of_a_day_over_those_of_another_run(
+    fill, folder, rows, monkeypatch
+) -> None:
+    (folder / "a.xml").write_bytes(statement(position(1)))
+    replace_days = derived.replace_days
+
+    def after_another_run(*args, **more):
+        monkeypatch.setattr(derived, "replace_days", replace_days)
+        (folder / "b.xml").write_bytes(statement(position(2), generated="20260307;010000"))
+        assert fill().success
+        return replace_days(*args, **more)
+
+    monkeypatch.setattr(derived, "replace_days", after_another_run)
+    assert fill().success
+    assert rows()["conid"].to_list() == [2]
 
 
 def test_types_that_are_not_followed_are_left_out(fill, folder, rows) -> None:

@@ -14,6 +14,7 @@ from position_sync_dagster.lake.registry.strategies_file import as_strategies_fi
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.schema.codec import leg_rows
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
+from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.table import Table, append
 
 LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
@@ -308,6 +309,24 @@ async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothi
         await registry.remove_active()
     with pytest.raises(UnknownLegError, match="symbol SPY"):
         await registry.remove_active(symbol="SPY")
+
+
+async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, clock, monkeypatch):
+    described = leg(clock, None, "s")
+    await registry.replace_all([described], following={"s"})
+    await registry.settle([(described, 1)])
+    [found] = await registry.get_all_active()
+    change = LifecycleTable.change
+
+    def after_the_roll(*arguments):
+        monkeypatch.setattr(LifecycleTable, "change", change)
+        rolled = replace(found, conid=2, strike=460.0, rolled_from="1")
+        assert registry.sync.exchange([(found, rolled)])
+        return change(*arguments)
+
+    monkeypatch.setattr(LifecycleTable, "change", after_the_roll)
+    assert await registry.replace_all([described], following={"s"}) == (0, 0)
+    assert [one.conid for one in await registry.get_all_active()] == [2]
 
 
 async def test_a_file_of_thousands_of_legs_is_applied_in_one_commit_and_so_is_a_change_of_all(
