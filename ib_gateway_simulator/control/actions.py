@@ -76,6 +76,10 @@ class Refused(Arguments):
     refused: bool = True
 
 
+class TimesOfExecutions(Arguments):
+    zone: Annotated[str, Field(max_length=60)] | None = None
+
+
 class Disconnect(Arguments):
     client_id: int | None = None
     busy_s: Annotated[float, Field(ge=0)] = 0.0
@@ -270,6 +274,7 @@ ACTIONS: dict[str, Action] = {
     "split": Action(arguments=Split, method="split"),
     "list_option": Action(arguments=ListOption, method="list_option"),
     "refuse_executions": Action(arguments=Refused, method="refuse_executions"),
+    "execution_times": Action(arguments=TimesOfExecutions, method="execution_times"),
     "disconnect": Action(arguments=Disconnect, method="disconnect"),
     "error": Action(arguments=SendError, method="send_error"),
     "connectivity": Action(arguments=ConnectivityState, method="connectivity"),

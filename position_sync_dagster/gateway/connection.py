@@ -163,6 +163,15 @@ _DECISIVE = frozenset(
 )
 """Which values of PnLSingle count depends on whether they came before or after these messages."""
 
+_IN_ANSWERS = frozenset(
+    {
+        str(codes.MessageType.CONTRACT_DETAILS),
+        str(codes.MessageType.BOND_DETAILS),
+        str(codes.MessageType.EXECUTION),
+    }
+)
+"""The messages of which the answers to `_ask` consist."""
+
 
 class MessageReader:
     """Counts the messages of a connection that were understood, and logs the others sparingly.
@@ -182,10 +191,11 @@ class MessageReader:
 
     Attributes:
         understood: The number of messages that were understood.
+        missed: The number of messages that could not be read and may have been part of an answer.
     """
 
     def __init__(self, ib: IB, gateway_id: str, pnl: pnl_subscriptions.PnlSubscriptions) -> None:
-        self.understood = 0
+        self.understood = self.missed = 0
         self._pnl = pnl
         self._gateway_id = gateway_id
         self._type = ""
@@ -210,7 +220,9 @@ class MessageReader:
             return
         self._interpret(fields)
         if self._failed:
-            self._position_failed |= self._type == _POSITION or not self._type.isdecimal()
+            is_any = not self._type.isdecimal()
+            self._position_failed |= self._type == _POSITION or is_any
+            self.missed += self._type in _IN_ANSWERS or is_any
         else:
             self.understood += 1
 
@@ -331,8 +343,8 @@ class GatewayConnection:
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
-        reader = MessageReader(ib, settings.gateway_id, self.pnl)
-        self._watchdog = Watchdog(ib, reader, give_up=self.drop)
+        self._reader = MessageReader(ib, settings.gateway_id, self.pnl)
+        self._watchdog = Watchdog(ib, self._reader, give_up=self.drop)
 
     @property
     def is_connected(self) -> bool:
@@ -399,7 +411,7 @@ class GatewayConnection:
 
         async def request(conid: int) -> ContractDetails | None:
             async with gate:
-                found, _ = await self._ask(self.ib.reqContractDetailsAsync, Contract(conId=conid))
+                found, *_ = await self._ask(self.ib.reqContractDetailsAsync, Contract(conId=conid))
             return _readable(found, utc_now()) if found else None
 
         answers = await asyncio.gather(*(request(conid) for conid in conids))
@@ -416,13 +428,15 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         asked_at = utc_now()
-        fills, refusals = await self._ask(self.ib.reqExecutionsAsync)
+        fills, refusals, whole = await self._ask(self.ib.reqExecutionsAsync)
         failed = any(request > 0 and about is None for request, _code, about in refusals)
         if fills is None or failed or not self.sees_ib:
             return None
         # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
         reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
-        begin, read = day_begin(utc_now()), list[Execution]()  # the day of the answer
+        read, begin = list[Execution](), asked_at
+        if whole:
+            begin = day_begin(utc_now())  # the day of the answer
         for fill in fills:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too
@@ -454,10 +468,10 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         pattern = _pattern(leg, like=like)
-        found, refusals = await self._ask(self.ib.reqContractDetailsAsync, pattern)
+        found, refusals, whole = await self._ask(self.ib.reqContractDetailsAsync, pattern)
         answers = [code for _request, code, about in refusals if about is pattern]
         refused = not found and answers != [codes.GatewayCode.NO_CONTRACT]
-        if found is None or refused or self.connectivity.lost is not None:
+        if found is None or refused or not whole or self.connectivity.lost is not None:
             return None
         by_conid: dict[int, list[IBContractDetails]] = {}
         for details in found:
@@ -469,23 +483,27 @@ class GatewayConnection:
 
     async def _ask(
         self, request: Callable[..., Awaitable[Answer]], *about: Contract
-    ) -> tuple[Answer | None, list[tuple[int, int, Contract | None]]]:
+    ) -> tuple[Answer | None, list[tuple[int, int, Contract | None]], bool]:
         """Send a request of ib_async, and wait for its answer.
 
+        ib_async leaves a message that it cannot read out of the answer.
+
         Returns:
-            The answer, None if none came in time; and the errors that arrived meanwhile: request,
-            code and contract of each.
+            The answer, None if none came in time; the errors that arrived meanwhile: request, code
+            and contract of each; and whether every message that may belong to it was read.
         """
         refusals: list[tuple[int, int, Contract | None]] = []
+        missed = self._reader.missed
 
         def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
             refusals.append((request_id, code, contract))
 
         self.ib.errorEvent += note
         try:
-            return await asyncio.wait_for(request(*about), self._timeout_s), refusals
+            answer = await asyncio.wait_for(request(*about), self._timeout_s)
+            return answer, refusals, self._reader.missed == missed
         except (TimeoutError, ConnectionError):
-            return None, refusals
+            return None, refusals, False
         finally:
             self.ib.errorEvent -= note
 

@@ -307,9 +307,41 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
         answer = await connection.executions()
         assert len(answer.executions) == 1
         assert answer.begin < answer.end
-        monkeypatch.setattr(Contract, "multiplier_text", "?")
+        with monkeypatch.context() as patched:
+            patched.setattr(Contract, "multiplier_text", "?")
+            answer = await connection.executions()
+        assert (answer.executions, answer.begin) == ([], answer.end)
+        sim.execution_times("China Standard Time")  # ib_async leaves the execution out
         answer = await connection.executions()
         assert (answer.executions, answer.begin) == ([], answer.end)
+        await connection.close()
+
+
+async def test_no_contract_is_chosen_while_another_one_of_the_answer_cannot_be_read(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        decoder, unreadable = connection.ib.client.decoder, set()
+        usual = decoder.handlers[10]
+
+        def read(fields):
+            assert fields[12] not in unreadable
+            usual(fields)
+
+        monkeypatch.setitem(decoder.handlers, 10, read)
+        leg = make_leg(
+            symbol="AAPL",
+            right="CALL",
+            strike=240,
+            expiry="20281215",
+            strategy_id="s",
+            added_at=datetime.now(UTC),
+        )
+        found = await connection.candidates(leg, like=True)
+        assert len(found) > 1
+        unreadable.add(str(found[0].conid))
+        assert await connection.candidates(leg, like=True) is None
         await connection.close()
 
 
