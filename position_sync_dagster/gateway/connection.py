@@ -149,17 +149,16 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
 LOG_EVERY_S = 60.0
 """Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
-_POSITION = str(codes.MessageType.POSITION)
-_POSITION_END = str(codes.MessageType.POSITION_END)
+_POSITIONS = {
+    str(codes.MessageType.POSITION): str(codes.MessageType.POSITION_END),
+    str(codes.MessageType.POSITION_MULTI): str(codes.MessageType.POSITION_MULTI_END),
+}
+"""The messages of which lists of positions consist, each with the end of such a list."""
+
 _PNL_SINGLE = str(codes.MessageType.PNL_SINGLE)
 
 _DECISIVE = frozenset(
-    {
-        str(codes.MessageType.ERROR),
-        _POSITION,
-        str(codes.MessageType.POSITION_MULTI),
-        str(codes.MessageType.PORTFOLIO_VALUE),
-    }
+    {str(codes.MessageType.ERROR), str(codes.MessageType.PORTFOLIO_VALUE), *_POSITIONS}
 )
 """Which values of PnLSingle count depends on whether they came before or after these messages."""
 
@@ -216,12 +215,12 @@ class MessageReader:
         if kind in _DECISIVE:
             self._pnl.read()
         self._type, self._failed = kind, False
-        if self._type == _POSITION_END and self._position_failed:
+        if self._position_failed and self._type in _POSITIONS.values():
             return
         self._interpret(fields)
         if self._failed:
             is_any = not self._type.isdecimal()
-            self._position_failed |= self._type == _POSITION or is_any
+            self._position_failed |= self._type in _POSITIONS or is_any
             self.missed += self._type in _IN_ANSWERS or is_any
         else:
             self.understood += 1
