@@ -206,6 +206,7 @@ class MessageReader:
         )
         ib_async_internals.intercept_unknown_requests(ib, self._on_unknown_request)
         ib_async_internals.read_without_copies(ib)
+        ib_async_internals.read_utc_times(ib)
 
     def _read(self, fields: list[str]) -> None:
         kind = fields[0] if fields else ""

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import struct
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -296,6 +297,23 @@ async def test_each_answer_has_the_commissions_of_the_executions(simulate, setti
             ((one,), _begin, _end) = await connection.executions()
             assert (one.quantity, one.commission, one.commission_currency) == (2.0, 1.3, "USD")
         await connection.close()
+
+
+async def test_an_execution_s_time_in_utc_is_read_as_utc_on_a_machine_of_another_zone(
+    simulate, settings_for, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/Chicago")
+        time.tzset()
+        async with simulate() as sim:
+            connection = await connect(settings_for(sim))
+            sim.fill("DUSIM0001", 921000001, -2.0)
+            (named,) = (await connection.executions()).executions
+            sim.execution_times()
+            (hyphenated,) = (await connection.executions()).executions
+            await connection.close()
+    time.tzset()
+    assert hyphenated.time == named.time
 
 
 async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_proves_nothing(
