@@ -47,6 +47,9 @@ STATEMENT_ZONE = NEW_YORK
 Source: IB, "Flex Queries", times are Eastern.
 """
 
+EASTERN: tuple[list[str], ...] = ([], ["EST"], ["EDT"])
+"""What may follow a time: the formats with *TimeZone* name it."""
+
 _REMEDY = (
     "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd, the time format HHmmss or "
     "HH:mm:ss and the fields that docs/operations.md lists, and download it again."
@@ -162,16 +165,18 @@ class Fields:
         """Return a time that must be there, in UTC; a day alone is its midnight in New York.
 
         Raises:
-            StatementError: It is absent, written in another way than 20260305;153000, before 1990
-                or after tomorrow.
+            StatementError: It is absent, written in another way than 20260305;153000, of another
+                zone, before 1990 or after tomorrow.
         """
-        text = re.sub("[;,T]", " ", self.required(name))
-        day, *rest = text.split() or [""]
+        text = self.required(name)
+        day, *rest = re.sub("[;,T]", " ", text, count=1).split() or [""]
         digits = rest[0].replace(":", "") if rest else "000000"
         try:
+            if len(digits) != 6 or rest[1:] not in EASTERN:  # strptime takes 1530 for 15:03
+                raise ValueError
             clock = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - New York's below
         except ValueError:
-            raise self._no(name, text, "time") from None
+            raise self._no(name, text, "time of New York") from None
         found = self._past(name, self._date(name, day))
         return datetime.combine(found, clock, STATEMENT_ZONE).astimezone(UTC)
 
