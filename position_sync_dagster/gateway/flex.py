@@ -367,6 +367,14 @@ _RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
 } | dict.fromkeys(_KINDS, ("events", event_of))
 
 
+_IN_DETAIL = {
+    "positions": {"OpenPosition"},
+    "executions": {"Trade", "Order", "SymbolSummary", "Lot"},
+}
+"""The elements that state positions and executions, also in the levels of detail that are not read:
+beside them, none at all does not mean that the account is flat or has not traded."""
+
+
 def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[statement.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
@@ -496,6 +504,13 @@ class _Target:
     def _statement(self, fields: Fields) -> statement.Statement:
         first, last = fields.day("fromDate"), fields.day("toDate")
         made = fields.moment("whenGenerated") if fields.text("whenGenerated") else None
+        for kind, tags in _IN_DETAIL.items():
+            if not self._found[kind] and (found := tags & self._sections):
+                raise StatementError(
+                    f"{self.file}: {fields.element} has no {kind}, but {', '.join(sorted(found))}.",
+                    remedy="In the Flex query choose Summary for Open Positions and Execution for "
+                    "Trades, and download it again.",
+                )
         return statement.Statement(
             file=self.file,
             account=fields.required("accountId"),

@@ -48,6 +48,22 @@ def test_lots_do_not_count_beside_their_summary() -> None:
     assert len(found.positions) == 1
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (statement(position(levelOfDetail="LOT")), "no positions, but OpenPosition"),
+        (statement(trades=(element("Order", {"quantity": "2"}),)), "no executions, but Order"),
+        (statement(trades=(trade(levelOfDetail="SYMBOL_SUMMARY"),)), "no executions, but Trade"),
+    ],
+)
+def test_a_statement_of_lots_or_orders_alone_does_not_make_an_account_flat_or_idle(
+    data: bytes, says: str
+) -> None:
+    with pytest.raises(StatementError, match=says) as caught:
+        read_statements(data, "a.xml")
+    assert "choose Summary for Open Positions and Execution for Trades" in caught.value.remedy
+
+
 def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
     (found,) = read_statements(statement(trades=(trade(),)), "a.xml")
     (one,) = found.executions
