@@ -111,6 +111,9 @@ class GatewayCode(IntEnum):
     CUT_BY_FARM = 10182
     """One subscription was cut while its data farm was down. [P: nautilus_trader pull/4412]"""
 
+    DELAYED_DISABLED = 10186
+    """As 10168, in IB's own list of codes, which has this number alone. [D]"""
+
     COMPETING_SESSION = 10197
     """The same user watches live data elsewhere; one code per line. It may end at any moment.
     [R: Lean.Brokerages.IB issues/140]"""
@@ -162,6 +165,7 @@ NOT_PERMITTED = frozenset(
         GatewayCode.NOT_SUBSCRIBED,
         GatewayCode.NOT_SUBSCRIBED_FOR_API,
         GatewayCode.DELAYED_NOT_ENABLED,
+        GatewayCode.DELAYED_DISABLED,
         GatewayCode.COMPETING_SESSION,
     }
 )
