@@ -176,6 +176,11 @@ class BrokerPrice(Arguments):
     factor: Annotated[float, Field(ge=0)] = 1.0
 
 
+class AccountReady(Arguments):
+    account: str
+    ready: bool = False
+
+
 class ExchangeRate(Arguments):
     currency: str
     rate: Annotated[float, Field(ge=0)]
@@ -294,6 +299,7 @@ ACTIONS: dict[str, Action] = {
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
     "broker_price": Action(arguments=BrokerPrice, method="broker_price"),
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
+    "account_ready": Action(arguments=AccountReady, method="account_ready"),
     "exchange_rate": Action(arguments=ExchangeRate, method="exchange_rate"),
     "position_pnl": Action(arguments=PositionPnl, method="position_pnl"),
     "position_pnl_limit": Action(arguments=PositionPnlLimit, method="position_pnl_limit"),

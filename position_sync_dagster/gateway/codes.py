@@ -239,6 +239,11 @@ LISTED_TOGETHER = 50
 """Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
 Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
 
+ACCOUNT_READY = "AccountReady"
+"""The tag of message 6 that says whether the values of an account are valid. With `false` IB's
+server is being reset, and what follows can be out of date or incorrect. Source: IB, "Account
+Updates" (interactivebrokers.github.io/tws-api/account_updates.html)."""
+
 ALGO_VENUE = "QBALGO"
 """The prefix of the names of algorithm venues. Contract details of futures list one beside the
 exchange, as in `CME,QBALGO`; programs leave its details out.
