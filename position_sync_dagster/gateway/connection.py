@@ -21,7 +21,7 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import ContractDetails, digits
+from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
@@ -71,9 +71,12 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
     """Return a fill as an execution.
 
     Raises:
-        ValueError: Its contract or its side cannot be read.
+        ValueError: Its contract, id, account, quantity or side cannot be read.
     """
     done, instrument = fill.execution, instrument_of(fill.contract)
+    named = done.execId and done.acctNumber and instrument.conid in CONIDS
+    if not named or known(done.shares) is None:
+        raise ValueError("the id, account, conid or quantity of an execution")
     if done.side not in ("BOT", "SLD"):
         raise ValueError(f"the side {done.side!r} of an execution")
     charged = report.execId == done.execId

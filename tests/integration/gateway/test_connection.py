@@ -335,6 +335,23 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
         await connection.close()
 
 
+@pytest.mark.parametrize(("at", "text"), [(3, "0"), (14, ""), (16, ""), (19, "nan"), (19, "1e999")])
+async def test_an_execution_without_a_usable_name_or_quantity_is_left_out_like_an_unreadable_one(
+    simulate, settings_for, monkeypatch, at, text
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        sim.fill("DUSIM0001", 921000001, -2.0)
+        handlers = connection.ib.client.decoder.handlers
+        usual = handlers[11]
+        monkeypatch.setitem(
+            handlers, 11, lambda fields: usual([*fields[:at], text, *fields[at + 1 :]])
+        )
+        answer = await connection.executions()
+        assert (answer.executions, answer.begin) == ([], answer.end)
+        await connection.close()
+
+
 async def test_no_contract_is_chosen_while_another_one_of_the_answer_cannot_be_read(
     simulate, settings_for, monkeypatch
 ):

@@ -94,9 +94,7 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
         assert feed.problems == []
 
 
-async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(
-    following, eventually
-):
+async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(following, eventually):
     async with following(refresh_interval_s=0.05) as (sim, connection):
         feed, summaries = connection.feed, connection.summaries
         summaries.subscribe()
