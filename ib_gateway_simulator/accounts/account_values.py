@@ -52,7 +52,8 @@ def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tup
     net = total.cash + total.stocks + total.options
     margin = MARGIN_RATE * gross
     yield "AccountCode", account, ""
-    yield "AccountReady", "true", ""
+    ready = account not in ledger.resetting
+    yield "AccountReady", str(ready).lower(), ""
     yield "AccountType", "INDIVIDUAL", ""
     for tag, amount in (
         ("AvailableFunds", net - margin),
@@ -65,7 +66,7 @@ def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tup
         ("NetLiquidation", net),
         ("TotalCashValue", total.cash),
     ):
-        yield tag, f"{amount:.2f}", base
+        yield tag, f"{amount if ready else 0.0:.2f}", base
     for currency, sums in {BASE: total, **by_currency}.items():
         yield "Currency", currency, currency
         yield "ExchangeRate", f"{rates.get(currency, 1.0):.7f}", currency

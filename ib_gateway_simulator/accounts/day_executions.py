@@ -61,6 +61,8 @@ class DayExecutions:
         self._orders = int(now())
         self.refused = False
         """Whether requests are refused, as by a gateway that cannot reach its servers."""
+        self.zone: str | None = "UTC"
+        """The name behind their times, which are UTC; None: these have a hyphen instead."""
 
     def new_order(self) -> int:
         """Return the permanent id of a new order; a gateway that starts later uses others."""
@@ -99,6 +101,10 @@ class DayExecutions:
         """Forget the executions, as the nightly reset does."""
         self._deals.clear()
 
+    def _written(self, at: float) -> str:
+        day, clock = f"{datetime.fromtimestamp(at, UTC):%Y%m%d %H:%M:%S}".split()
+        return f"{day}-{clock}" if self.zone is None else f"{day} {clock} {self.zone}"
+
     def answer(self, client: ClientConnection, request: Request) -> None:
         """Answer reqExecutions: each execution, the end, and then the commissions."""
         if self.refused:
@@ -111,7 +117,7 @@ class DayExecutions:
                     deal.contract,
                     account=deal.account,
                     execution_id=deal.execution_id,
-                    at=f"{datetime.fromtimestamp(deal.at, UTC):%Y%m%d %H:%M:%S} UTC",
+                    at=self._written(deal.at),
                     quantity=deal.quantity,
                     price=deal.price * deal.contract.price_magnifier,
                     order=deal.order,

@@ -52,6 +52,8 @@ class Ledger:
         self.cash: dict[str, float] = {account.name: account.cash for account in book.accounts}
         self.exchange_rates: dict[str, float] = {}
         """What a unit of a currency is worth in the base currency of the accounts; by default 1."""
+        self.resetting: set[str] = set()
+        """The accounts whose values IB's server is about to reset: they are not ready."""
         self._holdings: dict[tuple[str, int], Holding] = {}
         for opening in book.openings:
             contract = book.contracts[opening.conid]

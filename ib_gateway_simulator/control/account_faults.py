@@ -70,6 +70,16 @@ class AccountFaults(Readings):
         """
         self._gateway.ledger.exchange_rates[currency] = rate
 
+    def account_ready(self, account: str, ready: bool = False) -> None:
+        """Send AccountReady as false with the next values of an account, and its amounts as 0.
+
+        IB's server is then being reset, and the values that follow can be out of date or incorrect
+        (IB, "Account Updates"). With `ready` the values are true again.
+        """
+        self._check_account(account)
+        resetting = self._gateway.ledger.resetting
+        (resetting.discard if ready else resetting.add)(account)
+
     def position_pnl(
         self, account: str, conid: int | None = None, answer: SingleAnswer = "values"
     ) -> None:

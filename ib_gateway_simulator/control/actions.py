@@ -76,6 +76,10 @@ class Refused(Arguments):
     refused: bool = True
 
 
+class TimesOfExecutions(Arguments):
+    zone: Annotated[str, Field(max_length=60)] | None = None
+
+
 class Disconnect(Arguments):
     client_id: int | None = None
     busy_s: Annotated[float, Field(ge=0)] = 0.0
@@ -170,6 +174,11 @@ class AccountPnl(Arguments):
 class BrokerPrice(Arguments):
     conid: int
     factor: Annotated[float, Field(ge=0)] = 1.0
+
+
+class AccountReady(Arguments):
+    account: str
+    ready: bool = False
 
 
 class ExchangeRate(Arguments):
@@ -270,6 +279,7 @@ ACTIONS: dict[str, Action] = {
     "split": Action(arguments=Split, method="split"),
     "list_option": Action(arguments=ListOption, method="list_option"),
     "refuse_executions": Action(arguments=Refused, method="refuse_executions"),
+    "execution_times": Action(arguments=TimesOfExecutions, method="execution_times"),
     "disconnect": Action(arguments=Disconnect, method="disconnect"),
     "error": Action(arguments=SendError, method="send_error"),
     "connectivity": Action(arguments=ConnectivityState, method="connectivity"),
@@ -289,6 +299,7 @@ ACTIONS: dict[str, Action] = {
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
     "broker_price": Action(arguments=BrokerPrice, method="broker_price"),
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
+    "account_ready": Action(arguments=AccountReady, method="account_ready"),
     "exchange_rate": Action(arguments=ExchangeRate, method="exchange_rate"),
     "position_pnl": Action(arguments=PositionPnl, method="position_pnl"),
     "position_pnl_limit": Action(arguments=PositionPnlLimit, method="position_pnl_limit"),

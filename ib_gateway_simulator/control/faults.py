@@ -173,6 +173,15 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """Refuse requests for executions by an error, or answer them again."""
         self._gateway.accounts.executions.refused = refused
 
+    def execution_times(self, zone: str | None = None) -> None:
+        """Write this name behind the times of executions, which are UTC; None: write a hyphen.
+
+        A gateway that runs in UTC writes `20231214-20:57:37` (ib_insync issues/671,
+        nautilus_trader issues/2359). A zone is free text, such as `China Standard Time`
+        (lbilli/Jib.jl), and ib_async reads only the names of the IANA database.
+        """
+        self._gateway.accounts.executions.zone = zone
+
     def _send_change(self, holding: Holding) -> dict[str, Any]:
         self._gateway.accounts.send_change(holding)
         self._gateway.flush()

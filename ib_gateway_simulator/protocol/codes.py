@@ -177,6 +177,12 @@ class Code(IntEnum):
     NEWS_ARTICLE_MISSING = 10172, "Failed to request news article: no data available"
     """There are no news articles. Never recorded; the text follows IB's list of codes."""
 
+    DELAYED_DATA_DISABLED = (
+        10186,
+        "Requested market data is not subscribed. Delayed market data is not enabled",
+    )
+    """Ends the request. Never recorded; IB, "API Message Codes", which does not list 10168."""
+
     TICK_BY_TICK_FAILED = 10189, "Failed to request tick-by-tick data."
     """Ends the request. ibkr-go, api_tick_by_tick_entitlement_errors_aapl."""
 
@@ -205,6 +211,7 @@ LINE_ENDING_CODES = frozenset(
         Code.NOT_SUBSCRIBED,
         Code.SUBSCRIPTION_REQUIRED,
         Code.DELAYED_DATA_NOT_ENABLED,
+        Code.DELAYED_DATA_DISABLED,
         Code.COMPETING_SESSION,
     }
 )

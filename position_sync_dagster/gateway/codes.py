@@ -111,6 +111,9 @@ class GatewayCode(IntEnum):
     CUT_BY_FARM = 10182
     """One subscription was cut while its data farm was down. [P: nautilus_trader pull/4412]"""
 
+    DELAYED_DISABLED = 10186
+    """As 10168, in IB's own list of codes, which has this number alone. [D]"""
+
     COMPETING_SESSION = 10197
     """The same user watches live data elsewhere; one code per line. It may end at any moment.
     [R: Lean.Brokerages.IB issues/140]"""
@@ -162,6 +165,7 @@ NOT_PERMITTED = frozenset(
         GatewayCode.NOT_SUBSCRIBED,
         GatewayCode.NOT_SUBSCRIBED_FOR_API,
         GatewayCode.DELAYED_NOT_ENABLED,
+        GatewayCode.DELAYED_DISABLED,
         GatewayCode.COMPETING_SESSION,
     }
 )
@@ -219,6 +223,9 @@ class MessageType(IntEnum):
     ERROR = 4
     PORTFOLIO_VALUE = 7
     ACCOUNT_TIME = 8
+    CONTRACT_DETAILS = 10
+    EXECUTION = 11
+    BOND_DETAILS = 18
     ACCOUNT_DOWNLOAD_END = 54
     POSITION = 61
     POSITION_END = 62
@@ -231,6 +238,11 @@ class MessageType(IntEnum):
 LISTED_TOGETHER = 50
 """Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
 Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
+
+ACCOUNT_READY = "AccountReady"
+"""The tag of message 6 that says whether the values of an account are valid. With `false` IB's
+server is being reset, and what follows can be out of date or incorrect. Source: IB, "Account
+Updates" (interactivebrokers.github.io/tws-api/account_updates.html)."""
 
 ALGO_VENUE = "QBALGO"
 """The prefix of the names of algorithm venues. Contract details of futures list one beside the

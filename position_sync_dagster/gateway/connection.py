@@ -21,7 +21,7 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, utc_now
-from position_sync_dagster.domain.instrument import ContractDetails, digits
+from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
@@ -71,9 +71,12 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
     """Return a fill as an execution.
 
     Raises:
-        ValueError: Its contract or its side cannot be read.
+        ValueError: Its contract, id, account, quantity or side cannot be read.
     """
     done, instrument = fill.execution, instrument_of(fill.contract)
+    named = done.execId and done.acctNumber and instrument.conid in CONIDS
+    if not named or known(done.shares) is None:
+        raise ValueError("the id, account, conid or quantity of an execution")
     if done.side not in ("BOT", "SLD"):
         raise ValueError(f"the side {done.side!r} of an execution")
     charged = report.execId == done.execId
@@ -149,19 +152,27 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
 LOG_EVERY_S = 60.0
 """Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
-_POSITION = str(codes.MessageType.POSITION)
-_POSITION_END = str(codes.MessageType.POSITION_END)
+_POSITIONS = {
+    str(codes.MessageType.POSITION): str(codes.MessageType.POSITION_END),
+    str(codes.MessageType.POSITION_MULTI): str(codes.MessageType.POSITION_MULTI_END),
+}
+"""The messages of which lists of positions consist, each with the end of such a list."""
+
 _PNL_SINGLE = str(codes.MessageType.PNL_SINGLE)
 
 _DECISIVE = frozenset(
-    {
-        str(codes.MessageType.ERROR),
-        _POSITION,
-        str(codes.MessageType.POSITION_MULTI),
-        str(codes.MessageType.PORTFOLIO_VALUE),
-    }
+    {str(codes.MessageType.ERROR), str(codes.MessageType.PORTFOLIO_VALUE), *_POSITIONS}
 )
 """Which values of PnLSingle count depends on whether they came before or after these messages."""
+
+_IN_ANSWERS = frozenset(
+    {
+        str(codes.MessageType.CONTRACT_DETAILS),
+        str(codes.MessageType.BOND_DETAILS),
+        str(codes.MessageType.EXECUTION),
+    }
+)
+"""The messages of which the answers to `_ask` consist."""
 
 
 class MessageReader:
@@ -182,10 +193,11 @@ class MessageReader:
 
     Attributes:
         understood: The number of messages that were understood.
+        missed: The number of messages that could not be read and may have been part of an answer.
     """
 
     def __init__(self, ib: IB, gateway_id: str, pnl: pnl_subscriptions.PnlSubscriptions) -> None:
-        self.understood = 0
+        self.understood = self.missed = 0
         self._pnl = pnl
         self._gateway_id = gateway_id
         self._type = ""
@@ -197,6 +209,7 @@ class MessageReader:
         )
         ib_async_internals.intercept_unknown_requests(ib, self._on_unknown_request)
         ib_async_internals.read_without_copies(ib)
+        ib_async_internals.read_utc_times(ib)
 
     def _read(self, fields: list[str]) -> None:
         kind = fields[0] if fields else ""
@@ -206,11 +219,13 @@ class MessageReader:
         if kind in _DECISIVE:
             self._pnl.read()
         self._type, self._failed = kind, False
-        if self._type == _POSITION_END and self._position_failed:
+        if self._position_failed and self._type in _POSITIONS.values():
             return
         self._interpret(fields)
         if self._failed:
-            self._position_failed |= self._type == _POSITION or not self._type.isdecimal()
+            is_any = not self._type.isdecimal()
+            self._position_failed |= self._type in _POSITIONS or is_any
+            self.missed += self._type in _IN_ANSWERS or is_any
         else:
             self.understood += 1
 
@@ -331,8 +346,8 @@ class GatewayConnection:
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
-        reader = MessageReader(ib, settings.gateway_id, self.pnl)
-        self._watchdog = Watchdog(ib, reader, give_up=self.drop)
+        self._reader = MessageReader(ib, settings.gateway_id, self.pnl)
+        self._watchdog = Watchdog(ib, self._reader, give_up=self.drop)
 
     @property
     def is_connected(self) -> bool:
@@ -399,7 +414,7 @@ class GatewayConnection:
 
         async def request(conid: int) -> ContractDetails | None:
             async with gate:
-                found, _ = await self._ask(self.ib.reqContractDetailsAsync, Contract(conId=conid))
+                found, *_ = await self._ask(self.ib.reqContractDetailsAsync, Contract(conId=conid))
             return _readable(found, utc_now()) if found else None
 
         answers = await asyncio.gather(*(request(conid) for conid in conids))
@@ -416,14 +431,16 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         asked_at = utc_now()
-        fills, refusals = await self._ask(self.ib.reqExecutionsAsync)
+        fills, refusals, whole = await self._ask(self.ib.reqExecutionsAsync)
         failed = any(request > 0 and about is None for request, _code, about in refusals)
         if fills is None or failed or not self.sees_ib:
             return None
         # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
         reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
-        # The day of the answer, which has begun already if the gateway's clock is ahead of ours.
-        begin, read = day_begin(utc_now() + SKEW), list[Execution]()
+        read, begin = list[Execution](), asked_at
+        if whole:
+            # The day of the answer, which has begun already if the gateway's clock is ahead of ours.
+            begin = day_begin(utc_now() + SKEW)
         for fill in fills:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too
@@ -455,10 +472,10 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         pattern = _pattern(leg, like=like)
-        found, refusals = await self._ask(self.ib.reqContractDetailsAsync, pattern)
+        found, refusals, whole = await self._ask(self.ib.reqContractDetailsAsync, pattern)
         answers = [code for _request, code, about in refusals if about is pattern]
         refused = not found and answers != [codes.GatewayCode.NO_CONTRACT]
-        if found is None or refused or self.connectivity.lost is not None:
+        if found is None or refused or not whole or self.connectivity.lost is not None:
             return None
         by_conid: dict[int, list[IBContractDetails]] = {}
         for details in found:
@@ -470,23 +487,27 @@ class GatewayConnection:
 
     async def _ask(
         self, request: Callable[..., Awaitable[Answer]], *about: Contract
-    ) -> tuple[Answer | None, list[tuple[int, int, Contract | None]]]:
+    ) -> tuple[Answer | None, list[tuple[int, int, Contract | None]], bool]:
         """Send a request of ib_async, and wait for its answer.
 
+        ib_async leaves a message that it cannot read out of the answer.
+
         Returns:
-            The answer, None if none came in time; and the errors that arrived meanwhile: request,
-            code and contract of each.
+            The answer, None if none came in time; the errors that arrived meanwhile: request, code
+            and contract of each; and whether every message that may belong to it was read.
         """
         refusals: list[tuple[int, int, Contract | None]] = []
+        missed = self._reader.missed
 
         def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
             refusals.append((request_id, code, contract))
 
         self.ib.errorEvent += note
         try:
-            return await asyncio.wait_for(request(*about), self._timeout_s), refusals
+            answer = await asyncio.wait_for(request(*about), self._timeout_s)
+            return answer, refusals, self._reader.missed == missed
         except (TimeoutError, ConnectionError):
-            return None, refusals
+            return None, refusals, False
         finally:
             self.ib.errorEvent -= note
 

@@ -47,6 +47,9 @@ STATEMENT_ZONE = NEW_YORK
 Source: IB, "Flex Queries", times are Eastern.
 """
 
+EASTERN: tuple[list[str], ...] = ([], ["EST"], ["EDT"])
+"""What may follow a time: the formats with *TimeZone* name it."""
+
 _REMEDY = (
     "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd, the time format HHmmss or "
     "HH:mm:ss and the fields that docs/operations.md lists, and download it again."
@@ -162,16 +165,18 @@ class Fields:
         """Return a time that must be there, in UTC; a day alone is its midnight in New York.
 
         Raises:
-            StatementError: It is absent, written in another way than 20260305;153000, before 1990
-                or after tomorrow.
+            StatementError: It is absent, written in another way than 20260305;153000, of another
+                zone, before 1990 or after tomorrow.
         """
-        text = re.sub("[;,T]", " ", self.required(name))
-        day, *rest = text.split() or [""]
+        text = self.required(name)
+        day, *rest = re.sub("[;,T]", " ", text, count=1).split() or [""]
         digits = rest[0].replace(":", "") if rest else "000000"
         try:
+            if len(digits) != 6 or rest[1:] not in EASTERN:  # strptime takes 1530 for 15:03
+                raise ValueError
             clock = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - New York's below
         except ValueError:
-            raise self._no(name, text, "time") from None
+            raise self._no(name, text, "time of New York") from None
         found = self._past(name, self._date(name, day))
         return datetime.combine(found, clock, STATEMENT_ZONE).astimezone(UTC)
 
@@ -362,6 +367,14 @@ _RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
 } | dict.fromkeys(_KINDS, ("events", event_of))
 
 
+_IN_DETAIL = {
+    "positions": {"OpenPosition"},
+    "executions": {"Trade", "Order", "SymbolSummary", "Lot"},
+}
+"""The elements that state positions and executions, also in the levels of detail that are not read:
+beside them, none at all does not mean that the account is flat or has not traded."""
+
+
 def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[statement.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
@@ -491,6 +504,13 @@ class _Target:
     def _statement(self, fields: Fields) -> statement.Statement:
         first, last = fields.day("fromDate"), fields.day("toDate")
         made = fields.moment("whenGenerated") if fields.text("whenGenerated") else None
+        for kind, tags in _IN_DETAIL.items():
+            if not self._found[kind] and (found := tags & self._sections):
+                raise StatementError(
+                    f"{self.file}: {fields.element} has no {kind}, but {', '.join(sorted(found))}.",
+                    remedy="In the Flex query choose Summary for Open Positions and Execution for "
+                    "Trades, and download it again.",
+                )
         return statement.Statement(
             file=self.file,
             account=fields.required("accountId"),

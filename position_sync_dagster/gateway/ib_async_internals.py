@@ -259,6 +259,25 @@ def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) 
     handlers[kind] = lambda fields: read(fields) or usual(fields)
 
 
+_EXECUTED_AT, _HYPHEN_AT = 15, 8
+"""The place of the time among the fields of an execution, and that of the hyphen in a UTC time."""
+
+
+def read_utc_times(ib: IB) -> None:
+    """Read times of executions that are written in UTC, such as `20231214-20:57:37`, as UTC.
+
+    ib_async reads them as times of this machine's zone (ib_async issues/230).
+    """
+
+    def name_zone(fields: list[str]) -> bool:
+        for at in fields[_EXECUTED_AT : _EXECUTED_AT + 1]:
+            if at.find("-") == _HYPHEN_AT:
+                fields[_EXECUTED_AT] = f"{at.replace('-', ' ')} UTC"
+        return False
+
+    read_messages(ib, MessageType.EXECUTION, name_zone)
+
+
 def read_message(ib: IB, fields: list[str]) -> None:
     """Read a message as if it came now."""
     ib.client.decoder.interpret(fields)

@@ -51,7 +51,8 @@ class MarketDataLines:
 
     Attributes:
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
-        ticked_at: When the newest tick of a line came, in monotonic seconds.
+        heard_at: When the newest tick of a line came, in monotonic seconds.
+        ticked_at: The same, of a line that is not unhurried.
         unhurried: Contracts whose ticks do not count for `ticked_at`: no flush follows them.
     """
 
@@ -66,7 +67,7 @@ class MarketDataLines:
         self._by_request: dict[int, _Line] = {}
         self._retired: dict[int, _Retired] = {}
         self._ticked: ChangeNotifier[int, float] = ChangeNotifier()
-        self.ticked_at = -math.inf
+        self.heard_at = self.ticked_at = -math.inf
         self.unhurried: Collection[int] = ()
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -166,8 +167,9 @@ class MarketDataLines:
                 self._cancel_again(ticker)
                 continue
             self._ticked.note(line.contract.conId, ib_async_internals.packet_time(self._ib))
+            self.heard_at = self._monotonic()
             if line.contract.conId not in self.unhurried:
-                self.ticked_at = self._monotonic()
+                self.ticked_at = self.heard_at
             line.arrivals.note(ticker)
 
     def _cancel_again(self, ticker: Ticker) -> None:

@@ -26,7 +26,7 @@ from position_sync_dagster.domain.leg import few
 from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.codes import GatewayCode, MessageType
+from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
 from position_sync_dagster.gateway.login import Login
 
 logger = logging.getLogger(__name__)
@@ -498,6 +498,7 @@ REFUSED = "another program is subscribed to another account (code 2101)"
 UNFINISHED = "its download did not end"
 STOPPED = "its values stopped (code 2100)"
 IB_LOST = "the gateway had lost IB"
+NOT_READY = "IB's server is being reset (AccountReady is false)"
 """Why the values of an account are not whole."""
 
 
@@ -674,6 +675,7 @@ class PortfolioDownloads:
         )
         self._heard: dict[str, datetime] = {}
         self._interruptions: dict[str, int] = {}
+        self._not_ready: set[str] = set()
         login.ib.accountValueEvent += self._on_account_value
         ib_async_internals.read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
 
@@ -732,6 +734,7 @@ class PortfolioDownloads:
     async def _download(self, account: str) -> None:
         interruptions = self._interruptions[account] = self._connectivity.interruptions
         self._times.start()
+        self._not_ready.discard(account)
         self.standing.begin(account)
         try:
             why = await self._subscription.download(
@@ -749,6 +752,8 @@ class PortfolioDownloads:
         if not self._login.ib.isConnected():
             raise self._login.lost(f"the values of account {account}")
         uninterrupted = interruptions == self._connectivity.interruptions
+        if account in self._not_ready:
+            why = NOT_READY
         if why is None and self._connectivity.lost is None and uninterrupted:
             self._times.date_rows()
             self._complete(account)
@@ -767,7 +772,8 @@ class PortfolioDownloads:
 
     def _on_late_end(self, account: str) -> None:
         """Count an end that came late: what came before it was whole, unless IB was lost since."""
-        if self._interruptions.get(account) != self._connectivity.interruptions:
+        interrupted = self._interruptions.get(account) != self._connectivity.interruptions
+        if interrupted or account in self._not_ready:
             return
         at = None if account == self._subscription.account else self._heard.get(account)
         if self._connectivity.lost is None and account in self._heard:
@@ -778,6 +784,11 @@ class PortfolioDownloads:
         self._on_change(account)
 
     def _on_account_value(self, value: AccountValue) -> None:
+        if value.tag == ACCOUNT_READY and value.value == "false":
+            self._not_ready.add(value.account)
+            if self.standing.is_whole(value.account):
+                self.standing.end(value.account, NOT_READY)
+                self._on_change(value.account)
         self._subscription.record_message(value.account)
         self._heard[value.account] = utc_now()
 

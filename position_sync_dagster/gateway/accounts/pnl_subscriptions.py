@@ -20,7 +20,7 @@ from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.line_allocation import PROBE_STEP, LineLimit
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
-from position_sync_dagster.gateway.codes import MessageType, is_notice
+from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType, is_notice
 from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import known, number_of
 
@@ -380,6 +380,7 @@ class _Account(_Subscription):
         rates: The exchange rate of each currency, and when it was received.
         pnl: The daily, unrealized and realized profit.
         is_answered: Whether the request for the profit and loss was answered or refused.
+        is_ready: Whether the values that come are valid.
     """
 
     values: dict[str, tuple[float | None, str]] = field(default_factory=dict)
@@ -388,13 +389,14 @@ class _Account(_Subscription):
     pnl: tuple[float | None, ...] = (None, None, None)
     pnl_at: datetime | None = None
     is_answered: bool = False
+    is_ready: bool = True
 
 
 class AccountSummaries:
     """Keeps the account values and the profit and loss of each account of a connection.
 
     Values from before the gateway dropped every subscription are forgotten. Messages that arrive
-    while the gateway has lost IB are old and are ignored.
+    while the gateway has lost IB are old and are ignored. So are values that IB calls not ready.
 
     Each account has one `reqPnL`. One that is refused, or that brings no message, is requested
     again after a delay that doubles each time.
@@ -495,7 +497,9 @@ class AccountSummaries:
         one = self._accounts.get(value.account)
         if one is None or value.modelCode or self._connectivity.lost is not None:
             return
-        if value.currency in ("", "BASE"):
+        if value.tag == ACCOUNT_READY:
+            one.is_ready = value.value != "false"
+        if value.currency in ("", "BASE") or not one.is_ready:
             return
         if value.tag == EXCHANGE_RATE:
             rate = number_of(value.value)

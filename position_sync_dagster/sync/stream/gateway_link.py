@@ -260,7 +260,7 @@ class BrokerLink:
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
         """End the connection if data still arrive although the gateway has lost IB for a minute."""
-        if connection.lines.ticked_at >= self._blind_at + DATA_DESPITE_LOSS_S:
+        if connection.lines.heard_at >= self._blind_at + DATA_DESPITE_LOSS_S:
             connection.drop(
                 f"the gateway reported {DATA_DESPITE_LOSS_S:g} s ago that it lost IB, and its data "
                 "still arrive"

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import struct
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -298,6 +299,23 @@ async def test_each_answer_has_the_commissions_of_the_executions(simulate, setti
         await connection.close()
 
 
+async def test_an_execution_s_time_in_utc_is_read_as_utc_on_a_machine_of_another_zone(
+    simulate, settings_for, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/Chicago")
+        time.tzset()
+        async with simulate() as sim:
+            connection = await connect(settings_for(sim))
+            sim.fill("DUSIM0001", 921000001, -2.0)
+            (named,) = (await connection.executions()).executions
+            sim.execution_times()
+            (hyphenated,) = (await connection.executions()).executions
+            await connection.close()
+    time.tzset()
+    assert hyphenated.time == named.time
+
+
 async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_proves_nothing(
     simulate, settings_for, monkeypatch
 ):
@@ -307,9 +325,58 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
         answer = await connection.executions()
         assert len(answer.executions) == 1
         assert answer.begin < answer.end
-        monkeypatch.setattr(Contract, "multiplier_text", "?")
+        with monkeypatch.context() as patched:
+            patched.setattr(Contract, "multiplier_text", "?")
+            answer = await connection.executions()
+        assert (answer.executions, answer.begin) == ([], answer.end)
+        sim.execution_times("China Standard Time")  # ib_async leaves the execution out
         answer = await connection.executions()
         assert (answer.executions, answer.begin) == ([], answer.end)
+        await connection.close()
+
+
+@pytest.mark.parametrize(("at", "text"), [(3, "0"), (14, ""), (16, ""), (19, "nan"), (19, "1e999")])
+async def test_an_execution_without_a_usable_name_or_quantity_is_left_out_like_an_unreadable_one(
+    simulate, settings_for, monkeypatch, at, text
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        sim.fill("DUSIM0001", 921000001, -2.0)
+        handlers = connection.ib.client.decoder.handlers
+        usual = handlers[11]
+        monkeypatch.setitem(
+            handlers, 11, lambda fields: usual([*fields[:at], text, *fields[at + 1 :]])
+        )
+        answer = await connection.executions()
+        assert (answer.executions, answer.begin) == ([], answer.end)
+        await connection.close()
+
+
+async def test_no_contract_is_chosen_while_another_one_of_the_answer_cannot_be_read(
+    simulate, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        decoder, unreadable = connection.ib.client.decoder, set()
+        usual = decoder.handlers[10]
+
+        def read(fields):
+            assert fields[12] not in unreadable
+            usual(fields)
+
+        monkeypatch.setitem(decoder.handlers, 10, read)
+        leg = make_leg(
+            symbol="AAPL",
+            right="CALL",
+            strike=240,
+            expiry="20281215",
+            strategy_id="s",
+            added_at=datetime.now(UTC),
+        )
+        found = await connection.candidates(leg, like=True)
+        assert len(found) > 1
+        unreadable.add(str(found[0].conid))
+        assert await connection.candidates(leg, like=True) is None
         await connection.close()
 
 

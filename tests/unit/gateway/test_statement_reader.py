@@ -48,6 +48,22 @@ def test_lots_do_not_count_beside_their_summary() -> None:
     assert len(found.positions) == 1
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (statement(position(levelOfDetail="LOT")), "no positions, but OpenPosition"),
+        (statement(trades=(element("Order", {"quantity": "2"}),)), "no executions, but Order"),
+        (statement(trades=(trade(levelOfDetail="SYMBOL_SUMMARY"),)), "no executions, but Trade"),
+    ],
+)
+def test_a_statement_of_lots_or_orders_alone_does_not_make_an_account_flat_or_idle(
+    data: bytes, says: str
+) -> None:
+    with pytest.raises(StatementError, match=says) as caught:
+        read_statements(data, "a.xml")
+    assert "choose Summary for Open Positions and Execution for Trades" in caught.value.remedy
+
+
 def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
     (found,) = read_statements(statement(trades=(trade(),)), "a.xml")
     (one,) = found.executions
@@ -62,7 +78,16 @@ def test_an_assignment_without_an_execution_id_has_that_of_its_trade() -> None:
     assert found.executions[0].execution_id == "77"
 
 
-@pytest.mark.parametrize("text", ["20260305;153000", "2026-03-05;15:30:00", "2026-03-05, 15:30:00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20260305;153000",
+        "2026-03-05;15:30:00",
+        "2026-03-05, 15:30:00",
+        "20260305;153000 EST",
+        "2026-03-05T15:30:00",
+    ],
+)
 def test_the_usual_formats_of_a_time_are_read(text: str) -> None:
     (found,) = read_statements(statement(trades=(trade(dateTime=text),)), "a.xml")
     assert found.executions[0].time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
@@ -96,6 +121,8 @@ def test_an_account_without_positions_is_flat_only_where_the_section_is_there() 
         (statement(position(day="05/03/2026")), "reportDate='05/03/2026', which is no day"),
         (statement(position(currency="")), "has no currency"),
         (statement(trades=(trade(dateTime="20260305;9am"),)), "which is no time"),
+        (statement(trades=(trade(dateTime="20260305;1530"),)), "'20260305;1530', which is no time"),
+        (statement(trades=(trade(dateTime="20260305;203000 GMT"),)), "GMT', which is no time of"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_file_and_a_remedy(data: bytes, says: str) -> None:

@@ -95,6 +95,25 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
         assert feed.problems == []
 
 
+async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(following, eventually):
+    async with following(refresh_interval_s=0.05) as (sim, connection):
+        feed, summaries = connection.feed, connection.summaries
+        summaries.subscribe()
+        await eventually(summaries.current)
+        sim.account_ready(ACCOUNT)
+        await eventually(lambda: not feed.is_complete)
+        (problem,) = feed.problems
+        assert problem.startswith(f"account {ACCOUNT}: IB's server is being reset")
+        await feed.download()
+        assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
+        assert summaries.current()[0].net_liquidation > 0
+        sim.account_ready(ACCOUNT, ready=True)
+        await eventually(lambda: feed.overdue == [ACCOUNT])
+        await feed.ensure(LONG)
+        assert feed.is_complete
+        assert feed.problems == []
+
+
 async def test_an_account_that_another_program_holds_is_named_with_2101(simulate, settings_for):
     async with simulate() as sim:
         other = await connect(settings_for(sim, gateway_client_id=50))

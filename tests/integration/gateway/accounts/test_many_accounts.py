@@ -169,6 +169,26 @@ async def test_lists_that_do_not_end_close_nothing_and_end_the_connection(login,
     assert connection.feed.get((A, STOCK)).position == 1
 
 
+async def test_a_list_with_a_row_that_cannot_be_read_closes_nothing_and_ends_the_connection(
+    login, monkeypatch
+):
+    sim, connection = login
+    feed, decoder = connection.feed, connection.ib.client.decoder
+    sim.fill(A, CALL, 2)
+    await feed.ensure(LONG)
+    usual = decoder.interpret
+
+    def cut_row(fields):
+        usual(fields[:-1] if fields[3:5] == [A, str(STOCK)] else fields)
+
+    monkeypatch.setattr(decoder, "interpret", cut_row)
+    monkeypatch.setattr(feed._list, "_timeout_s", 1.0)
+    with pytest.raises(GatewayTimeoutError):
+        await feed.snapshot()
+    assert not connection.is_connected
+    assert feed.get((A, STOCK)).position == 1
+
+
 async def test_a_login_with_more_accounts_than_are_served_is_refused_by_name(login, monkeypatch):
     _, connection = login
     monkeypatch.setattr(account_feed, "MAX_ACCOUNTS", 4)

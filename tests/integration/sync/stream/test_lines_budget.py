@@ -202,7 +202,7 @@ async def test_the_line_of_a_leg_without_permission_is_requested_again_after_gro
 
 
 @pytest.mark.parametrize(
-    ("code", "wait_s"), [(354, 1800), (10089, 1800), (10168, 1800), (10197, 60)]
+    ("code", "wait_s"), [(354, 1800), (10089, 1800), (10168, 1800), (10186, 1800), (10197, 60)]
 )
 async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_again(
     manage_lines, eventually, code, wait_s

@@ -9,12 +9,13 @@ import pytest
 from ib_gateway_simulator import load_book
 from ib_gateway_simulator.market.underlying import OptionMarket
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway.accounts import holdings
 from position_sync_dagster.sync.owner import account_greeks, option_model
-from position_sync_dagster.sync.stream import followed_holdings, model_greeks
+from position_sync_dagster.sync.stream import followed_holdings, gateway_link, model_greeks
 
 A, B = "DUSIM0001", "DUSIM0002"
 STOCK, FUTURE, CORN, INDEX = 920000001, 920000002, 920000003, 920000004
@@ -70,6 +71,17 @@ async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(
             assert greeks.greeks_source is GreeksSource.MODEL
         assert published(streamer)[A, CORN_CALL].underlying_price == pytest.approx(450, rel=0.05)
         assert not set(streamer.routes.values()) & {LegState.STREAMED}
+
+
+async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_over(
+    computing, eventually, monkeypatch
+):
+    monkeypatch.setattr(gateway_link, "DATA_DESPITE_LOSS_S", 0.3)
+    async with computing() as (sim, streamer):
+        await eventually(lambda: streamer.underlying_lines == 4)
+        sim.connectivity("reported_lost")
+        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
 
 
 async def test_without_lines_for_underlyings_nothing_is_computed(computing, published, eventually):
