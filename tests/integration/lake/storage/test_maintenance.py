@@ -18,10 +18,16 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
+from position_sync_dagster.lake.schema.tables import (
+    ACCOUNT_VALUES,
+    DERIVED,
+    LATEST_POSITIONS,
+    POSITION_UPDATES,
+    RUNS,
+)
 from position_sync_dagster.lake.storage import lifecycle_table, maintenance, opening
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append, data_files
 
 
 def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:
@@ -266,6 +272,21 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
         assert max(files) < DUE, table.spec.name
         assert max(entries) <= 2 * CHECKPOINT_EVERY, table.spec.name
         assert table.count() == (1 if table.spec in DERIVED else HOURS * COMMITS), table.spec.name
+
+
+@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACCOUNT_VALUES, RUNS])
+def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
+    table = Table(tmp_path / spec.name, spec, fsync=False)
+    table.initialize()
+    for number in range(6):
+        row = a_row(number, spec).with_columns(date=NOW.date() + timedelta(days=number // 2))
+        table.transact(lambda handle, row=row: append(handle, row, {}))
+    before = table.rows().sort(spec.order)
+    assert maintain(table).compacted == 4
+    assert table.rows().sort(spec.order).equals(before, null_equal=True)
+    files = table.snapshot(data_files).group_by("partition.date").len().sort("partition.date")
+    assert files.get_column("len").to_list() == [1, 1, 2]  # the last day may get more
+    assert maintain(table).compacted == 0
 
 
 def test_who_reads_a_derived_table_may_take_minutes_beside_its_maintenance(tmp_path):
