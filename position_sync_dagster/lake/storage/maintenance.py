@@ -161,7 +161,8 @@ MAX_FILES = 512
 """Maximum number of parts that one commit merges; the others wait for the next compaction."""
 
 MAX_SMALL = 4
-"""Maximum size that one merge reads, as a multiple of the size below which a file is small."""
+"""Maximum size that one merge reads, besides its first file, as a multiple of the size below which
+a file is small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,8 +308,8 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
         .with_columns(_run=(~small).cum_sum())  # a large file ends a run
         .filter(small)
         .with_columns(_bytes=pl.col("size_bytes").cum_sum().over(*keys, "_run"))
-        .filter(pl.col("_bytes") <= MAX_SMALL * small_bytes)
-        .group_by(*keys, "_run", maintain_order=True)
+        .with_columns(_merge=(pl.col("_bytes") - 1) // (MAX_SMALL * small_bytes))
+        .group_by(*keys, "_run", "_merge", maintain_order=True)
         .agg(pl.col(first).min(), pl.col(last).max(), pl.len().alias("files"))
         .filter(enough)
     )

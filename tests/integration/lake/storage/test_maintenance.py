@@ -1,6 +1,7 @@
 """Maintenance: fewer files, the same rows, and no effect on others."""
 
 import importlib
+import os
 import pkgutil
 import threading
 from datetime import UTC, datetime, timedelta
@@ -287,6 +288,21 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     files = table.snapshot(data_files).group_by("partition.date").len().sort("partition.date")
     assert files.get_column("len").to_list() == [1, 1, 2]  # the last day may get more
     assert maintain(table).compacted == 0
+
+
+def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", DUE)
+    table = Table(tmp_path / "position_updates", POSITION_UPDATES, fsync=False)
+    table.initialize()
+    for number in range(2 * DUE):
+        row = a_row(number, POSITION_UPDATES)
+        if number < 6:  # as the first rows of a day, when all holdings are written
+            row = row.with_columns(note=pl.lit(os.urandom(30_000).hex()))
+        table.transact(lambda handle, row=row: append(handle, row, {}))
+    sizes = sorted(table.snapshot(data_files).get_column("size_bytes"))
+    assert sizes[-1] < 100_000 < maintenance.MAX_SMALL * 100_000 < sum(sizes[-6:])
+    assert maintenance.compact(table, 100_000) >= 2 * DUE - 6
+    assert table.count() == 2 * DUE
 
 
 def test_who_reads_a_derived_table_may_take_minutes_beside_its_maintenance(tmp_path):
