@@ -161,7 +161,8 @@ MAX_FILES = 512
 """Maximum number of parts that one commit merges; the others wait for the next compaction."""
 
 MAX_SMALL = 4
-"""Maximum size that one merge reads, as a multiple of the size below which a file is small."""
+"""Maximum size that one merge reads, besides its first file, as a multiple of the size below which
+a file is small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,23 +291,27 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
 def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
     """Merge the small files of one partition that follow each other; return how many.
 
-    Files are read side by side: in an object store, a predicate takes three requests for each, one
-    after the other.
+    `maintain` leaves no two small files of a day that is over: else a few of each day would never
+    be merged. Files are read side by side: in an object store, a predicate takes three requests for
+    each, one after the other.
     """
     spec, files = table.spec, data_files(handle)
     first, last = f"min.{spec.order}", f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
     known = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
-    small = pl.col("size_bytes") < small_bytes
+    small, enough = pl.col("size_bytes") < small_bytes, pl.col("files") >= COMPACT_FROM
+    if small_bytes == SMALL_BYTES and keys and files.schema[keys[0]] == pl.Date:
+        today = pl.lit(files.get_column(keys[0]).max(), pl.Date)
+        enough |= (pl.col("files") > 1) & (pl.col(keys[0]) < today)
     runs = (
         known.sort(*keys, first, last)
         .with_columns(_run=(~small).cum_sum())  # a large file ends a run
         .filter(small)
         .with_columns(_bytes=pl.col("size_bytes").cum_sum().over(*keys, "_run"))
-        .filter(pl.col("_bytes") <= MAX_SMALL * small_bytes)
-        .group_by(*keys, "_run", maintain_order=True)
+        .with_columns(_merge=(pl.col("_bytes") - 1) // (MAX_SMALL * small_bytes))
+        .group_by(*keys, "_run", "_merge", maintain_order=True)
         .agg(pl.col(first).min(), pl.col(last).max(), pl.len().alias("files"))
-        .filter(pl.col("files") >= COMPACT_FROM)
+        .filter(enough)
     )
     if runs.is_empty():
         return 0

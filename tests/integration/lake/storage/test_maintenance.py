@@ -1,6 +1,7 @@
 """Maintenance: fewer files, the same rows, and no effect on others."""
 
 import importlib
+import os
 import pkgutil
 import threading
 from datetime import UTC, datetime, timedelta
@@ -18,10 +19,16 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
+from position_sync_dagster.lake.schema.tables import (
+    ACCOUNT_VALUES,
+    DERIVED,
+    LATEST_POSITIONS,
+    POSITION_UPDATES,
+    RUNS,
+)
 from position_sync_dagster.lake.storage import lifecycle_table, maintenance, opening
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append, data_files
 
 
 def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:
@@ -266,6 +273,36 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
         assert max(files) < DUE, table.spec.name
         assert max(entries) <= 2 * CHECKPOINT_EVERY, table.spec.name
         assert table.count() == (1 if table.spec in DERIVED else HOURS * COMMITS), table.spec.name
+
+
+@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACCOUNT_VALUES, RUNS])
+def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
+    table = Table(tmp_path / spec.name, spec, fsync=False)
+    table.initialize()
+    for number in range(6):
+        row = a_row(number, spec).with_columns(date=NOW.date() + timedelta(days=number // 2))
+        table.transact(lambda handle, row=row: append(handle, row, {}))
+    before = table.rows().sort(spec.order)
+    assert maintain(table).compacted == 4
+    assert table.rows().sort(spec.order).equals(before, null_equal=True)
+    files = table.snapshot(data_files).group_by("partition.date").len().sort("partition.date")
+    assert files.get_column("len").to_list() == [1, 1, 2]  # the last day may get more
+    assert maintain(table).compacted == 0
+
+
+def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", DUE)
+    table = Table(tmp_path / "position_updates", POSITION_UPDATES, fsync=False)
+    table.initialize()
+    for number in range(2 * DUE):
+        row = a_row(number, POSITION_UPDATES)
+        if number < 6:  # as the first rows of a day, when all holdings are written
+            row = row.with_columns(note=pl.lit(os.urandom(30_000).hex()))
+        table.transact(lambda handle, row=row: append(handle, row, {}))
+    sizes = sorted(table.snapshot(data_files).get_column("size_bytes"))
+    assert sizes[-1] < 100_000 < maintenance.MAX_SMALL * 100_000 < sum(sizes[-6:])
+    assert maintenance.compact(table, 100_000) >= 2 * DUE - 6
+    assert table.count() == 2 * DUE
 
 
 def test_who_reads_a_derived_table_may_take_minutes_beside_its_maintenance(tmp_path):
