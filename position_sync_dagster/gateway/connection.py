@@ -439,7 +439,7 @@ class GatewayConnection:
         reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
         read, begin = list[Execution](), asked_at
         if whole:
-            # The day of the answer, which has begun already if the gateway's clock is ahead of ours.
+            # The day of the answer; it has begun if the gateway's clock is ahead of ours.
             begin = day_begin(utc_now() + SKEW)
         for fill in fills:
             if fill.contract.secType == "BAG" or not fill.execution.shares:

@@ -68,7 +68,7 @@ class Lake:
         self._options = options
 
     @classmethod
-    def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
+    def of(cls, settings: Settings, *, clock: Clock = utc_now, as_it_is: bool = False) -> "Lake":
         """Return the lake that the settings name, with their retries and their fsync."""
         retry = RetryPolicy(
             max_attempts=settings.max_attempts,
@@ -81,6 +81,7 @@ class Lake:
             retry=retry,
             heartbeats=settings.heartbeats,
             fsync=settings.fsync,
+            as_it_is=as_it_is,
         )
 
     @property

@@ -171,11 +171,13 @@ class TableLocation:
 
     Attributes:
         path: An absolute path or a URI.
+        as_it_is: Whether a missing table is not created, and one of an older release not migrated.
     """
 
     path: str
     spec: table_spec.TableSpec
     options: Mapping[str, str] | None
+    as_it_is: bool = False
 
     @property
     def remote(self) -> bool:
@@ -218,7 +220,7 @@ class TableLocation:
                     raise unexpected from missing
                 if unexpected:
                     continue
-                if not create:
+                if self.as_it_is or not create:
                     raise self._vanished() from missing
             except commit_errors.STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
@@ -306,7 +308,8 @@ class TableLocation:
             raise self._foreign(f"its schema is another one ({detail})")
         missing = [column for column in wanted if column not in found]
         if int(text) < self.spec.version:
-            self._migrate(handle, missing)
+            if not self.as_it_is:
+                self._migrate(handle, missing)
         elif missing:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")
 

@@ -430,6 +430,7 @@ class TableOptions(TypedDict, total=False):
     contention_s: float | None
     storage_options: Mapping[str, str] | None
     fsync: bool
+    as_it_is: bool
 
 
 class Table:
@@ -440,6 +441,7 @@ class Table:
         contention_s: How long a change is retried while other writers commit first, in seconds;
             None for 15, or 60 in an object store, where each attempt takes several requests.
         fsync: Whether a change is synced to the disk before the call returns (local tables only).
+        as_it_is: Whether a missing table is not created, and one of an older release not migrated.
         in_repair: Whether to open the table although a repair of it is not finished.
 
     Attributes:
@@ -454,12 +456,13 @@ class Table:
         storage_options: Mapping[str, str] | None = None,
         contention_s: float | None = None,
         fsync: bool = True,
+        as_it_is: bool = False,
         in_repair: bool = False,
     ) -> None:
         self.path = absolute_path(path)
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
-        location = TableLocation(self.path, spec, self.options)
+        location = TableLocation(self.path, spec, self.options, as_it_is)
         self._location = location
         self.is_remote = location.remote
         self._synced = delta_log.SyncedCommits(Path(self.path), on=fsync and not location.remote)
