@@ -406,8 +406,9 @@ class Publisher:
                 self._requested[key] = holding
             else:
                 self._requested.pop(key, None)
+        self.context.metrics.counts += StreamCounts(enqueued=len(holdings))
         version = (await self.queue.overview()).version
-        self.context.metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
+        self.context.metrics.counts += StreamCounts(queue_version=version)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
