@@ -4,7 +4,9 @@ The drain of a run is here as well: value the queue's requests from the tables, 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -29,6 +31,8 @@ from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, OwnerStatus
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.run_recorder import DrainReport, RefreshReport
+
+logger = logging.getLogger(__name__)
 
 
 async def refresh(
@@ -165,7 +169,8 @@ async def _download_and_enqueue(
         await resolver.resolve(connection, lake.registry.unresolved)
         before, after = ({one.key: one for one in ones} for ones in (restored, feed.holdings))
         closed = any(change.closed for change in changes_between(before, after, {}))
-        closed = closed or await offload(explainer.has_open_closes)
+        with suppress(errors.LakeError):  # a cause waits for the next look, a value does not
+            closed = closed or await offload(explainer.has_open_closes)
         executions = await connection.executions() if closed else None
     finally:
         await manager.close()
@@ -174,10 +179,14 @@ async def _download_and_enqueue(
     own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
     await publisher.publish(feed, session=own.session)
-    if closed:
-        await watcher.look(feed.accounts, executions)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
-    return feed, await publisher.enqueue_all(routes, Reason.REFRESH)
+    enqueued = await publisher.enqueue_all(routes, Reason.REFRESH)
+    if closed:
+        try:
+            await watcher.look(feed.accounts, executions)
+        except errors.LakeError as error:
+            logger.warning("the causes of closes are not stored, they are due later: %s", error)
+    return feed, enqueued
 
 
 STOP_LOOK_S = 0.05

@@ -161,6 +161,7 @@ class Publisher:
         self._greeks_changes = self.greeks.watch()
         self._published: dict[Key, BrokerPosition] = {}
         self._recorded: dict[Key, BrokerPosition] = {}
+        self._is_unsure = False
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
         self._accounts: _Accounts = {}
@@ -188,10 +189,7 @@ class Publisher:
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
         if self.watcher is not None:
-            seen = [one.confirmed_at or one.received_at for one in stored]
-            changed = await self.watcher.unpublished(
-                {one.key: one for one in stored}, max(seen) - CLOSED_KEPT if seen else None
-            )
+            changed = await _unpublished(self.watcher, {one.key: one for one in stored})
             self._recorded = of_login(changed.values())
         await self.announced.restore(of_login(stored).values())
         self._published = of_login(self._recent(stored))
@@ -263,15 +261,21 @@ class Publisher:
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
         """Store the quantities that changed; if the process dies here, the next owner does it.
 
-        After a publication that failed, a quantity that was stored already is the one before.
+        After a publication that failed, a quantity that was stored already is the one before. After
+        an error of the table, the changes may be stored or not: it is read.
         """
         if self.watcher is None:
             return
+        if self._is_unsure:
+            self._recorded = await _unpublished(self.watcher, self._published)
+            self._is_unsure = False
         confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
         before = self._published | self._recorded if self._recorded else self._published
         found = changes_between(before, changed, confirmed)
         if found:
+            self._is_unsure = True
             await self.watcher.record(found)
+            self._is_unsure = False
             self._recorded |= {one.key: changed[one.key] for one in found}
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
@@ -402,14 +406,23 @@ class Publisher:
                 self._requested[key] = holding
             else:
                 self._requested.pop(key, None)
+        self.context.metrics.counts += StreamCounts(enqueued=len(holdings))
         version = (await self.queue.overview()).version
-        self.context.metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
+        self.context.metrics.counts += StreamCounts(queue_version=version)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago, and have their zero row."""
         since, lacks = self.context.clock() - CLOSED_KEPT, self.announced.lacks_zero_row
         return [h for h in holdings if h.position or h.position_time >= since or lacks(h)]
+
+
+async def _unpublished(
+    watcher: CloseWatcher, published: Mapping[Key, BrokerPosition]
+) -> dict[Key, BrokerPosition]:
+    """Return the holdings whose changes are stored and not published."""
+    seen = [one.confirmed_at or one.received_at for one in published.values()]
+    return await watcher.unpublished(published, max(seen) - CLOSED_KEPT if seen else None)
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:

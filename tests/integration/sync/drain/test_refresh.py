@@ -11,7 +11,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus
-from position_sync_dagster.errors import BrokerUnavailableError
+from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.owner import publisher
@@ -89,6 +89,25 @@ async def test_a_position_closed_between_two_refreshes_gets_its_zero_row(
         assert rows[(A, PUT)].position == 0.0
         assert rows[(A, PUT)].market_value == 0.0
         assert rows[(A, CALL)].position == 5.0
+
+
+async def test_a_table_of_causes_that_fails_keeps_no_holding_from_being_queued(
+    simulate, lake, settings_for, monkeypatch
+):
+    def fail(*_):
+        raise LakeNotWritableError("The disk is full.", remedy="Make room.")
+
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        sim.close_position(A, PUT)
+        with monkeypatch.context() as broken:
+            broken.setattr(lake.closures, "current_rows", fail)
+            assert (await refresh(lake, settings)).enqueued == 9
+            assert (await drain(lake, settings)).succeeded == 9
+        await refresh(lake, settings)
+        assert [one.conid for one in lake.closures.current()] == [PUT]
 
 
 async def test_a_close_that_nobody_valued_for_days_gets_its_zero_row(

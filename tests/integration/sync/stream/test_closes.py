@@ -1,6 +1,8 @@
 """Why holdings closed: through the real client from the day's executions, then from statements."""
 
 import asyncio
+import errno
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -15,14 +17,20 @@ from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
 from position_sync_dagster.domain import causes, close_facts
 from position_sync_dagster.domain.closures import Cause, Stage
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.owner import close_watcher
+from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
+from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
+from tests.unit.sync.owner.test_publisher import HELD, NOW, Feed
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
@@ -409,3 +417,28 @@ async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_r
             (A, NEW_CALL): [(0.0, 2.0), (2.0, 3.0)],
             (B, CENTS): [(0.0, 1.0), (1.0, 0.0)],
         }
+
+
+async def test_a_change_that_was_stored_although_its_table_failed_is_not_stored_again(
+    lake, monkeypatch
+) -> None:
+    context = OwnerContext(settings=Settings(), clock=lambda: NOW)
+    held = replace(HELD, gateway_id=context.settings.gateway_id)
+    feed = Feed(held)
+    watcher = CloseWatcher(context, CloseExplainer(lake))
+    publisher = Publisher(context, None, lake.broker_positions, Announcements(), watcher=watcher)
+    publisher.follow(feed)
+    await publisher.publish(feed, session=None)
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    feed.put(replace(held, position=5.0, position_time=NOW + timedelta(seconds=1)))
+    with monkeypatch.context() as broken:
+        broken.setattr(lake.position_changes.table._synced, "sync_through", fail)
+        with pytest.raises(LakeError):
+            await publisher.publish(feed, session=None)
+    feed.put(replace(held, position=0.0, position_time=NOW + timedelta(seconds=2)))
+    await publisher.publish(feed, session=None)
+    changes = [(one.before, one.after) for one in lake.position_changes.records()]
+    assert changes == [(2.0, 5.0), (5.0, 0.0)]
