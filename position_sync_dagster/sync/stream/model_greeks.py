@@ -100,26 +100,30 @@ class OptionContract:
 
 def underlying_price(
     quote: Quote, sec_type: str, *, now: datetime, max_last_age: timedelta
-) -> float | None:
-    """Return the price of an underlying for the model; None if it has no present price.
+) -> tuple[float, datetime] | None:
+    """Return the price of an underlying for the model, and when quote or mark last came.
 
     An index has no bid and ask: its last price counts. Delayed data is never the present price, and
     nobody has to trade at the price of a halted contract.
 
+    Returns:
+        None if it has no present price.
+
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> index = Quote(conid=1, last=6500.0)
-    >>> underlying_price(index, "IND", now=now, max_last_age=timedelta(60))
+    >>> index = Quote(conid=1, last=6500.0, quote_time=now)
+    >>> underlying_price(index, "IND", now=now, max_last_age=timedelta(60))[0]
     6500.0
     >>> underlying_price(index, "STK", now=now, max_last_age=timedelta(60)) is None
     True
     """
-    if quote.is_delayed or quote.halted:
+    times = [at for at in (quote.quote_time, quote.mark_time) if at is not None]
+    if quote.is_delayed or quote.halted or not times:
         return None
     price = price_of(quote, now=now, max_last_age=max_last_age)
     if price is not None:
-        return price.value
-    return quote.last if sec_type == "IND" else None
+        return price.value, max(times)
+    return (quote.last, max(times)) if sec_type == "IND" and quote.last is not None else None
 
 
 @dataclass(eq=False, repr=False)
@@ -384,13 +388,13 @@ class ModelGreeks:
                 continue
             line = self.lines.login.line(conid)
             quote = line.counted(connection.lines.quote(conid), now)
-            if quote is None or quote.received_at is None:
+            if quote is None:
                 continue
-            price = underlying_price(
+            found = underlying_price(
                 quote, details.sec_type, now=now, max_last_age=self._max_last_age
             )
-            if price is not None:
-                at = min(quote.received_at, now)
+            if found is not None:
+                price, at = found
                 self._greeks.underlying_ticked(conid, price / details.price_magnifier, at)
         share = BUDGET if len(self._greeks) <= LARGE else LARGE_BUDGET
         for leg in self._greeks.compute(
