@@ -139,14 +139,8 @@ class BrokerLink:
         return self._outage.fault
 
     def live_connection(self) -> GatewayConnection | None:
-        """Return the open connection; None while the stream is not LIVE.
-
-        A connection that has ended makes the stream BLIND at once, also while a step waits for a
-        table.
-        """
-        if self.state is SessionState.LIVE and self.connection is None:
-            self.go_blind(self._connection_ended)
-        return self._opened if self.state is SessionState.LIVE else None
+        """Return the open connection; None while the stream is not LIVE."""
+        return self.connection if self.state is SessionState.LIVE else None
 
     @property
     def _connection_ended(self) -> str:
@@ -229,10 +223,10 @@ class BrokerLink:
 
     async def stand_by(self, stop: asyncio.Event) -> None:
         """Leave the gateway while the lease is suspended: another process may own the login."""
-        if self.connection is not None:
+        if (connection := self.connection) is not None:
             reason = "the lease ran out while the store could not be used"
-            self.connection.drop(reason)
             self.go_blind(f"{reason}.")
+            connection.drop(reason)
         await self.pause(STAND_BY_S, stop)
 
     async def pause(self, seconds: float, *until: asyncio.Event) -> None:
@@ -275,6 +269,7 @@ class BrokerLink:
         if self._attached is not None:
             self.router.detach(self._attached)
             self._attached.on_message.remove(self._on_message)
+            self._attached.on_lost.remove(self._on_lost)
             self._attached = self._opened = None
         await self.manager.close()
 
@@ -284,6 +279,7 @@ class BrokerLink:
         await self.router.attach(connection, before)
         self.flusher.watch(connection)
         connection.on_message.append(self._on_message)
+        connection.on_lost.append(self._on_lost)
         self.context.metrics.counts += StreamCounts(reconnects=int(before is not None))
         self._attached = connection
 
@@ -291,6 +287,11 @@ class BrokerLink:
         self.state, self.live_since = SessionState.LIVE, since
         self._outage.fault = None
         self._lease.renew_now()
+
+    def _on_lost(self) -> None:
+        """Make the stream BLIND at once, also while a step waits for a table."""
+        if self.state is SessionState.LIVE and self.connection is None:
+            self.go_blind(self._connection_ended)
 
     def _on_message(self, code: int, text: str) -> None:
         if code in OFFLINE:

@@ -19,7 +19,7 @@ from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.worker import ConnectionValues
-from position_sync_dagster.sync.stream import gateway_link
+from position_sync_dagster.sync.stream import delivery, gateway_link, model_greeks
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 A = "DUSIM0001"
@@ -73,6 +73,33 @@ async def test_a_connection_that_ends_while_a_table_is_slow_makes_the_stream_bli
             slow.set()
         await updates_continue(streamer, received)
         assert streamer.metrics.counts.reconnects == 1
+
+
+async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_looks_at_it(
+    stream_legs, lake, eventually, monkeypatch
+):
+    monkeypatch.setattr(model_greeks, "EVERY_S", 3600.0)
+    slow, began, replace = threading.Event(), threading.Event(), lake.broker_positions.replace
+
+    def hang(*args, **more):
+        began.set()
+        slow.wait()
+        return replace(*args, **more)
+
+    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        parked: list[bool] = []
+        monkeypatch.setattr(delivery.FlushPace, "pause_s", lambda *_: parked.append(True) or 3600.0)
+        await eventually(lambda: parked)
+        for name in ("update", "replace"):
+            monkeypatch.setattr(lake.broker_positions, name, hang)
+        try:
+            sim.fill(A, PUT, 1)
+            await eventually(began.is_set)
+            sim.disconnect()
+            await eventually(lambda: streamer.state is SessionState.BLIND)
+        finally:
+            slow.set()
 
 
 async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
