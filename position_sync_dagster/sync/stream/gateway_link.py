@@ -35,6 +35,10 @@ DATA_DESPITE_LOSS_S = 60.0
 """A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102) that
 should have followed was not sent or not received, and a new log-in shows how things are."""
 
+LONG_LOSS_S = 900.0
+"""A loss of IB is doubted after this long in any case: without lines, or outside the sessions, no
+ticks show that it is over."""
+
 NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
 NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Texts of the column `note`: why the broker's value is used."""
@@ -213,6 +217,8 @@ class BrokerLink:
         except errors.BrokerUnavailableError as error:
             self._delay.reset()
             self.go_blind(error.what)
+            if self._attached is not None:
+                self.end_long_loss(self._attached)
             await self.pause(self._settings.flush_interval_s, stop)
         except (errors.LeaseLostError, errors.TradingModeError, errors.NewerTableError):
             raise
@@ -259,6 +265,13 @@ class BrokerLink:
                 f"the gateway reported {DATA_DESPITE_LOSS_S:g} s ago that it lost IB, and its data "
                 "still arrive"
             )
+
+    def end_long_loss(self, connection: GatewayConnection) -> None:
+        """End the connection if the gateway has said for long that it has no IB."""
+        now = self.context.monotonic()
+        if now >= self._blind_at + LONG_LOSS_S:
+            self._blind_at = now  # of the next connection, too, a loss is doubted that late
+            connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
 
     def ended(self) -> None:
         """Record the end of the stream."""

@@ -144,6 +144,29 @@ async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
     assert "still arrive" in caplog.text
 
 
+async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_while(
+    stream_legs, eventually, monkeypatch
+):
+    monkeypatch.setattr(gateway_link, "LONG_LOSS_S", 0.5)
+    async with stream_legs(underlying_lines=0) as (sim, streamer, _received):
+        sim.connectivity("reported_lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        assert streamer.metrics.counts.reconnects == 1
+
+
+async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
+    stream_legs, eventually, monkeypatch
+):
+    monkeypatch.setattr(gateway_link, "LONG_LOSS_S", 0.5)
+    async with stream_legs() as (sim, streamer, _received):
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        await eventually(lambda: streamer.metrics.counts.reconnects >= 2)
+        assert streamer.state is SessionState.BLIND
+        assert "is broken" in streamer.detail
+
+
 async def test_the_delay_grows_while_a_gateway_drops_each_connection(
     simulate, lake, leg, settings_for, eventually, monkeypatch
 ):
