@@ -313,6 +313,7 @@ class GatewayConnection:
         new_port: The port that the gateway said it moves to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
+        on_lost: Listeners, called when the socket is gone.
         feed: The holdings and their values.
         lines: The market data lines.
         pnl: The values of single holdings without a line.
@@ -333,7 +334,8 @@ class GatewayConnection:
         self.gateway_id = settings.gateway_id
         self.new_port: int | None = None
         self.lost = asyncio.Event()
-        ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
+        self.on_lost: list[Callable[[], None]] = []
+        ib.disconnectedEvent += self._on_lost
         self.connectivity = codes.Connectivity(connectivity_lost, broken_farms)
         login = Login(ib=ib, client_id=client_id, settings=settings, connectivity=self.connectivity)
         self.accounts = login.accounts
@@ -532,6 +534,11 @@ class GatewayConnection:
                     while ib_async_internals.has_socket(self.ib):
                         await closed
         self.lost.set()
+
+    def _on_lost(self) -> None:
+        self.lost.set()
+        for listener in list(self.on_lost):
+            listener()
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         self.connectivity.take(code, text)

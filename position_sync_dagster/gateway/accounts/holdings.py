@@ -302,6 +302,11 @@ class HoldingsBook:
         holding = self._holdings.get(key)
         return holding.position if holding is not None else None
 
+    def instrument(self, key: Key) -> Instrument | None:
+        """Return the contract of a holding as its newest row names it."""
+        holding = self._holdings.get(key)
+        return holding.instrument if holding is not None else None
+
     def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
         """Return the newest value of each of these holdings; None: unknown."""
         found: dict[Key, float | None] = {}

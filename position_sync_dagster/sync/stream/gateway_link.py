@@ -35,6 +35,10 @@ DATA_DESPITE_LOSS_S = 60.0
 """A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102) that
 should have followed was not sent or not received, and a new log-in shows how things are."""
 
+LONG_LOSS_S = 900.0
+"""A loss of IB is doubted after this long in any case: without lines, or outside the sessions, no
+ticks show that it is over."""
+
 NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
 NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Texts of the column `note`: why the broker's value is used."""
@@ -139,14 +143,8 @@ class BrokerLink:
         return self._outage.fault
 
     def live_connection(self) -> GatewayConnection | None:
-        """Return the open connection; None while the stream is not LIVE.
-
-        A connection that has ended makes the stream BLIND at once, also while a step waits for a
-        table.
-        """
-        if self.state is SessionState.LIVE and self.connection is None:
-            self.go_blind(self._connection_ended)
-        return self._opened if self.state is SessionState.LIVE else None
+        """Return the open connection; None while the stream is not LIVE."""
+        return self.connection if self.state is SessionState.LIVE else None
 
     @property
     def _connection_ended(self) -> str:
@@ -219,6 +217,8 @@ class BrokerLink:
         except errors.BrokerUnavailableError as error:
             self._delay.reset()
             self.go_blind(error.what)
+            if self._attached is not None:
+                self.end_long_loss(self._attached)
             await self.pause(self._settings.flush_interval_s, stop)
         except (errors.LeaseLostError, errors.TradingModeError, errors.NewerTableError):
             raise
@@ -229,10 +229,10 @@ class BrokerLink:
 
     async def stand_by(self, stop: asyncio.Event) -> None:
         """Leave the gateway while the lease is suspended: another process may own the login."""
-        if self.connection is not None:
+        if (connection := self.connection) is not None:
             reason = "the lease ran out while the store could not be used"
-            self.connection.drop(reason)
             self.go_blind(f"{reason}.")
+            connection.drop(reason)
         await self.pause(STAND_BY_S, stop)
 
     async def pause(self, seconds: float, *until: asyncio.Event) -> None:
@@ -266,6 +266,13 @@ class BrokerLink:
                 "still arrive"
             )
 
+    def end_long_loss(self, connection: GatewayConnection) -> None:
+        """End the connection if the gateway has said for long that it has no IB."""
+        now = self.context.monotonic()
+        if now >= self._blind_at + LONG_LOSS_S:
+            self._blind_at = now  # of the next connection, too, a loss is doubted that late
+            connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
+
     def ended(self) -> None:
         """Record the end of the stream."""
         self.state = SessionState.ENDED
@@ -275,6 +282,7 @@ class BrokerLink:
         if self._attached is not None:
             self.router.detach(self._attached)
             self._attached.on_message.remove(self._on_message)
+            self._attached.on_lost.remove(self._on_lost)
             self._attached = self._opened = None
         await self.manager.close()
 
@@ -284,6 +292,7 @@ class BrokerLink:
         await self.router.attach(connection, before)
         self.flusher.watch(connection)
         connection.on_message.append(self._on_message)
+        connection.on_lost.append(self._on_lost)
         self.context.metrics.counts += StreamCounts(reconnects=int(before is not None))
         self._attached = connection
 
@@ -291,6 +300,11 @@ class BrokerLink:
         self.state, self.live_since = SessionState.LIVE, since
         self._outage.fault = None
         self._lease.renew_now()
+
+    def _on_lost(self) -> None:
+        """Make the stream BLIND at once, also while a step waits for a table."""
+        if self.state is SessionState.LIVE and self.connection is None:
+            self.go_blind(self._connection_ended)
 
     def _on_message(self, code: int, text: str) -> None:
         if code in OFFLINE:

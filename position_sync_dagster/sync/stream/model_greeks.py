@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.instrument import ContractDetails, Right, expiry_moment
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    Instrument,
+    Right,
+    expiry_moment,
+)
 from position_sync_dagster.domain.leg import LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
@@ -77,11 +82,21 @@ class OptionContract:
     price_magnifier: int
     underlying: int
     is_on_future: bool
+    row: Instrument | None
 
     @classmethod
-    def of(cls, details: ContractDetails) -> "OptionContract | None":
-        """Return the option of contract details; None if they are of no option, or incomplete."""
+    def of(cls, details: ContractDetails, row: Instrument | None = None) -> "OptionContract | None":
+        """Return the option of contract details; None if they are of no option, or incomplete.
+
+        Args:
+            details: The details, which may be older than a change of the contract.
+            row: The contract as the broker's row of a holding names it; its terms count.
+        """
         day, right, strike = details.last_trade_date, details.right, details.strike
+        if row is not None:
+            right, strike = row.right or right, row.strike or strike
+            if row.expiry not in (None, day, details.expires_on):
+                day = row.expiry
         if details.sec_type not in OPTION_TYPES or details.under_conid is None:
             return None
         if day is None or right is None or strike is None:
@@ -95,31 +110,43 @@ class OptionContract:
             price_magnifier=details.price_magnifier,
             underlying=details.under_conid,
             is_on_future=details.sec_type == "FOP",
+            row=row,
         )
+
+    def has_terms_of(self, row: Instrument | None) -> bool:
+        """Return whether the row of a holding still has the terms that it had; True without one."""
+        old = self.row
+        if row is None or old is None or row is old:
+            return True
+        return (row.right, row.strike, row.expiry) == (old.right, old.strike, old.expiry)
 
 
 def underlying_price(
     quote: Quote, sec_type: str, *, now: datetime, max_last_age: timedelta
-) -> float | None:
-    """Return the price of an underlying for the model; None if it has no present price.
+) -> tuple[float, datetime] | None:
+    """Return the price of an underlying for the model, and when quote or mark last came.
 
     An index has no bid and ask: its last price counts. Delayed data is never the present price, and
     nobody has to trade at the price of a halted contract.
 
+    Returns:
+        None if it has no present price.
+
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> index = Quote(conid=1, last=6500.0)
-    >>> underlying_price(index, "IND", now=now, max_last_age=timedelta(60))
+    >>> index = Quote(conid=1, last=6500.0, quote_time=now)
+    >>> underlying_price(index, "IND", now=now, max_last_age=timedelta(60))[0]
     6500.0
     >>> underlying_price(index, "STK", now=now, max_last_age=timedelta(60)) is None
     True
     """
-    if quote.is_delayed or quote.halted:
+    times = [at for at in (quote.quote_time, quote.mark_time) if at is not None]
+    if quote.is_delayed or quote.halted or not times:
         return None
     price = price_of(quote, now=now, max_last_age=max_last_age)
     if price is not None:
-        return price.value
-    return quote.last if sec_type == "IND" else None
+        return price.value, max(times)
+    return (quote.last, max(times)) if sec_type == "IND" and quote.last is not None else None
 
 
 @dataclass(eq=False, repr=False)
@@ -181,9 +208,11 @@ class ModelGreeks:
             self._look(connection)
         if routes.version != self._routed:
             self._follow(routes)
+        if now >= self._choose_at:
+            self._forget_changed(connection)
         if now >= self._read_at:
             try:
-                await self._learn()
+                await self._learn(connection)
             except LakeError as error:
                 self._read_at = now + AGAIN_S
                 logger.warning("options could not be looked up, they are due again: %s", error)
@@ -270,14 +299,25 @@ class ModelGreeks:
         self._keys, self._routed = dict(keys), routes.version
         self._add(added & self._options.keys())
 
-    async def _learn(self) -> None:
+    def _row(self, connection: GatewayConnection, conid: int) -> Instrument | None:
+        return connection.feed.book.instrument(self._keys[conid][0])
+
+    def _forget_changed(self, connection: GatewayConnection) -> None:
+        """Look up the options again whose rows have had other terms since, as after a split."""
+        for conid in self._keys.keys() & self._options.keys():
+            if not self._options[conid].has_terms_of(self._row(connection, conid)):
+                self._remove(conid)
+                del self._options[conid]
+                self._unknown.add(conid)
+
+    async def _learn(self, connection: GatewayConnection) -> None:
         """Look up options and underlyings whose details have been stored since."""
         found = sorted(self.contracts.available(self._unknown))[:AT_ONCE]
         if found:
             options = {
                 conid: option
                 for conid, details in (await self.contracts.look_up(found)).items()
-                if (option := OptionContract.of(details)) is not None
+                if (option := OptionContract.of(details, self._row(connection, conid))) is not None
             }
             self._unknown.difference_update(found)
             self._options |= options
@@ -384,13 +424,13 @@ class ModelGreeks:
                 continue
             line = self.lines.login.line(conid)
             quote = line.counted(connection.lines.quote(conid), now)
-            if quote is None or quote.received_at is None:
+            if quote is None:
                 continue
-            price = underlying_price(
+            found = underlying_price(
                 quote, details.sec_type, now=now, max_last_age=self._max_last_age
             )
-            if price is not None:
-                at = min(quote.received_at, now)
+            if found is not None:
+                price, at = found
                 self._greeks.underlying_ticked(conid, price / details.price_magnifier, at)
         share = BUDGET if len(self._greeks) <= LARGE else LARGE_BUDGET
         for leg in self._greeks.compute(

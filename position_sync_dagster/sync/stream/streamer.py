@@ -288,6 +288,7 @@ class IBPositionStreamer:
                 # While it is BLIND, the gateway has lost IB: it reports nothing new.
                 if self.state is SessionState.BLIND:
                     self._link.end_doubtful_loss(connection)
+                    self._link.end_long_loss(connection)
                 else:
                     await self._step(connection)
                 await self._pause()

@@ -197,6 +197,39 @@ async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_an
         await eventually(lambda: published(streamer).keys() >= COMPUTED)
 
 
+@pytest.mark.parametrize("before_the_start", [True, False])
+async def test_an_option_whose_terms_changed_has_greeks_of_its_present_terms(
+    computing, published, eventually, lake, before_the_start
+):
+    def change(sim):
+        gateway = sim._gateway
+        held = gateway.ledger.holding(A, PUT)
+        later = replace(held.contract, strike=round(0.85 * held.contract.strike))
+        gateway.book.contracts[PUT] = later
+        gateway.ledger._holdings[A, PUT] = replace(held, contract=later)
+
+    async with computing() as (sim, streamer):
+        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        await eventually(lambda: lake.contracts.get({PUT}))
+        if not before_the_start:
+            await _has_greeks_of_the_market(sim, streamer, published, eventually, change)
+    if before_the_start:
+        async with computing(change) as (sim, streamer):
+            await _has_greeks_of_the_market(sim, streamer, published, eventually)
+
+
+async def _has_greeks_of_the_market(sim, streamer, published, eventually, change=lambda sim: None):
+    change(sim)
+    sim.fill(A, PUT, 1)
+
+    def is_true():
+        found = published(streamer).get((A, PUT))
+        truth = sim.greeks(PUT)[PUT]["delta"]
+        return found is not None and found.delta == pytest.approx(truth, abs=0.01)
+
+    await eventually(is_true)
+
+
 async def test_a_refused_underlying_gives_no_greeks_and_is_named(computing, published, eventually):
     def refuse(sim):
         sim.set_permission(INDEX, 354)

@@ -19,7 +19,7 @@ from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.worker import ConnectionValues
-from position_sync_dagster.sync.stream import gateway_link
+from position_sync_dagster.sync.stream import delivery, gateway_link, model_greeks
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 A = "DUSIM0001"
@@ -75,6 +75,33 @@ async def test_a_connection_that_ends_while_a_table_is_slow_makes_the_stream_bli
         assert streamer.metrics.counts.reconnects == 1
 
 
+async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_looks_at_it(
+    stream_legs, lake, eventually, monkeypatch
+):
+    monkeypatch.setattr(model_greeks, "EVERY_S", 3600.0)
+    slow, began, replace = threading.Event(), threading.Event(), lake.broker_positions.replace
+
+    def hang(*args, **more):
+        began.set()
+        slow.wait()
+        return replace(*args, **more)
+
+    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        parked: list[bool] = []
+        monkeypatch.setattr(delivery.FlushPace, "pause_s", lambda *_: parked.append(True) or 3600.0)
+        await eventually(lambda: parked)
+        for name in ("update", "replace"):
+            monkeypatch.setattr(lake.broker_positions, name, hang)
+        try:
+            sim.fill(A, PUT, 1)
+            await eventually(began.is_set)
+            sim.disconnect()
+            await eventually(lambda: streamer.state is SessionState.BLIND)
+        finally:
+            slow.set()
+
+
 async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
     stream_legs, eventually, updates_continue, monkeypatch
 ):
@@ -115,6 +142,29 @@ async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
         assert streamer.metrics.counts.reconnects == 1
         assert sim.stats()["lines_in_use"] == 1
     assert "still arrive" in caplog.text
+
+
+async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_while(
+    stream_legs, eventually, monkeypatch
+):
+    monkeypatch.setattr(gateway_link, "LONG_LOSS_S", 0.5)
+    async with stream_legs(underlying_lines=0) as (sim, streamer, _received):
+        sim.connectivity("reported_lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        assert streamer.metrics.counts.reconnects == 1
+
+
+async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
+    stream_legs, eventually, monkeypatch
+):
+    monkeypatch.setattr(gateway_link, "LONG_LOSS_S", 0.5)
+    async with stream_legs() as (sim, streamer, _received):
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        await eventually(lambda: streamer.metrics.counts.reconnects >= 2)
+        assert streamer.state is SessionState.BLIND
+        assert "is broken" in streamer.detail
 
 
 async def test_the_delay_grows_while_a_gateway_drops_each_connection(
