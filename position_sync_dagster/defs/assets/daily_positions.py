@@ -358,7 +358,7 @@ def days_are_complete(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckR
     newest = (
         table.rows(columns=["session_date", "timestamp"])
         .group_by("session_date")
-        .agg(pl.col("timestamp").max().dt.date())
+        .agg(pl.col("timestamp").max().dt.convert_time_zone(exchange.timezone).dt.date())
     )
     found = dict(newest.iter_rows())
     missing = set(over) - found.keys()

@@ -52,6 +52,16 @@ def test_the_check_reads_the_table_and_the_calendar(materialize, append_row, mon
     assert found.metadata["only_older_values"].value == 1
 
 
+def test_values_of_the_evening_before_are_older_than_the_day_of_the_exchange(
+    materialize, append_row, monkeypatch
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-05")
+    append_row(1, datetime(2026, 3, 5, 2, tzinfo=UTC))  # nine in the evening in New York
+    result = materialize(DAILY, days_are_complete, partition_key="2026-03-05")
+    (found,) = result.get_asset_check_evaluations()
+    assert found.metadata["only_older_values"].value == 1
+
+
 def test_a_day_on_which_nothing_was_held_as_a_statement_says_is_complete(
     materialize, append_row, monkeypatch, tmp_path
 ) -> None:
