@@ -50,7 +50,8 @@ class LastWork:
     Attributes:
         program: A name in `SAYS`.
         at: The time of its last work.
-        late: Whether this was more than `MISSED` times `EVERY` ago.
+        late: Whether this was more than `MISSED` times `EVERY` ago, or lies as far ahead: the clock
+            was set back since.
     """
 
     program: str
@@ -132,7 +133,9 @@ def read(home: Path | None = None) -> Programs:
         ended = file_of(ENDED, home).read_text(encoding="utf-8") or None
     return Programs(
         works=tuple(
-            LastWork(program=program, at=datetime.fromtimestamp(at, UTC), late=now - at > limit_s)
+            LastWork(
+                program=program, at=datetime.fromtimestamp(at, UTC), late=abs(now - at) > limit_s
+            )
             for program, at in found
         ),
         supervised=any(program == SUPERVISOR for program, _at in found),

@@ -1,6 +1,6 @@
 """Breaks: discrepancies between the broker and the tables, from detection to resolution."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,7 +45,7 @@ def next_breaks(
     """Return the known breaks of one gateway as they are after a reconciliation.
 
     Args:
-        known: The gateway's live rows.
+        known: The gateway's live rows, of which the first with a key counts.
         seen: The discrepancies of this reconciliation: the key, `seen_expected`, `seen_actual` and
             `seen_detail`.
 
@@ -54,7 +54,9 @@ def next_breaks(
     """
     state = pl.col("state")
     is_accepted = state == BreakState.ACCEPTED.value
-    gone = known.join(seen, on=_KEY, how="anti").with_columns(
+    found = known.join(seen, on=_KEY, how="semi", maintain_order="left")
+    found = found.unique(_KEY, keep="first", maintain_order=True)
+    gone = known.join(found, on="break_id", how="anti").with_columns(
         state=pl.when(is_accepted).then(state).otherwise(pl.lit(BreakState.RESOLVED.value)),
         resolved_at=moment(at),
     )
@@ -69,7 +71,7 @@ def next_breaks(
         *(pl.col(c).cast(pl.String).fill_null("?") for c in _ACCEPTANCE),
     )
     still_open = (
-        known.join(seen, on=_KEY, how="inner", maintain_order="left")
+        found.join(seen, on=_KEY, how="inner", maintain_order="left")
         .with_columns(
             *(
                 change.then(f"seen_{name}").otherwise(name).alias(name)
@@ -107,7 +109,7 @@ class ReconciliationBreaks:
         snapshot_id: str | None = None,
         run_id: str | None = None,
         *,
-        uncompared: Collection[str] = (),
+        compared: pl.Expr | None = None,
     ) -> BreakCounts:
         """Record the discrepancies that a reconciliation of one gateway found, in one commit.
 
@@ -115,7 +117,9 @@ class ReconciliationBreaks:
         Nothing is written when nothing changed.
 
         Args:
-            uncompared: Ids of breaks that may still be there: they stay as they are.
+            compared: Which breaks are the gateway's, also by another name that it had before, and
+                were looked for: the others stay as they are. Of two with one key the older one
+                stays, with what a person said of it. None: all of the gateway's name.
         """
         found = _rows_of(discrepancies)
         seen = found.select(
@@ -124,9 +128,10 @@ class ReconciliationBreaks:
         )
 
         def step(snapshot: Snapshot) -> Change[BreakCounts]:
-            is_mine = pl.col("gateway_id") == gateway_id
-            is_mine &= ~pl.col("break_id").is_in(list(uncompared))
-            known, others = snapshot.live.filter(is_mine), snapshot.live.filter(~is_mine)
+            is_mine = pl.col("gateway_id") == gateway_id if compared is None else compared
+            mine, others = snapshot.live.filter(is_mine), snapshot.live.filter(~is_mine)
+            mine = mine.sort("opened_at", "break_id")
+            known = mine.with_columns(gateway_id=pl.lit(gateway_id))
             still_open, gone = next_breaks(
                 known, seen, at=at, snapshot_id=snapshot_id, run_id=run_id
             )
@@ -147,7 +152,7 @@ class ReconciliationBreaks:
                 confirmed=was_open.join(seen, on=_KEY, how="semi").height,
                 resolved=gone.height,
             )
-            if opened.is_empty() and gone.is_empty() and still_open.equals(known):
+            if opened.is_empty() and gone.is_empty() and still_open.equals(mine):
                 return Change(counts)
             return Change(
                 counts,

@@ -441,6 +441,18 @@ class ClosingService:
                 result.filled[day] = found
         return result
 
+    def flat_days(self, days: Iterable[date]) -> set[date]:
+        """Return those of the days that have no rows because nothing was held, as statements say.
+
+        It is none of them while a file cannot be read that may say more of one.
+        """
+        read = StatementFolder(self.settings.flex_folder).read()
+        stated = {day for one in read.found for day in one.days}
+        with suppress(errors.StatementError, errors.FlexServiceError):
+            filled = self.collect(stated.intersection(days)).filled
+            return {day for day, found in filled.items() if found.rows.is_empty()}
+        return set()
+
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> int:
         """Open, confirm and resolve the breaks of days; return how many differences there are."""
         breaks = self.lake.breaks

@@ -90,7 +90,8 @@ class PageFigures:
             key=lambda one: one["at"],
             reverse=True,
         )
-        figures = board_of(overview) | {"curves": self._curves, "events": events[:MOST_EVENTS]}
+        dated = [_dated(one, now) for one in events[:MOST_EVENTS]]
+        figures = board_of(overview) | {"curves": self._curves, "events": dated}
         return parts_of(overview), plain(figures)
 
     def _read_curves(self, overview: Overview, now: datetime) -> list[dict[str, Any]]:
@@ -202,6 +203,13 @@ def _expiries(overview: Overview) -> list[dict[str, Any]]:
         days=(pl.col("expiry") - now.date()).dt.total_days(),
         partial=pl.concat_list(partial).list.drop_nulls(),
     ).to_dicts()
+
+
+def _dated(event: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Return an event with its day, unless that is today: the page shows the time alone."""
+    at = event["at"].astimezone(UTC)
+    is_today = at.date() == now.astimezone(UTC).date()
+    return event if is_today else event | {"text": f"{event['text']} ({at:%d %b %Y} UTC)"}
 
 
 def _fills(changes: Iterable[PositionChange]) -> Iterable[dict[str, Any]]:

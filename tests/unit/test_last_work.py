@@ -36,6 +36,12 @@ def test_a_program_is_late_after_three_missed_times():
     assert f"the last sensor tick at {found.works[0].at:%H:%M:%S}" in problem
 
 
+def test_a_program_that_stopped_before_the_clock_was_set_back_is_late():
+    wrote(SUPERVISOR, 1)
+    wrote(SENSORS, -3600)
+    assert [one.program for one in last_work.read().late] == [SENSORS]
+
+
 def test_after_an_end_in_order_nothing_is_late():
     for program in (SUPERVISOR, SENSORS):
         wrote(program, 3600)

@@ -354,7 +354,7 @@ RANGES_SHOWN = 20
 def days_are_complete(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether each trading day since the first is recorded, with values of that day.
 
-    A gap names the range to fill.
+    A gap names the range to fill. A day on which nothing was held, as a statement says, is none.
     """
     exchange, first = known_days(settings)
     keys = exchange_partitions(exchange, first).get_partition_keys()
@@ -365,12 +365,13 @@ def days_are_complete(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckR
     newest = (
         table.rows(columns=["session_date", "timestamp"])
         .group_by("session_date")
-        .agg(pl.col("timestamp").max().dt.date())
+        .agg(pl.col("timestamp").max().dt.convert_time_zone(exchange.timezone).dt.date())
     )
     found = dict(newest.iter_rows())
+    missing = set(over) - found.keys()
     return judge_days(
         over,
-        recorded=found.keys(),
+        recorded=found.keys() | statements.ClosingService(lake, settings).flat_days(missing),
         old=[day for day, last in found.items() if last is not None and last < day],
     )
 

@@ -144,7 +144,8 @@ class ReconciliationService:
                 at=result.at,
                 snapshot_id=snapshots.get(gateway_id),
                 run_id=run_id,
-                uncompared=uncompared,
+                compared=_is_of(gateway_id, self._settings, logins)
+                & ~pl.col("break_id").is_in(uncompared),
             )
         return self._judged(result)
 
@@ -236,12 +237,30 @@ def _by_login(
         discrepancies: The discrepancies; those of legs without an account belong to no login.
         logins: The accounts of each login, by its name; None for all accounts.
     """
-    by_account = {name: login for login, names in logins.items() for name in names or ()}
-    others = OF_STRATEGIES if by_account else next(iter(logins))
+    by_account, others = _places(logins)
     found: dict[str, list[reconciliation.Discrepancy]] = {login: [] for login in (*logins, others)}
     for one in discrepancies:
         found[by_account.get(one.account, others)].append(one)
     return found
+
+
+def _places(logins: Mapping[str, tuple[str, ...] | None]) -> tuple[dict[str, str], str]:
+    """Return the login of each account, and the name under which all other breaks are."""
+    by_account = {name: login for login, names in logins.items() for name in names or ()}
+    return by_account, OF_STRATEGIES if by_account else next(iter(logins))
+
+
+def _is_of(
+    gateway_id: str, settings: Settings, logins: Mapping[str, tuple[str, ...] | None]
+) -> pl.Expr:
+    """Return which breaks are of a login, by its name or by one that no login has any more."""
+    names = [*(login.gateway_id for login in settings.logins), OF_STRATEGIES]
+    by_account, others = _places(logins)
+    kinds = reconciliation.DiscrepancyType
+    of_others = pl.col("type").is_in([kinds.STATEMENT.value, kinds.UNEXPLAINED.value])
+    login = pl.col("account").replace_strict(by_account, default=others, return_dtype=pl.String)
+    is_earlier = ~pl.col("gateway_id").is_in(names) & ~of_others
+    return (pl.col("gateway_id") == gateway_id) | (is_earlier & (login == gateway_id))
 
 
 def pairs_of(

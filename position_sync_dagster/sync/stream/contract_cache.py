@@ -66,8 +66,12 @@ class _Doubt(NamedTuple):
     refused_at: datetime | None = None
 
     def is_due(self, now: datetime) -> bool:
-        """Return whether they are fetched again now."""
-        return self.fetches < MOST_TIMES and self.due_at <= now
+        """Return whether they are fetched again now.
+
+        A time that is further ahead than any delay is from before the clock was set back.
+        """
+        latest = now + timedelta(seconds=REFETCH.longest_s)
+        return self.fetches < MOST_TIMES and not now < self.due_at <= latest
 
 
 @dataclass(eq=False, repr=False)
@@ -454,7 +458,7 @@ class ContractCache:
     def _hours_are_over(self, conid: int, now: datetime) -> bool:
         hours, asked_at = self.hours(conid), self._hours_at.get(conid)
         over = hours is not None and hours.ends <= now and not self._has_expired(conid, now)
-        return over and (asked_at is None or now - asked_at >= HOURS_AGAIN)
+        return over and (asked_at is None or abs(now - asked_at) >= HOURS_AGAIN)
 
     def _has_expired(self, conid: int, now: datetime) -> bool:
         """Return whether a contract has no trading hours ahead, wherever it was listed."""

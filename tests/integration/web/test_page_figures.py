@@ -129,6 +129,17 @@ def test_a_fill_from_before_the_page_was_opened_is_an_event(lake, settings):
         assert event["at"] == round(now.timestamp() * 1000)
 
 
+def test_an_event_of_another_day_names_the_day(lake, settings):
+    """The page stays open over night, and shows the time of day."""
+    now = datetime.now(UTC)
+    lake.position_changes.add([change("1", before=-2.0, after=-3.0, seen_at=now)])
+    figures = PageFigures(settings)
+    (event,) = figures.read(now)[1]["events"]
+    assert event["text"] == "fill: SPY 575P 20Mar26  -2 → -3"
+    (event,) = figures.read(now + timedelta(days=1))[1]["events"]
+    assert event["text"] == f"fill: SPY 575P 20Mar26  -2 → -3 ({now:%d %b %Y} UTC)"
+
+
 async def test_a_fill_and_an_outage_are_seen(simulate, lake, settings, eventually):
     async with simulate() as sim:
         live = settings.model_copy(update={"gateway_port": sim.port, "flush_interval_s": 0.05})

@@ -10,6 +10,7 @@ from position_sync_dagster.defs.assets.daily_positions import (
     ranges_of,
 )
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from tests.support.flex_files import statement
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
 DAILY = daily_asset(exchange_partitions(DAYS, date(2025, 1, 2)))
@@ -49,3 +50,32 @@ def test_the_check_reads_the_table_and_the_calendar(materialize, append_row, mon
     records = found.metadata["to_fill"].records
     assert records[0].data["first"] == "2026-03-06"
     assert found.metadata["only_older_values"].value == 1
+
+
+def test_values_of_the_evening_before_are_older_than_the_day_of_the_exchange(
+    materialize, append_row, monkeypatch
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-05")
+    append_row(1, datetime(2026, 3, 5, 2, tzinfo=UTC))  # nine in the evening in New York
+    result = materialize(DAILY, days_are_complete, partition_key="2026-03-05")
+    (found,) = result.get_asset_check_evaluations()
+    assert found.metadata["only_older_values"].value == 1
+
+
+def test_a_day_on_which_nothing_was_held_as_a_statement_says_is_complete(
+    materialize, append_row, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-05")
+    monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(tmp_path))
+    for day in ("20260305", "20260306"):
+        (tmp_path / f"{day}.xml").write_bytes(statement(first=day, generated=f"{day};210000"))
+    append_row(1, datetime(2026, 3, 6, 20, tzinfo=UTC))  # this day has a row, and is not filled
+    result = materialize(DAILY, days_are_complete, partition_key="2026-03-05")
+    (event,) = result.asset_materializations_for_node("daily_positions")
+    assert event.metadata["dagster/partition_row_count"].value == 0
+    (found,) = result.get_asset_check_evaluations()
+    assert found.metadata["to_fill"].records[0].data["first"] == "2026-03-06"
+    (tmp_path / "bad.xml").write_text("<cut")
+    result = materialize(DAILY, days_are_complete, partition_key="2026-03-05")
+    (again,) = result.get_asset_check_evaluations()
+    assert again.metadata["missing"].value == found.metadata["missing"].value

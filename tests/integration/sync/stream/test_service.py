@@ -381,6 +381,31 @@ async def test_reconciliation_finds_what_differs_and_nothing_once_all_agrees(
         assert len(lake.breaks.open_breaks()) == 2
 
 
+@pytest.mark.parametrize("in_a_file", [False, True])
+async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
+    simulate, lake, settings_for, tmp_path, in_a_file
+):
+    async with simulate() as sim:
+        file = tmp_path / "gateways.yaml"
+        file.write_text(f"gateways: [{{name: east, port: {sim.port}, accounts: [{A}, {B}]}}]")
+        settings = settings_for(sim, **{"gateways_file": file} if in_a_file else {})
+        (login,) = settings.logins
+        await refresh(lake, login)
+        service = ReconciliationService(lake, settings)
+        found = (await service.look()).discrepancies
+        for name in ("its-old-name:7497", login.gateway_id):
+            lake.breaks.record(name, found, utc_now())
+        lake.breaks.record("closures", [replace(found[0], type="UNEXPLAINED")], utc_now())
+        accepted = lake.breaks.accept(lake.breaks.open_breaks()[0].break_id, by="eva")
+        assert (await service.run()).accepted == 1
+        opened = lake.breaks.open_breaks(login.gateway_id)
+        assert len(opened) == len(found)
+        assert [one.state for one in opened if one.break_id == accepted.break_id] == ["ACCEPTED"]
+        await drain(lake, settings)
+        assert (await service.run()).ok
+        assert [one.gateway_id for one in lake.breaks.open_breaks()] == ["closures"]
+
+
 async def test_an_owner_with_a_successor_adds_no_row_even_if_it_never_checked_its_lease(
     simulate, lake, settings_for, running, leg, eventually
 ):

@@ -283,6 +283,23 @@ async def test_details_that_the_gateway_did_not_give_are_requested_again_after_a
     assert gateway.asked == [[1], [1]]
 
 
+async def test_details_that_were_not_given_before_the_clock_was_set_back_are_requested_again(
+    clock, steps
+):
+    table, without = Table(), Gateway(clock, knows=False)
+    cache = ContractCache(table, clock=clock)
+    cache.want([1])
+    await steps(cache, without, 2)
+    clock.advance(-86_400)
+    for one in (cache, ContractCache(table, clock=clock)):
+        gateway = Gateway(clock)
+        await one.load(())
+        one.want([1])
+        await steps(one, gateway, 2)
+        assert gateway.asked == [[1]]
+        table.stored.clear()
+
+
 async def test_contracts_are_looked_up_without_a_request_and_not_kept(clock, steps):
     table = Table(contract_details(1, seen_at=clock.now))
     cache, gateway = ContractCache(table, clock=clock), Gateway(clock)
