@@ -1,6 +1,8 @@
 """What `status` says of trouble that stops nothing, and what `dev` refuses to start without."""
 
 import json
+import os
+from io import BytesIO, TextIOWrapper
 
 import pytest
 from typer.testing import CliRunner
@@ -50,6 +52,27 @@ def test_failed_requests_and_torn_folders_show(lake, tmp_path):
     ids = lake.queue.sync.insert_many([QueueRequest(1, "SPY", 1, "DU1")])
     lake.queue.sync.mark_failed_many(dict.fromkeys(ids, "no value"), retryable=False)
     assert any("1 request is FAILED" in text for text in attention())
+
+
+def test_a_terminal_of_another_encoding_shows_what_it_lacks_in_ascii(lake, monkeypatch):
+    terminal = TextIOWrapper(BytesIO(), encoding="latin-1", write_through=True)
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.argv", ["position-sync", "status"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert b"lines              \\u2013\n" in terminal.buffer.getvalue()
+
+
+def test_output_into_a_pipe_that_is_closed_ends_without_a_word(lake, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "list", "--json"])
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (1, "")
 
 
 @pytest.mark.parametrize("command", [["status"], ["strategies", "list"], ["doctor"]])
