@@ -401,16 +401,18 @@ def check_settings(
     settings: Settings, environ: Mapping[str, str], *, env_file: str | None
 ) -> list[Finding]:
     """Return a finding for each unknown setting; a malformed setting fails before this check."""
+    remedy = "Correct the name, or remove it."
     lines = warnings_of(environ, env_file=env_file)
-    if lines:
-        remedy = "Correct the name, or remove it."
-        return [warning("settings", line, remedy) for line in lines]
-    mode = settings.trading_mode or "the mode that is found"
+    found = [warning("settings", line, remedy) for line in lines]
     try:
         logins = settings.logins
     except errors.GatewaysFileError as error:
-        return [bad("gateways file", error.what, error.remedy)]
-    found = [
+        return [*found, bad("gateways file", error.what, error.remedy)]
+    if not found:
+        mode, named = settings.trading_mode or "the mode that is found", settings.gateways_file
+        text = f"gateway {named or settings.gateway_address}, lake {settings.lake}, {mode}"
+        found.append(good("settings", text))
+    found += [
         good("gateway", f"{login.gateway_id} at {login.gateway_address}")
         for login in logins
         if settings.gateways_file is not None
@@ -418,8 +420,7 @@ def check_settings(
     if settings.alert_urls and find_spec("apprise") is None:
         missing = errors.MissingExtraError("apprise", "alerts")
         found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
-    named = settings.gateway_address if settings.gateways_file is None else settings.gateways_file
-    return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
+    return found
 
 
 def check_time_zone(now: datetime) -> list[Finding]:
