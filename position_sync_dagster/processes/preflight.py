@@ -38,6 +38,7 @@ from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import LOCK_FILE, living_holder
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
+from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.status import lines_text, strategies_problem
 
 
@@ -417,6 +418,10 @@ def check_settings(
         for login in logins
         if settings.gateways_file is not None
     ]
+    try:
+        require_known(settings.calendar)
+    except errors.SettingsError as error:
+        found.append(bad("settings", error.what, error.remedy))
     if settings.alert_urls and find_spec("apprise") is None:
         missing = errors.MissingExtraError("apprise", "alerts")
         found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
