@@ -5,6 +5,7 @@ command `audit verify` imports a module of `defs`: the one that reads Dagster's 
 imports the module of a command when the command is called.
 """
 
+import errno
 import os
 import sys
 
@@ -19,7 +20,10 @@ def main() -> None:
     logs hold account data.
     """
     os.umask(0o077)
-    if sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED:
+    # A terminal of another encoding lacks some characters, such as the dash for what is unknown.
+    getattr(sys.stdout, "reconfigure", dict)(errors="backslashreplace")
+    runs_until_stopped = sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED
+    if runs_until_stopped:
         from position_sync_dagster.processes.stop_request import block_stop_signals
 
         # Before the slow imports below, so that a signal during them is handled in the same way.
@@ -32,6 +36,19 @@ def main() -> None:
         from position_sync_dagster.errors import PositionSyncError
 
         try:
-            app()
+            try:
+                app()
+            finally:
+                if not runs_until_stopped:
+                    sys.stdout.flush()
         except PositionSyncError as error:
             sys.exit(print_error(error))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EPIPE):
+                raise
+            # The interpreter flushes the output at its end, and would report it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if error.errno == errno.ENOSPC:
+                what = f"The output cannot be written: {error.strerror}."
+                print_error(PositionSyncError(what, remedy="Free some space, or write elsewhere."))
+            sys.exit(1)

@@ -27,6 +27,7 @@ from position_sync_dagster.processes.reaper import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
+from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable
@@ -57,7 +58,7 @@ def run(*, ui_port: int, end_with: int | None) -> None:
     """Run `dagster dev` until a request to stop.
 
     Raises:
-        SettingsError: A setting, or the gateways file, is malformed.
+        SettingsError: A setting, or the gateways file, is malformed, or the exchange is not known.
         StrategiesFileError: A strategies file is configured and cannot be read.
         PortTakenError: The UI's port is taken.
         HomeInUseError: Another `dagster dev` runs in the home.
@@ -68,6 +69,7 @@ def run(*, ui_port: int, end_with: int | None) -> None:
     settings = load_settings()
     options.warn_of_unknown_settings()
     require_files(settings)
+    require_known(settings.calendar)
     refusal = run_slots.too_few(run_slots.configured(places.dagster_home()), len(settings.logins))
     if refusal is not None:
         raise refusal

@@ -69,8 +69,17 @@ class Home:
 
     @classmethod
     def at(cls, path: str | Path) -> "Home":
-        """Return the home at `path`, which need not exist yet."""
-        return cls(Path(path).expanduser().absolute())
+        """Return the home at `path`, which need not exist yet.
+
+        Raises:
+            HomeError: It begins with `~` and a name that no user has.
+        """
+        try:
+            return cls(Path(path).expanduser().absolute())
+        except RuntimeError as error:
+            raise HomeError(
+                f"The home {path} cannot be found: {error}.", remedy="Write its whole path."
+            ) from None
 
     @property
     def lake(self) -> Path:
@@ -119,7 +128,7 @@ class Home:
         Raises:
             HomeError: There is no home at the path, or the file cannot be read.
         """
-        if not self.settings_file.is_file():
+        if not os.path.isfile(self.settings_file):  # also of a path that is too long
             raise HomeError(
                 f"{self.path} is no home: it has no settings file {self.settings_file.name}.",
                 remedy="Name the folder of a demo that was started before (.demo by default).",

@@ -38,6 +38,7 @@ from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import LOCK_FILE, living_holder
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
+from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.status import lines_text, strategies_problem
 
 
@@ -401,25 +402,30 @@ def check_settings(
     settings: Settings, environ: Mapping[str, str], *, env_file: str | None
 ) -> list[Finding]:
     """Return a finding for each unknown setting; a malformed setting fails before this check."""
+    remedy = "Correct the name, or remove it."
     lines = warnings_of(environ, env_file=env_file)
-    if lines:
-        remedy = "Correct the name, or remove it."
-        return [warning("settings", line, remedy) for line in lines]
-    mode = settings.trading_mode or "the mode that is found"
+    found = [warning("settings", line, remedy) for line in lines]
     try:
         logins = settings.logins
     except errors.GatewaysFileError as error:
-        return [bad("gateways file", error.what, error.remedy)]
-    found = [
+        return [*found, bad("gateways file", error.what, error.remedy)]
+    if not found:
+        mode, named = settings.trading_mode or "the mode that is found", settings.gateways_file
+        text = f"gateway {named or settings.gateway_address}, lake {settings.lake}, {mode}"
+        found.append(good("settings", text))
+    found += [
         good("gateway", f"{login.gateway_id} at {login.gateway_address}")
         for login in logins
         if settings.gateways_file is not None
     ]
+    try:
+        require_known(settings.calendar)
+    except errors.SettingsError as error:
+        found.append(bad("settings", error.what, error.remedy))
     if settings.alert_urls and find_spec("apprise") is None:
         missing = errors.MissingExtraError("apprise", "alerts")
         found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
-    named = settings.gateway_address if settings.gateways_file is None else settings.gateways_file
-    return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
+    return found
 
 
 def check_time_zone(now: datetime) -> list[Finding]:

@@ -138,6 +138,14 @@ def test_a_deeply_nested_list_of_types_is_a_settings_error(monkeypatch):
 UNUSABLE_IN_LAKES = ("[", "]", "^", "|", "\\", "%41", "%2F", "\n", "\x7f")
 
 
+@pytest.mark.parametrize("name", ["GATEWAYS_FILE", "STRATEGIES_FILE", "FLEX_FOLDER"])
+@pytest.mark.parametrize("path", ["", " "])
+def test_a_path_that_names_nothing_is_not_the_working_directory(monkeypatch, name, path):
+    monkeypatch.setenv(f"POSITION_SYNC_{name}", path)
+    with pytest.raises(SettingsError, match=f"POSITION_SYNC_{name}='{path}' .*leave the setting"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     "uri",
     ["s3://", "s3:///lake", "s3:/bucket/lake", "S3://bucket/lake", "gs://bucket/lake", "://lake",

@@ -97,6 +97,16 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     )
 
 
+def require_known(calendar: str) -> None:
+    """Check that an exchange is known: without its days, Dagster loads no definition at all.
+
+    Raises:
+        SettingsError: It is not.
+    """
+    if calendar != "XNYS":
+        _calendar(calendar)
+
+
 def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
     """Return the time, in UTC, at which each trading day closes; half days included.
 

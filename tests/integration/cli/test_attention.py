@@ -1,6 +1,8 @@
 """What `status` says of trouble that stops nothing, and what `dev` refuses to start without."""
 
 import json
+import os
+from io import BytesIO, TextIOWrapper
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +12,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.processes.preflight import Level, check_settings
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.object_store import stored_under
@@ -52,6 +55,27 @@ def test_failed_requests_and_torn_folders_show(lake, tmp_path):
     assert any("1 request is FAILED" in text for text in attention())
 
 
+def test_a_terminal_of_another_encoding_shows_what_it_lacks_in_ascii(lake, monkeypatch):
+    terminal = TextIOWrapper(BytesIO(), encoding="latin-1", write_through=True)
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.argv", ["position-sync", "status"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert b"lines              \\u2013\n" in terminal.buffer.getvalue()
+
+
+def test_output_into_a_pipe_that_is_closed_ends_without_a_word(lake, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "list", "--json"])
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (1, "")
+
+
 @pytest.mark.parametrize("command", [["status"], ["strategies", "list"], ["doctor"]])
 def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch, command):
     lake = store.lake()
@@ -61,6 +85,20 @@ def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch
     said = str(answer.exception) if isinstance(answer.exception, LakeError) else answer.output
     assert f"tables at {lake} yet" in said or f"none at {lake} yet" in said
     assert stored_under(lake) == {}
+
+
+def test_an_exchange_that_is_not_known_is_named_before_dagster_loads_nothing(
+    monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setenv("POSITION_SYNC_CALENDAR", "xnys")
+    named = "POSITION_SYNC_CALENDAR='xnys' is not a known exchange."
+    monkeypatch.setattr("sys.argv", ["position-sync", "dev", "--ui-port", str(free_port())])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, list(tmp_path.iterdir())) == (2, [])
+    assert named in capsys.readouterr().err
+    found = check_settings(load_settings(), {}, env_file=None)
+    assert [one.text for one in found if one.level is Level.BAD] == [named]
 
 
 @pytest.mark.parametrize("content", [None, "strategies: 7\n"])

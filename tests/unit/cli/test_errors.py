@@ -63,6 +63,29 @@ def test_a_folder_that_is_not_a_home_is_named(monkeypatch, capsys):
     assert "nowhere is no home" in capsys.readouterr().err
 
 
+def test_output_for_which_the_disk_has_no_room_is_one_message(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["position-sync", "--version"])
+    with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "position-sync: The output cannot be written: No space left on device.\n"
+        "  Free some space, or write elsewhere.\n"
+    )
+
+
+@pytest.mark.parametrize("home", ["~no-such-user", "x" * 5000])
+def test_a_home_that_cannot_be_looked_for_is_named(monkeypatch, capsys, home):
+    for command in ("status", "demo") if home.startswith("~") else ("status",):
+        monkeypatch.setattr("sys.argv", ["position-sync", command, "--home", home])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2
+        assert f"{home} " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command):
     result = CliRunner().invoke(app, [command, "--help"])

@@ -35,3 +35,10 @@ def test_unknown_settings_are_a_warning_each():
     assert [one.level for one in found] == [Level.WARNING] * 2
     [fine] = preflight.check_settings(load_settings(), {}, env_file=None)
     assert fine.level is Level.GOOD
+
+
+def test_an_unknown_setting_does_not_hide_a_gateways_file_that_is_missing():
+    settings = load_settings(gateways_file="no-such-file.yaml")
+    found = preflight.check_settings(settings, {"POSITION_SYNC_LAKES": "x"}, env_file=None)
+    assert [one.level for one in found] == [Level.WARNING, Level.BAD]
+    assert "no-such-file.yaml: there is no such file" in found[1].text
