@@ -259,6 +259,19 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
             assert own.session.fencing_token == session.fencing_token + 1
 
 
+async def test_a_stream_whose_lease_is_taken_over_while_it_waits_for_the_gateway_leaves_it(
+    simulate, lake, settings_for, running, eventually
+):
+    async with simulate() as sim:
+        sim.pause()
+        settings = settings_for(sim, heartbeat_s=0.05, gateway_timeout_s=600.0)
+        task, _stop, _reports = running(settings)
+        await eventually(lambda: lake.sessions.current(settings.gateway_id))
+        lake.sessions.end(lake.sessions.current(settings.gateway_id))
+        with pytest.raises(LeaseLostError):
+            await asyncio.wait_for(task, 120)
+
+
 async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
     simulate, lake, settings_for, running, eventually
 ):
@@ -502,7 +515,7 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         await offload(newer.initialize)
         migrated = newer.version()
         with pytest.raises(NewerTableError, match=f"this release knows {spec.version}"):
-            await asyncio.wait_for(task, 60)
+            await asyncio.wait_for(task, 120)
         assert newer.version() == migrated
         assert sim.stats()["lines_in_use"] == 0
     session = lake.sessions.current(settings.gateway_id)
