@@ -1,6 +1,6 @@
 """Facts that are stored once each: executions, events, changes of positions, causes, and runs."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from datetime import date, datetime
 from typing import Generic
@@ -18,18 +18,24 @@ from position_sync_dagster.lake.storage.table import Table, append
 
 
 def add_unknown(
-    table: Table, rows: pl.DataFrame, same: list[str], commit_info: Mapping[str, str]
+    table: Table,
+    rows: pl.DataFrame,
+    same: list[str],
+    commit_info: Mapping[str, str],
+    guard: Callable[[], object] = lambda: None,
 ) -> int:
     """Append the rows that the table does not have, in one commit; return how many.
 
     Args:
         same: A row is known if a row of the table equals it in these columns.
+        guard: Called right before each attempt to commit; its error ends the attempts.
     """
 
     def step(handle: DeltaTable) -> int:
         known = table.scan(handle, columns=same)
         new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
         if not new.is_empty():
+            guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
             mark = Transaction(table.spec.name, handle.version() + 1)
             append(handle, new, commit_info, [mark])
@@ -54,8 +60,17 @@ class RecordsTable(Generic[codec.Record]):
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         self._same = [name for name in names if name not in apart]
 
-    def add(self, records: Iterable[codec.Record], run_id: str | None = None) -> int:
-        """Store the records that are not known yet, in one commit; return how many were new."""
+    def add(
+        self,
+        records: Iterable[codec.Record],
+        run_id: str | None = None,
+        guard: Callable[[], object] = lambda: None,
+    ) -> int:
+        """Store the records that are not known yet, in one commit; return how many were new.
+
+        Args:
+            guard: As in `add_unknown`.
+        """
         spec = self.table.spec
         named = map(codec.fields_of, records)
         rows = codec.frame_of(
@@ -65,7 +80,7 @@ class RecordsTable(Generic[codec.Record]):
             return 0
 
         info = {"action": "import", "run_id": run_id or ""}
-        return add_unknown(self.table, rows.sort(spec.order), self._same, info)
+        return add_unknown(self.table, rows.sort(spec.order), self._same, info, guard)
 
     def records(self, since: datetime | date | None = None) -> list[codec.Record]:
         """Return the rows as records, in the table's order; all of them, or those since a time."""

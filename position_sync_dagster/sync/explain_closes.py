@@ -1,7 +1,7 @@
 """The causes of closes: judged from the tables and stored; a break where none is known."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import date, datetime, time, timedelta
 
@@ -52,6 +52,7 @@ class CloseExplainer:
 
     Args:
         run_id: The Dagster run that is written into the rows.
+        guard: Checks the lease of the owner that sees the changes, right before they are stored.
 
     Example:
         CloseExplainer(lake).explain()
@@ -61,13 +62,14 @@ class CloseExplainer:
     _: KW_ONLY
     clock: Clock = utc_now
     run_id: str | None = None
+    guard: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._prices: dict[int, tuple[float, datetime]] = {}
 
     def record(self, changes: Iterable[PositionChange]) -> int:
         """Store changes of quantities; one that is known is not stored again."""
-        return self.lake.position_changes.add(changes, run_id=self.run_id)
+        return self.lake.position_changes.add(changes, self.run_id, self.guard)
 
     def has_open_closes(self) -> bool:
         """Return whether the cause of a close of the last day is not known."""

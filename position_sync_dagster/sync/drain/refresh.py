@@ -147,7 +147,7 @@ async def _download_and_enqueue(
 ) -> tuple[AccountFeed, int]:
     """Return the account feed, after its connection is closed, and the number of new requests."""
     context = OwnerContext(settings=settings, lease=own, clock=clock)
-    explainer = CloseExplainer(lake, clock=clock, run_id=own.session.run_id)
+    explainer = CloseExplainer(lake, clock=clock, run_id=own.session.run_id, guard=own.check)
     watcher = CloseWatcher(context, explainer)
     publisher = Publisher(
         context, lake.queue, lake.broker_positions, Announcements(lake.updates), watcher=watcher

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
+    ALIVE,
     GatewayRun,
     GatewaySession,
     LineUse,
@@ -259,7 +260,8 @@ class Ownership:
                     self.sessions.renew,
                     session,
                     lease_s=lease_s(self.settings, status, self.clock()),
-                    state=status.state,
+                    # An owner that is ending holds the login until all is written and closed.
+                    state=status.state if status.state in ALIVE else None,
                     live_since=status.live_since,
                     lines=status.lines,
                     detail=status.detail,

@@ -212,7 +212,7 @@ class BrokerLink:
             return
         self._delay.attempted()
         try:
-            await _run_until(stop, self.open())
+            await _run_until(self.open(), stop, self._lease.lost)
             self._delay.connected()
         except errors.BrokerUnavailableError as error:
             self._delay.reset()
@@ -329,12 +329,13 @@ class BrokerLink:
             self._lease.renew_now()
 
 
-async def _run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine, and cancel it when `stop` is set: it may wait for the gateway."""
-    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+async def _run_until(work: Coroutine[Any, Any, None], *until: asyncio.Event) -> None:
+    """Run a coroutine, and cancel it when an event is set: it may wait for the gateway."""
+    task = asyncio.create_task(work)
+    waits = [asyncio.create_task(event.wait()) for event in until]
     try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, *waits}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
     finally:
-        await end_tasks(task, stopped)
+        await end_tasks(task, *waits)

@@ -11,7 +11,11 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus
-from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    LakeNotWritableError,
+    LeaseLostError,
+)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.owner import publisher
@@ -59,6 +63,27 @@ async def test_a_drain_before_the_first_download_leaves_the_requests(simulate, l
         assert (done.claimed, done.pending_after) == (0, 1)
         assert "have not been downloaded" in done.reason
         assert sim.stats()["connections"]["total"] == 0
+
+
+async def test_a_refresh_that_stands_still_past_its_lease_stores_no_change_of_a_quantity(
+    simulate, lake, settings_for, monkeypatch
+):
+    table, stood_s = lake.position_changes.table, [0.0]
+    transact = table.transact
+
+    def later(step):
+        stood_s[0] = 3600.0
+        return transact(step)
+
+    monkeypatch.setattr(table, "transact", later)
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+        sim.fill(A, CALL, 1)
+        with pytest.raises(LeaseLostError):
+            await refresh(lake, settings, clock=lambda: utc_now() + timedelta(seconds=stood_s[0]))
+    assert stood_s == [3600.0]
+    assert lake.position_changes.records() == []
 
 
 async def test_a_refresh_that_fails_does_not_make_old_values_current(simulate, lake, settings_for):

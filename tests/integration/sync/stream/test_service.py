@@ -31,6 +31,7 @@ from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import gateway_link, service
+from position_sync_dagster.sync.stream.gateway_link import BrokerLink
 from position_sync_dagster.sync.stream.service import stream
 from tests.support.booked_legs import holding_only
 
@@ -81,6 +82,30 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(
         assert (await drain(lake, settings)).succeeded == 9
         overview = OverviewReader(lake, settings).read(utc_now())
         assert (overview.held, overview.current) == (9, 9)
+
+
+async def test_a_stream_owns_the_login_until_its_connection_is_closed(
+    simulate, lake, settings_for, running, eventually, monkeypatch
+):
+    settings, close = [], BrokerLink.close
+    owners = []
+
+    async def slowly(link):
+        login, owned = settings[0].gateway_id, lake.sessions.current(settings[0].gateway_id)
+        await eventually(lambda: lake.sessions.current(login).heartbeat_at > owned.heartbeat_at)
+        owners.append(lake.sessions.current(login).is_alive(utc_now()))
+        await close(link)
+
+    monkeypatch.setattr(BrokerLink, "close", slowly)
+    async with simulate() as sim:
+        settings.append(settings_for(sim, heartbeat_s=0.05))
+        task, stop, reports = running(settings[0])
+        await eventually(lambda: any(report.state == "LIVE" for report in reports))
+        stop.set()
+        await task
+        ended = lake.sessions.current(settings[0].gateway_id)
+    assert owners == [True]
+    assert (ended.state, ended.lines_in_use) == (SessionState.ENDED, 0)
 
 
 async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
@@ -232,6 +257,19 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
         assert not session.is_alive(utc_now())
         async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
             assert own.session.fencing_token == session.fencing_token + 1
+
+
+async def test_a_stream_whose_lease_is_taken_over_while_it_waits_for_the_gateway_leaves_it(
+    simulate, lake, settings_for, running, eventually
+):
+    async with simulate() as sim:
+        sim.pause()
+        settings = settings_for(sim, heartbeat_s=0.05, gateway_timeout_s=600.0)
+        task, _stop, _reports = running(settings)
+        await eventually(lambda: lake.sessions.current(settings.gateway_id))
+        lake.sessions.end(lake.sessions.current(settings.gateway_id))
+        with pytest.raises(LeaseLostError):
+            await asyncio.wait_for(task, 120)
 
 
 async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
@@ -502,7 +540,7 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         await offload(newer.initialize)
         migrated = newer.version()
         with pytest.raises(NewerTableError, match=f"this release knows {spec.version}"):
-            await asyncio.wait_for(task, 60)
+            await asyncio.wait_for(task, 120)
         assert newer.version() == migrated
         assert sim.stats()["lines_in_use"] == 0
     session = lake.sessions.current(settings.gateway_id)
