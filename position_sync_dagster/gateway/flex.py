@@ -511,6 +511,15 @@ class _Target:
                     remedy="In the Flex query choose Summary for Open Positions and Execution for "
                     "Trades, and download it again.",
                 )
+        named: set[tuple[str, date, int]] = set()
+        for one in self._found["positions"]:
+            if (key := (one.account, one.day, one.conid)) in named:
+                raise StatementError(
+                    f"{self.file}: {one.account} has conid {one.conid} twice on {one.day}.",
+                    remedy="In the Flex query leave the field Model of Open Positions out: a part "
+                    "in a model has a row of its own. Then download it again.",
+                )
+            named.add(key)
         return statement.Statement(
             file=self.file,
             account=fields.required("accountId"),

@@ -64,6 +64,13 @@ def test_a_statement_of_lots_or_orders_alone_does_not_make_an_account_flat_or_id
     assert "choose Summary for Open Positions and Execution for Trades" in caught.value.remedy
 
 
+def test_parts_of_a_holding_are_not_taken_for_holdings() -> None:
+    data = statement(position(model="Growth"), position(2), position(position="3"))
+    with pytest.raises(StatementError, match="DUSIM0001 has conid 1 twice on 2026-03-05") as caught:
+        read_statements(data, "a.xml")
+    assert "leave the field Model of Open Positions out" in caught.value.remedy
+
+
 def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
     (found,) = read_statements(statement(trades=(trade(),)), "a.xml")
     (one,) = found.executions
