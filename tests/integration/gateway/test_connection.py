@@ -233,6 +233,21 @@ async def test_a_dropped_connection_is_followed_by_a_new_one(simulate, settings_
         await manager.close()
 
 
+async def test_after_a_restore_no_summary_of_all_accounts_is_requested(
+    simulate, settings_for, eventually
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        codes = []
+        connection.on_message.append(lambda code, _text: codes.append(code))
+        sim.connectivity("lost")
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: 1102 in codes)
+        await connection.ib.reqCurrentTimeAsync()
+        assert "reqAccountSummary" not in sim.stats()["requests"]["17"]
+        await connection.close()
+
+
 async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_once(
     simulate, settings_for, eventually
 ):
