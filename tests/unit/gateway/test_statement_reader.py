@@ -20,8 +20,10 @@ def test_a_position_has_the_broker_s_values_and_its_cost_per_contract() -> None:
     assert (one.average_cost, one.unrealized_pnl) == (250.0, 50.0)
 
 
-def test_what_a_statement_leaves_out_is_unknown_and_not_zero() -> None:
-    empty = dict.fromkeys(["markPrice", "positionValue", "costBasisMoney", "fifoPnlUnrealized"], "")
+@pytest.mark.parametrize("nothing", ["", "-", "N/A"])
+def test_what_a_statement_leaves_out_is_unknown_and_not_zero(nothing: str) -> None:
+    names = ["markPrice", "positionValue", "costBasisMoney", "fifoPnlUnrealized"]
+    empty = dict.fromkeys(names, nothing)
     (found,) = read_statements(statement(position(**empty)), "a.xml")
     (one,) = found.positions
     assert (one.market_price, one.market_value, one.average_cost) == (None, None, None)
