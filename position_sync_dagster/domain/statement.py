@@ -57,7 +57,7 @@ class Execution:
     something else of it. `current_executions` returns the rows that count.
 
     Attributes:
-        execution_id: The broker's id of the execution; unique.
+        execution_id: The broker's id of the execution; unique in an account.
         account: IB account that traded.
         conid: IB's contract id of the instrument.
         symbol: Symbol of the underlying, as IB writes it.
@@ -262,14 +262,14 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     statement corrects a trade by further rows: one that cancels it, with the opposite quantity, and
     one as it should be. All of these count, so that their sum is right.
     """
-    newest: dict[str, Execution] = {}
+    newest: dict[tuple[str, str], Execution] = {}
     for one in executions:
-        before = newest.get(one.execution_id)
+        before = newest.get(_name(one))
         if before is None or _rank(one) > _rank(before):
-            newest[one.execution_id] = one
-    last: dict[str, Execution] = {}
+            newest[_name(one)] = one
+    last: dict[tuple[str, str], Execution] = {}
     for one in newest.values():
-        name = one.execution_id if one.source == FLEX else _uncorrected(one)
+        name = _name(one) if one.source == FLEX else _uncorrected(one)
         before = last.get(name)
         if before is None or _revision(one) > _revision(before):
             last[name] = one
@@ -281,10 +281,15 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     )
 
 
-def _uncorrected(one: Execution) -> str:
-    """Return the id without its last part, the number of the correction, if it has one."""
+def _name(one: Execution) -> tuple[str, str]:
+    """Return account and id: an order that an advisor allocates is executed in several accounts."""
+    return one.account, one.execution_id
+
+
+def _uncorrected(one: Execution) -> tuple[str, str]:
+    """Return the name with the id without its last part, the number of the correction, if any."""
     base, _, revision = one.execution_id.rpartition(".")
-    return base if base and revision.isdecimal() else one.execution_id
+    return one.account, base if base and revision.isdecimal() else one.execution_id
 
 
 def _rank(one: Execution) -> tuple[bool, bool, datetime]:

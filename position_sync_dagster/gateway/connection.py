@@ -475,10 +475,11 @@ class GatewayConnection:
             return None
         pattern = _pattern(leg, like=like)
         found, refusals, whole = await self._ask(self.ib.reqContractDetailsAsync, pattern)
-        answers = [code for _request, code, about in refusals if about is pattern]
-        refused = not found and answers != [codes.GatewayCode.NO_CONTRACT]
-        if found is None or refused or not whole or self.connectivity.lost is not None:
+        if found is None or not whole or self.connectivity.lost is not None:
             return None
+        answers = [code for _request, code, about in refusals if about is pattern]
+        if answers != ([] if found else [codes.GatewayCode.NO_CONTRACT]):
+            return None  # ib_async ends an answer at any error
         by_conid: dict[int, list[IBContractDetails]] = {}
         for details in found:
             if details.contract is not None:

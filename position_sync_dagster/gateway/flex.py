@@ -35,8 +35,8 @@ from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 FIRST_DAY = date(1990, 1, 1)
 """The earliest day of a statement: the broker's first customers traded later."""
 
-UNKNOWN = ("", "-", "--")
-"""The texts that the broker writes if it has no value."""
+UNKNOWN = ("", "-", "--", "N/A")
+"""The texts that the broker writes if it has no value. Source of N/A: ibflex, parser.py."""
 
 LONGEST_TEXT = 1000
 """Maximum characters of an attribute. The longest that the broker writes has about 100."""
@@ -369,7 +369,7 @@ _RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
 
 _IN_DETAIL = {
     "positions": {"OpenPosition"},
-    "executions": {"Trade", "Order", "SymbolSummary", "Lot"},
+    "executions": {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
 }
 """The elements that state positions and executions, also in the levels of detail that are not read:
 beside them, none at all does not mean that the account is flat or has not traded."""
@@ -511,6 +511,15 @@ class _Target:
                     remedy="In the Flex query choose Summary for Open Positions and Execution for "
                     "Trades, and download it again.",
                 )
+        named: set[tuple[str, date, int]] = set()
+        for one in self._found["positions"]:
+            if (key := (one.account, one.day, one.conid)) in named:
+                raise StatementError(
+                    f"{self.file}: {one.account} has conid {one.conid} twice on {one.day}.",
+                    remedy="In the Flex query leave the field Model of Open Positions out: a part "
+                    "in a model has a row of its own. Then download it again.",
+                )
+            named.add(key)
         return statement.Statement(
             file=self.file,
             account=fields.required("accountId"),

@@ -318,6 +318,15 @@ def skip_positions_at_login(ib: IB, *, accounts: int) -> None:
     ib.reqPositionsAsync = request  # type: ignore[method-assign]
 
 
+def skip_account_summaries(ib: IB) -> None:
+    """Request no summary of all accounts after a restore (1102), as ib_async does each time.
+
+    It cancels none of them, and the gateway refuses the third (322). Source: IB, "Account Summary":
+    two may be active (interactivebrokers.github.io/tws-api/account_summary.html).
+    """
+    ib.errorEvent -= ib._onError
+
+
 def begin_position_list(ib: IB) -> "asyncio.Future[list[Position]]":
     """Begin to collect position rows, as for `reqPositions`; the future fails with the socket."""
     listing: asyncio.Future[list[Position]] = ib.wrapper.startReq(_POSITIONS)

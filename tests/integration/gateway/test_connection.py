@@ -233,6 +233,21 @@ async def test_a_dropped_connection_is_followed_by_a_new_one(simulate, settings_
         await manager.close()
 
 
+async def test_after_a_restore_no_summary_of_all_accounts_is_requested(
+    simulate, settings_for, eventually
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        codes = []
+        connection.on_message.append(lambda code, _text: codes.append(code))
+        sim.connectivity("lost")
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: 1102 in codes)
+        await connection.ib.reqCurrentTimeAsync()
+        assert "reqAccountSummary" not in sim.stats()["requests"]["17"]
+        await connection.close()
+
+
 async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_once(
     simulate, settings_for, eventually
 ):
@@ -352,17 +367,22 @@ async def test_an_execution_without_a_usable_name_or_quantity_is_left_out_like_a
         await connection.close()
 
 
-async def test_no_contract_is_chosen_while_another_one_of_the_answer_cannot_be_read(
-    simulate, settings_for, monkeypatch
+@pytest.mark.parametrize("fault", ["unreadable", "an error"])
+async def test_no_contract_is_chosen_from_a_part_of_the_answer(
+    simulate, settings_for, monkeypatch, fault
 ):
     async with simulate() as sim:
         connection = await connect(settings_for(sim))
-        decoder, unreadable = connection.ib.client.decoder, set()
+        decoder, faulty = connection.ib.client.decoder, set()
         usual = decoder.handlers[10]
 
         def read(fields):
-            assert fields[12] not in unreadable
-            usual(fields)
+            if fields[12] not in faulty:
+                usual(fields)
+            elif fault == "an error":
+                decoder.interpret(["4", "2", fields[1], "322", "Error processing request.", ""])
+            else:
+                raise ValueError("unreadable")
 
         monkeypatch.setitem(decoder.handlers, 10, read)
         leg = make_leg(
@@ -375,7 +395,7 @@ async def test_no_contract_is_chosen_while_another_one_of_the_answer_cannot_be_r
         )
         found = await connection.candidates(leg, like=True)
         assert len(found) > 1
-        unreadable.add(str(found[0].conid))
+        faulty.add(str(found[1].conid))
         assert await connection.candidates(leg, like=True) is None
         await connection.close()
 

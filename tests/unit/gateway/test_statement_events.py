@@ -203,3 +203,13 @@ def test_a_later_answer_without_a_commission_replaces_none_that_has_it() -> None
     assert current_executions([replace(later, commission=2.0), charged])[0].commission == 2.0
     stated = execution("0001.01")
     assert current_executions([charged, stated]) == [stated]
+
+
+def test_parts_of_an_allocated_order_with_one_id_count_in_each_account() -> None:
+    parts = [
+        replace(execution("0001.01.01", source=source), account=account)
+        for account in ("DU1", "DU2")
+        for source in (GATEWAY, "FLEX")
+    ]
+    found = current_executions(parts)
+    assert [(one.account, one.source) for one in found] == [("DU1", "FLEX"), ("DU2", "FLEX")]

@@ -20,8 +20,10 @@ def test_a_position_has_the_broker_s_values_and_its_cost_per_contract() -> None:
     assert (one.average_cost, one.unrealized_pnl) == (250.0, 50.0)
 
 
-def test_what_a_statement_leaves_out_is_unknown_and_not_zero() -> None:
-    empty = dict.fromkeys(["markPrice", "positionValue", "costBasisMoney", "fifoPnlUnrealized"], "")
+@pytest.mark.parametrize("nothing", ["", "-", "N/A"])
+def test_what_a_statement_leaves_out_is_unknown_and_not_zero(nothing: str) -> None:
+    names = ["markPrice", "positionValue", "costBasisMoney", "fifoPnlUnrealized"]
+    empty = dict.fromkeys(names, nothing)
     (found,) = read_statements(statement(position(**empty)), "a.xml")
     (one,) = found.positions
     assert (one.market_price, one.market_value, one.average_cost) == (None, None, None)
@@ -62,6 +64,13 @@ def test_a_statement_of_lots_or_orders_alone_does_not_make_an_account_flat_or_id
     with pytest.raises(StatementError, match=says) as caught:
         read_statements(data, "a.xml")
     assert "choose Summary for Open Positions and Execution for Trades" in caught.value.remedy
+
+
+def test_parts_of_a_holding_are_not_taken_for_holdings() -> None:
+    data = statement(position(model="Growth"), position(2), position(position="3"))
+    with pytest.raises(StatementError, match="DUSIM0001 has conid 1 twice on 2026-03-05") as caught:
+        read_statements(data, "a.xml")
+    assert "leave the field Model of Open Positions out" in caught.value.remedy
 
 
 def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
