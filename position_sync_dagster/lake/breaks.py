@@ -224,10 +224,14 @@ class ReconciliationBreaks:
         mine = [one for one in found if gateway_id in (None, one.gateway_id)]
         return sorted(mine, key=lambda one: (one.opened_at, one.break_id))
 
-    def closed_breaks(self, limit: int = 50) -> list[Break]:
-        """Return the breaks that are gone, newest first."""
+    def closed_breaks(self, limit: int | None = 50) -> list[Break]:
+        """Return the breaks that are gone, newest first.
+
+        Args:
+            limit: Maximum number of breaks; None for all.
+        """
         rows = self._lifecycle.finished(codec.in_bucket(CLOSED))
-        return records_of(Break, rows.sort("resolved_at", descending=True).head(limit))
+        return records_of(Break, rows.sort("resolved_at", descending=True)[:limit])
 
 
 def _rows_of(discrepancies: Iterable[Discrepancy]) -> pl.DataFrame:

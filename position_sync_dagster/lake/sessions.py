@@ -534,9 +534,7 @@ class GatewaySessions:
         latest = {one: _later(stored.get(one), beats.get(one), now) for one in others}
         return alive | {one: session for one, session in latest.items() if session is not None}
 
-    def history(
-        self, limit: int | None = 50, only: pl.Expr | None = None
-    ) -> list[GatewaySession]:
+    def history(self, limit: int | None = 50, only: pl.Expr | None = None) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
 
         Args:

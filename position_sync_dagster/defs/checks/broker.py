@@ -19,6 +19,7 @@ from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.settings import Settings
 
+
 @check_results.table_check("position_updates", each_login=True)
 def a_stream_watches(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
     """Whether a stream sees the gateway, and since when none does."""
