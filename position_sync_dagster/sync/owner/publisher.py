@@ -5,9 +5,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import polars as pl
 
@@ -58,6 +58,9 @@ class Announcements:
     Args:
         updates: The ledger, which shows at the start which closes have their zero row. Without it,
             every recent close is announced again.
+
+    Attributes:
+        unwritten: Closes from before the start that the ledger has no zero row of.
     """
 
     def __init__(self, updates: PositionUpdatesTable | None = None) -> None:
@@ -65,21 +68,21 @@ class Announcements:
         # None: a holding that closed before the start, and has no zero row.
         self._announced: dict[Key, tuple[float, bool] | None] = {}
         self._open_at_start: frozenset[Key] = frozenset()
+        self.unwritten: frozenset[Key] = frozenset()
 
-    async def restore(self, holdings: Iterable[BrokerPosition], *, since: datetime) -> None:
+    async def restore(self, holdings: Collection[BrokerPosition]) -> None:
         """Continue from the holdings that the last owner of the login wrote.
 
         `broker_positions` is written before the rows. If a process dies in between, the zero row of
-        a close is missing, and the next owner writes it.
-
-        Args:
-            since: The ledger is searched for zero rows from this time on.
+        a close is missing, and the next owner writes it, however long that takes.
         """
         closed = frozenset[Key]()
         if self._updates is not None:
-            rows = await self._updates.latest_since(since)
+            rows = await self._updates.latest()
             closed = _keys(rows, pl.col("position") == 0)
             self._open_at_start = _keys(rows, pl.col("position") != 0)
+        gone = {holding.key for holding in holdings if not holding.position}
+        self.unwritten = self._open_at_start & gone
         self._announced = {
             holding.key: _fingerprint(holding)
             if holding.position or holding.key in closed
@@ -132,7 +135,7 @@ def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:
 
 
 CLOSED_KEPT = timedelta(days=2)
-"""How long a closed holding stays in `broker_positions`; by then its zero row is written."""
+"""How long a closed holding stays in `broker_positions`; longer if its zero row was not written."""
 
 _Accounts = Mapping[str, tuple[Completeness, AccountConfirmation]]
 """How much of each account the broker has sent, and until when it has confirmed that."""
@@ -186,12 +189,9 @@ class Publisher:
             return []
         accounts = self.context.settings.accounts
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
-        recent = [
-            holding
-            for holding in self._recent(stored)
-            if accounts is None or holding.account in accounts
-        ]
-        await self.announced.restore(recent, since=self._kept_since())
+        own = [one for one in stored if accounts is None or one.account in accounts]
+        await self.announced.restore(own)
+        recent = self._recent(own)
         self._published = {holding.key: holding for holding in recent}
         return recent
 
@@ -406,11 +406,8 @@ class Publisher:
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago."""
-        since = self._kept_since()
-        return [h for h in holdings if h.position or h.position_time >= since]
-
-    def _kept_since(self) -> datetime:
-        return self.context.clock() - CLOSED_KEPT
+        since, unwritten = self.context.clock() - CLOSED_KEPT, self.announced.unwritten
+        return [h for h in holdings if h.position or h.position_time >= since or h.key in unwritten]
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:

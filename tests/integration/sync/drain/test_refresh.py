@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 
@@ -14,6 +15,7 @@ from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import drain, refresh
+from position_sync_dagster.sync.owner import publisher
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
@@ -88,6 +90,31 @@ async def test_a_position_closed_between_two_refreshes_gets_its_zero_row(
         assert rows[(A, PUT)].position == 0.0
         assert rows[(A, PUT)].market_value == 0.0
         assert rows[(A, CALL)].position == 5.0
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_close_before_a_pause_of_days_gets_its_zero_row_after_it(
+    simulate, lake, settings_for, monkeypatch, lost
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        sim.close_position(A, PUT)
+        with monkeypatch.context() as broken:  # nothing drains until after the pause
+            if lost:
+                broken.setattr(Publisher, "enqueue_all", killed)
+            with pytest.raises(RuntimeError) if lost else nullcontext():
+                await refresh(lake, settings)
+        monkeypatch.setattr(publisher, "CLOSED_KEPT", timedelta(0))  # days have passed
+        for _ in range(2):
+            await refresh(lake, settings)
+            await drain(lake, settings)
+            rows = {(u.account, u.conid): u.position for u in await lake.updates.latest_updates()}
+            assert (rows[A, PUT], rows[A, CALL]) == (0.0, 5.0)
+        assert (await lake.queue.counts())[QueueStatus.FAILED] == 0
+        held = lake.broker_positions.read(settings.gateway_id)
+        assert (A, PUT) not in {holding.key for holding in held}
 
 
 async def test_a_position_that_closes_when_its_type_is_no_longer_followed_gets_its_zero_row(

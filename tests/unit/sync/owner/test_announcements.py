@@ -22,7 +22,7 @@ class Ledger:
     def __init__(self, positions):
         self.positions = positions
 
-    async def latest_since(self, _since):
+    async def latest(self):
         return pl.DataFrame(
             [("A", conid, position) for conid, position in self.positions.items()],
             schema={"account": pl.String, "conid": pl.Int64, "position": pl.Float64},
@@ -67,7 +67,7 @@ def test_a_closed_holding_that_was_never_announced_needs_no_zero_row():
 @pytest.mark.parametrize(("row", "lacks"), [(0.0, False), (2.0, True), (None, True)])
 async def test_after_a_restart_a_close_lacks_its_zero_row_unless_the_ledger_has_it(row, lacks):
     announced = Announcements(Ledger({} if row is None else {1: row}))
-    await announced.restore([holding(1, 0.0), holding(2, 4.0)], since=NOW)
+    await announced.restore([holding(1, 0.0), holding(2, 4.0)])
     assert announced.lacks_zero_row(holding(1, 0.0)) is lacks
     assert announced.is_held(("A", 1), 0.0) is not lacks
     assert announced.lacks_zero_row(holding(2, 0.0))
