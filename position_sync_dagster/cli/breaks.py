@@ -16,9 +16,6 @@ from position_sync_dagster.sync.reports.reconciliation import ReconciliationServ
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import age, quantity
 
-ALL = 1_000_000
-"""A limit that no table of breaks reaches."""
-
 app = typer.Typer(cls=options.ListByDefault)
 
 
@@ -66,7 +63,7 @@ def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder
     table = options.opened(home)[1].breaks
     found = [
         one
-        for one in (*table.open_breaks(), *table.closed_breaks(ALL))
+        for one in (*table.open_breaks(), *table.closed_breaks(None))
         if one.break_id.startswith(break_id)
     ]
     lines = [
@@ -113,7 +110,7 @@ def reconcile(
     if as_of is not None:
         past, table = Past(at=as_of), lake.breaks
         require_past(as_of, utc_now())
-        found = breaks_at([*table.open_breaks(), *table.closed_breaks(ALL)], as_of)
+        found = breaks_at([*table.open_breaks(), *table.closed_breaks(None)], as_of)
         typer.echo(str(past), err=json)
         print_breaks(found, none="No break was open.", json=json)
         return

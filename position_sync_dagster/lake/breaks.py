@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
+from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
@@ -100,6 +101,7 @@ class ReconciliationBreaks:
         self.table = table
         self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
+        self._closed: tuple[tuple[int, int], pl.DataFrame] | None = None
 
     def record(
         self,
@@ -229,10 +231,24 @@ class ReconciliationBreaks:
         mine = [one for one in found if gateway_id in (None, one.gateway_id)]
         return sorted(mine, key=lambda one: (one.opened_at, one.break_id))
 
-    def closed_breaks(self, limit: int = 50) -> list[Break]:
-        """Return the breaks that are gone, newest first."""
-        rows = self._lifecycle.finished(codec.in_bucket(CLOSED))
-        return records_of(Break, rows.sort("resolved_at", descending=True).head(limit))
+    def closed_breaks(self, limit: int | None = 50) -> list[Break]:
+        """Return the breaks that are gone, newest first.
+
+        The table is read again only if it changed: the money page asks each second.
+
+        Args:
+            limit: Maximum number of breaks; None for all.
+        """
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            key = self.table.cache_key(handle)
+            if self._closed is None or self._closed[0] != key:
+                where = codec.is_finished(codec.in_bucket(CLOSED))
+                rows = self.table.scan(handle, where).sort("resolved_at", descending=True)
+                self._closed = (key, rows)
+            return self._closed[1]
+
+        return records_of(Break, self.table.snapshot(step)[:limit])
 
 
 def _rows_of(discrepancies: Iterable[Discrepancy]) -> pl.DataFrame:

@@ -463,7 +463,7 @@ def _checked(
 def _owner(sessions: GatewaySessions, now: datetime) -> str | None:
     """Return who holds the lease on a login, if that can be read."""
     try:
-        alive = [one for one in sessions.history() if one.is_alive(now)]
+        alive = [one for one in sessions.history(None) if one.is_alive(now)]
     except errors.HeartbeatsUnavailableError:
         return "a stream or a refresh that only Postgres would name"
     except errors.LakeError:

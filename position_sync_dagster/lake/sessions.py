@@ -538,8 +538,12 @@ class GatewaySessions:
         latest = {one: _later(stored.get(one), beats.get(one), now) for one in others}
         return alive | {one: session for one, session in latest.items() if session is not None}
 
-    def history(self, limit: int = 50) -> list[GatewaySession]:
+    def history(self, limit: int | None = 50, only: pl.Expr | None = None) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
+
+        Args:
+            limit: Maximum number of sessions; None for all.
+            only: Chooses sessions by the columns of the table.
 
         Raises:
             HeartbeatsUnavailableError: Postgres may know which of them are alive.
@@ -551,11 +555,10 @@ class GatewaySessions:
                 self._lifecycle.finished(codec.in_bucket(PAST)),
             ]
         )
+        rows = rows if only is None else rows.filter(only)
         newest = rows.sort("started_at", "fencing_token", descending=True)
-        found = codec.records_of(
-            GatewaySession,
-            newest.unique("session_id", keep="first", maintain_order=True).head(limit),
-        )
+        newest = newest.unique("session_id", keep="first", maintain_order=True)
+        found = codec.records_of(GatewaySession, newest[:limit])
         now = self._clock()
         return [_later(one, beats.get(one.session_id), now) or one for one in found]
 

@@ -37,7 +37,6 @@ from position_sync_dagster.lake.updates.provenance import (
 )
 from position_sync_dagster.sync.run_recorder import STREAM_STEP, LedgerCounts
 
-SESSIONS_SEARCHED = 100_000
 CANDIDATES = 5
 """Maximum number of ids in the error about an ambiguous prefix."""
 
@@ -110,7 +109,7 @@ def trace(lake: Lake, text: str, *, limit: int) -> Trace:
         runs=runs or tuple(record for one in run_ids for record in lake.runs.get(one)),
         sessions=tuple(
             one
-            for one in lake.sessions.history(SESSIONS_SEARCHED)
+            for one in lake.sessions.history(None)
             if one.session_id in of_sessions or one.run_id == found
         ),
         requests=requests,
@@ -204,9 +203,6 @@ def _plain(frame: pl.DataFrame) -> tuple[dict[str, Any], ...]:
     return tuple(frame.iter_rows(named=True))
 
 
-BREAKS_SEARCHED = 100_000
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastValue:
     """One row of a holding.
@@ -267,10 +263,7 @@ def history(
     ]
     breaks = [
         one
-        for one in (
-            *lake.breaks.open_breaks(),
-            *lake.breaks.closed_breaks(BREAKS_SEARCHED),
-        )
+        for one in (*lake.breaks.open_breaks(), *lake.breaks.closed_breaks(None))
         if (one.account, one.conid) == (account, conid)
     ]
     values = tuple(_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True))

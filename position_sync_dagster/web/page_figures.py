@@ -29,6 +29,10 @@ from position_sync_dagster.terminal.text import printable, quantity
 CURVES_EVERY = timedelta(minutes=1)
 """How often the curves of the day are read again: they read half a day of the ledger."""
 
+PAUSE = timedelta(minutes=1)
+"""After this time without a read, nothing is compared with the read before: what changed meanwhile
+did not change now."""
+
 MOST_EVENTS = 40
 
 Row = list[Any]
@@ -67,6 +71,7 @@ class PageFigures:
         self._earlier: list[dict[str, Any]] | None = None
         self._curves: list[dict[str, Any]] = []
         self._curves_at: datetime | None = None
+        self._read_at: datetime | None = None
 
     def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
         """Return the parts of the holdings by their key, and all other figures; blocks.
@@ -75,6 +80,9 @@ class PageFigures:
             LakeError: A table cannot be used.
         """
         overview = self._overviews.read(now)
+        if self._read_at is not None and now - self._read_at >= PAUSE:
+            self._changes, self._earlier = Changes(), None
+        self._read_at = now
         if self._curves_at is None or now - self._curves_at >= CURVES_EVERY:
             self._curves, self._curves_at = self._read_curves(overview, now), now
         if self._earlier is None:

@@ -19,9 +19,6 @@ from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.settings import Settings
 
-SESSIONS_SEEN = 1000
-"""Number of sessions read: enough to find the last stream before two days of refreshes."""
-
 
 @check_results.table_check("position_updates", each_login=True)
 def a_stream_watches(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
@@ -29,8 +26,9 @@ def a_stream_watches(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResul
     sessions, gateway_id = lake.sessions, login.gateway_id
     session = sessions.current(gateway_id)
     if session is not None and session.owner is not Owner.STREAM:  # a refresh does not count
-        streams = (s for s in sessions.history(SESSIONS_SEEN) if s.owner is Owner.STREAM)
-        session = next((s for s in streams if s.gateway_id == gateway_id), None)
+        of_streams = pl.col("owner") == Owner.STREAM.value
+        of_streams &= pl.col("gateway_id") == gateway_id
+        session = next(iter(sessions.history(1, of_streams)), None)
     return judge_stream_session(session, datetime.now(UTC))
 
 

@@ -5,7 +5,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import timedelta
 
@@ -58,6 +58,9 @@ class Announcements:
     Args:
         updates: The ledger, which shows at the start which closes have their zero row. Without it,
             every recent close is announced again.
+
+    Attributes:
+        unwritten: Closes from before the start that the ledger has no zero row of.
     """
 
     def __init__(self, updates: PositionUpdatesTable | None = None) -> None:
@@ -65,18 +68,21 @@ class Announcements:
         # None: a holding that closed before the start, and has no zero row.
         self._announced: dict[Key, tuple[float, bool] | None] = {}
         self._open_at_start: frozenset[Key] = frozenset()
+        self.unwritten: frozenset[Key] = frozenset()
 
-    async def restore(self, holdings: Iterable[BrokerPosition]) -> None:
+    async def restore(self, holdings: Collection[BrokerPosition]) -> None:
         """Continue from the holdings that the last owner of the login wrote.
 
         `broker_positions` is written before the rows. If a process dies in between, the zero row of
-        a close is missing, and the next owner writes it.
+        a close is missing, and the next owner writes it, however long that takes.
         """
         closed = frozenset[Key]()
         if self._updates is not None:
             rows = await self._updates.latest()
             closed = _keys(rows, pl.col("position") == 0)
             self._open_at_start = _keys(rows, pl.col("position") != 0)
+        gone = {holding.key for holding in holdings if not holding.position}
+        self.unwritten = self._open_at_start & gone
         self._announced = {
             holding.key: _fingerprint(holding)
             if holding.position or holding.key in closed
@@ -129,7 +135,7 @@ def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:
 
 
 CLOSED_KEPT = timedelta(days=2)
-"""How long a closed holding stays in `broker_positions`; by then its zero row is written."""
+"""How long a closed holding stays in `broker_positions`; longer if its zero row was not written."""
 
 _Accounts = Mapping[str, tuple[Completeness, AccountConfirmation]]
 """How much of each account the broker has sent, and until when it has confirmed that."""
@@ -191,7 +197,7 @@ class Publisher:
         if self.watcher is not None:
             changed = await _unpublished(self.watcher, {one.key: one for one in stored})
             self._recorded = of_login(changed.values())
-        await self.announced.restore(of_login(stored).values())
+        await self.announced.restore(list(of_login(stored).values()))
         self._published = of_login(self._recent(stored))
         return list((self._published | self._recorded).values())
 
@@ -413,8 +419,8 @@ class Publisher:
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago, and have their zero row."""
-        since, lacks = self.context.clock() - CLOSED_KEPT, self.announced.lacks_zero_row
-        return [h for h in holdings if h.position or h.position_time >= since or lacks(h)]
+        since, unwritten = self.context.clock() - CLOSED_KEPT, self.announced.unwritten
+        return [h for h in holdings if h.position or h.position_time >= since or h.key in unwritten]
 
 
 async def _unpublished(

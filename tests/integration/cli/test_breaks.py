@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,15 +15,16 @@ from position_sync_dagster.lake.breaks import ReconciliationBreaks
 
 AT = datetime(2026, 1, 2, 15, tzinfo=UTC)
 
+NOT_HELD = Discrepancy(
+    type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY\x1b[2J",
+    expected=None, actual=2.0, detail="not held at the broker",
+)  # fmt: skip
+
 
 @pytest.fixture
 def breaks(lake) -> ReconciliationBreaks:
     table = lake.breaks
-    found = Discrepancy(
-        type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY\x1b[2J",
-        expected=None, actual=2.0, detail="not held at the broker",
-    )  # fmt: skip
-    table.record("127.0.0.1:7497", [found], AT)
+    table.record("127.0.0.1:7497", [NOT_HELD], AT)
     return table
 
 
@@ -60,6 +62,15 @@ def test_a_decision_in_bytes_that_are_no_text_is_stored_as_text(breaks):
     [accepted] = breaks.open_breaks()
     assert (accepted.accepted_by, accepted.note) == ("eva\\udc80", "out\\udc80")
     assert "eva\\udc80 reopened it" in run("reopen", one.break_id, "--by", "eva\udc80")
+
+
+def test_a_break_that_closed_before_thousands_of_others_is_shown(breaks):
+    [one] = breaks.open_breaks()
+    breaks.record(one.gateway_id, [], AT)
+    others = [replace(NOT_HELD, conid=conid) for conid in range(8, 2_008)]
+    breaks.record(one.gateway_id, others, AT)
+    breaks.record(one.gateway_id, [], AT + timedelta(hours=1))
+    assert "not held at the broker" in run("show", one.break_id)
 
 
 def test_a_decision_needs_a_reason_and_a_break(breaks):

@@ -1,6 +1,7 @@
 """The command `position-sync doctor`: what it reports, and what it repairs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -22,6 +23,7 @@ from position_sync_dagster.lake.schema.tables import (
     STRATEGY_EXPOSURE,
 )
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.past_sessions import add_past_sessions
 from tests.support.torn_queues import claim, newest_entry
 
 
@@ -130,6 +132,7 @@ def test_a_repair_is_neither_advised_nor_made_while_a_stream_owns_the_login(tmp_
     session = lake.sessions.acquire(
         "127.0.0.1:7497", Owner.STREAM, lease_s=600, run_id=None, host="desk", pid=4321
     )
+    add_past_sessions(lake, replace(session, gateway_id="127.0.0.1:4001"), 100)
     lake.queue.sync.insert_many([QueueRequest(1, "SPY")])
     torn = newest_entry(Path(lake.queue.table.path))
     torn.write_bytes(b"")

@@ -8,6 +8,7 @@ import pytest
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.breaks import BreakCounts
+from position_sync_dagster.lake.storage.table import Table
 
 LOGIN = "127.0.0.1:7497"
 
@@ -42,6 +43,20 @@ async def test_a_break_is_opened_confirmed_and_resolved(lake):
     [gone] = lake.breaks.closed_breaks()
     assert (gone.break_id, gone.state) == (one.break_id, BreakState.RESOLVED)
     assert gone.resolved_at == later
+
+
+async def test_closed_breaks_are_read_again_only_when_the_table_changed(lake, monkeypatch):
+    lake.breaks.record(LOGIN, [missing(1), missing(2)], AT)
+    lake.breaks.record(LOGIN, [missing(2)], AT)
+    reads = []
+    scan = Table.scan
+    monkeypatch.setattr(Table, "scan", lambda *args: reads.append(1) or scan(*args))
+    for _ in range(3):
+        assert [one.conid for one in lake.breaks.closed_breaks()] == [1]
+    assert len(reads) == 1
+    lake.breaks.record(LOGIN, [], AT + timedelta(hours=1))
+    assert [one.conid for one in lake.breaks.closed_breaks()] == [2, 1]
+    assert len(lake.breaks.closed_breaks(1)) == 1
 
 
 async def test_a_reconciliation_that_changes_nothing_commits_nothing(lake):

@@ -16,6 +16,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.service import stream
 from position_sync_dagster.web.page_figures import COLUMNS, PageFigures, plain
 from tests.support.empty_lakes import put_tables
+from tests.support.holdings import make_holding
 from tests.support.legs import leg
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -138,6 +139,23 @@ def test_an_event_of_another_day_names_the_day(lake, settings):
     assert event["text"] == "fill: SPY 575P 20Mar26  -2 → -3"
     (event,) = figures.read(now + timedelta(days=1))[1]["events"]
     assert event["text"] == f"fill: SPY 575P 20Mar26  -2 → -3 ({now:%d %b %Y} UTC)"
+
+
+def test_fills_while_nobody_looked_have_their_own_time(lake, settings):
+    now = datetime.now(UTC)
+    lake.broker_positions.replace(settings.gateway_id, [make_holding(1, now), make_holding(2, now)])
+    figures = PageFigures(settings)
+    assert not figures.read(now)[1]["events"]
+    today = now + timedelta(days=3)
+    held = [make_holding(1, now, position=3.0), make_holding(2, now, position=5.0)]
+    lake.broker_positions.replace(settings.gateway_id, held)
+    filled = change("1", before=1.0, after=3.0, seen_at=today)
+    earlier = change("2", conid=2, before=1.0, after=5.0, seen_at=today - timedelta(days=2))
+    lake.position_changes.add([filled, earlier])
+    for seconds in (1, 2):
+        (event,) = figures.read(today + timedelta(seconds=seconds))[1]["events"]
+        assert event["text"] == "fill: SPY 575P 20Mar26  1 → 3"
+        assert event["at"] == round(today.timestamp() * 1000)
 
 
 async def test_a_fill_and_an_outage_are_seen(simulate, lake, settings, eventually):

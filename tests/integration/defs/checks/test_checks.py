@@ -16,6 +16,7 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
+from tests.support.past_sessions import add_past_sessions
 
 
 def test_rows_that_agree_with_the_broker_pass(
@@ -157,6 +158,14 @@ def test_a_refresh_that_owns_the_login_is_no_stream(check, own_login, lake) -> N
     said = f"No stream has seen the gateway since {ended.state_since:%Y-%m-%d %H:%M:%S} UTC."
     found = check(a_stream_watches)
     assert (found.passed, found.description) == (False, said)
+
+
+def test_the_last_stream_is_found_behind_thousands_of_refreshes(check, own_login, lake) -> None:
+    ended = lake.sessions.end(own_login())
+    refresh = own_login(owner=Owner.REFRESH)
+    add_past_sessions(lake, refresh, 2_000)
+    found = check(a_stream_watches)
+    assert f"seen the gateway since {ended.state_since:%Y-%m-%d %H:%M:%S}" in found.description
 
 
 def test_blind_since_does_not_move_when_the_next_session_is_blind_too(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 
@@ -135,24 +136,29 @@ async def test_a_table_of_causes_that_fails_keeps_no_holding_from_being_queued(
         assert [one.conid for one in lake.closures.current()] == [PUT]
 
 
-async def test_a_close_that_nobody_valued_for_days_gets_its_zero_row(
-    simulate, lake, settings_for, monkeypatch
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_close_before_a_pause_of_days_gets_its_zero_row_after_it(
+    simulate, lake, settings_for, monkeypatch, lost
 ):
-    """As one of Friday's last minute, after which the program was off until Monday."""
     async with simulate() as sim:
         settings = settings_for(sim)
         await refresh(lake, settings)
         await drain(lake, settings)
         sim.close_position(A, PUT)
-        await refresh(lake, settings)
-        monkeypatch.setattr(publisher, "CLOSED_KEPT", timedelta())
-        await refresh(lake, settings)
-        await drain(lake, settings)
-        rows = {(u.account, u.conid): u.position for u in await lake.updates.latest_updates()}
-        assert (rows[A, PUT], rows[A, CALL]) == (0.0, 5.0)
+        with monkeypatch.context() as broken:  # nothing drains until after the pause
+            if lost:
+                broken.setattr(Publisher, "enqueue_all", killed)
+            with pytest.raises(RuntimeError) if lost else nullcontext():
+                await refresh(lake, settings)
+        monkeypatch.setattr(publisher, "CLOSED_KEPT", timedelta(0))  # days have passed
+        for _ in range(2):
+            await refresh(lake, settings)
+            await drain(lake, settings)
+            rows = {(u.account, u.conid): u.position for u in await lake.updates.latest_updates()}
+            assert (rows[A, PUT], rows[A, CALL]) == (0.0, 5.0)
         assert (await lake.queue.counts())[QueueStatus.FAILED] == 0
-        await refresh(lake, settings)
-        assert (A, PUT) not in {one.key for one in lake.broker_positions.read(settings.gateway_id)}
+        held = lake.broker_positions.read(settings.gateway_id)
+        assert (A, PUT) not in {holding.key for holding in held}
 
 
 async def test_a_position_that_closes_when_its_type_is_no_longer_followed_gets_its_zero_row(
