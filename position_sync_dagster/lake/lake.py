@@ -69,10 +69,12 @@ class Lake:
         self._options = options
 
     @classmethod
-    def of(
-        cls, settings: Settings, *, clock: Clock = utc_now, opening: Opening = "usual"
-    ) -> "Lake":
-        """Return the lake that the settings name, with their retries and their fsync."""
+    def of(cls, settings: Settings, *, clock: Clock = utc_now, as_it_is: bool = False) -> "Lake":
+        """Return the lake that the settings name, with their retries and their fsync.
+
+        Args:
+            as_it_is: Whether its tables are neither created nor migrated.
+        """
         retry = RetryPolicy(
             max_attempts=settings.max_attempts,
             base_delay_s=settings.retry_delay_s,
@@ -84,7 +86,7 @@ class Lake:
             retry=retry,
             heartbeats=settings.heartbeats,
             fsync=settings.fsync,
-            opening=opening,
+            opening=Opening.AS_IT_IS if as_it_is else Opening.USUAL,
         )
 
     @property

@@ -517,7 +517,7 @@ def run_preflight(
         dagster_home: Where Dagster keeps its state.
         ui_port: The port of the Dagster UI.
     """
-    lake = Lake.of(settings, opening="as it is")
+    lake = Lake.of(settings, as_it_is=True)
     found = check_settings(settings, environ, env_file=env_file)
     found += check_time_zone(utc_now())
     looks: list[tuple[str, Callable[[], list[Finding]], float]] = [

@@ -17,10 +17,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from threading import Barrier, Condition, Lock, Thread
-from typing import Literal
 from uuid import uuid4
 
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema
@@ -166,10 +166,18 @@ logger = logging.getLogger(__name__)
 _TRIES = 3
 
 
-Opening = Literal["usual", "as it is", "in repair"]
-"""How a table is opened. Usually it is created if it is missing, migrated if it is of an older
-release, and refused while a repair of it is not finished. "as it is" neither creates nor migrates
-it, and "in repair" does not refuse it."""
+class Opening(Enum):
+    """How a table is opened.
+
+    USUAL: Created if it is missing, migrated if it is of an older release, and refused while a
+    repair of it is not finished.
+    AS_IT_IS: As USUAL, but neither created nor migrated.
+    IN_REPAIR: As USUAL, also while a repair of it is not finished.
+    """
+
+    USUAL = auto()
+    AS_IT_IS = auto()
+    IN_REPAIR = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +192,7 @@ class TableLocation:
     path: str
     spec: table_spec.TableSpec
     options: Mapping[str, str] | None
-    opening: Opening = "usual"
+    opening: Opening = Opening.USUAL
 
     @property
     def remote(self) -> bool:
@@ -227,7 +235,7 @@ class TableLocation:
                     raise unexpected from missing
                 if unexpected:
                     continue
-                if self.opening == "as it is" or not create:
+                if self.opening is Opening.AS_IT_IS or not create:
                     raise self._vanished() from missing
             except commit_errors.STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
@@ -315,7 +323,7 @@ class TableLocation:
             raise self._foreign(f"its schema is another one ({detail})")
         missing = [column for column in wanted if column not in found]
         if int(text) < self.spec.version:
-            if self.opening != "as it is":
+            if self.opening is not Opening.AS_IT_IS:
                 self._migrate(handle, missing)
         elif missing:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")

@@ -273,7 +273,7 @@ class TableHandle:
                 self._last_entry = None
             if self._last_entry is None and not self._remote:
                 delta_log.refuse_torn(Path(self._location.path))
-                if self._location.opening != "in repair":
+                if self._location.opening is not Opening.IN_REPAIR:
                     delta_log.refuse_unfinished(Path(self._location.path))
             self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
@@ -451,7 +451,7 @@ class Table:
         storage_options: Mapping[str, str] | None = None,
         contention_s: float | None = None,
         fsync: bool = True,
-        opening: Opening = "usual",
+        opening: Opening = Opening.USUAL,
     ) -> None:
         self.path = absolute_path(path)
         self.spec = spec
