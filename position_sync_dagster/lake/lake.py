@@ -29,7 +29,6 @@ from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.sessions import GatewaySessions, Heartbeats
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
-from position_sync_dagster.lake.storage.opening import Opening
 from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
 from position_sync_dagster.lake.storage.threads import begin_each, together
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
@@ -70,11 +69,7 @@ class Lake:
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now, as_it_is: bool = False) -> "Lake":
-        """Return the lake that the settings name, with their retries and their fsync.
-
-        Args:
-            as_it_is: Whether its tables are neither created nor migrated.
-        """
+        """Return the lake that the settings name, with their retries and their fsync."""
         retry = RetryPolicy(
             max_attempts=settings.max_attempts,
             base_delay_s=settings.retry_delay_s,
@@ -86,7 +81,7 @@ class Lake:
             retry=retry,
             heartbeats=settings.heartbeats,
             fsync=settings.fsync,
-            opening=Opening.AS_IT_IS if as_it_is else Opening.USUAL,
+            as_it_is=as_it_is,
         )
 
     @property

@@ -34,12 +34,7 @@ from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import delta_log, maintenance
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, fail, to_lake_error
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.opening import (
-    WRITER_LOCK,
-    Opening,
-    TableLocation,
-    WriterLock,
-)
+from position_sync_dagster.lake.storage.opening import WRITER_LOCK, TableLocation, WriterLock
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.append import append_rows
 from position_sync_dagster.lake.updates.latest import LedgerFiles
@@ -320,7 +315,7 @@ def repair(table: Table, now: datetime) -> Repair | None:
         saved = 0
         for file in delta_log.unfinished_repairs(Path(table.path)):
             rows = pl.read_parquet(file, glob=False, hive_partitioning=False)
-            saved += put_back(Table(table.path, table.spec, opening=Opening.IN_REPAIR), rows, now)
+            saved += put_back(Table(table.path, table.spec, in_repair=True), rows, now)
             kept.append((delta_log.finish_repair(file), 0))
     except STORAGE_ERRORS as error:
         fail(error, table.path)

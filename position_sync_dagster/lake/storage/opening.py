@@ -17,7 +17,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from threading import Barrier, Condition, Lock, Thread
@@ -166,33 +165,19 @@ logger = logging.getLogger(__name__)
 _TRIES = 3
 
 
-class Opening(Enum):
-    """How a table is opened.
-
-    USUAL: Created if it is missing, migrated if it is of an older release, and refused while a
-    repair of it is not finished.
-    AS_IT_IS: As USUAL, but neither created nor migrated.
-    IN_REPAIR: As USUAL, also while a repair of it is not finished.
-    """
-
-    USUAL = auto()
-    AS_IT_IS = auto()
-    IN_REPAIR = auto()
-
-
 @dataclass(frozen=True, slots=True)
 class TableLocation:
     """The place of a table, and the schema that it must have.
 
     Attributes:
         path: An absolute path or a URI.
-        opening: How it is opened.
+        as_it_is: Whether a missing table is not created, and one of an older release not migrated.
     """
 
     path: str
     spec: table_spec.TableSpec
     options: Mapping[str, str] | None
-    opening: Opening = Opening.USUAL
+    as_it_is: bool = False
 
     @property
     def remote(self) -> bool:
@@ -235,7 +220,7 @@ class TableLocation:
                     raise unexpected from missing
                 if unexpected:
                     continue
-                if self.opening is Opening.AS_IT_IS or not create:
+                if self.as_it_is or not create:
                     raise self._vanished() from missing
             except commit_errors.STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
@@ -323,7 +308,7 @@ class TableLocation:
             raise self._foreign(f"its schema is another one ({detail})")
         missing = [column for column in wanted if column not in found]
         if int(text) < self.spec.version:
-            if self.opening is not Opening.AS_IT_IS:
+            if not self.as_it_is:
                 self._migrate(handle, missing)
         elif missing:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")
