@@ -506,7 +506,7 @@ def run_preflight(
         dagster_home: Where Dagster keeps its state.
         ui_port: The port of the Dagster UI.
     """
-    lake = Lake.of(settings)
+    lake = Lake.of(settings, use="look")
     found = check_settings(settings, environ, env_file=env_file)
     found += check_time_zone(utc_now())
     looks: list[tuple[str, Callable[[], list[Finding]], float]] = [
@@ -609,14 +609,14 @@ def _read(
 ) -> list[Finding]:
     """Read the sessions of living owners, and the active legs, into what the caller passes.
 
-    No table is created.
+    No table is created or migrated.
 
     Returns:
         What was found about the weekly logins, or that a table cannot be read.
     """
     settings, now, found = logins[0], utc_now(), list[Finding]()
     try:
-        for login in logins if lake.exists else ():
+        for login in logins if lake.sessions.table.exists() else ():
             session = lake.sessions.current(login.gateway_id)
             if session is None:
                 continue
@@ -626,7 +626,7 @@ def _read(
                 sessions[login.gateway_id] = session
         if settings.strategies_file is not None:
             legs += load_strategies(settings.strategies_file)
-        elif lake.exists:
+        elif lake.registry.table.exists():
             registry = lake.registry.sync
             legs += [*registry.get_all_active(), *registry.get_unresolved()]
     except errors.StrategiesFileError:

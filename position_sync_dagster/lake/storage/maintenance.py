@@ -113,6 +113,8 @@ def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
     without = Counter[tuple[object, ...]]()
     # In one pass: a check does this after each drain, and a year has hundreds of partitions.
     columns = [*(f"partition.{name}" for name in names), *statistics]
+    if not set(statistics).issubset(files.columns):
+        return  # a table of an older release, which is not migrated
     for *values, first, last, nulls in files.select(columns).iter_rows():
         if first is not None and last is not None:
             ranges[tuple(values)].append((first, last))

@@ -13,15 +13,19 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
+from typer.testing import CliRunner
 
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
+from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.service import stream
 from tests.support.hosts import ROOT
+from tests.support.ports import free_port
 
 OLDER = ROOT / "tests" / "support" / "older-lake.tar.gz"
 LEG, ABSENT = 921000001, 1
@@ -38,6 +42,22 @@ def folder(tmp_path: Path) -> Path:
 
 def rows_of(folder: Path, table: str, key: str) -> pl.DataFrame:
     return pl.read_delta(str(folder / table)).sort(key)
+
+
+async def test_doctor_reads_an_older_lake_and_leaves_it_to_its_programs(
+    folder, simulate, settings_for, tmp_path
+):
+    before = {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+    async with simulate() as sim:
+        settings = settings_for(sim, lake=str(folder), trading_mode="SIMULATED")
+        places = {"dagster_home": tmp_path / "home", "ui_port": free_port()}
+        found = await asyncio.to_thread(run_preflight, settings, {}, env_file=None, **places)
+    assert {one.level for one in found} == {Level.GOOD, Level.INFO}, found
+    assert "1 of the active legs" in next(one.text for one in found if one.check == "legs")
+    variables = {"POSITION_SYNC_LAKE": str(folder)}
+    shown = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", "--tables"], env=variables)
+    assert (shown.exit_code, "whole at version" in shown.output) == (0, True), shown.output
+    assert {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
