@@ -87,10 +87,10 @@ class Lake:
 
     @property
     def exists(self) -> bool:
-        """Return whether any of the tables exists; always True for a remote lake."""
-        return is_remote(self.path) or any(
-            Path(table.path, "_delta_log").is_dir() for table in self.tables
-        )
+        """Return whether any of the tables exists; a request, where the lake is remote."""
+        if is_remote(self.path):
+            return any(table.exists() for table in self.tables)
+        return any(Path(table.path, "_delta_log").is_dir() for table in self.tables)
 
     @cached_property
     def registry(self) -> StrategyRegistry:
