@@ -34,6 +34,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import absolute_path, is_remote
 from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import LOCK_FILE, living_holder
 from position_sync_dagster.settings import Settings, warnings_of
@@ -443,10 +444,13 @@ def check_lake(lake: Lake) -> list[Finding]:
 
 
 def check_tables(lake: Lake) -> list[Finding]:
-    """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it."""
+    """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it.
+
+    In an object store each table takes dozens of requests: they are examined at once.
+    """
     if not lake.exists:
         return [good("tables", f"none at {lake.path} yet: the first start makes them")]
-    ill = [one for one in map(diagnose, lake.all_tables) if not one.healthy]
+    ill = [one for one in together(diagnose, lake.all_tables) if not one.healthy]
     if not ill:
         return [
             good("tables", f"{len(lake.all_tables)} at {lake.path}, each whole or not there yet")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
 from position_sync_dagster.sync.owner.ownership import Ownership
@@ -230,6 +232,19 @@ async def test_the_clock_is_compared_with_the_gateways(simulate, settings_for):
                 assert math.isclose(found, -ahead_s, abs_tol=1.5)
         finally:
             await connection.close()
+
+
+def test_tables_are_examined_side_by_side(tmp_path, monkeypatch):
+    lake, at_once = Lake(tmp_path / "lake"), threading.Barrier(2)
+    lake.initialize_sync()
+
+    def examined(table):
+        at_once.wait(30)
+        return diagnose(table)
+
+    monkeypatch.setattr(preflight, "diagnose", examined)
+    [found] = preflight.check_tables(lake)
+    assert found.level is Level.GOOD
 
 
 def test_without_a_gateway_the_command_says_what_to_do_and_ends_with_1(monkeypatch):
