@@ -106,7 +106,7 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
     return found.result()
 
 
-WITHIN_S = 40.0
+WITHIN_S = 38.0
 """Time limit of all checks at the gateway together, in seconds."""
 
 ANSWER_S = 8.0
@@ -487,7 +487,7 @@ def check_disk(path: str) -> list[Finding]:
     return [warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]
 
 
-QUICK_S, TABLES_S = 3.0, 7.0
+QUICK_S, TABLES_S = 2.0, 7.0
 """The time limits of one check of this machine and of the tables, in seconds. All of them and
 `WITHIN_S` together are less than a minute."""
 
