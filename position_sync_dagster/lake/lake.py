@@ -68,7 +68,9 @@ class Lake:
         self._options = options
 
     @classmethod
-    def of(cls, settings: Settings, *, clock: Clock = utc_now, as_it_is: bool = False) -> "Lake":
+    def of(
+        cls, settings: Settings, *, clock: Clock = utc_now, **options: Unpack[TableOptions]
+    ) -> "Lake":
         """Return the lake that the settings name, with their retries and their fsync."""
         retry = RetryPolicy(
             max_attempts=settings.max_attempts,
@@ -80,8 +82,7 @@ class Lake:
             clock=clock,
             retry=retry,
             heartbeats=settings.heartbeats,
-            fsync=settings.fsync,
-            as_it_is=as_it_is,
+            **TableOptions(fsync=settings.fsync) | options,
         )
 
     @property

@@ -315,7 +315,7 @@ def repair(table: Table, now: datetime) -> Repair | None:
         saved = 0
         for file in delta_log.unfinished_repairs(Path(table.path)):
             rows = pl.read_parquet(file, glob=False, hive_partitioning=False)
-            saved += put_back(Table(table.path, table.spec, in_repair=True), rows, now)
+            saved += put_back(Table(table.path, table.spec, use="repair"), rows, now)
             kept.append((delta_log.finish_repair(file), 0))
     except STORAGE_ERRORS as error:
         fail(error, table.path)

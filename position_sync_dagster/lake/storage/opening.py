@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Barrier, Condition, Lock, Thread
+from typing import Literal
 from uuid import uuid4
 
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema
@@ -164,6 +165,10 @@ logger = logging.getLogger(__name__)
 
 _TRIES = 3
 
+Use = Literal["work", "look", "repair"]
+"""For what a table is opened: to work, for which it is created or migrated if it has to be; to look
+at it, and leave it as it is; or to repair it, also where a repair of it is not finished."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableLocation:
@@ -171,13 +176,13 @@ class TableLocation:
 
     Attributes:
         path: An absolute path or a URI.
-        as_it_is: Whether a missing table is not created, and one of an older release not migrated.
+        use: For what it is opened.
     """
 
     path: str
     spec: table_spec.TableSpec
     options: Mapping[str, str] | None
-    as_it_is: bool = False
+    use: Use = "work"
 
     @property
     def remote(self) -> bool:
@@ -220,7 +225,7 @@ class TableLocation:
                     raise unexpected from missing
                 if unexpected:
                     continue
-                if self.as_it_is or not create:
+                if self.use == "look" or not create:
                     raise self._vanished() from missing
             except commit_errors.STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
@@ -308,7 +313,7 @@ class TableLocation:
             raise self._foreign(f"its schema is another one ({detail})")
         missing = [column for column in wanted if column not in found]
         if int(text) < self.spec.version:
-            if not self.as_it_is:
+            if self.use != "look":
                 self._migrate(handle, missing)
         elif missing:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")

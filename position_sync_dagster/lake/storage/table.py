@@ -28,7 +28,7 @@ from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, delta_log
 from position_sync_dagster.lake.storage.deltalake_internals import is_behind
-from position_sync_dagster.lake.storage.opening import NO_HOOKS, TableLocation, WriterLock
+from position_sync_dagster.lake.storage.opening import NO_HOOKS, TableLocation, Use, WriterLock
 from position_sync_dagster.lake.storage.threads import begin
 from position_sync_dagster.outage_log import OutageLog
 
@@ -238,17 +238,13 @@ class TableHandle:
     Args:
         on_replaced: Called when the table was deleted and created again, or repaired, since the
             handle was opened.
-        in_repair: Whether to open the table although a repair of it is not finished.
 
     Attributes:
         generation: Grows by one each time the table was replaced while this process had it open.
     """
 
-    def __init__(
-        self, location: TableLocation, on_replaced: Callable[[], None], *, in_repair: bool = False
-    ) -> None:
+    def __init__(self, location: TableLocation, on_replaced: Callable[[], None]) -> None:
         self._location = location
-        self._in_repair = in_repair
         self._on_replaced = on_replaced
         self._handle: DeltaTable | None = None
         self._opened_at = 0.0
@@ -277,7 +273,7 @@ class TableHandle:
                 self._last_entry = None
             if self._last_entry is None and not self._remote:
                 delta_log.refuse_torn(Path(self._location.path))
-                if not self._in_repair:
+                if self._location.use != "repair":
                     delta_log.refuse_unfinished(Path(self._location.path))
             self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
@@ -430,7 +426,7 @@ class TableOptions(TypedDict, total=False):
     contention_s: float | None
     storage_options: Mapping[str, str] | None
     fsync: bool
-    as_it_is: bool
+    use: Use
 
 
 class Table:
@@ -441,8 +437,7 @@ class Table:
         contention_s: How long a change is retried while other writers commit first, in seconds;
             None for 15, or 60 in an object store, where each attempt takes several requests.
         fsync: Whether a change is synced to the disk before the call returns (local tables only).
-        as_it_is: Whether a missing table is not created, and one of an older release not migrated.
-        in_repair: Whether to open the table although a repair of it is not finished.
+        use: For what the table is opened.
 
     Attributes:
         is_remote: Whether the table lies in an object store.
@@ -456,17 +451,16 @@ class Table:
         storage_options: Mapping[str, str] | None = None,
         contention_s: float | None = None,
         fsync: bool = True,
-        as_it_is: bool = False,
-        in_repair: bool = False,
+        use: Use = "work",
     ) -> None:
         self.path = absolute_path(path)
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
-        location = TableLocation(self.path, spec, self.options, as_it_is)
+        location = TableLocation(self.path, spec, self.options, use)
         self._location = location
         self.is_remote = location.remote
         self._synced = delta_log.SyncedCommits(Path(self.path), on=fsync and not location.remote)
-        self._handle = TableHandle(location, on_replaced=self._synced.forget, in_repair=in_repair)
+        self._handle = TableHandle(location, on_replaced=self._synced.forget)
         self._writer_lock = WriterLock(self.path)
         usual_s = REMOTE_CONTENTION_S if location.remote else CONTENTION_S
         self._contention_s = usual_s if contention_s is None else contention_s

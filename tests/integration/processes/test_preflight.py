@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.gateway.connection import GatewayConnection, connect
+from position_sync_dagster.gateway.connection import CLOSE_S, GatewayConnection, connect
 from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership
 from tests.support.ports import free_port
 
@@ -246,6 +249,32 @@ async def test_the_clock_is_compared_with_the_gateways(simulate, settings_for):
                 assert math.isclose(found, -ahead_s, abs_tol=1.5)
         finally:
             await connection.close()
+
+
+def test_tables_are_examined_side_by_side(tmp_path, monkeypatch):
+    lake, at_once = Lake(tmp_path / "lake"), threading.Barrier(2)
+    lake.initialize_sync()
+
+    def examined(table):
+        at_once.wait(30)
+        return diagnose(table)
+
+    monkeypatch.setattr(preflight, "diagnose", examined)
+    [found] = preflight.check_tables(lake)
+    assert found.level is Level.GOOD
+
+
+async def test_all_limits_together_are_less_than_a_minute(look, monkeypatch):
+    limits = [preflight.WITHIN_S, CLOSE_S]
+
+    def hangs(check, _look, *, within_s):
+        limits.append(within_s)
+        return [preflight.good(check, "")]
+
+    monkeypatch.setattr(preflight, "bounded", hangs)
+    settings = Settings(_env_file=None, gateway_port=free_port())
+    await look(settings)
+    assert (len(limits), sum(limits) < 60) == (9, True), limits
 
 
 def test_without_a_gateway_the_command_says_what_to_do_and_ends_with_1(monkeypatch):
