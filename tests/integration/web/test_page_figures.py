@@ -132,12 +132,12 @@ def test_a_fill_from_before_the_page_was_opened_is_an_event(lake, settings):
 
 def test_an_event_of_another_day_names_the_day(lake, settings):
     """The page stays open over night, and shows the time of day."""
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).replace(hour=23, minute=59, second=50)
     lake.position_changes.add([change("1", before=-2.0, after=-3.0, seen_at=now)])
     figures = PageFigures(settings)
     (event,) = figures.read(now)[1]["events"]
     assert event["text"] == "fill: SPY 575P 20Mar26  -2 → -3"
-    (event,) = figures.read(now + timedelta(days=1))[1]["events"]
+    (event,) = figures.read(now + timedelta(seconds=20))[1]["events"]
     assert event["text"] == f"fill: SPY 575P 20Mar26  -2 → -3 ({now:%d %b %Y} UTC)"
 
 
