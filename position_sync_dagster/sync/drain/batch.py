@@ -206,7 +206,8 @@ def plan_batch(
     """Decide about each request of a batch.
 
     A request has a row of its own in the ledger if its worker was killed before it marked the
-    request. That row answers the request, whatever was written since.
+    request. That row answers the request, whatever was written since. If the quantity is another
+    one now, the holding needs a further row.
 
     Otherwise, a holding needs no new row if its newest row in the ledger has the same values, or is
     from the stream and newer than the view. That row then answers the request; so does the row that
@@ -236,21 +237,25 @@ def plan_batch(
         for holding in holdings or ():
             known = planned.get(holding.key) or newest.get(holding.key)
             own_id = _own_id(request, holding.key)
-            row: PositionUpdate | None
+            made = replace(
+                from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
+                request_id=request.request_id,
+                update_id=own_id,
+            )
+            row: PositionUpdate | None = made
             if own_id in written:
                 # A later row of the holding does not show when the value of the own row was true.
                 row = known if known is not None and known.update_id == own_id else None
+                if known is None or known.position != holding.position:
+                    # The request may also be that of a change which came after its own row.
+                    later_id = content_id(now, request.request_id, *holding.key)
+                    row, planned[holding.key] = None, replace(made, update_id=later_id)
+                    rows.append(planned[holding.key])
+            elif known is not None and _answers(known, made, view, now, keep):
+                row = known
             else:
-                row = replace(
-                    from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
-                    request_id=request.request_id,
-                    update_id=own_id,
-                )
-                if known is not None and _answers(known, row, view, now, keep):
-                    row = known
-                else:
-                    rows.append(row)
-                    planned[holding.key] = row
+                rows.append(made)
+                planned[holding.key] = made
             answer = Answer(
                 update_id=own_id if row is None else row.update_id,
                 confirmed_at=None if row is None else confirmed_time(row, holding, now),

@@ -49,13 +49,13 @@ class CloseWatcher:
         """Store changes; after a close, looks for its cause are due at `LOOKS_S` from now on.
 
         Raises:
-            LakeError: The table cannot be written; the same changes are due again.
+            LakeError: The table cannot be written, or it has them and did not confirm it.
         """
         self.context.lease.check()
-        await offload(self.explainer.record, changes)
         if any(change.closed for change in changes):
             self._recorded = True
             self._due = sorted({*self._due, *self._looks()})
+        await offload(self.explainer.record, changes)
 
     async def unpublished(
         self, published: Mapping[Key, BrokerPosition], since: datetime | None

@@ -29,7 +29,7 @@ A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, UNHELD = 921000001, 921000002, 921000007
 
 
-async def killed(*_):
+async def killed(*_args, **_more):
     """Stand for a process that is killed between the positions and the requests."""
     raise RuntimeError("killed")
 
@@ -134,6 +134,28 @@ async def test_a_table_of_causes_that_fails_keeps_no_holding_from_being_queued(
             assert (await drain(lake, settings)).succeeded == 9
         await refresh(lake, settings)
         assert [one.conid for one in lake.closures.current()] == [PUT]
+
+
+async def test_a_close_whose_request_had_a_row_before_a_kill_gets_its_zero_row(
+    simulate, lake, settings_for, monkeypatch, eventually
+):
+    """The request of the killed drain is still live, so that the close makes no other."""
+    async with simulate() as sim:
+        settings = settings_for(sim, lease_s=1.0, drain_time_limit_s=0.9)
+        await refresh(lake, settings)
+        with monkeypatch.context() as broken:
+            broken.setattr(lake.queue, "mark_success", killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                await drain(lake, settings)
+        sim.close_position(A, PUT)
+        await refresh(lake, settings)
+
+        async def is_closed():
+            await drain(lake, settings)
+            rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
+            return rows[A, PUT].position == 0.0
+
+        await eventually(is_closed)
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -182,6 +182,21 @@ def test_the_row_that_a_killed_worker_wrote_is_confirmed_while_it_is_the_newest(
     assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=NOW)}
 
 
+@pytest.mark.parametrize("newest", [{}, "own"])
+def test_a_holding_that_closed_after_the_row_of_a_killed_worker_gets_its_zero_row(newest):
+    """The request of the close is the same one: it was still live."""
+    (own,) = plan([request(1, "A")]).rows
+    newest = newest and {("A", 1): own}
+    closed = replace(COMPLETE, holdings={("A", 1): replace(HOLDINGS[0], position=0.0)})
+    later = NOW + timedelta(minutes=1)
+    done = plan([request(1, "A")], closed, newest, later, {own.update_id})
+    assert [(row.position, row.request_id) for row in done.rows] == [(0.0, "r1")]
+    assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=None)}
+    # Of a second kill too, the row is found.
+    known = {("A", 1): done.rows[0]}
+    assert plan([request(1, "A")], closed, known, later, {own.update_id}).rows == ()
+
+
 def test_only_a_request_that_is_older_than_the_newest_row_may_have_a_row_of_its_own():
     since = NOW - timedelta(hours=1)
     before, after = (

@@ -1,8 +1,12 @@
 """When the gateway is asked why holdings closed: after a change, and after a start."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.connection import DayExecutions
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.close_watcher import LOOKS_S, CloseWatcher, changes_between
@@ -56,6 +60,22 @@ async def test_a_close_that_a_process_left_without_a_cause_is_looked_at_after_th
 
 async def test_a_start_asks_the_gateway_nothing_where_each_close_has_a_cause():
     assert await requests_of_a_start(is_open=False) == 0
+
+
+async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
+    gateway, explainer = Gateway(), Explainer(is_open=False)
+    watcher = CloseWatcher(OwnerContext(settings=Settings(), monotonic=lambda: 50.0), explainer)
+    closed = replace(OPENED, position=0.0, position_time=NOW)
+
+    def fail(_changes):
+        raise LakeNotWritableError("The disk did not confirm it.", remedy="Check it.")
+
+    explainer.record = fail
+    with pytest.raises(LakeNotWritableError):
+        await watcher.record(changes_between({OPENED.key: OPENED}, {closed.key: closed}, {}))
+    watcher.look_in_background(gateway)
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+    assert gateway.requests == 1
 
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
