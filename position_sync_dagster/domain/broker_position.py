@@ -48,6 +48,7 @@ class HoldingGreeks:
     """Computed greeks of an option for which the gateway sends none; named as the columns.
 
     Amounts are in the major unit of the currency, `underlying_price` as quoted for the option.
+    `greeks_time` is None if the price of the underlying came outside its session.
     """
 
     implied_vol: float
@@ -56,7 +57,7 @@ class HoldingGreeks:
     vega: float
     theta: float
     underlying_price: float
-    greeks_time: datetime
+    greeks_time: datetime | None
     greeks_method: str
     volatility_time: datetime
     greeks_source: GreeksSource = GreeksSource.MODEL

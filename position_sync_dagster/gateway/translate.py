@@ -171,6 +171,7 @@ class Arrivals:
         mark: The newest tick 37.
         model: The newest tick 13.
         delayed: Whether the newest prices and sizes of the quote have types of delayed data.
+        kind: The kind of market data of the newest ticks, as the gateway says.
     """
 
     quote: datetime | None = None
@@ -178,12 +179,20 @@ class Arrivals:
     mark: datetime | None = None
     model: datetime | None = None
     delayed: bool = False
+    kind: int | None = None
     _sides: tuple[float | None, float | None] = (None, None)
     _mark: float = math.nan
     _greeks: OptionComputation | None = None
 
     def note(self, ticker: Ticker) -> None:
-        """Record the arrival of the parts that the newest ticks brought."""
+        """Record the arrival of the parts that the newest ticks brought.
+
+        Once data are live, what came as frozen or delayed data does not count.
+        """
+        live = codes.MarketDataType.LIVE
+        if self.kind not in (None, live) and ticker.marketDataType == live:
+            self.quote = self.moved = self.mark = self.model = None
+        self.kind = ticker.marketDataType
         kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
         sides = (known(ticker.bid), known(ticker.ask))
         if kinds & codes.QUOTE_TICKS:
@@ -213,6 +222,8 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
     """
     contract, greeks = ticker.contract, ticker.modelGreeks or _NO_GREEKS
     kind = ticker.marketDataType
+    if kind == codes.MarketDataType.LIVE:  # the gateway may say so before the first live tick
+        kind = arrivals.kind or kind
     if arrivals.delayed and kind not in codes.DELAYED_TYPES:
         kind = int(codes.MarketDataType.DELAYED)
     delayed = kind in codes.DELAYED_TYPES

@@ -163,13 +163,16 @@ def values_at_close(
 def _valued_at() -> pl.Expr:
     """Return the time of a row's value: the broker's own time if it is earlier than the row.
 
-    A row of the account feed may have been written long after the broker sent its value.
+    A row of the account feed may have been written long after the broker sent its value. Delayed
+    and frozen data are older than their rows, by an unknown time where they have none of their own.
     """
     from_feed = pl.col("value_source").is_in(
         [ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value]
     )
     earlier = (pl.col("position") != 0) & (pl.col("value_time") < pl.col("timestamp"))
-    return pl.when(from_feed & earlier).then("value_time").otherwise("timestamp")
+    by_line = pl.col("value_source") == ValueOrigin.TICK.value
+    is_late = by_line & (pl.col("market_data_type") > 1).fill_null(value=False)
+    return pl.when((from_feed & earlier) | is_late).then("value_time").otherwise("timestamp")
 
 
 def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:

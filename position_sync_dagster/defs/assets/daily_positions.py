@@ -135,7 +135,7 @@ def daily_asset(
 def describe(closed: "statements.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day."""
     rows = closed.rows
-    oldest_s: Any = rows["age_s"].max()
+    oldest_s: Any = None if rows["age_s"].has_nulls() else rows["age_s"].max()
     return {
         "dagster/partition_row_count": rows.height,
         "held": rows.filter(rows["position"] != 0).height,

@@ -373,7 +373,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
             instrument=Instrument(**dict(zip(_INSTRUMENT, of_contract, strict=True))),
             **dict(zip(_BROKER, of_holding, strict=True)),
             greeks=None
-            if None in modelled
+            if modelled[0] is None
             else HoldingGreeks(**dict(zip(GREEKS_COLUMNS, modelled, strict=True))),
         )
         for of_contract, of_holding, modelled in zip(

@@ -330,7 +330,8 @@ DAILY_POSITIONS = TableSpec(
             session_date day Partition: the exchange's trading day.
             closed_at moment When the exchange closed on that day.
             age_s number Age of the value at the close: since its source last confirmed it before
-                the close, as far as that is known. Unit: seconds.
+                the close, as far as that is known; null for delayed data without a time. Unit:
+                seconds.
             """
         ),
         **_VALUES,

@@ -319,12 +319,13 @@ class PublishedGreeks:
         """Collect from now on the options whose greeks are to be published."""
         return self._changes.watch()
 
-    def take(self, leg: ModelledLeg, price_magnifier: int) -> None:
+    def take(self, leg: ModelledLeg, price_magnifier: int, *, dated: bool = True) -> None:
         """Publish the new greeks of an option, if they differ enough from the published ones.
 
         Args:
             leg: The option.
             price_magnifier: Of the option, whose row has the underlying's price as it is quoted.
+            dated: Whether the arrival of the underlying's price is its time.
         """
         before, found = self._greeks.get(leg.conid), leg.greeks
         if found is None or leg.underlying_at is None or leg.value_at is None:
@@ -340,7 +341,7 @@ class PublishedGreeks:
             vega=found.vega,
             theta=found.theta,
             underlying_price=found.underlying_price * price_magnifier,
-            greeks_time=leg.underlying_at,
+            greeks_time=leg.underlying_at if dated else None,
             greeks_method=method,
             volatility_time=leg.value_at,
         )
@@ -363,4 +364,4 @@ def _moved(before: HoldingGreeks, leg: ModelledLeg) -> bool:
     pairs = ((found.gamma, before.gamma), (found.vega, before.vega), (found.theta, before.theta))
     if any(abs(now - then) > MOVE_PART * abs(then) for now, then in pairs):
         return True
-    return abs(at - before.greeks_time) >= RENEWED
+    return before.greeks_time is None or abs(at - before.greeks_time) >= RENEWED

@@ -436,7 +436,10 @@ class ModelGreeks:
         for leg in self._greeks.compute(
             model, now, monotonic=self._monotonic(), budget_s=share * EVERY_S
         ):
-            self.published.take(leg, self._options[leg.conid].price_magnifier)
+            hours, came_at = self.contracts.hours(leg.underlying), leg.underlying_at
+            # A line that is requested outside the session opens with a price from before.
+            dated = hours is None or came_at is None or hours.is_open(came_at) is not False
+            self.published.take(leg, self._options[leg.conid].price_magnifier, dated=dated)
 
     def _value_of(self, conid: int) -> tuple[float, datetime] | None:
         """Return the newest value that the broker gave of an option in any account."""

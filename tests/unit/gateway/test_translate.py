@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from math import inf, nan
 
 import pytest
-from ib_async import Contract, OptionComputation, Ticker
+from ib_async import Contract, OptionComputation, TickData, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.gateway.translate import (
@@ -160,6 +160,19 @@ def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
     both = {"lastTimestamp": live, "delayedLastTimestamp": late}
     assert quote_of(ticker(marketDataType=3, **both), Arrivals()).last_time == late
     assert quote_of(ticker(marketDataType=1, **both), Arrivals()).last_time == live
+
+
+@pytest.mark.parametrize("kind", [2, 3, 4])
+def test_what_came_as_frozen_or_delayed_data_is_no_live_price_once_the_line_is_live(kind):
+    line, arrivals = ticker(marketDataType=kind, bid=1.0, ask=1.2, markPrice=1.1), Arrivals()
+    line.time, line.ticks = NOW, [TickData(NOW, 1, 1.0, 5), TickData(NOW, 37, 1.1, 0)]
+    arrivals.note(line)
+    line.marketDataType = 1
+    assert quote_of(line, arrivals).market_data_type == kind
+    line.time, line.ticks = NOW + timedelta(seconds=1), [TickData(NOW, 1, 1.0, 6)]
+    arrivals.note(line)
+    quote = quote_of(line, arrivals)
+    assert (quote.market_data_type, quote.quote_time, quote.mark_time) == (1, line.time, None)
 
 
 @pytest.mark.parametrize(

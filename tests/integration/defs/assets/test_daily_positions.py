@@ -96,6 +96,19 @@ def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(
     assert [age for _day, _value, age in by_day(table)] == [600.0, 60.0, 60.0]
 
 
+def test_the_age_of_delayed_data_at_the_close_is_that_of_their_last_trade_or_unknown(
+    fill, append_row, table
+) -> None:
+    delayed = {"value_source": ValueOrigin.TICK, "market_data_type": 3}
+    written, traded = utc("2026-03-05T20:59:00"), utc("2026-03-05T20:40:00")
+    append_row(1, written, value_time=traded, **delayed)
+    append_row(2, written, **delayed)
+    result = fill("2026-03-05", "2026-03-05")
+    assert [age for _day, _value, age in by_day(table)] == [1200.0, None]
+    (event,) = result.asset_materializations_for_node("daily_positions")
+    assert "oldest_value_age_s" not in event.metadata
+
+
 def test_an_unchanged_value_is_as_old_at_the_close_as_its_last_confirmation_before_it(
     fill, append_row, table, settings
 ) -> None:

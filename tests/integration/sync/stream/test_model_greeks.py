@@ -10,12 +10,14 @@ from ib_gateway_simulator import load_book
 from ib_gateway_simulator.market.underlying import OptionMarket
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.instrument import parse_trading_hours
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway.accounts import holdings
 from position_sync_dagster.sync.owner import account_greeks, option_model
 from position_sync_dagster.sync.stream import followed_holdings, gateway_link, model_greeks
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 A, B = "DUSIM0001", "DUSIM0002"
 STOCK, FUTURE, CORN, INDEX = 920000001, 920000002, 920000003, 920000004
@@ -195,6 +197,22 @@ async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_an
         await eventually(lambda: "older than a minute in its session (AAPL)" in streamer.greeks)
         sim.ticking(STOCK)
         await eventually(lambda: published(streamer).keys() >= COMPUTED)
+
+
+async def test_greeks_by_a_price_from_outside_the_session_of_the_underlying_have_no_time(
+    computing, published, eventually, monkeypatch
+):
+    today = utc_now().date()
+    days = (f"{today + timedelta(days=n):%Y%m%d}:CLOSED" for n in (-1, 0, 1))
+    closed, hours = parse_trading_hours(";".join(days), "UTC"), ContractCache.hours
+    monkeypatch.setattr(
+        ContractCache, "hours", lambda self, c: closed if c == STOCK else hours(self, c)
+    )
+    async with computing() as (_sim, streamer):
+        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        found = published(streamer)
+        assert (found[A, CALL].greeks_time, found[A, PUT].greeks_time) == (None, None)
+        assert found[A, CORN_CALL].greeks_time is not None
 
 
 @pytest.mark.parametrize("before_the_start", [True, False])
