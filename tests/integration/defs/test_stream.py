@@ -23,6 +23,7 @@ from position_sync_dagster.defs.stream import (
     PatientLog,
     StreamEvents,
     StreamThread,
+    run_is_gone,
     stream_positions,
 )
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -92,6 +93,14 @@ def test_a_stream_whose_run_was_deleted_ends_as_if_asked(play, run, instance, mo
     play(stream)
     run()
     assert len(ended) == 1
+
+
+def test_a_run_that_was_reported_as_failed_is_gone_for_its_stream(instance) -> None:
+    """Nobody could terminate it, and each successor would wait for its lease in vain."""
+    run = instance.create_run_for_job(stream_positions)
+    assert not run_is_gone(instance, run.run_id)
+    instance.report_run_failed(run)
+    assert run_is_gone(instance, run.run_id)
 
 
 @pytest.fixture
