@@ -551,9 +551,9 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 
     The op runs until it is interrupted, its rotation is due, its login was changed or removed in
-    the gateways file, or its run was deleted from Dagster or reported there as failed. The
-    supervisor then starts another one.
-    `StreamEvents` makes its events, and evaluates the ledger's checks after each materialization.
+    the gateways file, or its run was deleted from Dagster or has ended there. The supervisor then
+    starts another one. `StreamEvents` makes its events, and evaluates the ledger's checks after
+    each materialization.
 
     An interrupt ends it cleanly: the last rows are logged and the run succeeds. A termination in
     the UI ends it in the same way, but as a canceled run, which pauses the stream.
@@ -623,9 +623,10 @@ def login_is_gone(login: Settings) -> bool:
 
 
 def run_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return whether a run was deleted from Dagster, or has ended there: it cannot be terminated.
+    """Return whether a run was deleted from Dagster, or has ended there: nobody can terminate it.
 
-    If the storage cannot be read, the answer is no.
+    The supervisor gives up a run that has no lease in time, also if a clock was set meanwhile. If
+    the storage cannot be read, the answer is no.
     """
     try:
         run = instance.get_run_by_id(run_id)

@@ -79,13 +79,21 @@ def names(events: Sequence[Any]) -> list[tuple[str, str]]:
     return [(type(e).__name__.removeprefix("Asset"), e.asset_key.to_user_string()) for e in events]
 
 
-def test_a_stream_whose_run_was_deleted_ends_as_if_asked(play, run, instance, monkeypatch) -> None:
-    """Nobody could terminate it, and Dagster would show no stream."""
+def given_up(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Report a run as failed, as the supervisor does if a clock was set during its start."""
+    instance.report_run_failed(instance.get_run_by_id(run_id))
+
+
+@pytest.mark.parametrize("end", [dg.DagsterInstance.delete_run, given_up])
+def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(
+    play, run, instance, monkeypatch, end
+) -> None:
+    """Nobody could terminate it, Dagster would show no stream, and its successors would wait."""
     monkeypatch.setattr(stream_job_module, "RUN_LOOK_S", 0.05)
     ended = []
 
     async def stream(lake, settings, *, run_id, stop, report):
-        instance.delete_run(run_id)
+        end(instance, run_id)
         await asyncio.wait_for(stop.wait(), 60)
         ended.append(run_id)
         return REPORT
