@@ -337,6 +337,13 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     assert {one["name"] for one in printed["strategies"]} == {"iron"}
 
 
+@pytest.mark.parametrize("command", ["positions", "exposure"])
+def test_json_is_printed_once_and_is_not_watched(lake, command):
+    refused = CliRunner().invoke(app, [command, "--json", "--watch"])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--json does not go with --watch" in refused.output
+
+
 def test_watching_shows_it_again_until_ctrl_c_and_ends_well(lake, monkeypatch):
     looks = []
 
