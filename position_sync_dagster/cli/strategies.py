@@ -280,6 +280,7 @@ def import_file(
     added, removed = lake.registry.sync.replace_all(legs, following=following)
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
-    warn_of_file(settings)
+    if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():
+        warn_of_file(settings)
     data = {"legs": active, "added": added, "removed": removed}
     output.show(data, [f"{active} legs are active: {added} added, {removed} removed."], json=json)

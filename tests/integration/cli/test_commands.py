@@ -128,6 +128,17 @@ def test_exported_legs_are_imported_as_they_were(lake, tmp_path):
     assert run("strategies", "import", str(file)) == "4 legs are active: 0 added, 0 removed.\n"
 
 
+def test_a_file_that_the_registry_follows_is_imported_without_a_warning(
+    lake, monkeypatch, tmp_path
+):
+    for name in ("followed.yaml", "other.yaml"):
+        (tmp_path / name).write_text("strategies: []\n")
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", "followed.yaml")
+    for file, warns in ((tmp_path / "followed.yaml", False), (tmp_path / "other.yaml", True)):
+        done = CliRunner().invoke(app, ["strategies", "import", str(file)])
+        assert ("undoes this change" in done.stderr) is warns
+
+
 def test_a_conid_is_never_cut(lake, monkeypatch):
     lake.registry.sync.add_many([leg(STREAMED, "a-strategy-with-a-long-name")])
     monkeypatch.setenv("COLUMNS", "60")
