@@ -31,6 +31,8 @@ AnyPath = TypeVar("AnyPath", str, Path)
 
 def _checked_path(value: AnyPath) -> AnyPath:
     text = os.fspath(value)
+    if text.startswith("~"):
+        raise ValueError("write the whole path: only a shell knows what ~ means")
     if "\0" in text:
         raise ValueError("a path has no NUL character")
     if len(os.fsencode(text)) > LONGEST_PATH:
