@@ -183,7 +183,10 @@ def remove_leg(
         str | None, typer.Option(help="The strategy, if several have the leg.")
     ] = None,
     account: Annotated[
-        str | None, typer.Option(help="The account, if the strategy has the leg in several.")
+        str | None,
+        typer.Option(
+            help='The account, if the strategy has the leg in several; "any" as `list` shows it.'
+        ),
     ] = None,
     symbol: Annotated[
         str | None, typer.Option(help="The underlying's symbol, for a leg without a conid.")

@@ -139,6 +139,14 @@ def test_a_file_that_the_registry_follows_is_imported_without_a_warning(
         assert ("undoes this change" in done.stderr) is warns
 
 
+def test_a_leg_in_any_account_is_removed_beside_the_same_leg_in_one(lake):
+    lake.registry.sync.add_many([leg(STREAMED), leg(STREAMED, account=A)])
+    several = CliRunner().invoke(app, ["strategies", "remove", str(STREAMED), "--strategy", "s"])
+    assert "'any' for a leg in any account" in str(several.exception)
+    run("strategies", "remove", str(STREAMED), "--account", "any")
+    assert [one.account for one in lake.registry.sync.get_all_active()] == [A]
+
+
 def test_a_conid_is_never_cut(lake, monkeypatch):
     lake.registry.sync.add_many([leg(STREAMED, "a-strategy-with-a-long-name")])
     monkeypatch.setenv("COLUMNS", "60")
