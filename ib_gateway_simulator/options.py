@@ -14,7 +14,8 @@ class Options:
     """How a gateway listens and behaves; times are in seconds.
 
     Raises:
-        OptionError: A time is not above 0, a count is below 0, or there is no such time zone.
+        OptionError: A time is not above 0, a count is below 0 or too large, the address is empty,
+            or there is no such time zone.
     """
 
     host: str = "127.0.0.1"
@@ -56,8 +57,11 @@ class Options:
             if not 0 < getattr(self, name) < math.inf:
                 raise OptionError(f"{name} is {getattr(self, name)}: give a time above 0 seconds")
         for name in ("max_lines", "next_ports", "tick_ring", "max_messages_per_s"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"{name} is {getattr(self, name)}: give 0 or more")
+            if not 0 <= getattr(self, name) < 2**31:
+                raise OptionError(f"{name} is {getattr(self, name)}: give 0 to 2,147,483,647")
+        if not self.host.strip():
+            # The sockets of an empty address listen to the whole network.
+            raise OptionError("host is empty: give an address, such as 127.0.0.1")
         try:
             ZoneInfo(self.time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -208,6 +208,8 @@ class StalledError(LakeError):
 class InvalidRequestError(LakeError, ValueError):
     """A value given to a table call is out of range or cannot be stored."""
 
+    exit_code = 2
+
 
 class UnknownRequestError(LakeError):
     """The queue has no request with this id."""

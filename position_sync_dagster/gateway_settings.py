@@ -31,6 +31,10 @@ AnyPath = TypeVar("AnyPath", str, Path)
 
 def _checked_path(value: AnyPath) -> AnyPath:
     text = os.fspath(value)
+    if isinstance(value, Path) and text.strip() in ("", "."):  # Python makes a dot of nothing
+        raise ValueError("it names nothing: leave the setting out")
+    if text.startswith("~"):
+        raise ValueError("write the whole path: only a shell knows what ~ means")
     if "\0" in text:
         raise ValueError("a path has no NUL character")
     if len(os.fsencode(text)) > LONGEST_PATH:
@@ -117,12 +121,6 @@ def _read_by(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
-def _given(path: str) -> str:
-    if not path.strip():
-        raise ValueError("it names nothing: leave the setting out")
-    return path
-
-
 def _split_severities(value: str) -> object:
     names = tuple(part.strip().upper() for part in value.split(",") if part.strip())
     if not names or not {"WARN", "ERROR"}.issuperset(names):
@@ -185,7 +183,7 @@ ClientId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 PoolSize = Annotated[int, Field(ge=1, le=32)]
 LineCount = Annotated[int, Field(ge=1, le=100_000)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
-FilePath = Annotated[Path, _read_by(_given), AfterValidator(_checked_path)]
+FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
 Link = Annotated[str, Field(max_length=1024), AfterValidator(_checked_link)]

@@ -11,6 +11,7 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.reconciliation import Break, ReconciliationResult
+from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
@@ -114,7 +115,11 @@ def reconcile(
         typer.echo(str(past), err=json)
         print_breaks(found, none="No break was open.", json=json)
         return
-    result = asyncio.run(ReconciliationService(lake, settings).look())
+    try:
+        result = asyncio.run(ReconciliationService(lake, settings).look())
+    except BrokerUnavailableError as error:  # its remedy is for a drain, whose requests wait
+        remedy = "Start `make dev`, or wait until the stream is LIVE (`position-sync status`)."
+        raise BrokerUnavailableError(error.what, remedy=remedy) from error
     output.show(result, _reconciled(result), json=json)
 
 

@@ -68,7 +68,8 @@ def doctor(
     if move_heartbeats:
         settings, lake = options.opened(home)
         lake.sessions.record_place(moved=True)
-        typer.echo(f"From now on, heartbeats are in {settings.heartbeats}.")
+        said = f"From now on, heartbeats are in {settings.heartbeats}."
+        output.show({"heartbeats": settings.heartbeats}, [said], json=json)
         return
     if not (tables or repair):
         raise typer.Exit(look_at_everything(ui_port, home, json=json))

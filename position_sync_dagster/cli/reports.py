@@ -103,6 +103,8 @@ def _report(
     the JSON has the same shape as that of a report about now.
     """
     above = [] if past is None else [str(past)]
+    if json and watch:
+        raise typer.BadParameter("--json does not go with --watch: `follow` prints each new row.")
     if json:
         sys.stderr.writelines(f"{line}\n" for line in above)
         output.print_json(plain(look()))

@@ -183,7 +183,10 @@ def remove_leg(
         str | None, typer.Option(help="The strategy, if several have the leg.")
     ] = None,
     account: Annotated[
-        str | None, typer.Option(help="The account, if the strategy has the leg in several.")
+        str | None,
+        typer.Option(
+            help='The account, if the strategy has the leg in several; "any" as `list` shows it.'
+        ),
     ] = None,
     symbol: Annotated[
         str | None, typer.Option(help="The underlying's symbol, for a leg without a conid.")
@@ -280,6 +283,7 @@ def import_file(
     added, removed = lake.registry.sync.replace_all(legs, following=following)
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
-    warn_of_file(settings)
+    if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():
+        warn_of_file(settings)
     data = {"legs": active, "added": added, "removed": removed}
     output.show(data, [f"{active} legs are active: {added} added, {removed} removed."], json=json)

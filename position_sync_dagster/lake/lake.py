@@ -16,7 +16,7 @@ from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.statement import StatementEvent
-from position_sync_dagster.errors import MomentError
+from position_sync_dagster.errors import LakeError, MomentError
 from position_sync_dagster.lake import records
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
@@ -90,11 +90,11 @@ class Lake:
         """Return whether any of the tables exists; a request, where the lake is remote.
 
         Raises:
-            StoreUnavailableError, StoreRefusedError.
+            LakeError: The folder may not be read, or the store cannot be used.
         """
         if is_remote(self.path):
             return any(table.exists() for table in self.tables)
-        return any(Path(table.path, "_delta_log").is_dir() for table in self.tables)
+        return any(_is_there(Path(table.path, "_delta_log")) for table in self.tables)
 
     @cached_property
     def registry(self) -> StrategyRegistry:
@@ -262,6 +262,19 @@ class Lake:
         """Maintain every table that is there; blocks. See `maintenance.maintain`."""
         there = (*self.tables, *(table for table in self.derived_tables if table.exists()))
         return [maintain(table, clean_now=clean_now) for table in there]
+
+
+def _is_there(log: Path) -> bool:
+    try:
+        log.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise LakeError(
+            f"The lake {log.parents[1]} cannot be read: {error.strerror}.",
+            remedy="Correct its rights, or set POSITION_SYNC_LAKE to another place.",
+        ) from error
+    return True
 
 
 def _open_if_there(table: Table) -> None:

@@ -146,6 +146,13 @@ def test_a_path_that_names_nothing_is_not_the_working_directory(monkeypatch, nam
         load_settings()
 
 
+@pytest.mark.parametrize("name", ["LAKE", "STRATEGIES_FILE", "FLEX_FOLDER"])
+def test_a_path_that_only_a_shell_understands_is_no_folder_of_that_name(tmp_path, name):
+    (tmp_path / ".env").write_text(f"POSITION_SYNC_{name}=~/here\n")
+    with pytest.raises(SettingsError, match=f"POSITION_SYNC_{name}='~/here' .*the whole path"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     "uri",
     ["s3://", "s3:///lake", "s3:/bucket/lake", "S3://bucket/lake", "gs://bucket/lake", "://lake",

@@ -231,6 +231,10 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
             )
 
 
+ANY = "any"
+"""The account, as a person names it, of a leg that is in any account."""
+
+
 def find_membership(
     legs: Iterable[Leg],
     conid: int | None,
@@ -241,6 +245,7 @@ def find_membership(
     """Return the one membership that matches; None matches every strategy, account or contract.
 
     Args:
+        account: `ANY` for a leg that names no account.
         described: Fields of a leg and their values, such as symbol and strike.
 
     Raises:
@@ -253,7 +258,7 @@ def find_membership(
         for leg in legs
         if (conid is None or (isinstance(leg, ActiveContract) and leg.conid == conid))
         and (strategy_id is None or leg.strategy_id == str(strategy_id))
-        and (account is None or leg.account == account)
+        and (account is None or (leg.account or ANY) == account)
         and all(getattr(leg, name) == value for name, value in wanted.items())
     ]
     if not found:
@@ -276,7 +281,8 @@ def find_membership(
         )
         raise errors.AmbiguousRemovalError(
             f"The leg {'as described' if conid is None else conid} has several holders: {names}.",
-            remedy="Name one with strategy_id, and with account if needed.",
+            remedy="Name its strategy, and its account if needed: "
+            f"{ANY!r} for a leg in any account.",
         )
     return found[0]
 

@@ -184,6 +184,7 @@ class SyncRegistry:
         Args:
             conid: The contract; None for a leg that is named by its symbol.
             strategy_id: May be left out when only one strategy has the leg.
+            account: May be left out likewise; "any" is that of a leg that names no account.
             symbol: Needed without a conid; right, strike, expiry and trading class narrow it.
 
         Raises:

@@ -130,6 +130,25 @@ def test_exported_legs_are_imported_as_they_were(lake, tmp_path):
     assert run("strategies", "import", str(file)) == "4 legs are active: 0 added, 0 removed.\n"
 
 
+def test_a_file_that_the_registry_follows_is_imported_without_a_warning(
+    lake, monkeypatch, tmp_path
+):
+    for name in ("followed.yaml", "other.yaml"):
+        (tmp_path / name).write_text("strategies: []\n")
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", "followed.yaml")
+    for file, warns in ((tmp_path / "followed.yaml", False), (tmp_path / "other.yaml", True)):
+        done = CliRunner().invoke(app, ["strategies", "import", str(file)])
+        assert ("undoes this change" in done.stderr) is warns
+
+
+def test_a_leg_in_any_account_is_removed_beside_the_same_leg_in_one(lake):
+    lake.registry.sync.add_many([leg(STREAMED), leg(STREAMED, account=A)])
+    several = CliRunner().invoke(app, ["strategies", "remove", str(STREAMED), "--strategy", "s"])
+    assert "'any' for a leg in any account" in str(several.exception)
+    run("strategies", "remove", str(STREAMED), "--account", "any")
+    assert [one.account for one in lake.registry.sync.get_all_active()] == [A]
+
+
 def test_a_conid_is_never_cut(lake, monkeypatch):
     lake.registry.sync.add_many([leg(STREAMED, "a-strategy-with-a-long-name")])
     monkeypatch.setenv("COLUMNS", "60")
@@ -348,6 +367,13 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     assert totals[2]["theta"] is None
     printed = json.loads(run("exposure", "--json", "--strategy", "iron"))
     assert {one["name"] for one in printed["strategies"]} == {"iron"}
+
+
+@pytest.mark.parametrize("command", ["positions", "exposure"])
+def test_json_is_printed_once_and_is_not_watched(lake, command):
+    refused = CliRunner().invoke(app, [command, "--json", "--watch"])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--json does not go with --watch" in refused.output
 
 
 def test_watching_shows_it_again_until_ctrl_c_and_ends_well(lake, monkeypatch):

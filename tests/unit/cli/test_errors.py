@@ -8,11 +8,24 @@ from typer.testing import CliRunner
 
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import COMMANDS, app, load, print_error, summary
-from position_sync_dagster.errors import GatewayError, InvalidLegError, LakeError, SettingsError
+from position_sync_dagster.errors import (
+    GatewayError,
+    InvalidLegError,
+    InvalidRequestError,
+    LakeError,
+    SettingsError,
+)
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [(SettingsError, 2), (InvalidLegError, 2), (GatewayError, 1), (LakeError, 1)]
+    ("kind", "code"),
+    [
+        (SettingsError, 2),
+        (InvalidLegError, 2),
+        (InvalidRequestError, 2),
+        (GatewayError, 1),
+        (LakeError, 1),
+    ],
 )
 def test_the_exit_code_is_2_for_what_the_user_can_correct(kind, code, capsys):
     assert print_error(kind("The thing broke.", remedy="Mend it.")) == code

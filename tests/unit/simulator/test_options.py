@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from ib_gateway_simulator import Options, SimulatedGateway, load_book, program
 from ib_gateway_simulator.command_line import simulate
+from ib_gateway_simulator.errors import OptionError
 from ib_gateway_simulator.options import PROGRAM_OPTIONS
 from position_sync_dagster.cli.app import app
 
@@ -95,3 +96,9 @@ def test_a_simulator_takes_options_and_single_changes() -> None:
     assert sim.stats()["line_limit"] == 6
     with pytest.raises(TypeError, match="max_line"):
         SimulatedGateway(load_book("small"), max_line=6)
+
+
+@pytest.mark.parametrize(("option", "value"), [("host", " "), ("tick_ring", 2**31)])
+def test_an_empty_address_and_a_count_without_bounds_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"{option} is .*: give "):
+        Options(**{option: value})

@@ -5,6 +5,7 @@ import string
 
 import pytest
 
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway_settings import lake_path_error
 from position_sync_dagster.lake.lake import Lake
 
@@ -27,3 +28,17 @@ def test_a_local_lake_without_tables_is_not_there_whatever_its_name_begins_with(
     lake.registry.sync.initialize()
     assert lake.exists
     assert os.listdir(tmp_path) == ["lake"]
+
+
+def test_a_lake_that_may_not_be_read_is_no_lake_without_tables(tmp_path):
+    lake, user = Lake(tmp_path / "lake"), os.geteuid()
+    lake.registry.sync.initialize()
+    (tmp_path / "lake").chmod(0)
+    try:
+        if user == 0:
+            os.seteuid(65_534)  # no rights stop root
+        with pytest.raises(LakeError, match="cannot be read: Permission denied"):
+            _ = lake.exists
+    finally:
+        os.seteuid(user)
+        (tmp_path / "lake").chmod(0o700)
