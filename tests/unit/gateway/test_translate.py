@@ -136,7 +136,10 @@ def test_an_index_option_settled_at_the_open_expires_after_its_last_trading_day(
 
 
 def ticker(**fields):
-    return Ticker(contract=Contract(conId=1), **fields)
+    found = Ticker(contract=Contract(conId=1))  # a new one has no prices, whatever it is given
+    for name, value in fields.items():
+        setattr(found, name, value)
+    return found
 
 
 def test_an_absent_side_is_none_however_it_is_written():
@@ -160,6 +163,14 @@ def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
     both = {"lastTimestamp": live, "delayedLastTimestamp": late}
     assert quote_of(ticker(marketDataType=3, **both), Arrivals()).last_time == late
     assert quote_of(ticker(marketDataType=1, **both), Arrivals()).last_time == live
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+def test_a_halt_is_that_of_the_kind_of_data(kind):
+    live = ticker(marketDataType=kind, halted=1.0, delayedHalted=0.0)
+    assert quote_of(live, Arrivals()).halted is (kind in (1, 2))
+    late = ticker(marketDataType=kind, halted=0.0, delayedHalted=2.0)
+    assert quote_of(late, Arrivals()).halted is (kind in (3, 4))
 
 
 @pytest.mark.parametrize(
