@@ -260,16 +260,20 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     row replaces none that has it. A gateway corrects an execution by another one whose id differs
     only in its last part: the execution with the greatest last part replaces the others. A
     statement corrects a trade by further rows: one that cancels it, with the opposite quantity, and
-    one as it should be. All of these count, so that their sum is right.
+    one as it should be, which may have the id of the first. All of these count, so that their sum
+    is right. A row without the id of its booking says the same as one that has it.
     """
-    newest: dict[tuple[str, str], Execution] = {}
+    newest: dict[_Name, Execution] = {}
     for one in executions:
         before = newest.get(_name(one))
         if before is None or _rank(one) > _rank(before):
             newest[_name(one)] = one
-    last: dict[tuple[str, str], Execution] = {}
-    for one in newest.values():
-        name = _name(one) if one.source == FLEX else _uncorrected(one)
+    booked = {name[:2] for name in newest if name[2]}
+    last: dict[_Name, Execution] = {}
+    for named, one in newest.items():
+        if not named[2] and named[:2] in booked:
+            continue
+        name = named if one.source == FLEX else _uncorrected(one)
         before = last.get(name)
         if before is None or _revision(one) > _revision(before):
             last[name] = one
@@ -281,15 +285,23 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     )
 
 
-def _name(one: Execution) -> tuple[str, str]:
-    """Return account and id: an order that an advisor allocates is executed in several accounts."""
-    return one.account, one.execution_id
+_Name = tuple[str, str, str]
 
 
-def _uncorrected(one: Execution) -> tuple[str, str]:
-    """Return the name with the id without its last part, the number of the correction, if any."""
+def _name(one: Execution) -> _Name:
+    """Return account, id and booking.
+
+    An order that an advisor allocates is executed in several accounts, and a trade that a statement
+    corrects may be booked again with the same id: then its transactionID differs.
+    """
+    _, _, rest = (one.attributes or "").partition('"transactionID": "')
+    return one.account, one.execution_id, rest.partition('"')[0] if one.source == FLEX else ""
+
+
+def _uncorrected(one: Execution) -> _Name:
+    """Return account and id without its last part, the number of the correction, if it has one."""
     base, _, revision = one.execution_id.rpartition(".")
-    return one.account, base if base and revision.isdecimal() else one.execution_id
+    return one.account, base if base and revision.isdecimal() else one.execution_id, ""
 
 
 def _rank(one: Execution) -> tuple[bool, bool, datetime]:

@@ -28,7 +28,7 @@ class Quote:
         last_time: The exchange's time of the last trade.
         received_at: When the newest tick of any kind arrived here; None before the first.
         market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed frozen.
-        halted: Trading is halted (tick 49).
+        halted: Trading is halted (tick 49, or 90 of delayed data).
         implied_vol, delta, gamma, vega, theta, underlying_price: From IB's option model.
         model_price: The option price of that model (tick 13).
         pv_dividend: The present value of the dividends until expiry in that model.

@@ -239,7 +239,7 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         mark_time=arrivals.mark,
         last_time=ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp,
         market_data_type=kind,
-        halted=ticker.halted in (1, 2),
+        halted=(ticker.delayedHalted if delayed else ticker.halted) in (1, 2),
         implied_vol=_greek(greeks.impliedVol, -1),
         delta=_greek(greeks.delta, -2),
         gamma=_greek(greeks.gamma, -2),

@@ -162,7 +162,11 @@ class PortfolioRow(NamedTuple):
 
 
 def read_portfolio_rows(
-    ib: IB, odd_rows: OddRows, *, on_row: Callable[[PortfolioRow], None]
+    ib: IB,
+    odd_rows: OddRows,
+    *,
+    on_row: Callable[[PortfolioRow], None],
+    on_cut: Callable[[], None] = lambda: None,
 ) -> None:
     """Read portfolio rows faster than ib_async: a large account sends all every three minutes.
 
@@ -173,10 +177,12 @@ def read_portfolio_rows(
         ib: The connection.
         odd_rows: Decides which rows are set aside.
         on_row: Gets each of the others.
+        on_cut: Called for a row that is too short to name its holding.
     """
 
     def read(fields: list[str]) -> bool:
         if len(fields) < ib_async_internals.WHOLE_ROW:
+            on_cut()
             return False
         account, conid = fields[-1], fields[2]
         sent = ib_async_internals.RowFields(
@@ -675,7 +681,7 @@ class PortfolioDownloads:
         )
         self._heard: dict[str, datetime] = {}
         self._interruptions: dict[str, int] = {}
-        self._not_ready: set[str] = set()
+        self._spoiled: dict[str, str] = {}
         login.ib.accountValueEvent += self._on_account_value
         ib_async_internals.read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
 
@@ -734,7 +740,7 @@ class PortfolioDownloads:
     async def _download(self, account: str) -> None:
         interruptions = self._interruptions[account] = self._connectivity.interruptions
         self._times.start()
-        self._not_ready.discard(account)
+        self._spoiled.pop(account, None)
         self.standing.begin(account)
         try:
             why = await self._subscription.download(
@@ -752,8 +758,7 @@ class PortfolioDownloads:
         if not self._login.ib.isConnected():
             raise self._login.lost(f"the values of account {account}")
         uninterrupted = interruptions == self._connectivity.interruptions
-        if account in self._not_ready:
-            why = NOT_READY
+        why = self._spoiled.get(account, why)
         if why is None and self._connectivity.lost is None and uninterrupted:
             self._times.date_rows()
             self._complete(account)
@@ -773,7 +778,7 @@ class PortfolioDownloads:
     def _on_late_end(self, account: str) -> None:
         """Count an end that came late: what came before it was whole, unless IB was lost since."""
         interrupted = self._interruptions.get(account) != self._connectivity.interruptions
-        if interrupted or account in self._not_ready:
+        if interrupted or account in self._spoiled:
             return
         at = None if account == self._subscription.account else self._heard.get(account)
         if self._connectivity.lost is None and account in self._heard:
@@ -783,12 +788,21 @@ class PortfolioDownloads:
         self.standing.end(account, STOPPED)
         self._on_change(account)
 
+    def miss_row(self) -> None:
+        """Record that a row of the subscribed account cannot be read, not even which one it is."""
+        if self._subscription.account is not None:
+            self._spoil(self._subscription.account, UNREADABLE)
+
+    def _spoil(self, account: str, why: str) -> None:
+        """Record that what came of an account since its request is not whole."""
+        self._spoiled[account] = why
+        if self.standing.is_whole(account):
+            self.standing.end(account, why)
+            self._on_change(account)
+
     def _on_account_value(self, value: AccountValue) -> None:
         if value.tag == ACCOUNT_READY and value.value == "false":
-            self._not_ready.add(value.account)
-            if self.standing.is_whole(value.account):
-                self.standing.end(value.account, NOT_READY)
-                self._on_change(value.account)
+            self._spoil(value.account, NOT_READY)
         self._subscription.record_message(value.account)
         self._heard[value.account] = utc_now()
 

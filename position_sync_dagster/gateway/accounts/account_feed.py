@@ -367,7 +367,9 @@ class AccountFeed:
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
         ib_async_internals.filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
-        account_downloads.read_portfolio_rows(ib, self.odd_rows, on_row=self._on_portfolio)
+        account_downloads.read_portfolio_rows(
+            ib, self.odd_rows, on_row=self._on_portfolio, on_cut=self._values.miss_row
+        )
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:

@@ -213,3 +213,18 @@ def test_parts_of_an_allocated_order_with_one_id_count_in_each_account() -> None
     ]
     found = current_executions(parts)
     assert [(one.account, one.source) for one in found] == [("DU1", "FLEX"), ("DU2", "FLEX")]
+
+
+def test_a_trade_that_is_cancelled_and_booked_again_with_its_id_counts_once() -> None:
+    cancel = {"tradeID": "", "transactionID": "2", "origTradeID": "77", "notes": "Ca"}
+    rows = (
+        trade("E1", transactionID="1", quantity="2"),
+        trade("", quantity="-2", transactionType="TradeCancel", **cancel),
+        trade("E1", transactionID="3", quantity="1"),
+    )
+    (found,) = read_statements(statement(trades=rows), "a.xml")
+    assert sum(one.change for one in current_executions(found.executions)) == 1.0
+    (before,) = read_statements(statement(trades=(trade("E1", quantity="2"),)), "before.xml")
+    gateway = execution("E1", source=GATEWAY)
+    known = [*before.executions, *found.executions, replace(gateway, account="DUSIM0001")]
+    assert sum(one.change for one in current_executions(known)) == 1.0

@@ -136,7 +136,10 @@ def test_an_index_option_settled_at_the_open_expires_after_its_last_trading_day(
 
 
 def ticker(**fields):
-    return Ticker(contract=Contract(conId=1), **fields)
+    found = Ticker(contract=Contract(conId=1))  # a new one has no prices, whatever it is given
+    for name, value in fields.items():
+        setattr(found, name, value)
+    return found
 
 
 def test_an_absent_side_is_none_however_it_is_written():
@@ -173,6 +176,14 @@ def test_what_came_as_frozen_or_delayed_data_is_no_live_price_once_the_line_is_l
     arrivals.note(line)
     quote = quote_of(line, arrivals)
     assert (quote.market_data_type, quote.quote_time, quote.mark_time) == (1, line.time, None)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+def test_a_halt_is_that_of_the_kind_of_data(kind):
+    live = ticker(marketDataType=kind, halted=1.0, delayedHalted=0.0)
+    assert quote_of(live, Arrivals()).halted is (kind in (1, 2))
+    late = ticker(marketDataType=kind, halted=0.0, delayedHalted=2.0)
+    assert quote_of(late, Arrivals()).halted is (kind in (3, 4))
 
 
 @pytest.mark.parametrize(

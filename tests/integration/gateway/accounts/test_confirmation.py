@@ -114,6 +114,25 @@ async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(fol
         assert feed.problems == []
 
 
+async def test_a_row_that_is_too_short_to_name_its_holding_confirms_nothing(
+    following, eventually, monkeypatch
+):
+    async with following(refresh_interval_s=0.05) as (_sim, connection):
+        feed, decoder = connection.feed, connection.ib.client.decoder
+        usual = decoder.interpret
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                decoder, "interpret", lambda sent: usual(sent[:10] if sent[0] == "7" else sent)
+            )
+            await eventually(lambda: not feed.is_complete)
+            await feed.download()
+            assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
+            assert feed.problems == [f"account {ACCOUNT}: a row that cannot be read"]
+        await eventually(lambda: feed.overdue == [ACCOUNT])
+        await feed.ensure(LONG)
+        assert feed.is_complete
+
+
 async def test_an_account_that_another_program_holds_is_named_with_2101(simulate, settings_for):
     async with simulate() as sim:
         other = await connect(settings_for(sim, gateway_client_id=50))
