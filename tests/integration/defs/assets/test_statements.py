@@ -20,6 +20,7 @@ from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.statements import StatementFolder
 from tests.support.flex_files import element, of_day, position, statement, trade
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
@@ -215,6 +216,16 @@ def test_an_import_reads_each_file_once_and_a_changed_one_again(
     assert materialize(executions).success
     assert read == ["a.xml", "b.xml", "b.xml"]
     assert lake.executions.read()["execution_id"].to_list() == ["a", "b", "c"]
+
+
+def test_the_files_of_many_years_are_read_once_too(tmp_path, monkeypatch) -> None:
+    read = []
+    monkeypatch.setattr(flex, "read_statements", lambda _data, name: read.append(name) or [])
+    for number in range(1_500):
+        (tmp_path / f"{number}.xml").touch()
+    for _ in range(2):
+        assert StatementFolder(tmp_path).read().unreadable == ()
+    assert len(read) == 1_500
 
 
 def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:
