@@ -31,7 +31,9 @@ changed its record for `MAX_RUNTIME_S`."""
 
 MAX_RUNTIME = "dagster/max_runtime"
 
-RUNS_SEEN = 8
+RUNS_SEEN, MOST_SEEN = 8, 80
+"""Number of newest runs that are read, and the number if most of them only refresh logins: a tick
+requests at most one of these, and a drain that stays lasts for some seventy ticks."""
 
 drain_positions = dg.define_asset_job(
     runs.DRAIN_JOB,
@@ -141,6 +143,8 @@ def observe(
         of_run: The drain that decides about itself; None for the sensor.
     """
     newest = runs.recent_runs(instance, runs.DRAIN_JOB, limit=RUNS_SEEN)
+    if sum(run.refreshed is not None for run in newest) > RUNS_SEEN // 2:
+        newest = runs.recent_runs(instance, runs.DRAIN_JOB, limit=MOST_SEEN)
     drains = [run for run in newest if run.refreshed is None]
     in_progress = _in_progress([run for run in drains if run.run_id != of_run], now)
     quiet, wakes = quiet_of(lake), lake.sessions.wakes() if is_remote(lake.path) else None

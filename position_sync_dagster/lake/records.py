@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Generic
 
 import polars as pl
@@ -14,7 +14,7 @@ from position_sync_dagster.domain.statement import Execution, StatementEvent, cu
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import RUNS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, append
+from position_sync_dagster.lake.storage.table import Table, append, data_files
 
 
 def add_unknown(
@@ -26,13 +26,24 @@ def add_unknown(
 ) -> int:
     """Append the rows that the table does not have, in one commit; return how many.
 
+    Only files are read that may have one of the rows, by the log's statistics.
+
     Args:
         same: A row is known if a row of the table equals it in these columns.
         guard: Called right before each attempt to commit; its error ends the attempts.
     """
 
     def step(handle: DeltaTable) -> int:
-        known = table.scan(handle, columns=same)
+        files = data_files(handle)
+        for column in {*same} & {*table.spec.indexed} & {*rows.columns}:
+            values = rows.get_column(column)
+            if values.has_nulls() or f"min.{column}" not in files.columns:
+                continue
+            first, last = pl.col(f"min.{column}"), pl.col(f"max.{column}")
+            until = last + timedelta(milliseconds=1) if values.dtype == pl.Datetime else last
+            may_have = (first <= values.max()) & (until >= values.min())
+            files = files.filter(may_have | first.is_null() | last.is_null())
+        known = table.read_rows(files, same)
         new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
         if not new.is_empty():
             guard()

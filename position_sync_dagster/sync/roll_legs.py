@@ -14,7 +14,7 @@ from position_sync_dagster.domain.closures import Roll, UnclearRoll, rolls_of
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import LakeError, PositionSyncError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
 from position_sync_dagster.lake.registry.strategies_file import following_rolls
 from position_sync_dagster.sync.explain_closes import BEFORE, WINDOW
 
@@ -168,17 +168,17 @@ def _rolls(lake: Lake, now: datetime, within: timedelta) -> tuple[list[Roll], li
 
 
 def _held(lake: Lake) -> set[Key]:
-    """Return the holdings of all logins."""
+    """Return the holdings of all accounts, each as the login says that wrote it last.
+
+    The rows of a gateway stay in the table when its address or the name of its login changes.
+    """
     table = lake.broker_positions
     logins = table.table.rows(None, ["gateway_id"]).get_column("gateway_id").unique()
-    return {
-        key
-        for login in logins
-        for key in table.rows(login)
-        .filter(pl.col("position") != 0)
-        .select("account", "conid")
-        .iter_rows()
-    }
+    rows = pl.concat([NO_HOLDINGS, *(table.rows(login) for login in logins)])
+    written = pl.col("published_version").fill_null(0).max()
+    is_newest = written.over("gateway_id", "account") == written.over("account")
+    held = rows.filter(is_newest, pl.col("position") != 0)
+    return set(held.select("account", "conid").iter_rows())
 
 
 def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:

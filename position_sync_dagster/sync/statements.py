@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -168,7 +168,7 @@ class StatementFolder:
             ) from None
 
 
-@lru_cache(maxsize=1024)
+@cache
 def _statements_in(path: Path, _state: tuple[int, int, int]) -> tuple[Statement, ...]:
     """Read a file in this state; kept, since each step of an import reads the same files."""
     return tuple(flex.read_statements(_content(path), path.name))

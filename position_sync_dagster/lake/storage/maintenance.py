@@ -166,6 +166,9 @@ MAX_SMALL = 4
 """Maximum size that one merge reads, besides its first file, as a multiple of the size below which
 a file is small."""
 
+EMPTY_S = 1_800.0
+"""A folder without files is removed after this time, in seconds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceResult:
@@ -207,6 +210,7 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     except LakeNotWritableError:
         full = True
     deleted = table.snapshot(partial(_vacuum, clean_now=clean_now))
+    table.remove_empty_folders(empty_for_s=0.0 if clean_now else EMPTY_S)
     table.snapshot(partial(_cut_log, table))
     if full:  # the deleted files may have made room
         compacted = compact(table, SMALL_BYTES)

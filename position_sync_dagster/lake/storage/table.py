@@ -629,6 +629,21 @@ class Table:
                 handle.create_checkpoint()
             self._synced.sync_checkpoint(version)
 
+    def remove_empty_folders(self, *, empty_for_s: float) -> None:
+        """Remove the folders of parts whose files were deleted; no such part is written again.
+
+        Each commit that finishes rows makes a part, and delta-rs leaves the folder of a deleted
+        file. Parts with a fixed name, which have no dash, are written again, and stay.
+
+        Args:
+            empty_for_s: How long a folder has been empty, in seconds.
+        """
+        before = time.time() - empty_for_s
+        for folder in () if self.is_remote else Path(self.path).glob("bucket=*/part=*-*"):
+            with suppress(OSError):  # it has a file, or another process was faster
+                if folder.stat().st_mtime <= before:
+                    folder.rmdir()
+
     def take_compaction_due(self) -> bool:
         """Return whether a compaction is due, and clear that mark."""
         with self._mutex:

@@ -180,8 +180,17 @@ class AddedRows:
         return self._files_of[1]
 
     def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
-        rows = self._files.added_after(files, version)
-        counts = rows.group_by(ADDED).len().sort(ADDED).collect()
+        """Read the first rows after a version; files that can only have later ones are not read."""
+        smallest = f"min.{ADDED}"
+        later = files.filter(pl.col(f"max.{ADDED}") > version).sort(smallest)
+        few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
+        counts = POSITION_UPDATES.empty
+        while counts.is_empty():
+            rows = self._files.added_after(later.head(few), version)
+            if few < later.height:  # a commit may have rows in several files
+                rows = rows.filter(pl.col(ADDED) < later.item(few, smallest))
+            counts = rows.group_by(ADDED).len().sort(ADDED).collect()
+            few *= 2
         first = counts.item(0, ADDED)
         within = counts.filter(pl.col("len").cum_sum() <= MOST_ROWS).get_column(ADDED).max()
         return rows.filter(pl.col(ADDED) <= (within or first)).sort(ORDER).collect()

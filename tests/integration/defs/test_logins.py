@@ -343,6 +343,24 @@ def test_a_login_without_a_stream_is_refreshed_by_a_run_of_its_own(
     assert selections(drain_tick()) == [("position_updates", None)]
 
 
+def test_a_drain_is_in_progress_however_many_refreshes_follow_it(
+    drain_tick, own, lake, instance
+) -> None:
+    own("east", 1)
+    insert(lake, (1, "DUSIM0001"))
+    drain = dg.DagsterRun(job_name="drain_positions", status=dg.DagsterRunStatus.STARTED)
+    instance.add_run(drain)
+    for _ in range(40):
+        instance.add_run(
+            dg.DagsterRun(
+                job_name="drain_positions",
+                status=dg.DagsterRunStatus.SUCCESS,
+                tags={REFRESHED: "west"},
+            )
+        )
+    assert selections(drain_tick()) == [("position_queue", "west")]
+
+
 def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(
     own, lake, materialize, drain_tick
 ) -> None:

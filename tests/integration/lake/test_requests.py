@@ -262,10 +262,24 @@ def test_rows_that_are_read_whole_take_one_request_for_each_file(store, clock):
     assert set(fresh.contracts.get([1, 3])) == {1, 3}
     assert set(fresh.contracts.quoted_in_cents()) == {1, 2, 3}
     assert _reads(store) == 6
-    assert fresh.position_changes.add([_change(3, clock.now)]) == 0
+    assert len(fresh.position_changes.records()) == 3
     assert _reads(store) == 3
     assert fresh.queue.sync.overview().claimable == 3
     assert _reads(store) <= 2
+
+
+def test_records_are_compared_with_those_in_files_that_may_have_them(store, clock):
+    lake = Lake(store.lake())
+    for conid in range(1, 9):
+        lake.position_changes.add([_change(conid, clock.now)])
+        clock.advance(1)
+    store.proxy.change()
+    moment = clock.now - timedelta(seconds=1)
+    assert lake.position_changes.add([_change(8, moment)]) == 0
+    assert _reads(store) == 2  # once more after a look: nothing was committed
+    assert lake.position_changes.add([_change(9, clock.now)]) == 1
+    assert _reads(store) == 0
+    assert lake.position_changes.add([_change(9, clock.now), _change(1, moment)]) == 0
 
 
 def test_a_merge_reads_each_file_with_one_request_and_delta_rs_that_of_a_time_again(

@@ -82,6 +82,15 @@ def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(
     assert legs(lake) == {("ic", CALL)}
 
 
+def test_the_rows_of_a_gateway_that_is_gone_hold_up_no_roll(materialize, lake, follower) -> None:
+    assert materialize(active_strategies).success
+    gone = [make_holding(CALL, datetime.now(UTC), account=ACCOUNT, position=-2.0)]
+    lake.broker_positions.replace("another address", gone)
+    roll(lake)
+    assert follower.follow().refused == ()
+    assert legs(lake) == {("ic", OTHER)}
+
+
 REFUSED = {
     "two strategies": ({}, "but the strategy other has it too"),
     "a part": ({"after": -1}, "but only a part of it at a time"),

@@ -23,6 +23,7 @@ from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.statements import StatementFolder
 from tests.support.flex_files import element, of_day, position, statement, trade
 from tests.unit.domain.test_causes import CALL, change
 
@@ -267,6 +268,16 @@ def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, fol
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
     assert materialize(executions).success
     assert lake.executions.table.count() == 1
+
+
+def test_the_files_of_many_years_are_read_once_too(tmp_path, monkeypatch) -> None:
+    read = []
+    monkeypatch.setattr(flex, "read_statements", lambda _data, name: read.append(name) or [])
+    for number in range(1_500):
+        (tmp_path / f"{number}.xml").touch()
+    for _ in range(2):
+        assert StatementFolder(tmp_path).read().unreadable == ()
+    assert len(read) == 1_500
 
 
 def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:

@@ -140,6 +140,22 @@ def test_files_that_no_version_needs_are_deleted_only_after_the_retention(queue)
     assert len(files) == maintain(queue.table).files == 1
 
 
+def test_no_empty_folder_is_left_of_parts(queue, monkeypatch):
+    monkeypatch.setattr(lifecycle_table, "PART_ROWS", 1)
+    finish_some(queue, 40)
+    for conids in (range(100, 105), range(105, 110)):  # many live requests have parts too
+        queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in conids)
+        queue.sync.mark_success([one.request_id for one in queue.sync.claim_batch()])
+    maintain(queue.table)
+    folders = list(Path(queue.table.path).glob("bucket=*/part=*"))
+    assert len(folders) > 40
+    maintain(queue.table, clean_now=True)
+    left = {folder.name for folder in folders if folder.exists() and not any(folder.iterdir())}
+    assert left <= {"part=0"}
+    finish_some(queue, 1, first=200)
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == 51
+
+
 def test_the_log_is_cut_to_its_retention(queue, tmp_path):
     DeltaTable(tmp_path / "q").alter.set_table_properties(
         {"delta.logRetentionDuration": "interval 0 seconds"}
