@@ -197,7 +197,7 @@ def remove_leg(
 ) -> None:
     """Make a leg inactive: its line becomes free, and the queue values it again."""
     number = None if conid is None else parse_conid(conid)
-    settings, lake = options.opened(home, create=True)
+    settings, lake = options.opened(home)
     leg = lake.registry.sync.remove_active(
         number,
         strategy_id=strategy,
@@ -250,10 +250,11 @@ def list_rolls(
 ) -> None:
     """Show the legs that were rolled, with the contracts that took their places.
 
-    A leg is rolled when it was closed, and as much of another contract of the same underlying and
-    right was opened under the same order, or within a minute. Without --apply nothing changes.
+    A leg is rolled when it was traded away, and as much of another contract of the same account,
+    underlying and right was opened under the same order, or within a minute (--within). Without
+    --apply nothing changes.
     """
-    settings, lake = options.opened(home, create=apply)
+    settings, lake = options.opened(home)
     found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))
     replaced = len(roll_legs.apply(lake, found)) if apply else 0
     lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
