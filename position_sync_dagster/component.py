@@ -12,8 +12,8 @@ from position_sync_dagster.defs.resources import set_component_settings
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.settings import Settings, load_settings
 
-PATHS = ("lake", "strategies_file", "gateways_file")
-"""The attributes that are paths."""
+PATHS = ("lake", "strategies_file", "gateways_file", "flex_folder")
+"""The attributes, and the one of `settings`, that are paths."""
 
 RELATIVE = "A relative path begins at the root of the project."
 
@@ -152,10 +152,11 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                     else "docs/component.md and .env.example list the settings.",
                 )
         given = {name: value for name, value in own.items() if value is not None}
+        given |= self.settings
         for name in PATHS:
-            if name in given and "://" not in given[name]:
-                given[name] = str(root / given[name])
-        return given | dict(self.settings)
+            if name in given and "://" not in str(given[name]):
+                given[name] = str(root / str(given[name]))
+        return given
 
 
 _SETTINGS = Settings.model_fields

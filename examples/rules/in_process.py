@@ -1,6 +1,7 @@
 """Stream the active legs in this process, and print each option whose bid and ask are far apart.
 
-A handler gets each value before it is written. It runs while no other stream owns the login:
+A handler gets the newest value of each holding, once a flush. Nothing is written. Run it while no
+other stream uses the login:
 `.venv/bin/python examples/rules/in_process.py 0.25` (a quote wider than a quarter of its middle).
 """
 

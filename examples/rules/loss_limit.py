@@ -1,7 +1,8 @@
 """Say once when a strategy has lost more than a limit, and once when it has recovered.
 
 Run it beside `make dev`: `.venv/bin/python examples/rules/loss_limit.py condor 500`. It follows the
-ledger in a process of its own and prints what it would do.
+ledger in a process of its own and prints what it would do. It counts whole holdings: of a leg that
+several strategies share, each has all of the loss.
 """
 
 import asyncio

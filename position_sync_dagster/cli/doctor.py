@@ -62,8 +62,9 @@ def doctor(
     within a minute, writes nothing, and takes one market data line at a time for moments, unless a
     stream owns the login. The exit code is 1 if anything is bad.
 
-    With --tables or --repair it only looks for torn commits, which a loss of power can leave. The
-    exit code is 1 if something is still wrong at the end, and 0 after a repair that succeeded.
+    With --tables or --repair it only looks at the tables: for torn commits, which a loss of power
+    can leave, and for rows that are there twice. The exit code is 1 if something is still wrong at
+    the end, and 0 after a repair that succeeded.
     """
     if move_heartbeats:
         settings, lake = options.opened(home)

@@ -253,8 +253,9 @@ def list_rolls(
 ) -> None:
     """Show the legs that were rolled, with the contracts that took their places.
 
-    A leg is rolled when it was closed, and as much of another contract of the same underlying and
-    right was opened under the same order, or within a minute. Without --apply nothing changes.
+    A leg is rolled when it was traded away, and as much of another contract of the same account,
+    underlying and right was opened under the same order, or within a minute (--within). Without
+    --apply nothing changes.
     """
     settings, lake = options.opened(home)
     found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))

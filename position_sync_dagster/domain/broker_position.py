@@ -237,7 +237,7 @@ class AccountSummary:
         rates_received_at: When the oldest of exchange_rates was received: their age counts from
             here (UTC).
         source: GATEWAY, or FLEX for a row of one of the broker's statements.
-        gateway_id: "host:port" of the gateway; null for a statement.
+        gateway_id: The login, as in gateway_sessions; null for a statement.
         trading_mode: LIVE, PAPER or SIMULATED.
         session_id: The session of gateway_sessions that wrote the row.
         fencing_token: The fencing token of that session; rows of an older one are refused.

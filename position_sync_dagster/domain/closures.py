@@ -142,8 +142,8 @@ class Closure(ChangedHolding):
             CORPORATE_ACTION, TRANSFERRED, CORRECTED or UNEXPLAINED.
         stage: PROVISIONAL, or STATED by a statement of the broker.
         detail: Why, in words.
-        realized_pnl: Realized profit of what was closed: as stated, or of a worthless expiry its
-            cost. Unit: `currency`.
+        realized_pnl: Realized profit of what was closed: as the broker names it, or of a worthless
+            expiry its cost. Unit: `currency`.
         currency: ISO code of the currency.
         executions: Evidence: ids of executions, separated by commas.
         order_ids: Evidence: the permanent ids of their orders, separated by commas.

@@ -201,7 +201,7 @@ class GatewaySession:
     """One owner's lease on one login: the columns of the table `gateway_sessions`.
 
     Attributes:
-        gateway_id: "host:port" of the gateway.
+        gateway_id: The login: its name in the gateways file, or "host:port" without one.
         owner: STREAM, or DRAIN for a refresh by a drain run.
         session_id: Unique id of the session.
         run_id: The Dagster run of the owner; null outside Dagster.
@@ -395,7 +395,7 @@ class RunRecord:
         ended_at: When the step ended (UTC); null while it runs and where nobody knows.
         recorded_at: When this record was written (UTC); the newest of a step counts.
         recorded_by: RUN (the run itself), or AUDIT (rebuilt from the rows that it wrote).
-        gateway_id: "host:port" of the gateway; null if unknown.
+        gateway_id: The login, as in gateway_sessions; null if unknown.
         session_id: The session of gateway_sessions of a stream; null for other runs.
         host: The machine on which it ran; null if unknown.
         partitions: First and last day of a run over days, as 2026-01-02...2026-01-09; else null.

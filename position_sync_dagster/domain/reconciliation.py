@@ -68,8 +68,8 @@ class Break:
 
     Attributes:
         break_id: Unique id of the break.
-        gateway_id: "host:port" of the gateway that was reconciled, or "statement:DAY" for a day of
-            daily_positions that was compared with the broker's statement, or "closures".
+        gateway_id: The login that was reconciled, as in gateway_sessions, or "statement:DAY" for a
+            day of daily_positions that was compared with the broker's statement, or "closures".
         account: IB account that holds the position.
         conid: IB's contract id of the instrument.
         symbol: Symbol of the underlying, as IB writes it.

@@ -57,7 +57,8 @@ class Execution:
     something else of it. `current_executions` returns the rows that count.
 
     Attributes:
-        execution_id: The broker's id of the execution; unique in an account.
+        execution_id: The broker's id of the execution, unique in an account; all of its rows
+            have it.
         account: IB account that traded.
         conid: IB's contract id of the instrument.
         symbol: Symbol of the underlying, as IB writes it.

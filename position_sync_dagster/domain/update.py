@@ -191,12 +191,13 @@ class PositionUpdate:
             Unit: contracts or shares.
         market_price: The price that valued the position. Unit: as quoted (cents if quoted in
             cents).
-        market_value: position × market_price × multiplier / price magnifier of the contract. For a
-            future this is the notional value: do not add it to the value of options. Unit:
-            `currency`.
+        market_value: position × market_price × multiplier / price magnifier of the contract, or the
+            broker's own value (PORTFOLIO, PNL_SINGLE). For a future this is the notional value: do
+            not add it to the value of options. Unit: `currency`.
         average_cost: Average cost of one contract or share, including multiplier and commissions.
             Unit: `currency`.
-        unrealized_pnl: market_value − position × average_cost. Unit: `currency`.
+        unrealized_pnl: market_value − position × average_cost; of the broker's own value, as the
+            broker reports it. Unit: `currency`.
         timestamp: When this system knew the value (UTC).
         account: IB account that holds the position.
         sec_type: IB's security type: OPT, FOP, STK, FUT, …
@@ -228,7 +229,8 @@ class PositionUpdate:
         value_source: Where the value came from: TICK (market data), PORTFOLIO (the broker's
             portfolio row), PNL_SINGLE (a profit and loss subscription) or NONE.
         market_data_type: IB's market data type: 1 live, 2 frozen, 3 delayed, 4 delayed and frozen.
-        gateway_id: "host:port" of the gateway that reported the holding.
+        gateway_id: The login that reported the holding: its name in the gateways file, or
+            "host:port" without one.
         trading_mode: LIVE, PAPER or SIMULATED; derived from the account when the writer leaves it
             out.
         request_id: The request of position_queue that this row answers; null for streamed rows.

@@ -109,12 +109,13 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
             lake="s3://bucket/lake",
             strategies_file="legs.yaml",
             alert_urls="json://one json://two",
-            settings={"batch_size": 70},
+            settings={"batch_size": 70, "flex_folder": "statements"},
         )
     )
     found = POSITION_SYNC.read_settings()
     assert (found.gateway_id, found.lake) == ("127.0.0.1:4001", "s3://bucket/lake")
     assert found.strategies_file == root / "legs.yaml"
+    assert found.flex_folder == root / "statements"
     assert (len(found.alert_urls), found.batch_size, found.max_lines) == (2, 70, 60)
     gateway = repository.asset_graph.get(dg.AssetKey("gateway"))
     assert gateway.metadata["dagster/uri"] == "tcp://127.0.0.1:4001"

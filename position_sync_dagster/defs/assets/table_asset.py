@@ -311,8 +311,9 @@ Every holding as the broker last reported it, with the broker's own value.
 Written by the owner of the login: the stream when the account feed changed, or a refresh by
 position_queue while no stream lives.
 
-How to read it: one row per gateway, account and contract. The later of confirmed_at and the
-newest account_confirmed_at of its account is when the broker last confirmed the values;
+How to read it: of the rows of a gateway, an account and a contract the one with the greatest
+published_version counts. The later of its confirmed_at and the newest account_confirmed_at of
+its account is when the broker last confirmed the values;
 completeness says how much of the account the last download covered. A value of PNL_SINGLE is
 confirmed until its received_at, and while it is followed, until the newest
 account_followed_until of its account.
@@ -336,7 +337,8 @@ and expiry, as the broker names them.
         description="""
 The lease of each owner of a login: which process may write, and until when.
 
-Written by the stream with each heartbeat, and by a refresh.
+Written by the stream with each heartbeat (at each change of its state, where heartbeats are in
+Postgres), and by a refresh.
 
 How to read it: one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
 fencing_token is on each row of position_updates that the session wrote.
@@ -361,7 +363,8 @@ Amounts that the broker did not report are null.
         description="""
 Differences between the broker and the tables, from their opening to their resolution.
 
-Written by the check agrees_with_the_broker.
+Written by the check agrees_with_the_broker; of closes without a cause (UNEXPLAINED) by the stream
+and derive_positions, of statements (STATEMENT) by the record of a day.
 
 How to read it: one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
 again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.

@@ -245,7 +245,7 @@ class HoldingsBook:
     A PnLSingle message is merged when its holding is read: hundreds come in a second.
 
     Args:
-        gateway_id: "host:port" of the gateway.
+        gateway_id: The login, as in the tables.
         accounts: The accounts of the login.
         connectivity: Whether the gateway has IB.
         band: By what part values of PnLSingle and of portfolio rows may differ.

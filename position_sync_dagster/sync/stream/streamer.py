@@ -72,7 +72,7 @@ class IBPositionStreamer:
 
     Each holding of a conid is its own row, and one line serves them all. Each registered handler
     gets the newest value of each streamed position once per flush. Changes of the registry by
-    any process take effect within a flush interval, position events of the broker at once.
+    any process take effect within seconds, position events of the broker at once.
 
     Args:
         registry: Which legs are active; by default the registry at its default path.

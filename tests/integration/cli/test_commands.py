@@ -193,8 +193,9 @@ def test_lines_are_unknown_while_nobody_owns_the_login(lake):
     assert (printed["lines_in_use"], printed["line_limit"]) == (0, 0)
 
 
-def test_a_list_of_legs_creates_no_tables(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "list"])
+@pytest.mark.parametrize("command", ["list", "remove 7", "rolls --apply", "export"])
+def test_a_command_that_needs_legs_creates_no_tables(monkeypatch, capsys, command):
+    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", *command.split()])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
