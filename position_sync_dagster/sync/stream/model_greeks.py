@@ -65,6 +65,11 @@ NAMED = 5
 """The number of underlyings that the status names for each reason."""
 
 
+AT_THE_OPEN = "09:00:00"
+"""When an option that is settled at the open expires, in the zone of its exchange: the prices that
+settle it are made from 08:30 (Chicago) or 09:00 (Osaka) on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionContract:
     """The needed part of the details of an option, since thousands of them are kept."""
@@ -81,7 +86,10 @@ class OptionContract:
     @classmethod
     def of(cls, details: ContractDetails) -> "OptionContract | None":
         """Return the option of contract details; None if they are of no option, or incomplete."""
-        day, right, strike = details.last_trade_date, details.right, details.strike
+        day, clock = details.last_trade_date, details.last_trade_time
+        if details.is_settled_at_the_open:
+            day, clock = details.expires_on, AT_THE_OPEN
+        right, strike = details.right, details.strike
         if details.sec_type not in OPTION_TYPES or details.under_conid is None:
             return None
         if day is None or right is None or strike is None:
@@ -89,7 +97,7 @@ class OptionContract:
         return cls(
             right=right,
             strike=strike / details.price_magnifier,
-            expires_at=expiry_moment(day, details.last_trade_time, details.time_zone),
+            expires_at=expiry_moment(day, clock, details.time_zone),
             currency=details.currency,
             symbol=details.symbol,
             price_magnifier=details.price_magnifier,
