@@ -112,16 +112,6 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
     return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
 
 
-def settles_at_the_open(details: ContractDetails | None) -> bool:
-    """Return whether the settlement follows the last trading day."""
-    return (
-        details is not None
-        and details.expires_on is not None
-        and details.last_trade_date is not None
-        and details.expires_on > details.last_trade_date
-    )
-
-
 def settles_in_cash(details: ContractDetails | None) -> bool | None:
     """Return whether an option is settled in cash, as all options on an index; None: not known."""
     kind = details.under_sec_type if details is not None else None
@@ -134,7 +124,7 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
     ended = last_trade(change, details)
     if ended is None or change.strike is None or change.right is None:
         return Moneyness.UNCLEAR
-    at_the_open = settles_at_the_open(details)
+    at_the_open = details is not None and details.is_settled_at_the_open
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
     price = facts.prices.get(change.conid)
     if price is not None and abs(price[1] - ended) <= NEAR:

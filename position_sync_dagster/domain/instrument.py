@@ -207,6 +207,12 @@ class ContractDetails:
     expires_on: date | None = None
     under_sec_type: str | None = None
 
+    @property
+    def is_settled_at_the_open(self) -> bool:
+        """Return whether the settlement follows the last trading day."""
+        last = self.last_trade_date
+        return self.expires_on is not None and last is not None and self.expires_on > last
+
 
 def digits(number: float) -> str:
     """Return a number with all its digits, as far as they are certain.

@@ -70,6 +70,11 @@ NAMED = 5
 """The number of underlyings that the status names for each reason."""
 
 
+AT_THE_OPEN = "09:00:00"
+"""When an option that is settled at the open expires, in the zone of its exchange: the prices that
+settle it are made from 08:30 (Chicago) or 09:00 (Osaka) on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionContract:
     """The needed part of the details of an option, since thousands of them are kept."""
@@ -92,10 +97,13 @@ class OptionContract:
             details: The details, which may be older than a change of the contract.
             row: The contract as the broker's row of a holding names it; its terms count.
         """
-        day, right, strike = details.last_trade_date, details.right, details.strike
+        day, clock = details.last_trade_date, details.last_trade_time
+        if details.is_settled_at_the_open:
+            day, clock = details.expires_on, AT_THE_OPEN
+        right, strike = details.right, details.strike
         if row is not None:
             right, strike = row.right or right, row.strike or strike
-            if row.expiry not in (None, day, details.expires_on):
+            if row.expiry not in (None, details.last_trade_date, details.expires_on):
                 day = row.expiry
         if details.sec_type not in OPTION_TYPES or details.under_conid is None:
             return None
@@ -104,7 +112,7 @@ class OptionContract:
         return cls(
             right=right,
             strike=strike / details.price_magnifier,
-            expires_at=expiry_moment(day, details.last_trade_time, details.time_zone),
+            expires_at=expiry_moment(day, clock, details.time_zone),
             currency=details.currency,
             symbol=details.symbol,
             price_magnifier=details.price_magnifier,

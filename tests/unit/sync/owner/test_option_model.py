@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -19,6 +20,8 @@ from position_sync_dagster.sync.owner.option_model import (
     OptionTerms,
     dividend_share,
 )
+from position_sync_dagster.sync.stream.model_greeks import OptionContract
+from tests.support.contracts import contract_details
 from tests.support.extent import examples
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
@@ -266,6 +269,16 @@ def test_an_option_expires_at_its_last_trade_or_at_four_in_new_york() -> None:
         ("16:00:00", "EST (Eastern Standard Time)"),
     ):
         assert expiry_moment(day, clock, zone) == datetime(2028, 7, 3, 20, tzinfo=UTC)
+
+
+def test_an_option_that_is_settled_at_the_open_expires_on_the_day_after_its_last_trade() -> None:
+    details = contract_details(last_trade_date=date(2026, 2, 19), last_trade_time="15:15:00")
+    option = OptionContract.of(details)
+    assert option is not None
+    assert option.expires_at == datetime(2026, 2, 20, 15, tzinfo=UTC)
+    at_the_close = OptionContract.of(replace(details, expires_on=details.last_trade_date))
+    assert at_the_close is not None
+    assert at_the_close.expires_at == datetime(2026, 2, 19, 21, 15, tzinfo=UTC)
 
 
 def test_programs_that_compute_no_greeks_do_not_load_quantlib() -> None:
