@@ -705,6 +705,10 @@ class PortfolioDownloads:
             self._on_change(account)
         self.standing.retry_now()
 
+    def is_ready(self, account: str) -> bool:
+        """Return whether IB calls the values of an account valid, as far as it has said so."""
+        return self._spoiled.get(account) != NOT_READY
+
     def put_row(self, row: PortfolioRow) -> None:
         """Merge a portfolio row."""
         self._times.on_row(row.key)

@@ -608,6 +608,8 @@ class AccountFeed:
         return time.monotonic() - newer.at_s <= LATE_S
 
     def _on_portfolio(self, row: account_downloads.PortfolioRow) -> None:
+        if not self._values.is_ready(row.key[0]):
+            return  # it may be out of date
         self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)
         if self._contradicted and self._contradicted.get(row.key) == row.position:
             del self._contradicted[row.key]

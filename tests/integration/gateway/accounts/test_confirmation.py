@@ -104,8 +104,10 @@ async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(fol
         await eventually(lambda: not feed.is_complete)
         (problem,) = feed.problems
         assert problem.startswith(f"account {ACCOUNT}: IB's server is being reset")
+        confirmed = feed.get(KEY).confirmed_at
         await feed.download()
         assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
+        assert feed.get(KEY).confirmed_at == confirmed
         assert summaries.current()[0].net_liquidation > 0
         sim.account_ready(ACCOUNT, ready=True)
         await eventually(lambda: feed.overdue == [ACCOUNT])
