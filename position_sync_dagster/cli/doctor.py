@@ -75,7 +75,9 @@ def doctor(
     if not (tables or repair):
         raise typer.Exit(look_at_everything(ui_port, home, json=json))
 
-    lake = Lake.of(options.settings_for(home), use="work" if repair else "look")
+    settings = options.settings_for(home)
+    looked_at = Lake(settings.lake, heartbeats=settings.heartbeats, use="look")
+    lake = Lake.of(settings) if repair else looked_at
     results = check_up(lake.all_tables, lake.sessions, utc_now(), mend=repair)
     output.show(as_data(results), as_lines(results, repair=repair), json=json)
     raise typer.Exit(0 if all(one.healthy for one in results) else 1)

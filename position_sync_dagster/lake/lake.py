@@ -68,9 +68,7 @@ class Lake:
         self._options = options
 
     @classmethod
-    def of(
-        cls, settings: Settings, *, clock: Clock = utc_now, **options: Unpack[TableOptions]
-    ) -> "Lake":
+    def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
         """Return the lake that the settings name, with their retries and their fsync."""
         retry = RetryPolicy(
             max_attempts=settings.max_attempts,
@@ -82,7 +80,7 @@ class Lake:
             clock=clock,
             retry=retry,
             heartbeats=settings.heartbeats,
-            **TableOptions(fsync=settings.fsync) | options,
+            fsync=settings.fsync,
         )
 
     @property

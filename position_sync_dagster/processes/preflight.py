@@ -521,7 +521,7 @@ def run_preflight(
         dagster_home: Where Dagster keeps its state.
         ui_port: The port of the Dagster UI.
     """
-    lake = Lake.of(settings, use="look")
+    lake = Lake(settings.lake, heartbeats=settings.heartbeats, use="look")
     found = check_settings(settings, environ, env_file=env_file)
     found += check_time_zone(utc_now())
     looks: list[tuple[str, Callable[[], list[Finding]], float]] = [
