@@ -14,7 +14,7 @@ $follow | jq --unbuffered --raw-output --argjson limit "$limit" '
   else empty end' |
   while read -r first rest; do
     case "$first" in
-    token) printf '%s' "$rest" >"$token_file" ;;
+    token) printf '%s' "$rest" >"$token_file.new" && mv "$token_file.new" "$token_file" ;;
     *) printf '%s %s\n' "$first" "$rest" ;;
     esac
   done
