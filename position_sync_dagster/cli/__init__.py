@@ -21,7 +21,8 @@ def main() -> None:
     """
     os.umask(0o077)
     # A terminal of another encoding lacks some characters, such as the dash for what is unknown.
-    getattr(sys.stdout, "reconfigure", dict)(errors="backslashreplace")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     runs_until_stopped = sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED
     if runs_until_stopped:
         from position_sync_dagster.processes.stop_request import block_stop_signals

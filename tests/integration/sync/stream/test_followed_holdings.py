@@ -231,10 +231,12 @@ async def test_after_1102_the_daily_profit_of_before_does_not_count_until_it_com
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.position_pnl(A, None, "ended")
+        sim.position_pnl(A, PUT, "silent")  # until it has been seen that the profit is gone
         sim.connectivity("restored_data_kept")
         await published(streamer, (A, PUT), lambda row: row.daily_pnl is None)
+        sim.position_pnl(A, PUT)
         await published(streamer, (A, PUT), by_pnl)
-        assert streamer.detail is None
+        await eventually(lambda: streamer.detail is None)
 
 
 @pytest.mark.parametrize("refused", [True, False])
