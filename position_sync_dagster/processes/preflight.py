@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import LOCK_FILE, living_holder
 from position_sync_dagster.settings import Settings, warnings_of
+from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
 from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.status import lines_text, strategies_problem
@@ -423,9 +423,13 @@ def check_settings(
         require_known(settings.calendar)
     except errors.SettingsError as error:
         found.append(bad("settings", error.what, error.remedy))
-    if settings.alert_urls and find_spec("apprise") is None:
-        missing = errors.MissingExtraError("apprise", "alerts")
+    try:
+        wrong = not_understood(settings.alert_urls) if settings.alert_urls else []
+    except errors.MissingExtraError as missing:
+        wrong = []
         found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
+    remedy = "https://appriseit.com/services/ says how each service is written."
+    found += [bad("alerts", f"apprise does not understand receiver {n}", remedy) for n in wrong]
     return found
 
 

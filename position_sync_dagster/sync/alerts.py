@@ -251,6 +251,25 @@ def _short(text: str) -> str:
 logger = logging.getLogger(__name__)
 
 
+def not_understood(urls: Iterable[SecretStr]) -> list[int]:
+    """Return the receivers that apprise does not understand, by their number from 1.
+
+    Raises:
+        MissingExtraError: The extra `alerts` is not installed.
+    """
+    with _silent("apprise"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import apprise
+        except ImportError as error:
+            raise MissingExtraError("apprise", "alerts") from error
+        return [
+            number
+            for number, url in enumerate(urls, 1)
+            if not apprise.Apprise().add(url.get_secret_value())
+        ]
+
+
 def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
     """Send one message to one receiver; return whether it was accepted.
 

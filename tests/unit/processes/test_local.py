@@ -3,6 +3,7 @@
 from collections import namedtuple
 
 import pytest
+from pydantic import SecretStr
 
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import preflight
@@ -35,6 +36,12 @@ def test_unknown_settings_are_a_warning_each():
     assert [one.level for one in found] == [Level.WARNING] * 2
     [fine] = preflight.check_settings(load_settings(), {}, env_file=None)
     assert fine.level is Level.GOOD
+
+
+def test_a_receiver_that_apprise_does_not_understand_is_bad():
+    settings = load_settings(alert_urls=(SecretStr("json://127.0.0.1"), SecretStr("secret")))
+    [_settings, found] = preflight.check_settings(settings, {}, env_file=None)
+    assert (found.level, found.text) == (Level.BAD, "apprise does not understand receiver 2")
 
 
 def test_an_unknown_setting_does_not_hide_a_gateways_file_that_is_missing():
