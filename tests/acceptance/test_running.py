@@ -5,6 +5,7 @@
 
 import base64
 import json
+import re
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -341,9 +342,15 @@ def test_a_streamed_close_is_an_explicit_zero_row_of_the_stream(demo):
 
 
 def monitored(demo: Demo, *, short: bool) -> int:
-    """Return a leg of no strategy that the broker holds, long or short."""
+    """Return a leg of no strategy that the broker holds, long or short.
+
+    No statement of the last days has a trade of it, which could be the cause of its close.
+    """
     told = demo.control.get("/positions").raise_for_status().json()
-    queued = set(newest(demo).filter(source="QUEUE")["conid"]) - {TO_FILL, int(TO_ACTIVATE[0])}
+    statements = "".join(file.read_text() for file in (demo.home / "flex").glob("*.xml"))
+    traded = map(int, re.findall(r'<Trade [^>]*conid="(\d+)"', statements))
+    others = {TO_FILL, int(TO_ACTIVATE[0]), *traded}
+    queued = set(newest(demo).filter(source="QUEUE")["conid"]) - others
     held = {row["conid"]: row["quantity"] for row in told if row["quantity"]}
     return max(c for c, quantity in held.items() if c in queued and (quantity < 0) is short)
 
