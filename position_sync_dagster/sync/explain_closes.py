@@ -24,7 +24,7 @@ BEFORE = timedelta(days=7)
 """Maximum age of the executions and events of a change, before the change."""
 
 GRACE = timedelta(minutes=2)
-"""Minimum age of a close before it opens a break: its executions may still arrive."""
+"""Minimum age of a close before it counts as unexplained: its executions may still arrive."""
 
 BREAKS = "closures"
 """The name under which breaks of closes are recorded, in place of a gateway."""
@@ -39,7 +39,7 @@ class Explained:
 
     Attributes:
         rows: How many rows were added to `closures`.
-        unexplained: The closes without a cause, oldest first.
+        unexplained: The closes whose cause is not known after `GRACE`, oldest first.
     """
 
     rows: int
@@ -124,9 +124,11 @@ class CloseExplainer:
         if rows:
             counted = lake.closures.current_rows()
         is_unexplained = pl.col("cause") == Cause.UNEXPLAINED.value
-        unexplained = tuple(records_of(Closure, counted.filter(is_unexplained)))
-        self._ask_people(unexplained, now)
-        return Explained(rows=rows, unexplained=unexplained)
+        unexplained = records_of(Closure, counted.filter(is_unexplained))
+        # A clock may be set back.
+        due = tuple(one for one in unexplained if abs(now - one.closed_at) >= GRACE)
+        self._ask_people(due, now)
+        return Explained(rows=rows, unexplained=due)
 
     def _facts(self, changes: list[PositionChange], since: datetime, asked: Asked) -> Facts:
         lake = self.lake
@@ -177,9 +179,7 @@ class CloseExplainer:
                     self._prices[conid] = last[under]
         return self._prices
 
-    def _ask_people(self, unexplained: Iterable[Closure], now: datetime) -> None:
-        # A clock may be set back.
-        due = [one for one in unexplained if abs(now - one.closed_at) >= GRACE]
+    def _ask_people(self, due: Collection[Closure], now: datetime) -> None:
         if due or any(one.gateway_id == BREAKS for one in self.lake.breaks.open_breaks(BREAKS)):
             self.lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=self.run_id)
 

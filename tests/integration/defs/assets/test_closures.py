@@ -29,6 +29,13 @@ from tests.unit.domain.test_causes import (
 AT = datetime.now(UTC) - timedelta(minutes=10)
 
 
+def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(materialize, lake) -> None:
+    CloseExplainer(lake).record([change(OTHER, 1, 0, datetime.now(UTC))])
+    (check,) = materialize(closures).get_asset_check_evaluations()
+    assert check.passed
+    assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
+
+
 def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materialize, lake) -> None:
     lake.registry.sync.add_active(
         conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
