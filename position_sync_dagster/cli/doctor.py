@@ -76,8 +76,10 @@ def doctor(
         raise typer.Exit(look_at_everything(ui_port, home, json=json))
 
     settings = options.settings_for(home)
-    looked_at = Lake(settings.lake, heartbeats=settings.heartbeats, use="look")
-    lake = Lake.of(settings) if repair else looked_at
+    if repair:
+        lake = Lake.of(settings)
+    else:
+        lake = Lake(settings.lake, heartbeats=settings.heartbeats, use="look")
     results = check_up(lake.all_tables, lake.sessions, utc_now(), mend=repair)
     output.show(as_data(results), as_lines(results, repair=repair), json=json)
     raise typer.Exit(0 if all(one.healthy for one in results) else 1)

@@ -191,7 +191,9 @@ def positions(
         legs = legs_at(lake, past.at) if past else lake.registry.legs
         waiting = () if past else lake.registry.unresolved
         options.known_strategy(
-            strategy, *([leg.strategy_id for leg in of] for of in (legs, waiting))
+            strategy,
+            (leg.strategy_id for leg in legs),
+            (leg.strategy_id for leg in waiting),
         )
         return found
 
@@ -287,7 +289,9 @@ def follow(
     """
     settings, lake = options.opened(home)
     legs, waiting = lake.registry.sync.get_all_active(), lake.registry.unresolved
-    options.known_strategy(strategy, *([leg.strategy_id for leg in of] for of in (legs, waiting)))
+    options.known_strategy(
+        strategy, (leg.strategy_id for leg in legs), (leg.strategy_id for leg in waiting)
+    )
     reader = lake.updates.sync.follow(since)
 
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:
