@@ -15,7 +15,6 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -87,11 +86,27 @@ def bad(check: str, text: str, remedy: str) -> Finding:
     return Finding(check, Level.BAD, text, remedy)
 
 
-def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -> list[Finding]:
-    """Run a check; return its findings, or one that says that it timed out.
+Look = tuple[str, Callable[[], list[Finding]]]
+"""A check's name, and what returns its findings."""
 
-    The check runs in a daemon thread: a disk or a store that hangs must not block the preflight.
+
+def bounded(looks: Sequence[Look], *, within_s: float) -> list[Finding]:
+    """Run the checks side by side; return their findings, in order, and which timed out.
+
+    Each runs in a daemon thread: a disk or a store that hangs must not block the preflight.
     """
+    begun = [(check, _begun(check, look)) for check, look in looks]
+    wait([found for _, found in begun], within_s)
+    remedy = "Check whether a disk hangs, and try again."
+    silent = f"no answer within {within_s:g} s"
+    return [
+        one
+        for check, found in begun
+        for one in (found.result() if found.done() else [bad(check, silent, remedy)])
+    ]
+
+
+def _begun(check: str, look: Callable[[], list[Finding]]) -> Future[list[Finding]]:
     found: Future[list[Finding]] = Future()
 
     def work() -> None:
@@ -101,10 +116,7 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
             found.set_exception(error)
 
     threading.Thread(target=work, name=f"preflight {check}", daemon=True).start()
-    if wait([found], within_s).not_done:
-        remedy = "Check whether a disk hangs, and try again."
-        return [bad(check, f"no answer within {within_s:g} s", remedy)]
-    return found.result()
+    return found
 
 
 WITHIN_S = 38.0
@@ -502,9 +514,12 @@ def check_disk(path: str) -> list[Finding]:
     return [warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]
 
 
-QUICK_S, TABLES_S = 2.0, 7.0
-"""The time limits of one check of this machine and of the tables, in seconds. All of them and
-`WITHIN_S` together are less than a minute."""
+LOCAL_S = 17.0
+"""The time limit of all checks of this machine and of the tables together, in seconds. It and
+`WITHIN_S` are less than a minute."""
+
+READ = "sessions and legs"
+"""The check that reads who owns each login, and the legs that are compared at the gateway."""
 
 
 def run_preflight(
@@ -528,29 +543,27 @@ def run_preflight(
     lake = Lake(settings.lake, heartbeats=settings.heartbeats, use="look")
     found = check_settings(settings, environ, env_file=env_file)
     found += check_time_zone(utc_now())
-    looks: list[tuple[str, Callable[[], list[Finding]], float]] = [
-        ("strategies file", lambda: check_strategies_file(settings), QUICK_S),
-        ("tables", lambda: check_lake(lake), TABLES_S),
-        ("disk", lambda: check_disk(settings.lake), QUICK_S),
-        ("programs", lambda: check_programs(dagster_home), QUICK_S),
-        ("Dagster home", lambda: check_dagster(dagster_home, ui_port), QUICK_S),
+    sessions: dict[str, GatewaySession] = {}
+    legs: list[Leg] = []
+    looks: list[Look] = [
+        ("strategies file", lambda: check_strategies_file(settings)),
+        ("tables", lambda: check_lake(lake)),
+        ("disk", lambda: check_disk(settings.lake)),
+        ("programs", lambda: check_programs(dagster_home)),
+        ("Dagster home", lambda: check_dagster(dagster_home, ui_port)),
     ]
-    for check, look, within_s in looks:
-        found += bounded(check, look, within_s=within_s)
     try:
         logins = settings.logins
     except errors.GatewaysFileError:
-        return found  # it has a finding of its own
-    slots = partial(check_run_slots, dagster_home, len(logins))
-    found += bounded("runs at once", slots, within_s=QUICK_S)
-    sessions: dict[str, GatewaySession] = {}
-    legs: list[Leg] = []
-    read = bounded("tables", lambda: _read(lake, logins, sessions, legs), within_s=QUICK_S)
-    if any(one.level is Level.BAD for one in read):
+        return found + bounded(looks, within_s=LOCAL_S)  # it has a finding of its own
+    looks.append(("runs at once", lambda: check_run_slots(dagster_home, len(logins))))
+    looks.append((READ, lambda: _read(lake, logins, sessions, legs)))
+    found += bounded(looks, within_s=LOCAL_S)
+    if any(one.check == READ and one.level is Level.BAD for one in found):
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: the tables do not say whether a stream owns the login"
-        return [*found, *read, bad("gateway", text, "Correct the tables first.")]
-    return [*found, *read, *asyncio.run(_gateways(logins, sessions, legs))]
+        return [*found, bad("gateway", text, "Correct the tables first.")]
+    return [*found, *asyncio.run(_gateways(logins, sessions, legs))]
 
 
 async def _gateways(
@@ -651,5 +664,5 @@ def _read(
     except errors.StrategiesFileError:
         pass  # it has a finding of its own
     except errors.PositionSyncError as error:
-        found.append(bad("tables", error.what, error.remedy))
+        found.append(bad(READ, error.what, error.remedy))
     return found

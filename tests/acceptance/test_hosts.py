@@ -267,6 +267,8 @@ def test_the_stream_of_a_killed_host_comes_up_on_the_other_and_there_are_never_t
 
 
 def test_a_stop_gives_the_lease_up_and_a_backup_of_then_is_whole(deployment, tmp_path):
+    if not deployment.b.processes():
+        deployment.b.start("code", "daemon", "webserver")
     before = deployment.streaming()
     deployment.b.stop()
     session = deployment.session()
