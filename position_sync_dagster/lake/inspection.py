@@ -109,7 +109,7 @@ def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:
 
 def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
-    rows = lake.updates.sync.latest()
+    rows = lake.updates.sync.held_lately()
     return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
 
 

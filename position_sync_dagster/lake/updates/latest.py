@@ -247,6 +247,7 @@ class LatestRows:
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
         self._through = 0
+        self._is_whole = False
         self._rows = self._ordered = table.spec.empty
 
     def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
@@ -256,16 +257,39 @@ class LatestRows:
             return self._rows.filter(pl.col("conid").is_in(conids)), self._through
 
     def read(self) -> pl.DataFrame:
-        """Return the newest row of each holding, in the order of account and conid."""
-        return self.read_through()[0]
+        """Return the newest row of each holding that the known rows have or that came since.
 
-    def read_through(self) -> tuple[pl.DataFrame, int]:
-        """Return what `read` does, and the greatest `ledger_version` that was looked at."""
+        They are in the order of account and conid.
+        """
         with self._mutex:
             self._follow()
-            if self._ordered is not self._rows:
-                self._rows = self._ordered = self._rows.sort(HOLDING)
-            return self._rows, self._through
+            return self._sorted()
+
+    def read_through(self) -> tuple[pl.DataFrame, int]:
+        """Return the newest row of each holding, and the greatest `ledger_version` looked at.
+
+        The known rows leave out holdings that closed long ago: the ledger has their zero rows.
+        """
+        with self._mutex:
+            self._follow()
+            if not self._is_whole:
+                closed = self._table.snapshot(self._closed)
+                self._rows, self._is_whole = pl.concat([self._rows, closed]), True
+            return self._sorted(), self._through
+
+    def _closed(self, handle: DeltaTable) -> pl.DataFrame:
+        """Return the newest row of each holding that is not among the rows: it is closed."""
+        rows = self._files.scan(data_files(handle)).filter(
+            pl.col("position") == 0,
+            (pl.col(ADDED) <= self._through) | pl.col(ADDED).is_null(),
+        )
+        closed = rows.join(self._rows.lazy().select(HOLDING), on=HOLDING, how="anti").collect()
+        return newest_rows(closed.lazy())
+
+    def _sorted(self) -> pl.DataFrame:
+        if self._ordered is not self._rows:
+            self._rows = self._ordered = self._rows.sort(HOLDING)
+        return self._rows
 
     def _forget(self) -> None:
         self._seen, self._through = frozenset(), 0
@@ -328,7 +352,7 @@ class LatestRows:
         return int(added.get_column("num_records").sum()) > BEHIND * self._rows.height
 
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
-        """Return as few rows as possible that include the newest row of each holding.
+        """Return as few rows as possible that include the newest row of each holding held lately.
 
         Each commit has a greater version than those before it. Only rows that were added after
         the known ones can be newer than they are, whatever the clocks said.
@@ -339,7 +363,9 @@ class LatestRows:
             # After a repair the versions continue from an earlier one, with other rows.
             if self._files.has(files, last, through):
                 fresh = self._files.added_after(files, through)
+                self._is_whole = False
                 return pl.concat([known.lazy(), fresh])
+        self._is_whole = True
         return self._files.scan(files)
 
     def _take(self, rows: pl.LazyFrame) -> None:

@@ -49,6 +49,31 @@ def test_the_latest_table_holds_the_newest_row_of_each_holding(
     assert number(result, "latest_positions", "dagster/row_count") == 2
 
 
+def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names_it(
+    materialize, settings, lake, append_row, seconds_ago
+) -> None:
+    long_ago, lately = seconds_ago(15 * 86_400), seconds_ago(13 * 86_400)
+    append_row(1, long_ago, position=0.0)
+    append_row(2, long_ago, position=0.0)
+    append_row(3, lately, position=0.0)
+    append_row(4, long_ago)
+    # The table of an earlier release has all closed holdings.
+    derived.replace(
+        lake.derived_table(LATEST_POSITIONS),
+        lake.updates.sync.latest().with_columns(confirmed_at="timestamp"),
+    )
+    lake.registry.sync.add_active(
+        conid=2, symbol="SPY", right="C", strike=500, expiry=date(2028, 12, 15), strategy_id="a"
+    )
+    for _ in range(2):
+        materialize(latest_positions, strategy_exposure)
+        assert rows(settings, LATEST_POSITIONS).sort("conid")["conid"].to_list() == [2, 3, 4]
+        leg = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("strategy_id") == "a")
+        assert leg.select("currency", "asset_class").rows() == [("USD", "OPTION")]
+        append_row(4, seconds_ago(0))
+    assert lake.updates.sync.latest()["conid"].to_list() == [1, 2, 3, 4]
+
+
 def test_later_rows_replace_earlier_ones_and_leave_the_others(
     materialize, settings, append_row, seconds_ago
 ) -> None:

@@ -5,6 +5,7 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -19,6 +20,9 @@ from tests.support import torn_queues
 from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)
+
+KEPT = timedelta(hours=1)
+"""How long the known rows have a holding that closed."""
 
 
 @pytest.fixture
@@ -36,11 +40,12 @@ def reader(home, known):
 
 
 @pytest.fixture
-def derive(reader, known):
+def derive(reader, known, clock):
     """Return a function that writes the newest rows of the ledger, as `latest_positions` does."""
 
     def step():
-        rows = reader().latest().with_columns(confirmed_at="timestamp")
+        left_out = (pl.col("position") == 0) & (pl.col("timestamp") < clock.now - KEPT)
+        rows = reader().held_lately().filter(~left_out).with_columns(confirmed_at="timestamp")
         derived.replace(Table(known, LATEST_POSITIONS), rows)
 
     return step
@@ -59,7 +64,7 @@ def test_they_are_those_of_the_whole_ledger(
         late = timedelta(seconds=chance.choice([0, 0, 0, 900]))
         open_ledger(own).append(
             [
-                make_update(conid, position=float(step), timestamp=now - late)
+                make_update(conid, position=chance.choice([0.0, float(step)]), timestamp=now - late)
                 for conid in chance.sample(range(1, 8), 3)
             ]
         )
@@ -70,9 +75,15 @@ def test_they_are_those_of_the_whole_ledger(
         if chance.random() < 0.7:
             continue
         whole = open_ledger().latest()
+        held = whole.filter(pl.col("position") != 0)
+        for ledger in (reader(), looking):
+            lately = ledger.held_lately()
+            assert_frame_equal(lately.filter(pl.col("position") != 0), held)
+            assert_frame_equal(lately.join(whole, on=whole.columns, nulls_equal=True), lately)
         assert_frame_equal(reader().latest(), whole)
         assert_frame_equal(looking.latest(), whole)
         since = clock.now - timedelta(seconds=chance.choice([0, 60, 600, 3600]))
+        assert since >= clock.now - KEPT
         recent = whole.filter(whole["timestamp"] >= since)
         assert_frame_equal(reader().latest_since(since), recent, check_row_order=False)
         for ledger in (following, reader()):
@@ -95,9 +106,30 @@ def test_the_history_before_the_known_rows_is_not_read(
         ledger.version()  # a ledger that is opened afterwards refuses what is missing
     for path in old:
         Path(path).unlink()
-    assert_frame_equal(beginning.latest(), whole)
+    assert_frame_equal(beginning.held_lately(), whole)
     with pytest.raises(BrokenTableError):
         other.latest()
+
+
+def test_a_holding_that_closed_before_the_known_rows_is_in_the_newest_rows_and_not_held_lately(
+    open_ledger, reader, derive, make_update, clock
+) -> None:
+    open_ledger().append([make_update(conid) for conid in (1, 2, 3)])
+    clock.advance(1)
+    open_ledger().append([make_update(1, position=0.0), make_update(2, position=0.0)])
+    clock.advance(2 * KEPT.total_seconds())
+    open_ledger().append([make_update(3, position=3.0)])
+    derive()
+    clock.advance(1)
+    open_ledger().append([make_update(2, position=5.0)])
+    whole, beginning = open_ledger().latest(), reader()
+    assert whole["position"].to_list() == [0.0, 5.0, 3.0]
+    assert beginning.held_lately()["conid"].to_list() == [2, 3]
+    for _ in range(2):
+        assert_frame_equal(beginning.latest(), whole)
+    followed = reader().follow().read()
+    assert followed is not None
+    assert_frame_equal(followed.rows.sort("conid"), whole)
 
 
 @pytest.mark.on_disk  # it deletes files
@@ -106,7 +138,7 @@ def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
 ) -> None:
     open_ledger().append([make_update(conid) for conid in (1, 2)])
     away = reader()
-    away.latest()
+    away.held_lately()
     for step in range(3):
         old = open_ledger().table.snapshot(lambda handle: handle.file_uris())
         clock.advance(1)
@@ -118,7 +150,7 @@ def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
     away.version()
     for path in old:
         Path(path).unlink()
-    assert_frame_equal(away.latest(), whole)
+    assert_frame_equal(away.held_lately(), whole)
     assert whole["position"].to_list() == [9.0, 4.0]
 
 
