@@ -108,9 +108,9 @@ def trace(lake: Lake, text: str, *, limit: int) -> Trace:
         run_ids=tuple(run_ids),
         runs=runs or tuple(record for one in run_ids for record in lake.runs.get(one)),
         sessions=tuple(
-            one
-            for one in lake.sessions.history(None)
-            if one.session_id in of_sessions or one.run_id == found
+            lake.sessions.history(
+                None, pl.col("session_id").is_in(of_sessions) | (pl.col("run_id") == found)
+            )
         ),
         requests=requests,
         batches=_plain(written.batches),

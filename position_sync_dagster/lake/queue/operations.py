@@ -56,6 +56,9 @@ class QueueStore(Protocol):
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read finished rows."""
 
+    def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
+        """Read the finished rows of a bucket that changed last."""
+
     def counted_snapshot(self) -> tuple[Snapshot, pl.DataFrame]:
         """Read the live rows; count the finished ones.
 
@@ -353,12 +356,8 @@ class SyncQueue:
             order = claim_order(self._clock(), self._promote_after_s)
             live = self.store.snapshot().live
             return codec.requests_of(live.filter(wanted & IS_REQUEST).sort(order).head(limit))
-        bucket = codec.in_bucket(status.value)
-        keys = self.store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
-        newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
-        rows = self.store.finished(f"{bucket} AND {codec.with_ids('request_id', newest)}")
-        known = rows.filter(pl.col("request_id").is_in(newest.implode()), IS_REQUEST)
-        return codec.requests_of(known.sort("updated_at", "request_id", descending=True))
+        newest = self.store.newest_finished(status.value, wanted & IS_REQUEST, limit)
+        return codec.requests_of(newest.sort("updated_at", "request_id", descending=True))
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""

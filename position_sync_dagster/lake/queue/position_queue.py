@@ -128,6 +128,10 @@ class _MemoryStore:
         rows = self._finished.filter(pl.sql_expr(predicate))
         return rows.select(columns) if columns else rows
 
+    def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
+        rows = self._finished.filter(pl.col("bucket") == bucket, only)
+        return rows.top_k(limit, by="updated_at")
+
     def counted_snapshot(self) -> tuple[lifecycle_table.Snapshot, pl.DataFrame]:
         with self._mutex:
             by_bucket = self._finished.group_by("bucket")

@@ -14,7 +14,7 @@ and conflicts with each of them.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 import polars as pl
@@ -187,6 +187,29 @@ class LifecycleTable:
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read finished rows that match a predicate of constants and checked literals."""
         return self.table.rows(codec.is_finished(predicate), columns)
+
+    def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
+        """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.
+
+        Files are read from the newest on, until those that are left have older rows.
+        """
+        last = "max.updated_at"
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            files = files_in(handle, bucket=bucket).sort(last, descending=True, nulls_last=False)
+            count = 1
+            while True:
+                rows = self.table.read_rows(files.head(count)).filter(only)
+                newest = rows.top_k(limit, by="updated_at")
+                if count >= files.height:
+                    return newest
+                # The log's statistics are cut to milliseconds.
+                others = pl.lit(files[last][count]) + timedelta(milliseconds=1)
+                if newest.filter(pl.col("updated_at") >= others).height == limit:
+                    return newest
+                count *= 2
+
+        return self.table.snapshot(step)
 
     def counted_snapshot(self) -> tuple[Snapshot, pl.DataFrame]:
         """Read the live rows; count the finished ones from the log's file statistics.

@@ -1,0 +1,47 @@
+"""The newest finished requests are read from the newest files."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.maintenance import maintain
+
+
+def ended(lake, limit):
+    found = lake.queue.sync.get_batch(None, limit, QueueStatus.SUCCESS)
+    return [one.conid for one in found]
+
+
+def test_they_are_those_that_changed_last_however_their_files_were_merged(lake, clock):
+    chance, queue, order = random.Random(3), lake.queue.sync, list[int]()
+    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 61)])
+    waiting = list(enumerate(ids, 1))
+    chance.shuffle(waiting)
+    while waiting:
+        clock.advance(chance.choice([0.0001, 1]))
+        conid, request_id = waiting.pop()
+        queue.mark_success([request_id])
+        order.append(conid)
+        if len(order) == 40:
+            maintain(lake.queue.table, clean_now=True)
+    for limit in (1, 2, 5, 30, 60, 100):
+        assert ended(Lake(lake.path, clock=clock), limit) == order[::-1][:limit]
+
+
+@pytest.mark.on_disk  # it deletes files
+def test_files_of_older_ones_are_not_read(lake, clock):
+    queue = lake.queue.sync
+    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 7)])
+    queue.mark_success(ids[:1])
+    finished = Path(lake.path, "position_queue", "bucket=SUCCESS")
+    old_files = list(finished.rglob("*.parquet"))
+    for request_id in ids[1:]:
+        clock.advance(1)
+        queue.mark_success([request_id])
+    lake.queue.table.version()
+    for path in old_files:
+        path.unlink()
+    assert ended(lake, 2) == [6, 5]
