@@ -144,6 +144,31 @@ def last_of(greatest: Any) -> Any:
     return greatest + timedelta(milliseconds=1) if isinstance(greatest, datetime) else greatest
 
 
+def files_with(files: pl.DataFrame, column: str, values: pl.Series) -> pl.DataFrame:
+    """Return the data files that may hold one of the values, by the log's statistics of the column.
+
+    One of the values must lie between the smallest and the greatest of a file. It is not enough
+    that the range of all of them overlaps the file: one old id among new ones would then select
+    every file that was written in between.
+
+    Args:
+        files: Rows of `data_files`.
+        column: Their column; without statistics of it, each file may hold a value.
+        values: The values, of the type of the column; with a null, each file may hold one.
+    """
+    if values.has_nulls() or f"min.{column}" not in files.columns:
+        return files
+    first, last = pl.col(f"min.{column}"), pl.col(f"max.{column}")
+    if values.dtype == pl.Datetime:
+        last += timedelta(milliseconds=1)
+    # Ids grow with the time, so that most rows of a stream are behind all files.
+    files = files.filter((last >= pl.lit(values.min())).fill_null(value=True))
+    smallest, greatest = files.select(first=first, last=last)
+    ordered = values.sort()
+    hits = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(smallest)
+    return files.filter(hits | smallest.is_null() | greatest.is_null())
+
+
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
