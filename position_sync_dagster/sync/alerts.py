@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from position_sync_dagster.domain.clock import Backoff, Clock
+from position_sync_dagster.domain.clock import Backoff, Clock, elapsed, has_come
 from position_sync_dagster.errors import MissingExtraError
 
 RETRY = Backoff(first_s=30.0, longest_s=900.0)
@@ -149,7 +149,7 @@ def follow(
                 messages.append(_message(state, known.since, everyone))
             breaks.pop(name, None)
         elif state.passed is False:
-            lasts = abs(now - known.since)  # a clock may be set back: nothing waits for it
+            lasts = elapsed(known.since, now)
             if not known.told and state.severity in severities and lasts >= after:
                 messages.append(_message(state, known.since, everyone))
                 known = replace(known, told=True)
@@ -161,16 +161,13 @@ def follow(
 
 
 def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
-    """Return the messages to send now, by receiver, oldest first.
-
-    A time that is further ahead than any wait is from before the clock was set back.
-    """
+    """Return the messages to send now, by receiver, oldest first."""
     waiting: dict[int, list[Message]] = {}
-    latest = now + timedelta(seconds=RETRY.longest_s)
+    longest = timedelta(seconds=RETRY.longest_s)
     for message in cursor.outbox:
         for place in message.to:
             failed = cursor.failing.get(place)
-            if failed is None or not now < failed.retry_at <= latest:
+            if failed is None or has_come(failed.retry_at, now, longest):
                 waiting.setdefault(place, []).append(message)
     return waiting
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pydantic import TypeAdapter, ValidationError
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
-from position_sync_dagster.domain.clock import SKEW, Backoff
+from position_sync_dagster.domain.clock import SKEW, Backoff, elapsed
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
@@ -343,13 +343,13 @@ def plan_derivation(
     """
     if LEDGER not in materialized_at:
         return Derivation(start=False, reason="the ledger was never materialized")
-    if in_progress is not None and abs(now - in_progress.since) < LEFT_BEHIND:
+    if in_progress is not None and elapsed(in_progress.since, now) < LEFT_BEHIND:
         return Derivation(start=False, reason=f"run {in_progress.run_id[:8]} is in progress")
     found = _why(materialized_at, now)
     if found is None:
         return Derivation(start=False, reason="the derived tables are up to date")
     tag, why = found
-    if last_run is not None and abs(now - last_run.since) < SHORTEST_GAP:
+    if last_run is not None and elapsed(last_run.since, now) < SHORTEST_GAP:
         return Derivation(start=False, reason=f"{why}; the last run was less than 15 s ago")
     return Derivation(start=True, reason=why, tag=tag)
 

@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import takewhile
 
-from position_sync_dagster.domain.clock import Backoff
+from pydantic import TypeAdapter, ValidationError
+
+from position_sync_dagster.domain.clock import Backoff, elapsed
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
 
 
@@ -193,14 +195,14 @@ def _is_lost(
     run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
 ) -> bool:
     if not run.submitted:
-        return abs(now - run.since) > START_GRACE
+        return elapsed(run.since, now) > START_GRACE
     if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
         return False
     if session is None or session.run_id != run.run_id:
-        return abs(now - run.since) > START_GRACE
+        return elapsed(run.since, now) > START_GRACE
     if session.state in ALIVE:
         return True
-    return abs(now - session.heartbeat_at) > END_GRACE
+    return elapsed(session.heartbeat_at, now) > END_GRACE
 
 
 def _crashed(run: JobRun) -> bool:
