@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from pydantic import SecretStr, TypeAdapter, ValidationError
+from pydantic import SecretStr
 
 from position_sync_dagster.domain.clock import Backoff, Clock, elapsed, has_come
 from position_sync_dagster.errors import MissingExtraError
+from position_sync_dagster.sync.supervision import SensorCursor
 
 RETRY = Backoff(first_s=30.0, longest_s=900.0)
 """Delays after deliveries to one receiver that failed in a row."""
@@ -86,7 +87,7 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertCursor:
+class AlertCursor(SensorCursor):
     """The state that one evaluation keeps for the next one.
 
     Attributes:
@@ -98,25 +99,6 @@ class AlertCursor:
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: tuple[Message, ...] = ()
     failing: dict[int, Receiver] = field(default_factory=dict)
-
-    def to_text(self) -> str:
-        """Return the cursor as the text that Dagster stores."""
-        return _FORMAT.dump_json(self).decode()
-
-    @staticmethod
-    def from_text(text: str | None) -> "AlertCursor":
-        """Parse a cursor; return an empty one for None or for text of another format.
-
-        >>> AlertCursor.from_text(AlertCursor().to_text()) == AlertCursor.from_text(None)
-        True
-        """
-        try:
-            return _FORMAT.validate_json(text) if text else AlertCursor()
-        except ValidationError:
-            return AlertCursor()
-
-
-_FORMAT = TypeAdapter(AlertCursor)
 
 
 def follow(
