@@ -144,6 +144,22 @@ def last_of(greatest: Any) -> Any:
     return greatest + timedelta(milliseconds=1) if isinstance(greatest, datetime) else greatest
 
 
+def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
+    """Return which data files may hold a value from `first` to `last`, by the log's statistics.
+
+    Args:
+        column: An indexed column.
+        last: The greatest value; None: any.
+    """
+    greatest = pl.col(f"max.{column}")
+    if isinstance(first, datetime):
+        greatest += timedelta(milliseconds=1)  # see `last_of`
+    found = greatest >= pl.lit(first)
+    if last is not None:
+        found &= pl.col(f"min.{column}") <= pl.lit(last)
+    return found.fill_null(value=True)
+
+
 def files_with(files: pl.DataFrame, column: str, values: pl.Series) -> pl.DataFrame:
     """Return the data files that may hold one of the values, by the log's statistics of the column.
 
@@ -158,12 +174,11 @@ def files_with(files: pl.DataFrame, column: str, values: pl.Series) -> pl.DataFr
     """
     if values.has_nulls() or f"min.{column}" not in files.columns:
         return files
-    first, last = pl.col(f"min.{column}"), pl.col(f"max.{column}")
-    if values.dtype == pl.Datetime:
-        last += timedelta(milliseconds=1)
     # Ids grow with the time, so that most rows of a stream are behind all files.
-    files = files.filter((last >= pl.lit(values.min())).fill_null(value=True))
-    smallest, greatest = files.select(first=first, last=last)
+    files = files.filter(may_have(column, values.min()))
+    smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
+    if values.dtype == pl.Datetime:
+        greatest += timedelta(milliseconds=1)
     ordered = values.sort()
     hits = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(smallest)
     return files.filter(hits | smallest.is_null() | greatest.is_null())

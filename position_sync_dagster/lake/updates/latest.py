@@ -6,14 +6,14 @@ date by reading only what was added.
 
 from collections import OrderedDict
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Lock
 
 import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.table import FILE, Table, data_files, files_with
+from position_sync_dagster.lake.storage.table import FILE, Table, data_files, files_with, may_have
 
 KEPT_BYTES, KEPT_FILES = 64 * 1024, 256
 """The last files read from an object store are kept in memory: files up to this size, and at most
@@ -80,12 +80,9 @@ class LedgerFiles:
             twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
         """
         first, last = first.astimezone(UTC), last.astimezone(UTC)
-        smallest, greatest = pl.col("min.timestamp"), pl.col("max.timestamp")
         files = data_files(handle).filter(
             pl.col("partition.date").is_between(first.date(), last.date()),
-            smallest.is_null() | (smallest <= last),
-            # The log's statistics are cut to milliseconds.
-            greatest.is_null() | (greatest + timedelta(milliseconds=1) >= first),
+            may_have("timestamp", first, last),
         )
         rows = self.scan(_doubtful(files) if twice else files)
         return rows.filter(pl.col("timestamp").is_between(first, last))
