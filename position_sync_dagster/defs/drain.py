@@ -14,7 +14,7 @@ from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.libraries import tables, threads
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import Settings
@@ -217,10 +217,9 @@ def _is_unsuccessful(run: JobRun) -> bool:
 
 
 def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
-    for run in drains:
-        if run.state in IN_PROGRESS and abs(now - run.since) < timedelta(seconds=MAX_RUNTIME_S):
-            return run.run_id
-    return None
+    longest = timedelta(seconds=MAX_RUNTIME_S)
+    unended = (run for run in drains if run.state in IN_PROGRESS)
+    return next((run.run_id for run in unended if elapsed(run.since, now) < longest), None)
 
 
 BEING_EVALUATED = timedelta(seconds=20)
@@ -291,7 +290,7 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
         at = datetime.fromtimestamp(event.timestamp, UTC) if event is not None else None
         old = record is None or at is None or at < max(materialized, oldest) or at > now + SKEW
         if record is None or old:
-            return abs(now - materialized) < BEING_EVALUATED
+            return elapsed(materialized, now) < BEING_EVALUATED
         passed = record.status.value == "SUCCEEDED"
         return passed or key.name == "a_stream_watches"
 

@@ -45,6 +45,7 @@ from position_sync_dagster.defs.checks.ledger import UNCONFIRMED, agrees_with_th
 from position_sync_dagster.defs.libraries import sql, stream_service, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
+from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import GatewaysFileError, LakeError, PositionSyncError
 from position_sync_dagster.lake.schema import tables as specs
@@ -354,7 +355,7 @@ class StreamEvents:
     def _is_due(self, now: datetime) -> bool:
         if self._materialized_at is None or self._state not in SETTLED:
             return False
-        if abs(now - self._materialized_at) >= MATERIALIZE_EVERY:  # a clock may be set back
+        if elapsed(self._materialized_at, now) >= MATERIALIZE_EVERY:
             return True
         registry = self.instance.get_latest_materialization_event(dg.AssetKey("active_strategies"))
         self._registry_seen = 0.0 if registry is None else registry.timestamp

@@ -24,6 +24,26 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def elapsed(since: datetime, now: datetime) -> timedelta:
+    """Return how long ago a time was, for what waits until a span is over.
+
+    A time ahead of now, from before the clock was set back, counts as so long ago: the wait never
+    lasts longer than its span.
+    """
+    return abs(now - since)
+
+
+def has_come(at: datetime, now: datetime, longest: timedelta) -> bool:
+    """Return whether a planned time is here.
+
+    A time further ahead than any plan is from before the clock was set back, and is here.
+
+    Args:
+        longest: The longest time for which anything is planned.
+    """
+    return not now < at <= now + longest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
     """A delay that doubles with each failure in a row, up to a bound.

@@ -10,16 +10,10 @@ from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.queue.transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.codec import LIVE, id_prefix
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
-from position_sync_dagster.lake.storage.table import data_files
+from position_sync_dagster.lake.storage.table import data_files, may_have
 from position_sync_dagster.settings import Settings
 
 _BUCKET = pl.col("partition.bucket")
-
-
-def _may_have(first: str) -> pl.Expr:
-    """Choose the files that may hold a request whose id is `first` or greater."""
-    greatest = pl.col("max.request_id")
-    return greatest.is_null() | (greatest >= first)
 
 
 _JUDGED = (
@@ -53,7 +47,7 @@ def foreign_requests(live: pl.DataFrame) -> pl.DataFrame:
 def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:
     """Return the requests with a final status that were inserted since then."""
     first = id_prefix(since)
-    rows = _requests_in(lake, (status == _BUCKET) & _may_have(first))
+    rows = _requests_in(lake, (status == _BUCKET) & may_have("request_id", first))
     return rows.filter(pl.col("request_id") >= first)
 
 
@@ -63,7 +57,7 @@ def requests_since(lake: Lake, since: datetime) -> pl.DataFrame:
     A request that is stored twice is returned twice.
     """
     first, is_live = id_prefix(since), pl.col("bucket") == LIVE
-    rows = _requests_in(lake, (_BUCKET == LIVE) | _may_have(first), _ENDS)
+    rows = _requests_in(lake, (_BUCKET == LIVE) | may_have("request_id", first), _ENDS)
     return rows.filter(is_live | (pl.col("request_id") >= first))
 
 

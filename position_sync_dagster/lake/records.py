@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Generic
 
 import polars as pl
@@ -14,7 +14,7 @@ from position_sync_dagster.domain.statement import Execution, StatementEvent, cu
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import RUNS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, append, data_files
+from position_sync_dagster.lake.storage.table import Table, append, data_files, files_with
 
 
 def add_unknown(
@@ -36,13 +36,7 @@ def add_unknown(
     def step(handle: DeltaTable) -> int:
         files = data_files(handle)
         for column in {*same} & {*table.spec.indexed} & {*rows.columns}:
-            values = rows.get_column(column)
-            if values.has_nulls() or f"min.{column}" not in files.columns:
-                continue
-            first, last = pl.col(f"min.{column}"), pl.col(f"max.{column}")
-            until = last + timedelta(milliseconds=1) if values.dtype == pl.Datetime else last
-            may_have = (first <= values.max()) & (until >= values.min())
-            files = files.filter(may_have | first.is_null() | last.is_null())
+            files = files_with(files, column, rows.get_column(column))
         known = table.read_rows(files, same)
         new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
         if not new.is_empty():

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from pydantic import SecretStr, TypeAdapter, ValidationError
+from pydantic import SecretStr
 
-from position_sync_dagster.domain.clock import Backoff, Clock
+from position_sync_dagster.domain.clock import Backoff, Clock, elapsed, has_come
 from position_sync_dagster.errors import MissingExtraError
+from position_sync_dagster.sync.supervision import SensorCursor
 
 RETRY = Backoff(first_s=30.0, longest_s=900.0)
 """Delays after deliveries to one receiver that failed in a row."""
@@ -86,7 +87,7 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertCursor:
+class AlertCursor(SensorCursor):
     """The state that one evaluation keeps for the next one.
 
     Attributes:
@@ -98,25 +99,6 @@ class AlertCursor:
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: tuple[Message, ...] = ()
     failing: dict[int, Receiver] = field(default_factory=dict)
-
-    def to_text(self) -> str:
-        """Return the cursor as the text that Dagster stores."""
-        return _FORMAT.dump_json(self).decode()
-
-    @staticmethod
-    def from_text(text: str | None) -> "AlertCursor":
-        """Parse a cursor; return an empty one for None or for text of another format.
-
-        >>> AlertCursor.from_text(AlertCursor().to_text()) == AlertCursor.from_text(None)
-        True
-        """
-        try:
-            return _FORMAT.validate_json(text) if text else AlertCursor()
-        except ValidationError:
-            return AlertCursor()
-
-
-_FORMAT = TypeAdapter(AlertCursor)
 
 
 def follow(
@@ -149,7 +131,7 @@ def follow(
                 messages.append(_message(state, known.since, everyone))
             breaks.pop(name, None)
         elif state.passed is False:
-            lasts = abs(now - known.since)  # a clock may be set back: nothing waits for it
+            lasts = elapsed(known.since, now)
             if not known.told and state.severity in severities and lasts >= after:
                 messages.append(_message(state, known.since, everyone))
                 known = replace(known, told=True)
@@ -161,16 +143,13 @@ def follow(
 
 
 def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
-    """Return the messages to send now, by receiver, oldest first.
-
-    A time that is further ahead than any wait is from before the clock was set back.
-    """
+    """Return the messages to send now, by receiver, oldest first."""
     waiting: dict[int, list[Message]] = {}
-    latest = now + timedelta(seconds=RETRY.longest_s)
+    longest = timedelta(seconds=RETRY.longest_s)
     for message in cursor.outbox:
         for place in message.to:
             failed = cursor.failing.get(place)
-            if failed is None or not now < failed.retry_at <= latest:
+            if failed is None or has_come(failed.retry_at, now, longest):
                 waiting.setdefault(place, []).append(message)
     return waiting
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import TypeAdapter, ValidationError
-
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
-from position_sync_dagster.domain.clock import SKEW, Backoff
+from position_sync_dagster.domain.clock import SKEW, Backoff, elapsed
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.supervision import JobRun
+from position_sync_dagster.sync.supervision import JobRun, SensorCursor
 
 SETTLE_S = 10.0
 """Seconds that a login has no owner before a refresh may take it: a stream that starts goes
@@ -42,7 +40,7 @@ DRAIN_AND_DERIVE = (Step.DRAIN, Step.LATEST, Step.EXPOSURE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrainCursor:
+class DrainCursor(SensorCursor):
     """The state that one decision keeps for the next one.
 
     Attributes:
@@ -54,25 +52,6 @@ class DrainCursor:
     registry_version: int | None = None
     strategies_mark: str | None = None
     unowned_since: dict[str, datetime] = field(default_factory=dict)
-
-    def to_text(self) -> str:
-        """Return the cursor as the text that Dagster stores."""
-        return _FORMAT.dump_json(self).decode()
-
-    @staticmethod
-    def from_text(text: str | None) -> "DrainCursor":
-        """Parse a cursor; return an empty one for None or for text of another format.
-
-        >>> DrainCursor.from_text(DrainCursor(registry_version=3).to_text()).registry_version
-        3
-        """
-        try:
-            return _FORMAT.validate_json(text) if text else DrainCursor()
-        except ValidationError:
-            return DrainCursor()
-
-
-_FORMAT = TypeAdapter(DrainCursor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,13 +322,13 @@ def plan_derivation(
     """
     if LEDGER not in materialized_at:
         return Derivation(start=False, reason="the ledger was never materialized")
-    if in_progress is not None and abs(now - in_progress.since) < LEFT_BEHIND:
+    if in_progress is not None and elapsed(in_progress.since, now) < LEFT_BEHIND:
         return Derivation(start=False, reason=f"run {in_progress.run_id[:8]} is in progress")
     found = _why(materialized_at, now)
     if found is None:
         return Derivation(start=False, reason="the derived tables are up to date")
     tag, why = found
-    if last_run is not None and abs(now - last_run.since) < SHORTEST_GAP:
+    if last_run is not None and elapsed(last_run.since, now) < SHORTEST_GAP:
         return Derivation(start=False, reason=f"{why}; the last run was less than 15 s ago")
     return Derivation(start=True, reason=why, tag=tag)
 

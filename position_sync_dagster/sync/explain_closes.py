@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.causes import closures_of
-from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
+from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, knows_more
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
@@ -125,8 +125,7 @@ class CloseExplainer:
             counted = lake.closures.current_rows()
         is_unexplained = pl.col("cause") == Cause.UNEXPLAINED.value
         unexplained = records_of(Closure, counted.filter(is_unexplained))
-        # A clock may be set back.
-        due = tuple(one for one in unexplained if abs(now - one.closed_at) >= GRACE)
+        due = tuple(one for one in unexplained if elapsed(one.closed_at, now) >= GRACE)
         self._ask_people(due, now)
         return Explained(rows=rows, unexplained=due)
 

@@ -4,10 +4,38 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from itertools import takewhile
+from typing import Any, Self
 
-from position_sync_dagster.domain.clock import Backoff
+from pydantic import TypeAdapter, ValidationError
+
+from position_sync_dagster.domain.clock import Backoff, elapsed
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
+
+
+class SensorCursor:
+    """The base of the dataclasses in which a decision keeps its state for the next one."""
+
+    __slots__ = ()
+
+    def to_text(self) -> str:
+        """Return the cursor as the text that Dagster stores."""
+        return self._format().dump_json(self).decode()
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Self:
+        """Parse a cursor; return an empty one for None or for text of another format."""
+        try:
+            found: Self = cls._format().validate_json(text) if text else cls()
+        except ValidationError:
+            return cls()
+        return found
+
+    @classmethod
+    @cache
+    def _format(cls) -> TypeAdapter[Any]:
+        return TypeAdapter(cls)
 
 
 class RunState(StrEnum):
@@ -193,14 +221,14 @@ def _is_lost(
     run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
 ) -> bool:
     if not run.submitted:
-        return abs(now - run.since) > START_GRACE
+        return elapsed(run.since, now) > START_GRACE
     if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
         return False
     if session is None or session.run_id != run.run_id:
-        return abs(now - run.since) > START_GRACE
+        return elapsed(run.since, now) > START_GRACE
     if session.state in ALIVE:
         return True
-    return abs(now - session.heartbeat_at) > END_GRACE
+    return elapsed(session.heartbeat_at, now) > END_GRACE
 
 
 def _crashed(run: JobRun) -> bool:

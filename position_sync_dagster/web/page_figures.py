@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import contract_name, leg_name
 from position_sync_dagster.domain.reconciliation import Break
@@ -83,7 +84,7 @@ class PageFigures:
         if self._read_at is not None and now - self._read_at >= PAUSE:
             self._changes, self._earlier = Changes(), None
         self._read_at = now
-        if self._curves_at is None or now - self._curves_at >= CURVES_EVERY:
+        if self._curves_at is None or elapsed(self._curves_at, now) >= CURVES_EVERY:
             self._curves, self._curves_at = self._read_curves(overview, now), now
         if self._earlier is None:
             day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -28,6 +28,7 @@ from position_sync_dagster.lake.storage.table import (
     data_files,
     files_in,
     last_of,
+    may_have,
     overwrite,
     rows_between,
 )
@@ -325,10 +326,8 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
     partition = {name: run[f"partition.{name}"] for name in spec.partition_by}
     predicate = rows_between(spec, partition, run[first], run[last])
     until = last_of(run[last])
-    may_have = (pl.col(first).is_null() | (pl.col(first) <= until)) & (
-        pl.col(last).is_null() | (pl.col(last) >= run[first])
-    )
-    within = files.filter(may_have, *(pl.col(key).eq_missing(run[key]) for key in keys))
+    overlaps = may_have(spec.order, run[first], until)
+    within = files.filter(overlaps, *(pl.col(key).eq_missing(run[key]) for key in keys))
     in_range = pl.col(spec.order).is_between(run[first], until)
     rows = table.read_rows(within).filter(in_range).sort(spec.order)
     overwrite(handle, rows, predicate, {"action": "compact"})

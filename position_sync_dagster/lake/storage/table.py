@@ -144,6 +144,46 @@ def last_of(greatest: Any) -> Any:
     return greatest + timedelta(milliseconds=1) if isinstance(greatest, datetime) else greatest
 
 
+def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
+    """Return which data files may hold a value from `first` to `last`, by the log's statistics.
+
+    Args:
+        column: An indexed column.
+        last: The greatest value; None: any.
+    """
+    greatest = pl.col(f"max.{column}")
+    if isinstance(first, datetime):
+        greatest += timedelta(milliseconds=1)  # see `last_of`
+    found = greatest >= pl.lit(first)
+    if last is not None:
+        found &= pl.col(f"min.{column}") <= pl.lit(last)
+    return found.fill_null(value=True)
+
+
+def files_with(files: pl.DataFrame, column: str, values: pl.Series) -> pl.DataFrame:
+    """Return the data files that may hold one of the values, by the log's statistics of the column.
+
+    One of the values must lie between the smallest and the greatest of a file. It is not enough
+    that the range of all of them overlaps the file: one old id among new ones would then select
+    every file that was written in between.
+
+    Args:
+        files: Rows of `data_files`.
+        column: Their column; without statistics of it, each file may hold a value.
+        values: The values, of the type of the column; with a null, each file may hold one.
+    """
+    if values.has_nulls() or f"min.{column}" not in files.columns:
+        return files
+    # Ids grow with the time, so that most rows of a stream are behind all files.
+    files = files.filter(may_have(column, values.min()))
+    smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
+    if values.dtype == pl.Datetime:
+        greatest += timedelta(milliseconds=1)
+    ordered = values.sort()
+    hits = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(smallest)
+    return files.filter(hits | smallest.is_null() | greatest.is_null())
+
+
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())

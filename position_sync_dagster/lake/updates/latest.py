@@ -6,14 +6,14 @@ date by reading only what was added.
 
 from collections import OrderedDict
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Lock
 
 import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.table import FILE, Table, data_files
+from position_sync_dagster.lake.storage.table import FILE, Table, data_files, files_with, may_have
 
 KEPT_BYTES, KEPT_FILES = 64 * 1024, 256
 """The last files read from an object store are kept in memory: files up to this size, and at most
@@ -62,10 +62,10 @@ class LedgerFiles:
 
     def stored_ids(self, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
         """Return which of the ids a column holds; reads only the files that may hold one."""
-        candidates = _candidates(files, column, ids)
-        if candidates.is_empty():
+        files = files_with(files, column, ids)
+        if files.is_empty():
             return set()
-        rows = self.scan(candidates).select(column)
+        rows = self.scan(files).select(column)
         found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
         return set(found.get_column(column).to_list())
 
@@ -80,12 +80,9 @@ class LedgerFiles:
             twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
         """
         first, last = first.astimezone(UTC), last.astimezone(UTC)
-        smallest, greatest = pl.col("min.timestamp"), pl.col("max.timestamp")
         files = data_files(handle).filter(
             pl.col("partition.date").is_between(first.date(), last.date()),
-            smallest.is_null() | (smallest <= last),
-            # The log's statistics are cut to milliseconds.
-            greatest.is_null() | (greatest + timedelta(milliseconds=1) >= first),
+            may_have("timestamp", first, last),
         )
         rows = self.scan(_doubtful(files) if twice else files)
         return rows.filter(pl.col("timestamp").is_between(first, last))
@@ -111,25 +108,6 @@ def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
     last = files.get_column("max.ledger_version").max()
     return last if isinstance(last, int) else 0
-
-
-def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFrame:
-    """Return the files that may hold one of the ids, by the log's statistics of the column.
-
-    One of the ids must lie between the smallest and the greatest id of a file. It is not enough
-    that the range of all ids overlaps the file: one old id among new ones would then select every
-    file that was written in between.
-    """
-    if ids.is_empty():
-        return files.clear()
-    smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
-    if not greatest.has_nulls() and str(greatest.max()) < str(ids.min()):
-        return files.clear()  # ids grow with the time, so that most rows of a stream are new
-    ordered = ids.sort()
-    hits = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(
-        smallest, side="left"
-    )
-    return files.filter(hits | smallest.is_null() | greatest.is_null())
 
 
 def _doubtful(files: pl.DataFrame) -> pl.DataFrame:

@@ -4,14 +4,14 @@ A value never reaches a predicate: files are chosen by dates and by the statisti
 Polars compares the columns.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.lake.storage.table import Table, data_files
+from position_sync_dagster.lake.storage.table import Table, data_files, may_have
 from position_sync_dagster.lake.updates.latest import BY_TIME, COMMITTED, LedgerFiles
 
 LAST = "\N{TILDE}"
@@ -48,18 +48,16 @@ class LedgerProvenance:
 
         The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
         """
-        rows = self._where(
-            pl.col(column).str.starts_with(prefix),
-            lambda files: _overlapping(files, column, prefix, prefix),
-            [column],
+        begins, indexed = pl.col(column).str.starts_with(prefix), self._table.spec.indexed
+        chosen = (
+            may_have(column, prefix, prefix + LAST) if column in indexed else pl.lit(value=True)
         )
+        rows = self._where(begins, chosen, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str) -> pl.DataFrame:
         """Return the rows with this `update_id` or `batch_id`, in the order of writing."""
-        return self._where(
-            pl.col(column) == value, lambda files: _overlapping(files, column, value, value)
-        )
+        return self._where(pl.col(column) == value, may_have(column, value, value))
 
     def of_request(self, request_id: str, ids: Collection[str], since: date) -> pl.DataFrame:
         """Return the rows that answer a request.
@@ -70,10 +68,8 @@ class LedgerProvenance:
         """
         begins = [one[:13] for one in ids]  # the milliseconds of the id
         wanted = pl.col("request_id") == request_id
-        near = self._where(
-            wanted, lambda files: _overlapping(files, "update_id", min(begins), max(begins))
-        )
-        return self._where(wanted, lambda files: _from(files, since)) if near.is_empty() else near
+        near = self._where(wanted, may_have("update_id", min(begins), max(begins) + LAST))
+        return self._where(wanted, pl.col("partition.date") >= since) if near.is_empty() else near
 
     def of_run(
         self, run_id: str, *, first: date | None, last: date | None, limit: int
@@ -152,13 +148,13 @@ class LedgerProvenance:
     def _where(
         self,
         wanted: pl.Expr,
-        choose: Callable[[pl.DataFrame], pl.DataFrame],
+        chosen: pl.Expr,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
         """Return the wanted rows of the chosen files, in the order of writing."""
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._files.scan(choose(data_files(handle))).filter(wanted)
+            rows = self._files.scan(data_files(handle).filter(chosen)).filter(wanted)
             return (rows.sort(IN_ORDER) if columns is None else rows.select(columns)).collect()
 
         return self._table.snapshot(step)
@@ -170,16 +166,6 @@ def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
         rows.group_by("batch_id", version="ledger_version")
         .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
         .sort("version", "batch_id")
-    )
-
-
-def _overlapping(files: pl.DataFrame, column: str, first: str, last: str) -> pl.DataFrame:
-    """Return the files that may hold an id from `first` to one that begins with `last`."""
-    if f"min.{column}" not in files.columns:  # it has no statistics
-        return files
-    smallest, greatest = pl.col(f"min.{column}"), pl.col(f"max.{column}")
-    return files.filter(
-        smallest.is_null() | greatest.is_null() | ((smallest <= last + LAST) & (greatest >= first))
     )
 
 

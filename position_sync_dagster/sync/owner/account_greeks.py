@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, HoldingGreeks
+from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.sync.owner.option_model import (
     ModelledGreeks,
@@ -141,8 +142,7 @@ class AccountGreeks:
         ]
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
-        # A price that is ahead of the clock is from before the clock was set back.
-        return abs(now - at) > OLD and self.session_open(underlying) is not False
+        return elapsed(at, now) > OLD and self.session_open(underlying) is not False
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -364,4 +364,4 @@ def _moved(before: HoldingGreeks, leg: ModelledLeg) -> bool:
     pairs = ((found.gamma, before.gamma), (found.vega, before.vega), (found.theta, before.theta))
     if any(abs(now - then) > MOVE_PART * abs(then) for now, then in pairs):
         return True
-    return before.greeks_time is None or abs(at - before.greeks_time) >= RENEWED
+    return before.greeks_time is None or elapsed(before.greeks_time, at) >= RENEWED

@@ -10,7 +10,7 @@ import polars as pl
 
 from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
@@ -197,7 +197,7 @@ class ReconciliationService:
             if found is not None and found.state is reconciliation.BreakState.ACCEPTED:
                 continue
             left.append(one)
-            if found is not None and abs(result.at - found.opened_at) < CONFIRM_AFTER:
+            if found is not None and elapsed(found.opened_at, result.at) < CONFIRM_AFTER:
                 unconfirmed.append(one)
         return replace(
             result,

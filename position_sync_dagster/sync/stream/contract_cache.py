@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import NamedTuple
 
-from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
+from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, elapsed, has_come, utc_now
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Instrument,
@@ -66,12 +66,9 @@ class _Doubt(NamedTuple):
     refused_at: datetime | None = None
 
     def is_due(self, now: datetime) -> bool:
-        """Return whether they are fetched again now.
-
-        A time that is further ahead than any delay is from before the clock was set back.
-        """
-        latest = now + timedelta(seconds=REFETCH.longest_s)
-        return self.fetches < MOST_TIMES and not now < self.due_at <= latest
+        """Return whether they are fetched again now."""
+        longest = timedelta(seconds=REFETCH.longest_s)
+        return self.fetches < MOST_TIMES and has_come(self.due_at, now, longest)
 
 
 @dataclass(eq=False, repr=False)
@@ -281,7 +278,7 @@ class ContractCache:
         """
         if self._task is not None and not self._task.done():
             return
-        table_is_due = self.clock() >= self._again_at
+        table_is_due = has_come(self._again_at, self.clock(), AGAIN)
         if self._leg_conids != self._read_for and table_is_due:
             self._task = asyncio.create_task(self.read_legs(self._legs))
             return
@@ -385,7 +382,7 @@ class ContractCache:
 
     async def _store(self) -> None:
         details = dict(self._unstored)
-        if self.table is None or self.clock() < self._again_at:
+        if self.table is None or not has_come(self._again_at, self.clock(), AGAIN):
             return
         try:
             await offload(self.table.put, list(details.values()))
@@ -458,7 +455,7 @@ class ContractCache:
     def _hours_are_over(self, conid: int, now: datetime) -> bool:
         hours, asked_at = self.hours(conid), self._hours_at.get(conid)
         over = hours is not None and hours.ends <= now and not self._has_expired(conid, now)
-        return over and (asked_at is None or abs(now - asked_at) >= HOURS_AGAIN)
+        return over and (asked_at is None or elapsed(asked_at, now) >= HOURS_AGAIN)
 
     def _has_expired(self, conid: int, now: datetime) -> bool:
         """Return whether a contract has no trading hours ahead, wherever it was listed."""

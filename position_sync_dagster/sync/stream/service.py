@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass
 from datetime import datetime, timedelta
 
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate
@@ -59,11 +59,10 @@ class StreamReporter:
             await asyncio.sleep(min(CHECK_INTERVAL_S, interval_s))
             now, metrics, changed = self.clock(), self.streamer.metrics, self._state_changed()
             is_queued = metrics.counts.enqueued > 0
-            # A clock may be set back.
-            if changed or abs(now - self._since) >= interval:
+            if changed or elapsed(self._since, now) >= interval:
                 queued_at = now if is_queued else queued_at
                 self._send(metrics.take(), always=changed)
-            elif is_queued and abs(now - queued_at) >= interval:
+            elif is_queued and elapsed(queued_at, now) >= interval:
                 queued_at = now
                 self._send(metrics.take_queued())
 

@@ -69,6 +69,15 @@ def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
     assert json.loads(json.dumps([rows, figures], allow_nan=False))
 
 
+def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):
+    reader, now = PageFigures(settings), utc_now()
+    assert reader.read(now)[1]["curves"] == []
+    lake.registry.sync.add_many([leg(1, "a")])
+    lake.updates.sync.append([row(1, timestamp=now - timedelta(hours=2))])
+    _parts, figures = reader.read(now - timedelta(hours=1))
+    assert [one["name"] for one in figures["curves"]] == ["a"]
+
+
 def test_a_point_of_a_curve_has_all_holdings_of_the_strategy_or_is_unknown(lake, settings):
     lake.registry.sync.add_many([leg(1, "a"), leg(2, "a"), leg(3, "b")])
     rows = [

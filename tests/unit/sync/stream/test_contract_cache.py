@@ -89,6 +89,17 @@ async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps)
     assert sorted(conid for commit in table.commits for conid in commit) == list(range(1, 1051))
 
 
+async def test_a_table_that_failed_does_not_wait_for_a_clock_that_was_set_back(clock, steps):
+    gateway, table = Gateway(clock), Table(fails=1)
+    cache = ContractCache(table, clock=clock)
+    cache.want([1])
+    await steps(cache, gateway, 2)
+    assert not table.commits
+    clock.advance(-3600.0)
+    await steps(cache, gateway, 2)
+    assert table.commits == [[1]]
+
+
 async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
     table = Table()
     cache = ContractCache(table, clock=clock)
