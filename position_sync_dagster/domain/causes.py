@@ -15,6 +15,7 @@ from math import copysign
 from typing import Any
 
 from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.close_facts import (
     A_DAY,
     LAST_TRADES,
@@ -218,7 +219,9 @@ class _Events:
 
     def __init__(self, facts: Facts) -> None:
         self._of: defaultdict[Key, dict[str, StatementEvent]] = defaultdict(dict)
-        for one in sorted(facts.events, key=lambda one: (one.day, one.event_id)):
+        versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
+        newest = {(one.account, one.conid, one.event_id): one for one in versions}
+        for one in sorted(newest.values(), key=lambda one: (one.day, one.event_id)):
             if one.conid is not None and one.kind is not EventKind.CASH:
                 self._of[one.account, one.conid][one.event_id] = one
 

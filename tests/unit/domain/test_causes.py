@@ -498,6 +498,14 @@ CASES = {
         [(Cause.UNEXPLAINED, P, 1)],
         stated={ACCOUNT: {FRIDAY: EVENING}},
     ),
+    "a newer statement corrects an event": Case(
+        [worthless(CALL, -2)],
+        [(Cause.ASSIGNED, S, -2)],
+        events=[
+            event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
+            for kind, at in (("Assignment", END), ("Expiration", END - timedelta(days=1)))
+        ],
+    ),
     "the statement of its day was made before it": Case(
         [worthless(CALL, 1, at=NOON)],
         [(Cause.UNEXPLAINED, P, 1)],

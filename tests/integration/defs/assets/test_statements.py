@@ -256,6 +256,33 @@ def test_an_import_reads_each_file_once_and_a_changed_one_again(
     assert lake.executions.read()["execution_id"].to_list() == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake, at_once) -> None:
+    """A query with fewer fields, downloaded once between two usual ones, is such an older one."""
+
+    def stated(day: str, **attributes: str) -> Statement:
+        event = element("OptionEAE", {"conid": "1", "tradeID": "9"} | attributes)
+        text = statement(
+            trades=(trade("e1", **attributes), trade("e2")), more=event, generated=f"{day};010000"
+        )
+        return read_statements(text, "a.xml")[0]
+
+    full = {"transactionType": "Assignment", "notes": "A;C", "quantity": "-2"}
+    first = stated("20260306", **full)
+    others = stated("20260307", quantity="-2"), stated("20260308", **full)
+
+    def add(*found: Statement) -> int:
+        trades = lake.executions.add(row for one in found[::-1] for row in one.executions)
+        return trades + lake.statement_events.add(row for one in found[::-1] for row in one.events)
+
+    assert add(first) == 3
+    assert sum(add(*some) for some in ([others] if at_once else [others[:1], others[1:]])) == 4
+    assert lake.executions.read()["codes"].to_list() == ["A;C", None]
+    newest = lake.statement_events.table.rows().sort("stated_at")
+    assert newest["type"].to_list() == ["Assignment", None, "Assignment"]
+    assert add(first, *others) == add(stated("20260309", **full)) == 0
+
+
 def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, folder, lake) -> None:
     """The import may end between its steps, and a person may launch one of them."""
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
