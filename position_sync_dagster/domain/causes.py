@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from math import copysign
 from typing import Any
 
@@ -150,7 +150,7 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
                 part.events = events.of(part.change, (), whole=True)
         for part in of_key:
             if not part.taken and not part.events:
-                part.taken = _taken(part.change, pool, SLACK, booked=BOOKED)
+                part.taken = _taken(part.change, pool, SLACK, booked=True)
                 pool = [one for one in pool if one not in part.taken]
         for part in of_key:
             part.events = part.events or events.of(part.change, part.taken)
@@ -173,22 +173,23 @@ def _taken(
     change: PositionChange,
     pool: Sequence[Execution],
     slack: timedelta,
-    booked: timedelta | None = None,
+    *,
+    booked: bool = False,
 ) -> list[Execution]:
     """Return the executions that make up a whole change, in order of time; none without a match.
 
     Args:
         slack: By how much their times may be off.
-        booked: How much earlier the time of a booking by the broker may be. With it, executions
-            that explain only a part of the quantity are returned if none explain all of it: the
-            rest has another cause.
+        booked: Whether times may be earlier, as `_lead` says. Then executions that explain only a
+            part of the quantity are returned if none explain all of it: the rest has another cause.
     """
     begin, early = _begin(change), max(slack, RESOLUTION)
-    earliest = begin - early - (booked or timedelta())
     near = [
         one
         for one in pool
-        if (earliest if _is_booked(one) else begin - early) < one.time <= change.seen_at + slack
+        if begin - early - (_lead(one) if booked else timedelta())
+        < one.time
+        <= change.seen_at + slack
     ]
     old = sum(one.time <= begin - early for one in near)
     until = sum(one.time <= change.seen_at for one in near)
@@ -201,7 +202,7 @@ def _taken(
             found = near[first:count]
             if found and rounded(sum(one.change for one in found)) == rounded(change.by):
                 return found
-    if booked is not None:
+    if booked:
         for part in (near[old:until], near[:until]):
             explained = rounded(sum(one.change for one in part))
             if explained * change.by > 0 and abs(explained) < abs(change.by):
@@ -209,9 +210,16 @@ def _taken(
     return []
 
 
-def _is_booked(one: Execution) -> bool:
-    """Return whether the broker booked it, perhaps long before the gateway shows its effect."""
-    return one.source == FLEX and (one.transaction_type == "BookTrade" or not one.price)
+def _lead(one: Execution) -> timedelta:
+    """Return how much earlier the time of an execution may be than its effect.
+
+    The broker may have booked it long before the gateway shows its effect. A statement without the
+    field Date/Time names the day alone.
+    """
+    if one.source == FLEX and (one.transaction_type == "BookTrade" or not one.price):
+        return BOOKED
+    is_day = one.source == FLEX and one.time.astimezone(NEW_YORK).time() == time()
+    return A_DAY if is_day else timedelta()
 
 
 class _Events:
