@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate
@@ -82,6 +83,18 @@ def test_a_point_of_a_curve_has_all_holdings_of_the_strategy_or_is_unknown(lake,
     _, figures = PageFigures(settings).read(utc_now())
     found = {one["name"]: [profit for _, profit in one["points"]] for one in figures["curves"]}
     assert found == {"a": [-10.0, None, -9.0], "b": [4.0]}
+
+
+def test_a_daily_profit_of_another_day_is_in_no_curve(lake, settings):
+    """As of a login that has been away since Friday, beside one that is connected."""
+    lake.registry.sync.add_many([leg(1, "away"), leg(2, "here"), leg(3, "both"), leg(4, "both")])
+    ages = {1: timedelta(days=2), 2: timedelta(hours=1), 3: timedelta(hours=1), 4: A_DAY}
+    now = utc_now()
+    rows = [row(conid, daily_pnl=-7.0, timestamp=now - age) for conid, age in ages.items()]
+    lake.updates.sync.append(rows)
+    _, figures = PageFigures(settings).read(utc_now())
+    found = {one["name"]: [profit for _, profit in one["points"]] for one in figures["curves"]}
+    assert found == {"away": [None], "both": [-14.0], "here": [-7.0]}
 
 
 PARTIAL = ["dollar_delta", "gamma_1pct", "theta", "vega"]
