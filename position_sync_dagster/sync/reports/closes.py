@@ -12,7 +12,7 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import Closure, HoldingEnd
-from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema.codec import moment, records_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, CLOSURES, POSITION_CHANGES
@@ -89,7 +89,7 @@ class Closes:
         closed, account = pl.col("closed_at"), pl.col("account_leg")
         removed, before = pl.col("removed_at"), pl.col("before")
         claim = pl.col("quantity").fill_null(before.sign() * math.inf)
-        held = before.first().abs()
+        held = before.first().abs() * (1 - NEGLIGIBLE)
         had = (
             rows.select("at", "conid", "account", "closed_at", "change_id")
             .join(self.before.select("change_id", "before"), on="change_id", how="left")
