@@ -139,7 +139,7 @@ def test_a_fill_from_before_the_page_was_opened_is_an_event(lake, settings):
     figures = PageFigures(settings)
     for _ in range(2):
         (event,) = figures.read(utc_now())[1]["events"]
-        assert (event["text"], event["kind"]) == ("fill: SPY 575P 20Mar26  -2 → -3", "change")
+        assert (event["text"], event["kind"]) == ("quantity: SPY 575P 20Mar26  -2 → -3", "change")
         assert event["at"] == round(now.timestamp() * 1000)
 
 
@@ -149,9 +149,9 @@ def test_an_event_of_another_day_names_the_day(lake, settings):
     lake.position_changes.add([change("1", before=-2.0, after=-3.0, seen_at=now)])
     figures = PageFigures(settings)
     (event,) = figures.read(now)[1]["events"]
-    assert event["text"] == "fill: SPY 575P 20Mar26  -2 → -3"
+    assert event["text"] == "quantity: SPY 575P 20Mar26  -2 → -3"
     (event,) = figures.read(now + timedelta(seconds=20))[1]["events"]
-    assert event["text"] == f"fill: SPY 575P 20Mar26  -2 → -3 ({now:%d %b %Y} UTC)"
+    assert event["text"] == f"quantity: SPY 575P 20Mar26  -2 → -3 ({now:%d %b %Y} UTC)"
 
 
 def test_fills_while_nobody_looked_have_their_own_time(lake, settings):
@@ -167,7 +167,7 @@ def test_fills_while_nobody_looked_have_their_own_time(lake, settings):
     lake.position_changes.add([filled, earlier])
     for seconds in (1, 2):
         (event,) = figures.read(today + timedelta(seconds=seconds))[1]["events"]
-        assert event["text"] == "fill: SPY 575P 20Mar26  1 → 3"
+        assert event["text"] == "quantity: SPY 575P 20Mar26  1 → 3"
         assert event["at"] == round(today.timestamp() * 1000)
 
 
