@@ -499,6 +499,14 @@ CASES = {
         [(Cause.UNEXPLAINED, P, 1)],
         stated={ACCOUNT: {FRIDAY: EVENING}},
     ),
+    "a price of 0.02 is much for an option on a currency": Case(
+        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)],
+        [(Cause.UNEXPLAINED, P, -1)],
+    ),
+    "a price of 0.002 is little for an option on a currency": Case(
+        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)],
+        [(Cause.EXPIRED_WORTHLESS, P, -1)],
+    ),
     "a trade of a statement that names its day alone": Case(
         [SOLD_AT_NOON],
         [(Cause.TRADED, S, 2)],
