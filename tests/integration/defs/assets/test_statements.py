@@ -166,6 +166,28 @@ def test_a_holding_that_only_one_side_knows_is_a_break(
     assert found == {1: (None, 1.0), 2: (1.0, None)}
 
 
+def test_what_was_traded_or_booked_after_the_close_is_no_difference(
+    fill, folder, rows, append_row, lake
+) -> None:
+    """A statement has the quantities of the end of its day: without the option that expired."""
+    for conid, held in ((1, -1.0), (2, 1.0), (3, 1.0)):
+        append_row(conid, utc("2026-03-05T20:59:00"), position=held)
+    booked = {"transactionType": "BookTrade", "dateTime": "20260305;162000", "tradePrice": "0"}
+    trades = (
+        trade("", tradeID="71", quantity="1", notes="A", **booked),
+        trade("", tradeID="72", conid="5", quantity="-100", **booked),
+        trade("e3", conid="2", quantity="2", dateTime="20260305;173000"),
+        trade("e4", conid="2", quantity="4", dateTime="20260305;190000"),
+        trade("e5", conid="3", quantity="1", dateTime="20260305;150000"),
+    )
+    held = (position(5, position="-100"), position(2, position="3"), position(3, position="2"))
+    (folder / "a.xml").write_bytes(statement(*held, trades=trades))
+    assert fill().success
+    assert rows().select("conid", "position").rows() == [(1, -1.0), (2, 1.0), (3, 1.0)]
+    (found,) = lake.breaks.open_breaks()
+    assert (found.conid, found.expected, found.actual) == (3, 2.0, 1.0), "traded before the close"
+
+
 def test_a_row_of_another_day_gives_way_to_the_statement(
     fill, folder, rows, append_row, lake
 ) -> None:
