@@ -10,11 +10,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from math import copysign
 from typing import Any
 
 from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.close_facts import (
     A_DAY,
     LAST_TRADES,
@@ -149,7 +150,7 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
                 part.events = events.of(part.change, (), whole=True)
         for part in of_key:
             if not part.taken and not part.events:
-                part.taken = _taken(part.change, pool, SLACK, booked=BOOKED)
+                part.taken = _taken(part.change, pool, SLACK, booked=True)
                 pool = [one for one in pool if one not in part.taken]
         for part in of_key:
             part.events = part.events or events.of(part.change, part.taken)
@@ -172,22 +173,23 @@ def _taken(
     change: PositionChange,
     pool: Sequence[Execution],
     slack: timedelta,
-    booked: timedelta | None = None,
+    *,
+    booked: bool = False,
 ) -> list[Execution]:
     """Return the executions that make up a whole change, in order of time; none without a match.
 
     Args:
         slack: By how much their times may be off.
-        booked: How much earlier the time of a booking by the broker may be. With it, executions
-            that explain only a part of the quantity are returned if none explain all of it: the
-            rest has another cause.
+        booked: Whether times may be earlier, as `_lead` says. Then executions that explain only a
+            part of the quantity are returned if none explain all of it: the rest has another cause.
     """
     begin, early = _begin(change), max(slack, RESOLUTION)
-    earliest = begin - early - (booked or timedelta())
     near = [
         one
         for one in pool
-        if (earliest if _is_booked(one) else begin - early) < one.time <= change.seen_at + slack
+        if begin - early - (_lead(one) if booked else timedelta())
+        < one.time
+        <= change.seen_at + slack
     ]
     old = sum(one.time <= begin - early for one in near)
     until = sum(one.time <= change.seen_at for one in near)
@@ -200,7 +202,7 @@ def _taken(
             found = near[first:count]
             if found and rounded(sum(one.change for one in found)) == rounded(change.by):
                 return found
-    if booked is not None:
+    if booked:
         for part in (near[old:until], near[:until]):
             explained = rounded(sum(one.change for one in part))
             if explained * change.by > 0 and abs(explained) < abs(change.by):
@@ -208,9 +210,16 @@ def _taken(
     return []
 
 
-def _is_booked(one: Execution) -> bool:
-    """Return whether the broker booked it, perhaps long before the gateway shows its effect."""
-    return one.source == FLEX and (one.transaction_type == "BookTrade" or not one.price)
+def _lead(one: Execution) -> timedelta:
+    """Return how much earlier the time of an execution may be than its effect.
+
+    The broker may have booked it long before the gateway shows its effect. A statement without the
+    field Date/Time names the day alone.
+    """
+    if one.source == FLEX and (one.transaction_type == "BookTrade" or not one.price):
+        return BOOKED
+    is_day = one.source == FLEX and one.time.astimezone(NEW_YORK).time() == time()
+    return A_DAY if is_day else timedelta()
 
 
 class _Events:
@@ -218,7 +227,9 @@ class _Events:
 
     def __init__(self, facts: Facts) -> None:
         self._of: defaultdict[Key, dict[str, StatementEvent]] = defaultdict(dict)
-        for one in sorted(facts.events, key=lambda one: (one.day, one.event_id)):
+        versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
+        newest = {(one.account, one.conid, one.event_id): one for one in versions}
+        for one in sorted(newest.values(), key=lambda one: (one.day, one.event_id)):
             if one.conid is not None and one.kind is not EventKind.CASH:
                 self._of[one.account, one.conid][one.event_id] = one
 

@@ -26,7 +26,8 @@ NEAR = timedelta(minutes=15)
 A_DAY = timedelta(days=1)
 
 WORTHLESS = 0.05
-"""An option that was quoted at this price or below, right before its end, was out of the money."""
+"""An option that was quoted at this price or below, right before its end, was out of the money,
+unless that is much for its strike: an option on a currency is quoted at 0.02 for one of 1.05."""
 
 CLEAR = 0.01
 CLEAR_AT_THE_OPEN = 0.05
@@ -137,7 +138,7 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
         return Moneyness.UNCLEAR
     if own >= clear and own > WORTHLESS:
         return Moneyness.IN
-    quoted_out = own <= WORTHLESS and not at_the_open
+    quoted_out = own <= min(WORTHLESS, clear) and not at_the_open
     return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
 
 

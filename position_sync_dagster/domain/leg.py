@@ -21,6 +21,10 @@ from position_sync_dagster.errors import InvalidLegError, shown
 UNATTRIBUTED = "UNATTRIBUTED"
 """The name, in place of a strategy, for the part of holdings that is in no strategy."""
 
+NEGLIGIBLE = 1e-9
+"""A rest smaller than this part of a holding is a rounding of its parts, and does not count: binary
+sums of fractions, as of shares or coins, are off by less."""
+
 
 class LegState(StrEnum):
     """The state of a leg or another holding.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
+from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract, contract_mismatch
 
 
 class DiscrepancyType(StrEnum):
@@ -292,7 +292,8 @@ def _overclaimed(
 
 def _is_too_much(claimed: float, held: float) -> bool:
     """Return whether a claim is larger than the holding, or has the opposite sign."""
-    return bool(held) and (claimed * held < 0 or abs(claimed) > abs(held))
+    too_much = abs(claimed) > abs(held) * (1 + NEGLIGIBLE)
+    return abs(held) > NEGLIGIBLE and (claimed * held < 0 or too_much)
 
 
 def _mismatched(

@@ -161,14 +161,18 @@ class Fields:
         """
         return self._past(name, self._date(name, self.required(name)))
 
-    def moment(self, name: str) -> datetime:
+    def moment(self, name: str, clock: str = "") -> datetime:
         """Return a time that must be there, in UTC; a day alone is its midnight in New York.
+
+        Args:
+            name: The field of the time, or of its day.
+            clock: The field of its time of day, if that is apart.
 
         Raises:
             StatementError: It is absent, written in another way than 20260305;153000, of another
                 zone, before 1990 or after tomorrow.
         """
-        text = self.required(name)
+        text = " ".join(filter(None, (self.required(name), self.text(clock))))
         day, *rest = re.sub("[;,T]", " ", text, count=1).split() or [""]
         digits = rest[0].replace(":", "") if rest else "000000"
         try:
@@ -254,6 +258,7 @@ def execution_of(fields: Fields) -> statement.Execution | None:
         return None
     quantity = fields.required_number("quantity")
     commission = fields.number("ibCommission")
+    when = ("dateTime",) if fields.text("dateTime") else ("tradeDate", "tradeTime")
     own_id = fields.text("ibExecID") or fields.text("tradeID")
     return statement.Execution(
         execution_id=own_id or fields.required("transactionID"),
@@ -261,7 +266,7 @@ def execution_of(fields: Fields) -> statement.Execution | None:
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
         sec_type=fields.required("assetCategory"),
-        time=fields.moment("dateTime" if fields.text("dateTime") else "tradeDate"),
+        time=fields.moment(*when),
         side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
         quantity=abs(quantity),
         price=fields.number("tradePrice"),

@@ -375,8 +375,9 @@ def filter_positions(
 ) -> None:
     """Read a position row only if a function accepts its fields as sent.
 
-    ib_async reads an empty quantity as 0, and fails on other bad fields. A row that is too short
-    goes to ib_async, which reports it as unreadable.
+    ib_async reads an empty quantity or cost as 0, and fails on other bad fields. An empty cost is
+    passed to it as one that is not known. A row that is too short goes to ib_async, which reports
+    it as unreadable.
 
     Args:
         ib: The connection.
@@ -393,7 +394,7 @@ def filter_positions(
         row = RowFields(fields[2], fields[3], fields[4], fields[5], fields[9], fields[-2])
         if accepts(row):
             try:
-                read(fields)
+                read([*fields[:-1], fields[-1] or "nan"])
             except ValueError:
                 unreadable(row.account, row.conid)
 

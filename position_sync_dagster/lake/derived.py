@@ -3,15 +3,17 @@
 Also the rows of `daily_positions` that come from the broker's statements.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import accumulate
 from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
+from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, Key
+from position_sync_dagster.domain.close_facts import rounded
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import FLEX, StatementPosition
 from position_sync_dagster.domain.update import (
@@ -239,11 +241,13 @@ def join_rows(
     *,
     opened: datetime,
     band: float,
+    traded: Mapping[Key, Sequence[float]],
 ) -> JoinedDay:
     """Return our own rows of a day, completed by the broker's statement, and what differs.
 
     A row that was written on the day is kept. A row from before the day is replaced by that of the
-    statement. Accounts that no statement covers are left alone.
+    statement. Accounts that no statement covers are left alone. A statement has the quantities of
+    the end of its day: where trades after the close lead to them, ours are those of the close.
 
     Args:
         own: As `values_at_close` returns them.
@@ -251,28 +255,52 @@ def join_rows(
         covered: The accounts that the statements cover; a position they do not list is not held.
         opened: Local midnight at the start of the day.
         band: Tolerated difference, as a fraction of the value.
+        traded: By how much each trade after the close changed a holding, in order of time.
     """
     is_covered = pl.col("account").is_in(list(covered))
     written = pl.col("timestamp") >= opened.astimezone(UTC)
     fresh = own.filter(written | ~is_covered)
-    added = stated.join(fresh, on=HOLDING, how="anti")
-    rows = pl.concat([fresh, added]).sort(HOLDING)
     compared = fresh.filter(is_covered)
-    if compared.is_empty():
-        return JoinedDay(rows=rows, differences=())
-    pairs = compared.select(_COMPARED).join(
-        stated.select(_COMPARED), on=HOLDING, how="full", suffix="_stated", coalesce=True
+    seen = compared.get_column("account").unique().to_list()
+    pairs = (
+        compared.select(_COMPARED)
+        .join(
+            stated.filter(pl.col("account").is_in(seen)).select(_COMPARED),
+            on=HOLDING,
+            how="full",
+            suffix="_stated",
+            coalesce=True,
+        )
+        .sort(HOLDING)
     )
-    seen_accounts = set(compared.get_column("account"))
+    later = [
+        (pair["account"], pair["conid"])
+        for pair in pairs.iter_rows(named=True)
+        if _is_of_later_trades(pair, traded)
+    ]
+    moved = pl.DataFrame(later, {name: stated.schema[name] for name in HOLDING}, orient="row")
+    added = stated.join(pl.concat([fresh.select(HOLDING), moved]), on=HOLDING, how="anti")
     found = (
         _difference(pair, band)
-        for pair in pairs.sort(HOLDING).iter_rows(named=True)
-        if pair["account"] in seen_accounts
+        for pair in pairs.join(moved, on=HOLDING, how="anti", maintain_order="left").iter_rows(
+            named=True
+        )
     )
-    return JoinedDay(rows=rows, differences=tuple(one for one in found if one is not None))
+    return JoinedDay(
+        rows=pl.concat([fresh, added]).sort(HOLDING),
+        differences=tuple(one for one in found if one is not None),
+    )
 
 
 _COMPARED = [*HOLDING, "symbol", "position", "market_value", "multiplier"]
+
+
+def _is_of_later_trades(pair: dict[str, Any], traded: Mapping[Key, Sequence[float]]) -> bool:
+    """Return whether some trades after the close lead from our quantity to the stated one."""
+    changes = traded.get((pair["account"], pair["conid"]), ())
+    stated = rounded(pair["position_stated"] or 0.0)
+    mine = pair["position"] or 0.0
+    return any(rounded(mine + change) == stated for change in accumulate(changes))
 
 
 def _difference(pair: dict[str, Any], band: float) -> Discrepancy | None:

@@ -10,7 +10,12 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.closures import Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
-from position_sync_dagster.domain.statement import Execution, StatementEvent, current_executions
+from position_sync_dagster.domain.statement import (
+    FLEX,
+    Execution,
+    StatementEvent,
+    current_executions,
+)
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import RUNS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
@@ -29,16 +34,22 @@ def add_unknown(
     Only files are read that may have one of the rows, by the log's statistics.
 
     Args:
-        same: A row is known if a row of the table equals it in these columns.
+        same: A row is known if a row of the table equals it in these columns. A row of a statement
+            is stored again if otherwise a row that an older statement stated would count.
         guard: Called right before each attempt to commit; its error ends the attempts.
     """
 
     def step(handle: DeltaTable) -> int:
         files = data_files(handle)
-        for column in {*same} & {*table.spec.indexed} & {*rows.columns}:
+        is_stated = "stated_at" in {*rows.columns} - {*same}
+        by = same[:1] if is_stated else same  # a statement may correct all but the id
+        for column in {*by} & {*table.spec.indexed} & {*rows.columns}:
             files = files_with(files, column, rows.get_column(column))
-        known = table.read_rows(files, same)
+        known = table.read_rows(files, [*same, "stated_at"] if is_stated else same)
         new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
+        if is_stated:
+            stored = pl.concat([known, new.select(known.columns)])
+            new = pl.concat([new, _said_again(rows, stored, same)])
         if not new.is_empty():
             guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
@@ -47,6 +58,23 @@ def add_unknown(
         return new.height
 
     return table.transact(step)
+
+
+def _said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl.DataFrame:
+    """Return what the newest statements say, where an older one that said otherwise would count."""
+    booking = pl.col("attributes").str.extract('"transactionID": "([^"]*)"')
+    name = ["account", "conid", same[0], "_booking"]  # those of `current_executions`
+    is_newest = pl.col("stated_at") == pl.col("stated_at").max().over(name)
+    newest, last = (
+        one.filter(pl.col("source") == FLEX).with_columns(_booking=booking).filter(is_newest)
+        for one in (rows, stored)
+    )
+    other = last.join(newest, on=same, how="anti", nulls_equal=True)
+    return (
+        newest.join(other.select(*name, _before="stated_at").unique(), on=name, nulls_equal=True)
+        .filter(pl.col("stated_at") > pl.col("_before"))
+        .select(rows.columns)
+    )
 
 
 class RecordsTable(Generic[codec.Record]):

@@ -4,6 +4,7 @@ The holdings at the close of past days are here as well: own rows, completed by 
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -15,11 +16,17 @@ from pathlib import Path
 import polars as pl
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
+from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary, Key
 from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.reconciliation import Discrepancy
-from position_sync_dagster.domain.statement import FLEX, Statement, StatementCash, StatementPosition
+from position_sync_dagster.domain.statement import (
+    FLEX,
+    Statement,
+    StatementCash,
+    StatementPosition,
+    current_executions,
+)
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
@@ -397,6 +404,17 @@ def _stated(
     return accounts, files, positions
 
 
+def _traded(
+    statements: Iterable[Statement], first: datetime, last: datetime
+) -> dict[Key, list[float]]:
+    """Return by how much each trade between two times changed a holding, in order of time."""
+    found: defaultdict[Key, list[float]] = defaultdict(list)
+    trades = chain.from_iterable(one.executions for one in statements)
+    for one in current_executions(trade for trade in trades if first < trade.time < last):
+        found[one.account, one.conid].append(one.change)
+    return found
+
+
 @dataclass(eq=False, repr=False)
 class ClosingService:
     """Collects the rows of past trading days, and records what differs.
@@ -465,7 +483,7 @@ class ClosingService:
         return sum(len(found.differences) for found in days.values())
 
     def _day(
-        self, day: date, closed: datetime, opened: datetime, statements: Iterable[Statement]
+        self, day: date, closed: datetime, opened: datetime, statements: Collection[Statement]
     ) -> ClosedDay | None:
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * self.settings.monitored_row_interval_s)
@@ -480,7 +498,14 @@ class ClosingService:
         if own.is_empty() and not covered:
             return None
         theirs = stated_rows(positions, day, closed)
-        joined = join_rows(own, theirs, covered, opened=opened, band=self.settings.value_band)
+        joined = join_rows(
+            own,
+            theirs,
+            covered,
+            opened=opened,
+            band=self.settings.value_band,
+            traded=_traded(statements, closed, opened + timedelta(days=1)),
+        )
         from_statement = joined.rows.filter(pl.col("value_source") == FLEX).height
         return ClosedDay(
             closed_at=closed,

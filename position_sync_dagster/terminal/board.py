@@ -60,7 +60,7 @@ class Changes:
 def changes_between(before: Overview, now: Overview) -> list[str]:
     """Return one text for each change."""
     return [
-        *_few("positions changed", _fills(before.book.reported, now.book.reported)),
+        *_few("positions changed", _quantities(before.book.reported, now.book.reported)),
         *_few("closes explained", _closes(before.closes, now.closes)),
         *_lines(before, now),
         *_gateways(before, now),
@@ -84,13 +84,13 @@ def _with_before(now: pl.DataFrame, before: pl.DataFrame, name: str) -> pl.DataF
     return now.join(before.select(*key, was=name), on=key, how="left", maintain_order="left")
 
 
-def _fills(before: pl.DataFrame, now: pl.DataFrame) -> list[str]:
+def _quantities(before: pl.DataFrame, now: pl.DataFrame) -> list[str]:
     if before.is_empty():  # the first download is no trade
         return []
     rows = _with_before(now, before, "position").with_columns(pl.col("was").fill_null(0.0))
     rows = rows.filter(pl.col("position") != pl.col("was"))
     return [
-        f"fill: {contract_name(one.instrument)}  {quantity(was)} → {quantity(one.position)}"
+        f"quantity: {contract_name(one.instrument)}  {quantity(was)} → {quantity(one.position)}"
         for one, was in zip(broker_positions_of(rows), rows.get_column("was"), strict=True)
     ]
 

@@ -88,7 +88,7 @@ class PageFigures:
             self._curves, self._curves_at = self._read_curves(overview, now), now
         if self._earlier is None:
             day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-            self._earlier = list(_fills(self._lake.position_changes.records(day)))
+            self._earlier = list(_quantities(self._lake.position_changes.records(day)))
         changes = [
             {"at": one.at, "kind": "change", "text": one.text}
             for one in self._changes.add(overview)
@@ -221,12 +221,12 @@ def _dated(event: dict[str, Any], now: datetime) -> dict[str, Any]:
     return event if is_today else event | {"text": f"{event['text']} ({at:%d %b %Y} UTC)"}
 
 
-def _fills(changes: Iterable[PositionChange]) -> Iterable[dict[str, Any]]:
-    """Yield today's fills from before the first read; `Changes` finds the later ones."""
+def _quantities(changes: Iterable[PositionChange]) -> Iterable[dict[str, Any]]:
+    """Yield today's changes from before the first read; `Changes` finds the later ones."""
     for one in changes:
         if one.after:  # a close is an event of its own
             name = contract_name(one)
-            text = f"fill: {name}  {quantity(one.before)} → {quantity(one.after)}"
+            text = f"quantity: {name}  {quantity(one.before)} → {quantity(one.after)}"
             yield {"at": one.seen_at, "kind": "change", "text": text}
 
 

@@ -194,7 +194,7 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
 
 def test_a_fill_is_on_the_money_page_and_an_outage_greys_it(demo, money):
     demo.post("fill", account=ACCOUNT, conid=STREAMED_CONID, quantity=1)
-    money.wait_for_text("fill: ")
+    money.wait_for_text("quantity: ")
     demo.post("connectivity", state="lost")
     wait_for("it is grey", lambda: money.driver.execute_script(AGED))
     money.wait_for_text("BLIND since")

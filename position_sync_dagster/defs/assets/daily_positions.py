@@ -24,7 +24,11 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.object_store import first_ledger_day
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, exchange_days
+from position_sync_dagster.sync.reports.exchange_days import (
+    ExchangeDays,
+    closing_times,
+    exchange_days,
+)
 
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
@@ -355,6 +359,7 @@ def days_are_complete(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckR
     """Whether each trading day since the first is recorded, with values of that day.
 
     A gap names the range to fill. A day on which nothing was held, as a statement says, is none.
+    Neither is the day after whose close the first row of the ledger was written.
     """
     exchange, first = known_days(settings)
     keys = exchange_partitions(exchange, first).get_partition_keys()
@@ -369,6 +374,11 @@ def days_are_complete(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckR
     )
     found = dict(newest.iter_rows())
     missing = set(over) - found.keys()
+    if first in missing and not settings.daily_start:
+        (closed,) = closing_times(settings.calendar, [first]).values()
+        stated = statements.StatementFolder(settings.flex_folder).first_day()
+        if stated != first and lake.updates.sync.last_before(closed).is_empty():
+            over.remove(first)
     return judge_days(
         over,
         recorded=found.keys() | statements.ClosingService(lake, settings).flat_days(missing),

@@ -22,7 +22,7 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType, is_notice
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.gateway.translate import known, number_of
+from position_sync_dagster.gateway.translate import UNSET, known, number_of
 
 logger = logging.getLogger(__name__)
 
@@ -332,7 +332,7 @@ class PnlSubscriptions:
         if one is None:
             return False
         try:
-            sent = PnlValues(*[float(text or 0) for text in fields[2 : PNL_VALUE + 1]])
+            sent = PnlValues(*[float(text or UNSET) for text in fields[2 : PNL_VALUE + 1]])
         except ValueError:
             return False
         if not one.answered:
@@ -523,7 +523,7 @@ class AccountSummaries:
         if one is None:
             return False
         try:
-            sent = [known(float(text or 0)) for text in fields[2 : PNL_REALIZED + 1]]
+            sent = [known(float(text or UNSET)) for text in fields[2 : PNL_REALIZED + 1]]
         except ValueError:
             return False
         one.valued()

@@ -12,7 +12,7 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import Closure, HoldingEnd
-from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema.codec import moment, records_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, CLOSURES, POSITION_CHANGES
@@ -38,6 +38,10 @@ class ClosedProfit:
     since: datetime | None = None
 
 
+_KEY = ("account", "conid")
+_ELSEWHERE = pl.Schema({"account": pl.String, "conid": pl.Int64, "elsewhere": pl.Float64})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Closes:
     """The closes of all holdings, as the tables have them.
@@ -50,6 +54,8 @@ class Closes:
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
         before: The quantity `before` each change, by `change_id`.
+        elsewhere: For contracts of which a leg claims a quantity in any account: by account, the
+            quantity that the other accounts held at most, without a sign.
     """
 
     rows: pl.DataFrame = field(default_factory=CLOSURES.polars.to_frame)
@@ -57,6 +63,7 @@ class Closes:
     ends: Mapping[Key, HoldingEnd] = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=ACTIVE_STRATEGIES.polars.to_frame)
     before: pl.DataFrame = field(default_factory=POSITION_CHANGES.polars.to_frame)
+    elsewhere: pl.DataFrame = field(default_factory=_ELSEWHERE.to_frame)
 
     @cached_property
     def _ends_of(self) -> Mapping[int, list[tuple[str, HoldingEnd]]]:
@@ -75,12 +82,14 @@ class Closes:
         """The rows, with the columns `strategies` and `is_divided`.
 
         The first has the names of those that had the leg, or null. The profit is divided if several
-        strategies had it, or if all together claimed a part of the holding.
+        strategies had it, or if all together claimed a part of the holding. A quantity in any
+        account is claimed of all of them together.
         """
         rows = self.rows.with_row_index("at")
         closed, account = pl.col("closed_at"), pl.col("account_leg")
         removed, before = pl.col("removed_at"), pl.col("before")
         claim = pl.col("quantity").fill_null(before.sign() * math.inf)
+        held = before.first().abs() * (1 - NEGLIGIBLE)
         had = (
             rows.select("at", "conid", "account", "closed_at", "change_id")
             .join(self.before.select("change_id", "before"), on="change_id", how="left")
@@ -97,10 +106,12 @@ class Closes:
                 removed.is_null() | (closed <= removed),
                 before.is_null() | (claim * before > 0),
             )
+            .join(self.elsewhere, on=_KEY, how="left")
             .group_by("at")
             .agg(
                 pl.col("strategy_id").unique().sort().alias("strategies"),
-                (claim.abs().sum() < before.first().abs()).alias("is_part"),
+                is_part=(claim.abs().filter(account.is_not_null()).sum() < held)
+                & (claim.abs().sum() < held + pl.col("elsewhere").first().fill_null(0.0)),
             )
             .with_columns(is_divided=(pl.col("strategies").list.len() > 1) | pl.col("is_part"))
         )
@@ -241,6 +252,13 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         return NO_CLOSES
     legs = lake.registry.sync.history()
     rows = lake.closures.current_rows(known)
+    anywhere = legs.filter(pl.col("account").is_null(), pl.col("quantity").is_not_null())
+    held = [changes.select(*_KEY, most=name) for name in ("before", "after")]
+    if not anywhere.is_empty():
+        published = lake.broker_positions.table.rows(None, [*_KEY, "position"])
+        held.append(published.select(*_KEY, most="position"))
+    most = pl.concat(held).join(anywhere, on="conid", how="semi")
+    most = most.group_by(_KEY).agg(pl.col("most").abs().max())
     last = changes.sort("seen_at").group_by("account", "conid", maintain_order=True).last()
     gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
     causes: defaultdict[str, list[Closure]] = defaultdict(list)
@@ -257,4 +275,5 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         },
         legs=legs,
         before=changes,
+        elsewhere=most.select(*_KEY, elsewhere=pl.col("most").sum().over("conid") - pl.col("most")),
     )

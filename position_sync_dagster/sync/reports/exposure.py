@@ -18,16 +18,18 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import counted_ends
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
-from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
+from position_sync_dagster.domain.leg import (
+    NEGLIGIBLE,
+    UNATTRIBUTED,
+    ActiveContract,
+    contract_mismatch,
+)
 from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 
 Number = TypeVar("Number", int, float)
-
-NEGLIGIBLE = 1e-9
-"""A rest smaller than this part of a holding is a rounding of its parts, and does not count."""
 
 
 class Claim(NamedTuple):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary, Key
+from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
@@ -351,6 +352,8 @@ def lines_of(
 ) -> list[ProfitLine]:
     """Sum the newest rows at each point, with the shares of strategies as in `claims_of`.
 
+    A profit of more than a day before is that of another day: the present one is not known.
+
     Args:
         rows: The rows of each point (`SyncUpdates.sampled`).
         legs: The active legs that match their contracts.
@@ -365,7 +368,8 @@ def lines_of(
         sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
         for n, holding, share in claims_of(legs, held):
             row = newest[holding]
-            profit = None if row["daily_pnl"] is None else row["daily_pnl"] * share
+            is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
+            profit = row["daily_pnl"] * share if is_of_day else None
             sums[legs[n].strategy_id, row["currency"]].append(profit)
         for key, values in sums.items():
             found[key].append((slot, _whole(values)))

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate
@@ -93,6 +94,18 @@ def test_a_point_of_a_curve_has_all_holdings_of_the_strategy_or_is_unknown(lake,
     assert found == {"a": [-10.0, None, -9.0], "b": [4.0]}
 
 
+def test_a_daily_profit_of_another_day_is_in_no_curve(lake, settings):
+    """As of a login that has been away since Friday, beside one that is connected."""
+    lake.registry.sync.add_many([leg(1, "away"), leg(2, "here"), leg(3, "both"), leg(4, "both")])
+    ages = {1: timedelta(days=2), 2: timedelta(hours=1), 3: timedelta(hours=1), 4: A_DAY}
+    now = utc_now()
+    rows = [row(conid, daily_pnl=-7.0, timestamp=now - age) for conid, age in ages.items()]
+    lake.updates.sync.append(rows)
+    _, figures = PageFigures(settings).read(utc_now())
+    found = {one["name"]: [profit for _, profit in one["points"]] for one in figures["curves"]}
+    assert found == {"away": [None], "both": [-14.0], "here": [-7.0]}
+
+
 PARTIAL = ["dollar_delta", "gamma_1pct", "theta", "vega"]
 
 
@@ -135,7 +148,7 @@ def test_a_fill_from_before_the_page_was_opened_is_an_event(lake, settings):
     figures = PageFigures(settings)
     for _ in range(2):
         (event,) = figures.read(utc_now())[1]["events"]
-        assert (event["text"], event["kind"]) == ("fill: SPY 575P 20Mar26  -2 → -3", "change")
+        assert (event["text"], event["kind"]) == ("quantity: SPY 575P 20Mar26  -2 → -3", "change")
         assert event["at"] == round(now.timestamp() * 1000)
 
 
@@ -145,9 +158,9 @@ def test_an_event_of_another_day_names_the_day(lake, settings):
     lake.position_changes.add([change("1", before=-2.0, after=-3.0, seen_at=now)])
     figures = PageFigures(settings)
     (event,) = figures.read(now)[1]["events"]
-    assert event["text"] == "fill: SPY 575P 20Mar26  -2 → -3"
+    assert event["text"] == "quantity: SPY 575P 20Mar26  -2 → -3"
     (event,) = figures.read(now + timedelta(seconds=20))[1]["events"]
-    assert event["text"] == f"fill: SPY 575P 20Mar26  -2 → -3 ({now:%d %b %Y} UTC)"
+    assert event["text"] == f"quantity: SPY 575P 20Mar26  -2 → -3 ({now:%d %b %Y} UTC)"
 
 
 def test_fills_while_nobody_looked_have_their_own_time(lake, settings):
@@ -163,7 +176,7 @@ def test_fills_while_nobody_looked_have_their_own_time(lake, settings):
     lake.position_changes.add([filled, earlier])
     for seconds in (1, 2):
         (event,) = figures.read(today + timedelta(seconds=seconds))[1]["events"]
-        assert event["text"] == "fill: SPY 575P 20Mar26  1 → 3"
+        assert event["text"] == "quantity: SPY 575P 20Mar26  1 → 3"
         assert event["at"] == round(today.timestamp() * 1000)
 
 

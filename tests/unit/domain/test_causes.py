@@ -167,6 +167,7 @@ class Case:
         return closures_of(facts, NIGHT)
 
 
+MIDNIGHT = datetime(2026, 3, 20, tzinfo=NEW_YORK).astimezone(UTC)
 SOLD_AT_NOON = change(CALL, 2, 0, NOON + timedelta(seconds=1))
 CASES = {
     "sold on its day": Case([SOLD_AT_NOON], [(Cause.TRADED, P, 2)], [fill(CALL, -2)]),
@@ -497,6 +498,33 @@ CASES = {
         [worthless(CALL, 1, at=NOON, since=NOON - timedelta(days=1))],
         [(Cause.UNEXPLAINED, P, 1)],
         stated={ACCOUNT: {FRIDAY: EVENING}},
+    ),
+    "a price of 0.02 is much for an option on a currency": Case(
+        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)],
+        [(Cause.UNEXPLAINED, P, -1)],
+    ),
+    "a price of 0.002 is little for an option on a currency": Case(
+        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)],
+        [(Cause.EXPIRED_WORTHLESS, P, -1)],
+    ),
+    "a trade of a statement that names its day alone": Case(
+        [SOLD_AT_NOON],
+        [(Cause.TRADED, S, 2)],
+        [fill(CALL, -2, MIDNIGHT, source=FLEX, codes="C", transaction_type="ExchTrade")],
+        stated=WEEK,
+    ),
+    "a day alone explains no change of the day before": Case(
+        [change(CALL, 2, 0, MIDNIGHT - timedelta(hours=8))],
+        [(Cause.UNEXPLAINED, P, 2)],
+        [fill(CALL, -2, MIDNIGHT, source=FLEX, codes="C", transaction_type="ExchTrade")],
+    ),
+    "a newer statement corrects an event": Case(
+        [worthless(CALL, -2)],
+        [(Cause.ASSIGNED, S, -2)],
+        events=[
+            event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
+            for kind, at in (("Assignment", END), ("Expiration", END - timedelta(days=1)))
+        ],
     ),
     "the statement of its day was made before it": Case(
         [worthless(CALL, 1, at=NOON)],

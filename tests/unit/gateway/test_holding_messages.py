@@ -60,7 +60,7 @@ async def test_a_profit_message_is_read_for_the_request_that_it_names(subscribed
     assert not subscribed.valued()
     subscribed.read(SENT)
     held = subscribed.book.get(KEY)
-    assert (held.daily_pnl, held.unrealized_pnl, held.realized_pnl) == (1.5, 0.0, None)
+    assert (held.daily_pnl, held.unrealized_pnl, held.realized_pnl) == (1.5, None, None)
     assert held.market_value == -300.25
     assert subscribed.valued() == {KEY}
     assert subscribed.subscriptions.take_fresh()

@@ -15,6 +15,7 @@ from ib_gateway_simulator.protocol import wire
 from position_sync_dagster import gateway
 from position_sync_dagster.gateway import ib_async_internals, survey
 from position_sync_dagster.gateway.login import _warn_of_version
+from position_sync_dagster.gateway.translate import position_of
 
 PRIVATE = {"wrapper", "decoder", "conn", "_data", "_logger", "MaxRequests", "RequestsInterval"}
 """Attributes of `IB` and of its client that are no part of its documented interface."""
@@ -107,6 +108,17 @@ async def test_a_list_of_positions_collects_rows_until_its_end():
     ib_async_internals.end_position_list(ib)
     ((account, contract, size, cost),) = await listing
     assert (account, contract.conId, size, cost) == ("DU1", 7, -2.0, 3.5)
+
+
+@pytest.mark.parametrize(("sent", "cost"), [("3.5", 3.5), ("0", 0.0), ("", None)])
+def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
+    ib, rows = ib_async.IB(), []
+    ib_async_internals.deliver_positions(ib)
+    ib_async_internals.filter_positions(ib, lambda _row: True, lambda *_row: None)
+    ib.positionEvent += rows.append
+    row = ["DU1", "7", "SPY", "STK", "", "0", "", "", "NYSE", "USD", "SPY", "SPY", "-2", sent]
+    ib_async_internals.take_position(ib, row)
+    assert [position_of(one)[2:] for one in rows] == [(-2.0, cost)]
 
 
 def test_ib_async_offers_gateways_the_versions_that_the_simulator_and_the_recorder_speak():

@@ -102,6 +102,12 @@ def test_the_usual_formats_of_a_time_are_read(text: str) -> None:
     assert found.executions[0].time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
 
 
+def test_a_trade_with_day_and_time_apart_has_both() -> None:
+    apart = trade(dateTime="", tradeDate="20260305", tradeTime="153000")
+    (found,) = read_statements(statement(trades=(apart,)), "a.xml")
+    assert found.executions[0].time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
+
+
 def test_cash_and_net_liquidation_are_those_of_their_day() -> None:
     row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
     data = statement(more=element("EquitySummaryByReportDateInBase", row))

@@ -87,7 +87,7 @@ def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
 
 def screen(seen: Overview | None, width: int, height: int = 24) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
-    changes = [StatusChange(at=NOW, text="fill: SPY 575P 15Dec28  -2 → -3")] * 6
+    changes = [StatusChange(at=NOW, text="quantity: SPY 575P 15Dec28  -2 → -3")] * 6
     addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
     console.print(board(seen, changes, [], addresses, console))
     return [line.rstrip() for line in console.export_text().splitlines()]
@@ -103,7 +103,7 @@ def test_the_board_fits_into_the_terminal(width, height, legs):
     assert "2 of 2 legs" in text
     assert "20 of 100 in use" in text
     assert "http://127.0.0.1:3000" in text
-    assert "fill: SPY 575P" in text
+    assert "quantity: SPY 575P" in text
     assert "total" in text
     assert "Ctrl-C" in text
 
@@ -177,10 +177,10 @@ def test_after_an_outage_a_leg_is_current_once_it_was_confirmed_again():
     assert overview(replace(back, session_since=NOW - timedelta(seconds=9))).current == 2
 
 
-def test_a_fill_a_promotion_and_an_outage_are_told():
+def test_a_changed_quantity_a_promotion_and_an_outage_are_told():
     before = overview()
-    filled = overview(holdings=(holding(1, -3.0), holding(2)))
-    assert changes_between(before, filled) == ["fill: SPY 575P 15Dec28  -2 → -3"]
+    filled = overview(holdings=(holding(1, 0.0), holding(2)))
+    assert changes_between(before, filled) == ["quantity: SPY 575P 15Dec28  -2 → 0"]
     monitored = replace(
         before.book,
         priced=priced_rows([row(1, source=Source.QUEUE), row(2)]),

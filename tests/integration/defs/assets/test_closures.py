@@ -4,11 +4,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+import pytest
+
 from position_sync_dagster.defs.assets.closures import closures
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Past
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.reports.closes import read_closes
+from tests.support.holdings import make_holding
+from tests.support.legs import leg
 from tests.unit.domain.test_causes import (
     ACCOUNT,
     ASKED,
@@ -72,6 +76,30 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
         found = read_closes(lake, Past(at=first, as_known_now=known_now))
         assert {cause for cause, _currency in found.by_cause} == causes
     assert lake.closures.table.version() == materialized_again(materialize, lake)
+
+
+@pytest.mark.parametrize(
+    ("quantities", "elsewhere", "profit"),
+    [
+        ([-10.0], 0.0, 12.0),
+        ([-10.0], -5.0, None),  # 6.7 of the account, which the profit cannot be divided by
+        ([-15.0], -5.0, 12.0),
+        ([-4.0, -11.0], -5.0, 12.0),
+    ],
+)
+def test_a_quantity_in_any_account_is_claimed_of_all_of_them(
+    lake, quantities, elsewhere, profit
+) -> None:
+    lake.registry.sync.add_many(
+        leg(CALL, "ic", quantity=one, account=account)
+        for one, account in zip(quantities, (None, ACCOUNT), strict=False)
+    )
+    published = make_holding(CALL, AT, account="DU2", position=elsewhere)
+    lake.broker_positions.replace("g", [published])
+    explainer = CloseExplainer(lake)
+    explainer.record([change(CALL, -10, 0, datetime.now(UTC))])
+    explainer.explain([fill(CALL, 10, datetime.now(UTC), realized_pnl=12.0)])
+    assert read_closes(lake).by_strategy["ic", "USD"].profit == profit
 
 
 def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(

@@ -166,6 +166,28 @@ def test_a_holding_that_only_one_side_knows_is_a_break(
     assert found == {1: (None, 1.0), 2: (1.0, None)}
 
 
+def test_what_was_traded_or_booked_after_the_close_is_no_difference(
+    fill, folder, rows, append_row, lake
+) -> None:
+    """A statement has the quantities of the end of its day: without the option that expired."""
+    for conid, held in ((1, -1.0), (2, 1.0), (3, 1.0)):
+        append_row(conid, utc("2026-03-05T20:59:00"), position=held)
+    booked = {"transactionType": "BookTrade", "dateTime": "20260305;162000", "tradePrice": "0"}
+    trades = (
+        trade("", tradeID="71", quantity="1", notes="A", **booked),
+        trade("", tradeID="72", conid="5", quantity="-100", **booked),
+        trade("e3", conid="2", quantity="2", dateTime="20260305;173000"),
+        trade("e4", conid="2", quantity="4", dateTime="20260305;190000"),
+        trade("e5", conid="3", quantity="1", dateTime="20260305;150000"),
+    )
+    held = (position(5, position="-100"), position(2, position="3"), position(3, position="2"))
+    (folder / "a.xml").write_bytes(statement(*held, trades=trades))
+    assert fill().success
+    assert rows().select("conid", "position").rows() == [(1, -1.0), (2, 1.0), (3, 1.0)]
+    (found,) = lake.breaks.open_breaks()
+    assert (found.conid, found.expected, found.actual) == (3, 2.0, 1.0), "traded before the close"
+
+
 def test_a_row_of_another_day_gives_way_to_the_statement(
     fill, folder, rows, append_row, lake
 ) -> None:
@@ -254,6 +276,33 @@ def test_an_import_reads_each_file_once_and_a_changed_one_again(
     assert materialize(executions).success
     assert read == ["a.xml", "b.xml", "b.xml"]
     assert lake.executions.read()["execution_id"].to_list() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake, at_once) -> None:
+    """A query with fewer fields, downloaded once between two usual ones, is such an older one."""
+
+    def stated(day: str, **attributes: str) -> Statement:
+        event = element("OptionEAE", {"conid": "1", "tradeID": "9"} | attributes)
+        text = statement(
+            trades=(trade("e1", **attributes), trade("e2")), more=event, generated=f"{day};010000"
+        )
+        return read_statements(text, "a.xml")[0]
+
+    full = {"transactionType": "Assignment", "notes": "A;C", "quantity": "-2"}
+    first = stated("20260306", **full)
+    others = stated("20260307", quantity="-2"), stated("20260308", **full)
+
+    def add(*found: Statement) -> int:
+        trades = lake.executions.add(row for one in found[::-1] for row in one.executions)
+        return trades + lake.statement_events.add(row for one in found[::-1] for row in one.events)
+
+    assert add(first) == 3
+    assert sum(add(*some) for some in ([others] if at_once else [others[:1], others[1:]])) == 4
+    assert lake.executions.read()["codes"].to_list() == ["A;C", None]
+    newest = lake.statement_events.table.rows().sort("stated_at")
+    assert newest["type"].to_list() == ["Assignment", None, "Assignment"]
+    assert add(first, *others) == add(stated("20260309", **full)) == 0
 
 
 def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, folder, lake) -> None:

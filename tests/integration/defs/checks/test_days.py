@@ -2,6 +2,8 @@
 
 from datetime import UTC, date, datetime
 
+import pytest
+
 from position_sync_dagster.defs.assets.daily_positions import (
     daily_asset,
     days_are_complete,
@@ -60,6 +62,27 @@ def test_values_of_the_evening_before_are_older_than_the_day_of_the_exchange(
     result = materialize(DAILY, days_are_complete, partition_key="2026-03-05")
     (found,) = result.get_asset_check_evaluations()
     assert found.metadata["only_older_values"].value == 1
+
+
+@pytest.mark.parametrize(
+    ("calendar", "hour", "first"),
+    [
+        ("XNYS", 20, "2026-03-05"),
+        ("XNYS", 22, "2026-03-09"),
+        ("XTKS", 5, "2026-03-05"),
+        ("XTKS", 23, "2026-03-09"),
+    ],
+)
+def test_a_ledger_that_begins_after_the_close_of_a_day_does_not_miss_that_day(
+    materialize, append_row, monkeypatch, calendar, hour, first
+) -> None:
+    """Eleven at night, UTC, is the next morning in Tokyo."""
+    monkeypatch.setenv("POSITION_SYNC_CALENDAR", calendar)
+    append_row(1, datetime(2026, 3, 5, hour, tzinfo=UTC))
+    append_row(2, datetime(2026, 3, 6, 5, tzinfo=UTC))
+    result = materialize(DAILY, days_are_complete, partition_key="2026-03-06")
+    (found,) = result.get_asset_check_evaluations()
+    assert found.metadata["to_fill"].records[0].data["first"] == first
 
 
 def test_a_day_on_which_nothing_was_held_as_a_statement_says_is_complete(

@@ -178,6 +178,13 @@ def test_strategies_may_not_claim_more_than_is_held(quantities, found):
     assert types([HELD], [ROW], legs)[0] == [DiscrepancyType.LEG_QUANTITY] * found
 
 
+def test_strategies_may_share_a_fraction_of_a_coin():
+    """As binary numbers 0.1 and 0.2 are more than 0.3."""
+    legs = [replace(leg(q), strategy_id=str(q)) for q in (0.1, 0.2)]
+    held = [replace(HELD, position=0.3)]
+    assert types(held, [replace(ROW, position=0.3)], legs)[0] == []
+
+
 OTHER = replace(HELD, account="B", position=1.0)
 ROWS = [ROW, replace(ROW, account="B", position=1.0)]
 
