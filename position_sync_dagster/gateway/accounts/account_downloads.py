@@ -807,6 +807,8 @@ class PortfolioDownloads:
     def _on_account_value(self, value: AccountValue) -> None:
         if value.tag == ACCOUNT_READY and value.value == "false":
             self._spoil(value.account, NOT_READY)
+        elif value.tag == ACCOUNT_READY and not self.is_ready(value.account):
+            self.standing.interrupt(value.account)
         self._subscription.record_message(value.account)
         self._heard[value.account] = utc_now()
 

@@ -116,6 +116,22 @@ async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(fol
         assert feed.problems == []
 
 
+async def test_an_account_that_is_ready_again_is_overdue_at_once(
+    following, eventually, monkeypatch
+):
+    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=3600.0, longest_s=3600.0))
+    async with following(refresh_interval_s=0.05) as (sim, connection):
+        feed = connection.feed
+        sim.account_ready(ACCOUNT)
+        await eventually(lambda: not feed.is_complete)
+        await feed.download()
+        assert not feed.overdue
+        sim.account_ready(ACCOUNT, ready=True)
+        await eventually(lambda: feed.overdue == [ACCOUNT])
+        await feed.ensure(LONG)
+        assert feed.is_complete
+
+
 async def test_a_row_that_is_too_short_to_name_its_holding_confirms_nothing(
     following, eventually, monkeypatch
 ):
