@@ -92,6 +92,10 @@ follows no more holdings."""
 MOST = 100_000
 """More holdings than any login has: no limit is published."""
 
+SILENT_S = 900.0
+"""A subscription that has been silent for this many seconds is expected to send: it may have ended
+without a notice, and an account without portfolio rows does not show that."""
+
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 """Delays before more holdings are tried than the gateway was found to follow."""
 
@@ -103,11 +107,13 @@ class _Single(_Subscription):
     Attributes:
         key: The holding.
         number: How many holdings were requested before it.
+        heard_at: When its newest message came that may count, in monotonic seconds.
         answered: Whether a message has come since the gateway dropped its subscriptions last.
     """
 
     key: Key = ("", 0)
     number: int = 0
+    heard_at: float = -inf
     answered: bool = False
 
 
@@ -199,6 +205,9 @@ class PnlSubscriptions:
         now = self._monotonic()
         for key in self._book.take_missed() & self._singles.keys():
             self._singles[key].expect(now)
+        for one in self._singles.values():
+            if one.due_at == inf and one.heard_at <= now - SILENT_S:
+                one.expect(now)
         self._learn(now)
         answered = sum(one.answered for one in self._singles.values())
         self.limit = self.limit.probed(answered, now)
@@ -252,6 +261,7 @@ class PnlSubscriptions:
         one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
         if one is None or one.due_at != inf:
             return False
+        one.heard_at = self._monotonic()
         before, _ = self._unread.get(one.key, (fields, None))
         if before[PNL_DAILY] == fields[PNL_DAILY] and before != fields:
             # The value moves and the daily profit does not: the book compares the two messages.
@@ -340,6 +350,7 @@ class PnlSubscriptions:
             self._last_answered = max(self._last_answered, one.number)
         if self._book.put_pnl(one.key, sent, at):
             one.valued()
+            one.heard_at = self._monotonic()
             self._fresh = True
             self._valued.add(one.key)
         elif one.due_at == inf:
