@@ -217,14 +217,15 @@ class ContractCache:
     ) -> dict[int, ContractDetails]:
         """Return the details of the conids; fetch unknown ones from the gateway.
 
-        A conid that the gateway does not know is left out.
+        A conid that the gateway does not know is left out. One without an answer is fetched again
+        in the background alone: the caller would wait for each timeout.
 
         Raises:
             LakeError: The table cannot be read or written.
         """
         wanted = set(conids)
         await self.keep(wanted)
-        missing = {c for c in self.missing(wanted) if self._is_doubted(c) or self._is_missing(c)}
+        missing = self.missing(wanted) - self._without_details.keys()
         if missing:
             found = await connection.details(missing)
             self._fetched(missing)

@@ -349,6 +349,19 @@ async def test_silence_is_no_refusal_however_long_it_lasts(clock, steps, caplog)
     assert "expired" not in caplog.text
 
 
+async def test_details_that_were_not_given_once_are_fetched_in_the_background_alone(clock, steps):
+    gateway = Gateway(clock, knows=False, silent=True)
+    cache = ContractCache(Table(), clock=clock)
+    for _minute in range(3):
+        assert await cache.details(gateway, [1]) == {}
+        clock.advance(61)
+    assert gateway.asked == [[1]]
+    cache.want([1])
+    await steps(cache, Gateway(clock), 2)
+    assert (await cache.details(gateway, [1])).keys() == {1}
+    assert gateway.asked == [[1]]
+
+
 async def test_details_that_contradict_a_leg_are_not_fetched_forever(clock, steps):
     old = clock.now - timedelta(days=3)
     gateway, table = Gateway(clock), Table(contract_details(1, seen_at=old))
