@@ -138,6 +138,11 @@ class UnitOfModel(Arguments):
     unit: ModelUnit = "quoted"
 
 
+class DetailsAnswered(Arguments):
+    conid: int
+    answered: bool = False
+
+
 class SilenceLine(Arguments):
     conid: int
     reset: bool = False
@@ -294,6 +299,7 @@ ACTIONS: dict[str, Action] = {
     "model_unit": Action(arguments=UnitOfModel, method="model_unit"),
     "freeze": Action(arguments=Freeze, method="freeze"),
     "hours": Action(arguments=SetHours, method="set_hours"),
+    "contract_details": Action(arguments=DetailsAnswered, method="contract_details"),
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),

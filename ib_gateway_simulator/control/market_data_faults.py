@@ -122,6 +122,16 @@ class MarketDataFaults(Readings):
         except ValueError as error:
             raise ActionError("hours", str(error)) from None
 
+    def contract_details(self, conid: int, answered: bool = False) -> None:
+        """Never answer a request for details that fits a contract; with `answered` answer again.
+
+        Requests of single contracts that get neither details nor an error, while others are
+        answered: ib_insync issues/474, ib_async issues/27.
+        """
+        self._check_contract(conid)
+        unanswered = self._gateway.reference_data.unanswered
+        (unanswered.discard if answered else unanswered.add)(conid)
+
     def silence_line(self, conid: int, reset: bool = False) -> int:
         """Silence the running lines of a contract, and return how many there are.
 

@@ -104,11 +104,12 @@ class Gateway:
         self.profits = ProfitAndLossService(
             accounts=self.accounts, ledger=self.ledger, market=self.market
         )
+        self.reference_data = ReferenceDataService(book=book, sessions=self.sessions, now=now)
         self._dispatcher = Dispatcher(
             accounts=self.accounts,
             market_data=self.market_data,
             profits=self.profits,
-            reference_data=ReferenceDataService(book=book, sessions=self.sessions, now=now),
+            reference_data=self.reference_data,
             now=now,
             first_order_id=options.first_order_id,
             open_market=self._market_clock.open,

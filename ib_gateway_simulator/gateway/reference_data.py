@@ -14,9 +14,14 @@ from ib_gateway_simulator.protocol.requests import Request
 
 
 class ReferenceDataService:
-    """Answers questions about the contracts of a book."""
+    """Answers questions about the contracts of a book.
+
+    Attributes:
+        unanswered: The conids whose details are never sent.
+    """
 
     def __init__(self, *, book: Book, sessions: Sessions, now: Callable[[], float]) -> None:
+        self.unanswered: set[int] = set()
         self._book = book
         self._sessions = sessions
         self._now = now
@@ -35,6 +40,8 @@ class ReferenceDataService:
             for contract in query.find(self._book.contracts.values())
             if query.exchange in ("", *contract.valid_exchanges, *contract.algo_venues)
         ]
+        if self.unanswered.intersection(contract.conid for contract in found):
+            return
         if not found:
             client.send(messages.error(request.req_id, Code.UNKNOWN_CONTRACT))
             return

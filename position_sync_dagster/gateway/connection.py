@@ -318,6 +318,7 @@ class GatewayConnection:
         lines: The market data lines.
         pnl: The values of single holdings without a line.
         summaries: The net liquidation and the profit and loss of each account.
+        unknown: The conids of which the gateway last said that it knows no such contract (200).
     """
 
     def __init__(
@@ -333,6 +334,7 @@ class GatewayConnection:
         self.client_id = client_id
         self.gateway_id = settings.gateway_id
         self.new_port: int | None = None
+        self.unknown: set[int] = set()
         self.lost = asyncio.Event()
         self.on_lost: list[Callable[[], None]] = []
         ib.disconnectedEvent += self._on_lost
@@ -406,17 +408,22 @@ class GatewayConnection:
         return self.connectivity.lost is None and self.is_connected
 
     async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
-        """Request contract details; a conid that the gateway does not know is left out.
+        """Request contract details; a conid without an answer that can be read is left out.
 
         The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go
-        contract_details_not_found.txt). A request that it refuses by 321 never ends in ib_async:
-        hence the bound of each answer.
+        contract_details_not_found.txt): `unknown` has it then. A request that it refuses by 321
+        never ends in ib_async: hence the bound of each answer.
         """
         gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
         async def request(conid: int) -> ContractDetails | None:
+            contract = Contract(conId=conid)
             async with gate:
-                found, *_ = await self._ask(self.ib.reqContractDetailsAsync, Contract(conId=conid))
+                found, refusals, _ = await self._ask(self.ib.reqContractDetailsAsync, contract)
+            self.unknown.discard(conid)
+            no_contract = (codes.GatewayCode.NO_CONTRACT, contract)
+            if self.sees_ib and any(refusal[1:] == no_contract for refusal in refusals):
+                self.unknown.add(conid)
             return _readable(found, utc_now()) if found else None
 
         answers = await asyncio.gather(*(request(conid) for conid in conids))

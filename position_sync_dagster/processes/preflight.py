@@ -346,7 +346,9 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
         if leg.conid not in compared:
             continue
         one = details.get(leg.conid)
-        differs = contract_mismatch(leg, one) if one else "the gateway knows no such contract"
+        absent = leg.conid in connection.unknown
+        none = "the gateway knows no such contract" if absent else "the gateway gave no details"
+        differs = contract_mismatch(leg, one) if one else none
         if differs:
             wrong.append(bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT))
     rest = len(conids) - len(compared)

@@ -7,6 +7,7 @@ values, and when the others are requested again.
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -649,7 +650,9 @@ class PortfolioDownloads:
     """Brings the portfolio values of the accounts into the book of holdings, and confirms them.
 
     The end of a download confirms its account; so does each later row or time of a subscription
-    that stays open, which only a login with one account has.
+    that stays open, which only a login with one account has. A holding of which the download has no
+    row is not confirmed: rows and times come from different parts of a gateway. For that reason a
+    subscription whose rows are silent for two intervals is requested anew.
 
     Args:
         book: Gets the values.
@@ -680,6 +683,8 @@ class PortfolioDownloads:
             random=Random(),  # noqa: S311 - jitter of a delay
         )
         self._heard: dict[str, datetime] = {}
+        self._requested: dict[str, datetime] = {}
+        self._row_at = -math.inf
         self._interruptions: dict[str, int] = {}
         self._spoiled: dict[str, str] = {}
         login.ib.accountValueEvent += self._on_account_value
@@ -711,6 +716,7 @@ class PortfolioDownloads:
 
     def put_row(self, row: PortfolioRow) -> None:
         """Merge a portfolio row."""
+        self._row_at = time.monotonic()
         self._times.on_row(row.key)
         self._book.put_portfolio(*row)
         self._hear(row.key[0])
@@ -733,16 +739,21 @@ class PortfolioDownloads:
             await self._download(account)
 
     def check_silence(self) -> None:
-        """End a subscription that has been silent for two intervals."""
-        account = self._subscription.account
-        silent_s = time.monotonic() - self._subscription.heard_at
-        if account is not None and self.standing.is_whole(account) and silent_s >= self._silence_s:
+        """End a subscription that has been silent for two intervals, or whose rows have been."""
+        account, silent_since = self._subscription.account, time.monotonic() - self._silence_s
+        if account is None or not self.standing.is_whole(account):
+            return
+        if self._subscription.heard_at <= silent_since:
             self._subscription.account = None
             self.standing.end(account, f"its values have not come for {self._silence_s:g} s")
             self._on_change(account)
+        elif self._row_at <= silent_since and self._book.open_in(account):
+            self._subscription.stop()
+            self.standing.interrupt(account)
 
     async def _download(self, account: str) -> None:
         interruptions = self._interruptions[account] = self._connectivity.interruptions
+        self._requested[account], self._row_at = utc_now(), time.monotonic()
         self._times.start()
         self._spoiled.pop(account, None)
         self.standing.begin(account)
@@ -776,6 +787,7 @@ class PortfolioDownloads:
     def _complete(self, account: str, at: datetime | None = None) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
         self.standing.complete(account, stays_open=self._only_one)
+        self._book.doubt_before(account, self._requested[account])
         self._book.confirmed.confirm(account, at)
         self._on_change(account)
 
@@ -807,6 +819,8 @@ class PortfolioDownloads:
     def _on_account_value(self, value: AccountValue) -> None:
         if value.tag == ACCOUNT_READY and value.value == "false":
             self._spoil(value.account, NOT_READY)
+        elif value.tag == ACCOUNT_READY and not self.is_ready(value.account):
+            self.standing.interrupt(value.account)
         self._subscription.record_message(value.account)
         self._heard[value.account] = utc_now()
 

@@ -513,6 +513,15 @@ class HoldingsBook:
         if self.confirmed.holdings.pop(key, None) is not None:
             self._all_changes.note(key, None)
 
+    def doubt_before(self, account: str, since: datetime) -> None:
+        """Doubt the values of an account whose rows came before a moment."""
+        if account in self.confirmed.doubted:
+            return  # nothing confirms them anyway
+        for key, holding in self._holdings.items():
+            of_row = holding.value_source is ValueOrigin.PORTFOLIO and holding.position
+            if key[0] == account and of_row and holding.received_at < since:
+                self.doubt(key)
+
     def open_in(self, account: str) -> int:
         """Count the open holdings of an account."""
         return sum(key[0] == account and h.position != 0 for key, h in self._holdings.items())

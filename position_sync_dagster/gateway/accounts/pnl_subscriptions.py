@@ -1,6 +1,7 @@
 """Profit and loss of accounts and of single holdings, and the values of accounts.
 
-A subscription takes no line. One that is refused, or that brings no message, is requested again.
+A subscription takes no line. One that is refused, brings no message, or falls silent is requested
+again.
 """
 
 import json
@@ -33,6 +34,9 @@ market data come first."""
 LONGEST_S = 900.0
 JITTER = (0.8, 1.2)
 
+SILENT_S = 900.0
+"""A subscription that has been silent for this many seconds may have ended without a notice."""
+
 
 @dataclass(slots=True)
 class _Subscription:
@@ -44,6 +48,7 @@ class _Subscription:
         due_at: When it is requested, or requested again unless a message comes before.
         attempts: Requests in a row that brought no value.
         request: The id of its request as sent; None while the gateway has none.
+        heard_at: When its newest message came that may count, in monotonic seconds.
     """
 
     backoff: Backoff
@@ -51,6 +56,7 @@ class _Subscription:
     due_at: float = -inf
     attempts: int = 0
     request: str | None = None
+    heard_at: float = -inf
 
     @property
     def is_awaited(self) -> bool:
@@ -72,9 +78,14 @@ class _Subscription:
         self.postpone(now)
         self.due_at = min(before, self.due_at)
 
-    def valued(self) -> None:
+    def expect_if_silent(self, now: float) -> None:
+        """Make it due after a delay if it had a value, and has been silent for long."""
+        if self.due_at == inf and self.heard_at <= now - SILENT_S:
+            self.expect(now)
+
+    def valued(self, now: float) -> None:
         """Record a value: it is due no more."""
-        self.due_at, self.attempts = inf, 0
+        self.due_at, self.attempts, self.heard_at = inf, 0, now
 
 
 PNL_DAILY, PNL_VALUE = 3, 6
@@ -199,6 +210,8 @@ class PnlSubscriptions:
         now = self._monotonic()
         for key in self._book.take_missed() & self._singles.keys():
             self._singles[key].expect(now)
+        for one in self._singles.values():
+            one.expect_if_silent(now)
         self._learn(now)
         answered = sum(one.answered for one in self._singles.values())
         self.limit = self.limit.probed(answered, now)
@@ -252,6 +265,7 @@ class PnlSubscriptions:
         one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
         if one is None or one.due_at != inf:
             return False
+        one.heard_at = self._monotonic()
         before, _ = self._unread.get(one.key, (fields, None))
         if before[PNL_DAILY] == fields[PNL_DAILY] and before != fields:
             # The value moves and the daily profit does not: the book compares the two messages.
@@ -339,7 +353,7 @@ class PnlSubscriptions:
             one.answered = True
             self._last_answered = max(self._last_answered, one.number)
         if self._book.put_pnl(one.key, sent, at):
-            one.valued()
+            one.valued(self._monotonic())
             self._fresh = True
             self._valued.add(one.key)
         elif one.due_at == inf:
@@ -426,6 +440,8 @@ class AccountSummaries:
         if not self._ib.isConnected():
             return
         now = time.monotonic()
+        for one in self._accounts.values():
+            one.expect_if_silent(now)
         due = [(account, one) for account, one in self._accounts.items() if one.due_at <= now]
         for account, one in due[:NEW_AT_ONCE]:
             self._cancel(one)
@@ -526,7 +542,7 @@ class AccountSummaries:
             sent = [known(float(text or UNSET)) for text in fields[2 : PNL_REALIZED + 1]]
         except ValueError:
             return False
-        one.valued()
+        one.valued(time.monotonic())
         if self._connectivity.lost is None:
             one.pnl = tuple(sent)
             one.pnl_at, one.is_answered = utc_now(), True

@@ -214,14 +214,15 @@ class ContractCache:
     ) -> dict[int, ContractDetails]:
         """Return the details of the conids; fetch unknown ones from the gateway.
 
-        A conid that the gateway does not know is left out.
+        A conid that the gateway does not know is left out. One without an answer is fetched again
+        in the background alone: the caller would wait for each timeout.
 
         Raises:
             LakeError: The table cannot be read or written.
         """
         wanted = set(conids)
         await self.keep(wanted)
-        missing = {c for c in self.missing(wanted) if self._is_doubted(c) or self._is_missing(c)}
+        missing = self.missing(wanted) - self._without_details.keys()
         if missing:
             found = await connection.details(missing)
             self._fetched(missing)
@@ -399,12 +400,13 @@ class ContractCache:
     async def _not_given(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         """Record for which of these contracts the gateway gave no details.
 
-        While the gateway does not see IB, this is no refusal; they are due again a minute later.
+        Only its word that it knows no such contract is a refusal. Without an answer, or with one
+        that cannot be read, they are due again a minute later.
         """
         now, refused = self.clock(), dict[int, tuple[int, datetime]]()
         for conid in filter(self._is_missing, list(conids)):
             times, _due_at, at = self._without_details.get(conid, _Doubt(0, now))
-            if connection.sees_ib:
+            if conid in connection.unknown:
                 times, at = times + 1, now
                 refused[conid] = (times, now)
             due_at = now + timedelta(seconds=REFETCH.delay_s(max(times, 1)))

@@ -212,7 +212,7 @@ class BrokerLink:
             return
         self._delay.attempted()
         try:
-            await _run_until(self.open(), stop, self._lease.lost)
+            await run_until(self.open(), stop, self._lease.lost)
             self._delay.connected()
         except errors.BrokerUnavailableError as error:
             self._delay.reset()
@@ -329,12 +329,20 @@ class BrokerLink:
             self._lease.renew_now()
 
 
-async def _run_until(work: Coroutine[Any, Any, None], *until: asyncio.Event) -> None:
-    """Run a coroutine, and cancel it when an event is set: it may wait for the gateway."""
+async def run_until(
+    work: Coroutine[Any, Any, None], *until: asyncio.Event, grace_s: float = 0.0
+) -> None:
+    """Run a coroutine, and cancel it after an event is set: it may wait for the gateway.
+
+    Args:
+        grace_s: The time that it has left then to end by itself, in seconds.
+    """
     task = asyncio.create_task(work)
     waits = [asyncio.create_task(event.wait()) for event in until]
     try:
         await asyncio.wait({task, *waits}, return_when=asyncio.FIRST_COMPLETED)
+        if grace_s and not task.done():
+            await asyncio.wait({task}, timeout=grace_s)
         if task.done():
             task.result()
     finally:

@@ -24,11 +24,15 @@ from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 logger = logging.getLogger(__name__)
 
+NO_ANSWER = 0
+"""Stands for the code of a gateway that did not answer a request for contract details."""
+
 RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
     codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
     codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
+    NO_ANSWER: Backoff(first_s=60.0, longest_s=300.0),
 }
 UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
 """Delays before a new request for a line that never ticked after a code of unknown meaning."""
@@ -138,7 +142,8 @@ class LineManager:
         details = await self.contracts.details(connection, requested)
         self._update_wanted(connection)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self.held):
-            self._deny(conid, codes.GatewayCode.NO_CONTRACT, "the gateway gave no contract details")
+            code = codes.GatewayCode.NO_CONTRACT if conid in connection.unknown else NO_ANSWER
+            self._deny(conid, code, "the gateway gave no contract details")
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
         now = self.context.monotonic()
         for conid in self.held - chosen:

@@ -31,7 +31,7 @@ from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.run_recorder import StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
-from position_sync_dagster.sync.stream.gateway_link import BrokerLink
+from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
 from position_sync_dagster.sync.stream.router import Router
@@ -41,6 +41,11 @@ logger = logging.getLogger(__name__)
 FILLS_S = 0.2
 """Fills that arrive within this time, in seconds, are handled in one step: an order may have
 several legs, or be filled in many parts."""
+
+
+STEP_END_S = 3.0
+"""Seconds that a step has left after a stop: it may wait for an answer of the gateway. A commit
+that has begun ends in this time, so that the next owner does not read a table before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +295,8 @@ class IBPositionStreamer:
                     self._link.end_doubtful_loss(connection)
                     self._link.end_long_loss(connection)
                 else:
-                    await self._step(connection)
+                    lost = self._context.lease.lost
+                    await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
                 await self._pause()
         finally:
             await end_tasks(*tasks)

@@ -35,6 +35,22 @@ async def line(simulate, settings_for):
         await connection.close()
 
 
+async def test_only_a_gateway_that_has_ib_and_says_so_does_not_know_a_contract(
+    simulate, settings_for
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim, gateway_timeout_s=0.3))
+        sim.contract_details(CALL)
+        assert await connection.details([CALL, 998]) == {}
+        assert connection.unknown == {998}
+        sim.connectivity("lost")
+        await connection.details([998])
+        assert connection.unknown == set()
+        sim.contract_details(CALL, answered=True)
+        assert (await connection.details([CALL])).keys() == {CALL}
+        await connection.close()
+
+
 async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unknown_one(line):
     _sim, _connection, details = line
     assert set(details) == set(ALL)

@@ -291,6 +291,19 @@ async def test_contract_details_by_conid_and_by_fields(small: Book, connect: Con
         assert client.of(10)[-1][7] == "CME"
 
 
+async def test_details_of_one_contract_may_never_come(small: Book, connect: Connect) -> None:
+    async with SimulatedGateway(small) as sim:
+        client = await connect(sim.port)
+        sim.contract_details(CALL)
+        client.contract_details(1, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+        client.contract_details(2, PUT, "", "", "", 0.0, "", "", "", "", "", "", "")
+        await client.wait(lambda m: m == ["52", "1", "2"])
+        assert [row[12] for row in client.of(10)] == [str(PUT)]
+        sim.contract_details(CALL, answered=True)
+        client.contract_details(3, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+        await client.wait(lambda m: m == ["52", "1", "3"])
+
+
 async def test_unknown_contract_details_get_200_and_no_end(small: Book, connect: Connect) -> None:
     async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)

@@ -116,6 +116,48 @@ async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(fol
         assert feed.problems == []
 
 
+async def test_a_download_confirms_no_value_of_which_it_has_no_row(following, eventually):
+    async with following() as (sim, connection):
+        feed = connection.feed
+        sim.portfolio_rows(ACCOUNT, sent=False)
+        await feed.download()
+        held = feed.get(KEY)
+        assert feed.is_complete
+        assert held.market_value is not None
+        assert held.confirmed_at is None
+        sim.portfolio_rows(ACCOUNT)
+        await feed.download()
+        assert feed.get(KEY).confirmed_at > held.received_at
+
+
+async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, eventually):
+    async with following(refresh_interval_s=0.05, account_interval_s=0.2) as (sim, connection):
+        feed = connection.feed
+        sim.portfolio_rows(ACCOUNT, sent=False)
+        await eventually(lambda: feed.lapse() or feed.overdue)
+        assert feed.is_complete
+        await feed.ensure(LONG)
+        assert feed.get(KEY).confirmed_at is None
+        sim.portfolio_rows(ACCOUNT)
+        await eventually(lambda: feed.get(KEY).confirmed_at is not None)
+
+
+async def test_an_account_that_is_ready_again_is_overdue_at_once(
+    following, eventually, monkeypatch
+):
+    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=3600.0, longest_s=3600.0))
+    async with following(refresh_interval_s=0.05) as (sim, connection):
+        feed = connection.feed
+        sim.account_ready(ACCOUNT)
+        await eventually(lambda: not feed.is_complete)
+        await feed.download()
+        assert not feed.overdue
+        sim.account_ready(ACCOUNT, ready=True)
+        await eventually(lambda: feed.overdue == [ACCOUNT])
+        await feed.ensure(LONG)
+        assert feed.is_complete
+
+
 async def test_a_row_that_is_too_short_to_name_its_holding_confirms_nothing(
     following, eventually, monkeypatch
 ):

@@ -10,6 +10,7 @@ from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
+from position_sync_dagster.gateway.accounts import pnl_subscriptions
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.service import stream
@@ -153,6 +154,17 @@ async def test_the_first_row_of_an_account_waits_for_no_row_of_another(recording
         await arrives(is_whole)
         sim.account_pnl(B, "values")
         await arrives(is_whole, B)
+
+
+async def test_the_profit_of_an_account_is_requested_again_after_a_silence(
+    recording, arrives, eventually, monkeypatch
+):
+    async with recording() as (sim, _):
+        await arrives(is_whole)
+        asked = sim.stats()["requests"]["17"]["reqPnL"]
+        sim.account_pnl(A, "silent")
+        monkeypatch.setattr(pnl_subscriptions, "SILENT_S", 0.2)
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqPnL"] > asked)
 
 
 async def test_unset_profits_are_null_and_never_a_number(recording, arrives):

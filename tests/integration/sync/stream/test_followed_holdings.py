@@ -281,3 +281,16 @@ async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscri
         row = await eventually(drained)
         assert row["value_source"] == ValueOrigin.PNL_SINGLE
         assert row["daily_pnl"] is not None
+
+
+async def test_a_subscription_that_ends_in_an_account_without_portfolio_rows_is_requested_again(
+    following, published, monkeypatch
+):
+    monkeypatch.setattr(pnl_subscriptions, "SILENT_S", 0.5)
+    without = lambda sim: sim.portfolio_rows(B, sent=False)  # noqa: E731
+    async with following(without) as (sim, streamer):
+        await published(streamer, (B, SPX_PUT), by_pnl)
+        sim.position_pnl(B, SPX_PUT, "ended")
+        sim.position_pnl(B, SPX_PUT)
+        sim.pin_quote(SPX_PUT, bid=39.9, ask=40.1, mark=40.0)
+        await published(streamer, (B, SPX_PUT), lambda row: row.market_value == 4000)

@@ -30,7 +30,7 @@ from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream import gateway_link, service
+from position_sync_dagster.sync.stream import gateway_link, service, streamer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink
 from position_sync_dagster.sync.stream.service import stream
 from tests.support.booked_legs import holding_only
@@ -60,6 +60,22 @@ def running(lake):
         return task, stop, reports
 
     return start
+
+
+async def test_a_stop_ends_a_stream_whose_gateway_never_answers_a_request_for_details(
+    simulate, lake, settings_for, running, leg, eventually, monkeypatch
+):
+    monkeypatch.setattr(streamer, "STEP_END_S", 0.1)
+    async with simulate() as sim:
+        sim.contract_details(PUT)
+        await lake.registry.add_active(**leg(PUT))
+        settings = settings_for(sim, gateway_timeout_s=300.0)
+        task, stop, _ = running(settings)
+        await eventually(lambda: "reqContractDetails" in str(sim.stats()["requests"]))
+        stop.set()
+        await eventually(task.done)
+        assert task.exception() is None
+        assert lake.sessions.current(settings.gateway_id).state is SessionState.ENDED
 
 
 async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(

@@ -15,6 +15,7 @@ from ib_gateway_simulator.control.scenario import load_scenario
 
 UNKIND: list[tuple[str, dict[str, Any]]] = [
     ("silence_line", {"conid": 1, "reset": False}),
+    ("contract_details", {"conid": 1, "answered": False}),
     ("after_restore", {"lines": "dead"}),
     ("after_restore", {"lines": "alive"}),
     ("silence_account", {"account": "DUSIM0001", "notice": True}),

@@ -14,16 +14,15 @@ from tests.support.legs import leg
 
 
 class Gateway:
-    """Knows every conid, or none."""
+    """Knows every conid, or none; says so, or is silent."""
 
-    sees_ib = True
-
-    def __init__(self, clock, *, knows=True, **terms):
-        self.asked = []
+    def __init__(self, clock, *, knows=True, silent=False, **terms):
+        self.asked, self.unknown, self._silent = [], set(), silent
         self._clock, self._knows, self._terms = clock, knows, terms
 
     async def details(self, conids):
         self.asked.append(list(conids))
+        self.unknown = set() if self._knows or self._silent else set(conids)
         terms = {"seen_at": self._clock.now} | self._terms
         return {conid: contract_details(conid, **terms) for conid in conids if self._knows}
 
@@ -349,9 +348,8 @@ async def test_a_contract_that_the_gateway_does_not_know_is_not_asked_for_foreve
     assert table.refused[1][0] == 1
 
 
-async def test_an_answer_without_ib_is_no_refusal(clock, steps):
-    gateway, table = Gateway(clock, knows=False), Table()
-    gateway.sees_ib = False
+async def test_silence_is_no_refusal_however_long_it_lasts(clock, steps, caplog):
+    gateway, table = Gateway(clock, knows=False, silent=True), Table()
     cache = ContractCache(table, clock=clock)
     for _minute in range(3 * MOST_TIMES):
         cache.want([1])
@@ -359,6 +357,20 @@ async def test_an_answer_without_ib_is_no_refusal(clock, steps):
         clock.advance(61)
     assert len(gateway.asked) == 3 * MOST_TIMES
     assert table.refused == {}
+    assert "expired" not in caplog.text
+
+
+async def test_details_that_were_not_given_once_are_fetched_in_the_background_alone(clock, steps):
+    gateway = Gateway(clock, knows=False, silent=True)
+    cache = ContractCache(Table(), clock=clock)
+    for _minute in range(3):
+        assert await cache.details(gateway, [1]) == {}
+        clock.advance(61)
+    assert gateway.asked == [[1]]
+    cache.want([1])
+    await steps(cache, Gateway(clock), 2)
+    assert (await cache.details(gateway, [1])).keys() == {1}
+    assert gateway.asked == [[1]]
 
 
 async def test_details_that_contradict_a_leg_are_not_fetched_forever(clock, steps):
