@@ -1,6 +1,7 @@
 """Values as text for a terminal, and the commands in hints as the user can type them."""
 
 import re
+import shlex
 import shutil
 import sys
 from datetime import datetime, timedelta
@@ -181,7 +182,16 @@ def program_as_typed(argv0: str | None = None, cwd: Path | None = None) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
+def command_as_typed(*words: str) -> str:
+    """Return a command of the program that a shell takes as it stands, also with spaces in paths.
+
+    >>> command_as_typed("exposure", "--home", "/my home")
+    "position-sync exposure --home '/my home'"
+    """
+    return shlex.join([program_as_typed(), *words])
+
+
 def as_typed(text: str) -> str:
     """Return a text whose commands, in back quotes, can be typed as they stand."""
-    program = program_as_typed()
+    program = command_as_typed()
     return _MENTION.sub(lambda _: program, text)
