@@ -57,7 +57,7 @@ def test_failed_requests_and_torn_folders_show(lake, tmp_path):
 
 def test_where_heartbeats_are_is_json_for_a_program(lake):
     moved = CliRunner().invoke(app, ["doctor", "--move-heartbeats", "--json"])
-    assert json.loads(moved.stdout) == {"heartbeats": "tables"}
+    assert (json.loads(moved.stdout), moved.stderr) == ({"heartbeats": "tables"}, "")
 
 
 def test_a_terminal_of_another_encoding_shows_what_it_lacks_in_ascii(lake, monkeypatch):
