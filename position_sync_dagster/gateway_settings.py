@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr
@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode
 
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
-from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile, saved_state
+from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 DAY_S = 86_400
 LONGEST_PATH = 1024
@@ -250,7 +250,7 @@ class LoginEntry(Part):
 class GatewaysPart(Part):
     """The whole file."""
 
-    gateways: Items
+    gateways: list[Any]
 
 
 def load_gateways(

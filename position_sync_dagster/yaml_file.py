@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml.composer import Composer, ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -38,8 +38,6 @@ class Part(BaseModel):
 
 P = TypeVar("P", bound=Part)
 Text = Annotated[str, Field(min_length=1)]
-Items = Annotated[list[Any], BeforeValidator(lambda value: [] if value is None else value)]
-"""The entries of a list; none where there is no value."""
 
 
 def first_bytes(path: Path, most: int) -> bytes:
@@ -225,7 +223,7 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
         case "model_type":
             return "fields are expected here", f"Write {', '.join(kind.model_fields)}"
         case "list_type" | "tuple_type":
-            return f"{name} must be a list", "Begin each entry with a dash"
+            return f"{name} must be a list", "Begin each entry with a dash; write [] for none"
         case "dict_type":
             return f"{name} must be names with values", "Write {name: value}"
         case "leg":

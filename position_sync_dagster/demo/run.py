@@ -22,7 +22,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes
-from position_sync_dagster.terminal.text import printable, program_as_typed
+from position_sync_dagster.terminal.text import command_as_typed, printable
 
 UI_PORT = 3000
 
@@ -122,7 +122,7 @@ def watch(
         control_port=demo_run.simulator.control,
         since=demo_run.since,
     )
-    changes, program = Changes(), program_as_typed()
+    changes = Changes()
     serving, unstated = False, not options.calm
     began = demo_run.since.timestamp()
     deadline = None if options.seconds is None else began + options.seconds
@@ -148,7 +148,7 @@ def watch(
                 ("Dagster UI", addresses["ui"] if serving else "starting"),
                 ("money page", f"{addresses['ui']}/money" if serving else "starting"),
                 ("simulator", f"{addresses['control']}/stats"),
-                ("tables", f"{program} exposure --home {options.home} --watch"),
+                ("tables", command_as_typed("exposure", "--home", str(options.home), "--watch")),
                 ("logs", addresses["logs"]),
             ]
             look = display.look_at(observer.overview, changes, notes=(), addresses=shown)

@@ -70,7 +70,9 @@ _OPTIONS = {
     "application_name": "position-sync heartbeats",
 }
 
-_TABLE = "SELECT to_regclass('position_sync_heartbeats')"
+_NO_TABLE = "42P01"
+"""The code of Postgres for a table that does not exist."""
+
 _CREATE = """
 CREATE TABLE IF NOT EXISTS position_sync_heartbeats (
     lake text NOT NULL,
@@ -138,15 +140,21 @@ class Heartbeats:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._database = ""
 
-    @cached_property
-    def database(self) -> str:
-        """The id of the database, by which a lake knows where its leases are renewed.
+    def database(self, *, create: bool = True) -> str:
+        """Return the id of the database, by which a lake knows where its leases are renewed.
 
         It is a row of the database, so that a backup and a replica have it too.
+
+        Args:
+            create: Whether to write an id where there is none; without it the id is empty.
         """
-        self._execute(_NAME_DATABASE, {"name": str(uuid4())})
-        return str(self._execute(_DATABASE, {})[0].session)
+        if not self._database and create:
+            self._execute(_NAME_DATABASE, {"name": str(uuid4())})
+        if not self._database:
+            self._database = "".join(str(row.session) for row in self._execute(_DATABASE, {}))
+        return self._database
 
     def renew(self, lake: str, session: GatewaySession, lease_s: float) -> GatewaySession | None:
         """Renew a lease that has not ended; None if it has ended, or if Postgres knows no lease.
@@ -211,7 +219,7 @@ class Heartbeats:
 
         try:
             # A stream needs one connection, and a sensor that looks at many logins a few.
-            engine = sa.create_engine(
+            return sa.create_engine(
                 URL,
                 connect_args=_OPTIONS,
                 pool_size=CONNECTIONS,
@@ -224,13 +232,9 @@ class Heartbeats:
                 f"POSITION_SYNC_HEARTBEATS=postgres needs a module that is missing: {error}.",
                 remedy="Install position-sync-dagster[postgres].",
             ) from None
-        try:
-            _create(engine)
-        except sa.exc.IntegrityError:  # another process created it at the same moment
-            _create(engine)
-        return engine
 
     def _execute(self, sql: str, values: Mapping[str, object]) -> "Sequence[sa.Row[Any]]":
+        """Execute a statement; one that writes creates the table where there is none."""
         import sqlalchemy as sa
 
         statement = sa.text(sql)
@@ -238,7 +242,12 @@ class Heartbeats:
             try:
                 return self._ask(statement, values)
             except sa.exc.DBAPIError as error:
-                if not error.connection_invalidated:
+                if getattr(error.orig, "pgcode", None) == _NO_TABLE:
+                    if sql.startswith("SELECT"):
+                        return []
+                    with suppress(sa.exc.IntegrityError):  # another process creates it
+                        self._ask(sa.text(_CREATE), {})
+                elif not error.connection_invalidated:
                     raise
                 return self._ask(statement, values)  # Postgres had ended a connection of the pool
         except sa.exc.SQLAlchemyError as error:
@@ -253,7 +262,8 @@ class Heartbeats:
         self, statement: "sa.TextClause", values: Mapping[str, object]
     ) -> "Sequence[sa.Row[Any]]":
         with self._engine.connect() as connection, _cut_when_late(connection):
-            return connection.execute(statement, values).all()
+            found = connection.execute(statement, values)
+            return found.all() if found.returns_rows else []
 
 
 @contextmanager
@@ -273,12 +283,6 @@ def _cut_when_late(connection: "sa.Connection") -> Iterator[None]:
 def _cut(connection: socket.socket) -> None:
     with suppress(OSError):  # it ended at the same moment
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def _create(engine: "sa.Engine") -> None:
-    with engine.connect() as connection, _cut_when_late(connection):
-        if connection.exec_driver_sql(_TABLE).scalar() is None:
-            connection.exec_driver_sql(_CREATE)
 
 
 HEARTBEATS_PROPERTY = "positionSync.heartbeats"
@@ -637,16 +641,24 @@ class GatewaySessions:
             HeartbeatsElsewhereError: They are elsewhere, or an owner renews its lease in the table.
             LoginOwnedError: They are to be moved, and an owner is alive.
         """
-        ours = None if self._heartbeats is None else self._heartbeats.database
+        ours = None if self._heartbeats is None else self._heartbeats.database()
+        beats: list[GatewaySession] = []
+        if moved and self.table.snapshot(_place_of):
+            # The table has the lease of an owner that is alive in Postgres as it was long ago.
+            try:
+                before = self._heartbeats or Heartbeats(self._clock)
+                beats += before.read(self._lake_id).values()
+            except (errors.HeartbeatsUnavailableError, errors.SettingsError) as error:
+                logger.warning("Postgres was not asked for living owners: %s", error)
 
         def step(handle: DeltaTable) -> None:
-            place = handle.metadata().configuration.get(HEARTBEATS_PROPERTY) or None
+            place = _place_of(handle)
             if place == ours:
                 return
             if place is not None and not moved:
                 raise _elsewhere(self.table.path, place, ours)
             live = codec.records_of(GatewaySession, self.table.scan(handle, codec.IS_LIVE))
-            alive = next((one for one in live if one.is_alive(self._clock())), None)
+            alive = next((one for one in [*live, *beats] if one.is_alive(self._clock())), None)
             if alive is not None and moved:
                 raise _login_owned(alive)
             if alive is not None:
@@ -658,11 +670,11 @@ class GatewaySessions:
 
     def _check_place(self, handle: DeltaTable) -> None:
         """Refuse a lake whose owners keep their heartbeats elsewhere, for reading too."""
-        place = handle.metadata().configuration.get(HEARTBEATS_PROPERTY) or None
+        place = _place_of(handle)
         if place is None and not self._is_recorded:
             return
         try:
-            ours = None if self._heartbeats is None else self._heartbeats.database
+            ours = None if self._heartbeats is None else self._heartbeats.database(create=False)
         except errors.HeartbeatsUnavailableError:
             return  # reached only by a reader that began while Postgres is away
         if place != ours:
@@ -674,6 +686,11 @@ class GatewaySessions:
             self.record_place()
         done = self._lifecycle.change_part(codec.part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
+
+
+def _place_of(handle: DeltaTable) -> str | None:
+    """Return the Postgres database of the heartbeats that the table names; None for the table."""
+    return handle.metadata().configuration.get(HEARTBEATS_PROPERTY) or None
 
 
 def _newest_of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:
@@ -715,7 +732,9 @@ def _elsewhere(
     path: str, place: str | None, ours: str | None, owner: GatewaySession | None = None
 ) -> errors.HeartbeatsElsewhereError:
     def named(database: str | None) -> str:
-        return "in its tables" if database is None else f"in the Postgres database {database}"
+        if database is None:
+            return "in its tables"
+        return f"in the Postgres database {database or '(one that no owner has used)'}"
 
     by = f" ({owner.owner.value} of {owner.gateway_id} on {owner.host})" if owner else ""
     return errors.HeartbeatsElsewhereError(

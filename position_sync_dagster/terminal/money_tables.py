@@ -21,6 +21,7 @@ from position_sync_dagster.terminal.text import (
     duration,
     greeks_age,
     money_lines,
+    not_in_sums,
     number,
     partial_sum,
     printable,
@@ -199,7 +200,7 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
             figures.append(f"rates {duration(one.rates_age_s)}")
         account = f" {one.account}" if one.account else ""
         found.append((printable(f"total{account} {one.currency}"), ", ".join(figures)))
-    return found
+    return found + [("not in totals", line) for line in not_in_sums(money)]
 
 
 def _greeks_of(one: Money) -> str:

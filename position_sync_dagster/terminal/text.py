@@ -1,6 +1,7 @@
 """Values as text for a terminal, and the commands in hints as the user can type them."""
 
 import re
+import shlex
 import shutil
 import sys
 from datetime import datetime, timedelta
@@ -109,12 +110,18 @@ def greeks_age(greeks_s: float | None, price_s: float | None, *, has_greeks: boo
     return "" if price_s is not None and abs(greeks_s - price_s) < NEAR_S else duration(greeks_s)
 
 
+def not_in_sums(money: "BookMoney") -> list[str]:
+    """Return a line about holdings whose present quantity is in no sum; none without any."""
+    count = money.book.unwritten.height
+    if not count:
+        return []
+    holdings = "1 holding is" if count == 1 else f"{count} holdings are"
+    return [f"{holdings} new or changed: the sums have the quantity from before, or nothing"]
+
+
 def money_lines(money: "BookMoney") -> list[str]:
     """Return what has no column in the tables of the money."""
-    changed = money.book.unwritten.height
-    few = "1 holding changed: the sums have its quantity from before"
-    many = f"{changed} holdings changed: the sums have their quantities from before"
-    lines = [few if changed == 1 else many] if changed else []
+    lines = not_in_sums(money)
     lines += [
         f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
         f"{one.options_with_greeks} of {one.options} options{share_computed(one)}"
@@ -175,7 +182,16 @@ def program_as_typed(argv0: str | None = None, cwd: Path | None = None) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
+def command_as_typed(*words: str) -> str:
+    """Return a command of the program that a shell takes as it stands, also with spaces in paths.
+
+    >>> command_as_typed("exposure", "--home", "/my home")
+    "position-sync exposure --home '/my home'"
+    """
+    return shlex.join([program_as_typed(), *words])
+
+
 def as_typed(text: str) -> str:
     """Return a text whose commands, in back quotes, can be typed as they stand."""
-    program = program_as_typed()
+    program = command_as_typed()
     return _MENTION.sub(lambda _: program, text)

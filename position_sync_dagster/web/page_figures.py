@@ -25,7 +25,7 @@ from position_sync_dagster.sync.reports.exposure import summed
 from position_sync_dagster.sync.reports.money import POINTS, SPAN, profit_lines
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes
-from position_sync_dagster.terminal.text import printable, quantity
+from position_sync_dagster.terminal.text import not_in_sums, printable, quantity
 
 CURVES_EVERY = timedelta(minutes=1)
 """How often the curves of the day are read again: they read half a day of the ledger."""
@@ -171,6 +171,7 @@ def board_of(overview: Overview) -> dict[str, Any]:
         "accounts": [_picked(one, _ACCOUNT) for one in status.accounts],
         "strategies": [asdict(one) for one in (*money.strategies, *money.rest)],
         "totals": [asdict(one) for one in (*money.totals, *money.in_base)],
+        "missing": not_in_sums(money),
         "underlyings": [asdict(one) for one in money.underlyings],
         "expiries": _expiries(overview),
     }

@@ -29,7 +29,7 @@ from position_sync_dagster.domain.leg import (
     make_leg,
     strategy_name,
 )
-from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile
+from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile
 
 
 class WholeHolders:
@@ -425,7 +425,7 @@ class StrategyPart(Part):
     strategy_id: Annotated[str, AfterValidator(_refused_by(strategy_name))] = Field(
         pattern=r".*\S", description="Write its name or number"
     )
-    legs: Items
+    legs: list[Any]
     priority: Priority | None = None
     limits: Any = None
     follow_rolls: bool = Field(default=False, description="Write true or false")
@@ -441,8 +441,8 @@ class AccountPart(Part):
 class StrategiesPart(Part):
     """The whole file."""
 
-    strategies: Items
-    accounts: Items = Field(default_factory=list)
+    strategies: list[Any]
+    accounts: list[Any] = Field(default_factory=list)
 
 
 def load_strategies(

@@ -169,6 +169,8 @@ function drawStrategies() {
     ...shown.totals.map((one) => line(one, "total")),
   ];
   fill(byId("strategies"), ["strategy", "today", "unrealised", "value", "legs", "oldest"], lines);
+  byId("missing").textContent = shown.missing.join("\n");
+  byId("missing").hidden = !shown.missing.length;
   lines.forEach((one, n) => one.bar && byId("strategies").rows[n + 1].cells[0].append(one.bar));
 }
 

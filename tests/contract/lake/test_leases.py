@@ -412,6 +412,45 @@ def test_heartbeats_move_when_every_owner_has_ended(in_postgres):
     assert in_postgres.sessions().acquire(LOGIN, Owner.STREAM, **WHO).fencing_token == 3
 
 
+def test_heartbeats_do_not_move_from_an_owner_that_only_postgres_knows(in_postgres):
+    here = in_postgres.sessions()
+    session = here.acquire(LOGIN, Owner.STREAM, **WHO)
+    in_postgres.pass_time(1000)
+    session = here.renew(session, lease_s=LEASE_S)
+    in_postgres.pass_time(1000)  # by the table its lease is over
+    back = replace(in_postgres, heartbeats="tables").sessions()
+    with pytest.raises(LoginOwnedError):
+        back.record_place(moved=True)
+    assert here.renew(session, lease_s=LEASE_S).is_alive(in_postgres.clock.now)
+
+
+def test_without_postgres_its_owners_cannot_be_asked_and_heartbeats_move(
+    in_postgres, database, caplog
+):
+    here = in_postgres.sessions()
+    here.end(here.acquire(LOGIN, Owner.STREAM, **WHO))
+    with database.away():
+        replace(in_postgres, heartbeats="tables").sessions().record_place(moved=True)
+    assert "not asked for living owners" in caplog.text
+
+
+def test_a_reader_creates_nothing_in_a_database_that_no_owner_has_used(
+    in_postgres, database, monkeypatch
+):
+    def tables() -> object:
+        return database.query("SELECT to_regclass('position_sync_heartbeats')")[0][0]
+
+    assert in_postgres.sessions().current(LOGIN) is None
+    assert in_postgres.sessions().wakes() == 0
+    assert tables() is None
+    in_postgres.sessions().acquire(LOGIN, Owner.STREAM, **WHO)
+    assert tables() is not None
+    database.execute("DROP TABLE position_sync_heartbeats")
+    with pytest.raises(HeartbeatsElsewhereError, match="no owner has used"):
+        in_postgres.sessions().current(LOGIN)
+    assert tables() is None
+
+
 def test_a_command_that_looks_elsewhere_says_so_and_doctor_moves_the_heartbeats(
     in_postgres, monkeypatch
 ):

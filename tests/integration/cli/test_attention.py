@@ -1,5 +1,6 @@
 """What `status` says of trouble that stops nothing, and what `dev` refuses to start without."""
 
+import asyncio
 import json
 import os
 from io import BytesIO, TextIOWrapper
@@ -17,6 +18,7 @@ from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.object_store import stored_under
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 
 def attention() -> list[str]:
@@ -57,7 +59,7 @@ def test_failed_requests_and_torn_folders_show(lake, tmp_path):
 
 def test_where_heartbeats_are_is_json_for_a_program(lake):
     moved = CliRunner().invoke(app, ["doctor", "--move-heartbeats", "--json"])
-    assert json.loads(moved.stdout) == {"heartbeats": "tables"}
+    assert (json.loads(moved.stdout), moved.stderr) == ({"heartbeats": "tables"}, "")
 
 
 def test_a_terminal_of_another_encoding_shows_what_it_lacks_in_ascii(lake, monkeypatch):
@@ -82,14 +84,15 @@ def test_output_into_a_pipe_that_is_closed_ends_without_a_word(lake, monkeypatch
 
 
 @pytest.mark.parametrize("command", [["status"], ["strategies", "list"], ["doctor"]])
-def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch, command):
+async def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch, command):
     lake = store.lake()
     monkeypatch.setenv("POSITION_SYNC_LAKE", lake)
-    answer = CliRunner().invoke(app, command)
+    answer = await asyncio.to_thread(CliRunner().invoke, app, command)
     assert answer.exit_code == 1
     said = str(answer.exception) if isinstance(answer.exception, LakeError) else answer.output
     assert f"tables at {lake} yet" in said or f"none at {lake} yet" in said
-    assert stored_under(lake) == {}
+    # Probes are deleted in the background; a process ends after that.
+    await eventually(lambda: stored_under(lake) == {}, told=lambda: stored_under(lake))
 
 
 def test_an_exchange_that_is_not_known_is_named_before_dagster_loads_nothing(

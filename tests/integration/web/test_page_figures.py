@@ -120,6 +120,15 @@ def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake
     assert figures["current"] == 0
 
 
+def test_holdings_that_are_in_no_sum_yet_are_counted(lake, settings):
+    lake.updates.sync.append([row(1, position=1.0)])
+    held = [make_holding(1, utc_now()), make_holding(2, utc_now()), make_holding(3, utc_now())]
+    held[0] = replace(held[0], position=1.0, account="U1")
+    lake.broker_positions.replace(settings.gateway_id, held)
+    missing = "2 holdings are new or changed: the sums have the quantity from before, or nothing"
+    assert PageFigures(settings).read(utc_now())[1]["missing"] == [missing]
+
+
 def test_a_holding_that_was_closed_today_is_an_event_and_no_part(lake, settings):
     lake.updates.sync.append([row(1)])
     figures = PageFigures(settings)

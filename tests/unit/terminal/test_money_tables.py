@@ -12,6 +12,7 @@ from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
 from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import (
+    describe_totals,
     money_notes,
     positions_table,
     strategy_table,
@@ -76,8 +77,8 @@ def test_a_stock_without_a_value_is_missing_in_the_dollar_delta():
     ("reported", "note"),
     [
         ({1: -2.0}, None),
-        ({1: -3.0}, "1 holding changed: the sums have its quantity from before"),
-        ({1: 0.0, 2: 1.0}, "2 holdings changed: the sums have their quantities from before"),
+        ({1: -3.0}, "1 holding is new or changed"),
+        ({1: 0.0, 2: 1.0}, "2 holdings are new or changed"),
     ],
 )
 def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(reported, note):
@@ -85,9 +86,11 @@ def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(rep
         make_holding(conid, NOW, position=position, account="DUSIM0001")
         for conid, position in reported.items()
     ]
+    note = note and f"{note}: the sums have the quantity from before, or nothing"
     found = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None)).money()
     notes = [one.plain for one in money_notes(found, 140)]
     assert [one for one in notes if "changed" in one] == ([note] if note else [])
+    assert dict(describe_totals(found)).get("not in totals") == note
 
 
 IN_EURO = AccountSummary(

@@ -1,8 +1,9 @@
 """The name of the program in hints, as it can be typed where the user stands."""
 
+import shlex
 from pathlib import Path
 
-from position_sync_dagster.terminal.text import as_typed, program_as_typed
+from position_sync_dagster.terminal.text import as_typed, command_as_typed, program_as_typed
 
 
 def test_it_is_the_shortest_way_from_the_working_directory(monkeypatch, tmp_path):
@@ -29,3 +30,12 @@ def test_only_commands_in_a_text_are_replaced(monkeypatch, tmp_path):
     assert as_typed(text) == (
         "position-sync: run `bin/position-sync doctor`; `position-sync` is the program."
     )
+
+
+def test_a_command_with_spaces_in_its_paths_is_one_that_a_shell_takes(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "my tools" / "position-sync")])
+    words = ("exposure", "--home", "/Größe mit Leer")
+    assert shlex.split(command_as_typed(*words)) == ["my tools/position-sync", *words]
+    assert as_typed("`position-sync doctor`") == "`'my tools/position-sync' doctor`"

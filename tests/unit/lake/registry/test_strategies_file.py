@@ -74,9 +74,8 @@ def test_a_leg_may_be_a_stock_or_a_future(tmp_path):
     assert (future.right, future.expiry) == (None, date(2026, 3, 20))
 
 
-@pytest.mark.parametrize("text", ["strategies: []\n", "strategies:\n"])
-def test_a_file_may_have_no_strategies(tmp_path, text):
-    assert read(tmp_path, text) == []
+def test_a_file_may_have_no_strategies(tmp_path):
+    assert read(tmp_path, "strategies: []\n") == []
 
 
 def leg(**changes):
@@ -98,6 +97,8 @@ def leg(**changes):
         ("- a\n", "line 1, column 1", "fields are expected"),
         ("strategy: []\n", "line 1, column 1", "'strategy' is not known"),
         ("strategies: 5\n", "line 1, column 13", "must be a list"),
+        ("strategies:\n", "line 1, column 12", "must be a list"),
+        ("strategies:\n  - strategy_id: a\n    legs:\n", "line 3, column 10", "must be a list"),
         ("strategies:\n  - legs: []\n", "line 2, column 5", "'strategy_id' is missing"),
         ("strategies:\n  - {strategy_id: , legs: []}\n", "line 2, column", "has no value"),
         (
