@@ -51,7 +51,17 @@ ENDED = {"SUCCESS", "CANCELED", "FAILURE"}
 
 @pytest.fixture(scope="module")
 def demo(chain_home, terminal) -> Demo:
-    return terminal.running()
+    demo = terminal.running()
+    wait_for("the UI answers", lambda: is_serving(demo.ui_port))
+    wait_for(
+        f"{STREAMED} legs by STREAM and {QUEUED} by QUEUE",
+        lambda: (
+            any((demo.lake / "position_updates" / "_delta_log").glob("*.json"))
+            and by_source(demo) == {"STREAM": STREAMED, "QUEUE": QUEUED}
+        ),
+        poll_s=0.5,
+    )
+    return demo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +104,6 @@ def backfill(demo: Demo, ending: Event) -> Backfill:
 
         return wait_for(what, look, poll_s=1)
 
-    wait("the UI answers", lambda: is_serving(demo.ui_port))
     wait("the newest five sessions are recorded", lambda: filled(demo) >= RECORDED)
     days = demo.partitions("daily_positions")[: SESSIONS - RECORDED]
     before = filled(demo)
@@ -184,14 +193,6 @@ def materializations(demo: Demo, asset: str) -> list[dict[str, Any]]:
 
 
 def test_each_leg_has_a_current_row_by_its_own_path(demo):
-    wait_for(
-        f"{STREAMED} legs by STREAM and {QUEUED} by QUEUE",
-        lambda: (
-            any((demo.lake / "position_updates" / "_delta_log").glob("*.json"))
-            and by_source(demo) == {"STREAM": STREAMED, "QUEUE": QUEUED}
-        ),
-        poll_s=0.5,
-    )
     rows = newest(demo)
     assert rows.height == LEGS
     assert rows["trading_mode"].unique().to_list() == ["SIMULATED"]
@@ -403,8 +404,11 @@ def ticks(demo: Demo, sensor: str, *, since: datetime) -> list[str]:
 
 @pytest.mark.parametrize("sensor", ["drain_queue", "supervise_stream"])
 def test_the_sensors_tick_without_an_error(demo, sensor):
-    statuses = ticks(demo, sensor, since=demo.began)
-    assert len(statuses) >= 5
+    def at_least_five() -> list[str]:
+        found = ticks(demo, sensor, since=demo.began)
+        return found if len(found) >= 5 else []
+
+    statuses = wait_for("five ticks", at_least_five, poll_s=0.5)
     assert set(statuses) <= {"SUCCESS", "SKIPPED", "STARTED"}
 
 

@@ -10,6 +10,7 @@ import pytest
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 
+from position_sync_dagster.demo.programs import RECORDED
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.browser import (
     GROUPS,
@@ -48,12 +49,12 @@ def page(demo: Demo) -> Iterator[Page]:
         yield page
 
 
-def recorded(demo: Demo) -> dict[str, int]:
-    """Return the days in `daily_positions`, each with its number of rows."""
+def recorded(demo: Demo, *, at_least: int) -> dict[str, int]:
+    """Return the days in `daily_positions`, each with its number of rows; {} while they are few."""
     if not (demo.lake / "daily_positions" / "_delta_log").exists():
         return {}
     counts = demo.table("daily_positions").group_by(pl.col("session_date").cast(str)).len()
-    return dict(counts.iter_rows())
+    return dict(counts.iter_rows()) if counts.height >= at_least else {}
 
 
 def test_the_lineage_is_whole_on_one_screen_and_a_group_is_green(demo, page):
@@ -218,7 +219,7 @@ def test_a_strategy_named_as_markup_is_text(demo, money):
 
 
 def test_the_partitions_of_the_days_are_those_with_rows(demo, page):
-    days = recorded(demo)
+    days = wait_for("the past days are recorded", lambda: recorded(demo, at_least=RECORDED))
     assert min(days.values()) >= 190
     page.open("/assets/daily_positions?view=partitions")
     missing = len(demo.partitions("daily_positions")) - len(days)

@@ -1,6 +1,5 @@
 """What `status` says of trouble that stops nothing, and what `dev` refuses to start without."""
 
-import asyncio
 import json
 import os
 from io import BytesIO, TextIOWrapper
@@ -16,9 +15,9 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.processes.preflight import Level, check_settings
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
+from tests.support.demo_program import wait_for
 from tests.support.object_store import stored_under
 from tests.support.ports import free_port
-from tests.support.waiting import eventually
 
 
 def attention() -> list[str]:
@@ -84,15 +83,16 @@ def test_output_into_a_pipe_that_is_closed_ends_without_a_word(lake, monkeypatch
 
 
 @pytest.mark.parametrize("command", [["status"], ["strategies", "list"], ["doctor"]])
-async def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch, command):
+def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch, command):
     lake = store.lake()
     monkeypatch.setenv("POSITION_SYNC_LAKE", lake)
-    answer = await asyncio.to_thread(CliRunner().invoke, app, command)
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(free_port()))
+    answer = CliRunner().invoke(app, command)
     assert answer.exit_code == 1
     said = str(answer.exception) if isinstance(answer.exception, LakeError) else answer.output
     assert f"tables at {lake} yet" in said or f"none at {lake} yet" in said
-    # Probes are deleted in the background; a process ends after that.
-    await eventually(lambda: stored_under(lake) == {}, told=lambda: stored_under(lake))
+    assert ("Nothing listens at" in said) is (command == ["doctor"])
+    wait_for("the probes of the store are deleted", lambda: stored_under(lake) == {})
 
 
 def test_an_exchange_that_is_not_known_is_named_before_dagster_loads_nothing(

@@ -20,8 +20,6 @@ from position_sync_dagster.sync.reports.overview import SORTED_BY
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support import legs
 from tests.support.holdings import make_holding
-from tests.support.object_store import stored_under
-from tests.support.ports import free_port
 
 GATEWAY = "127.0.0.1:7497"
 STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED = 911, 912, 913, 914, 915, 916
@@ -201,17 +199,6 @@ def test_a_command_that_needs_legs_creates_no_tables(monkeypatch, capsys, comman
     assert ended.value.code == 1
     assert "There are no tables at data/lake yet" in capsys.readouterr().err
     assert not list(Path.cwd().iterdir())
-
-
-@pytest.mark.parametrize("command", ["status", "doctor"])
-def test_a_command_that_reads_leaves_an_empty_store_empty(store, monkeypatch, command):
-    monkeypatch.setenv("POSITION_SYNC_LAKE", path := store.lake())
-    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(free_port()))
-    done = CliRunner().invoke(app, [command])
-    found = done.output if command == "doctor" else str(done.exception)
-    wanted = "Nothing listens at" if command == "doctor" else f"There are no tables at {path}"
-    assert wanted in found
-    assert not [uri for uri in stored_under(path) if "/_probes/" not in uri]
 
 
 def test_the_error_for_a_missing_file_to_import_names_the_path_and_no_setting(monkeypatch, capsys):

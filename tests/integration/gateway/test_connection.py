@@ -24,6 +24,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.gateway.login import PAUSES_S, client_id_pauses
 from position_sync_dagster.settings import Settings, load_settings
+from tests.support.waiting import DEADLINE_S
 
 
 @asynccontextmanager
@@ -226,7 +227,7 @@ async def test_a_dropped_connection_is_followed_by_a_new_one(simulate, settings_
         manager = IBConnectionManager(settings_for(sim))
         first = await manager.get_connection()
         sim.disconnect()
-        await asyncio.wait_for(first.lost.wait(), 30)
+        await asyncio.wait_for(first.lost.wait(), DEADLINE_S)
         second = await manager.get_connection()
         assert second is not first
         assert second.is_connected
@@ -284,10 +285,10 @@ async def test_a_gateway_that_moved_is_followed_and_found_again_at_its_old_port(
             await eventually(lambda: first.new_port is not None)
             assert str(new.port) in caplog.text
             old.disconnect()
-            await asyncio.wait_for(first.lost.wait(), 30)
+            await asyncio.wait_for(first.lost.wait(), DEADLINE_S)
             second = await manager.get_connection()
             assert second.ib.client.port == new.port
-        await asyncio.wait_for(second.lost.wait(), 30)
+        await asyncio.wait_for(second.lost.wait(), DEADLINE_S)
         third = await manager.get_connection()
         assert third.ib.client.port == old.port
         await manager.close()
@@ -299,7 +300,7 @@ async def test_a_port_number_out_of_range_is_not_followed(simulate, settings_for
         first = await manager.get_connection()
         sim.send_error(1300, "Please reconnect on the new port - 99999")
         sim.disconnect()
-        await asyncio.wait_for(first.lost.wait(), 30)
+        await asyncio.wait_for(first.lost.wait(), DEADLINE_S)
         assert (await manager.get_connection()).is_connected
         await manager.close()
 

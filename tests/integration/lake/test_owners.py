@@ -23,6 +23,7 @@ from position_sync_dagster.lake.storage.table import overwrite
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from tests.support.waiting import DEADLINE_S
 
 LOGIN = "127.0.0.1:7497"
 WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
@@ -189,7 +190,7 @@ async def test_a_clock_that_jumped_forward_is_named_when_the_lease_is_lost(ownin
     with pytest.raises(LeaseLostError, match=r"clock jumped forward by 7197 s since the last"):
         own.check()
     own.renew_now()
-    await asyncio.wait_for(own.lost.wait(), 30)
+    await asyncio.wait_for(own.lost.wait(), DEADLINE_S)
     assert "its lease has expired" in caplog.text
     assert "clock jumped forward by 7197 s" in caplog.text
 
@@ -208,7 +209,7 @@ async def test_a_clock_that_went_back_ends_no_owner(owning, clock):
     clock.advance(-3600)
     own.check()
     own.renew_now()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while own.session.heartbeat_at != clock.now:
             await asyncio.sleep(0.01)
     own.check()
@@ -231,7 +232,7 @@ async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lak
         slow = [asyncio.create_task(offload(may_end.wait, 60)) for _ in range(8)]
         try:
             clock.advance(1)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE_S):
                 while own.session.heartbeat_at != clock.now:
                     await asyncio.sleep(0.01)
             assert not any(one.done() for one in slow)
@@ -249,7 +250,7 @@ async def test_a_lease_is_longer_while_nothing_trades_and_ends_before_a_session_
         clock.now = at
         own.report_status(lambda: OwnerStatus(state, closed_until=until))
         own.renew_now()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while own.session.heartbeat_at != at:
                 await asyncio.sleep(0.01)
         return (own.session.expires_at - at).total_seconds()
@@ -279,7 +280,7 @@ async def test_a_longer_lease_that_is_not_granted_is_asked_for_again_while_the_p
     closed_until = clock.now + timedelta(days=1)
     async with Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock) as own:
         own.report_status(lambda: OwnerStatus(SessionState.LIVE, closed_until=closed_until))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while own.session.state is not SessionState.LIVE:
                 await asyncio.sleep(0.01)
 
@@ -293,7 +294,7 @@ async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more
     own, _seconds = owning
     monkeypatch.setattr(lake.sessions, "renew", fail)
     own.renew_now()
-    await asyncio.wait_for(own.lost.wait(), 30)
+    await asyncio.wait_for(own.lost.wait(), DEADLINE_S)
     with pytest.raises(LeaseLostError):
         own.check()
     assert f"the lease on {own.session.gateway_id} is no longer renewed" in caplog.text

@@ -3,12 +3,14 @@
 import http.server
 import socket
 import threading
+from unittest.mock import Mock
 
 import pytest
 
 from position_sync_dagster.demo import programs
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.ports import ProbeResult, advice, exchange_json, probe
+from position_sync_dagster.processes.stop_request import StopRequest
 from tests.support.ports import free_port
 
 
@@ -86,3 +88,10 @@ def test_the_ports_are_read_from_the_simulators_output():
     output = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
     assert programs.parse_ports(output) == programs.SimulatorPorts(gateway=4010, control=4011)
     assert programs.parse_ports("nothing yet") is None
+
+
+def test_a_busy_machine_may_take_minutes_to_start_the_simulator():
+    looks = iter([""] * 6000 + ['{"port": 4010, "control_port": 4011}'])
+    child = Mock(tail=lambda lines: next(looks))
+    found = programs.wait_until_ready(child, Mock(spec=StopRequest))
+    assert found == programs.SimulatorPorts(gateway=4010, control=4011)

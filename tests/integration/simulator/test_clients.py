@@ -15,6 +15,7 @@ from ibapi.contract import Contract as IbapiContract
 from ibapi.wrapper import EWrapper
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
+from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 CALL, FUTURE = 921000001, 920000002
@@ -27,7 +28,9 @@ async def use_library(
     ib = library.IB()
     errors: list[int] = []
     ib.errorEvent += lambda req_id, code, text, contract: errors.append(code)
-    await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30, account="DUSIM0001")
+    await ib.connectAsync(
+        "127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S, account="DUSIM0001"
+    )
     try:
         assert ib.client.serverVersion() == version
         assert ib.managedAccounts() == ["DUSIM0001", "DUSIM0002"]
@@ -90,7 +93,7 @@ async def test_ib_insync_connects_and_sees_everything(small: Book, eventually: E
 async def test_ib_async_snapshots_end(small: Book) -> None:
     async with SimulatedGateway(small, snapshot_s=0.1) as sim:
         ib = ib_async.IB()
-        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
+        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
         contract = ib_async.Contract(conId=CALL, exchange="SMART")
         [ticker] = await asyncio.wait_for(ib.reqTickersAsync(contract), 30)
         assert ticker.bid > 0
@@ -100,7 +103,7 @@ async def test_ib_async_snapshots_end(small: Book) -> None:
 async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
     async with SimulatedGateway(load_book("demo")) as sim:
         ib = ib_async.IB()
-        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
+        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
         assert len(ib.positions()) == 200
         assert len(ib.portfolio()) == 200
         assert {p.account for p in ib.positions()} == {"DUSIM0001"}
@@ -110,7 +113,7 @@ async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
 async def test_ib_async_gets_326_before_its_connection_closes(small: Book) -> None:
     async with SimulatedGateway(small) as sim:
         first, second = ib_async.IB(), ib_async.IB()
-        await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
+        await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
         codes: list[int] = []
         second.errorEvent += lambda req_id, code, text, contract: codes.append(code)
         with pytest.raises((TimeoutError, ConnectionError)):
@@ -136,7 +139,8 @@ class Original(EWrapper, EClient):
     def wait(self, name: str, test: Callable[[tuple[Any, ...]], bool] = lambda a: True) -> Any:
         with self.news:
             found = self.news.wait_for(
-                lambda: [args for args in self.received.get(name, []) if test(args)], timeout=30
+                lambda: [args for args in self.received.get(name, []) if test(args)],
+                timeout=DEADLINE_S,
             )
         assert found, f"{name} never came; received {sorted(self.received)}"
         return found[0]

@@ -40,7 +40,7 @@ async def program(*arguments: str) -> AsyncIterator[Process]:
 
 async def ready(process: Process) -> dict[str, Any]:
     assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), 30)
+    line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_S)
     assert line, (await process.communicate())[1].decode()
     return dict(json.loads(line))
 
@@ -59,7 +59,7 @@ async def test_it_prints_its_ports_serves_and_ends_cleanly(
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["lines_in_use"] == 1
         process.send_signal(number)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
         assert process.returncode == 0
         assert (out, err) == (b"", b"")
         await client.wait_closed()
@@ -71,7 +71,7 @@ async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         async with program("--port", str(port), "--book", "small") as process:
-            out, err = await asyncio.wait_for(process.communicate(), 30)
+            out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert process.returncode == 2
     assert out == b""
     assert f"cannot listen on 127.0.0.1:{port}" in err.decode()
@@ -82,7 +82,7 @@ async def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(tmp_path: Path)
     book = tmp_path / "bad.yaml"
     book.write_text("as_of: 2028-06-01\naccounts: [{name: U1}]\n")
     async with program("--book", str(book)) as process:
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        _, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert process.returncode == 2
     assert f"{book}:2:19: accounts[0].name" in err.decode()
 
@@ -107,5 +107,5 @@ async def test_the_actions_of_a_scenario_are_done_at_their_times(
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["line_limit"] == 3
         process.terminate()
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        _, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
         assert b"scenario: close at 0.0 s failed" in err

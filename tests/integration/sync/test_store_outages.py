@@ -118,7 +118,8 @@ async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_stor
     put_tables(lake.path)
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
-        settings = settings_for(sim, lake=lake.path, session_lease_s=3.0)
+        # The failed renewal is known before the lease runs out, also where the machine stalls.
+        settings = settings_for(sim, lake=lake.path, session_lease_s=12.0)
         stop = asyncio.Event()
         running = asyncio.create_task(
             stream(Lake.of(settings), settings, stop=stop, report=lambda _: None)

@@ -133,9 +133,9 @@ async def test_a_position_message_that_comes_late_does_not_take_a_quantity_back(
         await lake.registry.add_active(**leg(CALL))
         async with streaming(sim) as (_streamer, received):
             await eventually(lambda: received.newest(A, CALL))
-            sim.positions_late(delay_s=0.6)
+            sim.positions_late(delay_s=4)  # a stalled machine fills twice before the first message
             sim.fill(A, CALL, 1)
-            await asyncio.sleep(0.3)  # the message of the first fill comes after the second fill
+            await eventually(lambda: received.newest(A, CALL).position == 6)
             sim.fill(A, CALL, 1)
             lists = sim.stats()["requests"]["17"]["reqPositions"]
             await eventually(lambda: received.newest(A, CALL).position == 7)

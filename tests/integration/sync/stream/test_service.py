@@ -34,6 +34,7 @@ from position_sync_dagster.sync.stream import gateway_link, service, streamer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink
 from position_sync_dagster.sync.stream.service import stream
 from tests.support.booked_legs import holding_only
+from tests.support.waiting import DEADLINE_S
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT = 921000001, 921000002
@@ -223,7 +224,7 @@ async def test_a_run_initializes_each_table_once(
     monkeypatch.setattr(Table, "initialize", count)
     async with simulate() as sim:
         task, _stop, _ = running(settings_for(sim, rotate_after_s=0.3))
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, DEADLINE_S)
     assert set(initialized.values()) == {1}
     assert len(initialized) == len(lake.tables)
 
@@ -285,7 +286,7 @@ async def test_a_stream_whose_lease_is_taken_over_while_it_waits_for_the_gateway
         await eventually(lambda: lake.sessions.current(settings.gateway_id))
         lake.sessions.end(lake.sessions.current(settings.gateway_id))
         with pytest.raises(LeaseLostError):
-            await asyncio.wait_for(task, 120)
+            await asyncio.wait_for(task, DEADLINE_S)
 
 
 async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
@@ -400,7 +401,7 @@ async def _state(lake, settings, state):
 async def test_a_stream_ends_by_itself_when_its_time_is_up(simulate, lake, settings_for, running):
     async with simulate() as sim:
         task, _stop, _ = running(settings_for(sim, rotate_after_s=0.5))
-        total = await asyncio.wait_for(task, 30)
+        total = await asyncio.wait_for(task, DEADLINE_S)
         assert total.until - total.since >= timedelta(seconds=0.4)
 
 
@@ -409,7 +410,7 @@ async def test_a_lake_of_another_trading_mode_is_refused(simulate, lake, setting
         lake.sessions.claim_mode(TradingMode.PAPER)
         task, _stop, _ = running(settings_for(sim))
         with pytest.raises(TradingModeError, match="PAPER"):
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, DEADLINE_S)
 
 
 async def test_reconciliation_finds_what_differs_and_nothing_once_all_agrees(
@@ -556,7 +557,7 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         await offload(newer.initialize)
         migrated = newer.version()
         with pytest.raises(NewerTableError, match=f"this release knows {spec.version}"):
-            await asyncio.wait_for(task, 120)
+            await asyncio.wait_for(task, DEADLINE_S)
         assert newer.version() == migrated
         assert sim.stats()["lines_in_use"] == 0
     session = lake.sessions.current(settings.gateway_id)

@@ -26,6 +26,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.messages import frame
+from tests.support.waiting import DEADLINE_S
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
@@ -171,7 +172,7 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
             return True  # so that this very step routes anew
 
         monkeypatch.setattr(lake.registry, "refresh", slow)
-        await asyncio.wait_for(waits.wait(), 30)
+        await asyncio.wait_for(waits.wait(), DEADLINE_S)
         sim.close_position(A, PUT)
         feed = (await connection_of(streamer)).feed
         await eventually(lambda: feed.get((A, PUT)).position == 0)

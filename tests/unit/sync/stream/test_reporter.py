@@ -12,6 +12,7 @@ from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics,
 from position_sync_dagster.sync.stream import service
 from position_sync_dagster.sync.stream.service import StreamReporter
 from tests.support.clock import HandClock
+from tests.support.waiting import DEADLINE_S
 
 
 @dataclass
@@ -55,7 +56,7 @@ async def test_rows_are_reported_also_after_the_clock_was_set_back(monkeypatch) 
     clock.advance(-3600)
     streamer.metrics.counts += StreamCounts(rows=3, commits=1)
     running = asyncio.create_task(reporter.run(60.0))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         while not reports:
             await asyncio.sleep(0.001)
     running.cancel()
