@@ -179,6 +179,8 @@ class Profit:
             now: The present time.
             band: The part of the value by which the two may differ.
         """
+        # Later times are from before the clock was set back.
+        self.at, self.same_since = min(self.at, now), min(self.same_since, now)
         if value is None:
             return True
         if now - self.at > FOLLOWED:
