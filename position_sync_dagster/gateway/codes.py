@@ -40,7 +40,9 @@ class GatewayCode(IntEnum):
     wait for ever. [R; C: wrapper.py]"""
 
     REQUEST_FAILED = 322
-    """The gateway failed to process the request. [P: osauer/ibkr treats it as final]"""
+    """The gateway failed to process the request, for example because it takes the request's id for
+    one that is in use ("Duplicate ticker id", after a reconnect: stoqey/ib issues/240); another
+    request has another id. [P: osauer/ibkr treats it as final]"""
 
     CLIENT_ID_IN_USE = 326
     """Another connection has our client id; the gateway closes ours. It also comes for a while

@@ -31,6 +31,7 @@ RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
     codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
     codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    codes.GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
     NO_ANSWER: Backoff(first_s=60.0, longest_s=300.0),
 }

@@ -283,6 +283,20 @@ async def test_a_line_that_the_gateway_lost_is_soon_requested_again(manage_lines
         assert await managed.tick(after_s=5) == managed.streams == {PUT, CALL}
 
 
+async def test_a_line_whose_request_failed_is_soon_requested_with_another_id(
+    manage_lines, eventually
+):
+    async with manage_lines() as managed:
+        managed.sim.answer_line(PUT, 322)
+        managed.add(PUT)
+        await managed.tick()
+        refused_id = managed.request_ids[PUT]
+        await eventually(lambda: not managed.streams)
+        managed.sim.answer_line(PUT)
+        assert await managed.tick(after_s=5) == managed.streams == {PUT}
+        assert managed.request_ids[PUT] > refused_id
+
+
 async def test_a_refusal_while_contract_details_are_fetched_counts(manage_lines, monkeypatch):
     async with manage_lines() as managed:
         managed.add(PUT)
