@@ -291,7 +291,8 @@ def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake
 
     full = {"transactionType": "Assignment", "notes": "A;C", "quantity": "-2"}
     first = stated("20260306", **full)
-    others = stated("20260307", quantity="-2"), stated("20260308", **full)
+    less = {"quantity": "-2", "dateTime": "20260301;120000"}  # in files of other days
+    others = stated("20260307", **less), stated("20260308", **full)
 
     def add(*found: Statement) -> int:
         trades = lake.executions.add(row for one in found[::-1] for row in one.executions)
