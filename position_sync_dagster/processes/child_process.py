@@ -1,6 +1,7 @@
 """A child process, from the owner's side: one program under a reaper, and its log file."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ from position_sync_dagster.errors import PositionSyncError
 
 KILL_MARGIN_S = 2.0
 """Seconds after the grace time in which the reaper must end, before it is killed itself."""
+
+MOST_LOG_BYTES = 32 * 1024 * 1024
+"""A log file that has become larger is begun anew: a program may run for months."""
 
 
 class ChildEndedError(PositionSyncError):
@@ -27,8 +31,8 @@ class ChildProcess:
         command: The program and its arguments.
         env: The whole environment.
         cwd: The working directory.
-        log: The file for the program's output. The log of the previous start is kept beside it.
-            None leaves the output on this terminal.
+        log: The file for the program's output, which `check` begins anew once it is large. The one
+            before is kept beside it. None leaves the output on this terminal.
         reason: The file in which the program writes why it ends by itself.
         grace_s: Seconds between the interrupt and the kill.
         patience: As for `end_processes`.
@@ -97,6 +101,8 @@ class ChildProcess:
             ChildEndedError: The program has ended. The message shows the end of its output.
         """
         if self.running:
+            if self.log is not None:
+                _begin_anew(self.log)
             return
         text = self._why()
         raise ChildEndedError(
@@ -145,5 +151,17 @@ class ChildProcess:
 def open_log(log: Path) -> BinaryIO:
     """Open an empty log file. An existing one is renamed to `<name>.previous.<suffix>` before."""
     if log.exists():
-        log.replace(log.with_name(f"{log.stem}.previous{log.suffix}"))
-    return log.open("wb")
+        log.replace(_previous(log))
+    return log.open("ab")  # at the end, also after it was begun anew
+
+
+def _begin_anew(log: Path) -> None:
+    """Copy a large log file and empty it: the programs that write to it have it open."""
+    with suppress(OSError):  # a full disk, or the file was deleted
+        if log.stat().st_size > MOST_LOG_BYTES:
+            shutil.copyfile(log, _previous(log))
+            os.truncate(log, 0)
+
+
+def _previous(log: Path) -> Path:
+    return log.with_name(f"{log.stem}.previous{log.suffix}")

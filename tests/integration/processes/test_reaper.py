@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from position_sync_dagster.processes import dagster_dev
+from position_sync_dagster.processes import child_process, dagster_dev
 from position_sync_dagster.processes.child_process import (
     KILL_MARGIN_S,
     ChildEndedError,
@@ -212,6 +212,22 @@ def test_the_log_of_the_start_before_is_kept(home):
         with family(home, "ends") as child:
             wait_for("the child has ended", lambda: not child.running)
         assert (home / "family.previous.log").exists() is expected
+
+
+def test_a_log_that_has_become_large_is_begun_anew_and_the_part_before_is_kept(home, monkeypatch):
+    monkeypatch.setattr(child_process, "MOST_LOG_BYTES", 100)
+    log, before = home / "family.log", home / "family.previous.log"
+    counts = "import itertools, time\nfor n in itertools.count(): time.sleep(0.001); "
+    command = [sys.executable, "-c", counts + "print(n, flush=True)"]
+    with ChildProcess("It", command, env=environment(home), cwd=home, log=log) as child:
+
+        def parts() -> list[list[str]] | None:
+            child.check()
+            found = [path.read_text().split() for path in (before, log) if path.exists()]
+            return found if len(found) == 2 and all(found) else None
+
+        kept, later = wait_for("the log was begun anew", parts)
+    assert int(later[0]) > int(kept[-1]) > int(kept[0])  # it does not begin with zero bytes
 
 
 SLOW_END = textwrap.dedent(
