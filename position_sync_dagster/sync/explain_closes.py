@@ -159,13 +159,12 @@ class CloseExplainer:
             is_new = now - change.seen_at <= A_DAY and change.conid not in self._prices
             if ended is not None and under and is_new and ended <= change.seen_at:
                 ends[ended][change.conid] = under
-        known = self.lake.contracts.get() if ends else {}
+        if not ends:
+            return self._prices
+        known = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
         for ended, unders in ends.items():
-            under_of = {
-                conid: one.under_conid
-                for conid, one in known.items()
-                if one.under_conid in unders.values()
-            }
+            of_these = pl.col("under_conid").is_in(list(unders.values()))
+            under_of = dict(known.filter(of_these).iter_rows())
             rows = self.lake.updates.sync.between(ended - NEAR, ended, under_of)
             priced = rows.drop_nulls("underlying_price").select(
                 "conid", "underlying_price", "greeks_time"

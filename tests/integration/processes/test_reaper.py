@@ -221,12 +221,12 @@ def test_a_log_that_has_become_large_is_begun_anew_and_the_part_before_is_kept(h
     command = [sys.executable, "-c", counts + "print(n, flush=True)"]
     with ChildProcess("It", command, env=environment(home), cwd=home, log=log) as child:
 
-        def is_new() -> bool:
+        def parts() -> list[list[str]] | None:
             child.check()
-            return before.exists() and log.stat().st_size > 0
+            found = [path.read_text().split() for path in (before, log) if path.exists()]
+            return found if len(found) == 2 and all(found) else None
 
-        wait_for("the log was begun anew", is_new)
-        kept, later = before.read_text().split(), log.read_text().split()
+        kept, later = wait_for("the log was begun anew", parts)
     assert int(later[0]) > int(kept[-1]) > int(kept[0])  # it does not begin with zero bytes
 
 
