@@ -73,7 +73,8 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
 
     A confirmation is stored in one row only. It applies to all holdings of an account, but to none
     whose value no message has confirmed. A confirmation by PnLSingle applies to all followed
-    holdings: it is the time of their newest messages.
+    holdings: it is the time of their newest messages. A time of an older row that is later than the
+    newest capture is from before the clock was set back, and gives way to that of the account.
 
     Args:
         rows: The newest row of each holding of one gateway.
@@ -84,18 +85,23 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
         _completeness="completeness",
         _confirmed_at="account_confirmed_at",
         _followed_until="account_followed_until",
+        _captured_at="captured_at",
     )
     facts = facts.sort("_version").unique("account", keep="last")
     version, own_version = pl.col("_version"), pl.col(_ORDER).fill_null(-1)
     is_covered = pl.col("confirmed_at").is_not_null() | pl.col("market_value").is_null()
-    newest_time = pl.max_horizontal("confirmed_at", "_confirmed_at")
+
+    def newest_time(own: str, of_account: str) -> pl.Expr:
+        ahead = pl.col(own) > pl.col("_captured_at") + SKEW
+        return pl.max_horizontal(pl.when(ahead).then(None).otherwise(own), of_account)
+
     joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
         completeness=pl.when(version > own_version).then("_completeness").otherwise("completeness"),
         confirmed_at=pl.when(is_covered & (version >= own_version))
-        .then(newest_time)
+        .then(newest_time("confirmed_at", "_confirmed_at"))
         .otherwise("confirmed_at"),
         received_at=pl.when(pl.col("followed") & (version >= own_version))
-        .then(pl.max_horizontal("received_at", "_followed_until"))
+        .then(pl.coalesce(newest_time("received_at", "_followed_until"), "received_at"))
         .otherwise("received_at"),
     )
     return joined.select(rows.columns)
