@@ -154,7 +154,10 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
                 pool = [one for one in pool if one not in part.taken]
         for part in of_key:
             part.events = part.events or events.of(part.change, part.taken)
-            part.spare = any(abs(one.time - part.change.seen_at) <= A_DAY for one in pool)
+            part.spare = any(
+                abs(one.time - part.change.seen_at) <= A_DAY and one.change * part.change.by > 0
+                for one in pool
+            )
             parts[part.change.change_id] = part
         executions[key] = pool
     delivered = Delivered(facts, parts.values(), left=executions)

@@ -77,7 +77,8 @@ class Parts:
     taken: list[Execution] = field(default_factory=list)
     events: list[tuple[StatementEvent, float]] = field(default_factory=list)
     spare: bool = False
-    """Whether an execution of the day fits no change: its time may be wrong, or a message lost."""
+    """Whether an execution of the day that went the same way fits no change: its time may be wrong,
+    or a message lost."""
 
     @property
     def rest(self) -> float:

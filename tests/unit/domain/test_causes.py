@@ -261,6 +261,11 @@ CASES = {
         [(Cause.UNEXPLAINED, P, 1)],
         [fill(CALL, -1, NIGHT + timedelta(hours=5))],
     ),
+    "the trade that opened an option, before the first list, is no other cause of its end": Case(
+        [deep(CALL, -1), change(SHARES, 100, 0), worthless(PUT, -1)],
+        [(Cause.ASSIGNED, P, -1), (Cause.ASSIGNED, P, 100), (Cause.EXPIRED_WORTHLESS, P, -1)],
+        [fill(CALL, -1), fill(PUT, -1)],
+    ),
     "half was sold before half expired": Case(
         [worthless(CALL, 2, since=NOON - timedelta(hours=1))],
         [(Cause.TRADED, S, 1), (Cause.EXPIRED_WORTHLESS, S, 1)],
