@@ -139,7 +139,9 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
         return Moneyness.UNCLEAR
     if own >= clear and own > WORTHLESS:
         return Moneyness.IN
-    quoted_out = own <= min(WORTHLESS, clear) and not at_the_open
+    # A price that follows from a value is in the major unit, where the strike may be in cents.
+    most = own * (details.price_magnifier if details is not None else 1)
+    quoted_out = most <= min(WORTHLESS, clear) and not at_the_open
     return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
 
 

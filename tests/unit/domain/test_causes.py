@@ -512,6 +512,11 @@ CASES = {
         [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)],
         [(Cause.EXPIRED_WORTHLESS, P, -1)],
     ),
+    "a price of 0.04 dollars, from a value, is much for an option that is quoted in cents": Case(
+        [change(CALL, -1, 0, sec_type="FOP", strike=460.0, market_price=0.04)],
+        [(Cause.UNEXPLAINED, P, -1)],
+        contracts={CALL: details(CALL, price_magnifier=100)},
+    ),
     "a trade of a statement that names its day alone": Case(
         [SOLD_AT_NOON],
         [(Cause.TRADED, S, 2)],
