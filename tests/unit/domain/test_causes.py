@@ -536,6 +536,15 @@ CASES = {
             for kind, at in (("Assignment", END), ("Expiration", END - timedelta(days=1)))
         ],
     ),
+    "a newer statement corrects a settlement in cash": Case(
+        [worthless(CALL, -2)],
+        [(Cause.ASSIGNED, S, -2)],
+        [booked(CALL, 2, "A")],
+        [
+            event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
+            for kind, at in (("Assignment", END), ("Cash Settlement", END - timedelta(days=1)))
+        ],
+    ),
     "the statement of its day was made before it": Case(
         [worthless(CALL, 1, at=NOON)],
         [(Cause.UNEXPLAINED, P, 1)],
