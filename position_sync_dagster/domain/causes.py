@@ -128,6 +128,9 @@ def says_why(one: Execution) -> bool:
 
 def closures_of(facts: Facts, now: datetime) -> list[Closure]:
     """Return the causes of all closes among the changes, as far as the facts show them."""
+    versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
+    newest = {(one.account, one.conid, one.event_id): one for one in versions}
+    facts = replace(facts, events=tuple(newest.values()))
     executions: defaultdict[Key, list[Execution]] = defaultdict(list)
     for one in current_executions(facts.executions):
         executions[one.account, one.conid].append(one)
@@ -154,7 +157,10 @@ def closures_of(facts: Facts, now: datetime) -> list[Closure]:
                 pool = [one for one in pool if one not in part.taken]
         for part in of_key:
             part.events = part.events or events.of(part.change, part.taken)
-            part.spare = any(abs(one.time - part.change.seen_at) <= A_DAY for one in pool)
+            part.spare = any(
+                abs(one.time - part.change.seen_at) <= A_DAY and one.change * part.change.by > 0
+                for one in pool
+            )
             parts[part.change.change_id] = part
         executions[key] = pool
     delivered = Delivered(facts, parts.values(), left=executions)
@@ -227,9 +233,7 @@ class _Events:
 
     def __init__(self, facts: Facts) -> None:
         self._of: defaultdict[Key, dict[str, StatementEvent]] = defaultdict(dict)
-        versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
-        newest = {(one.account, one.conid, one.event_id): one for one in versions}
-        for one in sorted(newest.values(), key=lambda one: (one.day, one.event_id)):
+        for one in sorted(facts.events, key=lambda one: (one.day, one.event_id)):
             if one.conid is not None and one.kind is not EventKind.CASH:
                 self._of[one.account, one.conid][one.event_id] = one
 

@@ -77,7 +77,8 @@ class Parts:
     taken: list[Execution] = field(default_factory=list)
     events: list[tuple[StatementEvent, float]] = field(default_factory=list)
     spare: bool = False
-    """Whether an execution of the day fits no change: its time may be wrong, or a message lost."""
+    """Whether an execution of the day that went the same way fits no change: its time may be wrong,
+    or a message lost."""
 
     @property
     def rest(self) -> float:
@@ -138,7 +139,9 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
         return Moneyness.UNCLEAR
     if own >= clear and own > WORTHLESS:
         return Moneyness.IN
-    quoted_out = own <= min(WORTHLESS, clear) and not at_the_open
+    # A price that follows from a value is in the major unit, where the strike may be in cents.
+    most = own * (details.price_magnifier if details is not None else 1)
+    quoted_out = most <= min(WORTHLESS, clear) and not at_the_open
     return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
 
 

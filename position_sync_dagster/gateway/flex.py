@@ -178,11 +178,11 @@ class Fields:
         try:
             if len(digits) != 6 or rest[1:] not in EASTERN:  # strptime takes 1530 for 15:03
                 raise ValueError
-            clock = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - New York's below
+            at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - New York's below
         except ValueError:
             raise self._no(name, text, "time of New York") from None
         found = self._past(name, self._date(name, day))
-        return datetime.combine(found, clock, STATEMENT_ZONE).astimezone(UTC)
+        return datetime.combine(found, at, STATEMENT_ZONE).astimezone(UTC)
 
     def _date(self, name: str, text: str) -> date:
         try:

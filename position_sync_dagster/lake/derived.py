@@ -260,36 +260,19 @@ def join_rows(
     is_covered = pl.col("account").is_in(list(covered))
     written = pl.col("timestamp") >= opened.astimezone(UTC)
     fresh = own.filter(written | ~is_covered)
-    compared = fresh.filter(is_covered)
-    seen = compared.get_column("account").unique().to_list()
-    pairs = (
-        compared.select(_COMPARED)
-        .join(
-            stated.filter(pl.col("account").is_in(seen)).select(_COMPARED),
-            on=HOLDING,
-            how="full",
-            suffix="_stated",
-            coalesce=True,
-        )
-        .sort(HOLDING)
-    )
-    later = [
-        (pair["account"], pair["conid"])
-        for pair in pairs.iter_rows(named=True)
-        if _is_of_later_trades(pair, traded)
-    ]
-    moved = pl.DataFrame(later, {name: stated.schema[name] for name in HOLDING}, orient="row")
-    added = stated.join(pl.concat([fresh.select(HOLDING), moved]), on=HOLDING, how="anti")
-    found = (
-        _difference(pair, band)
-        for pair in pairs.join(moved, on=HOLDING, how="anti", maintain_order="left").iter_rows(
-            named=True
-        )
-    )
-    return JoinedDay(
-        rows=pl.concat([fresh, added]).sort(HOLDING),
-        differences=tuple(one for one in found if one is not None),
-    )
+    compared = fresh.filter(is_covered).select(_COMPARED)
+    of_seen = stated.join(compared, on="account", how="semi").select(_COMPARED)
+    pairs = compared.join(of_seen, on=HOLDING, how="full", suffix="_stated", coalesce=True)
+    moved: list[Key] = []
+    differences: list[Discrepancy] = []
+    for pair in pairs.sort(HOLDING).iter_rows(named=True):
+        if _is_of_later_trades(pair, traded):
+            moved.append((pair["account"], pair["conid"]))
+        elif (difference := _difference(pair, band)) is not None:
+            differences.append(difference)
+    later = pl.DataFrame(moved, {name: stated.schema[name] for name in HOLDING}, orient="row")
+    added = stated.join(pl.concat([fresh.select(HOLDING), later]), on=HOLDING, how="anti")
+    return JoinedDay(rows=pl.concat([fresh, added]).sort(HOLDING), differences=tuple(differences))
 
 
 _COMPARED = [*HOLDING, "symbol", "position", "market_value", "multiplier"]

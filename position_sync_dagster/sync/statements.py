@@ -22,6 +22,7 @@ from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.domain.statement import (
     FLEX,
+    EventKind,
     Statement,
     StatementCash,
     StatementPosition,
@@ -405,13 +406,20 @@ def _stated(
 
 
 def _traded(
-    statements: Iterable[Statement], first: datetime, last: datetime
+    statements: Collection[Statement], first: datetime, last: datetime
 ) -> dict[Key, list[float]]:
-    """Return by how much each trade between two times changed a holding, in order of time."""
+    """Return by how much what happened between two times changed each holding, in order of time."""
+    trades = current_executions(chain.from_iterable(one.executions for one in statements))
+    changes = [(one.time, one.account, one.conid, one.change) for one in trades]
+    actions = {
+        (one.event_id, one.conid): (one.time, one.account, one.conid, one.quantity)
+        for one in chain.from_iterable(one.events for one in statements)
+        if one.kind is EventKind.CORPORATE_ACTION and one.time and one.conid and one.quantity
+    }
     found: defaultdict[Key, list[float]] = defaultdict(list)
-    trades = chain.from_iterable(one.executions for one in statements)
-    for one in current_executions(trade for trade in trades if first < trade.time < last):
-        found[one.account, one.conid].append(one.change)
+    for at, account, conid, change in sorted([*changes, *actions.values()]):
+        if first < at < last:
+            found[account, conid].append(change)
     return found
 
 

@@ -248,9 +248,9 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         changes = changes.filter(pl.col("seen_at") <= moment(past.at))
         judged = pl.coalesce("judged_at", "closed_at")
         known = (pl.col("closed_at") if past.as_known_now else judged) <= moment(past.at)
-    if changes.is_empty():
-        return NO_CLOSES
     legs = lake.registry.sync.history()
+    if changes.is_empty():
+        return Closes(legs=legs)
     rows = lake.closures.current_rows(known)
     anywhere = legs.filter(pl.col("account").is_null(), pl.col("quantity").is_not_null())
     held = [changes.select(*_KEY, most=name) for name in ("before", "after")]

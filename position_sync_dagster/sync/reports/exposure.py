@@ -392,12 +392,13 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
         column = pl.col(name).filter(of)
         return pl.when(column.null_count() == 0).then(column.min())
 
-    of_option = {name: pl.col("is_option") for name in (*_GREEKS, "gamma_1pct")}
-    every = pl.lit(value=True)
+    every, is_future = pl.lit(value=True), pl.col("asset_class") == AssetClass.FUTURE.value
+    has = {name: pl.col("is_option") for name in (*_GREEKS, "gamma_1pct")}
+    has |= {"market_value": ~is_future, "notional": is_future}
     sums = parts.group_by(by).agg(
         *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in SUMS),
         *(
-            (pl.col(name).is_null() & of_option.get(name, every)).sum().alias(f"without_{name}")
+            (pl.col(name).is_null() & has.get(name, every)).sum().alias(f"without_{name}")
             for name in SUMS
         ),
         holdings=pl.struct("account", "conid").n_unique(),

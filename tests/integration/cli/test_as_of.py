@@ -10,7 +10,11 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.errors import BrokerUnavailableError, MomentError
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    MomentError,
+    UnknownStrategyError,
+)
 from position_sync_dagster.lake.lake import Lake
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
@@ -86,6 +90,14 @@ def test_a_moment_without_an_answer_is_an_error(told, command) -> None:
         result = call(command, *wrong)
         assert result.exit_code == 2
         assert "Traceback" not in result.output
+
+
+def test_a_strategy_of_which_nothing_closed_is_not_called_unknown(told) -> None:
+    for moment in (["--as-of", "2026-03-09T12:30:00Z"], []):
+        shown = call("positions", "--closed", "--strategy", "a", *moment).stdout
+        assert "No change of a position has been recorded yet." in shown
+    with pytest.raises(UnknownStrategyError, match="no active strategy 'b'"):
+        call("positions", "--closed", "--strategy", "b")
 
 
 def test_what_differed_at_a_moment(told) -> None:

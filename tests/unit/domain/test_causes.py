@@ -261,6 +261,11 @@ CASES = {
         [(Cause.UNEXPLAINED, P, 1)],
         [fill(CALL, -1, NIGHT + timedelta(hours=5))],
     ),
+    "the trade that opened an option, before the first list, is no other cause of its end": Case(
+        [deep(CALL, -1), change(SHARES, 100, 0), worthless(PUT, -1)],
+        [(Cause.ASSIGNED, P, -1), (Cause.ASSIGNED, P, 100), (Cause.EXPIRED_WORTHLESS, P, -1)],
+        [fill(CALL, -1), fill(PUT, -1)],
+    ),
     "half was sold before half expired": Case(
         [worthless(CALL, 2, since=NOON - timedelta(hours=1))],
         [(Cause.TRADED, S, 1), (Cause.EXPIRED_WORTHLESS, S, 1)],
@@ -507,6 +512,11 @@ CASES = {
         [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)],
         [(Cause.EXPIRED_WORTHLESS, P, -1)],
     ),
+    "a price of 0.04 dollars, from a value, is much for an option that is quoted in cents": Case(
+        [change(CALL, -1, 0, sec_type="FOP", strike=460.0, market_price=0.04)],
+        [(Cause.UNEXPLAINED, P, -1)],
+        contracts={CALL: details(CALL, price_magnifier=100)},
+    ),
     "a trade of a statement that names its day alone": Case(
         [SOLD_AT_NOON],
         [(Cause.TRADED, S, 2)],
@@ -524,6 +534,15 @@ CASES = {
         events=[
             event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
             for kind, at in (("Assignment", END), ("Expiration", END - timedelta(days=1)))
+        ],
+    ),
+    "a newer statement corrects a settlement in cash": Case(
+        [worthless(CALL, -2)],
+        [(Cause.ASSIGNED, S, -2)],
+        [booked(CALL, 2, "A")],
+        [
+            event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
+            for kind, at in (("Assignment", END), ("Cash Settlement", END - timedelta(days=1)))
         ],
     ),
     "the statement of its day was made before it": Case(

@@ -240,3 +240,8 @@ def test_the_value_of_a_future_is_notional_and_in_no_total():
     assert "-246,900" in lines[-1]
     assert "9,000,000" in lines[-1]
     assert "8,753,100" not in lines[-1]
+    (total,) = money(rows, [leg(1, "a"), leg(2, "a")]).totals
+    assert (total.value, "value" in total.partial) == (-246_900.0, False), "it leaves out nothing"
+    rows[1] = replace(rows[1], sec_type="STK", market_value=None)
+    (total,) = money(rows, [leg(1, "a"), leg(2, "a")]).totals
+    assert (total.value, "value" in total.partial) == (-246_900.0, True)

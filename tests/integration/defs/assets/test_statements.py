@@ -170,7 +170,7 @@ def test_what_was_traded_or_booked_after_the_close_is_no_difference(
     fill, folder, rows, append_row, lake
 ) -> None:
     """A statement has the quantities of the end of its day: without the option that expired."""
-    for conid, held in ((1, -1.0), (2, 1.0), (3, 1.0)):
+    for conid, held in ((1, -1.0), (2, 1.0), (3, 1.0), (4, 100.0)):
         append_row(conid, utc("2026-03-05T20:59:00"), position=held)
     booked = {"transactionType": "BookTrade", "dateTime": "20260305;162000", "tradePrice": "0"}
     trades = (
@@ -180,10 +180,15 @@ def test_what_was_traded_or_booked_after_the_close_is_no_difference(
         trade("e4", conid="2", quantity="4", dateTime="20260305;190000"),
         trade("e5", conid="3", quantity="1", dateTime="20260305;150000"),
     )
-    held = (position(5, position="-100"), position(2, position="3"), position(3, position="2"))
-    (folder / "a.xml").write_bytes(statement(*held, trades=trades))
+    held = {5: "-100", 2: "3", 3: "2", 4: "400"}
+    stated = [position(conid, position=quantity) for conid, quantity in held.items()]
+    split = {"type": "FS", "conid": "4", "dateTime": "20260305;202500", "quantity": "300"}
+    more = element("CorporateAction", split)
+    for name in ("a", "b"):  # two statements that cover the day
+        (folder / f"{name}.xml").write_bytes(statement(*stated, trades=trades, more=more))
     assert fill().success
-    assert rows().select("conid", "position").rows() == [(1, -1.0), (2, 1.0), (3, 1.0)]
+    own = [(1, -1.0), (2, 1.0), (3, 1.0), (4, 100.0)]
+    assert rows().select("conid", "position").rows() == own
     (found,) = lake.breaks.open_breaks()
     assert (found.conid, found.expected, found.actual) == (3, 2.0, 1.0), "traded before the close"
 
