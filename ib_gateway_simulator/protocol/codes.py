@@ -138,6 +138,12 @@ class Code(IntEnum):
     DEFINITION_FARM_OK = 2158, "Sec-def data farm connection is OK:{farm}"
     """The last notice of a login. ibkr-go, grounded_bootstrap."""
 
+    DEFINITION_FARM_INACTIVE = (
+        2159,
+        "Sec-def data farm connection is inactive but should be available upon demand.{farm}",
+    )
+    """Not an outage. groups.io, twsapi message 51396, names the code; the text is that of 2108."""
+
     SUBSCRIPTION_REQUIRED = (
         10089,
         "Requested market data requires additional subscription for API. "
@@ -203,6 +209,7 @@ FARM_NOTICES = (
     Code.MARKET_FARM_CONNECTING,
     Code.DEFINITION_FARM_BROKEN,
     Code.DEFINITION_FARM_OK,
+    Code.DEFINITION_FARM_INACTIVE,
 )
 """The notices about one data farm."""
 

@@ -93,6 +93,9 @@ class GatewayCode(IntEnum):
     SECURITY_DEFINITION_FARM_BROKEN = 2157
     SECURITY_DEFINITION_FARM_OK = 2158
 
+    SECURITY_DEFINITION_FARM_INACTIVE = 2159
+    """Idle, which is no fault: it starts on demand. [P: groups.io, twsapi message 51396]"""
+
     NOT_SUBSCRIBED_FOR_API = 10089
     """Market data need an additional subscription for the API. [R: ibkr-go]"""
 
@@ -143,6 +146,7 @@ FARM_OK = frozenset(
         GatewayCode.HISTORY_FARM_INACTIVE,
         GatewayCode.MARKET_DATA_FARM_INACTIVE,
         GatewayCode.SECURITY_DEFINITION_FARM_OK,
+        GatewayCode.SECURITY_DEFINITION_FARM_INACTIVE,
     }
 )
 """A data farm works, or is idle until somebody needs it; the text names it."""

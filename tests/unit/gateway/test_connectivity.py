@@ -37,9 +37,10 @@ def test_subscriptions_that_were_dropped_are_an_interruption_without_a_loss_befo
 
 def test_a_data_farm_is_broken_until_it_works_or_is_idle(connectivity):
     farms = connectivity.broken_farms
-    for name in ("usfarm", "usfarm.nj", "ushmds"):
+    for name in ("usfarm", "usfarm.nj", "ushmds", "secdefil"):
         connectivity.take(GatewayCode.MARKET_DATA_FARM_BROKEN, f"is broken:{name}")
     connectivity.take(GatewayCode.MARKET_DATA_FARM_OK, "is OK:usfarm")
     connectivity.take(GatewayCode.HISTORY_FARM_INACTIVE, "is inactive, upon demand.ushmds")
+    connectivity.take(2159, "Sec-def data farm connection is inactive, upon demand.secdefil")
     connectivity.take(GatewayCode.CONNECTIVITY_LOST, "no IB")
     assert farms == connectivity.broken_farms == {"usfarm.nj"}
