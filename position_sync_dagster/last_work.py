@@ -82,7 +82,7 @@ class Programs:
     @property
     def problems(self) -> tuple[str, ...]:
         """The problems with their remedy, in sentences."""
-        todo = "Read Dagster's log, and start `make dev` or `make demo` again if it has ended."
+        todo = "Read Dagster's log, and start the program again if it has ended."
         if self.ended:
             return (f"Everything ended by itself. {self.ended} {todo}",)
         if not self.late:

@@ -187,8 +187,9 @@ class YamlFile:
         except FileNotFoundError:
             raise self._error_of("there is no such file", f"Correct {self._named_by}") from None
         except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
             raise self._error_of(
-                f"it cannot be read: {error}", "Name a text file in UTF-8"
+                f"it cannot be read: {why}", "Name a text file in UTF-8 that you may read"
             ) from None
 
     def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:

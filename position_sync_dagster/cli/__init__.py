@@ -50,6 +50,7 @@ def main() -> None:
             # The interpreter flushes the output at its end, and would report it again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if error.errno == errno.ENOSPC:
-                what = f"The output cannot be written: {error.strerror}."
+                file = error.filename or ("A file" if runs_until_stopped else "The output")
+                what = f"{file} cannot be written: {error.strerror}."
                 print_error(PositionSyncError(what, remedy="Free some space, or write elsewhere."))
             sys.exit(1)

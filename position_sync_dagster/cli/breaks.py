@@ -118,7 +118,7 @@ def reconcile(
     try:
         result = asyncio.run(ReconciliationService(lake, settings).look())
     except BrokerUnavailableError as error:  # its remedy is for a drain, whose requests wait
-        remedy = "Start `make dev`, or wait until the stream is LIVE (`position-sync status`)."
+        remedy = "Start `position-sync dev`, or wait until `position-sync status` says LIVE."
         raise BrokerUnavailableError(error.what, remedy=remedy) from error
     output.show(result, _reconciled(result), json=json)
 

@@ -111,8 +111,8 @@ def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, Lake]:
     elif not lake.exists:
         raise LakeError(
             f"There are no tables at {lake.path} yet.",
-            remedy="Start `make dev` or `make demo`, which make them, or set POSITION_SYNC_LAKE "
-            "(--home .demo for the demo's).",
+            remedy="Start `position-sync dev` or `position-sync demo`, which make them, or set "
+            "POSITION_SYNC_LAKE (--home .demo for the demo's).",
         )
     return settings, lake
 

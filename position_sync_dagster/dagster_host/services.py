@@ -403,9 +403,7 @@ LAST_S = 15.0
 """Time limit of the last message, in seconds."""
 
 ERROR = "ERROR"
-READ_THE_LOG = (
-    "Read Dagster's log, which `make dev` and `make demo` name, and run `position-sync doctor`."
-)
+READ_THE_LOG = "Read Dagster's log, which the program names, and run `position-sync doctor`."
 
 
 class OutageAlerts:

@@ -361,7 +361,7 @@ def rows_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> pl.Dat
         first = f"the first was committed at {begun:{MOMENT}}" if begun else "it has none yet"
         raise MomentError(
             f"The ledger has no row of {past.at.astimezone(UTC):{MOMENT}}: {first}.",
-            remedy="Name a later time." if begun else "Start `make dev`, which writes rows.",
+            remedy="Name a later time." if begun else "Start `position-sync dev`: it writes rows.",
         )
     return rows_of_logins(rows, settings)
 

@@ -131,11 +131,11 @@ def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: in
         FittedColumn("legs", [f"{row.legs_held}/{row.legs}" for row in rows]),
         *_money_columns(rows),
         *_realized_column(rows),
-        FittedColumn("lines", [quantity(row.lines) for row in rows], rank=4),
+        FittedColumn("lines", [quantity(row.lines) for row in rows], rank=5),
         *_age_columns(rows),
     ]
     if any(row.unvalued for row in rows):
-        columns.append(FittedColumn("no value", [str(row.unvalued) for row in rows], rank=5))
+        columns.append(FittedColumn("no value", [str(row.unvalued) for row in rows], rank=6))
     return fitted_table(columns, width, totals=len(ends))
 
 
@@ -215,13 +215,13 @@ def _greeks_of(one: Money) -> str:
 def _money_columns(rows: Sequence[Money], *, of_underlyings: bool = False) -> list[FittedColumn]:
     """Return the columns of sums; for strategies, value and profit are always shown."""
     columns = [
-        ("value", "value", 3),
-        ("unreal", "unrealized_pnl", 2),
-        ("daily", "daily_pnl", 1),
-        ("$delta", "dollar_delta", 0),
-        ("$gamma 1%", "gamma_1pct", 2),
-        ("theta", "theta", 0),
-        ("vega", "vega", 1),
+        ("value", "value", 4),
+        ("unreal", "unrealized_pnl", 3),
+        ("daily", "daily_pnl", 2),
+        ("$delta", "dollar_delta", 1),
+        ("$gamma 1%", "gamma_1pct", 3),
+        ("theta", "theta", 1),
+        ("vega", "vega", 2),
     ]
     return [
         FittedColumn(
@@ -239,7 +239,7 @@ def _realized_column(rows: Sequence[Money]) -> list[FittedColumn]:
     if not any(row.closes for row in rows):
         return []
     cells = [amount(row.realized_pnl) for row in rows]
-    return [FittedColumn("realised", cells, rank=2, signed=True)]
+    return [FittedColumn("realised", cells, rank=3, signed=True)]
 
 
 def _age_columns(rows: Sequence[Money]) -> list[FittedColumn]:

@@ -287,7 +287,8 @@ const COLUMNS = {
   notional: ["notional", "float", "sum", 0],
   "no value": ["unvalued", "integer", "sum"],
   "no greeks": ["greekless", "integer", "sum"],
-  age: [null, "float", "max", 0],
+  age: [null, "float", ["max by", ["age rank"]], 0],
+  "age rank": [null, "float", "max", 0],
   source: ["source", "string", "unique"],
   currency: ["currency", "string", "unique"],
   account: ["account", "string", "unique"],
@@ -298,6 +299,7 @@ const COLUMNS = {
   "price of underlying": ["underlying_price", "float", "unique", 2],
 };
 const SIGNED = new Set(["today", "unrealised"]);
+const STARRED = Object.fromEntries(["value", "today", "unrealised"].map((name) => [name, COLUMNS[name][0]]));
 const SHOWN = ["value", "today", "unrealised", "qty", "price", "$ delta", "theta", "vega", "no greeks", "age", "source"];
 const GROUPS = {
   Strategies: ["strategy", "underlying", "expiry", "leg"],
@@ -314,7 +316,8 @@ function usual() {
   for (const [name, [, type, , digits, most]] of Object.entries(COLUMNS)) {
     if (type === "string") continue;
     config[name] = { fg_mode: SIGNED.has(name) ? "color" : "disabled" };
-    if (digits !== undefined) config[name].number_format = { minimumFractionDigits: digits, maximumFractionDigits: most ?? digits };
+    if (digits !== undefined) config[name].number_format = { minimumFractionDigits: digits, maximumFractionDigits: most ?? digits, signDisplay: "negative" };
+    if (name === "age") Object.assign(config[name].number_format, { style: "unit", unit: "second", unitDisplay: "narrow" });
   }
   const narrow = window.innerWidth < 600;
   return {
@@ -335,9 +338,11 @@ function gridRow(key, values) {
   const row = {};
   for (const [name, [of]] of Object.entries(COLUMNS)) if (of) row[name] = values[of];
   row.conid = String(values.conid);
-  row.age = ageOf(values);
-  return row;
+  return { ...row, ...ages(ageOf(values)) };
 }
+
+// A maximum ignores what is not known: the rank makes an unknown age the oldest of its group.
+const ages = (age) => ({ age, "age rank": age ?? 1e12 });
 
 // Ages move in steps, so that a grid at rest is not drawn anew each second.
 function ageOf(values) {
@@ -389,7 +394,7 @@ function partsAt(path) {
   return [...rows.values()].filter((one) => path.every((value, n) => String(one[COLUMNS[grid.groups[n]]?.[0]] ?? "") === String(value ?? "")));
 }
 
-// Grey what is not current any more.
+// Grey what is not current any more, and mark sums of money that leave out what is not known.
 function greyAged(table) {
   for (const line of table.querySelectorAll("tbody tr")) {
     const cells = [...line.querySelectorAll("td")];
@@ -399,6 +404,12 @@ function greyAged(table) {
     const aged = parts.some((one) => !one.current);
     line.classList.toggle("aged", aged);
     line.style.opacity = aged && !document.body.classList.contains("aged") ? "0.5" : "";
+    for (const cell of cells) {
+      const of = STARRED[table.getMeta(cell).column_header?.at(-1)];
+      if (!of || !cell.textContent) continue; // a dash is of the style sheet
+      const text = cell.textContent.replace("*", "") + (parts.some((one) => one[of] === null) ? "*" : "");
+      if (cell.textContent !== text) cell.textContent = text;
+    }
   }
 }
 
@@ -427,8 +438,9 @@ async function openGrid() {
   await viewer.load(client);
   const more = { theme: theme(), title: "Holdings" };
   try {
-    const layout = JSON.parse(localStorage.getItem(LAYOUT));
-    await viewer.restore({ ...usual(), ...layout, ...more });
+    const layout = JSON.parse(localStorage.getItem(LAYOUT)) ?? {};
+    const first = usual(); // layouts of an earlier release have the maximum for the age
+    await viewer.restore({ ...first, ...layout, ...more, aggregates: { ...first.aggregates, ...layout.aggregates, age: COLUMNS.age[2] } });
   } catch (error) {
     console.warn(String(error));
     localStorage.removeItem(LAYOUT);
@@ -529,7 +541,7 @@ setInterval(() => {
   const aged = [];
   for (const [key, one] of rows) {
     const age = ageOf(one);
-    if (age !== one.age) aged.push({ key, age });
+    if (age !== one.age) aged.push({ key, ...ages(age) });
     one.age = age;
   }
   if (aged.length) inTurn(() => grid.table.update(aged));

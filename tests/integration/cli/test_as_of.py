@@ -115,5 +115,5 @@ def test_what_differed_at_a_moment(told) -> None:
 
 
 def test_without_the_broker_nothing_is_compared(told) -> None:
-    with pytest.raises(BrokerUnavailableError, match="Start `make dev`"):
+    with pytest.raises(BrokerUnavailableError, match="Start `position-sync dev`"):
         call("reconcile")

@@ -1,5 +1,6 @@
 """Errors on the command line."""
 
+import errno
 import subprocess
 import sys
 
@@ -87,6 +88,23 @@ def test_output_for_which_the_disk_has_no_room_is_one_message(monkeypatch, capsy
         "position-sync: The output cannot be written: No space left on device.\n"
         "  Free some space, or write elsewhere.\n"
     )
+
+
+@pytest.mark.parametrize("file", [None, "/home/me/.demo/webserver.log"])
+def test_a_program_without_room_on_the_disk_of_its_home_does_not_name_its_output(
+    monkeypatch, capsys, tmp_path, file
+):
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", file)
+
+    monkeypatch.setattr("sys.argv", ["position-sync", "demo"])
+    monkeypatch.setattr("position_sync_dagster.cli.app.app", fail)
+    with (tmp_path / "out").open("w") as out, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", out)
+        with pytest.raises(SystemExit):
+            cli.main()
+    said = f"{file or 'A file'} cannot be written: No space left on device."
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("home", ["~no-such-user", "x" * 5000])

@@ -49,6 +49,11 @@ def test_a_file_that_cannot_be_read_is_named(read_part):
         read_part("/proc/self/mem")
 
 
+def test_a_folder_in_place_of_the_file_is_named_without_a_code_of_the_system(tmp_path):
+    with pytest.raises(StrategiesFileError, match="it cannot be read: it is not a regular file"):
+        load_strategies(tmp_path)
+
+
 def test_legs_are_read_in_the_order_of_the_file(tmp_path):
     first, second, third = read(tmp_path, GOOD)
     assert (first.strategy_id, first.conid, first.quantity, first.account) == (

@@ -1,0 +1,90 @@
+"""The grid of the money page in headless Chromium, over values that are partly unknown."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import uvicorn
+from selenium.common.exceptions import WebDriverException
+from starlette.applications import Starlette
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.page_figures import PageFigures
+from tests.support.browser import MISSING, is_installed, open_page
+from tests.support.demo_program import wait_for
+from tests.support.empty_lakes import put_tables
+from tests.support.legs import leg
+from tests.support.ports import free_port
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
+
+CELLS = """
+const done = arguments[0];
+Promise.resolve().then(() => document.querySelector('#grid').getPlugin('Datagrid')).then(
+  plugin => done([...plugin.regular_table.querySelectorAll('tbody tr')].map(
+    line => [...line.querySelectorAll('th, td')].map(cell => cell.textContent.trim()))),
+  error => done([]));
+"""
+EARLIER_LAYOUT = "localStorage.setItem('money.layout', JSON.stringify({aggregates: {age: 'max'}}))"
+
+
+def row(conid: int, **values: object) -> PositionUpdate:
+    now = utc_now()
+    usual = {
+        "conid": conid, "symbol": "SPY", "right": Right.PUT, "position": -2.0, "strike": 575.0,
+        "market_price": 1.5, "market_value": -300.0, "average_cost": 100.0, "unrealized_pnl": -0.1,
+        "daily_pnl": -7.0, "timestamp": now, "value_time": now, "account": "U1", "currency": "USD",
+        "expiry": now.date(), "gateway_id": "gate", "value_source": ValueOrigin.PORTFOLIO,
+        "update_id": f"row-{conid}",
+    }  # fmt: skip
+    return PositionUpdate(**usual | values)
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    put_tables(tmp_path / "lake")
+    settings = Settings(lake=str(tmp_path / "lake"), gateway_id="gate")
+    lake = Lake.of(settings)
+    lake.registry.sync.add_many([leg(1, "known"), leg(2, "partly"), leg(3, "partly")])
+    delayed = {"value_source": ValueOrigin.TICK, "market_data_type": 3, "value_time": None}
+    lake.updates.sync.append([row(1), row(2), row(3, daily_pnl=None, **delayed)])
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    port = free_port()
+    config = uvicorn.Config(Starlette(routes=routes), port=port, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for("it serves", lambda: server.started)
+    yield port
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_group_with_an_unknown_age_or_profit_says_so(port):
+    with open_page(port) as page:
+
+        def shown() -> dict[str, list[str]]:
+            with suppress(WebDriverException):
+                lines = page.driver.execute_async_script(CELLS)
+                return {next(one for one in line if one.strip("+-")): line for line in lines}
+            return {}
+
+        page.open("/money", size=(1440, 900))
+        page.driver.execute_script(EARLIER_LAYOUT)
+        page.driver.refresh()
+        wait_for("the strategies", lambda: {"TOTAL", "known", "partly"} <= shown().keys())
+        wait_for("marks", lambda: "-7*" in shown()["partly"], told=shown)
+        found = shown()
+        assert "-7" in found["known"]
+        assert {"-14*", "-900"} <= {*found["TOTAL"]}
+        ages = {name: cells[-2] for name, cells in found.items()}
+        assert ages["known"].removesuffix("s").isdecimal()
+        assert (ages["partly"], ages["TOTAL"]) == ("", "")  # the style sheet shows a dash
+        assert "0" in found["known"]  # a tenth of a dollar, rounded, is no "-0"
