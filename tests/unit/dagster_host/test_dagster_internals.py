@@ -22,7 +22,6 @@ from position_sync_dagster.dagster_host import (
     launcher,
     services,
     standby_daemon,
-    webserver,
 )
 from position_sync_dagster.dagster_host.dagster_internals import Internal
 from position_sync_dagster.defs import maintenance
@@ -140,13 +139,6 @@ def test_a_code_server_that_cannot_run_ends_with_its_own_exit_code(name, remove)
     remove(dagster_internals.CODE_SERVER, name)
     with pytest.raises(SystemExit, match=str(LACKING)):
         daemon.serve_definitions("any", "any", "any", anew=False)
-
-
-@pytest.mark.parametrize("name", dagster_internals.WEBSERVER.symbols)
-def test_a_webserver_that_cannot_run_ends_with_its_own_exit_code(name, remove):
-    remove(dagster_internals.WEBSERVER, name)
-    with pytest.raises(SystemExit, match=str(LACKING)):
-        webserver.serve(host="127.0.0.1", port=0, workspace="any")
 
 
 def test_when_a_program_lacks_something_dagster_dev_runs_instead(tmp_path, monkeypatch):

@@ -10,14 +10,10 @@ import pytest
 
 from position_sync_dagster.dagster_host.daemon import is_worth_logging
 from position_sync_dagster.dagster_host.services import follow
-from position_sync_dagster.dagster_host.webserver import is_no_interrupt
-
-TRACEBACK = "Traceback (most recent call last):\n  File …\nasyncio.exceptions.CancelledError\n"
 
 
-def record(text: str, error: BaseException | None = None) -> logging.LogRecord:
-    info = None if error is None else (type(error), error, None)
-    return logging.LogRecord("dagster", logging.ERROR, __file__, 1, text, None, info)
+def record(text: str) -> logging.LogRecord:
+    return logging.LogRecord("dagster", logging.ERROR, __file__, 1, text, None, None)
 
 
 class Screen(io.StringIO):
@@ -52,9 +48,3 @@ def test_a_look_that_found_nothing_is_no_line(text) -> None:
 @pytest.mark.parametrize("text", ["Launched 1 runs.", "Creating new run for drain_queue"])
 def test_what_happened_is_a_line(text) -> None:
     assert is_worth_logging(record(text))
-
-
-def test_an_interrupt_leaves_no_traceback_and_another_error_does() -> None:
-    assert not is_no_interrupt(record(TRACEBACK))
-    assert not is_no_interrupt(record("Exception in ASGI application", KeyboardInterrupt()))
-    assert is_no_interrupt(record("Exception in ASGI application", ValueError("no")))

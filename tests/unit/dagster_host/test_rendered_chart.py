@@ -1,12 +1,11 @@
 """`make chart-check` names what a rendered chart does not take over from our values."""
 
 import copy
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
-
-from tests.support.rendered_chart import problems
 
 VALUES = yaml.safe_load(
     (Path(__file__).parents[3] / "deploy" / "helm" / "values.yaml").read_text()
@@ -66,15 +65,18 @@ def manifests():
     ]  # fmt: skip
 
 
-def found(manifests):
-    return problems(yaml.safe_dump_all(manifests))
+@pytest.fixture(scope="module")
+def found():
+    """Import Kubernetes' models where these tests run: that takes half a second in each process."""
+    problems = import_module("tests.support.rendered_chart").problems
+    return lambda manifests: problems(yaml.safe_dump_all(manifests))
 
 
-def test_a_chart_that_takes_all_over_has_no_problem(manifests):
+def test_a_chart_that_takes_all_over_has_no_problem(manifests, found):
     assert found(manifests) == []
 
 
-def test_each_right_that_no_pod_of_ours_needs_is_named(manifests):
+def test_each_right_that_no_pod_of_ours_needs_is_named(manifests, found):
     pod = manifests[1]["spec"]["template"]["spec"]
     pod["securityContext"] = None
     del pod["containers"][0]["securityContext"], pod["containers"][0]["resources"]
@@ -87,7 +89,7 @@ def test_each_right_that_no_pod_of_ours_needs_is_named(manifests):
     ]
 
 
-def test_a_migration_that_may_too_much_or_runs_something_else_is_named(manifests):
+def test_a_migration_that_may_too_much_or_runs_something_else_is_named(manifests, found):
     [container] = manifests[4]["spec"]["template"]["spec"]["containers"]
     container["args"] = ["instance", "upgrade"]
     del container["securityContext"]
@@ -98,7 +100,7 @@ def test_a_migration_that_may_too_much_or_runs_something_else_is_named(manifests
     ]
 
 
-def test_what_is_missing_is_named(manifests):
+def test_what_is_missing_is_named(manifests, found):
     assert found(manifests[:2]) == [
         "There is no Deployment of dagster-webserver.",
         "There are 0 jobs that run `dagster instance migrate` and not one.",
@@ -106,7 +108,7 @@ def test_what_is_missing_is_named(manifests):
     ]
 
 
-def test_what_kubernetes_does_not_know_is_named(manifests):
+def test_what_kubernetes_does_not_know_is_named(manifests, found):
     manifests[0]["spec"]["template"]["spec"]["securityContest"] = {}
     manifests[3]["kind"] = "ConfigMaps"
     unknown, kind, *_ = found(manifests)
@@ -127,7 +129,7 @@ def test_what_kubernetes_does_not_know_is_named(manifests):
         ({"concurrent": {}}, "Dagster does not read it: "),
     ],
 )
-def test_an_instance_that_is_not_ours_is_named(manifests, change, problem):
+def test_an_instance_that_is_not_ours_is_named(manifests, found, change, problem):
     manifests[3]["data"]["dagster.yaml"] = yaml.safe_dump(INSTANCE | change)
     [named] = found(manifests)
     assert named.startswith(f"ConfigMap instance: {problem}")
