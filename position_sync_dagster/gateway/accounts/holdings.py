@@ -141,7 +141,6 @@ class Profit:
         at: When it was received.
         same_since: Since when its value has been the same.
         value_at_daily: The value with which the daily profit came first.
-        realized: The newest known realized profit: it is unset while the position does not trade.
         stands_still: A portfolio row shows that the value does not follow the market.
     """
 
@@ -149,7 +148,6 @@ class Profit:
     at: datetime
     same_since: datetime
     value_at_daily: float
-    realized: float | None
     stands_still: bool = False
 
     def take(self, sent: PnlValues, at: datetime) -> bool:
@@ -160,8 +158,6 @@ class Profit:
             return False
         if sent.daily != self.sent.daily:
             self.value_at_daily = sent.value
-        if sent.realized != self.sent.realized and known(sent.realized) is not None:
-            self.realized = sent.realized
         self.sent, self.at = sent, at
         return True
 
@@ -210,14 +206,19 @@ def _differ(value: float, other: float, band: float) -> bool:
 def with_pnl(
     holding: BrokerPosition, profit: Profit, *, daily_pnl: float | None, followed: bool
 ) -> BrokerPosition:
-    """Return a holding with the values of a PnLSingle message, which has no price and no time."""
+    """Return a holding with the values of a PnLSingle message, which has no price and no time.
+
+    The realized profit is that of the day, and unset until the position trades: that of the
+    portfolio row counts then.
+    """
     sent, confirmed_at = profit.sent, holding.confirmed_at
+    realized = known(sent.realized)
     return changed(
         holding,
         market_price=None,
         market_value=known(sent.value),
         unrealized_pnl=known(sent.unrealized),
-        realized_pnl=holding.realized_pnl if profit.realized is None else profit.realized,
+        realized_pnl=holding.realized_pnl if realized is None else realized,
         daily_pnl=daily_pnl,
         value_source=ValueOrigin.PNL_SINGLE,
         value_time=None,
@@ -465,13 +466,7 @@ class HoldingsBook:
             return False
         now, profit = at or self._clock(), self._profits.get(key)
         if profit is None:
-            self._profits[key] = Profit(
-                sent,
-                now,
-                same_since=now,
-                value_at_daily=sent.value,
-                realized=known(sent.realized),
-            )
+            self._profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
         elif not profit.take(sent, now):
             return False
         self.confirmed.holdings[key] = now

@@ -403,7 +403,8 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     rows = rows_at(lake, settings, past, now)
     legs = legs_at(lake, past.at)
     priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
-    details = lake.contracts.get({leg.conid for leg in legs})
+    known = lake.contracts.get({leg.conid for leg in legs})
+    details = lake.contracts.quoted_in_cents() | known
     return _book(past.at, legs, priced, Known(read_closes(lake, past), details))
 
 

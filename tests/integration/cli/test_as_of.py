@@ -1,21 +1,25 @@
 """`--as-of`: what the commands show of a moment in the past, from rows alone."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import GreeksSource, PositionUpdate
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     MomentError,
     UnknownStrategyError,
 )
 from position_sync_dagster.lake.lake import Lake
+from tests.unit.domain.test_causes import details
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -78,6 +82,18 @@ def test_the_exposure_of_a_moment_has_the_legs_and_ages_of_then(told) -> None:
     assert [one["value"] for one in found["rest"]] == [7.0]
     later = json.loads(call("exposure", "--json", "--as-of", "2026-03-09T15:00:00Z").stdout)
     assert later["strategies"] == [], "the leg was removed at two"
+
+
+def test_the_dollar_delta_of_then_of_a_contract_in_cents_is_in_its_currency(lake) -> None:
+    """A value by PnLSingle has no price, which would show the unit."""
+    lake.contracts.put([details(7, sec_type="FOP", price_magnifier=100)])
+    corn = replace(
+        row(7, NOON, 625.0), market_price=None, right=Right.CALL, strike=460.0, multiplier=5_000.0,
+        delta=0.5, underlying_price=450.0, greeks_source=GreeksSource.MODEL,
+    )  # fmt: skip
+    lake.updates.sync.append([corn])
+    found = json.loads(call("exposure", "--json", "--as-of", f"{utc_now().isoformat()}").stdout)
+    assert [one["dollar_delta"] for one in found["rest"]] == [0.5 * 5_000 * 4.5]
 
 
 @pytest.mark.parametrize("command", ["positions", "exposure"])

@@ -247,7 +247,7 @@ def test_a_profit_message_is_as_old_as_its_arrival(book, clock):
     clock.advance(seconds=1)
     book.put_pnl(KEY, pnl(6300.0, realized=7.0))
     clock.advance(seconds=1)
-    book.put_pnl(KEY, pnl(6310.0))
+    book.put_pnl(KEY, pnl(6310.0, realized=7.0))
     arrived = clock.now
     clock.advance(minutes=1)
     book.confirmed.confirm(ACCOUNT)
@@ -283,6 +283,14 @@ def test_a_holding_that_is_put_whole_does_not_get_the_values_from_before_it(book
     book.put_pnl(KEY, pnl(6300.0))
     book.put(whole)
     assert book.get(KEY).market_value is None
+
+
+def test_the_realized_profit_of_yesterday_is_not_that_of_today(book):
+    """It is unset again until the position trades: recorded of positions not traded on a day."""
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    for sent, realized in ((7.0, 7.0), (UNSET, VALUES["realized_pnl"])):
+        book.put_pnl(KEY, pnl(6300.0, realized=sent))
+        assert book.get(KEY).realized_pnl == realized
 
 
 def test_the_realized_profit_of_a_closed_holding_is_that_of_its_last_profit_message(book):
