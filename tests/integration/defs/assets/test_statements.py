@@ -23,7 +23,7 @@ from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
-from position_sync_dagster.sync.statements import StatementFolder
+from position_sync_dagster.sync.statements import StatementFolder, known_accounts
 from tests.support.flex_files import element, of_day, position, statement, trade
 from tests.unit.domain.test_causes import CALL, change
 
@@ -234,6 +234,11 @@ def test_nothing_of_a_statement_of_a_foreign_account_is_written(
     assert "a.xml is a statement of the account U7654321" in message
     assert "DUSIM0001" in message
     assert rows()["conid"].to_list() == [1]
+
+
+def test_an_account_whose_holdings_closed_long_ago_is_no_foreign_one(lake) -> None:
+    CloseExplainer(lake).record([change(CALL, 2, 0, account="DUSIM0002")])
+    assert known_accounts(lake) == {"DUSIM0002"}
 
 
 def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(

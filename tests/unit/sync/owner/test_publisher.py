@@ -11,6 +11,7 @@ from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.accounts.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.ownership import OwnerContext
@@ -50,6 +51,9 @@ class Positions:
         self.written = []
         self.updates = 0
         self.meanwhile = None
+
+    def read(self, _gateway_id):
+        return self.rows
 
     def replace(self, _gateway_id, rows, **_more):
         if self.meanwhile is not None:
@@ -111,6 +115,25 @@ async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero
     assert await drained(queue) == 1
     await publisher.publish(feed, session=None)
     assert await publisher.enqueue_all({KEY: LegState.CLOSED}) == 1
+
+
+class NoRows:
+    """A ledger that names no holding any more: all of them closed weeks ago."""
+
+    async def held_lately(self):
+        return POSITION_UPDATES.empty
+
+
+@pytest.mark.parametrize(("days", "requests"), [(1, 1), (21, 0)])
+async def test_after_a_pause_of_weeks_a_close_from_before_it_gets_no_second_zero_row(
+    days, requests
+):
+    positions, queue = Positions(), InMemoryPositionQueue()
+    positions.rows = [replace(CLOSED, position_time=NOW - timedelta(days=days))]
+    publisher = publisher_of(Feed(), positions, queue)
+    publisher.announced = Announcements(NoRows())
+    await publisher.restore()
+    assert await publisher.enqueue_all({KEY: LegState.CLOSED}) == requests
 
 
 async def test_a_holding_that_is_not_published_yet_is_not_queued():
