@@ -196,9 +196,11 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
     """Choose the price that values a position: MARK, LAST, MID, MODEL, else None.
 
     The quote has only the parts that count (`Quote.counted`). A mark counts however long it has
-    stood still, since a gateway ticks on change. It does not count if the quote contradicts it: if
-    it is 0 with a bid above 0, or, unless trading is halted, outside an uncrossed two-sided quote
-    by more than the greater of the width of the quote and a tick.
+    stood still, since a gateway ticks on change. It does not count if the quote contradicts it:
+    unless trading is halted, if it is outside an uncrossed two-sided quote by more than the greater
+    of the width of the quote and a tick. A mark of 0 counts only for a contract without a bid that
+    is offered for a few ticks: a price of 0 without a size means that there is no data. Source: IB,
+    "EWrapper.tickPrice" (interactivebrokers.github.io/tws-api/interfaceIBApi_1_1EWrapper.html).
 
     LAST counts only if the exchange's time of the trade is recent, and if the price is inside an
     uncrossed two-sided quote. Without a bid, a last trade says nothing about today: bid none, ask
@@ -257,7 +259,8 @@ def _sides(quote: Quote) -> tuple[float, float] | None:
 
 def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -> bool:
     """Return whether a quote shows that a mark is not the present one."""
-    if mark == 0 and quote.bid is not None and quote.bid > 0:
+    few_ticks = WIDEST_TICKS * (quote.min_tick or 0.0)
+    if mark == 0 and (quote.bid is not None or quote.ask is None or quote.ask > few_ticks):
         return True
     if sides is None or quote.halted:
         return False

@@ -109,7 +109,15 @@ CASES = {
     "only a bid": (dict(bid=1.0, last=1.0), None),
     "no quote at all": (dict(), None),
     "only a last trade": (dict(last=3.0), None),
-    "a worthless mark is a price": (dict(mark=0.0, mark_time=RECENT), (0.0, PriceKind.MARK)),
+    "a worthless mark is a price": (
+        dict(ask=0.05, mark=0.0, mark_time=RECENT, min_tick=0.01),
+        (0.0, PriceKind.MARK),
+    ),
+    "a mark of zero without a quote is no data": (dict(mark=0.0, mark_time=RECENT), None),
+    "a mark of zero under an ask of value is no data": (
+        dict(ask=5.2, mark=0.0, mark_time=RECENT, min_tick=0.01, model_price=5.0),
+        (5.0, PriceKind.MODEL),
+    ),
     "a negative mark of a future is a price": (
         dict(mark=-37.63, mark_time=RECENT),
         (-37.63, PriceKind.MARK),

@@ -70,6 +70,10 @@ def marked(price):
     return Quote(conid=1, mark=price, mark_time=NOW, received_at=NOW, market_data_type=1)
 
 
+WORTHLESS = replace(marked(0.0), ask=0.05, min_tick=0.01)
+"""No bid, and an offer of a few ticks."""
+
+
 def test_a_short_option_is_worth_its_signed_quantity_times_price_times_multiplier():
     row = value(holding(), marked(1.5))
     assert row.market_value == pytest.approx(-450.0)
@@ -188,8 +192,8 @@ def test_the_model_price_values_a_holding_that_has_no_other_price():
     assert row.value_time == row.greeks_time == BEFORE
 
 
-def test_a_mark_of_zero_is_a_value_of_zero():
-    row = value(VALUED, marked(0.0))
+def test_a_mark_of_zero_of_a_worthless_option_is_a_value_of_zero():
+    row = value(VALUED, WORTHLESS)
     assert (row.market_price, row.market_value) == (0.0, 0.0)
     assert row.unrealized_pnl == pytest.approx(630.0)
 
@@ -258,8 +262,8 @@ def test_greeks_of_an_unclear_unit_are_unknown(given):
     assert (row.delta, row.market_value) == (0.4, pytest.approx(1250.0))
 
 
-def test_a_mark_of_zero_is_a_mark():
-    row = value(holding(), marked(0.0))
+def test_a_mark_of_zero_of_a_worthless_option_is_a_mark():
+    row = value(holding(), WORTHLESS)
     assert (row.market_price, row.price_kind, row.market_value) == (0.0, PriceKind.MARK, 0.0)
     assert row.unrealized_pnl == pytest.approx(630.0)
 

@@ -49,6 +49,14 @@ async def test_a_quiet_short_wing_keeps_the_value_of_its_mark(stream_pinned, eve
         assert values == {(-4.0, PriceKind.MARK, None)}
 
 
+async def test_a_mark_of_zero_without_a_quote_is_never_a_value_of_zero(stream_pinned, eventually):
+    nothing = {"mark": 0.0}
+    async with stream_pinned(PUT, nothing, pnl_subscriptions=0) as (_sim, _streamer, received):
+        row = await eventually(lambda: received.newest(A, PUT))
+        assert row.price_kind is not PriceKind.MARK
+        assert row.market_value != 0
+
+
 async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(
     stream_pinned, eventually
 ):
