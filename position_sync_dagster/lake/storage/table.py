@@ -427,6 +427,9 @@ every reader some requests."""
 SUSPECT_AFTER_S = 300.0
 """Seconds from a snapshot after which a commit is suspect: the log may have been cleaned since."""
 
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The clock for it. It goes on while the machine sleeps, as writers on other machines do."""
+
 
 CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0
 
@@ -714,7 +717,7 @@ class Table:
         with self._writer_lock.fair() if change else nullcontext():
             was_seen = self._was_seen(change=change)
             handle = self._handle.ready() if was_seen else self._handle.newest()
-            started, before = time.monotonic(), handle.version()
+            started, before = time.clock_gettime(_CLOCK), handle.version()
             # The rows may not be the newest: only a commit of the change proves that they were.
             is_proven = not (change and was_seen)
             try:
@@ -725,7 +728,7 @@ class Table:
                     raise
             if not is_proven:
                 handle = self._handle.newest()
-                started, before = time.monotonic(), handle.version()
+                started, before = time.clock_gettime(_CLOCK), handle.version()
                 result = step(handle)
             self._record_commit(handle, before, started)
         if change:
@@ -748,7 +751,7 @@ class Table:
         version = handle.version()
         if version == before:
             return
-        if time.monotonic() - started > SUSPECT_AFTER_S:
+        if time.clock_gettime(_CLOCK) - started > SUSPECT_AFTER_S:
             self._handle.drop()
             raise errors.StalledError(
                 f"This process was stopped for minutes inside a commit to {self.path}.",

@@ -1,6 +1,7 @@
 """How many requests to the store a commit takes: as many after many commits as after few."""
 
 import threading
+import time
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -81,7 +82,8 @@ def test_an_open_table_is_verified_with_one_request_and_one_that_was_just_used_w
 
 def test_a_table_that_is_in_use_is_not_opened_anew_for_minutes(store, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(table, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clocks = SimpleNamespace(monotonic=lambda: now[0], clock_gettime=time.clock_gettime)
+    monkeypatch.setattr(table, "time", clocks)
     queue = Lake(store.lake()).queue
     queue.sync.initialize()
 

@@ -1,10 +1,13 @@
 """Changes of one table: each is one commit, and conflicts never lose an update."""
 
 import errno
+import itertools
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from deltalake.exceptions import DeltaError
@@ -111,6 +114,21 @@ def test_a_commit_of_a_process_that_was_stopped_for_minutes_is_not_acknowledged(
     assert queue.sync.get_batch(None, status=QueueStatus.PROCESSING), "a read is never suspect"
     monkeypatch.undo()
     assert queue.sync.insert_many([QueueRequest(9, "SPY")])
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="a clock of Linux")
+def test_a_commit_during_which_the_machine_slept_is_not_acknowledged(tmp_path, monkeypatch):
+    queue = filled_queue(tmp_path / "q", 3)
+    looks = itertools.count()
+
+    def clock_gettime(clock: int) -> float:
+        """An hour passes between two looks, for the clock that goes on in a sleep."""
+        return next(looks) * 3600.0 if clock == time.CLOCK_BOOTTIME else 1000.0
+
+    clocks = SimpleNamespace(monotonic=lambda: 1000.0, clock_gettime=clock_gettime)
+    monkeypatch.setattr(table, "time", clocks)
+    with pytest.raises(StalledError, match="stopped for minutes"):
+        queue.sync.claim_batch()
 
 
 def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, monkeypatch, caplog):
