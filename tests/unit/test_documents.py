@@ -28,18 +28,13 @@ def commands(text: str) -> list[str]:
     return [found[1].strip() for line in lines if (found := COMMAND.match(line.strip()))]
 
 
-@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def document(request) -> Path:
-    return request.param
-
-
-def test_each_link_leads_to_a_file(document):
+def each_link_leads_to_a_file(document: Path) -> None:
     links = [target for target, _ in LINK.findall(document.read_text())]
     local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
     assert [link for link in local if not (document.parent / link).exists()] == []
 
 
-def test_each_named_file_exists(document):
+def each_named_file_exists(document: Path) -> None:
     named = [
         name
         for name in CODE.findall(FENCE.sub("", document.read_text()))
@@ -56,7 +51,7 @@ def test_each_named_file_exists(document):
     assert [name for name in missing if not name.startswith((".demo", "backup/", "data/"))] == []
 
 
-def test_each_command_and_its_options_exist(document):
+def each_command_and_its_options_exist(document: Path) -> None:
     for line in commands(document.read_text()):
         words = [word for word in shlex.split(line) if word not in ("…", "[--repair]", "[--json]")]
         if not words or words[0] not in COMMANDS:
@@ -75,7 +70,7 @@ def test_each_command_and_its_options_exist(document):
         assert unknown == set(), line
 
 
-def test_each_make_target_exists(document):
+def each_make_target_exists(document: Path) -> None:
     text = document.read_text()
     shell = [body for kind, body in FENCE.findall(text) if kind == "sh"] + CODE.findall(text)
     named = {
@@ -91,10 +86,19 @@ GONE = {"CHANGELOG.md": {"MAX_MARK_AGE_S"}}
 """Settings of earlier releases that a document may still name."""
 
 
-def test_each_setting_exists(document):
+def each_setting_exists(document: Path) -> None:
     named = set(re.findall(rf"\b{PREFIX}([A-Z][A-Z_]*[A-Z])\b", document.read_text()))
     known = {name.upper() for name in Settings.model_fields}
     assert named - known - GONE.get(document.name, set()) == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_each_link_file_command_target_and_setting_of_a_document_exists(document):
+    each_link_leads_to_a_file(document)
+    each_named_file_exists(document)
+    each_command_and_its_options_exist(document)
+    each_make_target_exists(document)
+    each_setting_exists(document)
 
 
 def test_the_list_of_modules_is_that_of_the_code():

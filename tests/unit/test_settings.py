@@ -91,20 +91,24 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_each_number_has_a_lower_and_an_upper_bound(name):
-    bounds = {type(bound).__name__ for bound in NUMBERS[name].metadata}
-    assert bounds & {"Gt", "Ge"}
-    assert "Le" in bounds
+def test_each_number_has_a_lower_and_an_upper_bound():
+    for name, field in NUMBERS.items():
+        bounds = {type(bound).__name__ for bound in field.metadata}
+        assert bounds & {"Gt", "Ge"}, name
+        assert "Le" in bounds, name
 
 
-@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e308", "-1", "9" * 400, "one"])
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_number_out_of_its_bounds_is_refused_by_name(monkeypatch, name, text):
-    monkeypatch.setenv(f"POSITION_SYNC_{name.upper()}", text)
-    with pytest.raises(SettingsError, match=f"^POSITION_SYNC_{name.upper()}=") as caught:
-        load_settings()
-    assert len(str(caught.value)) < 400
+def test_a_number_out_of_its_bounds_is_refused_by_name(monkeypatch, name):
+    for text in ("inf", "-inf", "nan", "1e308", "-1", "9" * 400, "one"):
+        monkeypatch.setenv(f"POSITION_SYNC_{name.upper()}", text)
+        said = f"{text} is accepted"
+        try:
+            load_settings()
+        except SettingsError as error:
+            said = str(error)
+        assert said.startswith(f"POSITION_SYNC_{name.upper()}=")
+        assert len(said) < 400
 
 
 @pytest.mark.parametrize("name", ["LAKE", "STRATEGIES_FILE"])

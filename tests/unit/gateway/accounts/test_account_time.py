@@ -1,7 +1,7 @@
 """The account feed's times of day: read as moments, and given to the rows before them."""
 
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import combinations
+from itertools import combinations, product
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -55,15 +55,14 @@ ZONES = [
 
 
 @pytest.mark.parametrize("name", ZONES)
-@pytest.mark.parametrize("month", [1, 7])
-@pytest.mark.parametrize("hour", [0, 9, 15, 23])
-def test_the_zone_of_a_gateway_is_inferred_wherever_it_is(name, month, hour):
-    now = datetime(2026, month, 14, hour, 30, 40, tzinfo=UTC)
-    told = now - timedelta(minutes=3)
-    zone = zone_of_closing(f"{told.astimezone(ZoneInfo(name)):%H:%M}", now=now)
-    row = now - timedelta(hours=2)
-    read = moment_of(f"{row.astimezone(ZoneInfo(name)):%H:%M}", now=now, zone=zone)
-    assert row - read < timedelta(minutes=1)
+def test_the_zone_of_a_gateway_is_inferred_wherever_it_is(name):
+    for month, hour in product((1, 7), (0, 9, 15, 23)):
+        now = datetime(2026, month, 14, hour, 30, 40, tzinfo=UTC)
+        told = now - timedelta(minutes=3)
+        zone = zone_of_closing(f"{told.astimezone(ZoneInfo(name)):%H:%M}", now=now)
+        row = now - timedelta(hours=2)
+        read = moment_of(f"{row.astimezone(ZoneInfo(name)):%H:%M}", now=now, zone=zone)
+        assert row - read < timedelta(minutes=1), (month, hour)
 
 
 def test_no_two_zones_are_so_near_that_one_closing_time_fits_both():
