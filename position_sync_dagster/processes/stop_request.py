@@ -120,7 +120,8 @@ def _wait_for_signal(seconds: float) -> StopRequested | None:
         sig = signal.Signals(signal.sigwait(pending))
     else:
         found = signal.sigtimedwait(STOP_SIGNALS, seconds)
-        if found is None:
+        # After a stop of the process (Ctrl-Z) CPython returns any number if the time is over.
+        if found is None or found.si_signo not in STOP_SIGNALS:
             return None
         sig = signal.Signals(found.si_signo)
     return StopRequested(REASONS[sig], 128 + sig)

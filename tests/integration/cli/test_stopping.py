@@ -1,6 +1,6 @@
 """A signal at any moment of `position-sync demo` and `dev` ends them with the same exit code.
 
-`dagster dev` is replaced by a program that only sleeps, so that one run takes a second or two.
+Dagster is replaced by a package that only sleeps, so that one run takes a second or two.
 """
 
 import re
@@ -33,8 +33,7 @@ class Run:
     def __init__(self, folder: Path, command: str, *options: str) -> None:
         package = folder / "python" / "dagster"
         package.mkdir(parents=True)
-        (package / "__init__.py").touch()
-        (package / "__main__.py").write_text("import time\ntime.sleep(600)\n")
+        (package / "__init__.py").write_text("import time\ntime.sleep(600)\n")
         self.home = folder / "home"
         Lake(str(self.home / "lake")).initialize_sync()
         # A port of its own: demos that start at once would find the same one free.

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -60,6 +61,40 @@ def test_a_signal_is_read_where_the_work_asks_for_it(sig, reason):
             process.kill()
     assert output == f"{reason}\n"
     assert process.returncode == 128 + sig
+
+
+PAUSES = textwrap.dedent(
+    """
+    import sys
+    from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
+    with StopRequest() as stop:
+        try:
+            while True:
+                stop.pause(0.02)
+                print("goes on", flush=True)
+        except StopRequested as request:
+            sys.exit(request.exit_code)
+    """
+)
+
+
+def test_a_process_that_was_stopped_goes_on():
+    """As by Ctrl-Z and `fg`: a pause that has passed meanwhile is no signal."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PAUSES], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            for _ in range(5):
+                assert process.stdout.readline() == "goes on\n"
+                process.send_signal(signal.SIGSTOP)
+                time.sleep(0.1)  # the pause passes
+                process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=LIMIT_S)
+        finally:
+            process.kill()
+    assert set(output.split("\n")) <= {"goes on", ""}
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_the_end_of_the_parent_is_a_request():
