@@ -19,6 +19,9 @@ PATIENCE = (f"multiprocessing.{'forkserver' if sys.platform == 'linux' else 'spa
 """A part of the command line of a run's process, and the seconds that it has to end on a busy
 machine. A run that is killed stays STARTED, and its last rows are in no event."""
 
+LAUNCH_S = 60.0
+"""The time limit of the launch of a run, in seconds: right after a start Dagster is busy."""
+
 
 def start(
     *,
@@ -80,7 +83,7 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
         "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
     }
     request = {"query": _LAUNCH, "variables": {"params": params}}
-    answer = exchange_json(ui_port, "/graphql", request, timeout_s=10.0)
+    answer = exchange_json(ui_port, "/graphql", request, timeout_s=LAUNCH_S)
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
         raise ValueError(f"{job} was not launched: {result.get('message') or answer}")
