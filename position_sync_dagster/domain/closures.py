@@ -76,8 +76,8 @@ class PositionChange(ChangedHolding):
         before: Signed quantity before. Unit: contracts or shares.
         after: Signed quantity after. Unit: contracts or shares.
         average_cost: Average cost of one contract or share before. Unit: `currency`.
-        market_price: The broker's last price before, as quoted; if it sent a value alone, what
-            follows from that for one unit, in the major unit of the currency.
+        market_price: The broker's last price before; if it sent a value alone, what follows from
+            that for one unit. Unit: as quoted; from a value, the major unit of the currency.
         since: Until when the broker is known to have confirmed `before` (UTC).
         seen_at: When the new quantity was received (UTC).
         gateway_id: The login that saw it.

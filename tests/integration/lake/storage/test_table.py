@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from deltalake.exceptions import DeltaError
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
@@ -72,18 +71,18 @@ def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_finished_requests_are_read_again_if_a_file_is_missing_for_a_moment(tmp_path, monkeypatch):
     queue = filled_queue(tmp_path / "q", 3)
     queue.sync.mark_success([one.request_id for one in queue.sync.claim_batch()])
-    scan, scans = table.Table.scan, []
+    read, reads = table.Table.read_rows, []
 
     def vanished(*arguments, **more):
-        scans.append(arguments)
-        if len(scans) in (1, 3):
-            raise DeltaError("part-0.parquet not found")
-        return scan(*arguments, **more)
+        reads.append(arguments)
+        if len(reads) == 1:
+            raise FileNotFoundError("part-0.parquet not found")
+        return read(*arguments, **more)
 
-    monkeypatch.setattr(table.Table, "scan", vanished)
+    monkeypatch.setattr(table.Table, "read_rows", vanished)
     found = queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
     assert sorted(one.conid for one in found) == [1, 2, 3]
-    assert len(scans) == 4
+    assert len(reads) == 2
 
 
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
