@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
@@ -194,6 +194,14 @@ def test_a_login_that_is_added_to_the_file_comes_up_and_one_that_is_removed_ends
     session = several.session(third)
     assert several.partitions()[session.run_id] == third.name
     third.post("freeze")  # what moves is requested again, and no login would have its account
+    captured, frozen_at = set[datetime](), utc_now()
+
+    def requested_all() -> bool:
+        """What moved before is requested after a publication, and before the next one."""
+        captured.update(several.lake.broker_positions.rows(third.name)["captured_at"])
+        return sum(at > frozen_at for at in captured) >= 2
+
+    wait_for("what moved before is requested", requested_all)
     wait_for("no request of it waits", lambda: waiting(several.lake) == 0)
     several.name(first, second)
 
