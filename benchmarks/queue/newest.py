@@ -45,8 +45,6 @@ def newest(bench: Bench) -> None:
     known = Table(bench.new_folder("latest"), LATEST_POSITIONS)
     known_rows = table.sync.latest().with_columns(confirmed_at="timestamp")
     derived.replace(known, known_rows)
-    held = Table(bench.new_folder("held"), LATEST_POSITIONS)
-    derived.replace(held, known_rows.filter(pl.col("position") != 0))
     queries = {"by rank": _BY_RANK, "by maximum": _BY_MAXIMUM}
     samples = Samples()
     for _ in range(bench.size(3, 1)):
@@ -54,9 +52,7 @@ def newest(bench: Bench) -> None:
         found = samples.time("whole", reader.sync.latest)
         assert found.height == positions, found.height
         beginning = PositionUpdatesTable(path, known=known)
-        assert samples.time("known", beginning.sync.held_lately).equals(found)
-        lacking = PositionUpdatesTable(path, known=held)
-        assert samples.time("closed", lacking.sync.latest).equals(found)
+        assert samples.time("known", beginning.sync.latest).equals(found)
         for name, query in queries.items():
             theirs = samples.time(name, _asking(table, query))
             assert theirs == positions, theirs
@@ -78,7 +74,6 @@ def newest(bench: Bench) -> None:
         for what, name in (
             ("newest row per position, first read", "whole"),
             ("the same beside latest_positions", "known"),
-            ("the same, a ninth of them closed and not in it", "closed"),
             ("the same after one more commit", "again"),
         )
     ]

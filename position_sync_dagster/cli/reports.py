@@ -36,7 +36,7 @@ MOST_DIGITS = 4
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show the owner of the gateway, the lines, the queue, the newest rows and their totals."""
     settings, lake = options.opened(home)
-    latest, now = rows_of_logins(lake.updates.sync.held_lately(), settings), utc_now()
+    latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
     money = overview.read_book(lake, settings, now, latest=latest).money()
     figures = [*describe(found), *money_tables.describe_totals(money)]
@@ -65,7 +65,7 @@ def exposure(
 
     def look() -> BookMoney:
         if past is None:
-            latest = rows_of_logins(lake.updates.sync.held_lately(), settings)
+            latest = rows_of_logins(lake.updates.sync.latest(), settings)
             book = overview.read_book(lake, settings, utc_now(), latest=latest)
         else:
             book = overview.book_at(lake, settings, past, utc_now())

@@ -103,7 +103,7 @@ def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:
 
 def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
-    rows = lake.updates.sync.held_lately()
+    rows = lake.updates.sync.latest()
     return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
 
 

@@ -41,7 +41,7 @@ from position_sync_dagster.yaml_file import first_bytes, saved_state
 def known_accounts(lake: Lake) -> set[str]:
     """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
     held = lake.broker_positions.table.rows(columns=["account"])
-    own = lake.updates.sync.held_lately().select("account")
+    own = lake.updates.sync.latest().select("account")
     changed = lake.position_changes.table.rows(columns=["account"])  # also of what closed long ago
     valued = lake.account_values.latest().select("account")
     return set(pl.concat([held, own, changed, valued]).get_column("account").unique()) - {""}

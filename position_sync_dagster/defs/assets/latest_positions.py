@@ -43,8 +43,8 @@ def latest_positions(
 
     How to read it: one row per account and contract, with the columns of position_updates, and
     when its price arrived or the broker last confirmed it. A closed holding stays for 14 days, that
-    of an active leg as long as the leg. PositionUpdatesTable.latest() returns the newest row of
-    every holding as it is now, whenever it closed.
+    of an active leg as long as the leg. PositionUpdatesTable.latest() returns the rows as they are
+    now.
 
     Live: [the money page](/money) shows these figures as they move, second by second.
     """
@@ -55,7 +55,7 @@ def latest_positions(
     def make(forward: bool) -> "tuple[pl.DataFrame, pl.DataFrame, derived.Replaced]":
         with lake.looked_at_once(position_sync.looked_at):
             legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
-            found = listed(lake.updates.sync.held_lately(), legs, now)
+            found = listed(lake.updates.sync.latest(), legs, now)
             holdings = tables.all_broker_rows(lake, position_sync.settings)
             rows = confirmations.with_priced(found, holdings, now, band=band).select(
                 *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")

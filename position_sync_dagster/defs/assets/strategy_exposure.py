@@ -385,7 +385,7 @@ def summed(
 
     def make(forward: bool) -> "tuple[Any, overview.Book, Any, pl.DataFrame, derived.Replaced]":
         with lake.looked_at_once(position_sync.looked_at):
-            latest = tables.rows_of_logins(lake.updates.sync.held_lately(), position_sync.settings)
+            latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
             book = overview.read_book(lake, position_sync.settings, now, latest=latest)
             found = exposure.exposures(book.split, now)
             version = {"ledger_version": newest_version(latest)}

@@ -55,12 +55,9 @@ def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCh
     if not failed.is_empty():
         success = QueueStatus.SUCCESS.value
         done = inspection.finished_requests(lake, success, now - ANSWERED_WITHIN)
-        closed = pl.col("position") == 0  # a closed holding needs no value, whenever it closed
+        closed = pl.col("position") == 0  # a closed holding needs no value
         at = pl.when(closed).then(pl.lit(now)).otherwise("timestamp").alias("at")
-        rows = lake.updates.sync.held_lately()
-        if not failed["conid"].is_in(rows["conid"].implode()).all():
-            rows = lake.updates.sync.latest()  # also what closed long ago
-        rows = rows.select("account", "conid", at)
+        rows = lake.updates.sync.latest().select("account", "conid", at)
         any_account = rows.with_columns(account=pl.lit(None, pl.String))
         done = done.select("account", "conid", at="updated_at")
         answered = pl.concat([done, rows, any_account])

@@ -173,7 +173,7 @@ def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> 
 
 
 def _book_of_now(lake: "tables.Lake", settings: Settings) -> "overview.Book":
-    latest = tables.rows_of_logins(lake.updates.sync.held_lately(), settings)
+    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     return overview.read_book(lake, settings, utc_now(), latest=latest)
 
 
@@ -183,9 +183,7 @@ def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg
 
     Each account and currency is compared. The check is evaluated with each publication.
     """
-    return judge_latest(
-        lake.derived_table(LATEST_POSITIONS).rows(), lake.updates.sync.held_lately()
-    )
+    return judge_latest(lake.derived_table(LATEST_POSITIONS).rows(), lake.updates.sync.latest())
 
 
 EXPOSURE = dg.AssetKey(STRATEGY_EXPOSURE.name)

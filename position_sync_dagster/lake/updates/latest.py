@@ -225,7 +225,6 @@ class LatestRows:
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
         self._through = 0
-        self._is_whole = False
         self._rows = self._ordered = table.spec.empty
 
     def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
@@ -234,40 +233,18 @@ class LatestRows:
             self._follow()
             return self._rows.filter(pl.col("conid").is_in(conids)), self._through
 
-    def read(self) -> pl.DataFrame:
+    def read_through(self) -> tuple[pl.DataFrame, int]:
         """Return the newest row of each holding that the known rows have or that came since.
 
-        They are in the order of account and conid.
+        Returns:
+            The rows, in the order of account and conid, and the greatest `ledger_version` that was
+            looked at.
         """
         with self._mutex:
             self._follow()
-            return self._sorted()
-
-    def read_through(self) -> tuple[pl.DataFrame, int]:
-        """Return the newest row of each holding, and the greatest `ledger_version` looked at.
-
-        The known rows leave out holdings that closed long ago: the ledger has their zero rows.
-        """
-        with self._mutex:
-            self._follow()
-            if not self._is_whole:
-                closed = self._table.snapshot(self._closed)
-                self._rows, self._is_whole = pl.concat([self._rows, closed]), True
-            return self._sorted(), self._through
-
-    def _closed(self, handle: DeltaTable) -> pl.DataFrame:
-        """Return the newest row of each holding that is not among the rows: it is closed."""
-        rows = self._files.scan(data_files(handle)).filter(
-            pl.col("position") == 0,
-            (pl.col(ADDED) <= self._through) | pl.col(ADDED).is_null(),
-        )
-        closed = rows.join(self._rows.lazy().select(HOLDING), on=HOLDING, how="anti").collect()
-        return newest_rows(closed.lazy())
-
-    def _sorted(self) -> pl.DataFrame:
-        if self._ordered is not self._rows:
-            self._rows = self._ordered = self._rows.sort(HOLDING)
-        return self._rows
+            if self._ordered is not self._rows:
+                self._rows = self._ordered = self._rows.sort(HOLDING)
+            return self._rows, self._through
 
     def _forget(self) -> None:
         self._seen, self._through = frozenset(), 0
@@ -341,9 +318,7 @@ class LatestRows:
             # After a repair the versions continue from an earlier one, with other rows.
             if self._files.has(files, last, through):
                 fresh = self._files.added_after(files, through)
-                self._is_whole = False
                 return pl.concat([known.lazy(), fresh])
-        self._is_whole = True
         return self._files.scan(files)
 
     def _take(self, rows: pl.LazyFrame) -> None:

@@ -392,17 +392,11 @@ class SyncUpdates:
         order of writing. The order of writing decides only if a later writer found that `timestamp`
         to be in the future (see `newest_rows`).
 
-        The first call reads the known rows, the rows of closed holdings and what was added since,
-        or the whole table where there are no known rows; later calls only what was added since.
+        The first call reads the known rows and what was added since, or the whole table where there
+        are no known rows; later calls only what was added since. `latest_positions` leaves out what
+        closed more than 14 days ago, and so does this with it: `as_of` has the last rows of all.
         """
         return self._latest.read_through()[0]
-
-    def held_lately(self) -> pl.DataFrame:
-        """Return what `latest` does, without most holdings that closed long ago.
-
-        It reads no history: the known rows have open holdings and those that closed lately.
-        """
-        return self._latest.read()
 
     def latest_updates(self) -> list[PositionUpdate]:
         """Return the newest update per (account, conid)."""
@@ -538,7 +532,7 @@ class PositionUpdatesTable:
         delta_lake_path: Folder or `s3://` URI of the table.
         clock: Returns the current time, which each commit records.
         known: A table with the newest rows of an earlier version, such as `latest_positions`:
-            with it, the cost of `held_lately` does not grow with the history. It may lack holdings
+            with it, the cost of `latest` does not grow with the history. It may lack holdings
             that are closed.
 
     Attributes:
@@ -565,7 +559,6 @@ class PositionUpdatesTable:
     fence = offloaded(SyncUpdates.fence)
     existing = offloaded(SyncUpdates.existing)
     latest = offloaded(SyncUpdates.latest)
-    held_lately = offloaded(SyncUpdates.held_lately)
     latest_updates = offloaded(SyncUpdates.latest_updates)
     newest_of = offloaded(SyncUpdates.newest_of)
     as_of = offloaded(SyncUpdates.as_of)

@@ -78,7 +78,7 @@ class Announcements:
         """
         closed = frozenset[Key]()
         if self._updates is not None:
-            rows = await self._updates.held_lately()
+            rows = await self._updates.latest()
             closed = _keys(rows, pl.col("position") == 0)
             self._open_at_start = _keys(rows, pl.col("position") != 0)
         gone = {holding.key for holding in holdings if not holding.position}
@@ -101,7 +101,7 @@ class Announcements:
         found = (keys - new) & self._open_at_start
         if self._updates is None or not new:
             return frozenset(found)
-        open_rows = _keys(await self._updates.held_lately(), pl.col("position") != 0)
+        open_rows = _keys(await self._updates.latest(), pl.col("position") != 0)
         return frozenset(found | (new & open_rows))
 
     def record(self, holdings: Iterable[BrokerPosition]) -> None:

@@ -120,7 +120,7 @@ def read_positions(
     if query.past is None:
         legs = lake.registry.sync.get_all_active()
         broker = all_broker_rows(lake, settings)
-        found = newest_values(rows_of_logins(lake.updates.sync.held_lately(), settings), broker)
+        found = newest_values(rows_of_logins(lake.updates.sync.latest(), settings), broker)
     else:
         found, broker = rows_at(lake, settings, query.past, now), NO_HOLDINGS
         legs, now = legs_at(lake, query.past.at), query.past.at
@@ -432,7 +432,7 @@ class OverviewReader:
         lake, settings = self.lake, self.settings
         if self._known is None and is_remote(lake.path):
             lake.read_ahead()
-        frame = rows_of_logins(lake.updates.sync.held_lately(), settings)
+        frame = rows_of_logins(lake.updates.sync.latest(), settings)
         # Seconds after a change of a holding that closed, its cause is in `closures`.
         tables = (lake.closures.table, lake.registry.table, lake.contracts.table)
         versions = tuple(table.version() for table in tables)

@@ -167,7 +167,7 @@ class ReconciliationService:
             for login in self._settings.logins
             if not login.accounts or not coverage.unavailable.issuperset(login.accounts)
         }
-        latest = rows_of_logins(await self._lake.updates.held_lately(), self._settings).filter(
+        latest = rows_of_logins(await self._lake.updates.latest(), self._settings).filter(
             pl.col("gateway_id").is_in(list(logins)),
             ~pl.col("account").is_in(list(coverage.unavailable)),
             followed.fill_null(value=True),  # other rows are of types no longer followed

@@ -71,7 +71,7 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
         leg = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("strategy_id") == "a")
         assert leg.select("currency", "asset_class").rows() == [("USD", "OPTION")]
         append_row(4, seconds_ago(0))
-    assert lake.updates.sync.latest()["conid"].to_list() == [1, 2, 3, 4]
+    assert lake.updates.sync.as_of(seconds_ago(0))["conid"].to_list() == [1, 2, 3, 4]
 
 
 def test_later_rows_replace_earlier_ones_and_leave_the_others(

@@ -252,14 +252,17 @@ async def test_an_async_reader_waits_without_holding_up_other_tasks(open_ledger,
     table = PositionUpdatesTable(f"{home}/updates")
     await table.initialize()
     seen: list[int] = []
+    began = asyncio.Event()
 
     async def read() -> None:
         async for rows, _token in table.follow(NOW, poll_s=0.01):
+            began.set()
             seen.extend(rows.get_column("conid"))
             if len(seen) == 3:
                 return
 
     reading = asyncio.create_task(read())
+    await asyncio.wait_for(began.wait(), 60)  # a row from before it is not new
     for conid in (1, 2, 3):
         await table.append([make_update(conid)])
         while seen[-1:] != [conid] and not reading.done():

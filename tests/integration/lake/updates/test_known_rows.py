@@ -45,7 +45,7 @@ def derive(reader, known, clock):
 
     def step():
         left_out = (pl.col("position") == 0) & (pl.col("timestamp") < clock.now - KEPT)
-        rows = reader().held_lately().filter(~left_out).with_columns(confirmed_at="timestamp")
+        rows = reader().latest().filter(~left_out).with_columns(confirmed_at="timestamp")
         derived.replace(Table(known, LATEST_POSITIONS), rows)
 
     return step
@@ -77,11 +77,9 @@ def test_they_are_those_of_the_whole_ledger(
         whole = open_ledger().latest()
         held = whole.filter(pl.col("position") != 0)
         for ledger in (reader(), looking):
-            lately = ledger.held_lately()
+            lately = ledger.latest()
             assert_frame_equal(lately.filter(pl.col("position") != 0), held)
             assert_frame_equal(lately.join(whole, on=whole.columns, nulls_equal=True), lately)
-        assert_frame_equal(reader().latest(), whole)
-        assert_frame_equal(looking.latest(), whole)
         since = clock.now - timedelta(seconds=chance.choice([0, 60, 600, 3600]))
         assert since >= clock.now - KEPT
         recent = whole.filter(whole["timestamp"] >= since)
@@ -106,12 +104,12 @@ def test_the_history_before_the_known_rows_is_not_read(
         ledger.version()  # a ledger that is opened afterwards refuses what is missing
     for path in old:
         Path(path).unlink()
-    assert_frame_equal(beginning.held_lately(), whole)
+    assert_frame_equal(beginning.latest(), whole)
     with pytest.raises(BrokenTableError):
         other.latest()
 
 
-def test_a_holding_that_closed_before_the_known_rows_is_in_the_newest_rows_and_not_held_lately(
+def test_a_holding_that_closed_before_the_known_rows_is_left_out_and_in_the_rows_as_of_now(
     open_ledger, reader, derive, make_update, clock
 ) -> None:
     open_ledger().append([make_update(conid) for conid in (1, 2, 3)])
@@ -124,12 +122,11 @@ def test_a_holding_that_closed_before_the_known_rows_is_in_the_newest_rows_and_n
     open_ledger().append([make_update(2, position=5.0)])
     whole, beginning = open_ledger().latest(), reader()
     assert whole["position"].to_list() == [0.0, 5.0, 3.0]
-    assert beginning.held_lately()["conid"].to_list() == [2, 3]
-    for _ in range(2):
-        assert_frame_equal(beginning.latest(), whole)
+    assert beginning.latest()["conid"].to_list() == [2, 3]
+    assert_frame_equal(beginning.as_of(clock.now), whole)
     followed = reader().follow().read()
     assert followed is not None
-    assert_frame_equal(followed.rows.sort("conid"), whole)
+    assert sorted(followed.rows["conid"]) == [2, 3]
 
 
 @pytest.mark.on_disk  # it deletes files
@@ -138,7 +135,7 @@ def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
 ) -> None:
     open_ledger().append([make_update(conid) for conid in (1, 2)])
     away = reader()
-    away.held_lately()
+    away.latest()
     for step in range(3):
         old = open_ledger().table.snapshot(lambda handle: handle.file_uris())
         clock.advance(1)
@@ -150,7 +147,7 @@ def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
     away.version()
     for path in old:
         Path(path).unlink()
-    assert_frame_equal(away.held_lately(), whole)
+    assert_frame_equal(away.latest(), whole)
     assert whole["position"].to_list() == [9.0, 4.0]
 
 

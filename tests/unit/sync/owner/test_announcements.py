@@ -22,7 +22,7 @@ class Ledger:
     def __init__(self, positions):
         self.positions = positions
 
-    async def held_lately(self):
+    async def latest(self):
         return pl.DataFrame(
             [("A", conid, position) for conid, position in self.positions.items()],
             schema={"account": pl.String, "conid": pl.Int64, "position": pl.Float64},

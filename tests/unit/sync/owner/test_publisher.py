@@ -120,7 +120,7 @@ async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero
 class NoRows:
     """A ledger that names no holding any more: all of them closed weeks ago."""
 
-    async def held_lately(self):
+    async def latest(self):
         return POSITION_UPDATES.empty
 
 
