@@ -161,15 +161,6 @@ def id_literals(ids: Iterable[str]) -> str:
     return ",".join(f"'{text}'" for text in checked)
 
 
-def with_ids(column: str, ids: Iterable[str]) -> str:
-    """Return the predicate of the rows with one of some ids, as `among` does.
-
-    Raises:
-        InvalidRequestError: A text is not an id; see `is_id`.
-    """
-    return among(column, [id_literals([one]) for one in sorted(set(ids))])
-
-
 def ids_beginning_with(column: str, prefix: str) -> str:
     """Return the predicate of the rows whose id begins with a prefix.
 

@@ -14,7 +14,7 @@ and conflicts with each of them.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import polars as pl
@@ -23,7 +23,14 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, append, data_files, files_in, overwrite
+from position_sync_dagster.lake.storage.table import (
+    Table,
+    append,
+    data_files,
+    files_in,
+    last_of,
+    overwrite,
+)
 
 PART_ROWS = 1_000
 """Rows of a part. Writing that many takes about as long as the rest of a commit."""
@@ -123,7 +130,8 @@ class Snapshot:
             within: A predicate of constants that limits the rows further.
         """
         wanted = list(ids)
-        found = self.finished(f"{within} AND {codec.with_ids(column, wanted)}", columns)
+        named = codec.among(column, [codec.id_literals([one]) for one in sorted(set(wanted))])
+        found = self.finished(f"{within} AND {named}", columns)
         return found.filter(pl.col(column).is_in(wanted))
 
 
@@ -203,8 +211,7 @@ class LifecycleTable:
                 newest = rows.top_k(limit, by="updated_at")
                 if count >= files.height:
                     return newest
-                # The log's statistics are cut to milliseconds.
-                others = pl.lit(files[last][count]) + timedelta(milliseconds=1)
+                others = pl.lit(last_of(files[last][count]))
                 if newest.filter(pl.col("updated_at") >= others).height == limit:
                     return newest
                 count *= 2

@@ -136,12 +136,13 @@ def rows_between(
     return " AND ".join(terms)
 
 
-def last_of(greatest: Any) -> Any:
-    """Return the last value that the greatest one in the log's statistics may stand for.
+_CUT = timedelta(milliseconds=1)
+"""The log's statistics cut times to it."""
 
-    They cut times to milliseconds.
-    """
-    return greatest + timedelta(milliseconds=1) if isinstance(greatest, datetime) else greatest
+
+def last_of(greatest: Any) -> Any:
+    """Return the last value that the greatest one in the log's statistics may stand for."""
+    return greatest + _CUT if isinstance(greatest, datetime) else greatest
 
 
 def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
@@ -153,7 +154,7 @@ def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
     """
     greatest = pl.col(f"max.{column}")
     if isinstance(first, datetime):
-        greatest += timedelta(milliseconds=1)  # see `last_of`
+        greatest += _CUT
     found = greatest >= pl.lit(first)
     if last is not None:
         found &= pl.col(f"min.{column}") <= pl.lit(last)
@@ -178,7 +179,7 @@ def files_with(files: pl.DataFrame, column: str, values: pl.Series) -> pl.DataFr
     files = files.filter(may_have(column, values.min()))
     smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
     if values.dtype == pl.Datetime:
-        greatest += timedelta(milliseconds=1)
+        greatest += _CUT
     ordered = values.sort()
     hits = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(smallest)
     return files.filter(hits | smallest.is_null() | greatest.is_null())

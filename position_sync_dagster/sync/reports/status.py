@@ -364,7 +364,7 @@ def _confirmed(
     Rows that are too old to count as streamed or current are left out, and so are future rows.
     """
     earliest = _streamed_since(settings, now) - timedelta(seconds=settings.monitored_row_interval_s)
-    found = lake.updates.sync.latest() if latest is None else latest
+    found = lake.updates.sync.latest_since(earliest) if latest is None else latest
     is_recent = pl.col("timestamp").is_between(earliest, now + SKEW)
     rows = rows_of_logins(found, settings).filter(pl.col("position") != 0, is_recent)
     return with_confirmed(rows, reported, now)
