@@ -6,8 +6,8 @@ left as it is, with these as alternatives. Every option ends in one structure, a
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import combinations, groupby
@@ -15,14 +15,13 @@ from itertools import combinations, groupby
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import Right, contract_name
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.structures import (
     STOCKS,
     Kind,
     Part,
     kind_of,
-    least_payoff,
     risk_of,
     units_of,
 )
@@ -85,19 +84,18 @@ class Proposal:
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Contracts that belong together: `units` times the quantities of `unit`, out of `lots`."""
+    """Contracts that belong together: `units` times the quantities of `unit`.
+
+    `parts` and `opened` have costs and times of these contracts, and perhaps of others.
+    """
 
     unit: Contracts
     units: float
-    lots: Sequence[Lot]
+    parts: Mapping[int, Part]
+    opened: Mapping[int, datetime]
     why: str = "nothing else goes with it"
     rank: int = 3
     alternatives: list[str] = field(default_factory=list)
-
-    @property
-    def contracts(self) -> Contracts:
-        """The quantities by conid."""
-        return {conid: quantity * self.units for conid, quantity in self.unit.items()}
 
 
 def propose(
@@ -170,7 +168,7 @@ def open_lots(
             held = sum(lot.part.quantity for lot in lots)
             if claim * held > 0:
                 lots = _added(lots, lots[0], -math.copysign(min(abs(claim), abs(held)), claim))
-        found += [lot for lot in lots if abs(lot.part.quantity) > 1e-9]
+        found += [lot for lot in lots if abs(lot.part.quantity) > NEGLIGIBLE]
     return found
 
 
@@ -212,58 +210,73 @@ def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
     by_order: defaultdict[str | None, list[Lot]] = defaultdict(list)
     for lot in lots:
         by_order[lot.order].append(lot)
-    rest, alone, groups = by_order.pop(None, []), list[Lot](), list[_Group]()
+    rest, alone = by_order.pop(None, []), list[Lot]()
+    by_unit: defaultdict[tuple[tuple[int, float], ...], list[list[Lot]]] = defaultdict(list)
     for order in sorted(by_order, key=str):
-        parts = _total(by_order[order]).values()
-        if len(parts) > 1 and any(part.is_option for part in parts):
-            groups.append(_group(by_order[order], "opened by one order", 0))
+        parts = _total(by_order[order])
+        if len(parts) > 1 and any(part.is_option for part in parts.values()):
+            units = _divisor(part.quantity for part in parts.values())
+            of_order = sorted((conid, part.quantity / units) for conid, part in parts.items())
+            by_unit[tuple(of_order)].append(by_order[order])
         else:
             alone += by_order[order]
-    groups = _merged(groups)
+    groups: list[_Group] = []
+    for orders in by_unit.values():
+        many = f"{len(orders)} orders of the same legs" if len(orders) > 1 else "one order"
+        groups.append(_group([lot for own in orders for lot in own], f"opened by {many}", 0))
     alone.sort(key=lambda lot: (lot.at, lot.part.conid))
     separate: list[Lot] = []
     while alone:
         near = [lot for lot in alone if lot.at - alone[0].at <= TOGETHER]
-        parts = _total(near).values()
-        if len(parts) > 1 and kind_of([*parts]) is not None:
+        parts = _total(near)
+        if len(parts) > 1 and kind_of([*parts.values()]) is not None:
             groups.append(_group(near, "opened within a minute", 1))
         else:
             near = near[:1]
             separate += near
         alone = alone[len(near) :]
+    known = []
     for group in _Matching(separate).result:
         # A long option needs no other one; a short one may go with what was opened before.
         is_own = len(group.unit) == 1 and min(group.unit.values()) > 0
-        if len(group.unit) > 1 or is_own:
-            if is_own:
-                group.why, group.rank = "opened by an order of its own", 1
-            groups.append(group)
-            separate = _without(separate, group.contracts)
-    rest += separate
-    for group in _Matching(rest).result:
-        groups.append(group)
-        rest = _without(rest, group.contracts)
-    return groups, rest
+        if is_own:
+            group.why, group.rank = "opened by an order of its own", 1
+        if is_own or len(group.unit) > 1:
+            known.append(group)
+    rest += _without(separate, known)
+    others = _Matching(rest).result
+    return groups + known + others, _without(rest, others)
 
 
-def _without(lots: Iterable[Lot], contracts: Contracts) -> list[Lot]:
-    """Return lots without some contracts, the oldest of which go first."""
-    gone, left = dict(contracts), list[Lot]()
+def _without(lots: Iterable[Lot], groups: Iterable[_Group]) -> list[Lot]:
+    """Return lots without the contracts of some groups, the oldest of which go first."""
+    gone: defaultdict[int, float] = defaultdict(float)
+    for group in groups:
+        for conid, quantity in group.unit.items():
+            gone[conid] += quantity * group.units
+    left: list[Lot] = []
     for lot in lots:
-        quantity, due = lot.part.quantity, gone.get(lot.part.conid, 0.0)
-        taken = math.copysign(min(abs(quantity), abs(due)), quantity) if due else 0.0
-        gone[lot.part.conid] = due - taken
-        if abs(quantity - taken) > 1e-9:
+        quantity, conid = lot.part.quantity, lot.part.conid
+        taken = math.copysign(min(abs(quantity), abs(gone[conid])), quantity) if gone[conid] else 0
+        gone[conid] -= taken
+        if abs(quantity - taken) > NEGLIGIBLE:
             left.append(_with(lot, quantity - taken))
     return left
 
 
 def _group(lots: Sequence[Lot], why: str, rank: int) -> _Group:
     """Return all contracts of some lots as one group, by their greatest common divisor."""
-    contracts = {conid: part.quantity for conid, part in _total(lots).items()}
-    units = _divisor(contracts.values())
-    unit = {conid: quantity / units for conid, quantity in contracts.items()}
-    return _Group(unit, units, lots, why, rank)
+    parts = _total(lots)
+    units = _divisor(part.quantity for part in parts.values())
+    unit = {conid: part.quantity / units for conid, part in parts.items()}
+    return _Group(unit, units, parts, _opened(lots), why, rank)
+
+
+def _opened(lots: Iterable[Lot]) -> dict[int, datetime]:
+    """Return when each contract was opened last, where that is known."""
+    return {
+        lot.part.conid: lot.at for lot in sorted(lots, key=lambda lot: lot.at) if lot.at > NEVER
+    }
 
 
 def _divisor(quantities: Iterable[float]) -> float:
@@ -271,32 +284,11 @@ def _divisor(quantities: Iterable[float]) -> float:
     return float(math.gcd(*map(int, listed))) if all(one == int(one) for one in listed) else 1.0
 
 
-def _merged(groups: Iterable[_Group]) -> list[_Group]:
-    """Return groups of orders, those of the same legs as one."""
-    found: dict[tuple[tuple[int, float], ...], list[_Group]] = defaultdict(list)
-    for group in groups:
-        found[tuple(sorted(group.unit.items()))].append(group)
-    merged = []
-    for same in found.values():
-        why = same[0].why if len(same) == 1 else f"opened by {len(same)} orders of the same legs"
-        lots = [lot for group in same for lot in group.lots]
-        units = sum(group.units for group in same)
-        merged.append(_Group(same[0].unit, units, lots, why, same[0].rank))
-    return merged
-
-
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
-    costs = _total(group.lots)
-    legs = tuple(
-        sorted(
-            (replace(costs[conid], quantity=q) for conid, q in group.contracts.items()),
-            key=lambda part: _order([part]),
-        )
-    )
-    units = [replace(part, quantity=group.unit[part.conid]) for part in legs]
-    kind, risk = kind_of(units) or Kind.COMBINATION, risk_of(legs)
+    legs = tuple(sorted(_parts_of(group, group.units), key=lambda part: _order([part])))
+    kind, risk = kind_of(_parts_of(group)) or Kind.COMBINATION, risk_of(legs)
     first = min((str(one.instrument.expiry) for one in legs if one.is_option), default="")
-    opened = [lot.at for lot in group.lots if lot.part.conid in group.unit and lot.at > NEVER]
+    opened = [group.opened[conid] for conid in group.unit if conid in group.opened]
     return ProposedStrategy(
         name=f"{underlying}-{kind}-{first}",
         kind=kind,
@@ -308,8 +300,14 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
         greatest_loss=risk.greatest_loss,
         unlimited=risk.unlimited,
         opened_at=max(opened, default=None),
-        alternatives=tuple(group.alternatives[:MOST_ALTERNATIVES]),
+        alternatives=tuple(group.alternatives),
     )
+
+
+def _parts_of(group: _Group, units: float = 1.0) -> list[Part]:
+    """Return the contracts of a group, with their costs."""
+    known = ((group.parts[conid], quantity * units) for conid, quantity in group.unit.items())
+    return [Part(part.instrument, quantity, part.cost) for part, quantity in known]
 
 
 def _order(legs: Sequence[Part]) -> tuple[tuple[str, float, str, int], ...]:
@@ -329,8 +327,6 @@ CLOSED = frozenset(
 
 LIZARDS = frozenset({Kind.JADE_LIZARD, Kind.REVERSE_JADE_LIZARD})
 DOUBLES = frozenset({Kind.DOUBLE_CALENDAR, Kind.DOUBLE_DIAGONAL})
-NEEDS_NO_LESS = frozenset({Kind.REVERSE_IRON_BUTTERFLY, Kind.REVERSE_IRON_CONDOR})
-"""Two debit spreads need no less margin together: this is an alternative only."""
 
 Score = tuple[float | str | bool, ...]
 
@@ -342,7 +338,7 @@ class _Matching:
     """
 
     def __init__(self, lots: Sequence[Lot]) -> None:
-        self._lots = lots
+        self._opened = _opened(lots)
         self._parts = dict(sorted(_total(lots).items()))
         options = [part for part in self._parts.values() if part.is_option]
         if len(self._parts) > 1 and kind_of([*self._parts.values()]) is not None:
@@ -380,7 +376,7 @@ class _Matching:
         ]
 
     def _add(self, unit: Contracts, units: float, why: str | None = None) -> int:
-        group = _Group({c: q for c, q in unit.items() if q}, units, self._lots)
+        group = _Group({c: q for c, q in unit.items() if q}, units, self._parts, self._opened)
         if why is not None:
             group.why, group.rank = why, 2
         self._groups.append(group)
@@ -388,11 +384,11 @@ class _Matching:
 
     def _unit(self, *places: int) -> list[Part]:
         """Return one unit of some groups together."""
-        total: Counter[int] = Counter()
+        total: dict[int, float] = {}
         for place in places:
             for conid, quantity in self._groups[place].unit.items():
-                total[conid] += quantity  # type: ignore[assignment]
-        return [replace(self._parts[conid], quantity=q) for conid, q in total.items() if q]
+                total[conid] = total.get(conid, 0.0) + quantity
+        return [Part(self._parts[conid].instrument, q) for conid, q in total.items() if q]
 
     def _singles(self) -> list[tuple[int, Part, float]]:
         """Return the options that are alone: place, contract with its side, and quantity."""
@@ -449,6 +445,8 @@ class _Matching:
         return joined
 
     def _say_alternative(self, one: int, other: int) -> None:
+        if len(self._groups[one].alternatives) == MOST_ALTERNATIVES:
+            return
         kind = kind_of(self._unit(one, other))
         names = " / ".join(contract_name(part.instrument) for part in self._unit(other))
         self._groups[one].alternatives.append(f"{kind} with {names}")
@@ -468,20 +466,26 @@ class _Matching:
                     self._take(short, long, "same expiry and opposite sides", units)
 
     def _fours(self, verticals: Sequence[int]) -> Iterator[tuple[Score, int, int]]:
-        margin = {place: _margin(self._unit(place)) for place in verticals}
-        by_expiry: defaultdict[object, list[int]] = defaultdict(list)
+        by_expiry: defaultdict[object, list[tuple[Part, Part, int]]] = defaultdict(list)
         for place in verticals:
-            by_expiry[self._unit(place)[0].instrument.expiry].append(place)
-        for one, other in (pair for own in by_expiry.values() for pair in combinations(own, 2)):
-            unit = self._unit(one, other)
-            kind = kind_of(unit)
-            saved = margin[one] + margin[other] - _margin(unit)
-            is_uneven = self._groups[one].units != self._groups[other].units
-            if kind in NEEDS_NO_LESS and not is_uneven:
-                self._say_alternative(one, other)
-                self._say_alternative(other, one)
-            elif kind is Kind.BOX or (kind is not None and saved > 0):
-                yield (kind is not Kind.BOX, is_uneven, -saved), one, other
+            low, high = sorted(self._unit(place), key=lambda part: part.strike)
+            by_expiry[low.instrument.expiry, low.instrument.multiplier].append((low, high, place))
+        for own in by_expiry.values():
+            own.sort(key=lambda one: (one[0].strike, one[1].strike, one[2]))
+            for (low, inner, one), (outer, high, other) in combinations(own, 2):
+                rights = (low.instrument.right, outer.instrument.right)
+                is_uneven = self._groups[one].units != self._groups[other].units
+                if (low.strike, inner.strike) == (outer.strike, high.strike):
+                    if rights[0] is not rights[1] and low.quantity != outer.quantity:
+                        yield (0, is_uneven, 0.0), one, other
+                elif inner.strike <= outer.strike and rights != (Right.CALL, Right.PUT):
+                    if low.quantity > 0 > outer.quantity:
+                        widths = (inner.strike - low.strike, high.strike - outer.strike)
+                        yield (1, is_uneven, -min(widths)), one, other
+                    elif low.quantity < 0 < outer.quantity and rights[0] is not rights[1]:
+                        # A reverse iron condor needs no less margin than its spreads.
+                        self._say_alternative(one, other)
+                        self._say_alternative(other, one)
 
     def _time_spreads(self) -> Iterator[tuple[Score, int, int]]:
         singles = self._singles()
@@ -504,9 +508,14 @@ class _Matching:
                 yield (self._groups[one].units != self._groups[other].units,), one, other
 
     def _lizards(self) -> Iterator[tuple[Score, int, int]]:
-        verticals = self._of(Kind.VERTICAL)
+        spreads: defaultdict[object, list[int]] = defaultdict(list)
+        for place in self._of(Kind.VERTICAL):
+            terms = self._unit(place)[0].instrument
+            spreads[terms.expiry, terms.right].append(place)
         for place, single, units in self._singles():
-            for other in verticals if single.quantity < 0 else ():
+            terms = single.instrument
+            other_right = Right.PUT if terms.right is Right.CALL else Right.CALL
+            for other in spreads[terms.expiry, other_right] if single.quantity < 0 else ():
                 if kind_of(self._unit(place, other)) in LIZARDS:
                     yield (self._groups[other].units != units,), place, other
 
@@ -529,7 +538,7 @@ class _Matching:
         for stock in [one for one in self._parts.values() if one.instrument.sec_type in STOCKS]:
             sold, bought = (Right.CALL, Right.PUT)[:: 1 if stock.quantity > 0 else -1]
             for per in sorted({units_of(one, stock) for _, one, _ in self._singles()}):
-                used = sum(group.contracts.get(stock.conid, 0.0) for group in self._groups)
+                used = sum(one.unit.get(stock.conid, 0.0) * one.units for one in self._groups)
                 units = math.floor(abs(stock.quantity - used) / per + 1e-9)
                 place = self._add({stock.conid: math.copysign(per, stock.quantity)}, units)
                 covered = self._join(
@@ -567,16 +576,10 @@ class _Matching:
             count = _divisor((units, spread.units))
             if (units + spread.units) / count > HIGHEST_RATIO:
                 continue
-            total = spread.contracts
+            total = {conid: q * spread.units for conid, q in spread.unit.items()}
             total[part.conid] += units * part.quantity
             self._add({c: q / count for c, q in total.items()}, count, spread.why)
             spread.units = self._groups[single].units = 0.0
-
-
-def _margin(parts: Sequence[Part]) -> float:
-    """Return what a structure may lose before its credit, as a broker counts its margin."""
-    least = least_payoff(parts)
-    return math.inf if least is None else max(0.0, -least)
 
 
 def _credit_width(short: Part, long: Part) -> float:
