@@ -1,4 +1,4 @@
-"""Books of option structures for tests: holdings by short names, and the orders that opened them."""
+"""Books of option structures for tests, by short names, and the orders that opened them."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
