@@ -539,7 +539,7 @@ def run_preflight(
         dagster_home: Where Dagster keeps its state.
         ui_port: The port of the Dagster UI.
     """
-    lake = Lake(settings.lake, heartbeats=settings.heartbeats, use="look")
+    lake = Lake(settings.lake, use="look")
     found = check_settings(settings, environ, env_file=env_file)
     found += check_time_zone(utc_now())
     sessions: dict[str, GatewaySession] = {}
