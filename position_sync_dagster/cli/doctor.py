@@ -22,14 +22,6 @@ def doctor(
         bool,
         typer.Option("--repair", help="Set the torn last commit of each table aside."),
     ] = False,
-    move_heartbeats: Annotated[
-        bool,
-        typer.Option(
-            "--move-heartbeats",
-            help="Record that owners renew their leases where POSITION_SYNC_HEARTBEATS says. End "
-            "every program of the lake before.",
-        ),
-    ] = False,
     ui_port: Annotated[
         int | None,
         options.port("Port of the UI to check.", default="that of POSITION_SYNC_UI_URL, 3000"),
@@ -46,12 +38,6 @@ def doctor(
     With --repair it only sets torn last commits of local tables aside, which a loss of power can
     leave, and removes rows that are exact copies of another one.
     """
-    if move_heartbeats:
-        settings, lake = options.opened(home)
-        lake.sessions.record_place(moved=True)
-        said = f"From now on, heartbeats are in {settings.heartbeats}."
-        output.show({"heartbeats": settings.heartbeats}, [said], json=json)
-        return
     if repair:
         output.show(*_repaired(Lake.of(options.settings_for(home))), json=json)
         return

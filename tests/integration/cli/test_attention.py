@@ -49,11 +49,6 @@ def test_failed_requests_show(lake):
     assert any("1 request is FAILED" in text for text in attention())
 
 
-def test_where_heartbeats_are_is_json_for_a_program(lake):
-    moved = CliRunner().invoke(app, ["doctor", "--move-heartbeats", "--json"])
-    assert (json.loads(moved.stdout), moved.stderr) == ({"heartbeats": "tables"}, "")
-
-
 def test_a_terminal_of_another_encoding_shows_what_it_lacks_in_ascii(lake, monkeypatch):
     terminal = TextIOWrapper(BytesIO(), encoding="latin-1", write_through=True)
     monkeypatch.setattr("sys.stdout", terminal)
