@@ -30,6 +30,8 @@ COMMANDS = {
     "trace": f"{CLI}.audit:trace",
     "history": f"{CLI}.audit:history",
     "exposure": f"{CLI}.reports:exposure",
+    "figures": f"{CLI}.reports:figures",
+    "changes": f"{CLI}.reports:changes",
     "money": f"{CLI}.dev:money",
     "doctor": f"{CLI}.doctor:doctor",
     "maintain": f"{CLI}.doctor:maintain",

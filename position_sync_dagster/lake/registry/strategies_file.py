@@ -7,6 +7,7 @@ strategy in an account holds the whole of a leg.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from position_sync_dagster.domain.leg import (
     make_leg,
     strategy_name,
 )
-from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile
+from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 
 class WholeHolders:
@@ -560,6 +561,16 @@ def load_limits(path: str | Path) -> list[Limit]:
     if _lacks(path, b"limits"):
         return []
     return list(_limits(_opened(path)))
+
+
+def saved_limits(path: Path | None) -> list[Limit]:
+    """Read the limits as `load_limits`, once for each time that the file is saved; none without."""
+    return [] if path is None else list(_saved_limits(path, saved_state(path)))
+
+
+@lru_cache(maxsize=1)
+def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
+    return tuple(load_limits(path))
 
 
 def following_rolls(path: str | Path, *, named_by: str = NAMED_BY) -> frozenset[str]:

@@ -7,7 +7,7 @@ each strategy over the last hours, from the ledger; matplotlib is imported when 
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ class Money:
             of the closes is not known, or if no change of a quantity has been recorded yet.
         closes, closes_without_profit: The number of these closes, and of those without a known
             profit.
-        partial: The names of the sums that leave out a holding.
+        unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
         rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
         without_rate: For a total in the base currency: the currencies whose rate is not known. The
             sums are unknown then.
@@ -95,9 +95,14 @@ class Money:
     realized_since: datetime | None = None
     closes: int = 0
     closes_without_profit: int = 0
-    partial: tuple[str, ...] = ()
+    unknown: Mapping[str, int] = field(default_factory=dict)
     rates_age_s: float | None = None
     without_rate: tuple[str, ...] = ()
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """The names of the sums that leave out a holding."""
+        return tuple(self.unknown)
 
     @property
     def legs_text(self) -> str:
@@ -226,6 +231,11 @@ class BookMoney:
         """All holdings by underlying and currency."""
         return self._by("symbol", "currency")
 
+    @cached_property
+    def expiries(self) -> tuple[Money, ...]:
+        """All holdings with an expiry by that and currency, the nearest first."""
+        return tuple(one for one in self._by("expiry", "currency") if one.nearest_expiry)
+
     @property
     def tables(self) -> dict[str, tuple[Money, ...]]:
         """All tables by name."""
@@ -246,7 +256,7 @@ class BookMoney:
         found = self._chosen if where is None else self._chosen.filter(where)
         rows = summed(found, names, self.book.now).iter_rows(named=True)
         sums = (_money(row, self.book.now, self.book.streamed) for row in rows)
-        if "symbol" in names:
+        if {"symbol", "expiry"} & {*names}:
             return tuple(sums)
         if "strategy_id" in names:
             return tuple(self._with_profit(one, one.name) for one in sums)
@@ -298,7 +308,8 @@ class BookMoney:
 
 
 def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:
-    held, name = row["holdings"], row.get("strategy_id") or row.get("symbol")
+    held = row["holdings"]
+    name = row.get("strategy_id") or row.get("symbol") or (row.get("expiry") and f"{row['expiry']}")
     is_total = name is None
     return Money(
         name=name or TOTAL,
@@ -317,7 +328,7 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         differences=row.get("differences"),
         legs_closed=0 if is_total else row.get("legs_closed", 0),
         closed=None if is_total else row.get("closed"),
-        partial=tuple(name for name, of in _SUMS.items() if row[f"without_{of}"]),
+        unknown={name: count for name, of in _SUMS.items() if (count := row[f"without_{of}"])},
     )
 
 
