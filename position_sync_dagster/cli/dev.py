@@ -28,8 +28,7 @@ from position_sync_dagster.processes.stop_request import StopRequest, StopReques
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
-from position_sync_dagster.terminal.board import Changes
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.terminal.text import printable
 
 UI_URL = f"{PREFIX}UI_URL"
@@ -189,8 +188,7 @@ class LiveOutput(Output):
         self._log = log
         self._notes: list[tuple[str, str]] = []
         self._lake = Lake.of(settings)
-        self._reader = OverviewReader(self._lake, settings)
-        self._changes = Changes()
+        self._reader = FiguresReader(self._lake, settings)
 
     def note(self, text: str) -> None:
         """Show a change above the status, until the next one.
@@ -211,11 +209,9 @@ class LiveOutput(Output):
         """
         page = f"{ui}/money" if "://" in ui else ui
         addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
-        self._display.show(
-            look_at(self._read, self._changes, notes=self._notes, addresses=addresses)
-        )
+        self._display.show(look_at(self._read, notes=self._notes, addresses=addresses))
 
-    def _read(self) -> Overview | None:
+    def _read(self) -> Figures | None:
         return self._reader.read(utc_now()) if self._lake.exists else None
 
 

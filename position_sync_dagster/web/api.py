@@ -3,62 +3,20 @@
 The guard of the page stands before it, and no header allows pages of other origins.
 """
 
-import asyncio
 import csv
 import hashlib
 import io
-import time
+import re
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.sync.reports.figures import COLUMNS, GREEKS, VERSION, Figures
 from position_sync_dagster.terminal.text import cell_text
 
-FRESH_S = 1.0
-"""Requests within this time get the same figures: the tables are read once for all of them."""
-
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-
-
-class Reader(Protocol):
-    """What reads the figures: `FiguresReader`."""
-
-    def read(self, now: datetime) -> Figures:
-        """Return the figures of now; blocks."""
-
-
-class Source:
-    """Reads the figures for all requests, one read at a time."""
-
-    def __init__(self, open_reader: Callable[[], Reader]) -> None:
-        self._open = open_reader
-        self._reader: Reader | None = None
-        self._lock = asyncio.Lock()
-        self._found: tuple[float, Figures] | None = None
-
-    async def figures(self) -> Figures:
-        """Return figures that are at most FRESH_S old.
-
-        Raises:
-            PositionSyncError: The tables cannot be read.
-        """
-        async with self._lock:
-            if self._found is None or time.monotonic() - self._found[0] > FRESH_S:
-                self._found = None
-                self._found = (time.monotonic(), await asyncio.to_thread(self._read))
-            return self._found[1]
-
-    def _read(self) -> Figures:
-        if self._reader is None:
-            self._reader = self._open()
-        return self._reader.read(utc_now())
 
 
 def positions_csv(figures: Figures) -> str:
@@ -81,34 +39,34 @@ def etag_of(figures: Figures) -> str:
     return f'"{figures.ledger_version or 0}-{others}"'
 
 
-def api_routes(source: Source) -> list[BaseRoute]:
-    """Return the routes; the caller puts the guard before them."""
+BODIES: dict[str, tuple[str, Callable[[Figures], str]]] = {
+    "figures": ("application/json", Figures.to_json),
+    "positions.csv": ("text/csv", positions_csv),
+}
+"""The type and the content of each answer."""
 
-    def route(path: str, kind: str, body: Callable[[Figures], str]) -> Route:
-        async def answer(request: Request) -> Response:
-            try:
-                figures = await source.figures()
-                etag = etag_of(figures)
-                known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
-                headers = {**HEADERS, "ETag": etag}
-                if etag in known or f"W/{etag}" in known:
-                    return Response(status_code=304, headers=headers)
-                text = await asyncio.to_thread(body, figures)
-            except PositionSyncError as error:
-                trouble = {"error": error.what, "remedy": error.remedy}
-                return JSONResponse(trouble, 503, headers=HEADERS)
-            return Response(text, headers=headers, media_type=kind)
 
-        return Route(path, answer, methods=["GET"])
+def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:
+    """Return the answer to a request; blocks.
 
-    async def described(_request: Request) -> Response:
+    Args:
+        name: What is asked for: a name of BODIES, or openapi.json.
+        known: The entity tags that the client has (If-None-Match).
+        read: Reads the figures.
+    """
+    if name == "openapi.json":
         return JSONResponse(openapi(), headers=HEADERS)
-
-    return [
-        route("/api/v1/figures", "application/json", Figures.to_json),
-        route("/api/v1/positions.csv", "text/csv", positions_csv),
-        Route("/api/v1/openapi.json", described, methods=["GET"]),
-    ]
+    if name not in BODIES:
+        return JSONResponse({"error": "Not found", "remedy": "/api/v1/openapi.json"}, 404)
+    kind, body = BODIES[name]
+    try:
+        figures = read()
+        headers = {**HEADERS, "ETag": etag_of(figures)}
+        if headers["ETag"] in re.findall(r'"[^"]*"', known):
+            return Response(status_code=304, headers=headers)
+        return Response(body(figures), headers=headers, media_type=kind)
+    except PositionSyncError as error:
+        return JSONResponse({"error": error.what, "remedy": error.remedy}, 503, headers=HEADERS)
 
 
 def openapi() -> dict[str, Any]:

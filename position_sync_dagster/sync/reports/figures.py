@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, Limit
 from position_sync_dagster.errors import StrategiesFileError
@@ -142,7 +143,7 @@ class Figures:
 
     status: Status
     book: Book
-    day: Day
+    day: Day = field(default_factory=lambda: Day(since=NEVER))
     limits: Sequence[Evaluated] = ()
     before: pl.DataFrame = field(default_factory=pl.DataFrame)
     versions: tuple[object, ...] = ()

@@ -13,7 +13,8 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.overview import Book, Overview
+from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.sync.reports.overview import Book
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
     Changes,
@@ -52,7 +53,7 @@ def holding(conid: int, position: float = -2.0) -> BrokerPosition:
 
 def overview(
     status: Status = LIVE, *, legs: int = 2, holdings: Sequence[BrokerPosition] | None = None
-) -> Overview:
+) -> Figures:
     rows = [row(n, value_source=ValueOrigin.TICK, value_time=NOW) for n in (1, 2)]
     active = [leg(1 + n % 2, f"strategy-{n}") for n in range(legs)]
     since = status.session_since or NOW
@@ -66,7 +67,7 @@ def overview(
         live_since={status.gateway_id: since} if status.session_state == "LIVE" else {},
         streamed=frozenset({1, 2}),
     )
-    return Overview(status=status, book=book)
+    return Figures(status=status, book=book)
 
 
 def test_why_a_holding_closed_is_a_change() -> None:
@@ -85,7 +86,7 @@ def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
     )
 
 
-def screen(seen: Overview | None, width: int, height: int = 24) -> list[str]:
+def screen(seen: Figures | None, width: int, height: int = 24) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
     changes = [StatusChange(at=NOW, text="quantity: SPY 575P 15Dec28  -2 → -3")] * 6
     addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
