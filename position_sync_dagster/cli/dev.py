@@ -386,7 +386,11 @@ def money(
 
     settings, _lake = options.opened(home)
     ports.require_free(port, purpose="money page", option="--port")
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    routes = money_routes(
+        dagster=False,
+        home=None if home is None else str(home),
+        open_figures=lambda: PageFigures(settings),
+    )
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     typer.echo(f"The money page is at http://{ports.LOOPBACK}:{port}/money (Ctrl-C ends it).")
     uvicorn.run(app, host=ports.LOOPBACK, port=port, log_level="warning")

@@ -16,8 +16,6 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.sync.reports.figures import COLUMNS, GREEKS, VERSION, Figures
 from position_sync_dagster.terminal.text import cell_text
 
-HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-
 
 def positions_csv(figures: Figures) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
@@ -55,18 +53,20 @@ def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:
         read: Reads the figures.
     """
     if name == "openapi.json":
-        return JSONResponse(openapi(), headers=HEADERS)
+        return JSONResponse(openapi())
     if name not in BODIES:
         return JSONResponse({"error": "Not found", "remedy": "/api/v1/openapi.json"}, 404)
     kind, body = BODIES[name]
     try:
         figures = read()
-        headers = {**HEADERS, "ETag": etag_of(figures)}
+        headers = {"ETag": etag_of(figures)}
         if headers["ETag"] in re.findall(r'"[^"]*"', known):
             return Response(status_code=304, headers=headers)
+        if name.endswith(".csv"):
+            headers["Content-Disposition"] = f'attachment; filename="{figures.at:%Y-%m-%d}-{name}"'
         return Response(body(figures), headers=headers, media_type=kind)
     except PositionSyncError as error:
-        return JSONResponse({"error": error.what, "remedy": error.remedy}, 503, headers=HEADERS)
+        return JSONResponse({"error": error.what, "remedy": error.remedy}, 503)
 
 
 def openapi() -> dict[str, Any]:

@@ -13,6 +13,7 @@ import asyncio
 import gzip
 import json
 import logging
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -199,16 +200,20 @@ def _perspective() -> Path:
 
 
 def money_routes(
-    *, dagster: bool = True, open_figures: Callable[[], Figures] = _open_figures
+    *,
+    dagster: bool = True,
+    home: str | None = None,
+    open_figures: Callable[[], Figures] = _open_figures,
 ) -> list[BaseRoute]:
     """Return the routes of the page; the caller puts the guard before them.
 
     Args:
         dagster: Whether Dagster's pages are on the same port, so that rows can link to their runs.
+        home: The folder that commands need as --home; None: none.
         open_figures: Opens what the feed reads.
     """
     opened = cache(open_figures)
-    feed = Feed(opened, {"dagster": dagster})
+    feed = Feed(opened, {"dagster": dagster, "home": home and shlex.quote(home)})
     folder = f"/money/{VERSION}"
     kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
@@ -243,7 +248,9 @@ def money_routes(
     def answer(name: str, known: str) -> Response:
         from position_sync_dagster.web import api
 
-        return api.answer(name, known, lambda: opened().figures(utc_now()))
+        found = api.answer(name, known, lambda: opened().figures(utc_now()))
+        found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
+        return found
 
     async def api(request: Request) -> Response:
         known = request.headers.get("if-none-match", "")

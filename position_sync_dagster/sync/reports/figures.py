@@ -74,7 +74,7 @@ class Account:
     Attributes:
         cushion: Excess liquidity as a part of the net liquidation.
         age_s: The age of these values; the profits have their own in `today`.
-        realised_today, unrealised: As the broker reports them.
+        realised_today, unrealised: As the broker reports them; `total` is both together.
     """
 
     account: str
@@ -89,6 +89,7 @@ class Account:
     today: Today
     realised_today: float | None
     unrealised: float | None
+    total: float | None
 
 
 _SUMS = {
@@ -125,6 +126,7 @@ def sums_of(one: Money, kind: str) -> dict[str, Any]:
         "greeks_age_s": one.oldest_greeks_s,
         "delayed": one.delayed,
         "note": one.differences,
+        "closed": one.closed,
     }
 
 
@@ -197,8 +199,8 @@ class Figures:
     def _account(self, one: AccountSummary) -> Account:
         opened, open_unknown = in_base(self.positions, "today", one)
         closed, closed_unknown = in_base(self.closed_today, "today", one)
-        known = None not in (one.daily_pnl, opened, closed)
-        whole = known and not open_unknown and not closed_unknown
+        rest = None if open_unknown or closed_unknown or opened is None else -opened
+        difference = add_known(one.daily_pnl, rest, None if closed is None else -closed)
         mine = self.positions.filter(pl.col("account") == one.account).get_column("age_s")
         return Account(
             account=one.account,
@@ -216,12 +218,13 @@ class Figures:
                 closed=closed,
                 open_unknown=open_unknown,
                 closed_unknown=closed_unknown,
-                difference=one.daily_pnl - opened - closed if whole else None,  # type: ignore[operator]
+                difference=difference,
                 account_age_s=seconds_since(one.pnl_received_at, self.at),
                 holdings_age_s=None if mine.null_count() else mine.max(),  # type: ignore[arg-type]
             ),
             realised_today=one.realized_pnl,
             unrealised=one.unrealized_pnl,
+            total=add_known(one.unrealized_pnl, one.realized_pnl),
         )
 
     @property
@@ -245,7 +248,11 @@ class Figures:
             "accounts": self.accounts,
             "strategies": [sums_of(one, "strategy") for one in rows],
             "underlyings": [sums_of(one, "underlying") for one in money.underlyings],
-            "expiries": [sums_of(one, "expiry") for one in money.expiries],
+            "expiries": [
+                sums_of(one, "expiry") | {"days": (one.nearest_expiry - self.at.date()).days}
+                for one in money.expiries
+                if one.nearest_expiry
+            ],
             "totals": [sums_of(one, "total") for one in (*money.totals, *money.in_base)],
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
@@ -353,6 +360,12 @@ def base_of(rows: pl.DataFrame) -> pl.DataFrame:
         return pl.DataFrame(schema={"account": pl.String, "conid": pl.Int64, "_base": pl.Float64})
     base = pl.col("unrealized_pnl") + pl.col("realized_pnl").fill_null(0.0) - pl.col("daily_pnl")
     return rows.group_by(KEY).agg(_base=base.median())
+
+
+def add_known(*parts: float | None) -> float | None:
+    """Return the sum; None if a part is not known."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def in_base(rows: pl.DataFrame, name: str, of: AccountSummary) -> tuple[float | None, int]:

@@ -1,6 +1,5 @@
 """Latest positions and exposure, derived from the ledger."""
 
-import base64
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -217,13 +216,6 @@ def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
     table = found.metadata[key]
     assert isinstance(table, dg.TableMetadataValue)
     return [dict(record.data) for record in table.records]
-
-
-def png_of(found: dg.AssetMaterialization) -> bytes:
-    picture = found.metadata["picture"]
-    assert isinstance(picture, dg.MarkdownMetadataValue)
-    text = picture.md_str.removeprefix("![P&L and ages](data:image/png;base64,")
-    return base64.b64decode(text.removesuffix(")"), validate=True)
 
 
 @pytest.fixture
