@@ -185,7 +185,7 @@ class Figures:
             own = pl.coalesce("_realized", "realized_pnl")
             rows = (
                 rows.join(reported.select(*KEY, _realized="realized_pnl"), on=KEY, how="left")
-                .join(base_of(self.before), on=KEY, how="left")
+                .join(base_of(self.before, self.day), on=KEY, how="left")
                 .with_columns(realized_pnl=own, daily_pnl=own - pl.col("_base"))
                 .drop("_realized", "_base")
             )
@@ -350,16 +350,22 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 _name = lru_cache(maxsize=100_000)(leg_name)
 
 
-def base_of(rows: pl.DataFrame) -> pl.DataFrame:
+def base_of(rows: pl.DataFrame, day: Day) -> pl.DataFrame:
     """Return what the profit of a holding, since it was opened, was at the close of the day before.
 
     Profit of the day = unrealised + realised today − this: trades of the day do not change it. A
-    price and the broker's profit may be a second apart, so the middle one of all rows is taken.
+    price and the broker's profit may be a second apart, so the middle one of all rows is taken. Of
+    what was opened today it is 0.
     """
+    kinds = {"account": pl.String, "conid": pl.Int64, "_base": pl.Float64}
+    first = {change.key: change for change in reversed(day.changes)}
+    opened = [(*key, 0.0) for key, change in first.items() if change.before == 0]
+    known = pl.DataFrame(opened, schema=kinds, orient="row")
     if rows.is_empty():
-        return pl.DataFrame(schema={"account": pl.String, "conid": pl.Int64, "_base": pl.Float64})
+        return known
     base = pl.col("unrealized_pnl") + pl.col("realized_pnl").fill_null(0.0) - pl.col("daily_pnl")
-    return rows.group_by(KEY).agg(_base=base.median())
+    found = rows.group_by(KEY).agg(_base=base.median())
+    return pl.concat([known, found]).unique(KEY, keep="first")
 
 
 def add_known(*parts: float | None) -> float | None:

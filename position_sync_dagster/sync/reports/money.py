@@ -231,7 +231,10 @@ class BookMoney:
     @cached_property
     def expiries(self) -> tuple[Money, ...]:
         """All holdings with an expiry by that and currency, the nearest first."""
-        return tuple(one for one in self._by("expiry", "currency") if one.nearest_expiry)
+        parts = self._chosen.parts.filter(pl.col("expiry").is_not_null())
+        rows = summed(Split(parts, self._chosen.legs), ("expiry", "currency"), self.book.now)
+        named = rows.iter_rows(named=True)
+        return tuple(_money(row, self.book.now, self.book.streamed) for row in named)
 
     @property
     def tables(self) -> dict[str, tuple[Money, ...]]:
@@ -253,7 +256,7 @@ class BookMoney:
         found = self._chosen if where is None else self._chosen.filter(where)
         rows = summed(found, names, self.book.now).iter_rows(named=True)
         sums = (_money(row, self.book.now, self.book.streamed) for row in rows)
-        if {"symbol", "expiry"} & {*names}:
+        if "symbol" in names:
             return tuple(sums)
         if "strategy_id" in names:
             return tuple(self._with_profit(one, one.name) for one in sums)

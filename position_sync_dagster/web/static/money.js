@@ -253,12 +253,12 @@ function drawExpiries() {
   );
 }
 
-const KINDS = ["", "TRADE", "CLOSE", "QUANTITY", "GATEWAY", "BREAK"];
+const KINDS = ["all", "TRADE", "CLOSE", "QUANTITY", "GATEWAY", "BREAK"];
 
 function drawChanges() {
   const kind = byId("kind").value;
   const lines = shown.changes
-    .filter((one) => !kind || one.kind === kind)
+    .filter((one) => kind === "all" || one.kind === kind)
     .map((one) => ({
       kind: one.kind.toLowerCase(),
       title: one.text,
@@ -362,6 +362,7 @@ const COLUMNS = {
   extrinsic: ["extrinsic", "float", "unique", 2],
   "price of underlying": ["underlying_price", "float", "unique", 2],
 };
+const NULL_TEXT = "--psp-label--null--content";
 const SIGNED = new Set(["today", "unrealised"]);
 const STARRED = Object.fromEntries(["value", "today", "unrealised"].map((name) => [name, COLUMNS[name][0]]));
 const SHOWN = ["value", "today", "unrealised", "qty", "price", "average cost", "days", "moneyness", "extrinsic", "$ delta", "theta", "vega", "no greeks", "age", "source"];
@@ -468,8 +469,13 @@ function greyAged(table) {
     const aged = parts.some((one) => !one.current);
     line.classList.toggle("aged", aged);
     line.style.opacity = aged && !document.body.classList.contains("aged") ? "0.5" : "";
+    const isGroup = path && path.length < grid.groups.length;
     for (const cell of cells) {
-      const of = STARRED[table.getMeta(cell).column_header?.at(-1)];
+      const column = table.getMeta(cell).column_header?.at(-1);
+      // A group has no price and no strike: nothing is there, and a dash would mean that it is unknown.
+      if (isGroup && COLUMNS[column]?.[2] === "unique") cell.style.setProperty(NULL_TEXT, '""');
+      else cell.style.removeProperty(NULL_TEXT);
+      const of = STARRED[column];
       if (!of || !cell.textContent) continue; // a dash is of the style sheet
       const text = cell.textContent.replace("*", "") + (parts.some((one) => one[of] === null) ? "*" : "");
       if (cell.textContent !== text) cell.textContent = text;
@@ -500,7 +506,7 @@ async function openGrid() {
   const viewer = byId("grid");
   await table.update([...rows].map(([key, values]) => gridRow(key, values)));
   await viewer.load(client);
-  const more = { theme: theme(), title: "Holdings" };
+  const more = { theme: theme(), title: "Holdings: rows (all) / columns (all)" };
   try {
     const layout = JSON.parse(localStorage.getItem(LAYOUT)) ?? {};
     const first = usual(); // layouts of an earlier release have the maximum for the age
@@ -605,7 +611,7 @@ async function follow() {
   }
 }
 
-byId("kind").replaceChildren(...KINDS.map((kind) => element("option", kind.toLowerCase() || "all", { value: kind })));
+byId("kind").replaceChildren(...KINDS.map((kind) => element("option", kind.toLowerCase(), { value: kind })));
 byId("kind").addEventListener("change", drawChanges);
 setTheme(localStorage.getItem(THEME) ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
 tools();
