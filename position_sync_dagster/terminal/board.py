@@ -10,7 +10,6 @@ from rich.text import Text
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.last_work import SAYS
 from position_sync_dagster.sync.reports.changes import Change
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
@@ -83,18 +82,12 @@ def _legs(count: int) -> str:
 
 
 def _programs(status: Status) -> str:
-    """Return when the sensors last ticked, and which other programs are late."""
-    late = status.programs.late
-    shown = [
-        *status.programs.works[:1],
-        *(one for one in late if one is not status.programs.works[0]),
-    ]
-    if not shown:
-        return f"none {LATE}" if status.programs.ended else "none runs"
-    return ", ".join(
-        f"last {SAYS[one.program]} {age(one.at, status.at)} ago{f' {LATE}' if one in late else ''}"
-        for one in shown
-    )
+    """Return when the sensors last ticked."""
+    programs = status.programs
+    late = f" {LATE}" if programs.late or programs.ended else ""
+    if programs.ticked_at is None:
+        return f"none {LATE}" if late else "none runs"
+    return f"last sensor tick {age(programs.ticked_at, status.at)} ago{late}"
 
 
 def _accounts(status: Status) -> list[tuple[str, str]]:
