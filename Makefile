@@ -23,6 +23,9 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
+# Their markers; tests/support/tiers.py says which tests have them, and why.
+SECOND_TIER := variation or program or campaign
+
 FOR ?=
 MESSAGES ?= 1000000
 UI_PORT ?=
@@ -41,7 +44,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
-	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test and'
+	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test, test-all and'
 	@echo '  test-fast take ARGS= for pytest; bench takes PART=queue and ARGS=--quick; chaos takes SEED=,'
 	@echo '  which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts;'
 	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.12 python3.13".'
@@ -58,8 +61,16 @@ dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .
 
 # Some tests wait while others compute: six processes fill two cores.
 .PHONY: test
-test: $(SYNCED) ## the whole test suite, in parallel (ARGS='-n 0': one test after the other)
-	@$(BIN)/pytest -n 6 $(ARGS)
+test: $(SYNCED) ## every promise once, in five minutes (ARGS='-n 0': one test after the other)
+	@$(BIN)/pytest -n 6 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
+
+.PHONY: test-all
+test-all: $(SYNCED) ## everything: more cases, more programs, campaigns, Postgres, an object store
+	@$(BIN)/pytest -n 6 --durations=10 $(ARGS)
+
+.PHONY: test-rest
+test-rest: $(SYNCED) ## what test-all has beyond test
+	@$(BIN)/pytest -n 6 --durations=10 -m '$(SECOND_TIER)' $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(SYNCED) ## unit tests and in-memory contract tests, in seconds: for every save
@@ -72,7 +83,7 @@ test-simulator: $(SYNCED) ## the tests of the gateway simulator alone
 .PHONY: chaos
 chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, and odd lists (an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
-	@TESTS=all $(BIN)/pytest -q tests/unit tests/contract tests/integration/lake tests/integration/sync tests/integration/cli/test_stopping.py tests/integration/dagster_host/test_bad_postgres.py
+	@TESTS=all $(BIN)/pytest -q tests/unit tests/contract tests/integration/lake tests/integration/sync tests/integration/cli/test_stopping.py
 	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
 	@TESTS=all $(BIN)/pytest -q tests/acceptance/test_hosts.py tests/acceptance/test_screens.py
@@ -88,11 +99,6 @@ fuzz: $(SYNCED) ## a gateway that sends anything: a million messages, over a nig
 .PHONY: bench
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)
 	@$(BIN)/python -m benchmarks $(if $(PART),--part $(PART)) $(ARGS)
-
-.PHONY: chart-check
-chart-check: $(SYNCED) ## render a chart of Dagster with our values and check it (needs helm; CHART=…)
-	@helm template position-sync $(or $(CHART),dagster/dagster) -f deploy/helm/values.yaml \
-		--set migrate.enabled=true | $(BIN)/python -m tests.support.rendered_chart
 
 .PHONY: screenshots
 screenshots: $(SYNCED) ## take the pictures of the documents from a running demo (needs Chromium)

@@ -36,6 +36,7 @@ class Options:
             until a request to stop.
         end_with: The process id of a parent. When it ends, the demo ends.
         calm: Whether the simulated day has no fills and no outages.
+        empty: Whether a new home begins without a strategy: every holding is queued.
     """
 
     home: Path = Path(".demo")
@@ -46,6 +47,7 @@ class Options:
     as_json: bool = False
     end_with: int | None = None
     calm: bool = False
+    empty: bool = False
 
 
 def run(options: Options) -> int:
@@ -59,15 +61,15 @@ def run(options: Options) -> int:
     ending = time.monotonic()
     with StopRequest(end_with=options.end_with) as stop:
         try:
-            with exclusive_use(home.path, purpose="position-sync demo") as lock_fd:
+            with exclusive_use(home.path, purpose="position-sync demo"):
                 ui_port, wanted = choose_ports(options, screen)
                 with programs.start(
                     home,
                     ui_port=ui_port,
                     wanted=wanted,
-                    lock_fd=lock_fd,
                     stop=stop,
                     calm=options.calm,
+                    empty=options.empty,
                 ) as demo_run:
                     try:
                         results = watch(demo_run, options, screen, stop)
