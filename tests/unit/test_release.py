@@ -3,14 +3,11 @@
 import re
 import sys
 import tomllib
-from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
 from ib_async.client import Client
 from pydantic import SecretStr
 
-from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import deliver

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from position_sync_dagster.sync.reports.changes import Change, ChangeKind
 
 from position_sync_dagster.demo.display import (
     AcceptanceResult,
@@ -16,7 +17,6 @@ from position_sync_dagster.demo.display import (
     choose_display,
 )
 from position_sync_dagster.processes.stop_request import StopRequested
-from position_sync_dagster.sync.reports.changes import Change, ChangeKind
 
 RESULTS = [
     AcceptanceResult(name="legs", wanted="2", found="2", met=True),

@@ -6,13 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from position_sync_dagster.sync.reports.changes import Change, ChangeKind
 from rich.console import Console
 
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.update import Source, ValueOrigin
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
-from position_sync_dagster.sync.reports.changes import Change, ChangeKind
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.overview import Book, Overview
 from position_sync_dagster.sync.reports.status import Status
@@ -24,7 +24,6 @@ from position_sync_dagster.terminal.board import (
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import NOW, priced_rows, row
-from tests.unit.domain.test_causes import CASES
 
 LIVE = Status(
     at=NOW, lake="lake", gateway_id="127.0.0.1:7497", session_state="LIVE", session_owner="STREAM",
@@ -77,7 +76,9 @@ def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
 
 def screen(seen: Overview | None, width: int, height: int = 24) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
-    changes = [Change(at=NOW, kind=ChangeKind.QUANTITY, text="quantity: SPY 575P 15Dec28  -2 → -3")] * 6
+    changes = [
+        Change(at=NOW, kind=ChangeKind.QUANTITY, text="quantity: SPY 575P 15Dec28  -2 → -3")
+    ] * 6
     addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
     console.print(board(seen, changes, [], addresses, console))
     return [line.rstrip() for line in console.export_text().splitlines()]

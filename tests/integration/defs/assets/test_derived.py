@@ -1,6 +1,5 @@
 """Latest positions and exposure, derived from the ledger."""
 
-import base64
 import io
 import time
 from dataclasses import replace
