@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from position_sync_dagster.sync.reports.changes import Change, ChangeKind
 
 from position_sync_dagster.demo.display import (
     AcceptanceResult,
@@ -17,6 +16,7 @@ from position_sync_dagster.demo.display import (
     choose_display,
 )
 from position_sync_dagster.processes.stop_request import StopRequested
+from position_sync_dagster.terminal.board import StatusChange
 
 RESULTS = [
     AcceptanceResult(name="legs", wanted="2", found="2", met=True),
@@ -72,8 +72,7 @@ def test_a_log_has_the_addresses_once_and_then_the_figures(capsys):
 
 
 def test_a_log_has_each_change_once_also_after_a_read_that_failed(capsys):
-    at = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
-    change = Change(at=at, kind=ChangeKind.GATEWAY, text="gateway: connected")
+    change = StatusChange(at=datetime(2026, 3, 9, 14, 30, tzinfo=UTC), text="gateway: connected")
     display = LineDisplay()
     for look in (
         Look(changes=[change]),

@@ -1,5 +1,6 @@
 """Latest positions and exposure, derived from the ledger."""
 
+import base64
 import io
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from PIL import Image
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.strategy_exposure import (
     aligned_table,
+    recent_picture,
     strategy_exposure,
 )
 from position_sync_dagster.domain.leg import make_leg
@@ -220,6 +222,13 @@ def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
     table = found.metadata[key]
     assert isinstance(table, dg.TableMetadataValue)
     return [dict(record.data) for record in table.records]
+
+
+def png_of(found: dg.AssetMaterialization) -> bytes:
+    picture = found.metadata["picture"]
+    assert isinstance(picture, dg.MarkdownMetadataValue)
+    text = picture.md_str.removeprefix("![P&L and ages](data:image/png;base64,")
+    return base64.b64decode(text.removesuffix(")"), validate=True)
 
 
 @pytest.fixture
