@@ -32,6 +32,7 @@ COMMANDS = {
     "exposure": f"{CLI}.reports:exposure",
     "figures": f"{CLI}.reports:figures",
     "changes": f"{CLI}.reports:changes",
+    "what-if": f"{CLI}.what_if:what_if",
     "money": f"{CLI}.dev:money",
     "doctor": f"{CLI}.doctor:doctor",
     "maintain": f"{CLI}.doctor:maintain",
