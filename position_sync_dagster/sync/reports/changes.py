@@ -6,7 +6,7 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 
 import polars as pl
@@ -88,7 +88,8 @@ class Day:
 
 def day_began(now: datetime) -> datetime:
     """Return the last midnight in New York."""
-    return datetime.combine(now.astimezone(NEW_YORK).date(), time(), NEW_YORK)
+    midnight = datetime.combine(now.astimezone(NEW_YORK).date(), time(), NEW_YORK)
+    return midnight.astimezone(UTC)
 
 
 class DayReader:
