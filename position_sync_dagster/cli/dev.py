@@ -313,6 +313,9 @@ def demo(
     calm: Annotated[
         bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
     ] = False,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Begin without strategies, as a new user does.")
+    ] = False,
     json: options.Json = False,
     end_with: options.EndWith = None,
 ) -> None:
@@ -338,6 +341,7 @@ def demo(
                 as_json=json,
                 end_with=end_with,
                 calm=calm,
+                empty=empty,
             )
         )
     )

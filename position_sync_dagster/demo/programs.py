@@ -370,6 +370,7 @@ def start(
     lock_fd: int,
     stop: StopRequest,
     calm: bool,
+    empty: bool = False,
 ) -> Iterator[DemoRun]:
     """Start the programs; end them, and all that came from them, when the block ends.
 
@@ -383,6 +384,7 @@ def start(
         lock_fd: The file descriptor of the home's lock, which the programs share.
         stop: Raises when this process shall stop.
         calm: Whether only prices change in the simulated market.
+        empty: Whether the first start begins without strategies.
 
     Raises:
         PositionSyncError: A program cannot be started, or the home cannot be written.
@@ -399,7 +401,7 @@ def start(
         write_day(scenario)
     with start_simulator(home, wanted, lock_fd=lock_fd, scenario=scenario) as gateway:
         if is_first:
-            import_strategies(home.lake)
+            import_strategies(home.lake, empty=empty)
         found = wait_until_ready(gateway, stop)
         settings = home.update_settings(
             {
@@ -434,11 +436,12 @@ def start(
 
 
 @one_native_thread_each()
-def import_strategies(lake_path: Path) -> None:
+def import_strategies(lake_path: Path, *, empty: bool) -> None:
     """Make the demo's strategies active, at the first start only: changes by the user stay."""
     book = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
     with as_file(book) as path:
         legs = load_strategies(path)
     lake = Lake(str(lake_path))
     lake.initialize_sync()
-    lake.registry.sync.replace_all(legs)
+    if not empty:
+        lake.registry.sync.replace_all(legs)

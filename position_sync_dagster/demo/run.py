@@ -36,6 +36,7 @@ class Options:
             until a request to stop.
         end_with: The process id of a parent. When it ends, the demo ends.
         calm: Whether the simulated day has no fills and no outages.
+        empty: Whether the first start begins without strategies.
     """
 
     home: Path = Path(".demo")
@@ -46,6 +47,7 @@ class Options:
     as_json: bool = False
     end_with: int | None = None
     calm: bool = False
+    empty: bool = False
 
 
 def run(options: Options) -> int:
@@ -68,6 +70,7 @@ def run(options: Options) -> int:
                     lock_fd=lock_fd,
                     stop=stop,
                     calm=options.calm,
+                    empty=options.empty,
                 ) as demo_run:
                     try:
                         results = watch(demo_run, options, screen, stop)
