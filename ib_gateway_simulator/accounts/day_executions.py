@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 from ib_gateway_simulator.accounts.ledger import Holding
 from ib_gateway_simulator.clients.connection import ClientConnection
@@ -62,7 +62,9 @@ class DayExecutions:
         self.refused = False
         """Whether requests are refused, as by a gateway that cannot reach its servers."""
         self.zone: str | None = "UTC"
-        """The name behind their times, which are UTC; None: these have a hyphen instead."""
+        """The name behind their times; None: these are UTC and have a hyphen instead."""
+        self.clock: tzinfo = UTC
+        """The zone whose clocks they show, if they have a name."""
 
     def new_order(self) -> int:
         """Return the permanent id of a new order; a gateway that starts later uses others."""
@@ -120,8 +122,9 @@ class DayExecutions:
         self._deals.clear()
 
     def _written(self, at: float) -> str:
-        day, clock = f"{datetime.fromtimestamp(at, UTC):%Y%m%d %H:%M:%S}".split()
-        return f"{day}-{clock}" if self.zone is None else f"{day} {clock} {self.zone}"
+        if self.zone is None:
+            return f"{datetime.fromtimestamp(at, UTC):%Y%m%d-%H:%M:%S}"
+        return f"{datetime.fromtimestamp(at, self.clock):%Y%m%d %H:%M:%S} {self.zone}"
 
     def answer(self, client: ClientConnection, request: Request) -> None:
         """Answer reqExecutions: each execution, the end, and then the commissions."""

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ib_gateway_simulator.recording import program
-from position_sync_dagster import errors, places, run_slots
+from position_sync_dagster import errors, places
 from position_sync_dagster.cli import options
 from position_sync_dagster.demo.display import LiveDisplay, look_at, stop_if_closed
 from position_sync_dagster.demo.run import Options
@@ -22,10 +22,9 @@ from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.home import exclusive_use
-from position_sync_dagster.processes.reaper import MARKER
+from position_sync_dagster.processes.home import MARKER, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
-from position_sync_dagster.settings import PREFIX, Settings, load_settings
+from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
@@ -55,31 +54,27 @@ def dev(
 
 
 def run(*, ui_port: int, end_with: int | None) -> None:
-    """Run `dagster dev` until a request to stop.
+    """Run Dagster's programs until a request to stop.
 
     Raises:
         SettingsError: A setting, or the gateways file, is malformed, or the exchange is not known.
         StrategiesFileError: A strategies file is configured and cannot be read.
         PortTakenError: The UI's port is taken.
-        HomeInUseError: Another `dagster dev` runs in the home.
+        HomeInUseError: Another one runs in the home.
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
-        RunSlotsError: Dagster may not have as many runs in progress at once as the logins need.
     """
     settings = load_settings()
     options.warn_of_unknown_settings()
     require_files(settings)
     require_known(settings.calendar)
-    refusal = run_slots.too_few(run_slots.configured(places.dagster_home()), len(settings.logins))
-    if refusal is not None:
-        raise refusal
     require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
     home = places.dagster_home()
     with (
         StopRequest(end_with=end_with) as stop,
-        exclusive_use(home, purpose="position-sync dev") as lock_fd,
+        exclusive_use(home, purpose="position-sync dev"),
     ):
         put_instance(home)
         log = home / LOG_NAME if live else None
@@ -87,12 +82,11 @@ def run(*, ui_port: int, end_with: int | None) -> None:
         address = settings.ui_url if known else dagster_dev.url(ui_port)
         try:
             with dagster_dev.start(
-                env={**os.environ, UI_URL: address, MARKER: str(home)},
+                env={**variables_of_the_folder(), **os.environ, UI_URL: address, MARKER: str(home)},
                 dagster_home=home,
                 ui_port=ui_port,
                 cwd=Path.cwd(),
                 log=log,
-                inherited_fds=[lock_fd],
             ) as dagster:
                 output = LiveOutput(settings, log) if log else Output(settings)
                 watch(dagster, settings, ui_port, stop, output)
@@ -105,6 +99,14 @@ def put_instance(home: Path) -> None:
     """Copy our `dagster.yaml` into the package's own home if it has none, and into no other."""
     if home == places.own_dagster_home() and not (home / "dagster.yaml").exists():
         shutil.copyfile(places.instance_file(), home / "dagster.yaml")
+
+
+def variables_of_the_folder() -> dict[str, str]:
+    """Return what `.env` holds for other libraries, such as AWS_REGION; we read our settings."""
+    if not os.path.exists(".env"):
+        return {}
+    found = read_env_file(Path(".env"))
+    return {name: text for name, text in found.items() if not name.startswith(PREFIX)}
 
 
 def require_files(settings: Settings) -> None:
@@ -314,7 +316,7 @@ def demo(
         bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
     ] = False,
     empty: Annotated[
-        bool, typer.Option("--empty", help="Begin without strategies, as a new user does.")
+        bool, typer.Option("--empty", help="Begin a new home without a strategy.")
     ] = False,
     json: options.Json = False,
     end_with: options.EndWith = None,

@@ -36,7 +36,7 @@ class Options:
             until a request to stop.
         end_with: The process id of a parent. When it ends, the demo ends.
         calm: Whether the simulated day has no fills and no outages.
-        empty: Whether the first start begins without strategies.
+        empty: Whether a new home begins without a strategy: every holding is queued.
     """
 
     home: Path = Path(".demo")
@@ -61,13 +61,12 @@ def run(options: Options) -> int:
     ending = time.monotonic()
     with StopRequest(end_with=options.end_with) as stop:
         try:
-            with exclusive_use(home.path, purpose="position-sync demo") as lock_fd:
+            with exclusive_use(home.path, purpose="position-sync demo"):
                 ui_port, wanted = choose_ports(options, screen)
                 with programs.start(
                     home,
                     ui_port=ui_port,
                     wanted=wanted,
-                    lock_fd=lock_fd,
                     stop=stop,
                     calm=options.calm,
                     empty=options.empty,

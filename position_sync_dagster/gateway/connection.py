@@ -20,6 +20,7 @@ from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain.broker_time import UnknownZoneError
 from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
@@ -209,7 +210,7 @@ class MessageReader:
         )
         ib_async_internals.intercept_unknown_requests(ib, self._on_unknown_request)
         ib_async_internals.read_without_copies(ib)
-        ib_async_internals.read_utc_times(ib)
+        ib_async_internals.read_times(ib)
 
     def _read(self, fields: list[str]) -> None:
         kind = fields[0] if fields else ""
@@ -236,6 +237,13 @@ class MessageReader:
             f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
             f"{type(error).__name__}); it is left out",
         )
+        if isinstance(error, UnknownZoneError):
+            self._log.report(
+                str(error),
+                f"{self._gateway_id} sent a time that cannot be read, since {error}. Choose "
+                "another time zone at the log-in of TWS or IB Gateway, or UTC for the times that "
+                "it sends to clients (API settings).",
+            )
 
     def _on_unknown_request(self, message: str) -> None:
         self._log.report(

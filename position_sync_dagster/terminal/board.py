@@ -17,7 +17,6 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
-from position_sync_dagster.last_work import SAYS
 from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.sync.supervision import PAUSED
@@ -198,18 +197,12 @@ def _legs(count: int) -> str:
 
 
 def _programs(status: Status) -> str:
-    """Return when the sensors last ticked, and which other programs are late."""
-    late = status.programs.late
-    shown = [
-        *status.programs.works[:1],
-        *(one for one in late if one is not status.programs.works[0]),
-    ]
-    if not shown:
-        return f"none {LATE}" if status.programs.ended else "none runs"
-    return ", ".join(
-        f"last {SAYS[one.program]} {age(one.at, status.at)} ago{f' {LATE}' if one in late else ''}"
-        for one in shown
-    )
+    """Return when the sensors last ticked."""
+    programs = status.programs
+    late = f" {LATE}" if programs.late or programs.ended else ""
+    if programs.ticked_at is None:
+        return f"none {LATE}" if late else "none runs"
+    return f"last sensor tick {age(programs.ticked_at, status.at)} ago{late}"
 
 
 def _accounts(status: Status) -> list[tuple[str, str]]:

@@ -139,7 +139,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     gateway_port, control_port = free_port(), free_port()
     words = ["--book", "demo", "--host", "127.0.0.1", "--port", str(gateway_port)]
     words += ["--control-port", str(control_port)]
-    import_strategies(folder / "lake", empty=False)
+    import_strategies(folder / "lake")
     with postgres.running() as database, (folder / "simulator.log").open("wb") as log:
         simulator = subprocess.Popen(
             [sys.executable, "-m", "ib_gateway_simulator", *words],
