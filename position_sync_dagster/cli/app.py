@@ -30,6 +30,7 @@ COMMANDS = {
     "trace": f"{CLI}.audit:trace",
     "history": f"{CLI}.audit:history",
     "exposure": f"{CLI}.reports:exposure",
+    "what-if": f"{CLI}.what_if:what_if",
     "money": f"{CLI}.dev:money",
     "doctor": f"{CLI}.doctor:doctor",
     "maintain": f"{CLI}.doctor:maintain",
