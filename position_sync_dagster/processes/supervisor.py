@@ -49,9 +49,6 @@ GRACE_S = 15.0
 LONGEST_SOCKET = 100
 """The longest path of a Unix socket in bytes; a home that is deeper is served at a port."""
 
-FIRST_PORT = 49152
-"""Where the search for such a port begins: the first one that no service has registered."""
-
 SUSPENDED_S = 10.0
 """After so many seconds between two looks, the machine or this process was suspended."""
 
@@ -132,7 +129,7 @@ class Supervisor:
         home = places.dagster_home()
         path, port_of_code = str(home / "code.sock"), 0
         if len(os.fsencode(path)) > LONGEST_SOCKET:
-            port_of_code = first_free(FIRST_PORT)
+            port_of_code = first_free(port + 1)
         at = ("port", port_of_code) if port_of_code else ("socket", path)
         served = {"host": LOOPBACK, at[0]: at[1], "location_name": LOCATION}
         workspace = str(home / "workspace.yaml")  # JSON is YAML
