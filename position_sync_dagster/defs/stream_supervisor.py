@@ -9,7 +9,6 @@ from functools import partial
 import dagster as dg
 
 from position_sync_dagster import run_slots
-from position_sync_dagster.dagster_host.launcher import fixed_limit
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.checks import broker
 from position_sync_dagster.defs.checks.check_results import (
@@ -46,7 +45,8 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     settings = POSITION_SYNC.read_settings()
     lake, instance = runs.cached_lake(settings), runs.cached_instance(context)
-    limit = fixed_limit(instance)
+    queue = instance.get_concurrency_config().run_queue_config
+    limit = None if queue is None else queue.max_concurrent_runs
     refusal = run_slots.too_few(limit, len(settings.logins))
     served = run_slots.logins_served(limit) if refusal else None
     if refusal is not None and not served:

@@ -34,7 +34,7 @@ from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.processes import ports
-from position_sync_dagster.processes.home import LOCK_FILE, living_holder
+from position_sync_dagster.processes.home import LOCK_FILE, holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
@@ -593,9 +593,8 @@ def check_programs(home: Path) -> list[Finding]:
     if programs.problems:
         remedy = "Then look at `position-sync status`."
         return [bad("programs", text, remedy) for text in programs.problems]
-    text = "none runs"
-    for first in programs.works[:1]:
-        text = f"the last {last_work.SAYS[first.program]} at {first.at:%H:%M:%S} UTC"
+    at = programs.ticked_at
+    text = "none runs" if at is None else f"the last sensor tick was at {at:%H:%M:%S} UTC"
     return [good("programs", text)]
 
 
@@ -613,7 +612,7 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
     # The lock of a demo's home is in the folder above it.
     locks = (home / LOCK_FILE, home.parent / LOCK_FILE)
-    holders = (living_holder(lock.read_bytes()) for lock in locks if lock.is_file())
+    holders = map(holder_of, locks)
     holder = next((holder for holder in holders if holder is not None), None)
     found = []
     if not home.is_dir():

@@ -13,10 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._config.field_utils import IntEnvVar
-from dagster._daemon.controller import create_daemon_of_type
-from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
-from position_sync_dagster.dagster_host.launcher import LOOK_S
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs.maintenance import OWN_ASSETS, OWN_SENSORS
 from position_sync_dagster.defs.resources import shown_resource
@@ -224,13 +221,9 @@ def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_ref(
         dg.DagsterInstance.from_config(str(tmp_path)).get_ref()
     ) as instance:
-        queue = create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
-        assert queue.interval_seconds == LOOK_S
-        limits = instance.get_concurrency_config()
-        assert limits.run_queue_config.max_concurrent_runs == 10
-        assert limits.pool_config.default_pool_limit == 1
+        assert type(instance.run_launcher) is dg.DefaultRunLauncher
+        assert instance.get_concurrency_config().run_queue_config is None
         assert instance.run_monitoring_enabled
-        assert instance.run_monitoring_poll_interval_seconds == 10
         assert not instance.telemetry_enabled
 
 
