@@ -97,7 +97,7 @@ FORMER_CLASSES = "position_sync_dagster.dagster_host"
 
 
 def put_instance(home: Path) -> None:
-    """Copy our `dagster.yaml` into the package's own home if it has none, or that of an old release.
+    """Copy our `dagster.yaml` into the package's own home; one of your own is kept if it works.
 
     Raises:
         HomeError: A home of your own has that of an old release.
@@ -109,7 +109,7 @@ def put_instance(home: Path) -> None:
     elif former:
         raise HomeError(
             f"{file} names classes of an earlier release, in {FORMER_CLASSES}.",
-            remedy=f"Remove its run_launcher and run_coordinator, or copy {places.instance_file()}.",
+            remedy=f"Copy {places.instance_file()} there, or remove both.",
         )
 
 
