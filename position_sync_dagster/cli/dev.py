@@ -18,7 +18,6 @@ from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
@@ -27,8 +26,7 @@ from position_sync_dagster.processes.stop_request import StopRequest, StopReques
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
-from position_sync_dagster.terminal.board import Changes
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.terminal.text import printable
 
 UI_URL = f"{PREFIX}UI_URL"
@@ -68,7 +66,6 @@ def run(*, ui_port: int, end_with: int | None) -> None:
     options.warn_of_unknown_settings()
     require_files(settings)
     require_known(settings.calendar)
-    require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
     home = places.dagster_home()
@@ -120,20 +117,6 @@ def require_files(settings: Settings) -> None:
     _ = settings.logins  # reads the file
     if settings.strategies_file is not None:
         load_strategies(settings.strategies_file)
-
-
-def require_safe_store(settings: Settings) -> None:
-    """Check that an object store has a conditional put, which keeps two writers apart.
-
-    A store that does not answer is no error here: the streams wait for it.
-
-    Raises:
-        UnsafeStoreError: It has no conditional put.
-    """
-    if not is_remote(settings.lake):
-        return
-    with suppress(errors.StoreUnavailableError, errors.StoreRefusedError):
-        Lake.of(settings).sessions.table.prove_store()
 
 
 class Output:
@@ -191,8 +174,7 @@ class LiveOutput(Output):
         self._log = log
         self._notes: list[tuple[str, str]] = []
         self._lake = Lake.of(settings)
-        self._reader = OverviewReader(self._lake, settings)
-        self._changes = Changes()
+        self._reader = FiguresReader(self._lake, settings)
 
     def note(self, text: str) -> None:
         """Show a change above the status, until the next one.
@@ -213,11 +195,9 @@ class LiveOutput(Output):
         """
         page = f"{ui}/money" if "://" in ui else ui
         addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
-        self._display.show(
-            look_at(self._read, self._changes, notes=self._notes, addresses=addresses)
-        )
+        self._display.show(look_at(self._read, notes=self._notes, addresses=addresses))
 
-    def _read(self) -> Overview | None:
+    def _read(self) -> Figures | None:
         return self._reader.read(utc_now()) if self._lake.exists else None
 
 
@@ -396,7 +376,11 @@ def money(
 
     settings, _lake = options.opened(home)
     ports.require_free(port, purpose="money page", option="--port")
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    routes = money_routes(
+        dagster=False,
+        home=None if home is None else str(home),
+        open_figures=lambda: PageFigures(settings),
+    )
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     typer.echo(f"The money page is at http://{ports.LOOPBACK}:{port}/money (Ctrl-C ends it).")
     uvicorn.run(app, host=ports.LOOPBACK, port=port, log_level="warning")
