@@ -43,22 +43,10 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
     Row(
-        r"tests/acceptance/test_recovery\.py::test_(what_hangs|a_reload|when_its_storage|after_a_crash)",
-        P,
-        "rarer ends of a program; kills of the stream and of what is beside it first",
-    ),
-    Row(
         r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict)",
         P,
         "demos for their verdict; its rules are in tests/unit/demo",
     ),
-    Row(
-        r"tests/integration/dagster_host/test_(daemon|forked_run_launcher|storage_files"
-        r"|code_server|run_queue|bad_postgres)\.py",
-        P,
-        "programs of Dagster one by one; the demo runs all of them",
-    ),
-    Row(r"tests/integration/processes/test_reaper\.py", P, "every way to lose a parent"),
     Row(r"tests/integration/defs/test_staying\.py", V, "runs that stay, in an object store"),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
     Row(
@@ -80,6 +68,23 @@ ROWS: tuple[Row, ...] = (
         "every pair of commits of Delta Lake",
     ),
     Row(r"tests/integration/lake/queue/test_(many_ids|races)\.py", V, "larger races and lists"),
+    Row(r"tests/integration/lake/storage/test_maintenance\.py::test_no_table_grows", C, "a day"),
+    Row(
+        r"tests/integration/lake/storage/test_full_disk\.py::\S+\[(?!mark\])",
+        V,
+        "other steps on a full disk",
+    ),
+    Row(
+        r"tests/integration/cli/test_stopping\.py",
+        P,
+        "signals at every moment of every command; the demo is stopped in tests/acceptance",
+    ),
+    Row(r"tests/integration/sync/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
+    Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
+    Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
+    Row(r"tests/integration/lake/test_commit_log\.py::test_entries_of_every_kind", V, "every cut"),
+    Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
+    Row(r"tests/contract/lake/test_queue_model\.py::TestDeltaInParts", V, "TestDelta is first"),
 )
 
 
