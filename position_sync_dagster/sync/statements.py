@@ -16,7 +16,6 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import polars as pl
-from deltalake import DeltaTable
 from pydantic import TypeAdapter
 
 from position_sync_dagster import errors
@@ -388,10 +387,6 @@ STATED_AT = time(16, 0)
 """The time in New York that the values of a statement's day get: a statement has only the date."""
 
 
-def _table_id(handle: DeltaTable) -> str:
-    return str(handle.metadata().id)
-
-
 class Imported(NamedTuple):
     """The statements of the folder, and how many rows of them were new in each table."""
 
@@ -460,7 +455,7 @@ class StatementService:
         """
         own, who = self._own(), run_id or uuid4().hex
         tables = (self._lake.executions, self._lake.statement_events, self._lake.account_values)
-        lake_id = " ".join(one.table.snapshot(_table_id) for one in tables)
+        lake_id = " ".join(one.table.table_id() for one in tables)
         counts = [self._folder.stored_by(lake_id, who)]  # by an earlier step of the run
 
         def store(found: list[Statement]) -> tuple[str, int, int, int]:
