@@ -376,10 +376,9 @@ def import_file(
     home: options.HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
-    legs = load_strategies(file, named_by="the path")
+    load_strategies(file, named_by="the path")
     settings, lake = options.opened(home, create=True)
-    following = following_rolls(file, named_by="the path")
-    added, removed = lake.registry.sync.replace_all(legs, following=following)
+    added, removed = lake.registry.sync.follow(file, named_by="the path")
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.registry.strategies_file import add_to_file
+from position_sync_dagster.lake.registry.strategies_file import StrategiesFile
 from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.settings import Settings
 
@@ -98,7 +98,7 @@ def accept(
     """
     legs = legs_of_proposed(strategies, now)
     if settings.strategies_file is not None:
-        add_to_file(settings.strategies_file, legs)
+        StrategiesFile(settings.strategies_file).add(legs)
     lake.registry.sync.add_many(legs)
 
 
