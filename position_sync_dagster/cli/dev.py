@@ -27,8 +27,7 @@ from position_sync_dagster.processes.stop_request import StopRequest, StopReques
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
-from position_sync_dagster.terminal.board import Changes
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.terminal.text import printable
 
 UI_URL = f"{PREFIX}UI_URL"
@@ -191,8 +190,7 @@ class LiveOutput(Output):
         self._log = log
         self._notes: list[tuple[str, str]] = []
         self._lake = Lake.of(settings)
-        self._reader = OverviewReader(self._lake, settings)
-        self._changes = Changes()
+        self._reader = FiguresReader(self._lake, settings)
 
     def note(self, text: str) -> None:
         """Show a change above the status, until the next one.
@@ -213,11 +211,9 @@ class LiveOutput(Output):
         """
         page = f"{ui}/money" if "://" in ui else ui
         addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
-        self._display.show(
-            look_at(self._read, self._changes, notes=self._notes, addresses=addresses)
-        )
+        self._display.show(look_at(self._read, notes=self._notes, addresses=addresses))
 
-    def _read(self) -> Overview | None:
+    def _read(self) -> Figures | None:
         return self._reader.read(utc_now()) if self._lake.exists else None
 
 
@@ -396,7 +392,11 @@ def money(
 
     settings, _lake = options.opened(home)
     ports.require_free(port, purpose="money page", option="--port")
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    routes = money_routes(
+        dagster=False,
+        home=None if home is None else str(home),
+        open_figures=lambda: PageFigures(settings),
+    )
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     typer.echo(f"The money page is at http://{ports.LOOPBACK}:{port}/money (Ctrl-C ends it).")
     uvicorn.run(app, host=ports.LOOPBACK, port=port, log_level="warning")

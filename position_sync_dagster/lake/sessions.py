@@ -157,6 +157,7 @@ class GatewaySessions:
                 expires_at=now + timedelta(seconds=lease_s),
                 state=state or known.state,
                 state_since=known.since_after(state, live_since, now),
+                outages=known.outages_after(state, live_since, now),
                 lines_in_use=used.in_use,
                 line_limit=used.limit,
                 underlying_lines=used.underlyings,

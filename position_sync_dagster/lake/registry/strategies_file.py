@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from position_sync_dagster.domain.leg import (
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import shown
 from position_sync_dagster.lake.registry.memberships import LegKey, name_of, two_whole_holders
-from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile
+from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 
 class BoundsPart(Part):
@@ -433,6 +434,16 @@ def load_limits(path: str | Path) -> list[Limit]:
     A file that does not contain the word `limits` is not parsed, since it may name many legs.
     """
     return [] if _lacks(Path(path), b"limits") else StrategiesFile(path).limits()
+
+
+def saved_limits(path: Path | None) -> list[Limit]:
+    """Read the limits as `load_limits`, once for each time that the file is saved; none without."""
+    return [] if path is None else list(_saved_limits(path, saved_state(path)))
+
+
+@lru_cache(maxsize=1)
+def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
+    return tuple(load_limits(path))
 
 
 def load_rules(path: str | Path) -> list[Rule]:
