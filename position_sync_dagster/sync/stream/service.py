@@ -19,6 +19,7 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus, end_tasks
 from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
@@ -186,6 +187,7 @@ async def stream(
 
 def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:
     """Return the streamer that writes the tables of a lake, and reports its status to the lease."""
+    file = settings.strategies_file
     streamer = IBPositionStreamer(
         lake.registry,
         lake.queue,
@@ -196,7 +198,8 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             contracts=lake.contracts,
             account_values=lake.account_values,
             closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
-            rolls=RollFollower(lake, settings.strategies_file),
+            rolls=RollFollower(lake, file),
+            rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,
         ),
     )
