@@ -18,7 +18,6 @@ from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
@@ -67,7 +66,6 @@ def run(*, ui_port: int, end_with: int | None) -> None:
     options.warn_of_unknown_settings()
     require_files(settings)
     require_known(settings.calendar)
-    require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
     home = places.dagster_home()
@@ -119,20 +117,6 @@ def require_files(settings: Settings) -> None:
     _ = settings.logins  # reads the file
     if settings.strategies_file is not None:
         load_strategies(settings.strategies_file)
-
-
-def require_safe_store(settings: Settings) -> None:
-    """Check that an object store has a conditional put, which keeps two writers apart.
-
-    A store that does not answer is no error here: the streams wait for it.
-
-    Raises:
-        UnsafeStoreError: It has no conditional put.
-    """
-    if not is_remote(settings.lake):
-        return
-    with suppress(errors.StoreUnavailableError, errors.StoreRefusedError):
-        Lake.of(settings).sessions.table.prove_store()
 
 
 class Output:

@@ -24,13 +24,13 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
     Snapshot,
     Step,
 )
-from position_sync_dagster.lake.storage.opening import check_mode, mode_of
 from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")

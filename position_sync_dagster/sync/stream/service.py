@@ -135,7 +135,6 @@ async def stream(
         TradingModeError: The lake holds data of another trading mode.
     """
     sessions = lake.open_sessions()
-    begin(sessions.table.prove_store)  # the ownership waits for the result
     begin(sessions.table.version)
     opened = begin(lake.initialize_sync)  # during the wait for the lease, which has its own handle
     recorder = run_recorder.RunRecorder(
