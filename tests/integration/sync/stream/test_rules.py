@@ -66,21 +66,19 @@ async def test_the_file_is_followed_without_touching_what_its_rules_chose(
 ):
     file = tmp_path / "strategies.yaml"
     file.write_text("strategies:\n- rule: puts\n  match: {right: PUT}\n")
-    async with simulate() as sim:
-        async with streaming(sim, rules=RuleFollower(lake.registry, file)):
-            await eventually(lambda: ("puts", PUT) in legs(lake))
-            before = legs(lake)
-            assert lake.registry.sync.follow(file) == (0, 0)
-            assert legs(lake) == before
-            file.write_text(
-                file.read_text()
-                + f"- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: TEST}}]}}\n"
-            )
-            lake.registry.sync.follow(file)
-            assert ("own", PUT) in legs(lake)
-            assert ("puts", PUT) not in legs(lake)
-            file.write_text("strategies:\n- rule: puts\n  match: {right: PUT}\n")
-            lake.registry.sync.follow(file)
-            await eventually(lambda: ("puts", PUT) in legs(lake))
-            file.write_text("strategies: []\n")
-            await eventually(lambda: lake.registry.sync.follow(file) and not legs(lake))
+    async with simulate() as sim, streaming(sim, rules=RuleFollower(lake.registry, file)):
+        await eventually(lambda: ("puts", PUT) in legs(lake))
+        before = legs(lake)
+        assert lake.registry.sync.follow(file) == (0, 0)
+        assert legs(lake) == before
+        file.write_text(
+            file.read_text() + f"- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: TEST}}]}}\n"
+        )
+        lake.registry.sync.follow(file)
+        assert ("own", PUT) in legs(lake)
+        assert ("puts", PUT) not in legs(lake)
+        file.write_text("strategies:\n- rule: puts\n  match: {right: PUT}\n")
+        lake.registry.sync.follow(file)
+        await eventually(lambda: ("puts", PUT) in legs(lake))
+        file.write_text("strategies: []\n")
+        await eventually(lambda: lake.registry.sync.follow(file) and not legs(lake))
