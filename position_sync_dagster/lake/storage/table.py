@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
-from position_sync_dagster.lake.schema.codec import literal
+from position_sync_dagster.lake.schema.predicates import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, durability
 from position_sync_dagster.lake.storage.fencing import NO_HOOKS

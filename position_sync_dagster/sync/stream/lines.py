@@ -289,7 +289,6 @@ class LineManager:
             }
             self.login.wanted = of_options | {demand.conid: demand for demand in found}
             self._wanted_as_of = as_of
-            connection.lines.unhurried = frozenset(filter(self._is_underlying, of_options))
 
     def _is_underlying(self, conid: int) -> bool:
         demand = self.login.wanted.get(conid)
