@@ -165,7 +165,7 @@ class Settings(GatewaySettings):
         60.0, description="A streamed holding without any change has a row this often."
     )
     account_values_interval_s: Seconds = Field(
-        10.0,
+        2.0,
         description="An account whose net liquidation or P&L changes has a row at most this often.",
     )
     monitored_row_interval_s: Seconds = Field(
