@@ -136,7 +136,9 @@ class Settings(GatewaySettings):
         5000,
         description="Requests that one batch claims, at most; it also bounds the least number.",
     )
-    drain_time_limit_s: Seconds = Field(30.0, description="Longest time of one drain run.")
+    drain_time_limit_s: float = Field(
+        30.0, gt=0, le=60, description="Longest time of one drain run; Dagster ends it at 90 s."
+    )
     overflow_interval_s: Seconds = Field(
         30.0, description="How often active legs without a line are valued."
     )
@@ -163,10 +165,6 @@ class Settings(GatewaySettings):
     flush_interval_s: Seconds = Field(1.0, description="How often streamed rows are committed.")
     row_interval_s: Seconds = Field(
         60.0, description="A streamed holding without any change has a row this often."
-    )
-    account_values_interval_s: Seconds = Field(
-        2.0,
-        description="An account whose net liquidation or P&L changes has a row at most this often.",
     )
     monitored_row_interval_s: Seconds = Field(
         3600.0,

@@ -1,10 +1,11 @@
 """The stream as a service: it owns the login, streams into the lake, and reports until its end."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
@@ -19,6 +20,7 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus, end_tasks
 from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
@@ -134,7 +136,6 @@ async def stream(
         TradingModeError: The lake holds data of another trading mode.
     """
     sessions = lake.open_sessions()
-    begin(sessions.table.prove_store)  # the ownership waits for the result
     begin(sessions.table.version)
     opened = begin(lake.initialize_sync)  # during the wait for the lease, which has its own handle
     recorder = run_recorder.RunRecorder(
@@ -173,19 +174,48 @@ async def stream(
                 _store_changed_detail(streamer, own),
                 _return_freed_memory(),
             ]
-            tasks = list(map(asyncio.create_task, besides))
             try:
                 with memory_and_threads.rare_garbage_collection():
-                    await streamer.run(end)
+                    await run_beside(streamer.run(end), besides, end)
             finally:
-                await end_tasks(*tasks)
                 total = reporter.finish()
                 recorder.note(**run_recorder.stream_columns(total))
             return total
 
 
+async def run_beside(
+    work: Coroutine[Any, Any, None],
+    besides: Iterable[Coroutine[Any, Any, None]],
+    end: asyncio.Event,
+) -> None:
+    """Run tasks beside the work until it ends; an error in one of them ends it.
+
+    Without the rotation, the status or the reports the stream would seem well and not be.
+
+    Args:
+        work: Ends cleanly after `end` is set.
+        besides: What runs meanwhile, and is cancelled at the end.
+    """
+
+    def end_after_an_error(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            end.set()
+
+    tasks = [asyncio.create_task(one) for one in besides]
+    for task in tasks:
+        task.add_done_callback(end_after_an_error)
+    try:
+        await work
+    finally:
+        await end_tasks(*tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+
+
 def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:
     """Return the streamer that writes the tables of a lake, and reports its status to the lease."""
+    file = settings.strategies_file
     streamer = IBPositionStreamer(
         lake.registry,
         lake.queue,
@@ -196,7 +226,8 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             contracts=lake.contracts,
             account_values=lake.account_values,
             closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
-            rolls=RollFollower(lake, settings.strategies_file),
+            rolls=RollFollower(lake, file),
+            rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,
         ),
     )

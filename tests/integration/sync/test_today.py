@@ -27,7 +27,6 @@ def settings(tmp_path, settings_for):
         return settings_for(
             sim,
             lake=str(tmp_path / "lake"),
-            account_values_interval_s=0.1,
             gateway_id="gate",
         )
 
