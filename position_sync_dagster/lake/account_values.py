@@ -110,10 +110,11 @@ class AccountValuesTable:
         files: pl.DataFrame,
     ) -> pl.DataFrame:
         """Return the newest rows; if those of before are known, only what came since is read."""
-        if before is None or before[0][0] != generation or before[1].is_empty():
+        known = None if before is None or before[0][0] != generation else before[1]
+        version = None if known is None else known.get_column(ADDED).max()
+        if known is None or version is None:
             return self._newest_in(_recent(files))
-        known = before[1]
-        added = self._files.added_after(files, int(str(known.get_column(ADDED).max())))
+        added = self._files.added_after(files, int(str(version)))
         rows = _newest(pl.concat([known.lazy(), added.select(known.columns)]))
         last = rows.sort(ADDED).get_column("date")[-1]
         return rows.filter(pl.col("date") >= last - LOOK_BACK)
