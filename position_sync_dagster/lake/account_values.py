@@ -44,6 +44,7 @@ class AccountValuesTable:
         self._clock = clock
         self._files = LedgerFiles(table)
         self._newest: tuple[tuple[int, int], pl.DataFrame] | None = None
+        self._summaries: tuple[pl.DataFrame, list[AccountSummary]] | None = None
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -124,7 +125,10 @@ class AccountValuesTable:
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
-        return records_of(AccountSummary, self.latest())
+        rows = self.latest()
+        if self._summaries is None or self._summaries[0] is not rows:
+            self._summaries = (rows, records_of(AccountSummary, rows))
+        return list(self._summaries[1])
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
