@@ -640,7 +640,9 @@ class FlexService:
         """
         flaw = address_flaw(self.url)
         if flaw is not None:
-            raise SettingsError(f"POSITION_SYNC_FLEX_URL {flaw}.", remedy="Use an https address.")
+            raise SettingsError(
+                f"The address of the Flex service {flaw}.", remedy="Use an https address."
+            )
         asked = answer_of(self._until_ready("SendRequest", token, query_id, query_id))
         reference = asked.get("ReferenceCode", "")
         if not reference:
@@ -650,7 +652,7 @@ class FlexService:
         if len(token) >= LEAST_TOKEN and token.encode() in data:
             raise FlexServiceError(
                 f"query {query_id}: the statement has the token in it, and is not stored.",
-                remedy="Make a new token, and look into what POSITION_SYNC_FLEX_URL answers.",
+                remedy="Make a new token, and see whether a proxy answers for the service.",
             )
         return data
 
@@ -688,7 +690,7 @@ class FlexService:
         host = urlsplit(self.url).hostname
         return (_LaterError if later else FlexServiceError)(
             f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
-            remedy="Try again later; check the network and POSITION_SYNC_FLEX_URL.",
+            remedy="Try again later; check the network.",
         )
 
 

@@ -22,7 +22,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.lake.updates.provenance import LedgerProvenance
-from position_sync_dagster.settings import load_settings
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.support.audited_worker import POINTS
 from tests.support.booked_legs import terms_of
@@ -111,7 +111,7 @@ def test_an_interrupted_drain_ends_its_batch_and_logs_its_rows(
 ) -> None:
     """The end of a demo, Ctrl-C and a termination in the UI interrupt it at any moment."""
     monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "2")
-    monkeypatch.setenv("POSITION_SYNC_MAX_BATCH_SIZE", "2")
+    monkeypatch.setattr(Settings, "max_batch_size", 2)
     write_holdings(own_login(), 1, 2, 3)
     enqueue(1, 2, 3)
     interrupt_after(monkeypatch, owner, call)
@@ -144,7 +144,7 @@ def test_a_drain_that_fails_later_logs_the_rows_that_it_has_written(
     monkeypatch,
 ) -> None:
     monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "2")
-    monkeypatch.setenv("POSITION_SYNC_MAX_BATCH_SIZE", "2")
+    monkeypatch.setattr(Settings, "max_batch_size", 2)
     write_holdings(own_login(), 1, 2, 3)
     enqueue(1, 2, 3)
     with monkeypatch.context() as fault:
@@ -200,8 +200,7 @@ async def test_a_killed_stream_is_found_when_its_lease_is_over_and_mended(
 ) -> None:
     async with simulate() as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
-        monkeypatch.setenv("POSITION_SYNC_SESSION_LEASE_S", "3")
-        monkeypatch.setenv("POSITION_SYNC_HEARTBEAT_S", "1")
+        monkeypatch.setenv("POSITION_SYNC_SESSION_LEASE_S", "5")
         lake.registry.sync.add_active(CALL, **terms_of(CALL), strategy_id="one")
         worker = worker_forker(MODULE).start("stream", str(dagster_home), own_environment(), "")
         worker.begin()

@@ -12,7 +12,7 @@ from position_sync_dagster.defs import alerts as alerts_module
 from position_sync_dagster.defs.alerts import WATCHED, check_states, tell_people
 from position_sync_dagster.defs.checks.check_results import unknown_result
 from position_sync_dagster.defs.checks.limits import OF_VALUE
-from position_sync_dagster.settings import load_settings
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
 from tests.support.receiver import PASSWORD, Receiver, running_receiver
 
@@ -25,7 +25,7 @@ KEY = dg.AssetCheckKey(dg.AssetKey("position_queue"), "requests_are_answered")
 def receiver(settings, monkeypatch) -> Iterator[Receiver]:
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
-        monkeypatch.setenv("POSITION_SYNC_ALERT_AFTER_S", "0")
+        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
         yield found
 
 

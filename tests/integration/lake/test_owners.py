@@ -21,8 +21,8 @@ from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import overwrite
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S
 
 LOGIN = "127.0.0.1:7497"
@@ -172,7 +172,7 @@ async def test_a_lease_from_the_future_holds_for_minutes_and_not_for_hours(lake,
 async def owning(lake, clock):
     """An owner of the login whose lease nothing renews by itself."""
     seconds = [1000.0]
-    settings = Settings(_env_file=None, heartbeat_s=3600, session_lease_s=4000)
+    settings = make_settings(heartbeat_s=3600, session_lease_s=4000)
     own = Ownership(
         lake.sessions, settings, owner=Owner.STREAM, clock=clock, monotonic=lambda: seconds[0]
     )
@@ -226,7 +226,7 @@ async def test_an_owner_that_cannot_renew_is_over_in_time_although_its_clock_wen
 
 
 async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lake(lake, clock):
-    settings = Settings(_env_file=None, heartbeat_s=0.05, session_lease_s=4000)
+    settings = make_settings(heartbeat_s=0.05, session_lease_s=4000)
     may_end = threading.Event()
     async with Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock) as own:
         slow = [asyncio.create_task(offload(may_end.wait, 60)) for _ in range(8)]
@@ -243,7 +243,7 @@ async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lak
 
 async def test_a_lease_is_longer_while_nothing_trades_and_ends_before_a_session_opens(lake, clock):
     """An owner that died before a session opened is followed as soon as one that dies in it."""
-    settings = Settings(_env_file=None, heartbeat_s=0.04, session_lease_s=15, closed_lease_s=60)
+    settings = make_settings(heartbeat_s=0.04, session_lease_s=15, closed_lease_s=60)
     opens = clock.now + timedelta(seconds=100)
 
     async def lasts(state: SessionState, until, at) -> float:
@@ -268,7 +268,7 @@ async def test_a_lease_is_longer_while_nothing_trades_and_ends_before_a_session_
 async def test_a_longer_lease_that_is_not_granted_is_asked_for_again_while_the_present_one_lasts(
     lake, clock, monkeypatch
 ):
-    settings = Settings(_env_file=None, heartbeat_s=0.04, session_lease_s=15, closed_lease_s=60_000)
+    settings = make_settings(heartbeat_s=0.04, session_lease_s=15, closed_lease_s=60_000)
     renew, answers = lake.sessions.renew, iter([CommitContentionError("busy", remedy="Wait.")])
 
     def contended_once(*args, **named):
