@@ -187,9 +187,6 @@ class Settings(GatewaySettings):
     """A monitored holding without any change, or a streamed one that does not trade, has a row this
     often: a thousand of them at `row_interval_s` would be most of the ledger."""
 
-    account_values_interval_s: ClassVar[float] = 10.0
-    """An account has a row of `account_values` at most this often: it changes with each tick."""
-
     account_interval_s: ClassVar[float] = 180.0
     """How often a gateway sends an account's values by itself. After two of these without a message
     the account is subscribed again. Source: IB, "Account Updates" (every three minutes)."""
@@ -336,6 +333,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 RETIRED = {
+    "ACCOUNT_VALUES_INTERVAL_S": "a changed account has a row as often as holdings are published",
     "FLEX_PATIENCE_S": "a statement is waited for five minutes",
     "FLEX_URL": "statements come from the address of the Flex Web Service",
     "HEARTBEATS": "leases are renewed in the tables of the lake",

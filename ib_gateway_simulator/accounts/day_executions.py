@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
@@ -97,6 +97,24 @@ class DayExecutions:
         )
         self.journal.append(deal)
         if kind == EXECUTED:
+            self._deals.append(deal)
+
+    def add_opening(self, legs: Iterable[tuple[Holding, float]], before_s: float) -> None:
+        """Record an order that opened parts of holdings, some seconds before now."""
+        order = self.new_order()
+        for holding, quantity in legs:
+            deal = Deal(
+                account=holding.account,
+                contract=holding.contract,
+                quantity=quantity,
+                price=round(holding.average_cost / holding.contract.multiplier, 6),
+                realized=0.0,
+                order=order,
+                number=len(self.journal) + 1,
+                at=self._now() - before_s,
+                codes="O",
+            )
+            self.journal.append(deal)
             self._deals.append(deal)
 
     def reset_day(self) -> None:

@@ -30,6 +30,8 @@ COMMANDS = {
     "trace": f"{CLI}.audit:trace",
     "history": f"{CLI}.audit:history",
     "exposure": f"{CLI}.reports:exposure",
+    "figures": f"{CLI}.reports:figures",
+    "changes": f"{CLI}.reports:changes",
     "what-if": f"{CLI}.what_if:what_if",
     "money": f"{CLI}.dev:money",
     "doctor": f"{CLI}.doctor:doctor",

@@ -18,17 +18,15 @@ from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.home import MARKER, exclusive_use
+from position_sync_dagster.processes.home import MARKER, HomeError, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
-from position_sync_dagster.terminal.board import Changes
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.terminal.text import printable
 
 UI_URL = f"{PREFIX}UI_URL"
@@ -60,7 +58,7 @@ def run(*, ui_port: int, end_with: int | None) -> None:
         SettingsError: A setting, or the gateways file, is malformed, or the exchange is not known.
         StrategiesFileError: A strategies file is configured and cannot be read.
         PortTakenError: The UI's port is taken.
-        HomeInUseError: Another one runs in the home.
+        HomeError, HomeInUseError: The home cannot be used, or another one runs in it.
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
     """
@@ -68,7 +66,6 @@ def run(*, ui_port: int, end_with: int | None) -> None:
     options.warn_of_unknown_settings()
     require_files(settings)
     require_known(settings.calendar)
-    require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
     home = places.dagster_home()
@@ -95,10 +92,25 @@ def run(*, ui_port: int, end_with: int | None) -> None:
                 write_lines(f"Ended ({request.reason}).")
 
 
+FORMER_CLASSES = "position_sync_dagster.dagster_host"
+"""What a `dagster.yaml` of an earlier release names: its launcher and its queue of runs."""
+
+
 def put_instance(home: Path) -> None:
-    """Copy our `dagster.yaml` into the package's own home if it has none, and into no other."""
-    if home == places.own_dagster_home() and not (home / "dagster.yaml").exists():
-        shutil.copyfile(places.instance_file(), home / "dagster.yaml")
+    """Copy our `dagster.yaml` into the package's own home; one of your own is kept if it works.
+
+    Raises:
+        HomeError: A home of your own has that of an old release.
+    """
+    file = home / "dagster.yaml"
+    former = file.exists() and FORMER_CLASSES in file.read_text(encoding="utf-8")
+    if home == places.own_dagster_home() and (former or not file.exists()):
+        shutil.copyfile(places.instance_file(), file)
+    elif former:
+        raise HomeError(
+            f"{file} names classes of an earlier release, in {FORMER_CLASSES}.",
+            remedy=f"Copy {places.instance_file()} there, or remove both.",
+        )
 
 
 def variables_of_the_folder() -> dict[str, str]:
@@ -120,20 +132,6 @@ def require_files(settings: Settings) -> None:
     _ = settings.logins  # reads the file
     if settings.strategies_file is not None:
         load_strategies(settings.strategies_file)
-
-
-def require_safe_store(settings: Settings) -> None:
-    """Check that an object store has a conditional put, which keeps two writers apart.
-
-    A store that does not answer is no error here: the streams wait for it.
-
-    Raises:
-        UnsafeStoreError: It has no conditional put.
-    """
-    if not is_remote(settings.lake):
-        return
-    with suppress(errors.StoreUnavailableError, errors.StoreRefusedError):
-        Lake.of(settings).sessions.table.prove_store()
 
 
 class Output:
@@ -191,8 +189,7 @@ class LiveOutput(Output):
         self._log = log
         self._notes: list[tuple[str, str]] = []
         self._lake = Lake.of(settings)
-        self._reader = OverviewReader(self._lake, settings)
-        self._changes = Changes()
+        self._reader = FiguresReader(self._lake, settings)
 
     def note(self, text: str) -> None:
         """Show a change above the status, until the next one.
@@ -213,11 +210,9 @@ class LiveOutput(Output):
         """
         page = f"{ui}/money" if "://" in ui else ui
         addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
-        self._display.show(
-            look_at(self._read, self._changes, notes=self._notes, addresses=addresses)
-        )
+        self._display.show(look_at(self._read, notes=self._notes, addresses=addresses))
 
-    def _read(self) -> Overview | None:
+    def _read(self) -> Figures | None:
         return self._reader.read(utc_now()) if self._lake.exists else None
 
 
@@ -396,7 +391,11 @@ def money(
 
     settings, _lake = options.opened(home)
     ports.require_free(port, purpose="money page", option="--port")
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    routes = money_routes(
+        dagster=False,
+        home=None if home is None else str(home),
+        open_figures=lambda: PageFigures(settings),
+    )
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     typer.echo(f"The money page is at http://{ports.LOOPBACK}:{port}/money (Ctrl-C ends it).")
     uvicorn.run(app, host=ports.LOOPBACK, port=port, log_level="warning")

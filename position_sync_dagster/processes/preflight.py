@@ -29,7 +29,7 @@ from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.object_store import absolute_path, is_remote
+from position_sync_dagster.lake.object_store import absolute_path
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
@@ -487,10 +487,9 @@ def check_tables(lake: Lake) -> list[Finding]:
 
 def check_store(lake: Lake) -> list[Finding]:
     """Return whether an object store keeps two writers apart; nothing for a folder."""
-    if not is_remote(lake.path):
-        return []
     try:
-        lake.sessions.table.prove_store()
+        if not lake.queue.table.probe_store():
+            return []
     except errors.LakeError as error:
         return [bad("store", error.what, error.remedy)]
     return [good("store", "it refuses the second of two writers (conditional put)")]
@@ -498,7 +497,7 @@ def check_store(lake: Lake) -> list[Finding]:
 
 def check_disk(path: str) -> list[Finding]:
     """Return the free space of the lake's disk, and whether it can be written."""
-    if is_remote(path):
+    if "://" in absolute_path(path):
         return [good("disk", f"the lake is in an object store ({path})")]
     folder = Path(absolute_path(path))
     while not folder.exists():

@@ -23,7 +23,7 @@ from pathlib import Path
 from position_sync_dagster import last_work, places
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.processes.child_process import end_group
-from position_sync_dagster.processes.ports import LOOPBACK, exchange_json, first_free
+from position_sync_dagster.processes.ports import LOOPBACK, first_free
 
 LOOK_S = 0.5
 """Seconds between two looks at the programs."""
@@ -39,11 +39,6 @@ TICK_S, LONGEST_TICK_S = 90.0, 900.0
 """Seconds without a tick after which code server and daemon are started again. It doubles each
 time: a person may have switched the sensors off."""
 
-ANSWER_S, SILENT_S, START_S = 2.0, 30.0, 180.0
-"""Seconds that an answer of the webserver may take; without one, and before its first one, after
-which it is started again."""
-
-ASK_EVERY_S = 5.0
 FIRST_TICK_S = 10.0
 """The webserver starts with the first tick, or this long after the daemon: the first stream would
 otherwise wait for its imports, and both would create Dagster's storage at once."""
@@ -53,6 +48,9 @@ GRACE_S = 15.0
 
 LONGEST_SOCKET = 100
 """The longest path of a Unix socket in bytes; a home that is deeper is served at a port."""
+
+SUSPENDED_S = 10.0
+"""After so many seconds between two looks, the machine or this process was suspended."""
 
 LOCATION = "position_sync_dagster"
 logger = logging.getLogger("position_sync_dagster.supervisor")
@@ -65,17 +63,23 @@ class CannotRunError(Exception):
 class Program:
     """A program that is started again when it ends.
 
+    Args:
+        name: Its name in the log.
+        script: A script beside this Python, or `python` itself.
+        options: Its options in one text, and `words` further ones, which may have spaces.
+
     Attributes:
         works: Whether it has worked since its last start.
         started: When it was started last.
     """
 
-    def __init__(self, name: str, *words: str) -> None:
+    def __init__(self, name: str, script: str, options: str, *words: str) -> None:
         self.name = name
         self.process: subprocess.Popen[bytes] | None = None
         self.works = self._has_worked = False
         self.started = self._due = 0.0
-        self._command = list(words)
+        found = sys.executable if script == "python" else Path(sys.executable).with_name(script)
+        self._command = [str(found), *options.split(), *words]
         self._failures = 0
 
     def keep(self) -> None:
@@ -89,7 +93,8 @@ class Program:
                 self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603
                 self.started = time.monotonic()
         elif (code := self.process.poll()) is not None:
-            self.restart(describe_end(code))
+            how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            self.restart(how)
 
     def worked(self) -> None:
         """Record that it works."""
@@ -113,18 +118,8 @@ class Program:
         self.process, self.works = None, False
         if self._failures > (MOST_FAILURES if self._has_worked else MOST_AT_FIRST):
             raise CannotRunError(f"{text}, {self._failures} times in a row.")
-        delay_s = RESTART.delay_s(self._failures)
-        self._due = time.monotonic() + delay_s
+        self._due = time.monotonic() + RESTART.delay_s(self._failures)
         logger.error("%s. It is started again.", text)
-
-
-def describe_end(code: int) -> str:
-    """Return how a process ended, in words.
-
-    >>> describe_end(-9)
-    'was killed by signal 9'
-    """
-    return f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
 
 
 class Supervisor:
@@ -132,27 +127,24 @@ class Supervisor:
 
     def __init__(self, port: int) -> None:
         home = places.dagster_home()
-        self._port = port
-        self._address: str | tuple[str, int] = str(home / "code.sock")
-        server: dict[str, object] = {"socket": self._address, "host": "localhost"}
-        at = ["--socket", self._address]
-        if len(os.fsencode(self._address)) > LONGEST_SOCKET:
-            self._address = (LOOPBACK, first_free(49152))
-            server = {"host": LOOPBACK, "port": self._address[1]}
-            at = ["--host", LOOPBACK, "--port", str(self._address[1])]
-        workspace = home / "workspace.yaml"  # JSON is YAML
-        served = {"grpc_server": {**server, "location_name": LOCATION}}
-        workspace.write_text(json.dumps({"load_from": [served]}), encoding="utf-8")
-        code = ["--module-name", f"{LOCATION}.definitions", "--location-name", LOCATION]
-        code += ["--lazy-load-user-code", "--log-level", "warning", *at]
-        daemon = ["run", "-w", str(workspace), "--log-level", "warning"]
-        pages = ["--host", LOOPBACK, "--port", str(port), "-w", str(workspace)]
-        scripts = Path(sys.executable).parent
-        self.code_server = Program("code server", str(scripts / "dagster"), "api", "grpc", *code)
-        self.daemon = Program("daemon", str(scripts / "dagster-daemon"), *daemon)
-        self.webserver = Program("webserver", sys.executable, "-m", f"{LOCATION}.webserver", *pages)
+        path, port_of_code = str(home / "code.sock"), 0
+        if len(os.fsencode(path)) > LONGEST_SOCKET:
+            port_of_code = first_free(port + 1)
+        at = ("port", port_of_code) if port_of_code else ("socket", path)
+        served = {"host": LOOPBACK, at[0]: at[1], "location_name": LOCATION}
+        workspace = str(home / "workspace.yaml")  # JSON is YAML
+        Path(workspace).write_text(json.dumps({"load_from": [{"grpc_server": served}]}))
+        code = f"api grpc --lazy-load-user-code --log-level warning --host {LOOPBACK}"
+        code += f" --module-name {LOCATION}.definitions --location-name {LOCATION}"
+        daemon = "run --log-level warning -w"
+        pages = f"-m {LOCATION}.webserver --host {LOOPBACK} --port {port} -w"
+        self.code_server = Program("code server", "dagster", code, f"--{at[0]}", str(at[1]))
+        self.daemon = Program("daemon", "dagster-daemon", daemon, workspace)
+        self.webserver = Program("webserver", "python", pages, workspace)
+        code_address = (LOOPBACK, port_of_code) if port_of_code else path
+        self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
         self._tick, self._tick_s = last_work.newest_tick(), TICK_S
-        self._ticked = self._asked = self._answered = time.monotonic()
+        self._ticked = time.monotonic()
 
     def look(self) -> None:
         """Judge all programs once, and start those that are due.
@@ -161,25 +153,19 @@ class Supervisor:
             CannotRunError: A program cannot be kept running.
         """
         self.code_server.keep()
-        if not self.code_server.works and self._is_served():
-            self.code_server.worked()
+        for program, address in self._addresses:
+            if program.process and not program.works and listens(address):
+                program.worked()
         if self.code_server.works or self.daemon.process:
             self.daemon.keep()
-            self._judge_ticks()
+        self._judge_ticks()
         waited_s = time.monotonic() - (self.daemon.started or time.monotonic())
         if self.webserver.process or self.daemon.works or waited_s > FIRST_TICK_S:
             self.webserver.keep()
-            self._judge_webserver()
 
     def forgive(self) -> None:
-        """Start all patience anew: this process or the machine was suspended."""
-        self._ticked = self._answered = time.monotonic()
-
-    def _is_served(self) -> bool:
-        family = socket.AF_UNIX if isinstance(self._address, str) else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.settimeout(ANSWER_S)
-            return probe.connect_ex(self._address) == 0
+        """Wait for a tick anew: nothing could be judged while this process was suspended."""
+        self._ticked = time.monotonic()
 
     def _judge_ticks(self) -> None:
         now, tick = time.monotonic(), last_work.newest_tick()
@@ -187,45 +173,26 @@ class Supervisor:
             self._tick, self._ticked, self._tick_s = tick, now, TICK_S
             self.daemon.worked()
         silent_s = now - max(self._ticked, self.daemon.started, self.code_server.started)
-        if self.daemon.process and silent_s > self._tick_s:
+        if self.code_server.process and silent_s > self._tick_s:
             self._tick_s = min(2 * self._tick_s, LONGEST_TICK_S)
             why = f"has let no sensor tick for {silent_s:.0f} s"
             for program in (self.code_server, self.daemon):
                 program.restart(why)
 
-    def _judge_webserver(self) -> None:
-        now = time.monotonic()
-        if self.webserver.process is None or now - self._asked < ASK_EVERY_S:
-            return
-        try:
-            exchange_json(self._port, "/server_info", timeout_s=ANSWER_S)
-        except (OSError, ValueError):
-            silent_s = now - max(self._answered, self.webserver.started)
-            if silent_s > (SILENT_S if self.webserver.works else START_S):
-                self.webserver.restart(f"has not answered for {silent_s:.0f} s")
-        else:
-            self._answered = now
-            self.webserver.worked()
-        self._asked = time.monotonic()
 
-
-def supervise(port: int, owner: int, stop: threading.Event) -> None:
-    """Keep the programs running until a stop signal, or until the owner has ended.
-
-    Raises:
-        CannotRunError: A program cannot be kept running.
-    """
-    supervisor = Supervisor(port)
-    looked = time.monotonic()
-    while os.getppid() == owner and not stop.wait(LOOK_S):
-        if time.monotonic() - looked > ANSWER_S * 5:
-            supervisor.forgive()
-        looked = time.monotonic()
-        supervisor.look()
+def listens(address: str | tuple[str, int]) -> bool:
+    """Return whether a server accepts connections."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as probe:
+        return probe.connect_ex(address) == 0
 
 
 def main() -> int:
-    """Run the programs; return the exit code."""
+    """Keep the programs running until a stop signal, or until the owner has ended.
+
+    Returns:
+        The exit code: 1 if a program could not be kept running.
+    """
     port, owner = map(int, sys.argv[1:])
     line = "%(asctime)s %(levelname)s supervisor: %(message)s"
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format=line)
@@ -238,8 +205,13 @@ def main() -> int:
     last_work.note(last_work.SUPERVISOR)
     reason = ""
     try:
-        supervise(port, owner, stop)
-    except CannotRunError as error:
+        supervisor, looked = Supervisor(port), time.monotonic()
+        while os.getppid() == owner and not stop.wait(LOOK_S):
+            if time.monotonic() - looked > SUSPENDED_S:
+                supervisor.forgive()
+            looked = time.monotonic()
+            supervisor.look()
+    except (CannotRunError, OSError) as error:
         reason = str(error)
         logger.error("Everything ends. %s", reason)
     end_group(os.getpgrp(), grace_s=GRACE_S)

@@ -4,9 +4,8 @@ The page shows money first: a table of each currency, because currencies are nev
 risk. In the tables an unknown number is a dash; in the numbers that the UI plots it is left out.
 """
 
-import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -29,16 +28,8 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB, recorded
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
-
-PICTURE = "picture"
-DRAWN_AT = "drawn_at"
-
-DRAWN_EVERY = timedelta(minutes=15)
-"""Minimum time between two pictures: one has 24 KB, and Dagster stores each three times. The events
-in between link to the event with the last one."""
 
 LARGEST = 10
 """Maximum length of each list of `latest_positions`."""
@@ -92,9 +83,14 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     numbers: dict[str, float | None] = {}
     for one in found.totals:
         if one.account is None:
-            numbers |= {f"{label} {one.currency}": getattr(one, of) for label, of in PLOTS.items()}
+            numbers |= {
+                f"{label} {one.currency}": getattr(one, of)
+                for label, of in PLOTS.items()
+                if of not in one.unknown  # a plot shows no star
+            }
     for one in found.in_base:
-        numbers[f"daily {one.account} in {one.currency}"] = one.daily_pnl
+        if "daily_pnl" not in one.unknown:
+            numbers[f"daily {one.account} in {one.currency}"] = one.daily_pnl
     notes = list(_notes(found))
     texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
     return money_of | risk_of | texts | plotted(numbers)
@@ -203,35 +199,6 @@ def version_text(rows: "pl.DataFrame") -> str:
     """Return `newest_version` as a text, which the UI does not plot."""
     newest = newest_version(rows)
     return "unknown" if newest is None else str(newest)
-
-
-def picture_metadata(png: bytes, drawn_at: datetime) -> dict[str, dg.MetadataValue]:
-    """Return a PNG inside Markdown, for the UI, with the time at which it was drawn."""
-    data = base64.b64encode(png).decode()
-    return {
-        PICTURE: dg.MetadataValue.md(f"![P&L and ages](data:image/png;base64,{data})"),
-        DRAWN_AT: dg.MetadataValue.timestamp(drawn_at),
-    }
-
-
-def recent_picture(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, now: datetime, ui_url: str
-) -> dict[str, dg.MetadataValue]:
-    """Return a link to the event with the last picture if younger than DRAWN_EVERY, else {}."""
-    event = instance.get_latest_materialization_event(asset)
-    found = event.asset_materialization.metadata if event and event.asset_materialization else {}
-    drawn = found.get(DRAWN_AT)
-    if event is None or not isinstance(drawn, dg.TimestampMetadataValue):
-        return {}
-    age_s = now.timestamp() - drawn.value
-    if not 0 <= age_s < DRAWN_EVERY.total_seconds():
-        return {}
-    link = found.get(PICTURE)
-    if not isinstance(link, dg.UrlMetadataValue):
-        at_ms = round(event.timestamp * 1000)
-        path = f"assets/{asset.to_user_string()}?view=events&time={at_ms}"
-        link = dg.MetadataValue.url(f"{ui_url.rstrip('/')}/{path}")
-    return {PICTURE: link, DRAWN_AT: drawn}
 
 
 def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
@@ -397,7 +364,6 @@ def summed(
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
-        | picture(context, position_sync, book, now)
         | {"dagster/row_count": result.rows, "ledger_version": version_text(latest)}
         | counted(
             strategies=len({e["strategy_id"] for e in of_strategies}),
@@ -425,30 +391,3 @@ table_asset.STEPS[STRATEGY_EXPOSURE.name] = recorded(
     STRATEGY_EXPOSURE.name, STRATEGY_EXPOSURE.name
 )(summed)
 """The step without `stay`, since `stay` calls it."""
-
-
-def picture(
-    context: dg.AssetExecutionContext,
-    position_sync: PositionSyncResource,
-    book: "overview.Book",
-    now: datetime,
-) -> dict[str, dg.MetadataValue]:
-    """Return a link to the last picture if it is recent, else draw a new one.
-
-    An error here is only logged as a warning: the table and its numbers do not need the picture.
-    """
-    ui_url = position_sync.settings.ui_url
-    found = recent_picture(context.instance, dg.AssetKey(STRATEGY_EXPOSURE.name), now, ui_url)
-    if found or not book.matching:
-        return found
-
-    try:
-        png = money.draw_day(
-            money.profit_lines(position_sync.lake.updates.sync, book),
-            book.leg_ages,
-            now,
-        )
-    except (MissingExtraError, LakeError, OSError, ValueError) as error:
-        context.log.warning(f"No picture could be drawn: {error}")
-        return {}
-    return picture_metadata(png, now) if png else {}

@@ -1,10 +1,11 @@
 """The stream as a service: it owns the login, streams into the lake, and reports until its end."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
@@ -134,7 +135,6 @@ async def stream(
         TradingModeError: The lake holds data of another trading mode.
     """
     sessions = lake.open_sessions()
-    begin(sessions.table.prove_store)  # the ownership waits for the result
     begin(sessions.table.version)
     opened = begin(lake.initialize_sync)  # during the wait for the lease, which has its own handle
     recorder = run_recorder.RunRecorder(
@@ -173,15 +173,43 @@ async def stream(
                 _store_changed_detail(streamer, own),
                 _return_freed_memory(),
             ]
-            tasks = list(map(asyncio.create_task, besides))
             try:
                 with memory_and_threads.rare_garbage_collection():
-                    await streamer.run(end)
+                    await run_beside(streamer.run(end), besides, end)
             finally:
-                await end_tasks(*tasks)
                 total = reporter.finish()
                 recorder.note(**run_recorder.stream_columns(total))
             return total
+
+
+async def run_beside(
+    work: Coroutine[Any, Any, None],
+    besides: Iterable[Coroutine[Any, Any, None]],
+    end: asyncio.Event,
+) -> None:
+    """Run tasks beside the work until it ends; an error in one of them ends it.
+
+    Without the rotation, the status or the reports the stream would seem well and not be.
+
+    Args:
+        work: Ends cleanly after `end` is set.
+        besides: What runs meanwhile, and is cancelled at the end.
+    """
+
+    def end_after_an_error(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            end.set()
+
+    tasks = [asyncio.create_task(one) for one in besides]
+    for task in tasks:
+        task.add_done_callback(end_after_an_error)
+    try:
+        await work
+    finally:
+        await end_tasks(*tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:

@@ -228,7 +228,7 @@ def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
 
 
 HEAVY = ["apprise", "exchange_calendars", "pandas", "ib_async", "ib_insync", "rich", "typer"]
-HEAVY += ["matplotlib", "numpy", "QuantLib", "uvicorn"]
+HEAVY += ["matplotlib", "numpy", "uvicorn"]
 
 
 def test_loading_the_definitions_imports_nothing_heavy_and_in_a_run_no_library_at_all() -> None:

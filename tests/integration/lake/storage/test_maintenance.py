@@ -17,7 +17,7 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.codec import new_part
+from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import (
     ACCOUNT_VALUES,
@@ -66,7 +66,7 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
     queue = PositionQueue(f"{store.lake()}/q")
     queue.sync.initialize()
     begun, go_on, merged = threading.Event(), threading.Event(), []
-    monkeypatch.setattr("position_sync_dagster.lake.storage.table.REMOTE_COMPACT_EVERY", 2)
+    monkeypatch.setattr("position_sync_dagster.lake.storage.table.COMPACT_EVERY", 2)
 
     def slow(of: Table, _small_bytes: int) -> None:
         begun.set()
