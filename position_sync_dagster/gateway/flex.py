@@ -861,7 +861,7 @@ class FlexService:
                 f"query {query_id}: the Flex service names {shown(urlsplit(named).hostname or '')} "
                 "for the statement, which is not IB's over https and is not asked; "
                 f"{urlsplit(url).hostname} has no statement.",
-                remedy="Correct POSITION_SYNC_FLEX_URL, or remove it for IB's own address.",
+                remedy="See whether a proxy answers for the service, and try again later.",
             )
         if len(token) >= LEAST_TOKEN and token.encode() in data:
             raise FlexServiceError(
