@@ -218,10 +218,6 @@ class Settings(GatewaySettings):
     heartbeat_s: ClassVar[float] = 4.0
     """How often the owner of a login renews its session: a third of its lease may be lost."""
 
-    closed_lease_s: ClassVar[float] = 60.0
-    """`session_lease_s` while no streamed leg trades. Heartbeats slow down in proportion, which
-    costs an object store fewer requests; it ends before a session opens."""
-
     rotate_after_s: ClassVar[float] = 21_600.0
     """A stream run ends after so many seconds and a new one follows: its events stay few enough to
     look at."""
@@ -334,6 +330,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 RETIRED = {
     "ACCOUNT_VALUES_INTERVAL_S": "a changed account has a row as often as holdings are published",
+    "CLOSED_LEASE_S": "leases are renewed by night as by day",
     "FLEX_PATIENCE_S": "a statement is waited for five minutes",
     "FLEX_URL": "statements come from the address of the Flex Web Service",
     "HEARTBEATS": "leases are renewed in the tables of the lake",
