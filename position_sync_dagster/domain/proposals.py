@@ -19,8 +19,8 @@ from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.structures import (
     STOCKS,
-    Kind,
-    Part,
+    Piece,
+    Shape,
     kind_of,
     risk_of,
     units_of,
@@ -43,7 +43,7 @@ Contracts = dict[int, float]
 class Lot:
     """A part of a holding that was opened at once, or whose opening is not known."""
 
-    part: Part
+    part: Piece
     account: str
     order: str | None = None
     at: datetime = NEVER
@@ -62,10 +62,10 @@ class ProposedStrategy:
     """
 
     name: str
-    kind: Kind
+    kind: Shape
     account: str
     underlying: str
-    legs: tuple[Part, ...]
+    legs: tuple[Piece, ...]
     why: str
     credit: float | None
     greatest_loss: float | None
@@ -91,7 +91,7 @@ class _Group:
 
     unit: Contracts
     units: float
-    parts: Mapping[int, Part]
+    parts: Mapping[int, Piece]
     opened: Mapping[int, datetime]
     why: str = "nothing else goes with it"
     rank: int = 3
@@ -156,10 +156,10 @@ def open_lots(
     for holding in sorted(holdings, key=lambda one: one.key):
         terms, deals = holding.instrument, traded[holding.key]
         before = holding.position - sum(one.change for one in deals)
-        lots = [Lot(Part(terms, before, holding.average_cost), holding.account)]
+        lots = [Lot(Piece(terms, before, holding.average_cost), holding.account)]
         for one in deals:
             cost = None if one.price is None else one.price * terms.multiplier
-            lot = Lot(Part(terms, 0.0, cost), holding.account, one.order_id, one.time)
+            lot = Lot(Piece(terms, 0.0, cost), holding.account, one.order_id, one.time)
             lots = _added(lots, lot, one.change)
         for leg in claims[terms.conid]:
             if leg.account not in (None, holding.account):
@@ -189,9 +189,9 @@ def _with(lot: Lot, quantity: float) -> Lot:
     return replace(lot, part=replace(lot.part, quantity=quantity))
 
 
-def _total(lots: Iterable[Lot]) -> dict[int, Part]:
+def _total(lots: Iterable[Lot]) -> dict[int, Piece]:
     """Return the contracts of some lots, each once, with the average of their costs."""
-    found: dict[int, Part] = {}
+    found: dict[int, Piece] = {}
     for lot in lots:
         one, before = lot.part, found.get(lot.part.conid)
         if before is not None:
@@ -200,7 +200,7 @@ def _total(lots: Iterable[Lot]) -> dict[int, Part]:
             cost = None
             if known and before.cost is not None and one.cost is not None:
                 cost = (before.quantity * before.cost + one.quantity * one.cost) / quantity
-            one = Part(one.instrument, quantity, cost)
+            one = Piece(one.instrument, quantity, cost)
         found[one.conid] = one
     return found
 
@@ -286,7 +286,7 @@ def _divisor(quantities: Iterable[float]) -> float:
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     legs = tuple(sorted(_parts_of(group, group.units), key=lambda part: _order([part])))
-    kind, risk = kind_of(_parts_of(group)) or Kind.COMBINATION, risk_of(legs)
+    kind, risk = kind_of(_parts_of(group)) or Shape.COMBINATION, risk_of(legs)
     first = min((str(one.instrument.expiry) for one in legs if one.is_option), default="")
     opened = [group.opened[conid] for conid in group.unit if conid in group.opened]
     return ProposedStrategy(
@@ -304,13 +304,13 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     )
 
 
-def _parts_of(group: _Group, units: float = 1.0) -> list[Part]:
+def _parts_of(group: _Group, units: float = 1.0) -> list[Piece]:
     """Return the contracts of a group, with their costs."""
     known = ((group.parts[conid], quantity * units) for conid, quantity in group.unit.items())
-    return [Part(part.instrument, quantity, part.cost) for part, quantity in known]
+    return [Piece(part.instrument, quantity, part.cost) for part, quantity in known]
 
 
-def _order(legs: Sequence[Part]) -> tuple[tuple[str, float, str, int], ...]:
+def _order(legs: Sequence[Piece]) -> tuple[tuple[str, float, str, int], ...]:
     """Return the sort key of legs: stocks, then options by expiry, strike and right."""
     named = ((one, str(one.instrument.expiry) if one.is_option else "") for one in legs)
     return tuple((day, one.strike, str(one.instrument.right), one.conid) for one, day in named)
@@ -318,15 +318,15 @@ def _order(legs: Sequence[Part]) -> tuple[tuple[str, float, str, int], ...]:
 
 CLOSED = frozenset(
     {
-        Kind.VERTICAL, Kind.RATIO_SPREAD, Kind.BACK_SPREAD, Kind.BUTTERFLY, Kind.BROKEN_WING,
-        Kind.CONDOR, Kind.IRON_BUTTERFLY, Kind.IRON_CONDOR, Kind.REVERSE_IRON_BUTTERFLY,
-        Kind.REVERSE_IRON_CONDOR, Kind.JADE_LIZARD, Kind.REVERSE_JADE_LIZARD, Kind.BOX,
+        Shape.VERTICAL, Shape.RATIO_SPREAD, Shape.BACK_SPREAD, Shape.BUTTERFLY, Shape.BROKEN_WING,
+        Shape.CONDOR, Shape.IRON_BUTTERFLY, Shape.IRON_CONDOR, Shape.REVERSE_IRON_BUTTERFLY,
+        Shape.REVERSE_IRON_CONDOR, Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD, Shape.BOX,
     }
 )  # fmt: skip
 """Kinds that all options of one expiry are together, whatever else is held of the underlying."""
 
-LIZARDS = frozenset({Kind.JADE_LIZARD, Kind.REVERSE_JADE_LIZARD})
-DOUBLES = frozenset({Kind.DOUBLE_CALENDAR, Kind.DOUBLE_DIAGONAL})
+LIZARDS = frozenset({Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD})
+DOUBLES = frozenset({Shape.DOUBLE_CALENDAR, Shape.DOUBLE_DIAGONAL})
 
 Score = tuple[float | str | bool, ...]
 
@@ -345,7 +345,7 @@ class _Matching:
             self._groups = [_group(lots, "all that is held of the underlying", 2)]
             return
         self._groups = []
-        by_expiry: defaultdict[str, list[Part]] = defaultdict(list)
+        by_expiry: defaultdict[str, list[Piece]] = defaultdict(list)
         for part in options:
             by_expiry[str(part.instrument.expiry)].append(part)
         for _expiry, own in sorted(by_expiry.items()):
@@ -357,7 +357,7 @@ class _Matching:
                 for part in own:
                     self._add({part.conid: math.copysign(1.0, part.quantity)}, abs(part.quantity))
         self._pair_verticals()
-        verticals = self._of(Kind.VERTICAL)
+        verticals = self._of(Shape.VERTICAL)
         self._join(self._fours(verticals), "two spreads of one expiry")
         self._join(self._time_spreads(), "opposite sides of two expiries")
         self._join(self._doubles(), "two spreads of the same expiries")
@@ -382,15 +382,15 @@ class _Matching:
         self._groups.append(group)
         return len(self._groups) - 1
 
-    def _unit(self, *places: int) -> list[Part]:
+    def _unit(self, *places: int) -> list[Piece]:
         """Return one unit of some groups together."""
         total: dict[int, float] = {}
         for place in places:
             for conid, quantity in self._groups[place].unit.items():
                 total[conid] = total.get(conid, 0.0) + quantity
-        return [Part(self._parts[conid].instrument, q) for conid, q in total.items() if q]
+        return [Piece(self._parts[conid].instrument, q) for conid, q in total.items() if q]
 
-    def _singles(self) -> list[tuple[int, Part, float]]:
+    def _singles(self) -> list[tuple[int, Piece, float]]:
         """Return the options that are alone: place, contract with its side, and quantity."""
         return [
             (place, part, group.units)
@@ -400,7 +400,7 @@ class _Matching:
             if part.is_option
         ]
 
-    def _of(self, *kinds: Kind) -> list[int]:
+    def _of(self, *kinds: Shape) -> list[int]:
         """Return the places of the pairs of these kinds."""
         return [
             place
@@ -452,7 +452,7 @@ class _Matching:
         self._groups[one].alternatives.append(f"{kind} with {names}")
 
     def _pair_verticals(self) -> None:
-        buckets: defaultdict[tuple[str, ...], list[tuple[int, Part, float]]] = defaultdict(list)
+        buckets: defaultdict[tuple[str, ...], list[tuple[int, Piece, float]]] = defaultdict(list)
         for one in self._singles():
             terms = one[1].instrument
             buckets[
@@ -466,7 +466,7 @@ class _Matching:
                     self._take(short, long, "same expiry and opposite sides", units)
 
     def _fours(self, verticals: Sequence[int]) -> Iterator[tuple[Score, int, int]]:
-        by_expiry: defaultdict[object, list[tuple[Part, Part, int]]] = defaultdict(list)
+        by_expiry: defaultdict[object, list[tuple[Piece, Piece, int]]] = defaultdict(list)
         for place in verticals:
             low, high = sorted(self._unit(place), key=lambda part: part.strike)
             by_expiry[low.instrument.expiry, low.instrument.multiplier].append((low, high, place))
@@ -503,13 +503,13 @@ class _Matching:
                 yield (cost, apart, (far.expiry - terms.expiry).days), place, other
 
     def _doubles(self) -> Iterator[tuple[Score, int, int]]:
-        for one, other in combinations(self._of(Kind.CALENDAR, Kind.DIAGONAL), 2):
+        for one, other in combinations(self._of(Shape.CALENDAR, Shape.DIAGONAL), 2):
             if kind_of(self._unit(one, other)) in DOUBLES:
                 yield (self._groups[one].units != self._groups[other].units,), one, other
 
     def _lizards(self) -> Iterator[tuple[Score, int, int]]:
         spreads: defaultdict[object, list[int]] = defaultdict(list)
-        for place in self._of(Kind.VERTICAL):
+        for place in self._of(Shape.VERTICAL):
             terms = self._unit(place)[0].instrument
             spreads[terms.expiry, terms.right].append(place)
         for place, single, units in self._singles():
@@ -521,7 +521,7 @@ class _Matching:
 
     def _calls_and_puts(self) -> Iterator[tuple[Score, int, int]]:
         singles = self._singles()
-        puts: defaultdict[object, list[tuple[int, Part, float]]] = defaultdict(list)
+        puts: defaultdict[object, list[tuple[int, Piece, float]]] = defaultdict(list)
         for one in singles:
             if one[1].instrument.right is Right.PUT:
                 puts[one[1].instrument.expiry, one[1].instrument.multiplier].append(one)
@@ -551,7 +551,7 @@ class _Matching:
                 self._groups[place].units = 0.0
 
     def _beside(
-        self, places: Iterable[int], stock: Part, per: float, right: Right, side: int
+        self, places: Iterable[int], stock: Piece, per: float, right: Right, side: int
     ) -> Iterator[tuple[Score, int, int]]:
         """Yield the options of a right and a side that may be added to the groups of a stock."""
         for place in places:
@@ -565,7 +565,7 @@ class _Matching:
     def _join_ratios(self) -> None:
         """Add to each spread what is left of one of its contracts, in small numbers."""
         spreads: defaultdict[int, list[int]] = defaultdict(list)
-        for place in self._of(Kind.VERTICAL):
+        for place in self._of(Shape.VERTICAL):
             for conid in self._groups[place].unit:
                 spreads[conid].append(place)
         for single, part, units in self._singles():
@@ -582,7 +582,7 @@ class _Matching:
             spread.units = self._groups[single].units = 0.0
 
 
-def _credit_width(short: Part, long: Part) -> float:
+def _credit_width(short: Piece, long: Piece) -> float:
     """Return how far the long option is behind the short one; 0 if it covers it wholly."""
     behind = long.strike - short.strike
     return max(0.0, behind if short.instrument.right is Right.CALL else -behind)
@@ -593,8 +593,8 @@ MOST_UNITS = 300
 
 
 def _aligned(
-    shorts: Sequence[tuple[int, Part, float]],
-    longs: Sequence[tuple[int, Part, float]],
+    shorts: Sequence[tuple[int, Piece, float]],
+    longs: Sequence[tuple[int, Piece, float]],
     groups: Sequence[_Group],
 ) -> dict[tuple[int, int], float]:
     """Return pairs of a short and a long option, in the order of strikes, with their quantities.
@@ -613,7 +613,7 @@ def _aligned(
     is_short = bool(few) and few[0][1].quantity < 0
     spare = len(many) - len(few)
 
-    def cost(one: Part, other: Part) -> float:
+    def cost(one: Piece, other: Piece) -> float:
         short, long = (one, other) if is_short else (other, one)
         return abs(short.strike - long.strike) + _credit_width(short, long)
 
