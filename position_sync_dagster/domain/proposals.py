@@ -57,7 +57,6 @@ class ProposedStrategy:
         why: What shows it.
         credit: What was received for it, negative if it was paid; None: unknown.
         greatest_loss: None if it is unknown, or if it has no bound (`unlimited`).
-        opened_at: When its newest leg was opened; None: unknown.
         alternatives: What else its legs may belong to, where nothing decides it.
     """
 
@@ -70,7 +69,6 @@ class ProposedStrategy:
     credit: float | None
     greatest_loss: float | None
     unlimited: bool
-    opened_at: datetime | None
     alternatives: tuple[str, ...] = ()
 
 
@@ -86,13 +84,12 @@ class Proposal:
 class _Group:
     """Contracts that belong together: `units` times the quantities of `unit`.
 
-    `parts` and `opened` have costs and times of these contracts, and perhaps of others.
+    `parts` has the costs of these contracts, and perhaps others.
     """
 
     unit: Contracts
     units: float
     parts: Mapping[int, Piece]
-    opened: Mapping[int, datetime]
     why: str = "nothing else goes with it"
     rank: int = 3
     alternatives: list[str] = field(default_factory=list)
@@ -269,14 +266,7 @@ def _group(lots: Sequence[Lot], why: str, rank: int) -> _Group:
     parts = _total(lots)
     units = _divisor(part.quantity for part in parts.values())
     unit = {conid: part.quantity / units for conid, part in parts.items()}
-    return _Group(unit, units, parts, _opened(lots), why, rank)
-
-
-def _opened(lots: Iterable[Lot]) -> dict[int, datetime]:
-    """Return when each contract was opened last, where that is known."""
-    return {
-        lot.part.conid: lot.at for lot in sorted(lots, key=lambda lot: lot.at) if lot.at > NEVER
-    }
+    return _Group(unit, units, parts, why, rank)
 
 
 def _divisor(quantities: Iterable[float]) -> float:
@@ -288,7 +278,6 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     legs = tuple(sorted(_parts_of(group, group.units), key=lambda part: _order([part])))
     kind, risk = kind_of(_parts_of(group)) or Shape.COMBINATION, risk_of(legs)
     first = min((str(one.instrument.expiry) for one in legs if one.is_option), default="")
-    opened = [group.opened[conid] for conid in group.unit if conid in group.opened]
     return ProposedStrategy(
         name=f"{underlying}-{kind}-{first}",
         kind=kind,
@@ -299,7 +288,6 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
         credit=risk.credit,
         greatest_loss=risk.greatest_loss,
         unlimited=risk.unlimited,
-        opened_at=max(opened, default=None),
         alternatives=tuple(group.alternatives),
     )
 
@@ -328,6 +316,8 @@ CLOSED = frozenset(
 LIZARDS = frozenset({Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD})
 DOUBLES = frozenset({Shape.DOUBLE_CALENDAR, Shape.DOUBLE_DIAGONAL})
 
+VERTICAL = "same expiry and opposite sides"
+
 Score = tuple[float | str | bool, ...]
 
 
@@ -338,7 +328,6 @@ class _Matching:
     """
 
     def __init__(self, lots: Sequence[Lot]) -> None:
-        self._opened = _opened(lots)
         self._parts = dict(sorted(_total(lots).items()))
         options = [part for part in self._parts.values() if part.is_option]
         if len(self._parts) > 1 and kind_of([*self._parts.values()]) is not None:
@@ -356,9 +345,8 @@ class _Matching:
             else:
                 for part in own:
                     self._add({part.conid: math.copysign(1.0, part.quantity)}, abs(part.quantity))
-        self._pair_verticals()
-        verticals = self._of(Shape.VERTICAL)
-        self._join(self._fours(verticals), "two spreads of one expiry")
+        self._join(self._verticals(), VERTICAL)
+        self._join(self._fours(), "two spreads of one expiry")
         self._join(self._time_spreads(), "opposite sides of two expiries")
         self._join(self._doubles(), "two spreads of the same expiries")
         self._cover()
@@ -376,7 +364,7 @@ class _Matching:
         ]
 
     def _add(self, unit: Contracts, units: float, why: str | None = None) -> int:
-        group = _Group({c: q for c, q in unit.items() if q}, units, self._parts, self._opened)
+        group = _Group({c: q for c, q in unit.items() if q}, units, self._parts)
         if why is not None:
             group.why, group.rank = why, 2
         self._groups.append(group)
@@ -451,23 +439,32 @@ class _Matching:
         names = " / ".join(contract_name(part.instrument) for part in self._unit(other))
         self._groups[one].alternatives.append(f"{kind} with {names}")
 
-    def _pair_verticals(self) -> None:
-        buckets: defaultdict[tuple[str, ...], list[tuple[int, Piece, float]]] = defaultdict(list)
+    def _verticals(self) -> Iterator[tuple[Score, int, int]]:
+        """Pair what is balanced in the order of strikes, and yield the pairs of the rest."""
+        buckets: defaultdict[str, list[tuple[int, Piece, float]]] = defaultdict(list)
         for one in self._singles():
             terms = one[1].instrument
-            buckets[
-                str(terms.expiry), str(terms.right), terms.trading_class, str(terms.multiplier)
-            ].append(one)
-        for _bucket, own in sorted(buckets.items()):
+            same = (terms.expiry, terms.right, terms.trading_class, terms.multiplier)
+            buckets[str(same)].append(one)
+        for own in buckets.values():
             own.sort(key=lambda one: (one[1].strike, one[1].conid))
-            sides = [[one for one in own if one[1].quantity * side > 0] for side in (-1, 1)]
-            while pairs := _aligned(sides[0], sides[1], self._groups):
-                for (short, long), units in sorted(pairs.items()):
-                    self._take(short, long, "same expiry and opposite sides", units)
+            shorts = [one for one in own if one[1].quantity < 0]
+            longs = [one for one in own if one[1].quantity > 0]
+            if sum(one[2] for one in shorts) == sum(one[2] for one in longs):
+                # Then this order has the least sum of distances and margins.
+                while shorts and longs:
+                    self._take(shorts[0][0], longs[0][0], VERTICAL)
+                    shorts, longs = self._left(shorts), self._left(longs)
+            for place, short, _ in shorts:
+                for other, long, _ in longs:
+                    yield (_cost(short, long), long.strike), place, other
 
-    def _fours(self, verticals: Sequence[int]) -> Iterator[tuple[Score, int, int]]:
+    def _left(self, singles: list[tuple[int, Piece, float]]) -> list[tuple[int, Piece, float]]:
+        return singles if self._groups[singles[0][0]].units else singles[1:]
+
+    def _fours(self) -> Iterator[tuple[Score, int, int]]:
         by_expiry: defaultdict[object, list[tuple[Piece, Piece, int]]] = defaultdict(list)
-        for place in verticals:
+        for place in self._of(Shape.VERTICAL):
             low, high = sorted(self._unit(place), key=lambda part: part.strike)
             by_expiry[low.instrument.expiry, low.instrument.multiplier].append((low, high, place))
         for own in by_expiry.values():
@@ -498,9 +495,8 @@ class _Matching:
                     continue
                 if terms.expiry is None or far.expiry is None or far.expiry <= terms.expiry:
                     continue
-                apart = abs(long.strike - short.strike)
-                cost = apart + _credit_width(short, long)
-                yield (cost, apart, (far.expiry - terms.expiry).days), place, other
+                days = (far.expiry - terms.expiry).days
+                yield (_cost(short, long), days, long.strike), place, other
 
     def _doubles(self) -> Iterator[tuple[Score, int, int]]:
         for one, other in combinations(self._of(Shape.CALENDAR, Shape.DIAGONAL), 2):
@@ -582,57 +578,9 @@ class _Matching:
             spread.units = self._groups[single].units = 0.0
 
 
-def _credit_width(short: Piece, long: Piece) -> float:
-    """Return how far the long option is behind the short one; 0 if it covers it wholly."""
+def _cost(short: Piece, long: Piece) -> float:
+    """Return how far two strikes are apart, twice if the long option is behind: margin counts."""
     behind = long.strike - short.strike
-    return max(0.0, behind if short.instrument.right is Right.CALL else -behind)
-
-
-MOST_UNITS = 300
-"""How many equal parts of one side are paired at once; larger books are paired in larger parts."""
-
-
-def _aligned(
-    shorts: Sequence[tuple[int, Piece, float]],
-    longs: Sequence[tuple[int, Piece, float]],
-    groups: Sequence[_Group],
-) -> dict[tuple[int, int], float]:
-    """Return pairs of a short and a long option, in the order of strikes, with their quantities.
-
-    All of the smaller side is paired, and the sum of distances and margins is the least.
-    """
-    sides = [[(n, part, groups[n].units) for n, part, _ in side if groups[n].units > 0]
-             for side in (shorts, longs)]  # fmt: skip
-    if not all(sides):
-        return {}
-    unit = _divisor(units for side in sides for _, _, units in side)
-    unit = max(unit, max(sum(units for _, _, units in side) for side in sides) // MOST_UNITS)
-    few, many = sorted(
-        ([one for one in side for _ in range(int(one[2] // unit))] for side in sides), key=len
-    )
-    is_short = bool(few) and few[0][1].quantity < 0
-    spare = len(many) - len(few)
-
-    def cost(one: Piece, other: Piece) -> float:
-        short, long = (one, other) if is_short else (other, one)
-        return abs(short.strike - long.strike) + _credit_width(short, long)
-
-    # best[s]: the least sum when all of `few` so far are paired, and at most s of `many` left out.
-    best, choices = [0.0] * (spare + 1), list[list[bool]]()
-    for number, (_, part, _) in enumerate(few):
-        row, choice = list[float](), list[bool]()
-        for skipped in range(spare + 1):
-            here = best[skipped] + cost(part, many[number + skipped][1])
-            skips = skipped > 0 and row[-1] <= here
-            row.append(row[-1] if skips else here)
-            choice.append(skips)
-        best = row
-        choices.append(choice)
-    pairs: dict[tuple[int, int], float] = defaultdict(float)
-    skipped = spare
-    for number in reversed(range(len(few))):
-        while choices[number][skipped]:
-            skipped -= 1
-        one, other = few[number][0], many[number + skipped][0]
-        pairs[(one, other) if is_short else (other, one)] += unit
-    return pairs
+    if short.instrument.right is Right.PUT:
+        behind = -behind
+    return abs(behind) + max(0.0, behind)

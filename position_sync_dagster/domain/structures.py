@@ -108,7 +108,9 @@ def kind_of(parts: Sequence[Piece]) -> Shape | None:
 
 
 def _on_stock(stock: Piece, calls: list[Piece], puts: list[Piece]) -> Shape | None:
-    if stock.instrument.sec_type not in STOCKS or len(calls) > 1 or len(puts) > 1:
+    if stock.instrument.sec_type not in STOCKS or not 1 <= len(calls + puts) <= 2:
+        return None
+    if len(calls) > 1 or len(puts) > 1:
         return None
     for one in (*calls, *puts):
         if abs(one.quantity) * units_of(one, stock) != abs(stock.quantity):

@@ -1,5 +1,4 @@
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
 from random import Random
 from time import process_time
 from typing import Any
@@ -104,7 +103,6 @@ def test_equal_orders_are_one_strategy_and_closed_lots_count_no_more() -> None:
     assert [(one.kind, one.why) for one in found.strategies] == [
         (Shape.VERTICAL, "opened by 2 orders of the same legs")
     ]
-    assert found.strategies[0].opened_at == datetime(2028, 11, 1, 15, 20, tzinfo=UTC)
 
 
 def test_orders_within_a_minute_open_one_structure_and_later_ones_do_not() -> None:
