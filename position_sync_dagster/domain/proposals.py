@@ -463,26 +463,29 @@ class _Matching:
         return singles if self._groups[singles[0][0]].units else singles[1:]
 
     def _fours(self) -> Iterator[tuple[Score, int, int]]:
-        by_expiry: defaultdict[object, list[tuple[Piece, Piece, int]]] = defaultdict(list)
+        """Yield pairs of verticals that need less margin together: condors, butterflies, boxes."""
+        by_expiry: defaultdict[str, list[tuple[float, float, bool, bool, int]]] = defaultdict(list)
         for place in self._of(Shape.VERTICAL):
-            low, high = sorted(self._unit(place), key=lambda part: part.strike)
-            by_expiry[low.instrument.expiry, low.instrument.multiplier].append((low, high, place))
-        for own in by_expiry.values():
-            own.sort(key=lambda one: (one[0].strike, one[1].strike, one[2]))
-            for (low, inner, one), (outer, high, other) in combinations(own, 2):
-                rights = (low.instrument.right, outer.instrument.right)
-                is_uneven = self._groups[one].units != self._groups[other].units
-                if (low.strike, inner.strike) == (outer.strike, high.strike):
-                    if rights[0] is not rights[1] and low.quantity != outer.quantity:
-                        yield (0, is_uneven, 0.0), one, other
-                elif inner.strike <= outer.strike and rights != (Right.CALL, Right.PUT):
-                    if low.quantity > 0 > outer.quantity:
-                        widths = (inner.strike - low.strike, high.strike - outer.strike)
-                        yield (1, is_uneven, -min(widths)), one, other
-                    elif low.quantity < 0 < outer.quantity and rights[0] is not rights[1]:
-                        # A reverse iron condor needs no less margin than its spreads.
-                        self._say_alternative(one, other)
-                        self._say_alternative(other, one)
+            first, last = sorted(self._unit(place), key=lambda part: part.strike)
+            terms, is_long = first.instrument, first.quantity > 0
+            own = (first.strike, last.strike, terms.right is Right.CALL, is_long, place)
+            by_expiry[f"{terms.expiry} {terms.multiplier}"].append(own)
+        for spreads in by_expiry.values():
+            for one, other in combinations(sorted(spreads), 2):
+                low, inner, is_call, is_long, place = one
+                outer, high, of_calls, long_outside, beside = other
+                is_uneven = self._groups[place].units != self._groups[beside].units
+                if (low, inner) == (outer, high):
+                    if is_call != of_calls and is_long != long_outside:
+                        yield (0, is_uneven, 0.0), place, beside
+                elif inner > outer or is_long == long_outside or (is_call and not of_calls):
+                    continue
+                elif is_long:
+                    yield (1, is_uneven, -min(inner - low, high - outer)), place, beside
+                elif is_call != of_calls:
+                    # A reverse iron condor needs no less margin than its spreads.
+                    self._say_alternative(place, beside)
+                    self._say_alternative(beside, place)
 
     def _time_spreads(self) -> Iterator[tuple[Score, int, int]]:
         singles = self._singles()
