@@ -21,7 +21,7 @@ from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.refresh import drain, refresh
-from position_sync_dagster.sync.run_recorder import StreamReport
+from position_sync_dagster.sync.counts import StreamReport
 from position_sync_dagster.sync.stream.service import stream
 from tests.support.booked_legs import terms_of
 

@@ -10,7 +10,7 @@ from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import stream_positions
 from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
-from position_sync_dagster.sync.run_recorder import RunRecorder
+from position_sync_dagster.sync.counts import RunRecorder
 from tests.support.crash_worker import after, before
 
 POINTS: dict[str, Callable[[str], None]] = {

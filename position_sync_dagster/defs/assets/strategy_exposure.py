@@ -4,17 +4,16 @@ The page shows money first: a table of each currency, because currencies are nev
 risk. In the tables an unknown number is a dash; in the numbers that the UI plots it is left out.
 """
 
-import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs import staying
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import limits
+from position_sync_dagster.defs.checks.check_results import Derived
 from position_sync_dagster.defs.libraries import (
     codec,
     confirmations,
@@ -26,19 +25,11 @@ from position_sync_dagster.defs.libraries import (
     tables,
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DERIVE_JOB, recorded
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
-
-PICTURE = "picture"
-DRAWN_AT = "drawn_at"
-
-DRAWN_EVERY = timedelta(minutes=15)
-"""Minimum time between two pictures: one has 24 KB, and Dagster stores each three times. The events
-in between link to the event with the last one."""
 
 LARGEST = 10
 """Maximum length of each list of `latest_positions`."""
@@ -59,17 +50,23 @@ NOT_VALUED = "not valued"
 """Shown instead of a currency for legs that are not held and have never been valued."""
 
 
-def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
+def money_metadata(
+    found: "money.BookMoney", *, detailed: bool = True
+) -> dict[str, dg.MetadataValue]:
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding.
+
+    Args:
+        found: The money of the book.
+        detailed: Whether to return the tables too, not only the totals.
     """
     listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
     currencies = list(dict.fromkeys(one.currency for one in (*found.totals, *found.in_base)))
     currencies += [None] if any(one.currency is None for one in listed) else []
     money_of: dict[str, dg.MetadataValue] = {}
     risk_of: dict[str, dg.MetadataValue] = {}
-    for currency in currencies[:MOST_CURRENCIES]:
+    for currency in currencies[: MOST_CURRENCIES if detailed else 0]:
         rows = [one for one in listed if one.currency == currency]
         closed = [one for one in rows if one.closes]
         under = [one for one in found.underlyings if one.currency == currency][:MOST_STRATEGIES]
@@ -205,35 +202,6 @@ def version_text(rows: "pl.DataFrame") -> str:
     return "unknown" if newest is None else str(newest)
 
 
-def picture_metadata(png: bytes, drawn_at: datetime) -> dict[str, dg.MetadataValue]:
-    """Return a PNG inside Markdown, for the UI, with the time at which it was drawn."""
-    data = base64.b64encode(png).decode()
-    return {
-        PICTURE: dg.MetadataValue.md(f"![P&L and ages](data:image/png;base64,{data})"),
-        DRAWN_AT: dg.MetadataValue.timestamp(drawn_at),
-    }
-
-
-def recent_picture(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, now: datetime, ui_url: str
-) -> dict[str, dg.MetadataValue]:
-    """Return a link to the event with the last picture if younger than DRAWN_EVERY, else {}."""
-    event = instance.get_latest_materialization_event(asset)
-    found = event.asset_materialization.metadata if event and event.asset_materialization else {}
-    drawn = found.get(DRAWN_AT)
-    if event is None or not isinstance(drawn, dg.TimestampMetadataValue):
-        return {}
-    age_s = now.timestamp() - drawn.value
-    if not 0 <= age_s < DRAWN_EVERY.total_seconds():
-        return {}
-    link = found.get(PICTURE)
-    if not isinstance(link, dg.UrlMetadataValue):
-        at_ms = round(event.timestamp * 1000)
-        path = f"assets/{asset.to_user_string()}?view=events&time={at_ms}"
-        link = dg.MetadataValue.url(f"{ui_url.rstrip('/')}/{path}")
-    return {PICTURE: link, DRAWN_AT: drawn}
-
-
 def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
     """Return the largest positions by value and by loss, a table for each currency.
 
@@ -353,51 +321,59 @@ LINEAGE = {
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
     lineage=LINEAGE,
-    job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> Iterator[dg.MaterializeResult[None]]:
+) -> dg.MaterializeResult[None]:
     """The holdings of each strategy, and their value.
 
-    Written by each run of drain_positions that writes values, and by derive_positions when
-    the stream has materialized the ledger; the table is replaced whole.
+    Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
 
     How to read it: one row per strategy, account, currency and class of asset, and one with the
     strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings.
     Sums are over known values; the number of legs left out is beside them, and how many options
     have greeks. Futures count as notional, never as value.
 
-    Live: [the money page](/money) shows these figures as they move, second by second.
+    Live: `position-sync money` shows these figures as they move, second by second.
     """
-    yield from summed(context, position_sync)
-    staying.stay(context, position_sync)
+    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
+    return derive(lake, settings, now, run_id=context.run.run_id).result(context)
 
 
-def summed(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> Iterator[dg.MaterializeResult[None]]:
-    """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
-    lake, now = position_sync.lake, datetime.now(UTC)
+def derive(
+    lake: "tables.Lake",
+    settings: Settings,
+    now: datetime,
+    *,
+    detailed: bool = True,
+    run_id: str | None = None,
+) -> Derived:
+    """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits.
+
+    Args:
+        lake: The tables.
+        settings: Which logins count, and the strategies file with the limits.
+        now: The current time.
+        detailed: Whether the event has the tables of money and risk.
+        run_id: The run, for the commit.
+    """
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
     def make(forward: bool) -> "tuple[Any, overview.Book, Any, pl.DataFrame, derived.Replaced]":
-        with lake.looked_at_once(position_sync.looked_at):
-            latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
-            book = overview.read_book(lake, position_sync.settings, now, latest=latest)
-            found = exposure.exposures(book.split, now)
-            version = {"ledger_version": newest_version(latest)}
-            frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
-            result = derived.replace(table, frame, run_id=context.run.run_id, forward=forward)
-            return latest, book, found, frame, result
+        latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+        book = overview.read_book(lake, settings, now, latest=latest)
+        found = exposure.exposures(book.split, now)
+        version = {"ledger_version": newest_version(latest)}
+        frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
+        result = derived.replace(table, frame, run_id=run_id, forward=forward)
+        return latest, book, found, frame, result
 
-    latest, book, found, frame, result = table_asset.derived_forward(make, position_sync.looked_at)
+    latest, book, found, frame, result = table_asset.derived_forward(make)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
-        money_metadata(book.money())
-        | picture(context, position_sync, book, now)
+        money_metadata(book.money(), detailed=detailed)
         | {"dagster/row_count": result.rows, "ledger_version": version_text(latest)}
         | counted(
             strategies=len({e["strategy_id"] for e in of_strategies}),
@@ -410,45 +386,13 @@ def summed(
             ),
         )
         | table_asset.replacement_metadata(table.path, result)
-        | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
-        | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
-    yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
-    with lake.looked_at_once(position_sync.looked_at):
-        sums = limits.judge_exposure(limits.rows_to_judge(table, result, frame), book)
-        context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
-        for event in limits.evaluated_limits(position_sync.settings, book, context.instance):
-            context.log_event(event)
-
-
-table_asset.STEPS[STRATEGY_EXPOSURE.name] = recorded(
-    STRATEGY_EXPOSURE.name, STRATEGY_EXPOSURE.name
-)(summed)
-"""The step without `stay`, since `stay` calls it."""
-
-
-def picture(
-    context: dg.AssetExecutionContext,
-    position_sync: PositionSyncResource,
-    book: "overview.Book",
-    now: datetime,
-) -> dict[str, dg.MetadataValue]:
-    """Return a link to the last picture if it is recent, else draw a new one.
-
-    An error here is only logged as a warning: the table and its numbers do not need the picture.
-    """
-    ui_url = position_sync.settings.ui_url
-    found = recent_picture(context.instance, dg.AssetKey(STRATEGY_EXPOSURE.name), now, ui_url)
-    if found or not book.matching:
-        return found
-
-    try:
-        png = money.draw_day(
-            money.profit_lines(position_sync.lake.updates.sync, book),
-            book.leg_ages,
-            now,
-        )
-    except (MissingExtraError, LakeError, OSError, ValueError) as error:
-        context.log.warning(f"No picture could be drawn: {error}")
-        return {}
-    return picture_metadata(png, now) if png else {}
+    if detailed:
+        for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
+            metadata |= {f"{label}/{e['strategy_id']}": e[column] for e in found if e[column]}
+    sums = limits.judge_exposure(limits.rows_to_judge(table, result, frame), book)
+    return Derived(
+        metadata=metadata,
+        version=str(result.version),
+        checks={limits.EXPOSURE_SUMS: sums, **limits.evaluated_limits(settings, book)},
+    )

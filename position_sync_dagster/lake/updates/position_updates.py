@@ -319,6 +319,23 @@ class NewestRows(NamedTuple):
     through: int = 0
 
 
+class AddedBatches(NamedTuple):
+    """What was added to the ledger after a version, by the source of the rows.
+
+    Attributes:
+        rows: The number of rows, by STREAM and QUEUE.
+        batches: The number of commits, likewise.
+        version: The greatest `ledger_version` of the ledger's rows.
+        first_batch_id, last_batch_id: The batches of the first and the last commit.
+    """
+
+    rows: Mapping[str, int]
+    batches: Mapping[str, int]
+    version: int
+    first_batch_id: str | None = None
+    last_batch_id: str | None = None
+
+
 class SyncUpdates:
     """The ledger with blocking calls; see `PositionUpdatesTable`."""
 
@@ -332,6 +349,32 @@ class SyncUpdates:
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
         self.table.initialize()
+
+    def count_after(self, version: int) -> AddedBatches:
+        """Count the rows that were committed after a version; a merge of files adds none."""
+
+        def step(handle: DeltaTable) -> AddedBatches:
+            files = data_files(handle)
+            newest = last_added(files)
+            if newest <= version:
+                return AddedBatches({}, {}, newest)
+            added = self.files.added_after(files, version).select(ADDED, "batch_id", "source")
+            found = (
+                added.group_by("source", ADDED)
+                .agg(pl.len(), pl.col("batch_id").first())
+                .sort(ADDED)
+                .collect()
+            )
+            counts = found.group_by("source").agg(rows=pl.col("len").sum(), commits=pl.len())
+            return AddedBatches(
+                dict(counts.select("source", "rows").iter_rows()),
+                dict(counts.select("source", "commits").iter_rows()),
+                newest,
+                found["batch_id"][0],
+                found["batch_id"][-1],
+            )
+
+        return self.table.snapshot(step)
 
     def append(
         self,

@@ -39,7 +39,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain_plan import DrainCursor
 from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.run_recorder import StreamReport
+from position_sync_dagster.sync.counts import StreamReport
 from position_sync_dagster.sync.stream import service
 
 ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}

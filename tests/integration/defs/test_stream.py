@@ -31,7 +31,7 @@ from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, StoreU
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
-from position_sync_dagster.sync.run_recorder import StreamReport
+from position_sync_dagster.sync.counts import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
 from tests.support.demo_program import wait_for
 

@@ -21,7 +21,7 @@ from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.places import instance_file
 from position_sync_dagster.sync import supervision
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.run_recorder import StreamReport
+from position_sync_dagster.sync.counts import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
 from tests.support.demo_program import wait_for
 from tests.support.store_proxy import Rule

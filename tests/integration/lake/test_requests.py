@@ -16,7 +16,7 @@ from position_sync_dagster.lake import broker_positions, inspection
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance, table
 from position_sync_dagster.lake.storage.table import append
-from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
+from position_sync_dagster.sync.counts import RunRecorder, write_records
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from position_sync_dagster.lake.updates.append import AppendResult
-from position_sync_dagster.sync.run_recorder import (
+from position_sync_dagster.sync.counts import (
     BatchReport,
     DrainCounts,
     DrainReport,

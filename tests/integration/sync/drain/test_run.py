@@ -8,7 +8,7 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.update import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.refresh import drain
+from position_sync_dagster.sync.drain.drain import drain
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 

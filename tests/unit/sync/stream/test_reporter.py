@@ -8,7 +8,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.sync.owner.ownership import Unowned
-from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics, StreamReport
+from position_sync_dagster.sync.counts import StreamCounts, StreamMetrics, StreamReport
 from position_sync_dagster.sync.stream import service
 from position_sync_dagster.sync.stream.service import StreamReporter
 from tests.support.clock import HandClock
