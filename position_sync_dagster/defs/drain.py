@@ -6,7 +6,7 @@ What it reports follows from the tables, whoever wrote them: the stream, a tick,
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -42,8 +42,12 @@ logger = logging.getLogger(__name__)
 STREAMED_EVERY = timedelta(minutes=1)
 """How often rows of the stream are reported while nothing is drained."""
 
-ALL_EVERY = timedelta(minutes=15)
-"""How often each table is reported with all its numbers, whether it changed or not."""
+DERIVED_EVERY = timedelta(minutes=5)
+"""How often the queue and the derived tables are reported. The tables themselves follow each report
+of the ledger."""
+
+ALL_EVERY = timedelta(hours=1)
+"""How often each table is reported, whether it changed or not. An event takes 3 kB in SQLite."""
 
 FOLLOWED_TABLES = (
     specs.BROKER_POSITIONS,
@@ -51,8 +55,10 @@ FOLLOWED_TABLES = (
     specs.GATEWAY_SESSIONS,
     specs.ACCOUNT_VALUES,
     specs.POSITION_CHANGES,
+    specs.EXECUTIONS,
+    specs.STATEMENT_EVENTS,
 )
-"""The tables that the stream writes beside the queue and the ledger."""
+"""The tables that the stream and the imports write beside the queue and the ledger."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
@@ -67,7 +73,8 @@ class TickCursor(SensorCursor):
         refused: Why the strategies file was refused.
         ledger_version: The `ledger_version` through which rows were reported.
         reported_at: When they were.
-        all_reported_at: When all tables were last reported.
+        derived_reported_at: When the queue and the derived tables were.
+        all_reported_at: When all tables were.
         states: The state of each login that was last reported.
         statements: The Delta version of `statement_events` that the causes of closes follow.
         releases: The drains that released requests.
@@ -78,6 +85,7 @@ class TickCursor(SensorCursor):
     refused: str | None = None
     ledger_version: int | None = None
     reported_at: datetime | None = None
+    derived_reported_at: datetime | None = None
     all_reported_at: datetime | None = None
     states: dict[str, str] | None = None
     statements: int | None = None
@@ -127,37 +135,39 @@ class Work:
 
     def tick(self, cursor: TickCursor) -> tuple[TickCursor, list[Event]]:
         """Do the work that is due; return the next cursor and the events, sources first."""
-        all_due = (
-            cursor.all_reported_at is None or elapsed(cursor.all_reported_at, self.now) >= ALL_EVERY
-        )
         states = ledger_events.gateway_states(self.lake, self.settings, self.now)
-        all_due = all_due or states != cursor.states
+        all_due = self._is_due(cursor.all_reported_at, ALL_EVERY) or states != cursor.states
         cursor, registry = self._apply_strategies(cursor)
+        all_due |= registry
         cursor, report = self._drain(cursor)
-
         span = ledger_events.unreported(self.lake, self.instance, cursor.ledger_version)
-        rows_due = (
-            cursor.reported_at is None
-            or elapsed(cursor.reported_at, self.now) >= STREAMED_EVERY
-            or "QUEUE" in span.added.rows
+        came = span.added.rows
+        rows_due = report.claimed or (
+            came and ("QUEUE" in came or self._is_due(cursor.reported_at, STREAMED_EVERY))
         )
         events: list[Event] = []
         if all_due:
             events += self._tables(states)
             cursor = replace(cursor, all_reported_at=self.now, states=states)
-        if registry or all_due:
-            events.append(active_strategies.event(self.lake, self.settings))
-        if all_due or registry or report.claimed or (rows_due and span.added.rows):
-            events.append(position_queue.event(self.lake))
-            events.append(ledger_events.materialization(span, report))
+        if all_due or rows_due:
+            derived_due = all_due or self._is_due(cursor.derived_reported_at, DERIVED_EVERY)
+            sources = {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
+            if derived_due:
+                events.append(position_queue.event(self.lake, sources))
+                cursor = replace(cursor, derived_reported_at=self.now)
+            events.append(ledger_events.materialization(span, report, sources))
             version = max(span.since, span.added.version)
             cursor = replace(cursor, ledger_version=version, reported_at=self.now)
-            events += self._derived(detailed=all_due)
+            derived = list(self._derived(sources))
+            events += derived if derived_due else []
         cursor, causes = self._causes(cursor, all_due=all_due)
         events += causes
         self._results += _checks_of(self.lake).results(self.lake, self.settings)
         events += evaluation.news(self.instance, self._results, self.now)
         return cursor, events
+
+    def _is_due(self, last: datetime | None, every: timedelta) -> bool:
+        return last is None or elapsed(last, self.now) >= every
 
     def _apply_strategies(self, cursor: TickCursor) -> tuple[TickCursor, bool]:
         """Make the registry equal to a file that changed; return whether the registry changed."""
@@ -201,30 +211,31 @@ class Work:
     def _tables(self, states: dict[str, str]) -> Iterator[Event]:
         """Return the events of the gateways, and of the tables that the stream writes."""
         yield ledger_events.gateway_event(self.lake, self.settings, states)
+        yield active_strategies.event(self.lake, self.settings)
         for spec in FOLLOWED_TABLES:
             yield table_asset.followed_table(self.lake, spec)
         yield breaks_event(self.lake)
 
-    def _derived(self, *, detailed: bool) -> Iterator[Event]:
+    def _derived(self, sources: Mapping[str, str]) -> Iterator[Event]:
         """Derive the newest rows and the exposure; an error of one leaves it as it is."""
         for asset, derive in (
             (specs.LATEST_POSITIONS.name, latest_positions.derive),
             (specs.STRATEGY_EXPOSURE.name, strategy_exposure.derive),
         ):
             try:
-                made = derive(self.lake, self.settings, self.now, detailed=detailed)
+                made = derive(self.lake, self.settings, self.now)
             except LakeError as error:
                 self.said.append(f"{asset} stays as it was: {error}")
                 continue
             self._results += made.checks.items()
-            yield table_asset.runless(asset, made.metadata, made.version)
+            yield table_asset.runless(asset, made.metadata, sources=sources)
 
     def _causes(self, cursor: TickCursor, *, all_due: bool) -> tuple[TickCursor, list[Event]]:
-        """Explain closes after an import of statements, and each quarter of an hour."""
+        """Explain closes after an import of statements, and each hour."""
         version = self.lake.statement_events.table.version()
         if version == cursor.statements and not all_due:
             return cursor, []
         made = closures.explain(self.lake, self.settings)
         self._results += made.checks.items()
-        event = table_asset.runless(specs.CLOSURES.name, made.metadata, made.version)
+        event = table_asset.runless(specs.CLOSURES.name, made.metadata)
         return replace(cursor, statements=version), [event]

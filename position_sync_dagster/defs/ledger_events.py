@@ -5,7 +5,7 @@ event, since Dagster stores the events of a tick one by one and then its cursor:
 repeats nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -63,12 +63,15 @@ def _reported(record: dg.EventLogRecord) -> int | None:
     return version if isinstance(version, int) else None
 
 
-def materialization(span: Span, report: DrainReport) -> dg.AssetMaterialization:
+def materialization(
+    span: Span, report: DrainReport, sources: Mapping[str, str]
+) -> dg.AssetMaterialization:
     """Return the event of the rows of a span, also of a span without rows.
 
     Args:
         span: The rows.
         report: The drain of the same tick, for how long its requests waited.
+        sources: The data versions of the sources of the ledger.
     """
     rows, batches = span.added.rows, span.added.batches
     drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
@@ -83,11 +86,9 @@ def materialization(span: Span, report: DrainReport) -> dg.AssetMaterialization:
         failed=report.failed or None,
         released=report.released or None,
         **{SINCE: span.since, THROUGH: through},
-        first_batch_id=span.added.first_batch_id,
-        last_batch_id=span.added.last_batch_id,
         note=report.reason,
     )
-    return table_asset.runless(LEDGER.to_user_string(), metadata, str(through))
+    return table_asset.runless(POSITION_UPDATES.name, metadata, sources=sources)
 
 
 def gateway_states(lake: "tables.Lake", settings: Settings, now: datetime) -> dict[str, str]:
@@ -119,7 +120,7 @@ def gateway_event(
             note=session.detail if session else None,
         )
         metadata |= {f"{prefix}{key}": value for key, value in numbers.items()}
-    return table_asset.runless(table_asset.GATEWAY, metadata, table_asset.FOLLOWED)
+    return table_asset.runless(table_asset.GATEWAY, metadata)
 
 
 PAGE, SEARCHED = 1000, 50_000

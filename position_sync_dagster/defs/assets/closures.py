@@ -67,7 +67,6 @@ def explain(lake: "tables.Lake", settings: Settings, *, run_id: str | None = Non
             "profit_by_cause": table_asset.event_table(known.by_cause.items(), _PROFITS),
             "profit_by_strategy": table_asset.event_table(known.by_strategy.items(), _PROFITS),
         },
-        version=str(version),
         checks={CAUSES: judge_causes(found.unexplained)},
     )
 

@@ -59,7 +59,6 @@ def derive(
     settings: Settings,
     now: datetime,
     *,
-    detailed: bool = True,
     run_id: str | None = None,
 ) -> Derived:
     """Replace the table by the newest rows of the ledger, and compare its sums with theirs.
@@ -68,7 +67,6 @@ def derive(
         lake: The tables.
         settings: Which logins count.
         now: The current time.
-        detailed: Whether the event lists the largest positions.
         run_id: The run, for the commit.
     """
     table = lake.derived_table(LATEST_POSITIONS)
@@ -84,7 +82,7 @@ def derive(
 
     found, rows, result = table_asset.derived_forward(make)
     return Derived(
-        metadata=(strategy_exposure.positions_metadata(rows, now) if detailed else {})
+        metadata=strategy_exposure.positions_metadata(rows, now)
         | strategy_exposure.counted(
             held=rows.filter(rows["position"] != 0).height,
             **strategy_exposure.seldom(without_value=rows["market_value"].null_count()),
@@ -94,7 +92,6 @@ def derive(
             "ledger_version": strategy_exposure.version_text(found),
         }
         | table_asset.replacement_metadata(table.path, result),
-        version=str(result.version),
         checks={KEY: judge_latest(rows_to_judge(table, result, rows), found)},
     )
 

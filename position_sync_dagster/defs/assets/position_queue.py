@@ -1,6 +1,7 @@
 """The asset `position_queue`: the requests to value a position without a market data line."""
 
 import asyncio
+from collections.abc import Mapping
 
 import dagster as dg
 
@@ -39,12 +40,17 @@ def position_queue(
     found = event(lake)
     return dg.MaterializeResult(
         metadata={"requests": len(requests), **found.metadata},
-        data_version=dg.DataVersion(str(lake.queue.table.version())),
+        data_version=dg.DataVersion(table_asset.FOLLOWED),
     )
 
 
-def event(lake: "tables.Lake") -> dg.AssetMaterialization:
-    """Return the event of the table: how many requests wait, and how many failed."""
+def event(lake: "tables.Lake", sources: Mapping[str, str] | None = None) -> dg.AssetMaterialization:
+    """Return the event of the table: how many requests wait, and how many failed.
+
+    Args:
+        lake: The tables.
+        sources: The data versions of its sources.
+    """
     backlog = lake.queue.sync.overview()
     metadata: dict[str, dg.RawMetadataValue] = {
         "pending": backlog.counts[QueueStatus.PENDING],
@@ -52,4 +58,4 @@ def event(lake: "tables.Lake") -> dg.AssetMaterialization:
         "failed": backlog.counts[QueueStatus.FAILED],
         "delta_version": str(backlog.version),
     }
-    return table_asset.runless(specs.POSITION_QUEUE.name, metadata, str(backlog.version))
+    return table_asset.runless(specs.POSITION_QUEUE.name, metadata, sources=sources)

@@ -40,7 +40,6 @@ def position_updates(
     )
     if report.error is not None:
         raise report.error
-    version = position_sync.lake.updates.table.version()
     return dg.MaterializeResult(
         metadata=table_asset.known(
             claimed=report.claimed,
@@ -51,5 +50,5 @@ def position_updates(
             duration_s=round(report.duration_s, 2),
             note=report.reason,
         ),
-        data_version=dg.DataVersion(str(version)),
+        data_version=dg.DataVersion(table_asset.FOLLOWED),
     )

@@ -73,7 +73,7 @@ def _added(table: "storage.Table", added: int) -> dg.MaterializeResult[None]:
             "dagster/uri": table.path,
             "delta_version": version,
         },
-        data_version=dg.DataVersion(str(version)),
+        data_version=dg.DataVersion(table_asset.FOLLOWED),
     )
 
 

@@ -50,23 +50,17 @@ NOT_VALUED = "not valued"
 """Shown instead of a currency for legs that are not held and have never been valued."""
 
 
-def money_metadata(
-    found: "money.BookMoney", *, detailed: bool = True
-) -> dict[str, dg.MetadataValue]:
+def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding.
-
-    Args:
-        found: The money of the book.
-        detailed: Whether to return the tables too, not only the totals.
     """
     listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
     currencies = list(dict.fromkeys(one.currency for one in (*found.totals, *found.in_base)))
     currencies += [None] if any(one.currency is None for one in listed) else []
     money_of: dict[str, dg.MetadataValue] = {}
     risk_of: dict[str, dg.MetadataValue] = {}
-    for currency in currencies[: MOST_CURRENCIES if detailed else 0]:
+    for currency in currencies[:MOST_CURRENCIES]:
         rows = [one for one in listed if one.currency == currency]
         closed = [one for one in rows if one.closes]
         under = [one for one in found.underlyings if one.currency == currency][:MOST_STRATEGIES]
@@ -347,7 +341,6 @@ def derive(
     settings: Settings,
     now: datetime,
     *,
-    detailed: bool = True,
     run_id: str | None = None,
 ) -> Derived:
     """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits.
@@ -356,7 +349,6 @@ def derive(
         lake: The tables.
         settings: Which logins count, and the strategies file with the limits.
         now: The current time.
-        detailed: Whether the event has the tables of money and risk.
         run_id: The run, for the commit.
     """
     table = lake.derived_table(STRATEGY_EXPOSURE)
@@ -373,7 +365,7 @@ def derive(
     latest, book, found, frame, result = table_asset.derived_forward(make)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
-        money_metadata(book.money(), detailed=detailed)
+        money_metadata(book.money())
         | {"dagster/row_count": result.rows, "ledger_version": version_text(latest)}
         | counted(
             strategies=len({e["strategy_id"] for e in of_strategies}),
@@ -387,12 +379,10 @@ def derive(
         )
         | table_asset.replacement_metadata(table.path, result)
     )
-    if detailed:
-        for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
-            metadata |= {f"{label}/{e['strategy_id']}": e[column] for e in found if e[column]}
+    for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
+        metadata |= {f"{label}/{e['strategy_id']}": e[column] for e in found if e[column]}
     sums = limits.judge_exposure(limits.rows_to_judge(table, result, frame), book)
     return Derived(
         metadata=metadata,
-        version=str(result.version),
         checks={limits.EXPOSURE_SUMS: sums, **limits.evaluated_limits(settings, book)},
     )

@@ -95,6 +95,7 @@ def table_asset(
         @table_asset(LATEST_POSITIONS, deps=["position_updates"])
         def latest_positions(position_sync: PositionSyncResource) -> dg.MaterializeResult: ...
     """
+    DEPS[spec.name] = tuple(options.get("deps", ()))
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         code = inspect.unwrap(function).__code__
@@ -257,11 +258,32 @@ def derived_forward(make: Callable[[bool], Made]) -> Made:
     return make(False)  # the ledger itself has lost its newest rows
 
 
+DEPS: dict[str, tuple[str, ...]] = {}
+"""The assets from which each asset is made."""
+
+
 def runless(
-    asset: str, metadata: "Mapping[str, dg.RawMetadataValue]", version: str
+    asset: str,
+    metadata: "Mapping[str, dg.RawMetadataValue]",
+    version: str = FOLLOWED,
+    sources: Mapping[str, str] | None = None,
 ) -> dg.AssetMaterialization:
-    """Return a materialization that belongs to no run, with its data version."""
-    return dg.AssetMaterialization(asset, metadata=metadata, tags={DATA_VERSION: version})
+    """Return a materialization that belongs to no run.
+
+    Its tags are those that Dagster gives an event of a run: with them an asset counts as out of
+    date only when the data version of a source changes, not with each event of a source.
+
+    Args:
+        asset: The name of the asset.
+        metadata: The metadata of the event.
+        version: The data version.
+        sources: The data versions of its sources, where they are not FOLLOWED.
+    """
+    tags = {DATA_VERSION: version, "dagster/code_version": FOLLOWED}
+    for source in DEPS.get(asset, ()):
+        tags[f"dagster/input_data_version/{source}"] = (sources or {}).get(source, FOLLOWED)
+        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
+    return dg.AssetMaterialization(asset, metadata=metadata, tags=tags)
 
 
 GATEWAY = "gateway"

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import table_of
+from position_sync_dagster.defs.assets.table_asset import FOLLOWED, table_of
 from position_sync_dagster.defs.libraries import pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
@@ -198,18 +198,14 @@ class Derived:
 
     Attributes:
         metadata: The metadata of the event.
-        version: The data version: the Delta version of the table.
         checks: The results of the checks that were evaluated with the same rows.
     """
 
     metadata: "Mapping[str, dg.RawMetadataValue]"
-    version: str
     checks: Mapping[dg.AssetCheckKey, dg.AssetCheckResult] = field(default_factory=dict)
 
     def result(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         """Return the result of a run, after logging those of the checks."""
         for key, found in self.checks.items():
             context.log_event(check_evaluation(key, found))
-        return dg.MaterializeResult(
-            metadata=self.metadata, data_version=dg.DataVersion(self.version)
-        )
+        return dg.MaterializeResult(metadata=self.metadata, data_version=dg.DataVersion(FOLLOWED))

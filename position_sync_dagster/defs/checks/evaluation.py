@@ -1,7 +1,7 @@
 """The one driver of the checks: it evaluates them in the tick of `drain_queue`, and stores news.
 
 A result without a run counts as that of the newest materialization without a run. For that reason a
-result is stored only when it changed, and each quarter of an hour.
+result is stored only when it changed, and each hour.
 """
 
 import logging
@@ -47,7 +47,7 @@ ALL_EVERY_S, FAILED_EVERY_S = 60.0, 10.0
 """Seconds between two evaluations of all checks, and of those that did not pass. `a_stream_watches`
 is evaluated in each tick."""
 
-STORED_EVERY = timedelta(minutes=15)
+STORED_EVERY = timedelta(hours=1)
 """A result that stays the same is stored again after this time."""
 
 TIME_LIMIT_S = 10.0

@@ -406,7 +406,7 @@ def breaks_event(lake: "tables.Lake") -> dg.AssetMaterialization:
     }
     if found:
         metadata["open_breaks"] = check_results.table_of_rows(_rows_of_breaks(found))
-    return table_asset.runless(RECONCILIATION_BREAKS.name, metadata, table_asset.FOLLOWED)
+    return table_asset.runless(RECONCILIATION_BREAKS.name, metadata)
 
 
 def judge_breaks(breaks: Sequence[Break], now: datetime) -> dg.AssetCheckResult:

@@ -326,14 +326,11 @@ class AddedBatches(NamedTuple):
         rows: The number of rows, by STREAM and QUEUE.
         batches: The number of commits, likewise.
         version: The greatest `ledger_version` of the ledger's rows.
-        first_batch_id, last_batch_id: The batches of the first and the last commit.
     """
 
     rows: Mapping[str, int]
     batches: Mapping[str, int]
     version: int
-    first_batch_id: str | None = None
-    last_batch_id: str | None = None
 
 
 class SyncUpdates:
@@ -358,20 +355,14 @@ class SyncUpdates:
             newest = last_added(files)
             if newest <= version:
                 return AddedBatches({}, {}, newest)
-            added = self.files.added_after(files, version).select(ADDED, "batch_id", "source")
-            found = (
-                added.group_by("source", ADDED)
-                .agg(pl.len(), pl.col("batch_id").first())
-                .sort(ADDED)
-                .collect()
+            added = self.files.added_after(files, version)
+            counts = (
+                added.group_by("source").agg(pl.len(), pl.col(ADDED).n_unique()).collect().rows()
             )
-            counts = found.group_by("source").agg(rows=pl.col("len").sum(), commits=pl.len())
             return AddedBatches(
-                dict(counts.select("source", "rows").iter_rows()),
-                dict(counts.select("source", "commits").iter_rows()),
-                newest,
-                found["batch_id"][0],
-                found["batch_id"][-1],
+                rows={source: rows for source, rows, _batches in counts},
+                batches={source: batches for source, _rows, batches in counts},
+                version=newest,
             )
 
         return self.table.snapshot(step)
