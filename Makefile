@@ -23,6 +23,9 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
+# Their markers; tests/support/tiers.py says which tests have them, and why.
+SECOND_TIER := variation or program or campaign
+
 FOR ?=
 MESSAGES ?= 1000000
 UI_PORT ?=
@@ -41,7 +44,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
-	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test and'
+	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test, test-all and'
 	@echo '  test-fast take ARGS= for pytest; bench takes PART=queue and ARGS=--quick; chaos takes SEED=,'
 	@echo '  which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts;'
 	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.12 python3.13".'
@@ -58,8 +61,16 @@ dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .
 
 # Some tests wait while others compute: six processes fill two cores.
 .PHONY: test
-test: $(SYNCED) ## the whole test suite, in parallel (ARGS='-n 0': one test after the other)
-	@$(BIN)/pytest -n 6 $(ARGS)
+test: $(SYNCED) ## every promise once, in five minutes (ARGS='-n 0': one test after the other)
+	@$(BIN)/pytest -n 6 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
+
+.PHONY: test-all
+test-all: $(SYNCED) ## everything: more cases, more programs, campaigns, Postgres, an object store
+	@$(BIN)/pytest -n 6 --durations=10 $(ARGS)
+
+.PHONY: test-rest
+test-rest: $(SYNCED) ## what test-all has beyond test
+	@$(BIN)/pytest -n 6 --durations=10 -m '$(SECOND_TIER)' $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(SYNCED) ## unit tests and in-memory contract tests, in seconds: for every save

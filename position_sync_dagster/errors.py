@@ -261,16 +261,6 @@ class LoginOwnedError(LakeError):
     """Another process owns the login; only one may write for it at a time."""
 
 
-class HeartbeatsUnavailableError(LakeError):
-    """Postgres does not answer; it may hold heartbeats that the tables do not have."""
-
-
-class HeartbeatsElsewhereError(LakeError):
-    """The owners of the lake keep their heartbeats in a place that this program does not read."""
-
-    exit_code = 2
-
-
 # Legs of strategies.
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -39,7 +39,6 @@ from position_sync_dagster.gateway_settings import (
 from position_sync_dagster.yaml_file import saved_state
 
 PREFIX = "POSITION_SYNC_"
-HeartbeatPlace = Literal["tables", "postgres"]
 
 _SECRETS = ("alert_urls", "flex_token", "flex_url")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
@@ -185,10 +184,6 @@ class Settings(GatewaySettings):
     )
     session_lease_s: Seconds = Field(
         15.0, description="An owner that is silent for longer counts as dead."
-    )
-    heartbeats: HeartbeatPlace = Field(
-        "tables",
-        description="Where owners renew their leases: tables, or postgres (PGHOST, PGDATABASE …).",
     )
     closed_lease_s: Seconds = Field(
         60.0,

@@ -16,7 +16,7 @@ import pytest
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
-from tests.support import object_store, signals, waiting
+from tests.support import object_store, signals, tiers, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling, mixed
@@ -65,8 +65,13 @@ def pytest_collection() -> None:
     gc.disable()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the tests for several processes; in one, those of a module follow each other."""
+    """Mark the second tier, and order the tests for several processes.
+
+    In one process, those of a module follow each other.
+    """
+    tiers.mark(items)
     if hasattr(config, "workerinput"):
         place = {nodeid: place for place, nodeid in enumerate(mixed(one.nodeid for one in items))}
         items.sort(key=lambda item: place[item.nodeid])

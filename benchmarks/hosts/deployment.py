@@ -34,14 +34,12 @@ class Size:
     Attributes:
         legs, active: Of each login.
         latency_s: Of each request to the store.
-        heartbeats: Where owners renew their leases.
     """
 
     logins: int
     legs: int
     active: int
     latency_s: float
-    heartbeats: str = "postgres"
 
 
 class Deployment:
@@ -66,7 +64,6 @@ class Deployment:
             | {
                 "POSITION_SYNC_LAKE": self.store.lake(),
                 "POSITION_SYNC_TRADING_MODE": "SIMULATED",
-                "POSITION_SYNC_HEARTBEATS": size.heartbeats,
                 "POSITION_SYNC_GATEWAYS_FILE": str(folder / "gateways.yaml"),
                 "POSITION_SYNC_STRATEGIES_FILE": str(folder / "strategies.yaml"),
             }

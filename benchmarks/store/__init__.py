@@ -2,7 +2,7 @@
 
 from benchmarks.store.claimers import claimers
 from benchmarks.store.latency import latency
-from benchmarks.store.login import heartbeats, login
+from benchmarks.store.login import login
 from benchmarks.store.night import night
 
 TITLE = "A lake in an object store"
@@ -10,7 +10,6 @@ TITLE = "A lake in an object store"
 SECTIONS = {
     "latency": latency,
     "claimers": claimers,
-    "heartbeats": heartbeats,
     "login": login,
     "night": night,
 }

@@ -1,4 +1,4 @@
-"""One login in a store at 50 ms: its lease for a minute; the whole program, and what is late."""
+"""One login in a store at 50 ms: the whole program, and what is late."""
 
 import os
 import re
@@ -6,7 +6,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from unittest.mock import patch
@@ -17,16 +16,9 @@ from deltalake import DeltaTable
 from benchmarks.bench import Bench
 from benchmarks.hosts.deployment import SERVICES, Deployment, Size
 from benchmarks.outcome import Line, Target
-from benchmarks.timing import Samples
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import delta_options
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, POSITION_UPDATES
-from position_sync_dagster.settings import HeartbeatPlace
-from tests.support import postgres
-from tests.support.clock import HandClock
-from tests.support.object_store import ObjectStore, running_store
 from tests.support.store_proxy import Request
 
 SIZE = Size(logins=1, legs=200, active=20, latency_s=0.05)
@@ -35,22 +27,17 @@ WATCHED_S, QUICK_WATCHED_S = 120.0, 20.0
 SETTLED_S = 30.0
 FILLS = 5
 
-PLACES: tuple[HeartbeatPlace, ...] = ("tables", "postgres")
-
 
 def login(bench: Bench) -> None:
-    """Start one host, watch it while nothing happens, then trade; for each place of heartbeats."""
-    for place in PLACES:
-        size = replace(bench.size(SIZE, QUICK), heartbeats=place)
-        began, lines = f"{os.getloadavg()[0]:.0f}", list[Line]()
-        bench.report.say(f"Heartbeats in {place}; load {began}")
-        with Deployment(bench.new_folder(place), size) as deployment:
-            for line in _figures(deployment, bench.size(WATCHED_S, QUICK_WATCHED_S)):
-                bench.report.say(f"  {line.what}: {line.ours:.2f} {line.unit}")
-                lines.append(line)
-        latency_ms = size.latency_s * 1e3
-        title = f"One login of {size.legs} legs at {latency_ms:.0f} ms, heartbeats in {place}"
-        bench.report.add(title, lines)
+    """Start one host, watch it while nothing happens, then trade."""
+    size, lines = bench.size(SIZE, QUICK), list[Line]()
+    bench.report.say(f"Load {os.getloadavg()[0]:.0f}")
+    with Deployment(bench.new_folder("login"), size) as deployment:
+        for line in _figures(deployment, bench.size(WATCHED_S, QUICK_WATCHED_S)):
+            bench.report.say(f"  {line.what}: {line.ours:.2f} {line.unit}")
+            lines.append(line)
+    latency_ms = size.latency_s * 1e3
+    bench.report.add(f"One login of {size.legs} legs at {latency_ms:.0f} ms", lines)
 
 
 def _figures(this: Deployment, watched_s: float) -> Iterator[Line]:
@@ -123,55 +110,3 @@ def _by_table(requests: Sequence[Request]) -> Counter[str]:
 def _line(what: str, value: float, target: float | None = None, unit: str = "s") -> Line:
     bound = None if target is None else Target(value=target)
     return Line(what=what, state="", ours=value, unit=unit, target=bound)
-
-
-LATENCY_S = 0.05
-HEARTBEAT_S, LEASE_S, TICK_S, SENSORS = 4, 900.0, 5, 2
-"""The intervals of the settings, and two sensors that look at the lease. It lasts, since a
-minute passes here as fast as the store answers."""
-
-
-def heartbeats(bench: Bench) -> None:
-    """Renew a lease and look at it for a minute, as a stream and two sensors do."""
-    with (
-        running_store() as store,
-        postgres.running() as database,
-        patch.dict(os.environ, store.environment | database.environment),
-    ):
-        found = {place: _minute(store, place, bench.size(60, 20)) for place in PLACES}
-    bench.report.add(
-        f"A lease for a minute, at {LATENCY_S * 1e3:.0f} ms",
-        [
-            Line(what=what, state=f"in {place}", ours=value, unit=unit)
-            for place, figures in found.items()
-            for what, (value, unit) in figures.items()
-        ],
-    )
-
-
-def _minute(
-    store: ObjectStore, place: HeartbeatPlace, seconds: int
-) -> dict[str, tuple[float, str]]:
-    clock, samples = HandClock(), Samples()
-    path = store.lake()
-    owner, reader = (Lake(path, clock=clock, heartbeats=place).sessions for _ in range(2))
-    session = owner.acquire("g", Owner.STREAM, lease_s=LEASE_S, run_id=None, host="h", pid=1)
-    session = owner.renew(session, lease_s=LEASE_S, state=SessionState.LIVE)
-    reader.current("g")
-    store.proxy.change(latency_s=LATENCY_S)
-    counts = dict.fromkeys(("renewals", "looks"), 0)
-    for second in range(1, seconds + 1):
-        clock.now += timedelta(seconds=1)
-        if second % HEARTBEAT_S == 0:
-            session = samples.time(
-                "renewal",
-                lambda held=session: owner.renew(held, lease_s=LEASE_S, state=SessionState.LIVE),
-            )
-            counts["renewals"] += len(store.proxy.change(latency_s=LATENCY_S))
-        if second % TICK_S == 0:
-            for _ in range(SENSORS):
-                samples.time("look", lambda: reader.current("g"))
-            counts["looks"] += len(store.proxy.change(latency_s=LATENCY_S))
-    store.proxy.reset()
-    found = {f"requests of {what}": (float(count), "") for what, count in counts.items()}
-    return found | {what: (samples.median(what), "ms") for what in ("renewal", "look")}

@@ -192,8 +192,11 @@ def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
     return _without_times(before) == _without_times(now)
 
 
-def _is_known(holding: BrokerPosition) -> tuple[bool, bool]:
-    return (holding.daily_pnl is not None, holding.unrealized_pnl is not None)
+def _is_known(holding: BrokerPosition) -> tuple[bool, ...]:
+    return tuple(
+        value is not None
+        for value in (holding.market_price, holding.daily_pnl, holding.unrealized_pnl)
+    )
 
 
 def _is_loss(holding: BrokerPosition) -> bool:

@@ -5,28 +5,30 @@ is PROVISIONAL while it follows from what a gateway says, and STATED when a stat
 no fact explains is UNEXPLAINED; a fact that is missing never makes a cause.
 """
 
-import json
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
+from itertools import combinations
 from math import copysign
+from operator import attrgetter
 from typing import Any
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.close_facts import (
     A_DAY,
+    CLEAR,
     LAST_TRADES,
     NEAR,
-    Delivered,
     Facts,
+    History,
     Moneyness,
-    Parts,
     covers,
     last_trade,
     moneyness,
+    names_all,
     rounded,
     settles_in_cash,
 )
@@ -38,13 +40,12 @@ from position_sync_dagster.domain.closures import (
     PositionChange,
     Stage,
 )
-from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits
+from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name, digits
 from position_sync_dagster.domain.statement import (
     FLEX,
     EventKind,
     Execution,
     StatementEvent,
-    current_executions,
 )
 
 RESOLUTION = timedelta(seconds=1)
@@ -126,48 +127,82 @@ def says_why(one: Execution) -> bool:
     return one.source == FLEX and (one.codes is not None or one.transaction_type is not None)
 
 
-def closures_of(facts: Facts, now: datetime) -> list[Closure]:
-    """Return the causes of all closes among the changes, as far as the facts show them."""
-    versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
-    newest = {(one.account, one.conid, one.event_id): one for one in versions}
-    facts = replace(facts, events=tuple(newest.values()))
-    executions: defaultdict[Key, list[Execution]] = defaultdict(list)
-    for one in current_executions(facts.executions):
-        executions[one.account, one.conid].append(one)
-    by_key: defaultdict[Key, list[PositionChange]] = defaultdict(list)
-    for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
-        by_key[change.key].append(change)
+@dataclass(slots=True)
+class Parts:
+    """A change, the executions and the events that explain it."""
+
+    change: PositionChange
+    taken: list[Execution] = field(default_factory=list)
+    events: list[tuple[StatementEvent, float]] = field(default_factory=list)
+    spare: bool = False
+    """Whether an execution of the day that went the same way fits no change: its time may be wrong,
+    or a message lost."""
+
+    @property
+    def rest(self) -> float:
+        """Return the part of the change that is not explained, with its sign."""
+        explained = sum(one.change for one in self.taken) + sum(by for _event, by in self.events)
+        return rounded(self.change.by - explained)
+
+
+class _Pool:
+    """The executions of a holding, in order of time, that explain no change yet."""
+
+    def __init__(self, listed: Sequence[Execution]) -> None:
+        self._listed = listed
+        self._taken: set[int] = set()
+
+    def between(self, first: datetime, last: datetime | None) -> list[Execution]:
+        """Return those from one time to another; None: to the end."""
+        begin = bisect_left(self._listed, first, key=attrgetter("time"))
+        end = (
+            len(self._listed)
+            if last is None
+            else bisect_right(self._listed, last, key=attrgetter("time"))
+        )
+        return [one for one in self._listed[begin:end] if id(one) not in self._taken]
+
+    def take(self, found: list[Execution]) -> list[Execution]:
+        """Return them; they explain no other change."""
+        self._taken.update(map(id, found))
+        return found
+
+
+def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None) -> list[Closure]:
+    """Return the causes of closes among the changes, as far as the facts show them.
+
+    Args:
+        only: Ids of the changes to judge, all by default; the others are facts.
+    """
+    history = History(facts)
+    pools = {key: _Pool(listed) for key, listed in history.executions.items()}
+    events = _Events(history)
     parts: dict[str, Parts] = {}
-    events = _Events(facts)
-    for key, changes in by_key.items():
-        pool, of_key = executions[key], [Parts(change) for change in changes]
+    for key, changes in history.changes.items():
+        pool, of_key = pools.get(key, _Pool(())), [Parts(change) for change in changes]
         # Exact matches come first: an execution whose time is a little off, or that was booked days
         # before, may fit two changes.
         for slack in (timedelta(), SLACK):
             for part in of_key:
-                if not part.taken:
-                    part.taken = _taken(part.change, pool, slack)
-                    pool = [one for one in pool if one not in part.taken]
+                part.taken = part.taken or pool.take(_taken(part.change, pool, slack))
         for part in of_key:
             if not part.taken:
                 part.events = events.of(part.change, (), whole=True)
         for part in of_key:
             if not part.taken and not part.events:
-                part.taken = _taken(part.change, pool, SLACK, booked=True)
-                pool = [one for one in pool if one not in part.taken]
+                part.taken = pool.take(_taken(part.change, pool, SLACK, booked=True))
         for part in of_key:
             part.events = part.events or events.of(part.change, part.taken)
-            part.spare = any(
-                abs(one.time - part.change.seen_at) <= A_DAY and one.change * part.change.by > 0
-                for one in pool
-            )
+            at = part.change.seen_at
+            of_the_day = pool.between(at - A_DAY, at + A_DAY)
+            part.spare = any(one.change * part.change.by > 0 for one in of_the_day)
             parts[part.change.change_id] = part
-        executions[key] = pool
-    delivered = Delivered(facts, parts.values(), left=executions)
+    delivered = _delivered(history, parts.values(), pools)
     found: list[Closure] = []
     for change in facts.changes:
-        if change.closed:
-            found += _judged(parts[change.change_id], facts, delivered, now)
+        if change.closed and (only is None or change.change_id in only):
+            counter = delivered.get(change.change_id)
+            found += _judged(parts[change.change_id], history, counter, now)
     return found
 
 
@@ -176,11 +211,7 @@ def _begin(change: PositionChange) -> datetime:
 
 
 def _taken(
-    change: PositionChange,
-    pool: Sequence[Execution],
-    slack: timedelta,
-    *,
-    booked: bool = False,
+    change: PositionChange, pool: _Pool, slack: timedelta, *, booked: bool = False
 ) -> list[Execution]:
     """Return the executions that make up a whole change, in order of time; none without a match.
 
@@ -192,10 +223,10 @@ def _taken(
     begin, early = _begin(change), max(slack, RESOLUTION)
     near = [
         one
-        for one in pool
-        if begin - early - (_lead(one) if booked else timedelta())
-        < one.time
-        <= change.seen_at + slack
+        for one in pool.between(
+            begin - early - (BOOKED if booked else timedelta()), change.seen_at + slack
+        )
+        if begin - early - (_lead(one) if booked else timedelta()) < one.time
     ]
     old = sum(one.time <= begin - early for one in near)
     until = sum(one.time <= change.seen_at for one in near)
@@ -231,11 +262,11 @@ def _lead(one: Execution) -> timedelta:
 class _Events:
     """The events of statements, each of which explains one change."""
 
-    def __init__(self, facts: Facts) -> None:
-        self._of: defaultdict[Key, dict[str, StatementEvent]] = defaultdict(dict)
-        for one in sorted(facts.events, key=lambda one: (one.day, one.event_id)):
-            if one.conid is not None and one.kind is not EventKind.CASH:
-                self._of[one.account, one.conid][one.event_id] = one
+    def __init__(self, history: History) -> None:
+        self._of = {
+            key: {one.event_id: one for one in listed if one.kind is not EventKind.CASH}
+            for key, listed in history.events.items()
+        }
 
     def of(
         self, change: PositionChange, taken: Sequence[Execution], *, whole: bool = False
@@ -251,6 +282,8 @@ class _Events:
         last = change.seen_at.astimezone(NEW_YORK).date()
         found: list[tuple[StatementEvent, float]] = []
         pool = self._of.get(change.key, {})
+        if not pool or not rest:
+            return []
         near = [
             (one, by)
             for one in pool.values()
@@ -305,11 +338,152 @@ def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
     return cause, f"corporate action {words[:200]}"
 
 
-def _judged(part: Parts, facts: Facts, delivered: Delivered, now: datetime) -> list[Closure]:
+_Counter = tuple[Cause, int | None]
+"""What shares that came or went say of an option, or an option of its shares; the other one."""
+
+
+def _delivered(
+    history: History, parts: Iterable[Parts], pools: Mapping[Key, _Pool]
+) -> dict[str, _Counter]:
+    """Return which options and shares explain each other without an execution, by the change."""
+    by_under: defaultdict[Key, list[Parts]] = defaultdict(list)
+    for part in parts:
+        change = part.change
+        under = history.under_conid(change) if change.is_option else change.conid
+        if part.rest and under is not None and (change.closed or not change.is_option):
+            by_under[change.account, under].append(part)
+    found: dict[str, _Counter] = {}
+    for (account, under), listed in by_under.items():
+        if not any(one.change.is_option for one in listed):
+            continue
+        left = pools.get((account, under), _Pool(()))
+        group: list[Parts] = []
+        for one in sorted(listed, key=lambda one: one.change.seen_at):
+            # A change seen after a gap may have happened right after the last confirmation.
+            since = one.change.since
+            if group and since is not None and since - group[-1].change.seen_at > NEAR:
+                found |= _exercised(history, under, group, left)
+                group = []
+            group.append(one)
+        found |= _exercised(history, under, group, left)
+    return found
+
+
+def _exercised(
+    history: History, under: int, group: Sequence[Parts], left: _Pool
+) -> dict[str, _Counter]:
+    """Return what a group of options and shares of one underlying says; nothing if it is unclear.
+
+    At its end an option is exercised if it was in the money, and worthless if it was out of it.
+    Of one that is near its strike, shares with its multiplier are the sign; two such options are
+    told apart by no sign. Before its end shares are the only sign.
+    """
+    options = [one for one in group if one.change.is_option]
+    shares = [one for one in group if not one.change.is_option]
+    if (
+        not options
+        or not all(covers(history.facts, one.change) and not one.spare for one in group)
+        or settles_in_cash(history.details(options[0].change))
+        # Shares may have come, and have been traded away, while nobody looked.
+        or left.between(group[0].change.seen_at - A_DAY, None)
+        # No exercise and no expiry turns a long position into a short one.
+        or any(rounded(one.change.by + one.change.closed) for one in options)
+    ):
+        return {}
+    states = [(one.change, _stood(history, one.change)) for one in options]
+    ended = [change for change, stood in states if stood is Moneyness.IN]
+    unclear = [one for one in states if one[1] in (Moneyness.QUOTED_OUT, Moneyness.UNCLEAR)]
+    came = [one.rest for one in shares]
+    rest = rounded(sum(came) - sum(one.units or 0.0 for one in ended))
+    is_complete = _is_complete(history, options, shares)
+    if rest and is_complete and [rounded(one.units or 0.0) for one, _stood in unclear] == [rest]:
+        ended, unclear, rest = [*ended, unclear[0][0]], [], 0.0
+    if rest or not _fits(history, ended, came):
+        return {}
+    found: dict[str, _Counter] = {
+        change.change_id: (Cause.EXPIRED_WORTHLESS, None)
+        for change, stood in states
+        if stood is Moneyness.OUT
+    } | {change.change_id: (_by_exercise(change), under) for change in ended}
+    if unclear and not (is_complete and _are_worthless(unclear)):
+        return found
+    found |= {change.change_id: (Cause.EXPIRED_WORTHLESS, None) for change, _stood in unclear}
+    if len(causes := {_by_exercise(one) for one in ended}) == 1:
+        of_shares = (causes.pop(), ended[-1].conid)
+        found |= {one.change.change_id: of_shares for one in shares if one.change.closed}
+    return found
+
+
+def _stood(history: History, option: PositionChange) -> Moneyness:
+    """Return where an option stood at its end; before it, it went for an exercise or not at all."""
+    over = _is_over(history, option)
+    return moneyness(option, history.facts) if over else Moneyness.IN
+
+
+def _is_over(history: History, option: PositionChange) -> bool:
+    ended = last_trade(option, history.details(option))
+    return ended is not None and option.seen_at >= ended
+
+
+def _fits(history: History, ended: Sequence[PositionChange], came: Sequence[float]) -> bool:
+    """Return whether one price exercised all of these options, or shares came for each of them."""
+    if all(_is_over(history, one) for one in ended):
+        return _may_be(ended)
+    # Before its end an option may also leave by a transfer: then shares are the only evidence.
+    one_by_one = sorted(rounded(one.units or 0.0) for one in ended) == sorted(map(rounded, came))
+    return bool(came) and (one_by_one or _may_be(ended))
+
+
+def _may_be(options: Iterable[PositionChange]) -> bool:
+    """Return whether one price of the underlying, at their end, lets all of these be exercised."""
+    listed = list(options)
+    calls = [one.strike or 0.0 for one in listed if one.right is Right.CALL]
+    puts = [one.strike or 0.0 for one in listed if one.right is Right.PUT]
+    return not calls or not puts or max(calls) <= min(puts) * (1 + CLEAR)
+
+
+def _are_worthless(options: Sequence[tuple[PositionChange, Moneyness]]) -> bool:
+    """Return whether options of which no shares came were not exercised against each other."""
+    opposite = (
+        (one, other)
+        for (one, _), (other, _) in combinations(options, 2)
+        if (one.units or 0.0) * (other.units or 0.0) < 0
+    )
+    return all(stood is Moneyness.QUOTED_OUT for _, stood in options) and not any(
+        map(_may_be, opposite)
+    )
+
+
+def _is_complete(history: History, options: Sequence[Parts], shares: Sequence[Parts]) -> bool:
+    """Return whether all shares that belong to these options must have come by now.
+
+    Shares and options that changed in a longer gap may have come and gone at any time in it, and
+    for other reasons.
+    """
+    at_once = [
+        one.change.since is not None and one.change.seen_at - one.change.since <= NEAR
+        for one in (*options, *shares)
+    ]
+    last = max(one.change.seen_at for one in options)
+    _begin, asked_at = history.facts.asked.get(options[0].change.account, (last, last))
+    return (
+        asked_at >= last + NEAR
+        and all(names_all(history.facts, one.change) for one in options)
+        and (not shares or all(at_once))
+    )
+
+
+def _by_exercise(option: PositionChange) -> Cause:
+    return Cause.EXERCISED if option.closed > 0 else Cause.ASSIGNED
+
+
+def _judged(
+    part: Parts, history: History, counter: _Counter | None, now: datetime
+) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed."""
     change = part.change
     found: list[Closure] = []
-    settled = _settled_in_cash(part, facts)
+    settled = _settled_in_cash(change, history)
     groups: dict[tuple[Cause, Stage, str], list[Execution]] = {}
     for one in part.taken:
         if one.change * change.closed < 0:  # it reduced the holding
@@ -321,7 +495,7 @@ def _judged(part: Parts, facts: Facts, delivered: Delivered, now: datetime) -> l
                 why = "a trade of a statement without the fields Notes/Codes and Transaction Type"
             groups.setdefault((cause, stage, why), []).append(one)
     explained = [_traded(change, *of_group, ones) for of_group, ones in groups.items()]
-    explained += [_stated(change, event, by, facts) for event, by in part.events]
+    explained += [_stated(change, event, by, history) for event, by in part.events]
     open_quantity = abs(change.closed)
     for closure in explained:
         quantity = min(open_quantity, abs(closure.quantity))
@@ -329,29 +503,25 @@ def _judged(part: Parts, facts: Facts, delivered: Delivered, now: datetime) -> l
         if quantity:
             found.append(replace(closure, quantity=copysign(quantity, change.closed)))
     if open_quantity:
-        found.append(_inferred(part, open_quantity, facts, delivered))
-    counters = delivered.stated_counter(change)
-    return [
-        replace(
-            one,
-            judged_at=now,
-            counter_conid=counters
-            if one.counter_conid is None and one.cause in (Cause.ASSIGNED, Cause.EXERCISED)
-            else one.counter_conid,
-        )
-        for one in found
-    ]
+        found.append(_inferred(part, open_quantity, history, counter))
+    by_exercise = any(one.cause in (Cause.ASSIGNED, Cause.EXERCISED) for one in found)
+    under = history.under_conid(change) if change.is_option and by_exercise else None
+    if under is not None and history.moved_with(change, under):
+        found = [
+            replace(one, counter_conid=one.counter_conid or under)
+            if one.cause in (Cause.ASSIGNED, Cause.EXERCISED)
+            else one
+            for one in found
+        ]
+    return [replace(one, judged_at=now) for one in found]
 
 
-def _settled_in_cash(part: Parts, facts: Facts) -> bool:
+def _settled_in_cash(change: PositionChange, history: History) -> bool:
     """Return whether a statement names the cash settlement of the contract in these days."""
-    last = part.change.seen_at.astimezone(NEW_YORK).date()
+    last = change.seen_at.astimezone(NEW_YORK).date()
     return any(
-        one.conid == part.change.conid
-        and one.account == part.change.account
-        and _type_of(one) == "cash settlement"
-        and last - BOOKED <= one.day <= last
-        for one in facts.events
+        _type_of(one) == "cash settlement" and last - BOOKED <= one.day <= last
+        for one in history.events.get(change.key, ())
     )
 
 
@@ -390,7 +560,7 @@ def _traded(
     )
 
 
-def _stated(change: PositionChange, event: StatementEvent, by: float, facts: Facts) -> Closure:
+def _stated(change: PositionChange, event: StatementEvent, by: float, history: History) -> Closure:
     cause, why = _cause_of_event(event)
     return replace(
         _closure(change, cause, Stage.STATED, why, abs(by)),
@@ -398,7 +568,7 @@ def _stated(change: PositionChange, event: StatementEvent, by: float, facts: Fac
         realized_pnl=event.realized_pnl,
         events=event.event_id,
         statement=event.statement,
-        counter_conid=_counter_of(event, facts),
+        counter_conid=history.counter_of(event),
     )
 
 
@@ -406,23 +576,9 @@ def _joined(texts: Iterable[str | None]) -> str | None:
     return ",".join(dict.fromkeys(filter(None, texts))) or None
 
 
-def _counter_of(event: StatementEvent, facts: Facts) -> int | None:
-    """Return the other contract of a corporate action, by the action's id."""
-    action = json.loads(event.attributes).get("actionID")
-    others = {
-        one.conid
-        for one in facts.events
-        if action
-        and one.account == event.account
-        and one.conid not in (None, event.conid)
-        and json.loads(one.attributes).get("actionID") == action
-    }
-    return others.pop() if len(others) == 1 else None
-
-
-def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) -> Closure:
+def _inferred(part: Parts, quantity: float, history: History, counter: _Counter | None) -> Closure:
     """Return the cause of what no execution and no event explains."""
-    change, found = part.change, delivered.of(part.change)
+    change, facts = part.change, history.facts
     if _is_stated(change, facts):
         why = "the statement of these days names no trade, no event and no transfer of it"
         return _closure(change, Cause.UNEXPLAINED, Stage.STATED, why, quantity)
@@ -430,49 +586,40 @@ def _inferred(part: Parts, quantity: float, facts: Facts, delivered: Delivered) 
     def provisional(cause: Cause, why: str, **known: Any) -> Closure:
         return replace(_closure(change, cause, Stage.PROVISIONAL, why, quantity), **known)
 
-    cause, counter = found or (None, None)
+    cause, other = counter or (None, None)
     if cause is not None and not change.is_option:
-        why = f"with the option {counter}, without an execution"
-        return provisional(cause, why, counter_conid=counter)
+        return provisional(
+            cause, f"with the option {other}, without an execution", counter_conid=other
+        )
     if not change.is_option or part.taken or part.events or part.spare:
-        return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
+        return provisional(Cause.UNEXPLAINED, _why_not(change, history))
     if cause is not None and cause is not Cause.EXPIRED_WORTHLESS:
         units = change.units or 0.0
         why = f"{units:+g} of the underlying came without an execution, as the option has them"
-        return provisional(cause, why, counter_conid=counter, price=0.0)
-    details = facts.contracts.get(change.conid)
+        return provisional(cause, why, counter_conid=other, price=0.0)
+    details = history.details(change)
     ended = last_trade(change, details)
     if ended is not None and change.seen_at >= ended and covers(facts, change):
         in_cash, where = settles_in_cash(details), moneyness(change, facts)
         if in_cash and where is Moneyness.IN:
             return provisional(Cause.CASH_SETTLED, "an index option, in the money at its end")
-        nothing_came = found is not None and where in (Moneyness.OUT, Moneyness.QUOTED_OUT)
-        if nothing_came or (in_cash and where is Moneyness.OUT):
+        if cause is Cause.EXPIRED_WORTHLESS or (in_cash and where is Moneyness.OUT):
             day = f"{ended:%Y-%m-%d}"
             why = f"out of the money at its end ({day}), and nothing came of the underlying"
             cost, held = change.average_cost, copysign(quantity, change.closed)
             lost = None if cost is None else -held * cost + 0.0
             return provisional(Cause.EXPIRED_WORTHLESS, why, price=0.0, realized_pnl=lost)
-    return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
+    return provisional(Cause.UNEXPLAINED, _why_not(change, history))
 
 
-def _why_not(change: PositionChange, facts: Facts) -> str:
+def _why_not(change: PositionChange, history: History) -> str:
     """Return why there is no provisional cause, for people."""
-    if not covers(facts, change):
+    if not covers(history.facts, change):
         return "the executions of the time in which it closed are not known"
-    arrived = [
-        one
-        for one in facts.changes
-        if one.account == change.account
-        and one.conid != change.conid
-        and one.symbol == change.symbol
-        and abs(one.after) > abs(one.before)
-        and abs(one.seen_at - change.seen_at) <= NEAR
-    ]
-    if arrived:
-        first = arrived[0]
-        name = contract_name(first)
-        return f"no execution; {first.by:+g} {name} (conid {first.conid}) came at the same time"
+    other = history.came_with(change)
+    if other is not None:
+        name = contract_name(other)
+        return f"no execution; {other.by:+g} {name} (conid {other.conid}) came at the same time"
     return "no execution, and nothing that came with it, explains it"
 
 

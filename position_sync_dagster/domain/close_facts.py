@@ -1,24 +1,29 @@
-"""What is known of closes: the facts, what their absence proves, where an option stood; pure.
+"""What is known of closes: the facts, what their absence proves, where an option stood; pure."""
 
-`Delivered` decides which options explain the shares that came or went without an execution.
-"""
-
+import json
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from itertools import product
+from operator import attrgetter
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.closures import Cause, PositionChange
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Right,
     expiry_moment,
     parse_trading_hours,
 )
-from position_sync_dagster.domain.statement import Execution, StatementEvent
+from position_sync_dagster.domain.statement import (
+    EventKind,
+    Execution,
+    StatementEvent,
+    current_executions,
+)
 
 NEAR = timedelta(minutes=15)
 """Holdings that close and arrive within this time may belong to one event of the broker."""
@@ -69,22 +74,70 @@ class Facts:
     prices: Mapping[int, tuple[float, datetime]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Parts:
-    """A change, the executions and the events that explain it."""
+class History:
+    """The facts, by holding and in order of time; each look-up costs what it finds."""
 
-    change: PositionChange
-    taken: list[Execution] = field(default_factory=list)
-    events: list[tuple[StatementEvent, float]] = field(default_factory=list)
-    spare: bool = False
-    """Whether an execution of the day that went the same way fits no change: its time may be wrong,
-    or a message lost."""
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.changes: defaultdict[Key, list[PositionChange]] = defaultdict(list)
+        self._of_symbol: defaultdict[tuple[str, str], list[PositionChange]] = defaultdict(list)
+        for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
+            self.changes[change.key].append(change)
+            self._of_symbol[change.account, change.symbol].append(change)
+        self.executions: defaultdict[Key, list[Execution]] = defaultdict(list)
+        for execution in current_executions(facts.executions):
+            self.executions[execution.account, execution.conid].append(execution)
+        versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
+        newest = {(one.account, one.conid, one.event_id): one for one in versions}
+        self.events: defaultdict[Key, list[StatementEvent]] = defaultdict(list)
+        self._actions: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        for event in sorted(newest.values(), key=lambda one: (one.day, one.event_id)):
+            if event.conid is not None:
+                self.events[event.account, event.conid].append(event)
+                if event.kind is EventKind.CORPORATE_ACTION and (action := action_of(event)):
+                    self._actions[event.account, action].add(event.conid)
 
-    @property
-    def rest(self) -> float:
-        """Return the part of the change that is not explained, with its sign."""
-        explained = sum(one.change for one in self.taken) + sum(by for _event, by in self.events)
-        return rounded(self.change.by - explained)
+    def details(self, change: PositionChange) -> ContractDetails | None:
+        """Return the contract details of what changed."""
+        return self.facts.contracts.get(change.conid)
+
+    def under_conid(self, option: PositionChange) -> int | None:
+        """Return the contract id of an option's underlying."""
+        details = self.details(option)
+        return details.under_conid if details is not None else None
+
+    def moved_with(self, change: PositionChange, conid: int) -> bool:
+        """Return whether another holding of the account changed at about the same time."""
+        return bool(near(self.changes.get((change.account, conid), ()), change.seen_at))
+
+    def came_with(self, change: PositionChange) -> PositionChange | None:
+        """Return what came of the same underlying at about the same time."""
+        same = self._of_symbol.get((change.account, change.symbol), ())
+        return next(
+            (
+                one
+                for one in near(same, change.seen_at)
+                if one.conid != change.conid and abs(one.after) > abs(one.before)
+            ),
+            None,
+        )
+
+    def counter_of(self, event: StatementEvent) -> int | None:
+        """Return the other contract of a corporate action, by the action's id."""
+        others = self._actions.get((event.account, action_of(event) or ""), set()) - {event.conid}
+        return others.pop() if len(others) == 1 else None
+
+
+def near(changes: Sequence[PositionChange], at: datetime) -> Sequence[PositionChange]:
+    """Return those of the changes, in order of time, that were seen within NEAR of a time."""
+    first = bisect_left(changes, at - NEAR, key=attrgetter("seen_at"))
+    return changes[first : bisect_right(changes, at + NEAR, key=attrgetter("seen_at"))]
+
+
+def action_of(event: StatementEvent) -> str | None:
+    """Return the broker's id of a corporate action."""
+    found = json.loads(event.attributes).get("actionID")
+    return str(found) if found else None
 
 
 def rounded(quantity: float) -> float:
@@ -134,14 +187,14 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
         if abs(above) >= clear:
             is_in = above > 0 if change.right is Right.CALL else above < 0
             return Moneyness.IN if is_in else Moneyness.OUT
-    own = change.market_price
-    if own is None or change.since is None or change.since < ended - NEAR:
+    if change.market_price is None or change.since is None or change.since < ended - NEAR:
         return Moneyness.UNCLEAR
+    if details is None:
+        return Moneyness.UNCLEAR  # its price is in dollars, its strike perhaps in cents
+    own = change.market_price * details.price_magnifier
     if own >= clear and own > WORTHLESS:
         return Moneyness.IN
-    # A price that follows from a value is in the major unit, where the strike may be in cents.
-    most = own * (details.price_magnifier if details is not None else 1)
-    quoted_out = most <= min(WORTHLESS, clear) and not at_the_open
+    quoted_out = own <= min(WORTHLESS, clear) and not at_the_open
     return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
 
 
@@ -175,167 +228,3 @@ def names_all(facts: Facts, change: PositionChange) -> bool:
     if hours is None or not hours.begins <= change.since <= begin < hours.ends:
         return False
     return not any(opens < begin and closes > change.since for opens, closes in hours.sessions)
-
-
-MOST_FREE = 12
-"""Maximum number of options among which those that were exercised or assigned are searched."""
-
-
-class Delivered:
-    """What came or went of underlyings without an execution, and which options explain it."""
-
-    def __init__(
-        self,
-        facts: Facts,
-        parts: Iterable[Parts],
-        left: Mapping[Key, Sequence[Execution]],
-    ) -> None:
-        self._facts = facts
-        self._left = left
-        self._causes: dict[str, tuple[Cause, int | None]] = {}
-        for under, found in self._together(parts):
-            self._search(under, found)
-
-    def of(self, change: PositionChange) -> tuple[Cause, int | None] | None:
-        """Return the cause of an option or of shares, with the counter-holding."""
-        return self._causes.get(change.change_id)
-
-    def stated_counter(self, change: PositionChange) -> int | None:
-        """Return the underlying of an option, if it moved with a stated exercise or assignment."""
-        under = self._under_conid(change) if change.is_option else None
-        if under is None:
-            return None
-        holding = (change.account, under)
-        moved = any(
-            other.key == holding and abs(other.seen_at - change.seen_at) <= NEAR
-            for other in self._facts.changes
-        )
-        return under if moved else None
-
-    def _under_conid(self, change: PositionChange) -> int | None:
-        details = self._facts.contracts.get(change.conid)
-        return details.under_conid if details is not None else None
-
-    def _together(self, parts: Iterable[Parts]) -> Iterator[tuple[int, list[Parts]]]:
-        """Yield the changes of each underlying and its options, in groups more than NEAR apart."""
-        by_under: defaultdict[Key, list[Parts]] = defaultdict(list)
-        for part in parts:
-            change = part.change
-            under = self._under_conid(change) if change.is_option else change.conid
-            if part.rest and under is not None and (change.closed or not change.is_option):
-                by_under[change.account, under].append(part)
-        for (_account, under), found in by_under.items():
-            if not any(one.change.is_option for one in found):
-                continue
-            group: list[Parts] = []
-            for one in sorted(found, key=lambda one: one.change.seen_at):
-                # A change seen after a gap may have happened right after the last confirmation.
-                since = one.change.since
-                if group and since is not None and since - group[-1].change.seen_at > NEAR:
-                    yield under, group
-                    group = []
-                group.append(one)
-            yield under, group
-
-    def _search(self, under: int, group: Sequence[Parts]) -> None:
-        """Find the options that alone explain what came of their underlying."""
-        options = [one for one in group if one.change.is_option]
-        shares = [one for one in group if not one.change.is_option]
-        account, first = group[0].change.account, group[0].change.seen_at
-        if (
-            not options
-            or not all(covers(self._facts, one.change) and not one.spare for one in group)
-            or len(options) > MOST_FREE
-            or settles_in_cash(self._facts.contracts.get(options[0].change.conid))
-            # Shares may have come, and have been traded away, while nobody looked.
-            or any(one.time > first - A_DAY for one in self._left.get((account, under), ()))
-            # No exercise and no expiry turns a long position into a short one.
-            or any(rounded(one.change.by + one.change.closed) for one in options)
-        ):
-            return
-        came = [one.rest for one in shares]
-        choices = [self._choices(one) for one in options]
-        fitting = [
-            chosen
-            for chosen in product(*choices)
-            if self._fits(
-                [one.change for one, yes in zip(options, chosen, strict=True) if yes], came
-            )
-        ]
-        guessed = any(len(one) > 1 for one in choices)
-        sure = len(fitting) == 1 and (not guessed or self._is_complete(options, shares))
-        if not sure and not (fitting and any(map(self._is_clear, options))):
-            return
-        chosen = [
-            (one.change, yes)
-            for one, yes in zip(options, fitting[0], strict=True)
-            if sure or self._is_clear(one)
-        ]
-        causes = {_by_exercise(one) for one, yes in chosen if yes}
-        for one, yes in chosen:
-            if not yes:
-                self._causes[one.change_id] = (Cause.EXPIRED_WORTHLESS, None)
-                continue
-            self._causes[one.change_id] = (_by_exercise(one), under)
-            for other in shares:
-                if sure and other.change.closed and len(causes) == 1:
-                    self._causes[other.change.change_id] = (_by_exercise(one), one.conid)
-
-    def _fits(self, ended: Sequence[PositionChange], came: Sequence[float]) -> bool:
-        """Return whether the exercise of all these options, and of no other, explains what came."""
-        units = [one.units or 0.0 for one in ended]
-        if rounded(sum(units)) != rounded(sum(came)):
-            return False
-        if all(self._is_over(one) for one in ended):
-            return _may_be(ended)
-        # Before its end an option may also leave by a transfer: then shares are the only evidence.
-        one_by_one = sorted(map(rounded, units)) == sorted(map(rounded, came))
-        return bool(came) and (one_by_one or _may_be(ended))
-
-    def _is_complete(self, options: Sequence[Parts], shares: Sequence[Parts]) -> bool:
-        """Return whether all shares that belong to these options must have come by now.
-
-        Shares and options that changed in a longer gap may have come and gone at any time in it,
-        and for other reasons.
-        """
-        at_once = [
-            one.change.since is not None and one.change.seen_at - one.change.since <= NEAR
-            for one in (*options, *shares)
-        ]
-        last = max(one.change.seen_at for one in options)
-        _begin, asked_at = self._facts.asked.get(options[0].change.account, (last, last))
-        return (
-            asked_at >= last + NEAR
-            and all(names_all(self._facts, one.change) for one in options)
-            and (not shares or all(at_once))
-        )
-
-    def _choices(self, one: Parts) -> tuple[bool, ...]:
-        """Return whether an option may, or must, have been exercised or assigned."""
-        if not self._is_over(one.change):
-            return (True,)  # before its end, no other cause is considered here
-        where = moneyness(one.change, self._facts)
-        return {
-            Moneyness.IN: (True,),
-            Moneyness.OUT: (False,),
-        }.get(where, (True, False))
-
-    def _is_clear(self, one: Parts) -> bool:
-        """Return whether the price at its end alone shows if an option was exercised."""
-        return self._is_over(one.change) and len(self._choices(one)) == 1
-
-    def _is_over(self, change: PositionChange) -> bool:
-        ended = last_trade(change, self._facts.contracts.get(change.conid))
-        return ended is not None and change.seen_at >= ended
-
-
-def _by_exercise(option: PositionChange) -> Cause:
-    return Cause.EXERCISED if option.closed > 0 else Cause.ASSIGNED
-
-
-def _may_be(options: Iterable[PositionChange]) -> bool:
-    """Return whether one price of the underlying, at their end, lets all of these be exercised."""
-    listed = list(options)
-    calls = [one.strike or 0.0 for one in listed if one.right is Right.CALL]
-    puts = [one.strike or 0.0 for one in listed if one.right is Right.PUT]
-    return not calls or not puts or max(calls) <= min(puts) * (1 + CLEAR)

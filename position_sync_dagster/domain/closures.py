@@ -1,11 +1,13 @@
 """Changes of positions: why holdings closed, which records of it count, and what was rolled."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
+from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
@@ -76,8 +78,8 @@ class PositionChange(ChangedHolding):
         before: Signed quantity before. Unit: contracts or shares.
         after: Signed quantity after. Unit: contracts or shares.
         average_cost: Average cost of one contract or share before. Unit: `currency`.
-        market_price: The broker's last price before; if it sent a value alone, what follows from
-            that for one unit. Unit: as quoted; from a value, the major unit of the currency.
+        market_price: Price of one unit by the broker's last value before; null where it sent none.
+            Unit: `currency`, also of what is quoted in cents.
         since: Until when the broker is known to have confirmed `before` (UTC).
         seen_at: When the new quantity was received (UTC).
         gateway_id: The login that saw it.
@@ -310,38 +312,39 @@ def rolls_of(
         closures: The causes that count.
         within: How far apart the executions of two orders may be.
     """
-    made = current_executions(executions)
+    made: defaultdict[Key, list[Execution]] = defaultdict(list)
+    for execution in current_executions(executions):
+        made[execution.account, execution.conid].append(execution)
     other = {one.change_id for one in closures if one.cause is not Cause.TRADED}
     traded = {one.change_id for one in closures if one.cause is Cause.TRADED} - other
     sides = _in_one_order(
-        _Side(one, [execution for execution in made if _is_of(execution, one)])
+        _Side(one, _executions_of(one, made[one.key]))
         for one in sorted(changes, key=lambda one: (one.seen_at, one.change_id))
         if one.change_id not in other
     )
-    closed = [side for side in sides if side.id in traded]
-    opened = [side for side in sides if side.executions]
+    closed = [side for side in sides if side.id in traded and side.executions]
+    places = _Places(side for side in sides if side.executions)
     for old in closed:
-        old.fitting = [new for new in opened if _fits(old.change, new.change)]
-        old.choices = [new for new in old.fitting if old.orders & new.orders]
+        old.choices = places.of_one_order(old)
     taken = {new.id for old in closed for new in old.choices}
     for old in closed:
-        old.choices = old.choices or [
-            new
-            for new in old.fitting
-            if new.id not in taken and _gap(old.executions, new.executions) <= within
-        ]
-    wanted = Counter(new.id for old in closed for new in old.choices)
+        if not old.choices:
+            old.choices = [new for new in places.near(old, within) if new.id not in taken]
+    rivals_of: defaultdict[str, list[_Side]] = defaultdict(list)
+    for old in closed:
+        for new in old.choices:
+            rivals_of[new.id].append(old)
     rolls: list[Roll] = []
     unclear: dict[tuple[str, ...], UnclearRoll] = {}
     for old in closed:
-        if len(old.choices) == 1 and wanted[old.choices[0].id] == 1:
+        rivals = {one.id: one for new in old.choices for one in rivals_of[new.id]}
+        if len(old.choices) == len(rivals) == 1:
             rolls.append(_roll(old, old.choices[0]))
         elif old.choices:
-            ids = {new.id for new in old.choices}
-            rivals = [one for one in closed if any(new.id in ids for new in one.choices)]
-            unclear[(*(one.id for one in rivals), *sorted(ids))] = UnclearRoll(
+            ids = sorted(new.id for new in old.choices)
+            unclear[(*sorted(rivals), *ids)] = UnclearRoll(
                 account=old.change.account,
-                closed=tuple(one.change for one in rivals),
+                closed=tuple(one.change for one in rivals.values()),
                 opened=tuple(new.change for new in old.choices),
             )
     return rolls, list(unclear.values())
@@ -349,16 +352,10 @@ def rolls_of(
 
 @dataclass(slots=True, eq=False)
 class _Side:
-    """A change, and the executions that made it.
-
-    Attributes:
-        fitting: The other changes that may have taken its place.
-        choices: Those of them whose order or time says so.
-    """
+    """A change, the executions that made it, and the changes that may have taken its place."""
 
     change: PositionChange
     executions: list[Execution]
-    fitting: list["_Side"] = field(default_factory=list)
     choices: list["_Side"] = field(default_factory=list)
 
     @property
@@ -368,6 +365,50 @@ class _Side:
     @property
     def orders(self) -> set[str]:
         return {one.order_id for one in self.executions if one.order_id is not None}
+
+
+class _Places:
+    """The changes that may have taken the place of others, found by their order or their time."""
+
+    def __init__(self, sides: Iterable[_Side]) -> None:
+        self._by_order: defaultdict[tuple[object, str], list[_Side]] = defaultdict(list)
+        self._by_time: defaultdict[object, list[tuple[datetime, int, _Side]]] = defaultdict(list)
+        for number, side in enumerate(sides):
+            if side.change.before * side.change.after < 0:
+                continue
+            kind = (_kind_of(side.change), side.change.by)
+            for order in side.orders:
+                self._by_order[kind, order].append(side)
+            for at in {one.time for one in side.executions}:
+                self._by_time[kind].append((at, number, side))
+        for listed in self._by_time.values():
+            listed.sort(key=itemgetter(0, 1))
+
+    def of_one_order(self, old: _Side) -> list[_Side]:
+        """Return the changes that were made by an order that made the old one too."""
+        kind = (_kind_of(old.change), old.change.closed)
+        return _apart(old, (new for order in old.orders for new in self._by_order[kind, order]))
+
+    def near(self, old: _Side, within: timedelta) -> list[_Side]:
+        """Return the changes with an execution that lies near one of the old change."""
+        listed = self._by_time[_kind_of(old.change), old.change.closed]
+
+        def found() -> Iterator[_Side]:
+            for one in old.executions:
+                first = bisect_left(listed, one.time - within, key=itemgetter(0))
+                last = bisect_right(listed, one.time + within, key=itemgetter(0))
+                yield from (new for _at, _number, new in listed[first:last])
+
+        return _apart(old, found())
+
+
+def _apart(old: _Side, found: Iterable[_Side]) -> list[_Side]:
+    return list({new.id: new for new in found if new.change.conid != old.change.conid}.values())
+
+
+def _kind_of(change: PositionChange) -> tuple[object, ...]:
+    """Return what the old and the new contract of a roll have in common."""
+    return change.account, change.symbol, change.sec_type, change.right
 
 
 def _in_one_order(sides: Iterable[_Side]) -> list[_Side]:
@@ -413,29 +454,9 @@ SLACK = timedelta(minutes=2)
 wait."""
 
 
-def _is_of(one: Execution, change: PositionChange) -> bool:
-    """Return whether an execution is one of those that made a change."""
+def _executions_of(change: PositionChange, listed: Sequence[Execution]) -> list[Execution]:
+    """Return those of a holding's executions, in order of time, that may have made a change."""
     begin = (change.since or change.seen_at) - SLACK
-    return (
-        (one.account, one.conid) == change.key
-        and begin <= one.time <= change.seen_at + SLACK
-        and one.change * change.by > 0
-    )
-
-
-def _fits(closed: PositionChange, opened: PositionChange) -> bool:
-    """Return whether one contract may have taken the place of the other."""
-    return (
-        opened.conid != closed.conid
-        and opened.before * opened.after >= 0
-        and opened.by == closed.closed
-        and (opened.account, opened.symbol, opened.sec_type, opened.right)
-        == (closed.account, closed.symbol, closed.sec_type, closed.right)
-    )
-
-
-def _gap(some: Iterable[Execution], others: Iterable[Execution]) -> timedelta:
-    """Return the time between the nearest executions of two groups."""
-    listed = list(others)
-    gaps = [abs(one.time - other.time) for one in some for other in listed]
-    return min(gaps, default=timedelta.max)
+    first = bisect_left(listed, begin, key=attrgetter("time"))
+    last = bisect_right(listed, change.seen_at + SLACK, key=attrgetter("time"))
+    return [one for one in listed[first:last] if one.change * change.by > 0]

@@ -120,13 +120,15 @@ class QueuedPosition:
 class PriceKind(StrEnum):
     """The price that valued the position; which one is used when: `domain.valuation`.
 
-    PORTFOLIO is the price of the broker's portfolio row, MODEL that of the gateway's option model.
+    PORTFOLIO is the price of the broker's portfolio row, VALUE follows from the broker's value of
+    the position (PnLSingle), MODEL is that of the gateway's option model.
     """
 
     MARK = "MARK"
     LAST = "LAST"
     MID = "MID"
     PORTFOLIO = "PORTFOLIO"
+    VALUE = "VALUE"
     MODEL = "MODEL"
 
 
@@ -205,8 +207,9 @@ class PositionUpdate:
         expiry: Expiry of an option or a future; null where there is none.
         multiplier: Units of the underlying in one contract; 1 for a stock.
         currency: ISO code of the currency of all money columns of this row.
-        price_kind: Which price market_price is: MARK, LAST, MID, MODEL (the gateway's option model)
-            or PORTFOLIO (from the broker's portfolio row); null without a price.
+        price_kind: Which price market_price is: MARK, LAST, MID, MODEL (the gateway's option
+            model), PORTFOLIO (from the broker's portfolio row) or VALUE (the broker's value of
+            PnLSingle, which is rounded to cents, for one unit); null without a price.
         bid: Best bid at the time of the valuation. Unit: as quoted.
         ask: Best ask at the time of the valuation. Unit: as quoted.
         realized_pnl: Realized profit and loss, as the broker reports it. Unit: `currency`.

@@ -399,6 +399,8 @@ def factor_agrees(holding: BrokerPosition, *, price_magnifier: int) -> bool | No
     Returns:
         None where the broker gave no value to compare with.
     """
+    if holding.value_source is ValueOrigin.PNL_SINGLE:
+        return None  # its price follows from its value
     if not holding.position or not holding.market_price or not holding.market_value:
         return None
     quoted = holding.position * holding.market_price * holding.instrument.multiplier
@@ -485,13 +487,37 @@ def from_portfolio(
     return _row(holding, _broker_worth(holding), Writing(source=source, now=now, by=by))
 
 
+def price_of_value(
+    holding: BrokerPosition, value: float, *, price_magnifier: int | None
+) -> float | None:
+    """Return the price of one unit by the broker's value of a holding, to the value's rounding.
+
+    While the price magnifier is unknown, the broker's own price and value of the holding show the
+    unit of its prices.
+
+    Args:
+        holding: The holding, with an earlier price and value if it has them.
+        value: The broker's value of the same quantity.
+        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
+    """
+    units = holding.position * holding.instrument.multiplier
+    if price_magnifier is None and holding.market_price and holding.market_value:
+        quoted = holding.market_price * units
+        by_row = max(1, round(quoted / holding.market_value))
+        if abs(quoted / by_row - holding.market_value) <= FACTOR_TOLERANCE * abs(quoted) + ROUNDING:
+            price_magnifier = by_row
+    if not units or price_magnifier is None:
+        return None
+    return value * price_magnifier / units
+
+
 def _broker_worth(holding: BrokerPosition) -> Worth:
+    by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
+    kind = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO
     return Worth(
         market_price=holding.market_price,
-        price_kind=PriceKind.PORTFOLIO if holding.market_price is not None else None,
-        value_time=holding.received_at
-        if holding.value_source is ValueOrigin.PNL_SINGLE
-        else holding.value_time,
+        price_kind=kind if holding.market_price is not None else None,
+        value_time=holding.received_at if by_pnl else holding.value_time,
         market_value=holding.market_value,
         unrealized_pnl=holding.unrealized_pnl,
         value_source=holding.value_source,

@@ -380,10 +380,10 @@ class ContractsTable:
         found = rows.select("conid", "not_given", "not_given_at").iter_rows()
         return {conid: (times, at) for conid, times, at in found}
 
-    def complete(self) -> set[int]:
-        """Return the conids of which the gateway gave all details."""
+    def complete(self) -> dict[int, int]:
+        """Return the conids of which the gateway gave all details, with their price magnifiers."""
         rows = self.table.rows().filter(pl.col("valid_exchanges").is_not_null())
-        return set(rows.get_column("conid"))
+        return dict(rows.select("conid", "price_magnifier").iter_rows())
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Unpack
 
@@ -27,12 +27,12 @@ from position_sync_dagster.lake.registry.strategy_registry import StrategyRegist
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.sessions import GatewaySessions, Heartbeats
+from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
 from position_sync_dagster.lake.storage.threads import begin_each, together
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
-from position_sync_dagster.settings import HeartbeatPlace, Settings
+from position_sync_dagster.settings import Settings
 
 
 class Lake:
@@ -42,8 +42,6 @@ class Lake:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         clock: Returns the current time, for leases and ages.
         retry: Attempts and back-off of requests that fail.
-        heartbeats: Where owners of logins renew their leases: `tables`, or `postgres` for the
-            database that PGHOST and the other variables of Postgres name.
         contention_s: How long a change is retried while other writers commit first, in seconds.
         fsync: Whether a change is synced to the disk before the call returns.
 
@@ -58,12 +56,10 @@ class Lake:
         *,
         clock: Clock = utc_now,
         retry: RetryPolicy | None = None,
-        heartbeats: HeartbeatPlace = "tables",
         **options: Unpack[TableOptions],
     ) -> None:
         self.path = str(path).rstrip("/")
         self._clock = clock
-        self._heartbeat_place = heartbeats
         self._retry = retry
         self._options = options
 
@@ -75,13 +71,7 @@ class Lake:
             base_delay_s=settings.retry_delay_s,
             max_delay_s=settings.max_retry_delay_s,
         )
-        return cls(
-            settings.lake,
-            clock=clock,
-            retry=retry,
-            heartbeats=settings.heartbeats,
-            fsync=settings.fsync,
-        )
+        return cls(settings.lake, clock=clock, retry=retry, fsync=settings.fsync)
 
     @property
     def exists(self) -> bool:
@@ -103,14 +93,10 @@ class Lake:
 
     @cached_property
     def queue(self) -> PositionQueue:
-        """The table position_queue; a drain that waits for its requests is woken, if it can be."""
-        queue = PositionQueue(
+        """The table position_queue."""
+        return PositionQueue(
             self.table_path("position_queue"), retry=self._retry, clock=self._clock, **self._options
         )
-        if self._heartbeat_place == "postgres":
-            # Beside the work of the caller: Postgres may not answer for seconds.
-            queue.sync.announce = partial(begin_each, GatewaySessions.wake_drain, [self.sessions])
-        return queue
 
     @cached_property
     def updates(self) -> PositionUpdatesTable:
@@ -143,11 +129,7 @@ class Lake:
         It has a lock of its own, so that the renewal of a lease does not wait for other uses of
         the table in this process.
         """
-        return GatewaySessions(self._table(specs.GATEWAY_SESSIONS), self._clock, self._heartbeats)
-
-    @cached_property
-    def _heartbeats(self) -> Heartbeats | None:
-        return Heartbeats(self._clock) if self._heartbeat_place == "postgres" else None
+        return GatewaySessions(self._table(specs.GATEWAY_SESSIONS), self._clock)
 
     @cached_property
     def breaks(self) -> ReconciliationBreaks:

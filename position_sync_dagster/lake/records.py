@@ -16,7 +16,14 @@ from position_sync_dagster.domain.statement import (
     current_executions,
 )
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.storage.table import Table, append, data_files, files_with
+from position_sync_dagster.lake.schema.tables import CLOSURES
+from position_sync_dagster.lake.storage.table import (
+    Table,
+    append,
+    data_files,
+    files_with,
+    may_have,
+)
 
 
 def add_unknown(
@@ -112,11 +119,43 @@ class RecordsTable(Generic[codec.Record]):
         info = {"action": "import", "run_id": run_id or ""}
         return add_unknown(self.table, rows.sort(spec.order), self._same, info, guard)
 
-    def records(self, since: datetime | date | None = None) -> list[codec.Record]:
-        """Return the rows as records, in the table's order; all of them, or those since a time."""
-        order = self.table.spec.order
-        predicate = None if since is None else f"{order} >= {codec.literal(since)}"
-        return codec.records_of(self._kind, self.table.rows(predicate).sort(order, *self._same[:1]))
+    def rows(
+        self,
+        since: datetime | date | None = None,
+        only: pl.Expr | None = None,
+        columns: Collection[str] = (),
+    ) -> pl.DataFrame:
+        """Return rows, in the table's order; only files are read that may have one of them.
+
+        Args:
+            since: The earliest value of the column that orders the table; None: any.
+            only: Chooses rows.
+            columns: Names of columns, all by default.
+        """
+        spec, order = self.table.spec, self.table.spec.order
+        wanted = [pl.lit(value=True) if only is None else only]
+        if since is not None:
+            first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
+            wanted.append(pl.col(order) >= first)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            files = data_files(handle)
+            if since is not None and f"max.{order}" in files.columns:
+                files = files.filter(may_have(order, since))
+            if files.is_empty():
+                return spec.empty
+            return self.table.scan_files(files).filter(*wanted).select(names).collect()
+
+        names = [*(columns or spec.columns)]
+        found = self.table.snapshot(step).select(names)
+        return found.sort(order) if order in names else found
+
+    def records(
+        self, since: datetime | date | None = None, only: pl.Expr | None = None
+    ) -> list[codec.Record]:
+        """Return rows as records, in the table's order; see `rows`."""
+        found = self.rows(since, only)
+        return codec.records_of(self._kind, found.sort(self.table.spec.order, *self._same[:1]))
 
 
 class ExecutionsTable(RecordsTable[Execution]):
@@ -152,17 +191,25 @@ class ClosuresTable(RecordsTable[Closure]):
     def __init__(self, table: Table) -> None:
         super().__init__(table, Closure)
 
-    def current_rows(self, only: pl.Expr | None = None) -> pl.DataFrame:
+    def current_rows(
+        self,
+        only: pl.Expr | None = None,
+        since: datetime | None = None,
+        columns: Collection[str] = tuple(CLOSURES.columns),
+    ) -> pl.DataFrame:
         """Return, for each close, the causes that count: those judged last. The oldest come first.
 
         Args:
             only: Chooses rows; the others do not count.
+            since: The earliest time at which closes were judged; None: any.
+            columns: Names of columns.
         """
-        rows = self.table.rows() if only is None else self.table.rows().filter(only)
+        needed = {"change_id", "judged_at", "closed_at", "cause", *columns}
+        rows = self.rows(since, only, sorted(needed))
         last = pl.col("judged_at").max().over("change_id")
         counted = rows.filter(pl.col("judged_at").eq_missing(last))
-        return counted.sort("closed_at", "change_id", "cause")
+        return counted.sort("closed_at", "change_id", "cause").select([*columns])
 
-    def current(self, only: pl.Expr | None = None) -> list[Closure]:
+    def current(self, only: pl.Expr | None = None, since: datetime | None = None) -> list[Closure]:
         """Return the rows of `current_rows` as records."""
-        return codec.records_of(Closure, self.current_rows(only))
+        return codec.records_of(Closure, self.current_rows(only, since))

@@ -30,8 +30,8 @@ from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import absolute_path, is_remote
-from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import LOCK_FILE, living_holder
@@ -470,7 +470,7 @@ def check_lake(lake: Lake) -> list[Finding]:
 
 
 def check_tables(lake: Lake) -> list[Finding]:
-    """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it.
+    """Return whether each table can be used.
 
     In an object store each table takes dozens of requests: they are examined at once.
     """
@@ -479,13 +479,10 @@ def check_tables(lake: Lake) -> list[Finding]:
             return [good("tables", f"none at {lake.path} yet: the first start makes them")]
     except errors.LakeError as error:
         return [bad("tables", error.what, error.remedy)]
-    ill = [one for one in together(diagnose, lake.all_tables) if not one.healthy]
-    if not ill:
-        return [
-            good("tables", f"{len(lake.all_tables)} at {lake.path}, each whole or not there yet")
-        ]
-    remedy = "Run `position-sync doctor --tables`, which shows each and says what to do."
-    return [bad("tables", f"{one.table}: {one.flaw}", remedy) for one in ill]
+    found = together(Table.examine, lake.all_tables)
+    if ill := [bad("tables", error.what, error.remedy) for error in found if error is not None]:
+        return ill
+    return [good("tables", f"{len(found)} at {lake.path}, each whole or not there yet")]
 
 
 def check_store(lake: Lake) -> list[Finding]:
@@ -542,7 +539,7 @@ def run_preflight(
         dagster_home: Where Dagster keeps its state.
         ui_port: The port of the Dagster UI.
     """
-    lake = Lake(settings.lake, heartbeats=settings.heartbeats, use="look")
+    lake = Lake(settings.lake, use="look")
     found = check_settings(settings, environ, env_file=env_file)
     found += check_time_zone(utc_now())
     sessions: dict[str, GatewaySession] = {}

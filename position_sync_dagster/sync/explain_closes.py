@@ -3,25 +3,36 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.causes import closures_of
+from position_sync_dagster.domain.causes import BOOKED, closures_of
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
-from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, knows_more
+from position_sync_dagster.domain.closures import (
+    SLACK,
+    Cause,
+    Closure,
+    PositionChange,
+    Stage,
+    knows_more,
+)
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
+from position_sync_dagster.domain.statement import FLEX, EventKind, Execution
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import records_of
+from position_sync_dagster.lake.schema.codec import moment
 
 WINDOW = timedelta(days=60)
 """Time in which a close is judged again: its statement may come late, and may be corrected."""
 
 BEFORE = timedelta(days=7)
 """Maximum age of the executions and events of a change, before the change."""
+
+WEEK = timedelta(days=7)
+"""Time in which a trade that a gateway named is looked for in statements that are older than its
+cause: statements of a day may be made during it."""
 
 GRACE = timedelta(minutes=2)
 """Minimum age of a close before it counts as unexplained: its executions may still arrive."""
@@ -74,22 +85,19 @@ class CloseExplainer:
     def has_open_closes(self) -> bool:
         """Return whether the cause of a close of the last day is not known."""
         since = self.clock() - A_DAY
-        closed = {
-            change.change_id
-            for change in self.lake.position_changes.records(since)
-            if change.closed
-        }
-        if not closed:
-            return False
-        known = self.lake.closures.current(pl.col("change_id").is_in(closed))
-        return bool(closed - {one.change_id for one in known if one.cause != Cause.UNEXPLAINED})
+        changes = self.lake.position_changes.rows(since, columns=("change_id", "before", "after"))
+        closed = changes.filter(IS_CLOSE)
+        known = self.lake.closures.current_rows(
+            pl.col("cause") != Cause.UNEXPLAINED.value, since - A_DAY, ["change_id"]
+        )
+        return not closed.join(known, on="change_id", how="anti").is_empty()
 
     def explain(
         self,
         executions: Collection[Execution] = (),
         asked: Asked | None = None,
     ) -> Explained:
-        """Store executions of the day, judge all closes again, and store what is known now.
+        """Store executions of the day, judge the closes that are due, and store what is known now.
 
         Args:
             executions: What a gateway named.
@@ -100,47 +108,93 @@ class CloseExplainer:
         if executions:
             lake.executions.add(executions, run_id=self.run_id)
         since = now - WINDOW
-        changes = lake.position_changes.records(since)
+        changes = lake.position_changes.rows(since, columns=_CHANGE)
+        said = self._said(since - BEFORE)
+        closes = changes.filter(IS_CLOSE)
+        counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
+        due = due_closes(closes, counted, said, now)
         judged: defaultdict[str, list[Closure]] = defaultdict(list)
-        if any(change.closed for change in changes):
-            for one in closures_of(self._facts(changes, since - BEFORE, asked or {}), now):
+        if due:
+            for one in closures_of(self._facts(changes, due, said, asked or {}), now, due):
                 judged[one.change_id].append(one)
-        # Read after the facts: another process may have judged meanwhile, from more of them.
-        counted = lake.closures.current_rows()
-        added: list[Closure] = []
-        if judged:
-            known: defaultdict[str, list[Closure]] = defaultdict(list)
-            of_these = pl.col("change_id").is_in([change.change_id for change in changes])
-            for one in records_of(Closure, counted.filter(of_these)):
-                known[one.change_id].append(one)
-            for change_id, new in judged.items():
-                before = known.get(change_id, ())
-                if knows_more(new, before):
-                    # The causes judged last count, also after the clock was set back.
-                    last = max((one.judged_at or NEVER for one in before), default=NEVER)
-                    judged_at = max(now, last + timedelta(microseconds=1))
-                    added += [replace(one, judged_at=judged_at) for one in new]
+        added = self._replaced(judged, now)
         rows = lake.closures.add(added, run_id=self.run_id)
         if rows:
-            counted = lake.closures.current_rows()
-        is_unexplained = pl.col("cause") == Cause.UNEXPLAINED.value
-        unexplained = records_of(Closure, counted.filter(is_unexplained))
-        due = tuple(one for one in unexplained if elapsed(one.closed_at, now) >= GRACE)
-        self._ask_people(due, now)
-        return Explained(rows=rows, unexplained=due)
+            counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
+        counted = counted.join(closes, on="change_id", how="semi")
+        unknown = counted.filter(pl.col("cause") == Cause.UNEXPLAINED.value)
+        unexplained = self._counting(set(unknown.get_column("change_id")))
+        waiting = tuple(
+            one
+            for one in unexplained
+            if one.cause is Cause.UNEXPLAINED and elapsed(one.closed_at, now) >= GRACE
+        )
+        self._ask_people(waiting, closes, now)
+        return Explained(rows=rows, unexplained=waiting)
 
-    def _facts(self, changes: list[PositionChange], since: datetime, asked: Asked) -> Facts:
-        lake = self.lake
-        events = lake.statement_events.records(since.date())
-        contracts = lake.contracts.get({change.conid for change in changes})
+    def _replaced(self, judged: Mapping[str, list[Closure]], now: datetime) -> list[Closure]:
+        """Return the causes that replace those that count.
+
+        These are read after the facts: another process may have judged meanwhile, from more facts.
+        """
+        known: defaultdict[str, list[Closure]] = defaultdict(list)
+        for one in self._counting(set(judged)):
+            known[one.change_id].append(one)
+        added: list[Closure] = []
+        for change_id, new in judged.items():
+            before = known.get(change_id, ())
+            if knows_more(new, before):
+                # The causes judged last count, also after the clock was set back.
+                last = max((one.judged_at or NEVER for one in before), default=NEVER)
+                judged_at = max(now, last + timedelta(microseconds=1))
+                added += [replace(one, judged_at=judged_at) for one in new]
+        return added
+
+    def _counting(self, change_ids: set[str]) -> list[Closure]:
+        """Return the causes that count of some closes of the window."""
+        if not change_ids:
+            return []
+        since = self.clock() - WINDOW - BEFORE
+        return self.lake.closures.current(pl.col("change_id").is_in(change_ids), since)
+
+    def _said(self, since: datetime) -> pl.DataFrame:
+        """Return which holdings and days executions and statements name, and since when."""
+        executions = self.lake.executions.rows(
+            since, columns=("account", "conid", "time", "stated_at", "source")
+        ).with_columns(_new_york("time").alias("day"), kind=pl.lit(None, pl.String))
+        events = self.lake.statement_events.rows(
+            since.date(),
+            columns=("account", "conid", "kind", "first_day", "day", "stated_at", "source"),
+        )
+        return pl.concat([executions, events], how="diagonal")
+
+    def _facts(
+        self, changes: pl.DataFrame, due: Collection[str], said: pl.DataFrame, asked: Asked
+    ) -> Facts:
+        """Read what may explain the closes that are due: what changed near them, and its facts."""
+        lake, of = self.lake, ("account", "symbol")
+        begin = pl.min_horizontal("since", "seen_at").min() - BEFORE
+        groups = changes.filter(pl.col("change_id").is_in(list(due))).group_by(of)
+        spans = groups.agg(first=begin, last=pl.col("seen_at").max() + A_DAY)
+        near = changes.join(spans, on=of).filter(
+            pl.col("seen_at").is_between(pl.col("first"), pl.col("last"))
+        )
+        first: datetime = near.get_column("first").min()  # type: ignore[assignment]
+        conids = near.get_column("conid").unique().to_list()
+        of_these = pl.col("conid").is_in(conids)
+        found = lake.position_changes.records(
+            first, pl.col("change_id").is_in(near.get_column("change_id").to_list())
+        )
+        actions = pl.col("kind") == EventKind.CORPORATE_ACTION.value
+        contracts = lake.contracts.get(conids)
         return Facts(
-            changes=changes,
-            executions=lake.executions.records(since),
-            events=events,
+            changes=found,
+            executions=lake.executions.records(first - BEFORE, of_these),
+            events=lake.statement_events.records((first - BEFORE).date(), of_these | actions),
             contracts=contracts,
-            stated=stated_days(events),
+            stated=stated_days(said),
             asked=asked,
-            prices=self._underlying_prices(changes, contracts),
+            prices=self._underlying_prices(found, contracts),
         )
 
     def _underlying_prices(
@@ -177,25 +231,113 @@ class CloseExplainer:
                     self._prices[conid] = last[under]
         return self._prices
 
-    def _ask_people(self, due: Collection[Closure], now: datetime) -> None:
-        if due or any(one.gateway_id == BREAKS for one in self.lake.breaks.open_breaks(BREAKS)):
-            self.lake.breaks.record(BREAKS, map(_discrepancy, due), now, run_id=self.run_id)
+    def _ask_people(
+        self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
+    ) -> None:
+        """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
+        found = list(map(_discrepancy, waiting))
+        keys = {(one.account, one.conid) for one in found}
+        before = self.lake.breaks.open_breaks(BREAKS)
+        if not found and not before:
+            return
+        judged = keys | set(closes.select("account", "conid").iter_rows()) if before else keys
+        ids = [
+            one.break_id
+            for one in before
+            if (one.account, one.conid) in keys
+            or (one.opened_at >= now - WINDOW and (one.account, one.conid) in judged)
+        ]
+        compared = pl.col("break_id").is_in(ids)
+        self.lake.breaks.record(BREAKS, found, now, run_id=self.run_id, compared=compared)
 
 
-def stated_days(events: Iterable[StatementEvent]) -> dict[str, dict[date, datetime]]:
-    """Return the days of each account that statements cover, each with the newest statement's time.
+_CHANGE = ("change_id", "account", "conid", "symbol", "since", "seen_at", "before", "after")
+_COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
+_KEY = ("account", "conid")
 
-    A statement that names no time counts as made at the beginning of its last day.
+IS_CLOSE = (pl.col("after").abs() < pl.col("before").abs()) | (
+    pl.col("before") * pl.col("after") < 0
+)
+"""The rows of `position_changes` that closed something, as `PositionChange.closed` says."""
+
+
+def _new_york(column: str) -> pl.Expr:
+    return pl.col(column).dt.convert_time_zone(str(NEW_YORK)).dt.date()
+
+
+def due_closes(
+    closes: pl.DataFrame, counted: pl.DataFrame, said: pl.DataFrame, now: datetime
+) -> set[str]:
+    """Return the closes to judge: those without a cause, and those of which there is more to know.
+
+    Of a close of the last day the gateway may say more until it is traded or stated. Later an
+    execution or an event counts that was stated after its cause; and while a statement has not said
+    its cause, any statement of its days.
+
+    Args:
+        closes: Rows of `position_changes`.
+        counted: The causes that count.
+        said: What executions and statements name: account, conid, day and time, kind, stated_at.
+        now: The current time.
     """
+    known = counted.group_by("change_id").agg(
+        is_stated=(pl.col("stage") == Stage.STATED.value).all()
+        & (pl.col("cause") != Cause.UNEXPLAINED.value).all(),
+        is_traded=(pl.col("cause") == Cause.TRADED.value).all(),
+        is_named=pl.col("statement").is_not_null().all(),
+        judged_at=pl.col("judged_at").max(),
+    )
+    ones = closes.join(known, on="change_id", how="left")
+    seen, judged_at = pl.col("seen_at"), pl.col("judged_at")
+    is_open = ~pl.col("is_stated") & ~pl.col("is_named")
+    waits = is_open & (~pl.col("is_traded") | (seen >= moment(now - WEEK)))
+    due = ones.filter(
+        judged_at.is_null() | (is_open & ~pl.col("is_traded") & (seen >= moment(now - A_DAY)))
+    )
+    said = said.with_columns(is_flex=pl.col("source") == FLEX)
+    newest = said.group_by(_KEY).agg(pl.col("stated_at").max(), pl.col("is_flex").any())
+    touched = pl.col("stated_at").gt(judged_at).fill_null(value=False) | (pl.col("is_flex") & waits)
+    maybe = ones.join(newest, on=_KEY).filter(touched).drop("stated_at", "is_flex")
+    begin = pl.coalesce("since", "seen_at")
+    of_days = (
+        _by_day(maybe, begin - BOOKED)
+        .join(said.drop("source"), on=(*_KEY, "day"))
+        .filter(touched, pl.col("time").is_null() | (pl.col("time") <= seen + SLACK))
+    )
+    periods = stated_periods(said).select("account", "day").unique()
+    covered = _by_day(ones.filter(waits), begin).join(periods, on=("account", "day"), how="semi")
+    return {
+        change_id
+        for found in (due, of_days, covered)
+        for change_id in found.get_column("change_id")
+    }
+
+
+def _by_day(closes: pl.DataFrame, begin: pl.Expr) -> pl.DataFrame:
+    """Return a row for each day of New York from a time until a close was seen."""
+    begin_day, last_day = (
+        at.dt.convert_time_zone(str(NEW_YORK)).dt.date() for at in (begin, pl.col("seen_at"))
+    )
+    return closes.with_columns(day=pl.date_ranges(begin_day, last_day)).explode("day")
+
+
+def stated_periods(said: pl.DataFrame) -> pl.DataFrame:
+    """Return the days that statements cover, each with the time until which they have it."""
+    periods = said.filter(
+        pl.col("kind") == EventKind.PERIOD.value, pl.col("first_day").is_not_null()
+    )
+    # A statement that names no time counts as made at the beginning of its last day.
+    last = pl.col("day").cast(pl.Datetime("us")).dt.replace_time_zone(str(NEW_YORK))
+    made = pl.coalesce("stated_at", last.dt.convert_time_zone("UTC"))
+    days = periods.with_columns(made=made, day=pl.date_ranges("first_day", "day")).explode("day")
+    return days.group_by("account", "day").agg(pl.col("made").max())
+
+
+def stated_days(said: pl.DataFrame) -> dict[str, dict[date, datetime]]:
+    """Return the days of each account that statements cover, each with the newest one's time."""
     days: defaultdict[str, dict[date, datetime]] = defaultdict(dict)
-    for one in events:
-        if one.kind is not EventKind.PERIOD or one.first_day is None:
-            continue
-        made = one.stated_at or datetime.combine(one.day, time(), NEW_YORK)
-        known = days[one.account]
-        for step in range((one.day - one.first_day).days + 1):
-            day = one.first_day + timedelta(days=step)
-            known[day] = max(made, known.get(day, made))
+    for account, day, made in stated_periods(said).select("account", "day", "made").iter_rows():
+        days[account][day] = made
     return dict(days)
 
 

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import LakeError, PositionSyncError
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
 from position_sync_dagster.lake.registry.strategies_file import following_rolls
-from position_sync_dagster.sync.explain_closes import BEFORE, WINDOW
+from position_sync_dagster.sync.explain_closes import BEFORE, IS_CLOSE, WINDOW
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def proposed(lake: Lake, now: datetime, within: timedelta) -> list[LegChange]:
 
     A leg with a quantity counts as rolled only if exactly that quantity was rolled.
     """
-    rolls, _unclear = _rolls(lake, now, within)
     legs = lake.registry.sync.get_all_active()
+    rolls, _unclear = _rolls(lake, legs, now, within)
     keys = {leg.key for leg in legs}
     return [
         change
@@ -97,14 +97,15 @@ def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
     following = following_rolls(file) if file is not None else frozenset()
     if not following:
         return Followed()
-    rolls, unclear = _rolls(lake, now, WITHIN)
     legs = lake.registry.sync.get_all_active()
+    followed = [leg for leg in legs if leg.strategy_id in following]
+    rolls, unclear = _rolls(lake, followed, now, WITHIN)
+    if not rolls and not unclear:
+        return Followed()
     held = _held(lake)
     due: list[LegChange] = []
     refused: list[str] = []
-    for leg in legs:
-        if leg.strategy_id not in following:
-            continue
+    for leg in followed:
         name = f"{leg.strategy_id}: {contract_name(leg)}"
         refused += [f"{name}: {one}" for one in unclear if _is_among(leg, one)]
         of_leg = [roll for roll in rolls if _is_of(leg, roll)]
@@ -156,13 +157,32 @@ class RollFollower:
         return Followed(due=tuple(done), refused=found.refused)
 
 
-def _rolls(lake: Lake, now: datetime, within: timedelta) -> tuple[list[Roll], list[UnclearRoll]]:
-    since = now - WINDOW
-    changes = lake.position_changes.records(since)
+A_DAY = timedelta(days=1)
+"""Maximum time between what was closed and what was opened in its place."""
+
+
+def _rolls(
+    lake: Lake, legs: Iterable[ActiveContract], now: datetime, within: timedelta
+) -> tuple[list[Roll], list[UnclearRoll]]:
+    """Return the rolls of legs; only what changed on the days on which they closed is compared."""
+    names = ("change_id", "account", "conid", "symbol", "seen_at", "before", "after")
+    changes = lake.position_changes.rows(now - WINDOW, columns=names)
+    of_legs = pl.col("conid").is_in([leg.conid for leg in legs])
+    closed = changes.filter(IS_CLOSE, of_legs).select(
+        "account", "symbol", first=pl.col("seen_at") - A_DAY, last=pl.col("seen_at") + A_DAY
+    )
+    if closed.is_empty():
+        return [], []
+    near = changes.join(closed, on=["account", "symbol"]).filter(
+        pl.col("seen_at").is_between(pl.col("first"), pl.col("last"))
+    )
+    first: datetime = near.get_column("first").min()  # type: ignore[assignment]
+    chosen = pl.col("change_id").is_in(near.get_column("change_id").unique().to_list())
+    of_these = pl.col("conid").is_in(near.get_column("conid").unique().to_list())
     return rolls_of(
-        lake.closures.current(pl.col("change_id").is_in([one.change_id for one in changes])),
-        changes,
-        lake.executions.records(since - BEFORE),
+        lake.closures.current(chosen, first - BEFORE),
+        lake.position_changes.records(first, chosen),
+        lake.executions.records(first - BEFORE, of_these),
         within,
     )
 

@@ -92,7 +92,7 @@ class Deployment:
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.folder / "lake", heartbeats="postgres")
+        return Lake(self.folder / "lake")
 
     def post(self, action: str, **arguments: Any) -> None:
         """Make the simulated gateway do something."""
@@ -151,7 +151,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             "POSITION_SYNC_LAKE": str(folder / "lake"),
             "POSITION_SYNC_GATEWAY_PORT": str(gateway_port),
             "POSITION_SYNC_TRADING_MODE": "SIMULATED",
-            "POSITION_SYNC_HEARTBEATS": "postgres",
         }
         hosts = [Host(folder / name, environment) for name in "ab"]
         database.output(

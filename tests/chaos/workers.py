@@ -16,7 +16,6 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery import check_up
 from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.updates.position_updates import START
 from position_sync_dagster.settings import Settings
@@ -130,13 +129,9 @@ def maintain(lake: Lake, random: Random, records: Path) -> None:
 
 
 def doctor(lake: Lake, random: Random, records: Path) -> None:
-    """Repair what is torn, as `position-sync doctor --repair` does; record the rows put back."""
-    with records.open("ab", buffering=0) as out:
-        found = check_up(lake.all_tables, lake.sessions, datetime.now(UTC), mend=True, pause_s=0.0)
-        out.write("".join(f"{one.repair.saved}\n" for one in found if one.repair).encode())
-    for one in found:
-        if not one.healthy:
-            print(f"doctor: {one}")
+    """Set what is torn aside, as `position-sync doctor --repair` does."""
+    for table in lake.all_tables:
+        table.remove_torn()
 
 
 READERS = 4

@@ -4,7 +4,6 @@ Each point wraps a function that the product calls; the product knows nothing of
 """
 
 import asyncio
-import itertools
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -16,10 +15,9 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest
-from position_sync_dagster.lake import recovery
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
-from position_sync_dagster.lake.storage import delta_log, lifecycle_table, maintenance
+from position_sync_dagster.lake.storage import lifecycle_table, maintenance
 from position_sync_dagster.lake.updates import append as ledger_append
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.settings import Settings
@@ -46,17 +44,6 @@ POINTS = {
         "after the checkpoint",
         "after the cleanup",
         "after the vacuum",
-    ),
-    "repair": (
-        "before the rows are kept",
-        "the rows are written",
-        "the rows are kept",
-        "the newest entry is moved",
-        "the last entry is moved",
-        "before the rows are put back",
-        "the rows' files are written",
-        "the rows are back",
-        "the repair is finished",
     ),
 }
 BATCH = 5
@@ -96,20 +83,6 @@ def after(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> No
     setattr(owner, name, call)
 
 
-def replaced(count: int, point: str) -> None:
-    """Die after so many files were renamed, or before the first one."""
-    real, calls = os.replace, itertools.count(1)
-
-    def call(*args: Any, **kwargs: Any) -> None:
-        if count == 0:
-            die(point)
-        real(*args, **kwargs)
-        if next(calls) == count:
-            die(point)
-
-    os.replace = call
-
-
 def uncommitted(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> None:
     """Die in a commit between its data files and its log entry: nobody read the entry."""
     real = getattr(owner, name)
@@ -123,13 +96,6 @@ def uncommitted(owner: Any, name: str, point: str, when: Call = lambda *_: True)
             die(point)
 
     setattr(owner, name, call)
-
-
-def uncommitted_repair(point: str) -> None:
-    """Die in the commit of a repair, whichever table it is of."""
-    for owner, name in ((lifecycle_table, "overwrite"), (lifecycle_table, "append")):
-        uncommitted(owner, name, point, is_commit_of("repair"))
-    uncommitted(ledger_append, "append", point)
 
 
 def is_commit_of(action: str) -> Call:
@@ -161,15 +127,6 @@ ARM: dict[str, Callable[[str], None]] = {
     "after the checkpoint": lambda p: after(DeltaTable, "create_checkpoint", p),
     "after the cleanup": lambda p: after(DeltaTable, "cleanup_metadata", p),
     "after the vacuum": lambda p: after(DeltaTable, "vacuum", p),
-    "before the rows are kept": lambda p: before(delta_log, "keep_rows", p),
-    "the rows are written": lambda p: replaced(0, p),
-    "the rows are kept": lambda p: after(delta_log, "keep_rows", p),
-    "the newest entry is moved": lambda p: replaced(2, p),
-    "the last entry is moved": lambda p: replaced(3, p),
-    "before the rows are put back": lambda p: before(recovery, "put_back", p),
-    "the rows' files are written": uncommitted_repair,
-    "the rows are back": lambda p: after(recovery, "put_back", p),
-    "the repair is finished": lambda p: after(delta_log, "finish_repair", p),
     "the insert's file is written": lambda p: uncommitted(
         lifecycle_table, "overwrite", p, is_commit_of("insert")
     ),
@@ -239,10 +196,6 @@ def main(work: str, path: str, point: str) -> None:
             print("done")
         case "maintain":
             maintenance.maintain(lake.queue.table)
-        case "repair":
-            for table in lake.tables:
-                recovery.repair(table, datetime.now(UTC))
-            print("done")
         case "insert":
             lake.queue.sync.insert_many(large_insert()[:1])
         case "insert_many":

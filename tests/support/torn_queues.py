@@ -4,7 +4,7 @@ from pathlib import Path
 
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.storage.delta_log import parse_entry
+from position_sync_dagster.lake.storage.durability import parse_entry
 
 
 def entry(table: Path, version: int) -> Path:
@@ -16,7 +16,7 @@ def newest_entry(table: Path) -> Path:
 
 
 def written_by(table: Path, version: int) -> list[Path]:
-    return [table / f.path for f in parse_entry(version, entry(table, version).read_bytes()).added]
+    return [table / file for file in parse_entry(version, entry(table, version).read_bytes()).added]
 
 
 def insert(queue: PositionQueue) -> None:

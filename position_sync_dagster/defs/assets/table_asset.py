@@ -358,8 +358,7 @@ and expiry, as the broker names them.
         description="""
 The lease of each owner of a login: which process may write, and until when.
 
-Written by the stream with each heartbeat (at each change of its state, where heartbeats are in
-Postgres), and by a refresh.
+Written by the stream with each heartbeat, and by a refresh.
 
 How to read it: one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
 fencing_token is on each row of position_updates that the session wrote.

@@ -4,7 +4,7 @@ Holdings are immutable: each message replaces one. Confirmations by the broker a
 and each holding that is returned contains its newest one.
 """
 
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from position_sync_dagster.domain.broker_position import (
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.domain.valuation import ROUNDING
+from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.translate import PortfolioValues, known
@@ -204,19 +204,24 @@ def _differ(value: float, other: float, band: float) -> bool:
 
 
 def with_pnl(
-    holding: BrokerPosition, profit: Profit, *, daily_pnl: float | None, followed: bool
+    holding: BrokerPosition,
+    profit: Profit,
+    *,
+    daily_pnl: float | None,
+    followed: bool,
+    price_magnifier: int | None,
 ) -> BrokerPosition:
     """Return a holding with the values of a PnLSingle message, which has no price and no time.
 
-    The realized profit is that of the day, and unset until the position trades: that of the
-    portfolio row counts then.
+    Its price follows from its value. The realized profit is that of the day, and unset until the
+    position trades: that of the portfolio row counts then.
     """
     sent, confirmed_at = profit.sent, holding.confirmed_at
     realized = known(sent.realized)
     return changed(
         holding,
-        market_price=None,
-        market_value=known(sent.value),
+        market_price=price_of_value(holding, sent.value, price_magnifier=price_magnifier),
+        market_value=sent.value,
         unrealized_pnl=known(sent.unrealized),
         realized_pnl=holding.realized_pnl if realized is None else realized,
         daily_pnl=daily_pnl,
@@ -258,6 +263,7 @@ class HoldingsBook:
         snapshot_id: The id of the newest whole list of positions.
         confirmed: What the broker has confirmed, of accounts and of holdings.
         moves: How often a holding was added, opened or closed.
+        magnifier: Returns the price magnifier of a conid; None: unknown.
         unmanaged: Holdings, from earlier connections, of accounts that the login does not manage
             now. Its lists do not name them, so they are not in the book and stay unknown.
     """
@@ -274,6 +280,7 @@ class HoldingsBook:
         self.snapshot_id = ""
         self.confirmed = Confirmations(accounts, connectivity, clock=clock)
         self.moves = 0
+        self.magnifier: Callable[[int], int | None] = lambda _conid: None
         self._connectivity = connectivity
         self._band = band
         self._profits: dict[Key, Profit] = {}
@@ -495,7 +502,10 @@ class HoldingsBook:
         if profit.counts(holding):
             daily = profit.daily(profit.sent.value, self._band)
             followed = now - profit.at <= FOLLOWED
-            return with_pnl(holding, profit, daily_pnl=daily, followed=followed)
+            magnifier = self.magnifier(key[1])
+            return with_pnl(
+                holding, profit, daily_pnl=daily, followed=followed, price_magnifier=magnifier
+            )
         daily = profit.daily(holding.market_value)
         return holding if daily is None else changed(holding, daily_pnl=daily)
 

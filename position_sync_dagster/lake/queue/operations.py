@@ -260,11 +260,7 @@ PROMOTE_AFTER_S = 60.0
 
 
 class SyncQueue:
-    """The queue with blocking calls; see `PositionQueue`.
-
-    Attributes:
-        announce: Called after requests were enqueued.
-    """
+    """The queue with blocking calls; see `PositionQueue`."""
 
     def __init__(
         self,
@@ -277,7 +273,6 @@ class SyncQueue:
         promote_after_s: float,
     ) -> None:
         self.store = store
-        self.announce: Callable[[], None] = lambda: None
         self._retry = retry or RetryPolicy()
         self._clock = clock
         self._random = random or Random()  # noqa: S311 - jitter, not a secret
@@ -322,14 +317,12 @@ class SyncQueue:
         if not checked:
             return []
         now = self._clock()
-        ids = self.store.change(
+        return self.store.change(
             lambda snapshot: transitions.insert(
                 snapshot.live, checked, now=now, new_ids=self._new_ids
             ),
             {"action": "insert"},
         )
-        self.announce()
-        return ids
 
     def get_batch(
         self,
@@ -572,9 +565,7 @@ class SyncQueue:
             failed, siblings, parts = failed_rows(snapshot, ids)
             return transitions.retry(snapshot.live, failed, siblings, parts, now=now)
 
-        live = self.store.change(step, {"action": "retry"})
-        self.announce()
-        return live
+        return self.store.change(step, {"action": "retry"})
 
     def holds(self, request_ids: str | Iterable[str], *, lease_token: str | None = None) -> bool:
         """Return whether the caller holds unexpired leases on all these requests.

@@ -98,7 +98,8 @@ BROKER_POSITIONS = TableSpec(
             trading_class text IB's trading class of the contract.
             exchange text Listing exchange; empty where the broker leaves it out.
             same: position average_cost
-            market_price number The broker's price of the position. Unit: as the broker sends.
+            market_price number The broker's price of the position, of PNL_SINGLE its value for one
+                unit. Unit: as the broker sends.
             market_value number The broker's value of the position. Unit: `currency`.
             unrealized_pnl number The broker's unrealized profit and loss. Unit: `currency`.
             same: realized_pnl daily_pnl

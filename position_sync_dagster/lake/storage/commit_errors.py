@@ -117,8 +117,8 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
         case ErrorKind.STALE | ErrorKind.OTHER:
             return errors.BrokenTableError(
                 f"The table {path} cannot be read whole: {line(error)}.",
-                remedy="Files of it were deleted or damaged: `position-sync doctor` says which; "
-                "with --repair it goes back to the last whole version.",
+                remedy="A file was deleted or damaged. `position-sync doctor --repair` sets a torn "
+                "last commit aside; everything else comes back from a backup.",
             )
 
 
@@ -163,4 +163,4 @@ def _store_error(error: Exception, path: str) -> errors.LakeError:
 def line(error: Exception) -> str:
     """Return the text of a failure of storage in one line, without secrets."""
     text = plain(_BACKTRACE.split(str(error), maxsplit=1)[0])
-    return text[:300].rstrip(".")
+    return text[:600].rstrip(".")

@@ -32,8 +32,8 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake import object_store
 from position_sync_dagster.lake.schema import codec, table_spec
 from position_sync_dagster.lake.storage import commit_errors
-from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE, sync_paths
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
+from position_sync_dagster.lake.storage.durability import LOG, SET_ASIDE, refuse_torn, sync_paths
 from position_sync_dagster.lake.storage.threads import begin_each
 
 PROBES = "_probes"
@@ -165,9 +165,9 @@ logger = logging.getLogger(__name__)
 
 _TRIES = 3
 
-Use = Literal["work", "look", "repair"]
-"""For what a table is opened: to work, for which it is created or migrated if it has to be; to look
-at it, and leave it as it is; or to repair it, also where a repair of it is not finished."""
+Use = Literal["work", "look"]
+"""For what a table is opened: to work, for which it is created or migrated if it has to be; or to
+look at it, and leave it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +233,8 @@ class TableLocation:
                 kind = commit_errors.classify(unreadable)
                 if kind is commit_errors.ErrorKind.STALE and attempt < _TRIES:
                     continue  # another process may be cleaning the log
+                if not self.remote:
+                    refuse_torn(Path(self.path))
                 commit_errors.fail(unreadable, self.path)
             else:
                 self.check(handle)
@@ -415,24 +417,6 @@ class WriterLock:
         make_private_folder(self._path)
         try:
             self._take(FAIR_WAIT_S)
-            yield
-        finally:
-            self._release()
-
-    @contextmanager
-    def exclusive(self, timeout_s: float) -> Iterator[None]:
-        """Hold the lock of a local table.
-
-        Raises:
-            CommitContentionError: Another process held it for `timeout_s` seconds.
-        """
-        try:
-            if not self._take(timeout_s):
-                raise errors.CommitContentionError(
-                    f"Another process holds the writers' lock of {self._path}; nothing was "
-                    "changed.",
-                    remedy="End what writes to the lake, then repair it.",
-                )
             yield
         finally:
             self._release()

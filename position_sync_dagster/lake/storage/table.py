@@ -26,7 +26,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
 from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.storage import commit_errors, delta_log
+from position_sync_dagster.lake.storage import commit_errors, durability
 from position_sync_dagster.lake.storage.deltalake_internals import is_behind
 from position_sync_dagster.lake.storage.opening import NO_HOOKS, TableLocation, Use, WriterLock
 from position_sync_dagster.lake.storage.threads import begin
@@ -194,7 +194,7 @@ def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
 def _properties(
     commit_info: Mapping[str, str], transactions: list[Transaction] | None
 ) -> CommitProperties:
-    metadata = {**commit_info, delta_log.TRANSACTIONS: str(len(transactions or []))}
+    metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions or []))}
     return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
 
 
@@ -313,9 +313,7 @@ class TableHandle:
                 self._on_replaced()
                 self._last_entry = None
             if self._last_entry is None and not self._remote:
-                delta_log.refuse_torn(Path(self._location.path))
-                if self._location.use != "repair":
-                    delta_log.refuse_unfinished(Path(self._location.path))
+                durability.refuse_torn(Path(self._location.path))
             self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
@@ -411,7 +409,7 @@ class TableHandle:
         return (version, found.st_ino, found.st_mtime_ns)
 
     def _entry_path(self, version: int) -> str:
-        return f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(version)}"
+        return f"{self._location.path}/{durability.LOG}/{durability.entry_name(version)}"
 
 
 CHECKPOINT_EVERY = 10
@@ -503,7 +501,7 @@ class Table:
         location = TableLocation(self.path, spec, self.options, use)
         self._location = location
         self.is_remote = location.remote
-        self._synced = delta_log.SyncedCommits(Path(self.path), on=fsync and not location.remote)
+        self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not location.remote)
         self._handle = TableHandle(location, on_replaced=self._synced.forget)
         self._writer_lock = WriterLock(self.path)
         usual_s = REMOTE_CONTENTION_S if location.remote else CONTENTION_S
@@ -560,6 +558,20 @@ class Table:
             return
         with suppress(commit_errors.RetryCommit):  # it was of an older release, and is migrated now
             self._location.open(create=False)
+
+    def examine(self) -> errors.LakeError | None:
+        """Return why the table cannot be used; None if it can, or if it is not there yet."""
+        try:
+            if not self.exists():
+                return self._location.unexpected_content()
+            self.version()
+        except errors.LakeError as error:
+            return error
+        return None
+
+    def remove_torn(self) -> list[durability.TornEntry]:
+        """Set the torn last commits of a local table aside; see `durability.remove_torn`."""
+        return [] if self.is_remote else durability.remove_torn(Path(self.path))
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
         """Read from the newest version; `step` may run more than once."""
@@ -667,7 +679,7 @@ class Table:
         with self._mutex, self._writer_lock.fair():
             self._synced.sync_through(version)
             if self.is_remote or not os.path.exists(
-                f"{self.path}/{delta_log.LOG}/{delta_log.checkpoint_name(version)}"
+                f"{self.path}/{durability.LOG}/{durability.checkpoint_name(version)}"
             ):
                 check_room(self.path)
                 handle.create_checkpoint()

@@ -248,8 +248,7 @@ def append_rows(
     Args:
         table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
             the owner that wrote them.
-        frame: Its rows, as `identified` returned them, or rows of undone commits with the
-            `ledger_version` and `committed_at` that these had.
+        frame: Its rows, as `identified` returned them.
     """
     if frame.is_empty():
         return AppendResult(version=table.version(), rows=0)
@@ -286,11 +285,7 @@ def append_rows(
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
         at = clock()
-        # Rows that a repair puts back keep theirs: a reader that has read some of them goes on.
-        new = new.with_columns(
-            ledger_version=pl.coalesce("ledger_version", pl.lit(added, pl.Int64)),
-            committed_at=pl.coalesce("committed_at", moment(at)),
-        )
+        new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(at))
         tried = (AppendResult(version=added, rows=new.height, batch_id=batch_id), at)
         append(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)

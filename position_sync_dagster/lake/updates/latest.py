@@ -286,6 +286,8 @@ class LatestRows:
             self._generation = generation
             self._forget()
         files = data_files(handle)
+        if last_added(files) < self._through:
+            self._forget()  # somebody took rows back, such as with `DeltaTable.restore`
         present = frozenset(files.get_column("path"))
         new = present - self._seen
         if new:

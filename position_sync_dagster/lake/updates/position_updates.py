@@ -122,12 +122,18 @@ class AddedRows:
     """What was added to one ledger, read once for all followers at the same place.
 
     The table serves one call at a time, and so do these methods, which take its open handle.
+
+    Attributes:
+        removals: Grows whenever a file is no longer in the ledger: it was merged, or somebody took
+            rows back, such as with `DeltaTable.restore`.
     """
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._files = LedgerFiles(table)
         self._files_of: tuple[Snapshot, pl.DataFrame] | None = None
+        self._paths = frozenset[str]()
+        self.removals = 0
         self._last: tuple[tuple[Snapshot, int], pl.DataFrame] | None = None
 
     def after(self, handle: DeltaTable, version: int) -> pl.DataFrame | None:
@@ -135,7 +141,7 @@ class AddedRows:
 
         They are at most MOST_ROWS, or one whole commit.
         """
-        files = self._data_files(handle)
+        files = self.look(handle)
         if last_added(files) <= version:
             return None
         place = (self._table.cache_key(handle), version)
@@ -145,7 +151,7 @@ class AddedRows:
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = self._files.added_by(self._data_files(handle), version).select("update_id", _AT)
+        rows = self._files.added_by(self.look(handle), version).select("update_id", _AT)
         last = rows.sort("update_id").tail(1).collect().rows()
         return Place(_ledger(handle), version, *(last[0] if last else ("",)))
 
@@ -153,14 +159,14 @@ class AddedRows:
         """Check that the ledger has the row of a place.
 
         Raises:
-            TokenError: The ledger is another one, or a repair took the row back.
+            TokenError: The ledger is another one, or somebody took the row back.
         """
         if place.ledger != _ledger(handle):
             raise TokenError(
                 f"The token is of another ledger than {self._table.path}.",
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
             )
-        files = self._data_files(handle)
+        files = self.look(handle)
         added = self._files.added_by(files, place.version)
         named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
         if place.version and (
@@ -173,10 +179,14 @@ class AddedRows:
                 remedy=_BEGIN_AGAIN,
             )
 
-    def _data_files(self, handle: DeltaTable) -> pl.DataFrame:
+    def look(self, handle: DeltaTable) -> pl.DataFrame:
+        """Return the data files; count in `removals` whether one is gone."""
         key = self._table.cache_key(handle)
         if self._files_of is None or self._files_of[0] != key:
             self._files_of = (key, data_files(handle))
+            paths = frozenset(self._files_of[1].get_column("path"))
+            self.removals += not self._paths <= paths
+            self._paths = paths
         return self._files_of[1]
 
     def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
@@ -203,8 +213,8 @@ def _ledger(handle: DeltaTable) -> str:
 class Follower:
     """One reader of the ledger, at one place.
 
-    Before its first read, and when the table was repaired or replaced, it checks that the ledger
-    has the row that its place names: the same version may have other rows then.
+    Before its first read, and when files of the table are gone or the table was replaced, it checks
+    that the ledger has the row that its place names.
 
     Args:
         table: The ledger.
@@ -224,6 +234,7 @@ class Follower:
         self._added = added
         self._latest = latest
         self._seen: Snapshot | None = None
+        self._removals = -1
         self._since = since
         self._place = None if since in (None, START, NOW) else Place.of(since)
 
@@ -231,7 +242,7 @@ class Follower:
         """Return what was committed since the last read; None if nothing was.
 
         Raises:
-            TokenError: The token is of another ledger, or of rows that a repair took back.
+            TokenError: The token is of another ledger, or of rows that were taken back.
             LakeError: The table cannot be read; the next read goes on at the same place.
         """
         place = self._place
@@ -242,7 +253,7 @@ class Follower:
             self._place, key = self._table.snapshot(
                 lambda handle: (self._added.place(handle, through), self._table.cache_key(handle))
             )
-            self._seen = (key[0], -1)
+            self._seen, self._removals = (key[0], -1), self._added.removals
             return Added(rows.sort(ORDER), self._place.token)
 
         found, seen = self._table.snapshot(lambda handle: self._after(handle, place))
@@ -257,8 +268,11 @@ class Follower:
         key = self._table.cache_key(handle)
         if key == self._seen:
             return None, key
-        if self._seen is None or self._seen[0] != key[0]:
+        self._added.look(handle)
+        is_same = self._seen is not None and self._seen[0] == key[0]
+        if not is_same or self._removals != self._added.removals:
             self._added.check(handle, place)
+            self._removals = self._added.removals
         return self._added.after(handle, place.version), key
 
     async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:

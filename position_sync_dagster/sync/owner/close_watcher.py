@@ -212,6 +212,7 @@ def changes_between(
 
 
 def _price_of(holding: BrokerPosition) -> float | None:
-    if holding.market_price is not None or holding.market_value is None or not holding.position:
-        return holding.market_price
+    """Return what the broker's value makes for one unit: its price may be in cents or not."""
+    if holding.market_value is None or not holding.position:
+        return None
     return holding.market_value / (holding.position * holding.instrument.multiplier)

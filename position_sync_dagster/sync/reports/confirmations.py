@@ -7,7 +7,7 @@ import polars as pl
 from position_sync_dagster.domain import streamed_holding, valuation
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
+from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 
 CONFIRMED = "confirmed_until"
@@ -29,11 +29,19 @@ _CONFIRMING = (
 """The columns of a holding that decide when its row was confirmed."""
 
 _NONE = ValueOrigin.NONE.value
+_VALUE = pl.lit(PriceKind.VALUE.value)
 _ORIGINS = [origin.value for origin in ValueOrigin]
 
 
-_MONEY = ("market_value", "unrealized_pnl", "realized_pnl", "daily_pnl", "value_source")
-_PRICE = ("market_price", "price_kind", "value_time", "note")
+_MONEY = (
+    "market_price",
+    "market_value",
+    "unrealized_pnl",
+    "realized_pnl",
+    "daily_pnl",
+    "value_source",
+)
+_NOT_PUBLISHED = ("value_time", "note")
 
 
 def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
@@ -63,7 +71,8 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
     return joined.with_columns(
         *(replaced(name, pl.col(f"_{name}"), same) for name in GREEKS_COLUMNS),
         *(replaced(name, pl.col(f"_{name}")) for name in _MONEY),
-        *(replaced(name, pl.lit(None)) for name in _PRICE),
+        replaced("price_kind", pl.when(pl.col("_market_price").is_not_null()).then(_VALUE)),
+        *(replaced(name, pl.lit(None)) for name in _NOT_PUBLISHED),
         replaced("timestamp", pl.col("_received_at")),
         replaced("update_id", pl.lit("")),
     ).select(rows.columns)

@@ -29,7 +29,6 @@ from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.schema.codec import moment
-from position_sync_dagster.lake.storage.delta_log import SET_ASIDE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
@@ -38,7 +37,7 @@ from position_sync_dagster.yaml_file import saved_state
 
 
 def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]:
-    """Return the problems that need attention: strategies file, failed requests, torn commits.
+    """Return the problems that need attention: strategies file and failed requests.
 
     Holdings that the stream set aside are not here, but in the session's detail.
 
@@ -56,12 +55,6 @@ def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]
             f"{requests} FAILED: `position-sync queue list --status FAILED` shows why, and "
             "`queue retry` tries again."
         )
-    aside = torn_folders(lake)
-    if aside:
-        found.append(
-            f"A repair set torn commits aside in {', '.join(aside)}: delete them once nothing in "
-            "them is needed."
-        )
     return tuple(found)
 
 
@@ -78,16 +71,6 @@ def _strategies_problem(path: Path, _state: tuple[int, int, int]) -> str | None:
     except StrategiesFileError as error:
         return f"{error.what} {error.remedy}"
     return None
-
-
-def torn_folders(lake: Lake) -> list[str]:
-    """List the folders to which a repair moved torn commits."""
-    return [
-        str(folder)
-        for table in lake.all_tables
-        if not table.is_remote
-        for folder in sorted(Path(table.path).glob(f"{SET_ASIDE}-*"))
-    ]
 
 
 def lines_text(in_use: int | None, of_underlyings: int | None, limit: int | None) -> str | None:

@@ -96,6 +96,7 @@ class ContractCache:
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
         self._complete: set[int] = set()
+        self._magnifiers: dict[int, int] = {}
         self._without_details: dict[int, _Doubt] = {}
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
@@ -151,7 +152,8 @@ class ContractCache:
             LakeError: The table cannot be read.
         """
         if self.table is not None:
-            self._complete |= await offload(self.table.complete)
+            self._magnifiers |= await offload(self.table.complete)
+            self._complete |= self._magnifiers.keys()
             for conid, (times, at) in (await offload(self.table.not_given)).items():
                 due_at = at + timedelta(seconds=REFETCH.delay_s(times))
                 self._without_details[conid] = _Doubt(times, due_at, at)
@@ -174,8 +176,7 @@ class ContractCache:
 
     def magnifier(self, conid: int) -> int | None:
         """Return the price magnifier; None while the details are unknown."""
-        details = self._known.get(conid)
-        return details.price_magnifier if details else None
+        return self._magnifiers.get(conid)
 
     def hours(self, conid: int) -> TradingHours | None:
         """Return when a contract trades; None if unknown."""
@@ -360,6 +361,7 @@ class ContractCache:
         in_memory = self._leg_conids | self._known.keys()
         kept = found if all_of_them else {c: found[c] for c in found.keys() & in_memory}
         self._known.update(kept)
+        self._magnifiers |= {conid: one.price_magnifier for conid, one in found.items()}
         self._complete.update(c for c, one in found.items() if one.valid_exchanges is not None)
         for conid in self._complete & self._without_details.keys() & found.keys():
             del self._without_details[conid]

@@ -273,6 +273,7 @@ class Router:
             if before is not None
             else await self.publisher.restore()
         )
+        connection.feed.book.magnifier = self.contracts.magnifier
         self.publisher.follow(connection.feed)
         self.lines.attach(connection.lines)
         self.greeks.attach(connection)

@@ -9,12 +9,10 @@ from typer.testing import CliRunner
 
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.processes.preflight import Level, check_settings
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.status import read_status
 from tests.support.demo_program import wait_for
 from tests.support.object_store import stored_under
 from tests.support.ports import free_port
@@ -45,20 +43,10 @@ def test_a_missing_then_broken_then_good_strategies_file_shows(lake, monkeypatch
     assert attention() == []
 
 
-def test_failed_requests_and_torn_folders_show(lake, tmp_path):
-    (tmp_path / "data" / "lake" / "runs" / "_torn-20260101T000000").mkdir()
-    status = read_status(lake, load_settings(), utc_now())
-    [torn] = status.attention
-    assert "_torn-20260101T000000" in torn
-
+def test_failed_requests_show(lake):
     ids = lake.queue.sync.insert_many([QueueRequest(1, "SPY", 1, "DU1")])
     lake.queue.sync.mark_failed_many(dict.fromkeys(ids, "no value"), retryable=False)
     assert any("1 request is FAILED" in text for text in attention())
-
-
-def test_where_heartbeats_are_is_json_for_a_program(lake):
-    moved = CliRunner().invoke(app, ["doctor", "--move-heartbeats", "--json"])
-    assert (json.loads(moved.stdout), moved.stderr) == ({"heartbeats": "tables"}, "")
 
 
 def test_a_terminal_of_another_encoding_shows_what_it_lacks_in_ascii(lake, monkeypatch):

@@ -6,8 +6,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.recovery import diagnose, repair
-from position_sync_dagster.lake.storage.delta_log import parse_entry
+from position_sync_dagster.lake.storage.durability import parse_entry, torn_entries
 from tests.support.torn_queues import (
     STEPS,
     cuts,
@@ -66,6 +65,5 @@ def test_an_entry_of_another_writer_without_commit_info_is_whole(tmp_path, step,
     assert b'"commitInfo"' in info
     entry.write_bytes(b"".join(actions))
     assert DeltaTable(tmp_path / "position_queue").version() == 3
-    assert diagnose(lake.queue.table).healthy
+    assert torn_entries(tmp_path / "position_queue") == []
     assert rows(PositionQueue(tmp_path / "position_queue")) == rows(queue)
-    assert repair(lake.queue.table, clock()) is None

@@ -76,7 +76,7 @@ def test_how_often_a_contract_was_not_given_is_kept_beside_what_is_known_of_it(l
     assert lake.contracts.not_given() == {1: (2, clock.now), 7: (10, clock.now)}
     assert lake.contracts.get() == {1: details(clock, 1)}
     assert lake.contracts.get([7]) == {}
-    assert lake.contracts.complete() == {1}
+    assert lake.contracts.complete() == {1: 1}
     assert lake.contracts.quoted_in_cents() == {}
     lake.contracts.put([details(clock, 1), details(clock, 7)])
     assert lake.contracts.not_given() == {}

@@ -8,7 +8,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import delta_log, table
+from position_sync_dagster.lake.storage import durability, table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.settings import Settings
 
@@ -43,7 +43,7 @@ class SyncedDisk:
 @pytest.fixture
 def synced(monkeypatch) -> SyncedDisk:
     made = SyncedDisk()
-    monkeypatch.setattr(delta_log, "sync_path", made.sync)
+    monkeypatch.setattr(durability, "sync_path", made.sync)
     return made
 
 

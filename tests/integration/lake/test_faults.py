@@ -22,9 +22,9 @@ from position_sync_dagster.errors import (
     UnsafeStoreError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
@@ -106,7 +106,7 @@ def test_a_refusal_in_the_middle_is_named_and_work_goes_on_after_it(
             call()
         assert lake.path in caught.value.what
         assert TOKEN not in repr((caught.value, caught.value.__cause__))
-    assert {diagnose(table).problem is None for table in Lake(lake.path).tables} == {False}
+    assert all(map(Table.examine, Lake(lake.path).tables))
     store.proxy.fail()
     lake.queue.sync.release([first.request_id])
     drained(lake, make_update)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.gateway.connection import CLOSE_S, GatewayConnection, connect
 from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery import diagnose
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
 from position_sync_dagster.sync.owner.ownership import Ownership
 from tests.support.ports import free_port
+from tests.support.torn_queues import newest_entry
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, CENTS = 921000001, 921000002, 921000004
@@ -250,17 +249,13 @@ async def test_the_clock_is_compared_with_the_gateways(simulate, settings_for):
             await connection.close()
 
 
-def test_tables_are_examined_side_by_side(tmp_path, monkeypatch):
-    lake, at_once = Lake(tmp_path / "lake"), threading.Barrier(2)
+def test_a_table_that_cannot_be_used_is_named_with_what_to_do(tmp_path):
+    lake = Lake(tmp_path / "lake", fsync=False)
     lake.initialize_sync()
-
-    def examined(table):
-        at_once.wait(30)
-        return diagnose(table)
-
-    monkeypatch.setattr(preflight, "diagnose", examined)
-    [found] = preflight.check_tables(lake)
-    assert found.level is Level.GOOD
+    newest_entry(Path(lake.queue.table.path)).write_bytes(b"")
+    [found] = preflight.check_tables(Lake(lake.path, use="look"))
+    assert found.level is Level.BAD
+    assert "doctor --repair" in found.remedy
 
 
 def test_all_limits_together_are_less_than_a_minute():

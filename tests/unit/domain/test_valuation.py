@@ -17,6 +17,7 @@ from position_sync_dagster.domain.valuation import (
     Writing,
     factor_agrees,
     from_portfolio,
+    price_of_value,
     revalue,
 )
 from tests.support.holdings import make_holding
@@ -305,6 +306,33 @@ def test_a_drained_row_carries_the_time_of_its_source():
 )
 def test_the_factor_is_checked_against_the_brokers_own_value(held, magnifier, agrees):
     assert factor_agrees(held, price_magnifier=magnifier) is agrees
+
+
+@pytest.mark.parametrize(
+    ("held", "of_value", "magnifier", "price"),
+    [
+        (holding(position=-3.0), -412.34, 1, 1.374467),
+        (holding(CORN_CALL, position=2.0), 1262.5, 100, 12.625),
+        (holding(position=2.0, market_price=1.5, market_value=300.0), 340.0, None, 1.7),
+        (holding(PENCE, 2.0, market_price=72.5, market_value=1.45), 1.5, None, 75.0),
+        (holding(PENCE, 2.0, market_price=0.725, market_value=1.45), 1.5, None, 0.75),
+        (holding(market_price=None, market_value=None), 340.0, None, None),
+        (holding(market_price=1.5, market_value=100.0), 340.0, None, None),
+        (holding(), 0.0, 1, 0.0),
+    ],
+)
+def test_the_brokers_value_means_a_price_where_the_unit_of_prices_is_known(
+    held, of_value, magnifier, price
+):
+    found = price_of_value(held, of_value, price_magnifier=magnifier)
+    assert found == (price if price is None else pytest.approx(price, abs=1e-6))
+
+
+def test_the_price_that_follows_from_a_value_confirms_no_factor():
+    held = holding(market_price=1.5, market_value=300.0, value_source=ValueOrigin.PNL_SINGLE)
+    row = from_portfolio(held, source=Source.QUEUE, now=NOW, by=Provenance())
+    assert (row.market_price, row.price_kind) == (1.5, PriceKind.VALUE)
+    assert factor_agrees(held, price_magnifier=1) is None
 
 
 def test_a_row_names_the_trading_class_and_the_local_symbol_where_the_broker_does():

@@ -10,7 +10,7 @@ COUNT = 40_000
 """Requests; a predicate that named each of them ended the process at 20,000 to 30,000."""
 
 
-def test_forty_thousand_requests_are_read_retried_marked_and_restored(tmp_path):
+def test_forty_thousand_requests_are_read_retried_and_marked(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.many_requests", tmp_path / "queue", str(COUNT)],
         cwd=ROOT, capture_output=True, text=True, timeout=600,

@@ -24,7 +24,7 @@ from position_sync_dagster.lake.schema.tables import (
     POSITION_QUEUE,
     POSITION_UPDATES,
 )
-from position_sync_dagster.lake.storage import delta_log, opening, table
+from position_sync_dagster.lake.storage import durability, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from tests.support.filled_queue import filled_queue
 
@@ -37,7 +37,7 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
     def refuse(path: Path) -> None:
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr(delta_log, "sync_path", refuse)
+    monkeypatch.setattr(durability, "sync_path", refuse)
     with pytest.raises(LakeNotWritableError, match="did not confirm"):
         queue.sync.claim_batch(limit=1)
     monkeypatch.undo()
@@ -49,16 +49,16 @@ def test_a_change_whose_files_cannot_be_looked_up_for_the_sync_is_reported_as_ma
     tmp_path, monkeypatch
 ):
     queue = filled_queue(tmp_path / "q", 3)
-    read_entry, tried = delta_log.read_entry, []
+    read_entry, tried = durability.read_entry, []
 
-    def exhausted(log: Path, version: int) -> delta_log.LogEntry:
+    def exhausted(log: Path, version: int) -> durability.LogEntry:
         tried.append(version)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(delta_log, "read_entry", exhausted)
+    monkeypatch.setattr(durability, "read_entry", exhausted)
     with pytest.raises(LakeNotWritableError, match="is made, but the disk did not confirm"):
         queue.sync.claim_batch(limit=1)
-    monkeypatch.setattr(delta_log, "read_entry", read_entry)
+    monkeypatch.setattr(durability, "read_entry", read_entry)
     assert tried
     assert queue.sync.counts()[QueueStatus.PROCESSING] == 1
 

@@ -10,7 +10,6 @@ from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery import check_up
 from position_sync_dagster.lake.storage import maintenance, opening
 from position_sync_dagster.lake.storage.maintenance import find_doubled, maintain, remove_doubled
 from position_sync_dagster.lake.storage.table import Table
@@ -141,10 +140,7 @@ def test_rows_that_are_there_twice_are_found_and_one_of_each_is_kept(tmp_path, n
     result = maintain(table_of(lake, name))
     assert result.doubled.surplus == count
     assert len(result.doubled.examples) == 3
-    [found] = check_up([table_of(lake, name)], lake.sessions, NOW, mend=False, pause_s=0.0)
-    assert (found.healthy, found.found.doubled.surplus) == (False, count)
-    [done] = check_up([table_of(lake, name)], lake.sessions, NOW, mend=True, pause_s=0.0)
-    assert (done.healthy, done.removed) == (True, count)
+    assert remove_doubled(table_of(lake, name)) == count
     assert rows_of(Lake(tmp_path), name).equals(before)
 
 
@@ -154,8 +150,4 @@ def test_rows_of_one_id_that_differ_are_left_to_a_person(tmp_path):
     changed = table.rows().with_columns(market_value=pl.lit(7.0))
     write_deltalake(DeltaTable(table.path), changed, mode="append")
     assert remove_doubled(table) == 0
-    [found] = check_up([table], lake.sessions, NOW, mend=True, pause_s=0.0)
-    assert not found.healthy
-    assert found.failure is not None
-    assert found.failure.endswith("differ: compare them, and correct what wrote them")
     assert table.count() == 2 * COMMITS

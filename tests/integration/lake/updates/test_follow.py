@@ -4,7 +4,7 @@ import asyncio
 import re
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake.recovery import repair
 from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates import position_updates
 from position_sync_dagster.lake.updates.latest import LedgerFiles
 from position_sync_dagster.lake.updates.position_updates import (
@@ -24,7 +24,7 @@ from position_sync_dagster.lake.updates.position_updates import (
     Place,
     PositionUpdatesTable,
 )
-from tests.support.torn_queues import entry, newest_entry, written_by
+from tests.support.torn_queues import newest_entry
 
 
 def conids(reader: Follower) -> list[list[int]]:
@@ -170,33 +170,35 @@ def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger, make_upda
         ledger.follow(place._replace(version=99).token).read()
 
 
+def torn_last_commit(table: Table) -> None:
+    torn = newest_entry(Path(table.path))
+    torn.write_bytes(torn.read_bytes()[:40])
+    assert [one.file for one in table.remove_torn()] == [f"_delta_log/{torn.name}"]
+
+
+def restored(table: Table) -> None:
+    handle = DeltaTable(table.path)
+    handle.restore(handle.version() - 1)
+
+
 @pytest.mark.on_disk
-@pytest.mark.parametrize("rows_are_lost", [False, True])
-def test_a_reader_of_rows_that_a_repair_took_back_is_told(
-    ledger, make_update, open_ledger, rows_are_lost
-):
-    path = Path(ledger.table.path)
+@pytest.mark.parametrize("take_back", [torn_last_commit, restored])
+def test_a_reader_of_rows_that_were_taken_back_is_told(ledger, make_update, open_ledger, take_back):
     reader = ledger.follow(NOW)
     before = reader.read().token
     ledger.append([make_update(7)])
     ledger.append([make_update(8)])
     lost = reader.read().token
-    torn = newest_entry(path)
-    if rows_are_lost:
-        for file in written_by(path, ledger.version()):
-            file.unlink()
-    torn.write_bytes(torn.read_bytes()[:40])
-    repair(open_ledger().table, datetime.now(UTC))
+    assert {7, 8} <= set(ledger.latest().get_column("conid"))
+    take_back(open_ledger().table)
+    if take_back is restored:
+        assert {7, 8} & set(ledger.latest().get_column("conid")) == {7}
     again = open_ledger()
     again.append([make_update(9)])
-    if rows_are_lost:
-        for one in (reader, again.follow(lost)):
-            with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
-                one.read()
-        assert conids(again.follow(before)) == [[7, 9]]
-    else:  # the repair put row 8 back
-        assert conids(reader) == conids(again.follow(lost)) == [[9]]
-        assert conids(again.follow(before)) == [[7, 8, 9]]
+    for one in (reader, again.follow(lost)):
+        with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
+            one.read()
+    assert conids(again.follow(before)) == [[7, 9]]
 
 
 @pytest.mark.on_disk
@@ -220,32 +222,6 @@ def test_a_token_of_a_row_that_a_restored_backup_has_again_in_its_version_is_ref
     place = Place.of(token)._replace(at=None)  # as an older release wrote it
     assert conids(restored.follow(place.token)) == []
     assert conids(restored.follow(restored.follow(NOW).read().token)) == []
-
-
-@pytest.mark.on_disk
-@pytest.mark.parametrize("read", range(4))
-def test_a_reader_of_some_of_the_commits_that_a_repair_put_back_gets_the_others_once(
-    ledger, make_update, open_ledger, read
-):
-    """The repair writes them in one commit: each row keeps its place in the order."""
-    path, reader = Path(ledger.table.path), ledger.follow(NOW)
-    token = reader.read().token
-    for conid in (7, 8, 9):
-        ledger.append([make_update(conid)])
-        if conid < 7 + read:
-            token = reader.read().token
-    kept = ["update_id", "ledger_version", "committed_at"]
-    before = ledger.table.rows(columns=kept).sort("update_id")
-    version = ledger.version()
-    for number in range(3):
-        torn = entry(path, version - number)
-        torn.write_bytes(torn.read_bytes()[:40])
-    assert repair(open_ledger().table, datetime.now(UTC)).saved == 3
-    again = open_ledger()
-    assert again.table.rows(columns=kept).sort("update_id").equals(before)
-    again.append([make_update(10)])
-    rest = [7, 8, 9, 10][read:]
-    assert conids(again.follow(token)) == conids(reader) == [rest]
 
 
 async def test_an_async_reader_waits_without_holding_up_other_tasks(open_ledger, make_update, home):

@@ -10,13 +10,12 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake import derived, recovery
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates import latest
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
-from tests.support import torn_queues
 from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)
@@ -167,23 +166,6 @@ def test_a_ledger_that_was_taken_back_since_is_read_whole(
     clock.advance(1)
     open_ledger().append([make_update(2, position=3.0, timestamp=clock())])
     assert reader().latest()["position"].to_list() == [1.0, 3.0]
-
-
-@pytest.mark.on_disk  # it tears files
-def test_rows_that_a_repair_put_back_after_the_known_ones_are_read(
-    home, open_ledger, reader, derive, make_update, clock
-) -> None:
-    """The repair writes the known rows and the later ones in one commit."""
-    for position in (1.0, 2.0, 3.0):
-        open_ledger().append([make_update(1, position=position, timestamp=clock())])
-        clock.advance(1)
-        if position == 2.0:
-            derive()
-    version = open_ledger().version()
-    for number in (version, version - 1):
-        torn_queues.entry(Path(f"{home}/updates"), number).write_bytes(b"")
-    assert recovery.repair(open_ledger().table, clock()).saved == 2
-    assert reader().latest()["position"].to_list() == [3.0]
 
 
 @pytest.mark.on_disk  # it looks for a folder

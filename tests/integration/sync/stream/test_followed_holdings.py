@@ -271,15 +271,15 @@ async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscri
 ):
     without = lambda sim: sim.portfolio_rows(B, sent=False)  # noqa: E731
     async with following(without) as (_sim, streamer):
-        row = await published(streamer, (B, SPX_PUT), by_pnl)
-        assert (row.position, row.market_price) == (1.0, None)
+        row = await published(streamer, (B, SPX_PUT), lambda row: by_pnl(row) and row.market_price)
+        assert row.market_price == pytest.approx(row.market_value / row.position / 100)
 
         async def drained():
             row = (await drain(streamer)).get((B, SPX_PUT))
             return row if row and row["market_value"] is not None else None
 
         row = await eventually(drained)
-        assert row["value_source"] == ValueOrigin.PNL_SINGLE
+        assert (row["value_source"], row["price_kind"]) == (ValueOrigin.PNL_SINGLE, "VALUE")
         assert row["daily_pnl"] is not None
 
 

@@ -107,3 +107,16 @@ async def test_without_an_answer_to_the_last_request_the_gateway_is_asked_until_
     answered = DayExecutions([], NOW, NOW)
     assert await requests_of_a_start(is_open=True, later_s=later_s) == len(LOOKS_S) + 2
     assert await requests_of_a_start(is_open=True, answer=answered, later_s=later_s) == len(LOOKS_S)
+
+
+@pytest.mark.parametrize("price", [4.0, 0.04], ids=["in cents", "in dollars"])
+def test_the_price_before_a_change_is_in_dollars_however_the_broker_quotes_it(price):
+    value = -1 * 0.04 * 5000
+    held = make_holding(1, NOW, position=-1.0, market_price=price, market_value=value)
+    held = replace(held, instrument=replace(held.instrument, multiplier=5000.0))
+    closed = replace(held, position=0.0)
+    (change,) = changes_between({held.key: held}, {closed.key: closed}, {})
+    assert change.market_price == pytest.approx(0.04)
+    unknown = replace(held, market_value=None)
+    (change,) = changes_between({held.key: unknown}, {closed.key: closed}, {})
+    assert change.market_price is None

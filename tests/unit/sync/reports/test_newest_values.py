@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.broker_position import HoldingGreeks
-from position_sync_dagster.domain.update import GreeksSource, Source, ValueOrigin
+from position_sync_dagster.domain.update import GreeksSource, PriceKind, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows, updates_of
 from position_sync_dagster.sync.reports.confirmations import newest_values
@@ -22,7 +22,7 @@ ROW = replace(
     from_portfolio(HELD, source=Source.QUEUE, now=EARLIER, by=Provenance()), update_id="of the row"
 )
 PUBLISHED = replace(
-    HELD, market_price=None, market_value=340.0, unrealized_pnl=100.0, daily_pnl=40.0,
+    HELD, market_price=1.7, market_value=340.0, unrealized_pnl=100.0, daily_pnl=40.0,
     value_source=ValueOrigin.PNL_SINGLE, value_time=None, received_at=NOW, followed=True,
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ def newest(row, holding):
 def test_a_queued_holding_has_the_value_that_was_published_since_its_row():
     found = newest(ROW, PUBLISHED)
     assert (found.market_value, found.unrealized_pnl, found.daily_pnl) == (340.0, 100.0, 40.0)
-    assert (found.market_price, found.price_kind, found.value_time) == (None, None, None)
+    assert (found.market_price, found.price_kind, found.value_time) == (1.7, PriceKind.VALUE, None)
     assert (found.value_source, found.timestamp) == (ValueOrigin.PNL_SINGLE, NOW)
     assert (found.average_cost, found.update_id) == (120.0, "")
 

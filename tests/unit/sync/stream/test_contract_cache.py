@@ -54,7 +54,11 @@ class Table:
         return {c: one for c, one in self.refused.items() if c not in self.stored}
 
     def complete(self):
-        return {conid for conid, one in self.stored.items() if one.valid_exchanges is not None}
+        return {
+            conid: one.price_magnifier
+            for conid, one in self.stored.items()
+            if one.valid_exchanges is not None
+        }
 
     def _may_fail(self):
         if self.fails:
@@ -105,7 +109,7 @@ async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
     cache.follow([leg(1, "a")])
     cache.want(range(1, 101))
     await steps(cache, Gateway(clock), 2)
-    assert cache.magnifier(1) is not None
+    assert cache.known(1) is not None
     assert not table.commits
 
 
@@ -116,10 +120,10 @@ async def test_details_of_what_becomes_a_leg_are_read_where_they_are(clock, step
     cache.want(range(1, 11 if stored else 101))
     await steps(cache, gateway, 2)
     assert bool(table.commits) is stored
-    assert cache.magnifier(1) is None
+    assert cache.known(1) is None
     cache.follow([leg(1, "a")])
     await steps(cache, gateway, 1)
-    assert cache.magnifier(1) is not None
+    assert cache.known(1) is not None
     assert 1 not in {conid for asked in gateway.asked[1:] for conid in asked}
 
 
@@ -167,11 +171,11 @@ async def test_details_that_cannot_be_read_are_read_later(clock, steps, caplog):
     await cache.load(())
     cache.follow([leg(1, "a")])
     await steps(cache, gateway, 5)
-    assert cache.magnifier(1) is None
+    assert cache.known(1) is None
     assert len(caplog.records) == 1
     clock.advance(AGAIN / timedelta(seconds=1))
     await steps(cache, gateway, 1)
-    assert cache.magnifier(1) is not None
+    assert cache.known(1) is not None
     assert gateway.asked == []
 
 

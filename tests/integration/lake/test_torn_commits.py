@@ -1,0 +1,110 @@
+"""A torn last commit is refused by name and set aside; other damage names its file."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.errors import BrokenTableError
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.storage.durability import SET_ASIDE, remove_torn, torn_entries
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY
+from tests.support.extent import EVERYTHING
+from tests.support.torn_queues import (
+    STEPS,
+    cuts,
+    entry,
+    insert,
+    mark,
+    newest_entry,
+    queue_at,
+    rows,
+    small_queue,
+    written_by,
+)
+
+CUTS = 12 if EVERYTHING else 2
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> tuple[Path, list[dict]]:
+    """The path of a small queue of version 2, and its rows."""
+    return tmp_path / "q", rows(small_queue(tmp_path / "q"))
+
+
+def assert_refused(path: Path, *, remedy: str = "doctor --repair") -> None:
+    with pytest.raises(BrokenTableError, match=remedy):
+        queue_at(path).sync.counts()
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_a_torn_last_commit_is_refused_and_set_aside_and_the_others_stay(
+    before: tuple[Path, list[dict]], step: Callable[[PositionQueue], None], tmp_path: Path
+) -> None:
+    path, old = before
+    step(queue_at(path))
+    torn = [newest_entry(path), *written_by(path, 3)]
+    cases = [(file, length) for file in torn for length in cuts(file.stat().st_size, CUTS)]
+    for number, (file, length) in enumerate(cases):
+        copy = Path(shutil.copytree(path, tmp_path / str(number)))
+        broken = copy / file.relative_to(path)
+        broken.write_bytes(broken.read_bytes()[:length])
+        assert_refused(copy)
+        [found] = remove_torn(copy)
+        assert (found.version, found.is_last) == (3, True)
+        assert rows(queue_at(copy)) == old
+        assert torn_entries(copy) == []
+        assert (copy / f"{SET_ASIDE}{entry(copy, 3).name}").exists()
+
+
+def test_several_torn_last_commits_are_set_aside_together(before, tmp_path):
+    path, old = before
+    for step in STEPS[:3]:
+        step(queue_at(path))
+    for version in (3, 4, 5):
+        entry(path, version).write_bytes(b"{")
+    assert [one.version for one in remove_torn(path)] == [5, 4, 3]
+    assert rows(queue_at(path)) == old
+
+
+def test_a_torn_commit_before_whole_ones_is_left_to_a_backup(before):
+    path, _ = before
+    insert(queue_at(path))
+    entry(path, 2).write_bytes(b"")
+    assert_refused(path, remedy="from a backup")
+    assert remove_torn(path) == []
+
+
+def test_the_torn_creation_of_a_table_is_set_aside_and_it_is_created_again(tmp_path):
+    queue_at(tmp_path / "q").sync.initialize()
+    newest_entry(tmp_path / "q").write_bytes(b"")
+    assert_refused(tmp_path / "q")
+    remove_torn(tmp_path / "q")
+    assert queue_at(tmp_path / "q").table.count() == 0
+
+
+def test_a_torn_checkpoint_is_set_aside_and_its_entries_stand_for_it(before):
+    path, _ = before
+    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
+        insert(queue_at(path))
+        mark(queue_at(path))
+    whole = rows(queue_at(path))
+    [checkpoint] = path.glob("_delta_log/*.checkpoint.parquet")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-20])
+    assert_refused(path)
+    assert remove_torn(path) == []
+    assert rows(queue_at(path)) == whole
+    assert int(checkpoint.name[:20]) == CHECKPOINT_EVERY
+
+
+def test_a_file_that_is_missing_names_itself(before):
+    path, _ = before
+    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
+        insert(queue_at(path))
+        mark(queue_at(path))
+    [file] = (one for one in written_by(path, 2) if "SUCCESS" in str(one))
+    file.unlink()
+    with pytest.raises(BrokenTableError, match=file.name):
+        queue_at(path).table.rows()
+    assert remove_torn(path) == []

@@ -1,0 +1,71 @@
+"""Books of option structures for tests, by short names, and the orders that opened them."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from zlib import crc32
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.domain.statement import Execution, Side
+from tests.support.holdings import make_holding
+
+AT = datetime(2028, 11, 1, 15, tzinfo=UTC)
+NEAR, FAR = date(2028, 12, 15), date(2029, 1, 19)
+
+
+def contract(name: str) -> Instrument:
+    """Return a contract: "stock", "future", or strike, right and expiry as in "100C" or "100P+"."""
+    conid = crc32(name.encode()) % 10**8 + 1
+    if name in ("stock", "future"):
+        kind, multiplier = ("STK", 1.0) if name == "stock" else ("FUT", 50.0)
+        return Instrument(
+            conid=conid, symbol="SPY", sec_type=kind, currency="USD", multiplier=multiplier
+        )
+    term, is_future = name.rstrip("+"), name.startswith("F")
+    return Instrument(
+        conid=conid,
+        symbol="SPY",
+        sec_type="FOP" if is_future else "OPT",
+        currency="USD",
+        multiplier=50.0 if is_future else 100.0,
+        right=Right.CALL if term[-1] == "C" else Right.PUT,
+        strike=float(term.strip("FCP")),
+        expiry=FAR if name.endswith("+") else NEAR,
+    )
+
+
+def holding(name: str, quantity: float, cost: float | None = 100.0) -> BrokerPosition:
+    """Return what account A holds of a contract."""
+    terms = contract(name)
+    return make_holding(terms.conid, AT, position=quantity, instrument=terms, average_cost=cost)
+
+
+def book(quantities: Mapping[str, float]) -> list[BrokerPosition]:
+    """Return holdings by the names of their contracts."""
+    return [holding(name, quantity) for name, quantity in quantities.items()]
+
+
+def order(
+    number: int | None, quantities: Mapping[str, float], minute: float = 0.0, price: float = 1.0
+) -> Iterable[Execution]:
+    """Yield the executions of an order, a minute after the first order for each minute."""
+    for name, quantity in quantities.items():
+        terms = contract(name)
+        yield Execution(
+            execution_id=f"{number}.{minute}.{name}",
+            account="A",
+            conid=terms.conid,
+            symbol=terms.symbol,
+            sec_type=terms.sec_type,
+            time=AT + timedelta(minutes=minute),
+            side=Side.BUY if quantity > 0 else Side.SELL,
+            quantity=abs(quantity),
+            price=price,
+            commission=None,
+            commission_currency=None,
+            realized_pnl=None,
+            currency="USD",
+            source="GATEWAY",
+            statement="",
+            order_id=None if number is None else str(number),
+        )

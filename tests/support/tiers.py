@@ -1,0 +1,96 @@
+"""Which tests `make test` leaves out, and why: the second tier.
+
+The first tier shows every promise once, in five minutes; `make test-all` runs both. A test is in
+the second one because it varies, starts or plays what the first tier shows already, never because
+it is slow alone. CONTRIBUTING.md lists mutations and the test of the first tier that notices each.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pytest
+
+
+class SecondTier(StrEnum):
+    """Why a test is in the second tier; the name of its marker."""
+
+    VARIATION = "variation"
+    PROGRAM = "program"
+    CAMPAIGN = "campaign"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Tests of the second tier.
+
+    Attributes:
+        tests: A regular expression that the beginning of their node ids matches.
+        why: The marker.
+        reason: What they add, and where the first tier has the same.
+    """
+
+    tests: str
+    why: SecondTier
+    reason: str
+
+
+V, P, C = SecondTier
+ROWS: tuple[Row, ...] = (
+    Row(r"tests/chaos/", C, "random kills; each kind of kill is a test of the first tier"),
+    Row(r"tests/\S+\[(.*-)?(store|ask_moto)(-.*)?\]", V, "in an object store; on a disk first"),
+    Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
+    Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
+    Row(
+        r"tests/acceptance/test_recovery\.py::test_(what_hangs|a_reload|when_its_storage|after_a_crash)",
+        P,
+        "rarer ends of a program; kills of the stream and of what is beside it first",
+    ),
+    Row(
+        r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict)",
+        P,
+        "demos for their verdict; its rules are in tests/unit/demo",
+    ),
+    Row(
+        r"tests/integration/dagster_host/test_(daemon|forked_run_launcher|storage_files"
+        r"|code_server|run_queue|bad_postgres)\.py",
+        P,
+        "programs of Dagster one by one; the demo runs all of them",
+    ),
+    Row(r"tests/integration/processes/test_reaper\.py", P, "every way to lose a parent"),
+    Row(r"tests/integration/defs/test_staying\.py", V, "runs that stay, in an object store"),
+    Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
+    Row(
+        r"tests/integration/sync/stream/test_(whole_book_)?day\.py",
+        C,
+        "days with every fault; each fault has a test of its own",
+    ),
+    Row(r"tests/integration/sync/stream/test_(large_books|nights)\.py", V, "larger books"),
+    Row(r"tests/integration/sync/test_store_outages\.py", V, "outages of an object store"),
+    Row(r"tests/integration/lake/test_live_lake\.py", C, "many writers of one lake at once"),
+    Row(
+        r"tests/integration/lake/test_(pairs_of_changes|interrupted_repair|repair)\.py",
+        V,
+        "one change inside another; each change alone first",
+    ),
+    Row(
+        r"tests/integration/lake/storage/test_(two_merges|delta_conflicts)\.py",
+        V,
+        "every pair of commits of Delta Lake",
+    ),
+    Row(r"tests/integration/lake/queue/test_(many_ids|races)\.py", V, "larger races and lists"),
+)
+
+
+def row_of(nodeid: str) -> Row | None:
+    """Return the row of a test of the second tier; None: it is in the first one."""
+    return next((row for row in ROWS if re.match(row.tests, nodeid)), None)
+
+
+def mark(items: Iterable[pytest.Item]) -> None:
+    """Mark the tests of the second tier."""
+    for item in items:
+        row = row_of(item.nodeid)
+        if row is not None:
+            item.add_marker(getattr(pytest.mark, row.why.value)(reason=row.reason))
