@@ -1,0 +1,250 @@
+"""The tick of `drain_queue`, over real tables and a real Dagster instance."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from position_sync_dagster.defs import drain as defs_drain
+from position_sync_dagster.defs import runs
+from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.drain import TickCursor, drain_queue
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake.lake import Lake
+
+LEDGER = "position_updates"
+
+
+class Ticks:
+    """Evaluates the sensor as the daemon does: it stores the events one by one, then the cursor."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def __call__(self, *, killed_after: int | None = None) -> dg.SensorResult:
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
+            result = drain_queue(context)
+        assert isinstance(result, dg.SensorResult)
+        for event in result.asset_events[:killed_after]:
+            self.instance.report_runless_asset_event(event)
+        if killed_after is None:
+            self.cursor = result.cursor
+        return result
+
+    def reported(self, name: str = LEDGER) -> list[dict[str, object]]:
+        """Return the metadata of the events of an asset, oldest first."""
+        found = self.instance.fetch_materializations(dg.AssetKey(name), limit=100).records
+        return [
+            {key: value.value for key, value in one.asset_materialization.metadata.items()}
+            for one in reversed(found)
+        ]
+
+    def rows(self) -> int:
+        """Return how many rows all events of the ledger report."""
+        return sum(int(one.get("rows", 0)) for one in self.reported())
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance, lake: Lake) -> Ticks:
+    runs.cached_lake.cache_clear()
+    return Ticks(instance)
+
+
+def said(result: dg.SensorResult) -> str:
+    return result.skip_reason.skip_message
+
+
+def names(result: dg.SensorResult) -> list[str]:
+    return [
+        event.asset_key.to_user_string()
+        for event in result.asset_events
+        if isinstance(event, dg.AssetMaterialization)
+    ]
+
+
+def later(monkeypatch: pytest.MonkeyPatch, delta: timedelta) -> None:
+    """Let the next ticks begin this much later."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return datetime.now(UTC) + delta
+
+    monkeypatch.setattr(defs_drain, "datetime", Clock)
+
+
+def test_a_tick_drains_what_waits_and_reports_each_row_once(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1, 2, 3)
+    enqueue(1, 2, 3)
+    result = tick()
+    assert not result.run_requests
+    assert lake.queue.sync.counts()[QueueStatus.SUCCESS] == 3
+    assert "3 claimed, 3 rows" in said(result)
+    (event,) = tick.reported()
+    assert (event["rows"], event["rows_drained"], event["rows_streamed"]) == (3, 3, 0)
+    assert event["delta_version"] == lake.updates.table.version()
+    tick()
+    assert tick.rows() == 3
+
+
+def test_the_derived_tables_follow_the_rows_of_the_same_tick(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    enqueue(1, 2)
+    result = tick()
+    assert names(result).index(LEDGER) < names(result).index("latest_positions")
+    latest = pl.read_delta(f"{lake.path}/latest_positions")
+    assert sorted(latest["conid"]) == [1, 2]
+
+
+def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(
+    tick: Ticks, own_login, append_row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_login()
+    tick()
+    append_row(7, datetime.now(UTC))
+    assert LEDGER not in names(tick())
+    later(monkeypatch, timedelta(seconds=61))
+    assert LEDGER in names(tick())
+    assert [one["rows_streamed"] for one in tick.reported()] == [0, 1]
+
+
+@pytest.mark.parametrize("stored", [0, 1, 8])
+def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(
+    tick: Ticks, own_login, write_holdings, enqueue, stored: int
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    enqueue(1, 2)
+    events = tick(killed_after=stored).asset_events
+    reported = any(
+        isinstance(one, dg.AssetMaterialization) and one.asset_key.to_user_string() == LEDGER
+        for one in events[:stored]
+    )
+    assert tick.rows() == (2 if reported else 0)
+    tick()
+    assert tick.rows() == 2
+
+
+def test_the_rows_of_a_run_are_reported_by_the_next_tick_and_not_by_the_run(
+    tick: Ticks, materialize, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    tick()
+    enqueue(1, 2)
+    assert materialize(position_updates).success
+    assert tick.rows() == 0
+    tick()
+    assert tick.rows() == 2
+
+
+def test_a_second_home_on_the_same_lake_continues_with_its_own_history(
+    tick: Ticks, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1)
+    enqueue(1)
+    tick()
+    with dg.DagsterInstance.ephemeral() as other:
+        second = Ticks(other)
+        second()
+        assert second.rows() == 1
+    assert tick.rows() == 1
+
+
+def test_while_the_owner_is_blind_nothing_is_claimed_and_the_reason_is_said(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(session := own_login(), 1)
+    lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
+    enqueue(1)
+    assert "BLIND" in said(tick())
+    assert lake.queue.sync.counts()[QueueStatus.PENDING] == 1
+
+
+def test_requests_that_cannot_be_valued_are_left_alone_for_a_while(
+    tick: Ticks, own_login, enqueue, write_holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from position_sync_dagster.domain.broker_position import Completeness
+
+    write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
+    enqueue(5)
+    tick()
+    assert "next in" in said(tick())
+    later(monkeypatch, timedelta(seconds=11))
+    assert "1 claimed" in said(tick())
+
+
+def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
+    tick: Ticks,
+    lake: Lake,
+    own_login,
+    write_holdings,
+    enqueue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "strategies.yaml"
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
+    leg = "{conid: 1, symbol: SPY, right: C, strike: 500, expiry: '20281215'}"
+    path.write_text(f"strategies:\n  - strategy_id: one\n    legs: [{leg}]\n")
+    write_holdings(own_login(), 1, 2)
+    assert "active_strategies" in names(tick())
+    assert [one.conid for one in lake.registry.sync.get_all_active()] == [1]
+    path.write_text(path.read_text().replace("right: C", "right: X"))
+    enqueue(2)
+    result = tick()
+    assert "line 3" in said(result)
+    assert "1 claimed" in said(result)
+    lake.registry.sync.refresh()
+    assert [one.conid for one in lake.registry.legs] == [1]
+
+
+def test_a_tick_whose_derivation_fails_reports_its_rows_all_the_same(
+    tick: Ticks, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LakeError("The disk is full.", remedy="Make room.")
+
+    write_holdings(own_login(), 1)
+    enqueue(1)
+    monkeypatch.setattr(defs_drain.strategy_exposure, "derive", fail)
+    assert "strategy_exposure stays as it was: The disk is full." in said(tick())
+    assert tick.rows() == 1
+
+
+def test_results_of_checks_are_stored_when_they_change(
+    tick: Ticks, instance: dg.DagsterInstance, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(session := own_login(), 1)
+    enqueue(1)
+    first = tick()
+    key = dg.AssetCheckKey(dg.AssetKey(LEDGER), "a_stream_watches")
+
+    def stored(result: dg.SensorResult) -> Callable[[], list[bool]]:
+        return [
+            one.passed
+            for one in result.asset_events
+            if isinstance(one, dg.AssetCheckEvaluation) and one.asset_check_key == key
+        ]
+
+    assert stored(first) == [True]
+    assert stored(tick()) == []
+    lake.sessions.end(session)
+    assert stored(tick()) == [False]
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.run_id == ""  # as that of a materialization without a run
+
+
+def test_the_cursor_of_another_release_is_no_error(tick: Ticks, own_login) -> None:
+    own_login()
+    tick.cursor = '{"unowned_since": {"a": "b"}}'
+    tick()
+    assert TickCursor.from_text(tick.cursor).registry_version is not None
