@@ -1,8 +1,8 @@
 """The stream as a service: it owns the login, and streams into the lake until its end."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from position_sync_dagster.domain.gateway_session import LineUse, Owner
@@ -14,7 +14,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.counts import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
-from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus, end_tasks
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
@@ -52,19 +52,37 @@ async def stream(
         )
         streamer = _streamer_of(lake, settings, own)
         end = asyncio.Event()
-        async with asyncio.TaskGroup() as besides:  # an error of one ends the stream
-            tasks = [
-                besides.create_task(_end_by(stop, settings.rotate_after_s, end)),
-                besides.create_task(_store_changed_detail(streamer, own)),
-                besides.create_task(_return_freed_memory()),
-            ]
-            try:
-                with memory_and_threads.rare_garbage_collection():
-                    await streamer.run(end)
-            finally:
-                for task in tasks:
-                    task.cancel()
+        besides = [
+            _end_by(stop, settings.rotate_after_s, end),
+            _store_changed_detail(streamer, own),
+            _return_freed_memory(),
+        ]
+        async with _beside(besides, end):
+            with memory_and_threads.rare_garbage_collection():
+                await streamer.run(end)
         return streamer.metrics.counts
+
+
+@asynccontextmanager
+async def _beside(
+    coroutines: Iterable[Coroutine[object, object, None]], end: asyncio.Event
+) -> AsyncIterator[None]:
+    """Run coroutines beside the block; an error of one ends the stream, and is raised then."""
+
+    def watch(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            end.set()
+
+    tasks = [asyncio.create_task(one) for one in coroutines]
+    for task in tasks:
+        task.add_done_callback(watch)
+    try:
+        yield
+    finally:
+        await end_tasks(*tasks)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
 
 def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:

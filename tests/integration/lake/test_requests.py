@@ -16,7 +16,6 @@ from position_sync_dagster.lake import broker_positions, inspection
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance, table
 from position_sync_dagster.lake.storage.table import append
-from position_sync_dagster.sync.counts import RunRecorder, write_records
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
 
@@ -349,33 +348,3 @@ async def test_a_reader_opens_ahead_the_tables_that_are_there_and_creates_none(s
     reader.read_ahead()
     await eventually(lambda: reader.queue.table._handle.is_open)
     assert [one.spec.name for one in Lake(lake.path).tables if one.exists()] == ["position_queue"]
-
-
-def test_records_that_are_kept_are_written_in_one_commit(store):
-    lake, kept = Lake(store.lake()), []
-    lake.runs.table.initialize()
-    store.proxy.change()
-    for rows in (3, 5):
-        with RunRecorder(
-            lake.runs, run_id="run-1", job="job", step=f"step {rows}", kept=kept
-        ) as recorder:
-            recorder.note(rows=rows)
-    assert not store.proxy.change()
-    write_records(lake.runs, kept)
-    assert [one.rows for one in lake.runs.get("run-1")] == [3, 5]
-    assert lake.runs.table.version() == 1
-
-
-def test_requests_are_checked_with_one_request_for_each_file(store, clock):
-    lake = Lake(store.lake())
-    lake.queue.sync.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 2000)])
-    batch = lake.queue.sync.claim_batch(limit=1000)
-    lake.queue.sync.mark_failed_many({one.request_id: "not held" for one in batch}, retryable=False)
-    fresh, since = Lake(lake.path), clock.now - timedelta(minutes=1)
-    files = fresh.queue.table.snapshot(table.data_files)
-    store.proxy.change()
-    assert inspection.requests_since(fresh, since).height == 1999
-    assert _reads(store) == files.height
-    assert inspection.live_requests(fresh).height == 999
-    assert inspection.finished_requests(fresh, "FAILED", since).height == 1000
-    assert _reads(store) == files.height

@@ -1,21 +1,16 @@
 """Latest positions and exposure, derived from the ledger."""
 
-import base64
-import io
-import time
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
-from PIL import Image
 
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.strategy_exposure import (
     aligned_table,
-    recent_picture,
     strategy_exposure,
 )
 from position_sync_dagster.domain.leg import make_leg
@@ -23,7 +18,6 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.sync.reports.money import MOST_BYTES
 from tests.support.contracts import contract_details
 
 
@@ -224,13 +218,6 @@ def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
     return [dict(record.data) for record in table.records]
 
 
-def png_of(found: dg.AssetMaterialization) -> bytes:
-    picture = found.metadata["picture"]
-    assert isinstance(picture, dg.MarkdownMetadataValue)
-    text = picture.md_str.removeprefix("![P&L and ages](data:image/png;base64,")
-    return base64.b64decode(text.removesuffix(")"), validate=True)
-
-
 @pytest.fixture
 def two_strategies(lake, append_row, seconds_ago) -> None:
     """Hold a dollar strategy of two legs, one without a value, and one in euro."""
@@ -381,45 +368,6 @@ def test_sums_of_a_table_that_another_run_has_replaced_meanwhile_are_no_failure(
     assert materialize(latest_positions, strategy_exposure).success
     checked = instance.event_log_storage.get_latest_asset_check_execution_by_key(SUMS)
     assert [checked[key].evaluation.passed for key in SUMS] == [True, True]
-
-
-@pytest.mark.usefixtures("two_strategies")
-def test_the_picture_of_the_day_is_a_small_png_to_which_the_next_events_link(
-    materialize, append_row, seconds_ago, instance
-) -> None:
-    first = event(materialize(strategy_exposure), "strategy_exposure")
-    picture = png_of(first)
-    assert len(picture) <= MOST_BYTES
-    with Image.open(io.BytesIO(picture)) as image:
-        image.load()
-        assert (image.format, image.size[0] > 400, len(image.getcolors()) > 4) == (
-            "PNG",
-            True,
-            True,
-        )
-    append_row(1, seconds_ago(0), market_value=1.0, daily_pnl=100.0)
-    second = event(materialize(strategy_exposure), "strategy_exposure")
-    link = second.metadata["picture"]
-    assert isinstance(link, dg.UrlMetadataValue)
-    assert "/assets/strategy_exposure?view=events&time=" in link.url
-    third = event(materialize(strategy_exposure), "strategy_exposure")
-    assert third.metadata["picture"] == link
-    assert second.metadata["drawn_at"] == first.metadata["drawn_at"]
-    before = datetime.fromtimestamp(first.metadata["drawn_at"].value - 1, UTC)
-    assert recent_picture(instance, strategy_exposure.key, before, "") == {}, "a clock was set back"
-
-
-@pytest.mark.usefixtures("two_strategies")
-def test_a_picture_that_is_old_is_drawn_again(materialize, instance) -> None:
-    old = dg.AssetMaterialization(
-        "strategy_exposure",
-        metadata={
-            "picture": dg.MetadataValue.md("old"),
-            "drawn_at": dg.MetadataValue.timestamp(time.time() - 901),
-        },
-    )
-    instance.report_runless_asset_event(old)
-    assert png_of(event(materialize(strategy_exposure), "strategy_exposure"))
 
 
 def test_the_largest_positions_are_listed_by_value_and_by_loss_of_each_currency(
