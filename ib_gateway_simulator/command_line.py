@@ -57,6 +57,10 @@ def simulate(
     speed: Annotated[
         float, typer.Option(min=0.01, max=1000, help="Play a recording so many times as fast.")
     ] = 1.0,
+    end_with: Annotated[
+        int | None,
+        typer.Option(hidden=True, help="End when this process is no longer the parent."),
+    ] = None,
 ) -> None:
     """Run the gateway simulator alone. Port 0 takes any free one; the ports are printed."""
     from ib_gateway_simulator import program
@@ -82,4 +86,4 @@ def simulate(
         raise typer.BadParameter(str(error)) from None
     if replay is not None:
         raise typer.Exit(program.replay(replay, options, speed=speed))
-    raise typer.Exit(program.run(book, options, scenario=scenario))
+    raise typer.Exit(program.run(book, options, scenario=scenario, end_with=end_with))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
     from ib_gateway_simulator.replay.server import Replay
 
 DEFAULT_BOOK = "demo"
+PARENT_LOOK_S = 0.5
 
 
 def run(
-    book: str = DEFAULT_BOOK, options: Options = PROGRAM_OPTIONS, *, scenario: str | None = None
+    book: str = DEFAULT_BOOK,
+    options: Options = PROGRAM_OPTIONS,
+    *,
+    scenario: str | None = None,
+    end_with: int | None = None,
 ) -> int:
     """Serve a book until SIGINT or SIGTERM, and return the exit code.
 
@@ -32,11 +38,12 @@ def run(
         book: The name of a book of this package, or the path of a YAML file.
         options: How the gateway listens and behaves.
         scenario: The path of a YAML list of actions with their times.
+        end_with: The process id of a parent. When it ends, the program ends.
     """
     try:
         simulator = SimulatedGateway(load_book(book), options)
         events = [] if scenario is None else load_scenario(scenario)
-        asyncio.run(_serve(simulator, events))
+        asyncio.run(_serve(simulator, events, end_with))
     except SimulatorError as error:
         print(f"simulator: {error}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
         return 2
@@ -79,11 +86,22 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-async def _serve(simulator: SimulatedGateway, events: list[Event]) -> None:
+async def _stop_with(parent: int, stop: asyncio.Event) -> None:
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event comes when it ends
+        await asyncio.sleep(PARENT_LOOK_S)
+    stop.set()
+
+
+async def _serve(
+    simulator: SimulatedGateway, events: list[Event], end_with: int | None = None
+) -> None:
     stop = _stop_signal()
     async with simulator as sim:
         ready = {"port": sim.port, "control_port": sim.control_port, "host": sim.host}
         print(json.dumps(ready), flush=True)  # noqa: T201 - the process that started us reads this
-        player = asyncio.create_task(play(sim, events))
+        tasks = [asyncio.create_task(play(sim, events))]
+        if end_with is not None:
+            tasks.append(asyncio.create_task(_stop_with(end_with, stop)))
         await stop.wait()
-        player.cancel()
+        for task in tasks:
+            task.cancel()

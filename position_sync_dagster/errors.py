@@ -55,8 +55,8 @@ _SHOWN = 60
 class MissingExtraError(PositionSyncError):
     """A library of an extra of this package is not installed.
 
-    >>> print(MissingExtraError("matplotlib", "pictures"))
-    matplotlib is not installed. Run: pip install 'position-sync-dagster[pictures]'
+    >>> print(MissingExtraError("mcp", "mcp"))
+    mcp is not installed. Run: pip install 'position-sync-dagster[mcp]'
     """
 
     def __init__(self, library: str, extra: str) -> None:

@@ -1,62 +1,36 @@
-"""When each of Dagster's programs last did its work: the modification time of its file.
+"""When a sensor last ticked, and whether the supervisor runs: files of the Dagster home.
 
-The files are in the folder `alive` of Dagster's home. `dagster_host.services` removes them at a
-regular end, so that an old file belongs to a program that stopped by itself, or hangs.
+A tick is the sign of life of the code server and the daemon together. The supervisor removes the
+files at a regular end: an old file belongs to programs that stopped by themselves, or hang.
 """
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from position_sync_dagster.places import dagster_home
 
-SUPERVISOR = "supervisor"
-CODE_SERVER = "code server"
-DAEMON = "daemon"
-WEBSERVER = "webserver"
 SENSORS = "sensors"
-
-SAYS: Mapping[str, str] = {
-    SENSORS: "sensor tick",
-    SUPERVISOR: "look of the supervisor",
-    CODE_SERVER: "answer of the code server",
-    DAEMON: "sign of the daemon",
-    WEBSERVER: "answer of the webserver",
-}
-"""The work of each program, in words for messages. The first late one says most about the cause."""
-
-EVERY = timedelta(seconds=10)
-"""Each program works more often than this: sensors tick every 5 s, and a sensor that sends messages
-blocks the others for some seconds."""
-
-MISSED = 3
-"""A program is late after this many times `EVERY`."""
+"""The file of the last tick that did its work."""
 
 FAILED_TICK = "failed tick"
 """The file of the last tick that found an error, as while the store is away: nothing is drained,
-but the daemon does its work."""
+but the programs work."""
+
+SUPERVISOR = "supervisor"
+"""The file that is there while a supervisor has not ended regularly."""
 
 ENDED = "ended"
 """The file with the reason of an end that was not requested."""
 
+LATE_S = 30.0
+"""Seconds without a tick after which it is late. Sensors tick every 5 s, and one that sends
+messages blocks the others for some seconds."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastWork:
-    """When a program last did its work.
-
-    Attributes:
-        program: A name in `SAYS`.
-        at: The time of its last work.
-        late: Whether this was more than `MISSED` times `EVERY` ago, or lies as far ahead: the clock
-            was set back since.
-    """
-
-    program: str
-    at: datetime
-    late: bool
+FIRST_TICK_S = 120.0
+"""The same from the start to the first tick."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,20 +38,15 @@ class Programs:
     """The state of the programs, from their files.
 
     Attributes:
-        works: The last work of each program with a file, in the order of `SAYS`.
-        supervised: Whether a supervisor has not ended regularly: only then is a late program a
-            problem.
+        ticked_at: The last tick that did its work; None if there was none.
+        late: Whether a supervisor runs, and the tick was too long ago, or lies as far ahead: the
+            clock was set back since.
         ended: Why everything ended, if the end was not requested.
     """
 
-    works: tuple[LastWork, ...] = ()
-    supervised: bool = False
+    ticked_at: datetime | None = None
+    late: bool = False
     ended: str | None = None
-
-    @property
-    def late(self) -> tuple[LastWork, ...]:
-        """The programs that should work and do not."""
-        return tuple(one for one in self.works if one.late) if self.supervised else ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -87,57 +56,58 @@ class Programs:
             return (f"Everything ended by itself. {self.ended} {todo}",)
         if not self.late:
             return ()
-        texts = ", ".join(f"the last {SAYS[one.program]} at {one.at:%H:%M:%S}" for one in self.late)
-        return (f"Programs have stopped or hang: {texts} UTC. {todo}",)
+        last = "no sensor has ticked since the start"
+        if self.ticked_at is not None:
+            last = f"the last sensor tick was at {self.ticked_at:%H:%M:%S} UTC"
+        return (f"Programs have stopped or hang: {last}. {todo}",)
 
 
 NONE = Programs()
 """No program runs."""
 
 
-def file_of(program: str, home: Path | None = None) -> Path:
-    """Return the file of a program, in Dagster's home."""
-    return (home or dagster_home()) / "alive" / program
+def file_of(name: str, home: Path | None = None) -> Path:
+    """Return a file of this module, in Dagster's home."""
+    return (home or dagster_home()) / "alive" / name
 
 
-def note(program: str, text: str = "") -> None:
-    """Record that a program did its work now; ignore a disk that cannot be written."""
+def note(name: str, text: str = "") -> None:
+    """Write a file now; ignore a disk that cannot be written."""
     with suppress(OSError):
-        file = file_of(program)
+        file = file_of(name)
         file.parent.mkdir(mode=0o700, exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
 
 def clear() -> None:
     """Remove the files at a regular end."""
-    for program in (*SAYS, FAILED_TICK, ENDED):
+    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED):
         with suppress(OSError):
-            file_of(program).unlink()
+            file_of(name).unlink()
 
 
-def changed_at(program: str, home: Path | None = None) -> float | None:
-    """Return when a program's file was written, in seconds since 1970; None without a file."""
+def changed_at(name: str, home: Path | None = None) -> float | None:
+    """Return when a file was written, in seconds since 1970; None without a file."""
     try:
-        return file_of(program, home).stat().st_mtime
+        return file_of(name, home).stat().st_mtime
     except OSError:
         return None
 
 
+def newest_tick() -> tuple[float | None, float | None]:
+    """Return what changes with each tick, whether or not it did its work."""
+    return changed_at(SENSORS), changed_at(FAILED_TICK)
+
+
 def read(home: Path | None = None) -> Programs:
     """Read the state of the programs from a home of Dagster, by default that of this process."""
-    now = time.time()
-    found = [(program, at) for program in SAYS if (at := changed_at(program, home)) is not None]
-    limit_s = MISSED * EVERY.total_seconds()
+    ticked, started = changed_at(SENSORS, home), changed_at(SUPERVISOR, home)
+    limit_s = FIRST_TICK_S if ticked is None else LATE_S
     ended = None
     with suppress(OSError):
         ended = file_of(ENDED, home).read_text(encoding="utf-8") or None
     return Programs(
-        works=tuple(
-            LastWork(
-                program=program, at=datetime.fromtimestamp(at, UTC), late=abs(now - at) > limit_s
-            )
-            for program, at in found
-        ),
-        supervised=any(program == SUPERVISOR for program, _at in found),
+        ticked_at=None if ticked is None else datetime.fromtimestamp(ticked, UTC),
+        late=started is not None and abs(time.time() - (ticked or started)) > limit_s,
         ended=ended,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
@@ -135,7 +136,9 @@ class Settings(GatewaySettings):
         5000,
         description="Requests that one batch claims, at most; it also bounds the least number.",
     )
-    drain_time_limit_s: Seconds = Field(30.0, description="Longest time of one drain run.")
+    drain_time_limit_s: float = Field(
+        30.0, gt=0, le=60, description="Longest time of one drain run; Dagster ends it at 90 s."
+    )
     overflow_interval_s: Seconds = Field(
         30.0, description="How often active legs without a line are valued."
     )
@@ -162,10 +165,6 @@ class Settings(GatewaySettings):
     flush_interval_s: Seconds = Field(1.0, description="How often streamed rows are committed.")
     row_interval_s: Seconds = Field(
         60.0, description="A streamed holding without any change has a row this often."
-    )
-    account_values_interval_s: Seconds = Field(
-        10.0,
-        description="An account whose net liquidation or P&L changes has a row at most this often.",
     )
     monitored_row_interval_s: Seconds = Field(
         3600.0,
@@ -300,6 +299,8 @@ def load_settings(**overrides: object) -> Settings:
     if kept is not None and kept[0] == source:
         return kept[1]
     try:
+        if isinstance(file, str | Path) and os.path.exists(file):
+            read_env_file(Path(file))
         found = Settings(**overrides)  # type: ignore[arg-type]
         _newest = (source, found)
         return found
@@ -315,6 +316,36 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(f"The settings cannot be read: {error}.", remedy=_CORRECT) from None
 
 
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the variables of a file with one `NAME=value` per line.
+
+    Raises:
+        SettingsError: The file, or one of its lines, cannot be read.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        raise SettingsError(f"{path} is not a regular file.", remedy="Write the settings into one.")
+    try:
+        with path.open(encoding="utf-8") as stream:
+            bindings = list(parse_stream(stream))
+        values = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"The settings file {path} cannot be read: {error}.",
+            remedy="It is a text in UTF-8, one NAME=value a line: correct it, or its rights.",
+        ) from error
+    for one in bindings:
+        if one.error or (one.key is not None and one.value is None):
+            text = one.original.string.lstrip("\n")
+            number = one.original.line + len(one.original.string) - len(text)
+            secret = any(name.upper() in text.upper() for name in _SECRETS)
+            raise SettingsError(
+                f"Line {number} of {path} cannot be read: "
+                f"{'(secret)' if secret else shown(text.strip())}.",
+                remedy="Write it as NAME=value, or begin it with #.",
+            )
+    return {name: value for name, value in values.items() if value is not None}
+
+
 OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
 """Variables with the prefix that the package sets in its processes; they are not settings."""
 
@@ -327,8 +358,8 @@ def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> lis
     """
     names = set(environ)
     if env_file is not None and os.path.isfile(env_file):
-        with suppress(OSError, UnicodeDecodeError):  # reading the settings themselves reports it
-            names.update(dotenv_values(env_file, interpolate=False))
+        with suppress(SettingsError):  # reading the settings themselves reports it
+            names.update(read_env_file(Path(env_file)))
     known = [field.upper() for field in Settings.model_fields]
     warnings: list[str] = []
     for name in sorted(names):

@@ -118,6 +118,12 @@ class YamlFile:
         mark = self._node(at).start_mark
         return _named(self.path, mark.line + 1, mark.column + 1)
 
+    def end_of_list(self, at: Place) -> tuple[int, int, bool]:
+        """Return the last line of a list, its column, and whether it is written in brackets."""
+        node = self._node(at)
+        in_brackets = isinstance(node, SequenceNode) and bool(node.flow_style)
+        return _last_line(node) + 1, node.start_mark.column, in_brackets
+
     def _node(self, at: Place) -> Node:
         """Return the node at a place, or the one around it where there is none."""
         node = key = self._root
@@ -201,6 +207,14 @@ class YamlFile:
         return self._error(
             f"{_named(self.path, *at)}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
         )
+
+
+def _last_line(node: Node) -> int:
+    """Return the last line of a value, from 0; comments after it do not count."""
+    if not isinstance(node, SequenceNode | MappingNode) or node.flow_style or not node.value:
+        return int(node.end_mark.line)
+    last = node.value[-1]
+    return _last_line(last if isinstance(node, SequenceNode) else last[1])
 
 
 def _named(path: Path, *at: int) -> str:

@@ -17,9 +17,8 @@ import psutil
 from benchmarks.book.generated import ACCOUNT, GeneratedBook
 from benchmarks.outside import SeenFromOutside
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.processes.home import Home
+from position_sync_dagster.processes.home import Home, find_marked
 from position_sync_dagster.processes.ports import first_free
-from position_sync_dagster.processes.reaper import end_processes, find_marked
 
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 HANGS_S = 600.0
@@ -80,7 +79,8 @@ class RunningBook(SeenFromOutside):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(30)
-        end_processes(lambda: find_marked(self.home.dagster_home), grace_s=0.0)
+        for process in find_marked(self.home.dagster_home):
+            process.kill()
         self._simulator.terminate()
         self._simulator.wait()
         self.broker.close()

@@ -28,7 +28,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.overview import OverviewReader
+from position_sync_dagster.sync.reports.figures import FiguresReader
 from tests.support import postgres
 from tests.support.hosts import Host
 from tests.support.promises import (
@@ -148,7 +148,7 @@ class _ManyLogins:
         self._until("all LIVE", lambda: len(self._live(names)) == number)
         yield "until all logins are LIVE", time.monotonic() - began, "s"
         settings = load_settings()
-        overview = OverviewReader(self._lake, settings)
+        overview = FiguresReader(self._lake, settings)
 
         def current() -> int:
             with suppress(LakeError):

@@ -9,9 +9,8 @@ import psutil
 ROLES = {
     "store_proxy": "S3 store",
     "ib_gateway_simulator": "gateways (simulators)",
-    "dagster_host.standby_daemon": "daemons",
+    "dagster-daemon": "daemons",
     "webserver": "webservers",
-    "dagster_host.launcher": "code servers",
     "api grpc": "code servers",
     "api": "code servers",
     "postgres": "Postgres",

@@ -15,12 +15,12 @@ LEGS = 200
 SETTLED_S = 40.0
 """After the last of the first rows: the first drains and derivations are over then."""
 
-PROCESSES = ("code server", "daemon", "webserver", "run")
-"""What is forked from the fork server, by the names of the processes."""
-
 NAMES = {
-    "multiprocessing.forkserver": "fork server, ended runs",
-    "dagster_host.services": "supervisor",
+    "dagster api grpc": "code server",
+    "dagster-daemon": "daemon",
+    "position_sync_dagster.webserver": "webserver",
+    "multiprocessing.spawn": "run",
+    "processes.supervisor": "supervisor",
     "ib_gateway_simulator": "simulator",
     "position-sync demo": "terminal",
 }
@@ -54,23 +54,22 @@ def rest(bench: Bench) -> None:
     state = f"{LEGS} legs, calm"
     lines = [_line("all", state, shares.total(), "% of a core", 12.0)]
     lines += [_line(name, state, share, "% of a core") for name, share in shares.most_common()]
-    lines += [_line("all", state, memory.total(), "MB unshared", 600.0)]
+    lines += [_line("all", state, memory.total(), "MB unshared", 750.0)]
     lines += [_line(name, state, size, "MB unshared") for name, size in memory.most_common()]
     lines += [_line("all, with a part of what is shared", state, proportional / 1e6, "MB")]
     bench.report.add("The program at rest", lines)
 
 
 def _used(running: Running) -> dict[int, _Used]:
-    """Read what each process has used; the fork server has used the seconds of ended runs."""
+    """Read what each process has used; the code server has used the seconds of ended runs."""
     found = {}
     root = psutil.Process(running.process.pid)
     for process in (root, *root.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            name, command, times = process.name(), " ".join(process.cmdline()), process.cpu_times()
-            if name not in PROCESSES:
-                name = next((text for part, text in NAMES.items() if part in command), "other")
+            command, times = " ".join(process.cmdline()), process.cpu_times()
+            name = next((text for part, text in NAMES.items() if part in command), "other")
             seconds = times.user + times.system
-            if name == NAMES["multiprocessing.forkserver"]:
+            if name == "code server":
                 seconds += times.children_user + times.children_system
             memory = process.memory_full_info()
             found[process.pid] = _Used(name, seconds, memory.uss, memory.pss)

@@ -14,8 +14,8 @@ import httpx
 import polars as pl
 
 from benchmarks.outside import SeenFromOutside
+from position_sync_dagster.processes.home import find_marked
 from position_sync_dagster.processes.ports import first_free
-from position_sync_dagster.processes.reaper import end_processes, find_marked
 
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 ACCOUNT = "DUSIM0001"
@@ -60,7 +60,8 @@ class Running(SeenFromOutside):
             self.process.send_signal(signal.SIGINT)
         while self.process.poll() is None or find_marked(self.home):
             if time.monotonic() - began > HANGS_S:
-                end_processes(lambda: find_marked(self.home), grace_s=0.0)
+                for process in find_marked(self.home):
+                    process.kill()
                 raise RuntimeError(f"It does not end: see {self.output.name}.")
             time.sleep(0.05)
         return time.monotonic() - began

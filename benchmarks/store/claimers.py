@@ -4,8 +4,6 @@ import os
 from unittest.mock import patch
 
 from benchmarks.bench import Bench
-from benchmarks.documents import markdown_table, replace_part
-from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line
 from benchmarks.queue.contention import CLAIMERS, drain_together
 from benchmarks.timing import median
@@ -36,11 +34,3 @@ def claimers(bench: Bench) -> None:
                     )
                 )
     bench.report.add("Four claimers at once in a store", lines)
-    if bench.docs is not None:
-        head = ["four at once", "state", "median, ms", "local disk, ms"]
-        rows = [
-            [line.what, line.state, f"{line.ours:,.0f}", f"{line.theirs or 0:,.0f}"]
-            for line in lines
-        ]
-        text = f"{load_afterwards()}\n\n{markdown_table(head, rows)}"
-        replace_part(bench.docs / "object-store.md", "claimers", text)

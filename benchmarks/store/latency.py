@@ -8,8 +8,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.bench import Bench
-from benchmarks.documents import markdown_table, replace_part
-from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line
 from benchmarks.timing import Samples, median
 from position_sync_dagster.domain.update import PositionUpdate, QueuedPosition, QueueRequest, Source
@@ -60,14 +58,6 @@ def latency(bench: Bench) -> None:
                     for what in OPERATIONS
                 ],
             )
-    if bench.docs is not None:
-        rows = [
-            [what, f"{median(requests[what]):g}", *(f"{c.median(what):,.0f}" for _, c in columns)]
-            for what in OPERATIONS
-        ]
-        head = ["ms", "requests", *(name for name, _ in columns)]
-        text = f"{load_afterwards()}\n\n{markdown_table(head, rows)}"
-        replace_part(bench.docs / "object-store.md", "latency", text)
 
 
 def _measured(

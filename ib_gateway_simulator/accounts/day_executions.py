@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 from ib_gateway_simulator.accounts.ledger import Holding
 from ib_gateway_simulator.clients.connection import ClientConnection
@@ -62,7 +62,9 @@ class DayExecutions:
         self.refused = False
         """Whether requests are refused, as by a gateway that cannot reach its servers."""
         self.zone: str | None = "UTC"
-        """The name behind their times, which are UTC; None: these have a hyphen instead."""
+        """The name behind their times; None: these are UTC and have a hyphen instead."""
+        self.clock: tzinfo = UTC
+        """The zone whose clocks they show, if they have a name."""
 
     def new_order(self) -> int:
         """Return the permanent id of a new order; a gateway that starts later uses others."""
@@ -97,13 +99,32 @@ class DayExecutions:
         if kind == EXECUTED:
             self._deals.append(deal)
 
+    def add_opening(self, legs: Iterable[tuple[Holding, float]], before_s: float) -> None:
+        """Record an order that opened parts of holdings, some seconds before now."""
+        order = self.new_order()
+        for holding, quantity in legs:
+            deal = Deal(
+                account=holding.account,
+                contract=holding.contract,
+                quantity=quantity,
+                price=round(holding.average_cost / holding.contract.multiplier, 6),
+                realized=0.0,
+                order=order,
+                number=len(self.journal) + 1,
+                at=self._now() - before_s,
+                codes="O",
+            )
+            self.journal.append(deal)
+            self._deals.append(deal)
+
     def reset_day(self) -> None:
         """Forget the executions, as the nightly reset does."""
         self._deals.clear()
 
     def _written(self, at: float) -> str:
-        day, clock = f"{datetime.fromtimestamp(at, UTC):%Y%m%d %H:%M:%S}".split()
-        return f"{day}-{clock}" if self.zone is None else f"{day} {clock} {self.zone}"
+        if self.zone is None:
+            return f"{datetime.fromtimestamp(at, UTC):%Y%m%d-%H:%M:%S}"
+        return f"{datetime.fromtimestamp(at, self.clock):%Y%m%d %H:%M:%S} {self.zone}"
 
     def answer(self, client: ClientConnection, request: Request) -> None:
         """Answer reqExecutions: each execution, the end, and then the commissions."""

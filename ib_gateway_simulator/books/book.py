@@ -31,6 +31,14 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpeningOrder:
+    """An order of the day before the start, with signed quantities by conid."""
+
+    account: str
+    legs: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
     """Everything that a simulated login knows at the start.
 
@@ -45,6 +53,8 @@ class Book:
     underlyings: dict[str, Underlying]
     contracts: dict[int, Contract]
     openings: tuple[Opening, ...]
+    orders: tuple[OpeningOrder, ...] = ()
+    """The orders of today that opened positions, oldest first; they change none."""
     permissions: dict[int, Code] = field(default_factory=dict)
     """Conid to the code of a missing market data permission."""
     pins: dict[int, Pin] = field(default_factory=dict)

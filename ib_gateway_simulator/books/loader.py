@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ib_gateway_simulator.books.book import Account, Book, Opening
+from ib_gateway_simulator.books.book import Account, Book, Opening, OpeningOrder
 from ib_gateway_simulator.books.listing import (
     FARMS,
     derived_contract,
@@ -81,6 +81,11 @@ class _Builder:
         for index, chain in enumerate(part.chains):
             self._add_chain(("chains", index), chain)
         openings = tuple(self._openings())
+        held = {(one.account, one.conid) for one in openings}
+        for index, order in enumerate(part.orders):
+            for conid in order.legs:
+                if (order.account, conid) not in held:
+                    raise self._error(("orders", index), f"{order.account} holds no conid {conid}")
         pins: dict[int, Pin] = {}
         for index, entry in enumerate(part.no_bid):
             self._check_known(("no_bid", index, "conid"), entry.conid)
@@ -99,6 +104,7 @@ class _Builder:
             underlyings=self._underlyings,
             contracts=self._contracts,
             openings=openings,
+            orders=tuple(OpeningOrder(account=o.account, legs=o.legs) for o in part.orders),
             permissions={p.conid: p.code for p in part.permissions},
             pins=pins,
             hours=self._part.hours,

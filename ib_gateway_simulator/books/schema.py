@@ -197,6 +197,13 @@ class PositionPart(Part):
     average_cost: float | None = None
 
 
+class OrderPart(Part):
+    """An order of today that opened holdings or parts of them: signed quantities by conid."""
+
+    account: AccountName
+    legs: Annotated[dict[Conid, float], Field(min_length=1)]
+
+
 class PermissionPart(Part):
     conid: Conid
     code: PermissionCode
@@ -236,6 +243,7 @@ class BookPart(Part):
     contracts: list[ContractPart] = []
     chains: list[ChainPart] = []
     positions: list[PositionPart] = []
+    orders: list[OrderPart] = []
     permissions: list[PermissionPart] = []
     no_bid: list[NoBidPart] = []
     halted: list[Conid] = []

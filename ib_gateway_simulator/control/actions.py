@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer, SingleAnswer
-from ib_gateway_simulator.control.faults import Answers, Connectivity, Faults
+from ib_gateway_simulator.control.faults import Answers, Connectivity, Faults, LastTrade
 from ib_gateway_simulator.control.market_data_faults import Lines, ModelUnit
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.market.sessions import checked
@@ -78,6 +78,17 @@ class Refused(Arguments):
 
 class TimesOfExecutions(Arguments):
     zone: Annotated[str, Field(max_length=60)] | None = None
+    clock: str = "UTC"
+
+
+class TimesOfLastTrades(Arguments):
+    written: LastTrade = "instrument"
+    clock: str = "UTC"
+    zone: Annotated[str, Field(max_length=60)] | None = None
+
+
+class RefusedDetails(Arguments):
+    code: int | None = None
 
 
 class Disconnect(Arguments):
@@ -285,6 +296,8 @@ ACTIONS: dict[str, Action] = {
     "list_option": Action(arguments=ListOption, method="list_option"),
     "refuse_executions": Action(arguments=Refused, method="refuse_executions"),
     "execution_times": Action(arguments=TimesOfExecutions, method="execution_times"),
+    "last_trade_times": Action(arguments=TimesOfLastTrades, method="last_trade_times"),
+    "refuse_details": Action(arguments=RefusedDetails, method="refuse_details"),
     "disconnect": Action(arguments=Disconnect, method="disconnect"),
     "error": Action(arguments=SendError, method="send_error"),
     "connectivity": Action(arguments=ConnectivityState, method="connectivity"),

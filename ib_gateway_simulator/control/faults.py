@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ib_gateway_simulator.accounts.day_executions import BOOKED, EXECUTED, TRANSFER
 from ib_gateway_simulator.accounts.ledger import Holding
@@ -22,9 +22,11 @@ from ib_gateway_simulator.control.market_data_faults import MarketDataFaults
 from ib_gateway_simulator.control.readings import as_dict
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.gateway.farm_notices import farm_summary
+from ib_gateway_simulator.gateway.reference_data import LastTradeSpelling
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.codes import FARM_NOTICES, Code
 
+LastTrade = Literal["instrument", "login", "utc"]
 Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept", "reported_lost"]
 Answers = Literal["none", "cached"]
 
@@ -38,6 +40,13 @@ CODES_WITH_TEXT = frozenset(
     }
 )
 """The codes that `send_error` sends with their own text if the caller passes none."""
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ActionError("clock", f"{name!r} is no zone of the IANA database") from None
 
 
 class Faults(AccountFaults, MarketDataFaults, ABC):
@@ -173,14 +182,53 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """Refuse requests for executions by an error, or answer them again."""
         self._gateway.accounts.executions.refused = refused
 
-    def execution_times(self, zone: str | None = None) -> None:
-        """Write this name behind the times of executions, which are UTC; None: write a hyphen.
+    def execution_times(self, zone: str | None = None, clock: str = "UTC") -> None:
+        """Write this name behind the times of executions; None: write UTC with a hyphen.
 
         A gateway that runs in UTC writes `20231214-20:57:37` (ib_insync issues/671,
         nautilus_trader issues/2359). A zone is free text, such as `China Standard Time`
-        (lbilli/Jib.jl), and ib_async reads only the names of the IANA database.
+        (lbilli/Jib.jl) or `EST` in summer (ib_async issues/143), and ib_async reads only the names
+        of the IANA database.
+
+        Args:
+            zone: The name.
+            clock: The zone whose clocks the times show, by its name in the IANA database.
         """
+        self._gateway.accounts.executions.clock = _zone(clock)
         self._gateway.accounts.executions.zone = zone
+
+    def last_trade_times(
+        self, written: LastTrade = "instrument", clock: str = "UTC", zone: str | None = None
+    ) -> None:
+        """Write last trades in contract details in one of the three ways that TWS can be set to.
+
+        In the zone of the instrument, in that of the login, or in UTC with a hyphen: the same last
+        trade of an option is `20281214 16:00:00 US/Eastern`, `20281215 05:00:00 Asia/Shanghai` and
+        `20281214-21:00:00` (ib_insync issues/605 and issues/693, ib_async issues/203,
+        pysystemtrade issues/1244). The trading hours stay in the zone of the instrument.
+
+        Args:
+            written: Which of them.
+            clock: The zone of the login, by its name in the IANA database.
+            zone: How the login names it; by default by that name.
+        """
+        if written not in get_args(LastTrade):
+            raise ActionError("written", f"{written!r} is not instrument, login or utc")
+        reference, at = self._gateway.reference_data, _zone(clock)
+        reference.spelling = {
+            "instrument": None,
+            "utc": LastTradeSpelling(zone=UTC, name=None),
+            "login": LastTradeSpelling(zone=at, name=zone or clock),
+        }[written]
+
+    def refuse_details(self, code: int | None = None) -> None:
+        """Refuse every request for contract details with this code; None: answer again.
+
+        With 200 the gateway knows no contract, also one that it knows again a moment later: its
+        farm of definitions is away (nautilus_trader issues/4455). With 100 the client sends too
+        fast (ib_insync issues/201, Lean issues/913).
+        """
+        self._gateway.reference_data.refused = code
 
     def _send_change(self, holding: Holding) -> dict[str, Any]:
         self._gateway.accounts.send_change(holding)

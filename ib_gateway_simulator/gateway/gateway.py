@@ -36,6 +36,10 @@ MAX_CLIENTS = 32
 """IB's limit of API clients on one gateway."""
 
 
+ORDERS_APART_S = 300.0
+"""Seconds between the orders of a book, the last of which came that long before the start."""
+
+
 class Gateway:
     """The state behind all connections of one login; it lives in one event loop.
 
@@ -101,6 +105,12 @@ class Gateway:
             call_later=self._timers.call_later_unpaused,
             refresh_interval_s=options.refresh_interval_s,
         )
+        for number, order in enumerate(book.orders):
+            rows = ((self.ledger.holding(order.account, c), q) for c, q in order.legs.items())
+            self.accounts.executions.add_opening(
+                ((row, quantity) for row, quantity in rows if row is not None),
+                before_s=ORDERS_APART_S * (len(book.orders) - number),
+            )
         self.profits = ProfitAndLossService(
             accounts=self.accounts, ledger=self.ledger, market=self.market
         )

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from zoneinfo import ZoneInfo
 
 from ib_gateway_simulator.books.book import Book
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.market.sessions import Sessions
 from ib_gateway_simulator.protocol import contract_messages, messages
 from ib_gateway_simulator.protocol.codes import Code
-from ib_gateway_simulator.protocol.contract import Contract
+from ib_gateway_simulator.protocol.contract import DATED, Contract
 from ib_gateway_simulator.protocol.requests import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastTradeSpelling:
+    """How a last trade is written: in which zone, and its name; None: with a hyphen instead."""
+
+    zone: tzinfo
+    name: str | None
+
+    def of(self, at: datetime) -> str:
+        """Return a last trade as text."""
+        local = at.astimezone(self.zone)
+        if self.name is None:
+            return f"{local:%Y%m%d-%H:%M:%S}"
+        return f"{local:%Y%m%d %H:%M:%S} {self.name}"
 
 
 class ReferenceDataService:
@@ -18,10 +36,14 @@ class ReferenceDataService:
 
     Attributes:
         unanswered: The conids whose details are never sent.
+        refused: The code that answers every request for details; None: they are sent.
+        spelling: How last trades are written; None: in the zone of the instrument.
     """
 
     def __init__(self, *, book: Book, sessions: Sessions, now: Callable[[], float]) -> None:
         self.unanswered: set[int] = set()
+        self.refused: int | None = None
+        self.spelling: LastTradeSpelling | None = None
         self._book = book
         self._sessions = sessions
         self._now = now
@@ -35,6 +57,9 @@ class ReferenceDataService:
         shows an order and a client must not take the first row for the right one.
         """
         query = request.contract
+        if self.refused is not None:
+            client.send(messages.error(request.req_id, self.refused))
+            return
         found = [
             contract
             for contract in query.find(self._book.contracts.values())
@@ -50,9 +75,18 @@ class ReferenceDataService:
             hours = self._sessions.listing(contract, self._now())
             named = (query.exchange,) if query.exchange else ()
             for exchange in named or (*contract.algo_venues, contract.valid_exchanges[0]):
-                row = (request.req_id, contract, exchange, under, hours)
+                row = (request.req_id, contract, exchange, under, hours, self._last_trade(contract))
                 client.send(contract_messages.contract_details(*row))
         client.send(contract_messages.contract_details_end(request.req_id))
+
+    def _last_trade(self, contract: Contract) -> str:
+        if contract.sec_type not in DATED:
+            return ""
+        written = f"{contract.expiry} {contract.last_trade}"
+        if self.spelling is None:
+            return f"{written} {contract.time_zone}"
+        at = datetime.strptime(written, "%Y%m%d %H:%M:%S")  # noqa: DTZ007 - the zone follows
+        return self.spelling.of(at.replace(tzinfo=ZoneInfo(contract.time_zone)))
 
     def _underlying_type(self, contract: Contract) -> str:
         under = self._book.contracts.get(contract.under_conid)

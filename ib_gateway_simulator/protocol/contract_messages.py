@@ -15,24 +15,28 @@ ORDER_TYPES = (
 
 
 def contract_details(
-    req_id: int, contract: Contract, exchange: str, under_sec_type: str, hours: str
+    req_id: int,
+    contract: Contract,
+    exchange: str,
+    under_sec_type: str,
+    hours: str,
+    last_trade: str,
 ) -> Fields:
     """Return the details of one contract as routed to `exchange`.
 
     The layout is that of versions 164 to 178 (recorded by ibkr-go for AAPL and ES). The strike
-    of anything but an option is `0`, and an expiry comes with a time and a zone. Trading and liquid
-    hours are the same.
+    of anything but an option is `0`, and the last trade comes with a time and a zone. Trading and
+    liquid hours are the same.
     """
     derivative = contract.sec_type in DATED
     venues = (*contract.valid_exchanges, *contract.algo_venues)
     zone = contract.time_zone
-    expiry = f"{contract.expiry} {contract.last_trade} {zone}" if derivative else ""
     return (
         "10",
         str(req_id),
         contract.symbol,
         contract.sec_type,
-        expiry,
+        last_trade,
         f"{contract.strike:g}",
         contract.right,
         exchange,

@@ -11,25 +11,22 @@ from typing import Annotated
 import typer
 
 from ib_gateway_simulator.recording import program
-from position_sync_dagster import errors, places, run_slots
+from position_sync_dagster import errors, places
 from position_sync_dagster.cli import options
 from position_sync_dagster.demo.display import LiveDisplay, look_at, stop_if_closed
 from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.home import exclusive_use
-from position_sync_dagster.processes.reaper import MARKER
+from position_sync_dagster.processes.home import MARKER, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
-from position_sync_dagster.settings import PREFIX, Settings, load_settings
+from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
-from position_sync_dagster.terminal.board import Changes
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.terminal.text import printable
 
 UI_URL = f"{PREFIX}UI_URL"
@@ -55,31 +52,26 @@ def dev(
 
 
 def run(*, ui_port: int, end_with: int | None) -> None:
-    """Run `dagster dev` until a request to stop.
+    """Run Dagster's programs until a request to stop.
 
     Raises:
         SettingsError: A setting, or the gateways file, is malformed, or the exchange is not known.
         StrategiesFileError: A strategies file is configured and cannot be read.
         PortTakenError: The UI's port is taken.
-        HomeInUseError: Another `dagster dev` runs in the home.
+        HomeInUseError: Another one runs in the home.
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
-        RunSlotsError: Dagster may not have as many runs in progress at once as the logins need.
     """
     settings = load_settings()
     options.warn_of_unknown_settings()
     require_files(settings)
     require_known(settings.calendar)
-    refusal = run_slots.too_few(run_slots.configured(places.dagster_home()), len(settings.logins))
-    if refusal is not None:
-        raise refusal
-    require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
     home = places.dagster_home()
     with (
         StopRequest(end_with=end_with) as stop,
-        exclusive_use(home, purpose="position-sync dev") as lock_fd,
+        exclusive_use(home, purpose="position-sync dev"),
     ):
         put_instance(home)
         log = home / LOG_NAME if live else None
@@ -87,12 +79,11 @@ def run(*, ui_port: int, end_with: int | None) -> None:
         address = settings.ui_url if known else dagster_dev.url(ui_port)
         try:
             with dagster_dev.start(
-                env={**os.environ, UI_URL: address, MARKER: str(home)},
+                env={**variables_of_the_folder(), **os.environ, UI_URL: address, MARKER: str(home)},
                 dagster_home=home,
                 ui_port=ui_port,
                 cwd=Path.cwd(),
                 log=log,
-                inherited_fds=[lock_fd],
             ) as dagster:
                 output = LiveOutput(settings, log) if log else Output(settings)
                 watch(dagster, settings, ui_port, stop, output)
@@ -107,6 +98,14 @@ def put_instance(home: Path) -> None:
         shutil.copyfile(places.instance_file(), home / "dagster.yaml")
 
 
+def variables_of_the_folder() -> dict[str, str]:
+    """Return what `.env` holds for other libraries, such as AWS_REGION; we read our settings."""
+    if not os.path.exists(".env"):
+        return {}
+    found = read_env_file(Path(".env"))
+    return {name: text for name, text in found.items() if not name.startswith(PREFIX)}
+
+
 def require_files(settings: Settings) -> None:
     """Read the files of gateways and strategies that are configured.
 
@@ -118,20 +117,6 @@ def require_files(settings: Settings) -> None:
     _ = settings.logins  # reads the file
     if settings.strategies_file is not None:
         load_strategies(settings.strategies_file)
-
-
-def require_safe_store(settings: Settings) -> None:
-    """Check that an object store has a conditional put, which keeps two writers apart.
-
-    A store that does not answer is no error here: the streams wait for it.
-
-    Raises:
-        UnsafeStoreError: It has no conditional put.
-    """
-    if not is_remote(settings.lake):
-        return
-    with suppress(errors.StoreUnavailableError, errors.StoreRefusedError):
-        Lake.of(settings).sessions.table.prove_store()
 
 
 class Output:
@@ -189,8 +174,7 @@ class LiveOutput(Output):
         self._log = log
         self._notes: list[tuple[str, str]] = []
         self._lake = Lake.of(settings)
-        self._reader = OverviewReader(self._lake, settings)
-        self._changes = Changes()
+        self._reader = FiguresReader(self._lake, settings)
 
     def note(self, text: str) -> None:
         """Show a change above the status, until the next one.
@@ -211,11 +195,9 @@ class LiveOutput(Output):
         """
         page = f"{ui}/money" if "://" in ui else ui
         addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
-        self._display.show(
-            look_at(self._read, self._changes, notes=self._notes, addresses=addresses)
-        )
+        self._display.show(look_at(self._read, notes=self._notes, addresses=addresses))
 
-    def _read(self) -> Overview | None:
+    def _read(self) -> Figures | None:
         return self._reader.read(utc_now()) if self._lake.exists else None
 
 
@@ -313,6 +295,9 @@ def demo(
     calm: Annotated[
         bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
     ] = False,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Begin a new home without a strategy.")
+    ] = False,
     json: options.Json = False,
     end_with: options.EndWith = None,
 ) -> None:
@@ -338,6 +323,7 @@ def demo(
                 as_json=json,
                 end_with=end_with,
                 calm=calm,
+                empty=empty,
             )
         )
     )
@@ -390,7 +376,11 @@ def money(
 
     settings, _lake = options.opened(home)
     ports.require_free(port, purpose="money page", option="--port")
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    routes = money_routes(
+        dagster=False,
+        home=None if home is None else str(home),
+        open_figures=lambda: PageFigures(settings),
+    )
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     typer.echo(f"The money page is at http://{ports.LOOPBACK}:{port}/money (Ctrl-C ends it).")
     uvicorn.run(app, host=ports.LOOPBACK, port=port, log_level="warning")

@@ -21,11 +21,13 @@ from position_sync_dagster.lake.lake import Lake, Past, legs_at, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.updates.position_updates import POLL_S
 from position_sync_dagster.sync.reports import overview
+from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import feed_of
+from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.terminal import money_tables, output
+from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.board import describe
 from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
 
@@ -42,6 +44,45 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     figures = [*describe(found), *money_tables.describe_totals(money)]
     data = found.to_dict() | {"totals": [*money.totals, *money.in_base]}
     output.show(data, (f"{label:<18} {value}" for label, value in figures), json=json)
+
+
+def figures(
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show all figures of now: accounts, strategies, positions, changes, limits.
+
+    With --json as `/api/v1/figures` serves them; a program may rely on the names.
+    """
+    settings, lake = options.opened(home)
+    found = FiguresReader(lake, settings).read(utc_now())
+    if json:
+        output.print_json(found.to_dict())
+        return
+    for line in board.figures_of(found):
+        output.show(None, [f"{line[0]:<18} {line[1]}"], json=False)
+
+
+def changes(
+    kind: Annotated[
+        ChangeKind | None, typer.Option(help="Only changes of this kind.", case_sensitive=False)
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Only changes of this account.")] = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show what happened today: trades, closes, outages and breaks, the newest first.
+
+    It is read from the tables, and is the same after a restart.
+    """
+    settings, lake = options.opened(home)
+    listed = [
+        one
+        for one in FiguresReader(lake, settings).read(utc_now()).changes
+        if kind in (None, one.kind) and account in (None, one.account)
+    ]
+    lines = [f"{one.at.astimezone():%H:%M:%S}  {one.kind:<8}  {one.text}" for one in listed]
+    output.show(listed, lines or ["Nothing has changed today."], json=json)
 
 
 def exposure(

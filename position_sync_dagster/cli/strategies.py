@@ -1,7 +1,7 @@
 """The commands `position-sync strategies …`: list and change the active legs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,9 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import digits, parse_conid, parse_strike
-from position_sync_dagster.domain.leg import Leg, LegState, make_leg
+from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid, parse_strike
+from position_sync_dagster.domain.leg import Leg, LegState, few, make_leg
+from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.registry.strategies_file import (
     as_strategies_file,
@@ -19,10 +20,10 @@ from position_sync_dagster.lake.registry.strategies_file import (
     load_strategies,
 )
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import roll_legs
+from position_sync_dagster.sync import propose_strategies, roll_legs
 from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import as_typed, printable, quantity
+from position_sync_dagster.terminal.text import amount, as_typed, printable, quantity
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -118,6 +119,103 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
 
 def _named(leg: Leg) -> str:
     return f"{leg.symbol} {leg.conid}" if leg.conid else leg.described
+
+
+@app.command("propose")
+def propose(
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(help="Make these active: numbers or names of the list, or all."),
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Only what this account holds.")] = None,
+    underlying: Annotated[str | None, typer.Option(help="Only contracts of this symbol.")] = None,
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print a strategies file.")] = False,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show the strategies that the holdings look like, from the orders that opened them.
+
+    Only what no strategy has yet is proposed. --accept writes the registry, or the strategies file
+    if there is one; numbers are those of the list with the same options.
+    """
+    settings, lake = options.opened(home)
+    found = propose_strategies.read_proposal(lake, settings, account, underlying)
+    chosen: Sequence[ProposedStrategy] = found.strategies
+    if accept:
+        chosen = _chosen(found.strategies, [*accept, *(more or [])])
+        propose_strategies.accept(lake, settings, chosen, utc_now())
+    if json:
+        output.print_json([_plain_proposal(one) for one in chosen])
+    elif yaml:
+        legs = propose_strategies.legs_of_proposed(chosen, utc_now())
+        typer.echo(as_strategies_file(legs), nl=False)
+    elif accept:
+        for one in chosen:
+            typer.echo(f"{printable(one.name)} is active with {len(one.legs)} legs.")
+    else:
+        _print_proposal(found)
+
+
+def _chosen(found: Sequence[ProposedStrategy], wanted: Sequence[str]) -> list[ProposedStrategy]:
+    """Return the proposals that numbers or names choose, each once, in the order of the list."""
+    names = [name for text in wanted for name in text.split(",") if name]
+    if "all" in names:
+        return list(found)
+    known = {key: one for n, one in enumerate(found, 1) for key in (str(n), one.name)}
+    if unknown := [name for name in names if name not in known]:
+        raise typer.BadParameter(
+            f"There is no proposal {unknown[0]!r}: there are {len(found)}. The list has their "
+            "numbers and names."
+        )
+    return [one for one in found if any(known[name] is one for name in names)]
+
+
+def _plain_proposal(one: ProposedStrategy) -> dict[str, object]:
+    """Return a proposal as JSON has it."""
+    legs = [
+        {
+            "conid": part.conid,
+            "quantity": part.quantity,
+            "symbol": part.instrument.symbol,
+            "right": part.instrument.right,
+            "strike": part.instrument.strike,
+            "expiry": part.instrument.expiry,
+        }
+        for part in one.legs
+    ]
+    return asdict(replace(one, legs=())) | {
+        "legs": legs,
+        "currency": one.legs[0].instrument.currency,
+    }
+
+
+def _print_proposal(found: Proposal) -> None:
+    """Print proposed strategies with their legs, and what is left over."""
+    rows = [
+        {
+            "#": str(number),
+            "strategy": one.name,
+            "account": one.account,
+            "credit": amount(one.credit),
+            "greatest loss": "unlimited" if one.unlimited else amount(one.greatest_loss),
+            "why": one.why,
+        }
+        for number, one in enumerate(found.strategies, 1)
+    ]
+    notes = [
+        ", ".join(f"{part.quantity:+g} {contract_name(part.instrument)}" for part in one.legs)
+        + "".join(f"; or {text}" for text in one.alternatives)
+        for one in found.strategies
+    ]
+    if rows:
+        output.print_table(rows, notes, right=("#", "credit", "greatest loss"))
+        typer.echo(as_typed("`position-sync strategies propose --accept all` makes them active."))
+    else:
+        typer.echo("Every option that is held belongs to a strategy.")
+    if found.left_over:
+        left = (f"{lot.part.quantity:+g} {lot.part.instrument.symbol}" for lot in found.left_over)
+        typer.echo(printable(f"Left over: {few(left, 20)}."))
 
 
 @app.command("add")

@@ -6,14 +6,11 @@ missing, a process logs once what it does instead.
 """
 
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cache, partial, wraps
+from functools import cache, partial
 from importlib import import_module
 from threading import Lock
 from types import SimpleNamespace
@@ -63,97 +60,6 @@ def _load(internal: Internal) -> Any:
             return None
     return SimpleNamespace(**found)
 
-
-FORKED_RUNS = Internal(
-    purpose="Forking a run from a process that has imported Dagster",
-    without="Dagster's own launcher starts each run, a second later",
-    symbols={
-        "ExecuteExternalJobArgs": "dagster._grpc.types",
-        "core_execute_run": "dagster._grpc.impl",
-        "get_run_crash_explanation": "dagster._utils",
-        "recon_job_from_origin": "dagster._utils.hosted_user_process",
-        "start_run_in_subprocess": "dagster._grpc.impl",
-    },
-)
-
-
-RUNS_OF_CODE_SERVER = Internal(
-    purpose="Forking the runs of a code server",
-    without="each run imports Dagster anew, which takes two seconds of a processor",
-    symbols={"DagsterApiServer": "dagster._grpc.server", "api_cli": "dagster._cli.api"},
-)
-
-
-def start_runs_with(processes: Any) -> None:
-    """Make the code servers of this process start their runs by another method than spawn.
-
-    Args:
-        processes: Has `Queue`, `Event` and `Process`, like a context of `multiprocessing`.
-    """
-    server = RUNS_OF_CODE_SERVER.load().DagsterApiServer
-    begin = server.__init__
-
-    @wraps(begin)
-    def begin_with(self: Any, *args: Any, **named: Any) -> None:
-        begin(self, *args, **named)
-        self._mp_ctx = processes
-
-    server.__init__ = begin_with
-
-
-def leave_out_canceled_runs() -> None:
-    """Do not execute a run that is terminated while its process, which is this one, begins.
-
-    Dagster would take the process for a second one of the run, and report the run as failed.
-    """
-    execute_run = FORKED_RUNS.load().core_execute_run
-
-    @wraps(execute_run)
-    def unless_canceled(job: Any, run: dg.DagsterRun, *args: Any, **more: Any) -> Any:
-        canceled = run.status is dg.DagsterRunStatus.CANCELING
-        return iter(()) if canceled else execute_run(job, run, *args, **more)
-
-    import_module(FORKED_RUNS.symbols["core_execute_run"]).core_execute_run = unless_canceled  # type: ignore[attr-defined]
-
-
-DAEMON = Internal(
-    purpose="Running Dagster's daemon in a program of ours, which waits for the code server",
-    without="`dagster dev` runs all programs, and nothing restarts one that hangs",
-    symbols={
-        "WorkspaceFileTarget": "dagster._core.workspace.load_target",
-        "capture_interrupts": "dagster._utils.interrupts",
-        "configure_loggers": "dagster._utils.log",
-        "daemon_controller_from_instance": "dagster._daemon.controller",
-        "get_instance_for_cli": "dagster._cli.utils",
-        "setup_interrupt_handlers": "dagster._utils.interrupts",
-    },
-)
-
-CODE_SERVER = Internal(
-    purpose="Serving the definitions by a process that the supervisor forks",
-    without="`dagster dev` runs all programs, each of which imports Dagster",
-    symbols={
-        "DagsterApiServer": "dagster._grpc.server",
-        "DagsterGrpcServer": "dagster._grpc.server",
-        "FuturesAwareThreadPoolExecutor": "dagster._core.utils",
-        "LoadableTargetOrigin": "dagster._core.types.loadable_target_origin",
-        "configure_loggers": "dagster._utils.log",
-        "dagster_api_pb2": "dagster._grpc.__generated__",
-        "setup_interrupt_handlers": "dagster._utils.interrupts",
-    },
-)
-
-WEBSERVER = Internal(
-    purpose="Running Dagster's webserver behind the loopback guard",
-    without="`dagster dev` runs all programs, and its web page has no guard",
-    symbols={
-        "WorkspaceFileTarget": "dagster._core.workspace.load_target",
-        "WorkspaceProcessContext": "dagster._core.workspace.context",
-        "configure_loggers": "dagster._utils.log",
-        "get_instance_for_cli": "dagster._cli.utils",
-        "setup_interrupt_handlers": "dagster._utils.interrupts",
-    },
-)
 
 INTERRUPTS = Internal(
     purpose="Ending a stream or a drain cleanly when its run is interrupted",
@@ -223,90 +129,6 @@ SQLITE_STORAGES = (
     "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
 )
 """The modules that call `create_engine` for each connection to SQLite."""
-
-CAPTURED_OUTPUT = "dagster._core.execution.compute_logs"
-"""The module that shows the captured output of a run."""
-
-
-def show_output_by_tail_alone() -> None:
-    """Make each `tail` that shows a run's output in the log end itself with the run's process.
-
-    Dagster starts an interpreter beside each `tail`, of which a run has two. The interpreter waits
-    for the end of the run's process and kills the `tail`; it takes as much memory as a run needs
-    for its rows. Without this symbol, Dagster still does so. GNU's `tail` knows the option `--pid`;
-    one that does not shows nothing, and the UI has the output.
-    """
-    with suppress(ImportError):
-        module: Any = import_module(CAPTURED_OUTPUT)
-        if sys.platform == "linux" and hasattr(module, "execute_posix_tail"):
-            module.execute_posix_tail = _tail
-
-
-@contextmanager
-def _tail(path: str, stream: Any) -> Iterator[tuple[int, None]]:
-    command = ["tail", "-F", "-c", "+0", f"--pid={os.getpid()}", path]
-    with subprocess.Popen(command, stdout=stream) as tail:  # noqa: S603 - our own command, no shell
-        try:
-            yield tail.pid, None
-        finally:
-            tail.terminate()
-
-
-WATCH_S = 3
-"""Seconds between two checks whether the code server was replaced, by the daemon and the webserver.
-After a reload in the UI the webserver does not wait for the check."""
-
-
-def watch_seldom() -> None:
-    """Make this process check that every `WATCH_S` seconds; Dagster checks every second."""
-    with suppress(ImportError):
-        module: Any = import_module("dagster._grpc.server_watcher")
-        module.WATCH_INTERVAL = WATCH_S
-
-
-RUN_QUEUE = "dagster._daemon.run_coordinator.queued_run_coordinator_daemon"
-"""The module of the daemon that takes runs from the queue."""
-
-
-def pass_over_empty_queue() -> None:
-    """Read the limits and the runs in progress only when a run waits in the queue.
-
-    Dagster reads them at each look, twice a second here: a sixth of what an idle daemon does.
-    """
-    with suppress(ImportError, AttributeError):
-        daemon: Any = import_module(RUN_QUEUE).QueuedRunCoordinatorDaemon
-        iterate = daemon.run_iteration
-        waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
-
-        @wraps(iterate)
-        def unless_empty(self: Any, context: Any, *args: Any, **more: Any) -> Iterator[Any]:
-            if context.instance.get_run_ids(waiting, limit=1):
-                yield from iterate(self, context, *args, **more)
-
-        daemon.run_iteration = unless_empty
-
-
-MIGRATIONS = "dagster:_core/storage/alembic"
-"""Where alembic finds the migrations of Dagster's storage."""
-
-IMPORTED_BY_RUNS = (
-    *SQLITE_STORAGES,
-    "dagster._core.run_coordinator",
-    "dagster._core.storage.local_compute_log_manager",
-    "dagster._core.storage.root",
-)
-"""Modules that a run imports before its first step."""
-
-
-def import_for_runs(*, postgres: bool) -> None:
-    """Import the modules that each run needs, so that forked processes share them.
-
-    Args:
-        postgres: Whether the storages are on Postgres.
-    """
-    for name in (*IMPORTED_BY_RUNS, *(POSTGRES_STORAGES if postgres else ())):
-        with suppress(ImportError):
-            import_module(name)
 
 
 def keep_engines(*, connected: bool = False) -> None:
@@ -380,38 +202,6 @@ def _pooled(create: Callable[..., Any], engines: dict[tuple[str, str], Any]) -> 
         return engines.get(key) or engines.setdefault(key, create(url, **options))
 
     return create_pg_engine
-
-
-def close_connections() -> None:
-    """Close the connections that `keep_engines` has left open."""
-    while _connected:
-        _, dispose = _connected.popitem()
-        dispose()
-
-
-def keep_migrations() -> None:
-    """Make alembic read the migrations of Dagster's storage once per process: now.
-
-    Dagster compares the version of a storage with them whenever it opens one, and each run has a
-    database of its own: reading 90 small files four times takes a sixteenth of a run's time.
-    """
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
-
-    if not hasattr(ScriptDirectory.from_config, "__wrapped__"):
-        read, kept = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
-
-        @wraps(read)
-        def from_config(config: Config) -> ScriptDirectory:
-            place = config.get_main_option("script_location")
-            return kept.get(place) or kept.setdefault(place, read(config))
-
-        ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
-    with suppress(CommandError):
-        config = Config()
-        config.set_main_option("script_location", MIGRATIONS)
-        ScriptDirectory.from_config(config).as_revision_number("head")
 
 
 def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:

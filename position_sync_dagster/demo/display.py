@@ -23,9 +23,10 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.stop_request import StopRequested
+from position_sync_dagster.sync.reports.changes import Change
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED
-from position_sync_dagster.sync.reports.overview import Overview
-from position_sync_dagster.terminal.board import Changes, Lines, StatusChange, board, figures_of
+from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.text import printable
 
 TIME_LIMIT_S = 60.0
@@ -172,17 +173,15 @@ class Look:
         status: The state, for a program.
     """
 
-    overview: Overview | None = None
-    changes: Sequence[StatusChange] = ()
+    overview: Figures | None = None
+    changes: Sequence[Change] = ()
     notes: Lines = ()
     figures: Lines = ()
     addresses: Lines = ()
     status: Mapping[str, Any] = field(default_factory=dict)
 
 
-def look_at(
-    read: Callable[[], Overview | None], changes: Changes, *, notes: Lines, addresses: Lines
-) -> Look:
+def look_at(read: Callable[[], Figures | None], *, notes: Lines, addresses: Lines) -> Look:
     """Read the tables, and return their state or the error: the next read may succeed."""
     try:
         overview = read()
@@ -193,7 +192,7 @@ def look_at(
         return Look(notes=notes, addresses=addresses)
     return Look(
         overview=overview,
-        changes=changes.add(overview),
+        changes=overview.changes,
         notes=notes,
         figures=figures_of(overview),
         addresses=addresses,
@@ -256,7 +255,7 @@ class LineDisplay(Display):
     def __init__(self) -> None:
         self._next = 0.0
         self._addresses: Lines = ()
-        self._changes: Sequence[StatusChange] = ()
+        self._changes: Sequence[Change] = ()
 
     def note(self, text: str) -> None:
         _write_line(text)

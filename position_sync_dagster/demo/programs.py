@@ -1,8 +1,7 @@
 """The programs of a demo, the simulator and Dagster, and the events of its simulated market.
 
-Both programs end with this process, whatever ends it: each runs under a reaper that reads a pipe
-from here. Dagster's reaper also holds the simulator's pipe, so that the simulator ends last and the
-stream can close its gateway session while the gateway still answers.
+Both programs end with this process, whatever ends it. The simulator ends last, so that the stream
+can close its gateway session while the gateway still answers.
 
 The events are fills, rolls and short outages, chosen by a seed. A later event reverses each. In the
 first minute only legs that are held are filled, so that the counts of the acceptance test do not
@@ -13,9 +12,10 @@ first start.
 """
 
 import json
+import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -169,8 +169,8 @@ def record(settings: Settings, ui_port: int) -> None:
         OSError, ValueError: Dagster's UI does not answer or refuses.
     """
     days = past_sessions(settings.calendar, datetime.now(UTC))[-RECORDED:]
-    dagster_dev.launch(ui_port, "import_statements", {})
-    dagster_dev.launch(
+    launch(ui_port, "import_statements", {})
+    launch(
         ui_port,
         "close_day",
         {
@@ -191,7 +191,40 @@ def state_the_day(settings: Settings, ui_port: int, control_port: int) -> None:
     for account, text in statements(control_port).items():
         path = settings.flex_folder / f"{account}-{day:%Y%m%d}.xml"
         path.write_text(text, encoding="utf-8")
-    dagster_dev.launch(ui_port, "import_statements", {})
+    launch(ui_port, "import_statements", {})
+
+
+LAUNCH_S = 60.0
+"""The time limit of the launch of a run, in seconds: right after a start Dagster is busy."""
+
+_LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on Error { message } }
+}
+"""
+
+
+def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
+    """Launch a job of the project through the UI's GraphQL.
+
+    Raises:
+        OSError, ValueError: The UI does not answer, or it refuses; the message says why.
+    """
+    selector = {
+        "repositoryLocationName": "position_sync_dagster",
+        "repositoryName": "__repository__",
+        "jobName": job,
+    }
+    params = {
+        "selector": selector,
+        "runConfigData": {},
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+    }
+    request = {"query": _LAUNCH, "variables": {"params": params}}
+    answer = exchange_json(ui_port, "/graphql", request, timeout_s=LAUNCH_S)
+    result = (answer.get("data") or {}).get("launchRun") or {}
+    if result.get("__typename") != "LaunchRunSuccess":
+        raise ValueError(f"{job} was not launched: {result.get('message') or answer}")
 
 
 def past_sessions(calendar: str, now: datetime) -> list[date]:
@@ -224,7 +257,7 @@ class SimulatorPorts(NamedTuple):
 
 
 def start_simulator(
-    home: Home, wanted: SimulatorPorts, *, lock_fd: int, scenario: Path | None = None
+    home: Home, wanted: SimulatorPorts, *, scenario: Path | None = None
 ) -> ChildProcess:
     """Start the simulator with the demo's book, and a scenario.
 
@@ -233,11 +266,10 @@ def start_simulator(
         wanted: The simulator listens at this gateway port, or at the next free one. It binds the
             port itself, so that two demos that start together get different ones. A control port
             of 0 means any free one.
-        lock_fd: The file descriptor of the home's lock.
     """
     command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo"]
     command += ["--host", LOOPBACK, "--port", str(wanted.gateway), "--next-ports", str(NEXT_PORTS)]
-    command += ["--control-port", str(wanted.control)]
+    command += ["--control-port", str(wanted.control), "--end-with", str(os.getpid())]
     command += [] if scenario is None else ["--scenario", str(scenario)]
     return ChildProcess(
         "The simulator",
@@ -246,7 +278,6 @@ def start_simulator(
         cwd=home.path,
         log=home.log_file("simulator"),
         grace_s=SIMULATOR_GRACE_S,
-        inherited_fds=[lock_fd],
     )
 
 
@@ -367,9 +398,9 @@ def start(
     *,
     ui_port: int,
     wanted: SimulatorPorts,
-    lock_fd: int,
     stop: StopRequest,
     calm: bool,
+    empty: bool,
 ) -> Iterator[DemoRun]:
     """Start the programs; end them, and all that came from them, when the block ends.
 
@@ -380,9 +411,9 @@ def start(
         ui_port: The port of the Dagster UI.
         wanted: The ports of the simulator. A gateway port of 0 means that of the previous start, a
             control port of 0 any free one.
-        lock_fd: The file descriptor of the home's lock, which the programs share.
         stop: Raises when this process shall stop.
         calm: Whether only prices change in the simulated market.
+        empty: Whether a new home begins without a strategy.
 
     Raises:
         PositionSyncError: A program cannot be started, or the home cannot be written.
@@ -397,17 +428,15 @@ def start(
     scenario = None if calm else home.path / "day.yaml"
     if scenario is not None:
         write_day(scenario)
-    with start_simulator(home, wanted, lock_fd=lock_fd, scenario=scenario) as gateway:
+    with start_simulator(home, wanted, scenario=scenario) as gateway:
         if is_first:
-            import_strategies(home.lake)
+            import_strategies(home.lake, empty=empty)
         found = wait_until_ready(gateway, stop)
         settings = home.update_settings(
             {
-                f"{PREFIX}LAKE": str(home.lake),
                 f"{PREFIX}GATEWAY_HOST": ports.LOOPBACK,
                 f"{PREFIX}GATEWAY_PORT": str(found.gateway),
                 f"{PREFIX}TRADING_MODE": "SIMULATED",
-                f"{PREFIX}FLEX_FOLDER": str(home.path / "flex"),
                 f"{PREFIX}UI_URL": dagster_dev.url(ui_port),
             }
         )
@@ -421,7 +450,6 @@ def start(
             ui_port=ui_port,
             cwd=home.path,
             log=home.log_file("dagster"),
-            inherited_fds=[lock_fd, gateway.pipe_fd],
         ) as dagster:
             yield DemoRun(
                 home=home,
@@ -434,11 +462,11 @@ def start(
 
 
 @one_native_thread_each()
-def import_strategies(lake_path: Path) -> None:
-    """Make the demo's strategies active, at the first start only: changes by the user stay."""
-    book = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
-    with as_file(book) as path:
-        legs = load_strategies(path)
+def import_strategies(lake_path: Path, *, empty: bool = False) -> None:
+    """Make the tables, with the demo's strategies unless `empty`: changes by the user stay."""
     lake = Lake(str(lake_path))
     lake.initialize_sync()
-    lake.registry.sync.replace_all(legs)
+    if not empty:
+        book = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
+        with as_file(book) as path:
+            lake.registry.sync.replace_all(load_strategies(path))

@@ -20,8 +20,7 @@ from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
-from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
-from position_sync_dagster.terminal.board import Changes
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.terminal.text import command_as_typed, printable
 
 UI_PORT = 3000
@@ -36,6 +35,7 @@ class Options:
             until a request to stop.
         end_with: The process id of a parent. When it ends, the demo ends.
         calm: Whether the simulated day has no fills and no outages.
+        empty: Whether a new home begins without a strategy: every holding is queued.
     """
 
     home: Path = Path(".demo")
@@ -46,6 +46,7 @@ class Options:
     as_json: bool = False
     end_with: int | None = None
     calm: bool = False
+    empty: bool = False
 
 
 def run(options: Options) -> int:
@@ -59,15 +60,15 @@ def run(options: Options) -> int:
     ending = time.monotonic()
     with StopRequest(end_with=options.end_with) as stop:
         try:
-            with exclusive_use(home.path, purpose="position-sync demo") as lock_fd:
+            with exclusive_use(home.path, purpose="position-sync demo"):
                 ui_port, wanted = choose_ports(options, screen)
                 with programs.start(
                     home,
                     ui_port=ui_port,
                     wanted=wanted,
-                    lock_fd=lock_fd,
                     stop=stop,
                     calm=options.calm,
+                    empty=options.empty,
                 ) as demo_run:
                     try:
                         results = watch(demo_run, options, screen, stop)
@@ -122,7 +123,6 @@ def watch(
         control_port=demo_run.simulator.control,
         since=demo_run.since,
     )
-    changes = Changes()
     serving, unstated = False, not options.calm
     began = demo_run.since.timestamp()
     deadline = None if options.seconds is None else began + options.seconds
@@ -151,7 +151,7 @@ def watch(
                 ("tables", command_as_typed("exposure", "--home", str(options.home), "--watch")),
                 ("logs", addresses["logs"]),
             ]
-            look = display.look_at(observer.overview, changes, notes=(), addresses=shown)
+            look = display.look_at(observer.overview, notes=(), addresses=shown)
             if look.overview is not None:
                 times = {"complete_after_s": observer.complete_after_s}
                 look = replace(look, status={**look.status, **times})
@@ -183,11 +183,11 @@ class Observer:
     since: datetime
 
     def __post_init__(self) -> None:
-        self._overviews = OverviewReader(self.lake, self.settings)
+        self._overviews = FiguresReader(self.lake, self.settings)
         self.complete_after_s: float | None = None
         """Seconds from the start until each leg had a current row; None until then."""
 
-    def overview(self) -> Overview:
+    def overview(self) -> Figures:
         """Read the values of the live status, from the tables only what is new.
 
         Raises:
@@ -199,7 +199,7 @@ class Observer:
             self._coverage(found)
         return found
 
-    def _coverage(self, found: Overview) -> tuple[display.Expectation, display.CurrentLegs]:
+    def _coverage(self, found: Figures) -> tuple[display.Expectation, display.CurrentLegs]:
         """Compare the positions held with the rows of this run, and values published since."""
         expectation = display.expect_paths(programs.held(self.control_port), found.book.legs)
         coverage = display.count_coverage(expectation, found.book.priced, since=self.since)

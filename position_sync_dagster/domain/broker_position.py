@@ -227,12 +227,15 @@ class AccountSummary:
         available_funds: Funds that are free for new positions (tag AvailableFunds). Unit:
             `currency`.
         maintenance_margin: Margin to keep the positions (tag MaintMarginReq). Unit: `currency`.
+        excess_liquidity: What can be lost until positions are liquidated (tag ExcessLiquidity).
+            Unit: `currency`.
+        initial_margin: Margin to open the positions (tag InitMarginReq). Unit: `currency`.
         daily_pnl: Profit and loss of the day, as the broker reports it. Unit: `currency`.
         unrealized_pnl: Unrealized profit and loss, as the broker reports it. Unit: `currency`.
         realized_pnl: Realized profit and loss of the day. Unit: `currency`.
         timestamp: When the row was made; of a statement, the time for which it holds (UTC).
-        values_received_at: When the newest of net_liquidation, cash, available_funds and
-            maintenance_margin was received: their age counts from here (UTC).
+        values_received_at: When the newest of net_liquidation, cash, the funds and the margins was
+            received: their age counts from here (UTC).
         pnl_received_at: When the profits and losses were received: their age counts from here
             (UTC).
         exchange_rates: JSON: currency → what one unit of it is worth in the base currency (tag
@@ -268,6 +271,22 @@ class AccountSummary:
     session_id: str | None = None
     fencing_token: int | None = None
     run_id: str | None = None
+    excess_liquidity: float | None = None
+    initial_margin: float | None = None
+
+    @property
+    def cushion(self) -> float | None:
+        """The part of the net liquidation that is excess liquidity, as IB's tag Cushion.
+
+        >>> from datetime import UTC
+        >>> at = datetime(2027, 1, 4, tzinfo=UTC)
+        >>> values = dict(net_liquidation=200.0, excess_liquidity=50.0)
+        >>> AccountSummary(account="U1", timestamp=at, **values).cushion
+        0.25
+        """
+        if self.excess_liquidity is None or not self.net_liquidation:
+            return None
+        return self.excess_liquidity / self.net_liquidation
 
     @property
     def amounts(self) -> tuple[str | float | None, ...]:
@@ -281,6 +300,7 @@ class AccountSummary:
         money = (
             self.net_liquidation, self.cash, self.available_funds, self.maintenance_margin,
             self.daily_pnl, self.unrealized_pnl, self.realized_pnl,
+            self.excess_liquidity, self.initial_margin,
         )  # fmt: skip
         cents = (None if amount is None else round(amount, 2) for amount in money)
         return (self.currency, self.exchange_rates, *cents)

@@ -8,6 +8,7 @@ before it need nobody. Until a person confirms the login, the gateway refuses co
 (IbcAlpha/IBC issues/246, issues/290; Lean.Brokerages.InteractiveBrokers issues/246).
 """
 
+import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
@@ -179,6 +180,10 @@ class LineUse(NamedTuple):
     underlyings: int = 0
 
 
+MOST_OUTAGES = 50
+"""How many outages a session keeps: the last ones."""
+
+
 class SessionState(StrEnum):
     """The state of a session: STARTING → LIVE ⇄ BLIND → ENDED | LOST.
 
@@ -224,6 +229,8 @@ class GatewaySession:
             where that is not known.
         gateway_started_at: When the gateway was last seen to accept a connection after it had
             refused others: it was restarted, and logged in (UTC). Null if that was never seen.
+        outages: JSON: the last outages of the session that are over, each as [from, until, why];
+            null without one.
     """
 
     gateway_id: str
@@ -245,6 +252,36 @@ class GatewaySession:
     greeks: str | None = None
     gateway_running_since: datetime | None = None
     gateway_started_at: datetime | None = None
+    outages: str | None = None
+
+    @property
+    def outages_over(self) -> list[tuple[datetime, datetime, str | None]]:
+        """Return the last outages that are over: from, until and why, the oldest first."""
+        return [
+            (datetime.fromisoformat(began), datetime.fromisoformat(ended), why)
+            for began, ended, why in json.loads(self.outages or "[]")
+        ]
+
+    def outages_after(
+        self, state: SessionState | None, live_since: datetime | None, now: datetime
+    ) -> str | None:
+        """Return `outages` after a heartbeat: an outage is over when the owner is LIVE again.
+
+        >>> at = datetime(2027, 1, 4, tzinfo=UTC)
+        >>> session = GatewaySession(
+        ...     gateway_id="g", owner=Owner.STREAM, session_id="s", run_id=None, host="h", pid=1,
+        ...     fencing_token=1, started_at=at, heartbeat_at=at, expires_at=at,
+        ...     state=SessionState.BLIND, state_since=at, detail="1100",
+        ... )
+        >>> session.outages_after(SessionState.LIVE, None, at + timedelta(seconds=1))
+        '[["2027-01-04T00:00:00+00:00", "2027-01-04T00:00:01+00:00", "1100"]]'
+        """
+        if self.state is not SessionState.BLIND or state is not SessionState.LIVE:
+            return self.outages
+        until = self.since_after(state, live_since, now)
+        known = json.loads(self.outages or "[]")
+        over = [self.state_since.isoformat(), until.isoformat(), self.detail]
+        return json.dumps([*known, over][-MOST_OUTAGES:])
 
     def is_alive(self, now: datetime) -> bool:
         """Return whether the lease is valid at `now`."""

@@ -4,12 +4,13 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from position_sync_dagster.domain.broker_time import zone_of
 from position_sync_dagster.errors import InvalidLegError, shown
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -172,9 +173,10 @@ class ContractDetails:
             contracts quoted in cents or pence, else 1. Source: contract details, message 10.
         right: CALL or PUT; null for an instrument that is not an option.
         strike: Strike of the option; null for other instruments. Unit: as quoted.
-        last_trade_date: Last trading day of a derivative.
+        last_trade_date: Last trading day of a derivative, in time_zone.
         last_trade_time: Time of the last trade on that day, in time_zone, as "08:30:00".
-        time_zone: Time zone of the exchange, as the broker names it.
+        time_zone: Time zone of the exchange, as the broker names it; that of the last trade where
+            it names none.
         trading_hours: Trading hours as the broker writes them, separated by semicolons.
         seen_at: When the gateway sent the details.
         valid_exchanges: Where the contract may be requested, separated by commas; empty if the
@@ -278,22 +280,12 @@ def expiry_moment(
     >>> expiry_moment(date(2028, 12, 15), "15:00:00", "US/Central").isoformat()
     '2028-12-15T15:00:00-06:00'
     """
-    name = _zone_name(time_zone)
+    zone = zone_of(time_zone)
     try:
-        # "EST" means New York; as a zone of its own it is an hour behind it in summer.
-        at, zone = time.fromisoformat(clock or ""), NEW_YORK if name == "EST" else ZoneInfo(name)
-    except (ValueError, LookupError, OSError):
-        at, zone = usual, NEW_YORK
-    return datetime.combine(day, at, zone)
-
-
-def _zone_name(text: str | None) -> str:
-    """Return the name in a zone as the broker writes it, such as "US/Central (Chicago)"."""
-    return (text or "").split(" (")[0].strip()
-
-
-UNSURE_ZONES = frozenset({"EST", "MST", "HST"})
-"""Zones that have no daylight saving time in the tz database, although people often mean it."""
+        at = time.fromisoformat(clock or "")
+    except ValueError:
+        zone = None
+    return datetime.combine(day, usual if zone is None else at, zone or NEW_YORK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,17 +334,16 @@ def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours
     >>> hours.is_open(datetime(2026, 4, 9, 14, 0, tzinfo=UTC)) is None
     True
     """
-    name = _zone_name(time_zone)
-    if not text or not name or name in UNSURE_ZONES:
+    zone = zone_of(time_zone)
+    if not text or zone is None:
         return None
     try:
-        zone = ZoneInfo(name)
         return _read(text, zone)
-    except (LookupError, ValueError, OSError, OverflowError):
+    except (ValueError, OverflowError):
         return None
 
 
-def _read(text: str, zone: ZoneInfo) -> TradingHours | None:
+def _read(text: str, zone: tzinfo) -> TradingHours | None:
     sessions, days = [], set()
     parts = [part.strip() for part in re.split("[;,]", text)]
     for part in filter(None, parts):
@@ -377,7 +368,7 @@ def _read(text: str, zone: ZoneInfo) -> TradingHours | None:
     return TradingHours(tuple(sessions), begins, ends)
 
 
-def _at(day: date, clock: str, zone: ZoneInfo) -> datetime:
+def _at(day: date, clock: str, zone: tzinfo) -> datetime:
     hour, minute = int(clock[:2]), int(clock[2:])
     if (hour, minute) == (24, 0):
         day, hour = day + timedelta(days=1), 0

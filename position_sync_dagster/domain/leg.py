@@ -394,7 +394,8 @@ def _expires_on(day: date, details: ContractDetails) -> bool:
     last = details.last_trade_date
     if details.expires_on is None and last is not None:
         return timedelta() <= day - last <= SETTLED_WITHIN
-    return day in (last, details.expires_on)
+    before = last is not None and details.expires_on is not None and last <= details.expires_on
+    return day == details.expires_on or (before and day == last)
 
 
 def _differs(one: float | None, other: float | None) -> bool:
@@ -408,14 +409,14 @@ def matching_contracts(
 ) -> list[ContractDetails]:
     """Return the contracts that match all fields of a leg, each conid once, in their order.
 
-    A day soon after the last trade is not accepted here, since the day decides which contract is
-    chosen.
+    The day decides which contract is chosen: it is that of the expiry, or that of the last trade
+    where the broker names no other.
     """
     fitting = {
         details.conid: details
         for details in found
         if contract_mismatch(leg, details) is None
-        and (leg.expiry is None or leg.expiry in (details.last_trade_date, details.expires_on))
+        and leg.expiry in (None, details.expires_on or details.last_trade_date)
     }
     return list(fitting.values())
 

@@ -5,7 +5,7 @@ Times are seconds of a monotonic clock that the caller reads, unless they are ca
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -50,6 +50,18 @@ class Trust(StrEnum):
     REFUSED = "REFUSED"
 
 
+class Awaited(StrEnum):
+    """What lifts a denial when it arrives, before its wait has passed.
+
+    DETAILS: the contract details, without which no line can be requested. DEFINITIONS: the farm of
+    definitions is back (2158), or IB (1102). MARKET_DATA: a farm of market data is back (2104).
+    """
+
+    DETAILS = "DETAILS"
+    DEFINITIONS = "DEFINITIONS"
+    MARKET_DATA = "MARKET_DATA"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
     """A refusal of live data for one contract.
@@ -60,6 +72,7 @@ class Denial:
         delayed: Whether delayed data may be requested meanwhile.
         of_login: The refusal concerns the login and not the contract. One of the contracts that
             were refused so is requested again, and the others follow when it is granted.
+        awaits: What lifts it when it arrives.
     """
 
     until_s: float
@@ -67,6 +80,7 @@ class Denial:
     times: int
     delayed: bool
     of_login: bool = False
+    awaits: Awaited | None = None
 
 
 @dataclass(slots=True)
@@ -322,7 +336,14 @@ class Line:
         self.renew_at_s = now_s + RENEWAL.delay_s(self.renewals)
 
     def deny(
-        self, now_s: float, reason: str, wait: Backoff, *, delayed: bool, of_login: bool = False
+        self,
+        now_s: float,
+        reason: str,
+        wait: Backoff,
+        *,
+        delayed: bool,
+        of_login: bool = False,
+        awaits: Awaited | None = None,
     ) -> Denial:
         """Record that there is no live data, and return until when; the wait grows each time.
 
@@ -339,8 +360,14 @@ class Line:
             times=times,
             delayed=delayed,
             of_login=of_login,
+            awaits=awaits,
         )
         return self.denial
+
+    def lift(self, now_s: float) -> None:
+        """End the denial: what it waited for has arrived."""
+        if self.denial is not None:
+            self.denial = replace(self.denial, until_s=min(self.denial.until_s, now_s))
 
     def denied(self, now_s: float) -> Denial | None:
         """Return the refusal of live data that still counts, if any."""
@@ -621,6 +648,15 @@ class LoginLines:
             for conid, line in self._lines.items()
             if line.held_since_s is not None
         }
+
+    def waiting_for(self, awaited: Awaited, now_s: float) -> list[int]:
+        """Return the contracts whose denial is lifted when this arrives."""
+        return [c for c, denial in self.denials(now_s).items() if denial.awaits is awaited]
+
+    def arrived(self, conids: Iterable[int], now_s: float) -> None:
+        """Record that what the denials of these contracts waited for has arrived."""
+        for conid in conids:
+            self.line(conid).lift(now_s)
 
     def chosen(self, in_use: int, now_s: float) -> frozenset[int]:
         """Return the conids that are to hold a line now.

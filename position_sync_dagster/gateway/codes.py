@@ -8,7 +8,6 @@ documentation ("Message Codes", "Available Tick Types"); [C] the source of ib_as
 """
 
 import re
-from collections.abc import Iterable
 from enum import IntEnum
 
 from position_sync_dagster.errors import BrokerUnavailableError
@@ -163,7 +162,36 @@ def farm_of(text: str) -> str:
     >>> farm_of("connection is inactive but should be available upon demand.usopt")
     'usopt'
     """
-    return re.split("[:.]", text, maxsplit=1)[-1].strip()
+    return re.split("[:.：。]", text, maxsplit=1)[-1].strip()
+
+
+def said(code: int, text: str) -> str:
+    """Return a message of the gateway for people: it may be in any language, so with its code."""
+    return f"{text} (code {code})"
+
+
+_ESCAPED = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|(?:\\x[0-9a-f]{2})+")
+
+
+def readable(text: str) -> str:
+    r"""Return a text of the gateway with the characters that stand in it as escapes.
+
+    A TWS in Chinese sends literal Unicode escapes; bytes that are no UTF-8 are those of GB 18030,
+    which a Chinese Windows writes. [R: rust-ibapi pull/364]
+
+    >>> readable(r"\u8fde\u63a5 OK"), readable(r"\xd6\xd0"), readable(r"\x81 C:\users")
+    ('连接 OK', '中', '\\x81 C:\\users')
+    """
+
+    def decoded(found: re.Match[str]) -> str:
+        sent, kind = found[0], found[0][1]
+        data = bytes.fromhex(sent.replace(f"\\{kind}", ""))
+        try:
+            return data.decode("utf-16-be" if kind == "u" else "gb18030")
+        except UnicodeDecodeError:
+            return sent
+
+    return _ESCAPED.sub(decoded, text)
 
 
 NOT_PERMITTED = frozenset(
@@ -278,18 +306,29 @@ class Connectivity:
         lost: The message that it has lost IB (1100, 2110), else None: what it sends without IB is
             old.
         interruptions: How often it lost IB or dropped every subscription (1101).
-        broken_farms: The data farms that are broken; the set is changed in place.
+        broken_farms: The data farms that are broken, each with the code that said so; the dict is
+            changed in place.
 
     >>> connectivity = Connectivity()
     >>> connectivity.take(1100, "Connectivity between IBKR and TWS has been lost.")
     >>> connectivity.lost, connectivity.interruptions
-    ('Connectivity between IBKR and TWS has been lost.', 1)
+    ('Connectivity between IBKR and TWS has been lost. (code 1100)', 1)
     """
 
-    def __init__(self, lost: str | None = None, broken_farms: Iterable[str] = ()) -> None:
-        self.lost = lost
+    def __init__(self) -> None:
+        self.lost: str | None = None
         self.interruptions = 0
-        self.broken_farms = set(broken_farms)
+        self.broken_farms: dict[str, int] = {}
+
+    @property
+    def knows_contracts(self) -> bool:
+        """Return whether an answer that there is no such contract (200) counts.
+
+        It comes for every contract while the farm of definitions is away [R: nautilus_trader
+        issues/4455].
+        """
+        broken = GatewayCode.SECURITY_DEFINITION_FARM_BROKEN in self.broken_farms.values()
+        return self.lost is None and not broken
 
     def require_ib(self) -> None:
         """Check that the gateway has IB: without it nothing that it sends is current.
@@ -303,12 +342,12 @@ class Connectivity:
     def take(self, code: int, text: str) -> None:
         """Take a message of type 4."""
         if code in OFFLINE:
-            self.lost = text
+            self.lost = said(code, text)
         elif code in RESTORED:
             self.lost = None
         elif code in FARM_BROKEN:
-            self.broken_farms.add(farm_of(text))
+            self.broken_farms[farm_of(text)] = code
         elif code in FARM_OK:
-            self.broken_farms.discard(farm_of(text))
+            self.broken_farms.pop(farm_of(text), None)
         if code in OFFLINE or code == GatewayCode.RESTORED_DATA_LOST:
             self.interruptions += 1

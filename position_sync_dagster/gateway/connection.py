@@ -20,6 +20,7 @@ from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain.broker_time import UnknownZoneError
 from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
@@ -158,11 +159,9 @@ _POSITIONS = {
 }
 """The messages of which lists of positions consist, each with the end of such a list."""
 
-_PNL_SINGLE = str(codes.MessageType.PNL_SINGLE)
+_PNL_SINGLE, _ERROR = str(codes.MessageType.PNL_SINGLE), str(codes.MessageType.ERROR)
 
-_DECISIVE = frozenset(
-    {str(codes.MessageType.ERROR), str(codes.MessageType.PORTFOLIO_VALUE), *_POSITIONS}
-)
+_DECISIVE = frozenset({_ERROR, str(codes.MessageType.PORTFOLIO_VALUE), *_POSITIONS})
 """Which values of PnLSingle count depends on whether they came before or after these messages."""
 
 _IN_ANSWERS = frozenset(
@@ -209,7 +208,7 @@ class MessageReader:
         )
         ib_async_internals.intercept_unknown_requests(ib, self._on_unknown_request)
         ib_async_internals.read_without_copies(ib)
-        ib_async_internals.read_utc_times(ib)
+        ib_async_internals.read_times(ib)
 
     def _read(self, fields: list[str]) -> None:
         kind = fields[0] if fields else ""
@@ -219,6 +218,8 @@ class MessageReader:
         if kind in _DECISIVE:
             self._pnl.read()
         self._type, self._failed = kind, False
+        if kind == _ERROR:
+            fields = [codes.readable(field) for field in fields]
         if self._position_failed and self._type in _POSITIONS.values():
             return
         self._interpret(fields)
@@ -236,6 +237,13 @@ class MessageReader:
             f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
             f"{type(error).__name__}); it is left out",
         )
+        if isinstance(error, UnknownZoneError):
+            self._log.report(
+                str(error),
+                f"{self._gateway_id} sent a time that cannot be read, since {error}. Choose "
+                "another time zone at the log-in of TWS or IB Gateway, or UTC for the times that "
+                "it sends to clients (API settings).",
+            )
 
     def _on_unknown_request(self, message: str) -> None:
         self._log.report(
@@ -321,25 +329,17 @@ class GatewayConnection:
         unknown: The conids of which the gateway last said that it knows no such contract (200).
     """
 
-    def __init__(
-        self,
-        ib: IB,
-        *,
-        client_id: int,
-        settings: Settings,
-        connectivity_lost: str | None = None,
-        broken_farms: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, login: Login) -> None:
+        ib, settings = login.ib, login.settings
         self.ib = ib
-        self.client_id = client_id
+        self.client_id = login.client_id
         self.gateway_id = settings.gateway_id
         self.new_port: int | None = None
         self.unknown: set[int] = set()
         self.lost = asyncio.Event()
         self.on_lost: list[Callable[[], None]] = []
         ib.disconnectedEvent += self._on_lost
-        self.connectivity = codes.Connectivity(connectivity_lost, broken_farms)
-        login = Login(ib=ib, client_id=client_id, settings=settings, connectivity=self.connectivity)
+        self.connectivity = login.connectivity
         self.accounts = login.accounts
         self.feed = AccountFeed(login, give_up=self.drop)
         self.lines = MarketDataLines(ib, settings=settings)
@@ -407,6 +407,10 @@ class GatewayConnection:
         """Whether the gateway has IB: only then an empty answer counts."""
         return self.connectivity.lost is None and self.is_connected
 
+    @property
+    def _knows_contracts(self) -> bool:
+        return self.connectivity.knows_contracts and self.is_connected
+
     async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
         """Request contract details; a conid without an answer that can be read is left out.
 
@@ -422,7 +426,7 @@ class GatewayConnection:
                 found, refusals, _ = await self._ask(self.ib.reqContractDetailsAsync, contract)
             self.unknown.discard(conid)
             no_contract = (codes.GatewayCode.NO_CONTRACT, contract)
-            if self.sees_ib and any(refusal[1:] == no_contract for refusal in refusals):
+            if self._knows_contracts and any(one[1:] == no_contract for one in refusals):
                 self.unknown.add(conid)
             return _readable(found, utc_now()) if found else None
 
@@ -485,6 +489,8 @@ class GatewayConnection:
         if found is None or not whole or self.connectivity.lost is not None:
             return None
         answers = [code for _request, code, about in refusals if about is pattern]
+        if answers and not self._knows_contracts:
+            return None
         if answers != ([] if found else [codes.GatewayCode.NO_CONTRACT]):
             return None  # ib_async ends an answer at any error
         by_conid: dict[int, list[IBContractDetails]] = {}
@@ -600,13 +606,7 @@ async def connect(
         random=random or Random(),  # noqa: S311 - jitter of a delay
         sleep=sleep,
     )
-    connection = GatewayConnection(
-        login.ib,
-        client_id=login.client_id,
-        settings=settings,
-        connectivity_lost=login.connectivity.lost,
-        broken_farms=login.connectivity.broken_farms,
-    )
+    connection = GatewayConnection(login)
     try:
         connection.require_trading_mode(settings)
         connection.require_accounts(settings)

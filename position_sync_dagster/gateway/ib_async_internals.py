@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC
 from struct import Struct
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import ib_async
 from ib_async import IB, Contract, Event, Position, Ticker
 
+from position_sync_dagster.domain.broker_time import read_time
 from position_sync_dagster.gateway.codes import MessageType
 
 TESTED = "2.1"
@@ -259,23 +261,41 @@ def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) 
     handlers[kind] = lambda fields: read(fields) or usual(fields)
 
 
-_EXECUTED_AT, _HYPHEN_AT = 15, 8
-"""The place of the time among the fields of an execution, and that of the hyphen in a UTC time."""
+_EXECUTED_AT = 15
+"""The place of the time among the fields of an execution."""
+
+_LAST_TRADE_AT, _SHORT_DETAILS = 4, 164
+"""The place of the last trade among the fields of contract details, and the version of the API from
+which on no version of the message stands before it."""
+
+IN_ZONE = "~"
+"""Stands between the time of a last trade and the words of its zone; ib_async splits at blanks."""
 
 
-def read_utc_times(ib: IB) -> None:
-    """Read times of executions that are written in UTC, such as `20231214-20:57:37`, as UTC.
+def read_times(ib: IB) -> None:
+    """Read the times of executions and of last trades in the zones in which they are written.
 
-    ib_async reads them as times of this machine's zone (ib_async issues/230).
+    ib_async reads an execution in UTC, such as `20231214-20:57:37`, as one of this machine's zone
+    (issues/230), and none in a zone that the IANA database does not name. With the zone of a last
+    trade it replaces that of the trading hours (ib_insync pull/664).
     """
 
-    def name_zone(fields: list[str]) -> bool:
+    def in_utc(fields: list[str]) -> bool:
         for at in fields[_EXECUTED_AT : _EXECUTED_AT + 1]:
-            if at.find("-") == _HYPHEN_AT:
-                fields[_EXECUTED_AT] = f"{at.replace('-', ' ')} UTC"
+            fields[_EXECUTED_AT] = f"{read_time(at).astimezone(UTC):%Y%m%d %H:%M:%S} UTC"
         return False
 
-    read_messages(ib, MessageType.EXECUTION, name_zone)
+    def zone_apart(fields: list[str]) -> bool:
+        place = _LAST_TRADE_AT + (ib.client.serverVersion() < _SHORT_DETAILS)
+        for text in fields[place : place + 1]:
+            words = text.replace("-", " ").split()
+            if "-" in text:
+                words.append("UTC")
+            fields[place] = " ".join([*words[:1], IN_ZONE.join(words[1:])]).strip()
+        return False
+
+    read_messages(ib, MessageType.EXECUTION, in_utc)
+    read_messages(ib, MessageType.CONTRACT_DETAILS, zone_apart)
 
 
 def read_message(ib: IB, fields: list[str]) -> None:

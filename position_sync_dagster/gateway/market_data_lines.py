@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,8 +52,6 @@ class MarketDataLines:
     Attributes:
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
         heard_at: When the newest tick of a line came, in monotonic seconds.
-        ticked_at: The same, of a line that is not unhurried.
-        unhurried: Contracts whose ticks do not count for `ticked_at`: no flush follows them.
     """
 
     def __init__(
@@ -67,8 +65,7 @@ class MarketDataLines:
         self._by_request: dict[int, _Line] = {}
         self._retired: dict[int, _Retired] = {}
         self._ticked: ChangeNotifier[int, float] = ChangeNotifier()
-        self.heard_at = self.ticked_at = -math.inf
-        self.unhurried: Collection[int] = ()
+        self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
         ib.errorEvent += self._on_error
@@ -168,8 +165,6 @@ class MarketDataLines:
                 continue
             self._ticked.note(line.contract.conId, ib_async_internals.packet_time(self._ib))
             self.heard_at = self._monotonic()
-            if line.contract.conId not in self.unhurried:
-                self.ticked_at = self.heard_at
             line.arrivals.note(ticker)
 
     def _cancel_again(self, ticker: Ticker) -> None:

@@ -1,5 +1,6 @@
 """Translate ib_async's objects to the domain's values; IB's sentinels and spellings end here."""
 
+import logging
 import math
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,6 +11,7 @@ from typing import TypedDict
 from ib_async import Contract, OptionComputation, Position, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
+from position_sync_dagster.domain.broker_time import zone_of
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     MULTIPLIED_TYPES,
@@ -21,7 +23,9 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.gateway import codes
+from position_sync_dagster.gateway import codes, ib_async_internals
+
+logger = logging.getLogger(__name__)
 
 UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
@@ -104,6 +108,9 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
     if contract is None or contract.conId not in CONIDS:
         raise ValueError("contract details without a contract")
     instrument = instrument_of(contract)
+    expires_on = _day(details.realExpirationDate)
+    day, clock, zone = _last_trade(instrument.expiry, details, expires_on)
+    hours_are_dated = zone_of(details.timeZoneId) is not None
     return ContractDetails(
         conid=instrument.conid,
         symbol=instrument.symbol,
@@ -117,15 +124,48 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         price_magnifier=details.priceMagnifier or 1,
         right=instrument.right,
         strike=instrument.strike,
-        last_trade_date=instrument.expiry,
-        last_trade_time=details.lastTradeTime or None,
-        time_zone=details.timeZoneId or None,
-        trading_hours=intern(details.tradingHours) or None,
+        last_trade_date=day,
+        last_trade_time=clock,
+        time_zone=zone,
+        trading_hours=(intern(details.tradingHours) or None) if hours_are_dated else None,
         seen_at=seen_at,
         valid_exchanges=intern(details.validExchanges),
-        expires_on=_day(details.realExpirationDate),
+        expires_on=expires_on,
         under_sec_type=intern(details.underSecType) or None,
     )
+
+
+def _last_trade(
+    day: date | None, details: IBContractDetails, expires_on: date | None
+) -> tuple[date | None, str | None, str | None]:
+    """Return day, time and zone of the last trade, in the zone of the trading hours if it is known.
+
+    The gateway writes it in the zone of its login, in that of the instrument, or in UTC: its day
+    may be the one after. A day after the expiry shows a zone that is not known. A time without a
+    zone is one of the trading hours' zone.
+    """
+    clock, _, words = details.lastTradeTime.partition(ib_async_internals.IN_ZONE)
+    name = words.replace(ib_async_internals.IN_ZONE, " ")
+    written, listed = zone_of(name), zone_of(details.timeZoneId)
+    zone = details.timeZoneId or None
+    if day is not None and clock and name:
+        if written is None:
+            logger.warning(
+                "the last trade of contract %d, %s %s, is in the time zone %r, which is not known: "
+                "its time does not count. Choose another time zone at the log-in of TWS or IB "
+                "Gateway.",
+                *(details.contract.conId if details.contract else 0, day, clock, name),
+            )
+            clock = ""
+        elif listed is None:
+            zone = name
+        else:
+            hour, minute, *_seconds = map(int, clock.split(":"))
+            at = datetime(day.year, day.month, day.day, hour, minute, tzinfo=written)
+            day, clock = at.astimezone(listed).date(), f"{at.astimezone(listed):%H:%M:%S}"
+    if day is not None and expires_on is not None and day > expires_on:
+        day, clock = expires_on, ""
+    return day, clock or None, zone
 
 
 def streamable(details: ContractDetails) -> Contract:

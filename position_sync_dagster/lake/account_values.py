@@ -12,7 +12,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.schema.codec import account_rows, content_id, records_of
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.opening import fence
+from position_sync_dagster.lake.storage.fencing import fence
 from position_sync_dagster.lake.storage.table import Table, data_files
 from position_sync_dagster.lake.updates.append import AppendResult, append_rows
 from position_sync_dagster.lake.updates.latest import ADDED, LedgerFiles

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
-from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table, append, files_in, overwrite
 
@@ -184,10 +184,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
-            due = opening.first_mode(handle, _modes_of(rows), self.table.path)
+            due = fencing.first_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                due |= opening.fencing(handle, gateway_id, session.fencing_token)
-            opening.set_properties(handle, due, action="fence")
+                due |= fencing.fencing(handle, gateway_id, session.fencing_token)
+            fencing.set_properties(handle, due, action="fence")
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
@@ -229,10 +229,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            opening.check_mode(handle, _modes_of(rows), self.table.path)
+            fencing.check_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                stored = opening.newest_token(handle, gateway_id)
-                opening.refuse_stale_owner(session.fencing_token, stored, gateway_id)
+                stored = fencing.newest_token(handle, gateway_id)
+                fencing.refuse_stale_owner(session.fencing_token, stored, gateway_id)
                 if stored != session.fencing_token:
                     return None
             if self._replaced.get(gateway_id) != self._base(handle, session):

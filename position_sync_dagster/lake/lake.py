@@ -16,12 +16,12 @@ from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.statement import StatementEvent
-from position_sync_dagster.errors import LakeError, MomentError
+from position_sync_dagster.errors import MomentError
 from position_sync_dagster.lake import records
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
-from position_sync_dagster.lake.object_store import is_remote
+from position_sync_dagster.lake.object_store import LEASE_OPTIONS
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.schema import tables as specs
@@ -30,7 +30,7 @@ from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
-from position_sync_dagster.lake.storage.threads import begin_each, together
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 
@@ -75,14 +75,12 @@ class Lake:
 
     @property
     def exists(self) -> bool:
-        """Return whether any of the tables exists; a request, where the lake is remote.
+        """Return whether any of the tables exists.
 
         Raises:
             LakeError: The folder may not be read, or the store cannot be used.
         """
-        if is_remote(self.path):
-            return any(table.exists() for table in self.tables)
-        return any(_is_there(Path(table.path, "_delta_log")) for table in self.tables)
+        return any(table.exists() for table in self.tables)
 
     @cached_property
     def registry(self) -> StrategyRegistry:
@@ -129,7 +127,10 @@ class Lake:
         It has a lock of its own, so that the renewal of a lease does not wait for other uses of
         the table in this process.
         """
-        return GatewaySessions(self._table(specs.GATEWAY_SESSIONS), self._clock)
+        options = self._options.copy()
+        options["storage_options"] = LEASE_OPTIONS | dict(options.get("storage_options") or {})
+        table = Table(self.table_path("gateway_sessions"), specs.GATEWAY_SESSIONS, **options)
+        return GatewaySessions(table, self._clock)
 
     @cached_property
     def breaks(self) -> ReconciliationBreaks:
@@ -214,46 +215,20 @@ class Lake:
         self.registry.sync.refresh()
 
     def open_ahead(self) -> None:
-        """Open all tables that most runs use in background threads; block for the registry alone.
-
-        Each use of a table waits until that table is open. Use this in a process that ends soon:
-        in an object store, opening all tables takes longer than using a few.
-        """
-        begin_each(Table.initialize, self.tables)
-        derived = (specs.LATEST_POSITIONS, specs.STRATEGY_EXPOSURE)
-        begin_each(_open_if_there, [self.derived_table(spec) for spec in derived])
-        self.registry.sync.refresh()
+        """Initialize as `initialize` does, and block."""
+        self.initialize_sync()
 
     def read_ahead(self) -> None:
-        """Open all tables that are there in background threads, as `open_ahead`; create none."""
-        begin_each(_open_if_there, self.tables)
+        """Do nothing: each table is opened at its first use."""
 
     def looked_at_once(self, seen: set[int] | None = None) -> AbstractContextManager[None]:
-        """Look for newer versions of each table at most once; see `table.looked_at_once`."""
+        """Run a block."""
         return looked_at_once(set() if seen is None else seen)
 
     def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:
         """Maintain every table that is there; blocks. See `maintenance.maintain`."""
         there = (*self.tables, *(table for table in self.derived_tables if table.exists()))
         return [maintain(table, clean_now=clean_now) for table in there]
-
-
-def _is_there(log: Path) -> bool:
-    try:
-        log.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise LakeError(
-            f"The lake {log.parents[1]} cannot be read: {error.strerror}.",
-            remedy="Correct its rights, or set POSITION_SYNC_LAKE to another place.",
-        ) from error
-    return True
-
-
-def _open_if_there(table: Table) -> None:
-    if table.exists():
-        table.version()
 
 
 def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The lake in an object store: where a table lies, the clients, and what their errors mean.
+"""The lake in an object store: where a table lies, its clients, and what their errors mean.
 
 Address, region and credentials come from the environment, as for every AWS program; no setting of
 this package ever holds a secret, and errors are shown without one. Keys of a file are read whenever
@@ -12,8 +12,8 @@ from configparser import ConfigParser
 from configparser import Error as UnreadableFileError
 from contextlib import suppress
 from datetime import date
-from enum import Enum, auto
 from pathlib import Path
+from typing import NamedTuple
 
 from position_sync_dagster.errors import InvalidRequestError, shown
 from position_sync_dagster.gateway_settings import lake_path_error
@@ -30,40 +30,66 @@ _ADDRESS = re.compile(r"Error performing \w+ (\w+://)(?:[^/@\s]*@)?([^/\s]+)")
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
 
-_NO_CREDENTIALS = (
-    "169.254.169.254",
-    "CredentialsNotLoaded",
-    "no providers in chain",
-    _NOT_LOADED,
+
+class StoreFault(NamedTuple):
+    """A fault of a store that does not damage a table; an operator must correct it.
+
+    Attributes:
+        marks: The codes of the store's answer, or the words of the client, that mean it.
+    """
+
+    marks: tuple[str, ...]
+    cause: str
+    remedy: str
+
+
+UNAVAILABLE = StoreFault((), "", "")
+"""The store cannot be reached now, or asks for patience: it passes."""
+
+DENIED = StoreFault(
+    (),
+    "the object store denies access",
+    "Give the credentials the right to list the bucket and to read, write and delete under the "
+    "lake's path, or name other credentials.",
 )
-
-
-class StoreFault(Enum):
-    """The faults of a store that do not damage a table; an operator must correct most of them."""
-
-    UNAVAILABLE = auto()
-    DENIED = auto()
-    EXPIRED = auto()
-    NO_CREDENTIALS = auto()
-    NO_BUCKET = auto()
-    REGION = auto()
-    CLOCK = auto()
-    HTTP = auto()
-
-
-_BY_CODE = {
-    "RequestTimeTooSkewed": StoreFault.CLOCK,
-    "NoSuchBucket": StoreFault.NO_BUCKET,
-    "ExpiredToken": StoreFault.EXPIRED,
-    "ExpiredTokenException": StoreFault.EXPIRED,
-    "TokenRefreshRequired": StoreFault.EXPIRED,
-    "RequestExpired": StoreFault.EXPIRED,
-    "AuthorizationHeaderMalformed": StoreFault.REGION,
-    "IllegalLocationConstraintException": StoreFault.REGION,
-    "PermanentRedirect": StoreFault.REGION,
-    "TemporaryRedirect": StoreFault.REGION,
-}
-"""The faults that the code of a store's answer names."""
+_FAULTS = (
+    StoreFault(
+        ("RequestTimeTooSkewed",),
+        "the object store's clock and this machine's are too far apart",
+        "Set this machine's clock right (NTP).",
+    ),
+    StoreFault(
+        ("NoSuchBucket",),
+        "the object store has no such bucket",
+        "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
+    ),
+    StoreFault(
+        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"),
+        "the credentials for the object store have expired",
+        "Renew them. If they are environment variables, start the program again: it reads them "
+        "only at its start. The file of AWS_SHARED_CREDENTIALS_FILE is read again.",
+    ),
+    StoreFault(
+        (
+            *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+            *("PermanentRedirect", "TemporaryRedirect", "incorrectly configured region"),
+        ),
+        "the bucket is in another region",
+        "Set AWS_REGION to the region of the bucket.",
+    ),
+    StoreFault(
+        ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain", _NOT_LOADED),
+        "there are no credentials for the object store",
+        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the platform gives "
+        "credentials (docs/object-store.md).",
+    ),
+    StoreFault(
+        ("URL scheme is not allowed",),
+        "AWS_ENDPOINT_URL is an http:// address, which is not allowed",
+        "Use an https:// address, or set AWS_ALLOW_HTTP=true for a store on a network that you "
+        "trust.",
+    ),
+)
 
 
 def store_fault(text: str) -> StoreFault | None:
@@ -77,19 +103,16 @@ def store_fault(text: str) -> StoreFault | None:
     if not any(mark in text for mark in _MARKS):
         return None
     found, status = _CODE.search(text), _STATUS.search(text)
-    if found and found[1] in _BY_CODE:
-        return _BY_CODE[found[1]]
-    if "incorrectly configured region" in text:
-        return StoreFault.REGION
-    if any(mark in text for mark in _NO_CREDENTIALS):
-        return StoreFault.NO_CREDENTIALS
-    if "URL scheme is not allowed" in text:
-        return StoreFault.HTTP
+    for fault in _FAULTS:
+        if (found and found[1] in fault.marks) or any(
+            mark in text for mark in fault.marks if not mark.isalpha()
+        ):
+            return fault
     if status and status[1] in ("401", "403"):
-        return StoreFault.DENIED
+        return DENIED
     if status and status[1] in ("404", "409", "412", "416", "304"):
         return None
-    return StoreFault.UNAVAILABLE
+    return UNAVAILABLE
 
 
 def plain(text: str) -> str:
@@ -128,17 +151,20 @@ def without_secrets(error: Exception) -> Exception:
     return error
 
 
-CONNECT_S, ANSWER_S, RETRIES, RETRY_S = 5, 30, 4, 10
-"""Timeouts of a connection and of an answer in seconds, the number of retries, and their total
-time in seconds. The client's default is three minutes of retries; a lease of 15 s would expire."""
-
+_RETRIES = 4
 _DELTA = {
-    "connect_timeout": f"{CONNECT_S}s",
-    "timeout": f"{ANSWER_S}s",
-    "max_retries": str(RETRIES),
-    "retry_timeout": f"{RETRY_S}s",
+    "connect_timeout": "5s",
+    "timeout": "30s",
+    "max_retries": str(_RETRIES),
+    "retry_timeout": "10s",
 }
-_POLARS: dict[str, object] = {"max_retries": RETRIES}
+"""The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
+of 16 MB."""
+
+LEASE_OPTIONS = {"connect_timeout": "3s", "timeout": "4s", "retry_timeout": "5s"}
+"""For the table of leases, whose files are small. A store that hangs must be reported between a
+heartbeat (4 s after the last) and the end of the lease (15 s): then the owner suspends its work,
+and does not lose its lease."""
 
 
 def is_remote(path: str) -> bool:
@@ -174,13 +200,13 @@ def file_credentials() -> dict[str, str]:
 
 
 def delta_options(path: str, given: Mapping[str, str] | None) -> dict[str, str] | None:
-    """Return the options of Delta's client for a path; None for a local one without any.
+    """Return the options of Delta's client for a path; None for a local one.
 
     Args:
         given: Options of the caller, which take precedence.
     """
     if not is_remote(path):
-        return dict(given) if given else None
+        return None
     return _DELTA | file_credentials() | dict(given or {})
 
 
@@ -190,10 +216,9 @@ def polars_options(path: str, given: Mapping[str, str] | None) -> dict[str, obje
     Args:
         given: Options that a caller gave to Delta's client.
     """
-    kept: dict[str, object] = {
-        name: text for name, text in (given or {}).items() if name not in _DELTA
-    }
-    return _POLARS | file_credentials() | kept if is_remote(path) else kept or None
+    if not is_remote(path):
+        return None
+    return {"max_retries": _RETRIES, **file_credentials(), **(given or {})}
 
 
 def absolute_path(path: str | Path) -> str:
@@ -219,8 +244,6 @@ def first_ledger_day(path: str) -> date | None:
     Args:
         path: The path of the ledger, which need not exist; None is returned for a remote one.
     """
-    if is_remote(path):
-        return None
     days: list[date] = []
     with suppress(OSError):
         for folder in Path(absolute_path(path)).glob("date=*"):

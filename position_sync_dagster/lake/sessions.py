@@ -24,13 +24,13 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
     Snapshot,
     Step,
 )
-from position_sync_dagster.lake.storage.opening import check_mode, mode_of
 from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")
@@ -157,6 +157,7 @@ class GatewaySessions:
                 expires_at=now + timedelta(seconds=lease_s),
                 state=state or known.state,
                 state_since=known.since_after(state, live_since, now),
+                outages=known.outages_after(state, live_since, now),
                 lines_in_use=used.in_use,
                 line_limit=used.limit,
                 underlying_lines=used.underlyings,

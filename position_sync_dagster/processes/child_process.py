@@ -1,22 +1,25 @@
-"""A child process, from the owner's side: one program under a reaper, and its log file."""
+"""A child process in a process group of its own, which ends with it, and its log file."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
+import psutil
+
 from position_sync_dagster.errors import PositionSyncError
 
-KILL_MARGIN_S = 2.0
-"""Seconds after the grace time in which the reaper must end, before it is killed itself."""
-
+POLL_S = 0.05
 MOST_LOG_BYTES = 32 * 1024 * 1024
 """A log file that has become larger is begun anew: a program may run for months."""
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ChildEndedError(PositionSyncError):
@@ -24,7 +27,7 @@ class ChildEndedError(PositionSyncError):
 
 
 class ChildProcess:
-    """A program under a reaper. It ends when its owner ends, also when the owner is killed.
+    """A program that leads a process group; all of the group ends with it.
 
     Args:
         name: The name of the program in messages.
@@ -33,11 +36,7 @@ class ChildProcess:
         cwd: The working directory.
         log: The file for the program's output, which `check` begins anew once it is large. The one
             before is kept beside it. None leaves the output on this terminal.
-        reason: The file in which the program writes why it ends by itself.
-        grace_s: Seconds between the interrupt and the kill.
-        patience: As for `end_processes`.
-        inherited_fds: File descriptors that stay open until the program has ended: the lock of a
-            home, or the `pipe_fd` of another child, which then ends after this one.
+        grace_s: Seconds from the request to end until what still runs is killed.
     """
 
     def __init__(
@@ -48,51 +47,30 @@ class ChildProcess:
         env: Mapping[str, str],
         cwd: Path,
         log: Path | None = None,
-        reason: Path | None = None,
-        grace_s: float = 3.5,
-        patience: tuple[str, float] | None = None,
-        inherited_fds: Sequence[int] = (),
+        grace_s: float,
     ) -> None:
         self.name = name
         self.log = log
-        self.reason = reason
-        self.longest_s = max(grace_s, patience[1] if patience else 0.0)
-        owner_fd, self.pipe_fd = os.pipe()
-        self._pipe_open = True
-        reaper = [sys.executable, "-m", "position_sync_dagster.processes.reaper"]
-        reaper += ["--owner-fd", str(owner_fd), "--grace-s", str(grace_s)]
-        if patience:
-            reaper += ["--patient-with", patience[0], "--patience-s", str(patience[1])]
-        reaper += ["--", *command]
+        self._grace_s = grace_s
         output = open_log(log) if log else None
         try:
-            self._reaper = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                reaper,
+            self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
+                command,
                 env=dict(env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
-                pass_fds=(owner_fd, *inherited_fds),
                 start_new_session=True,
             )
-        except BaseException:
-            os.close(self.pipe_fd)
-            raise
         finally:
-            os.close(owner_fd)
             if output:
                 output.close()
 
     @property
     def pid(self) -> int:
-        """The process id of the reaper, which leads the program's process session."""
-        return self._reaper.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the program, or the reaper that is ending it, still runs."""
-        return self._reaper.poll() is None
+        """The process id, which is also that of the group."""
+        return self._process.pid
 
     def check(self) -> None:
         """Raise an error if the program has ended.
@@ -100,52 +78,62 @@ class ChildProcess:
         Raises:
             ChildEndedError: The program has ended. The message shows the end of its output.
         """
-        if self.running:
+        code = self._process.poll()
+        if code is None:
             if self.log is not None:
                 _begin_anew(self.log)
             return
-        text = self._why()
+        tail = self.tail()
         raise ChildEndedError(
-            f"{self.name} has ended with code {self._reaper.returncode}.{text}",
+            f"{self.name} has ended with code {code}."
+            + (f" Its last output:\n{tail}\n" if tail else ""),
             remedy=f"See {self.log}." if self.log else "See its output above.",
         )
 
-    def _why(self) -> str:
-        with suppress(OSError):
-            if self.reason and (text := self.reason.read_text(encoding="utf-8")):
-                return f" {text}\n"
-        tail = self.tail()
-        return f" Its last output:\n{tail}\n" if tail else ""
-
     def tail(self, lines: int = 8) -> str:
-        """Return the last lines of the log."""
+        """Return the last lines of the log, without colours."""
         if self.log is None or not self.log.exists():
             return ""
-        text = self.log.read_text(encoding="utf-8", errors="replace")
+        text = COLOUR.sub("", self.log.read_text(encoding="utf-8", errors="replace"))
         return "\n".join(text.splitlines()[-lines:])
 
-    def request_end(self) -> None:
-        """Close the pipe, at which the reaper ends everything; return at once."""
-        if self._pipe_open:
-            self._pipe_open = False
-            os.close(self.pipe_fd)
-
-    def stop(self) -> float:
-        """End the program and every process that came from it; return the seconds it took."""
-        started = time.monotonic()
-        self.request_end()
-        try:
-            self._reaper.wait(self.longest_s + KILL_MARGIN_S)
-        except subprocess.TimeoutExpired:
-            self._reaper.kill()
-            self._reaper.wait()
-        return time.monotonic() - started
+    def stop(self) -> None:
+        """Request the end of the program, and kill what remains of its group after the grace."""
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._grace_s)
+        end_group(self.pid, grace_s=0.0 if self._process.returncode == 0 else self._grace_s)
+        self._process.wait()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def end_group(group: int, *, grace_s: float) -> None:
+    """Interrupt each other process of a group, and kill those that still run after a time."""
+    deadline = time.monotonic() + grace_s
+    interrupted = set[psutil.Process]()
+    while remaining := in_group(group):
+        late = time.monotonic() >= deadline
+        for process in remaining if late else set(remaining) - interrupted:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL if late else signal.SIGINT)
+        interrupted.update(remaining)
+        time.sleep(POLL_S)
+
+
+def in_group(group: int) -> list[psutil.Process]:
+    """List the living processes of a group, without this one and without zombies."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            own = process.pid == os.getpid() or os.getpgid(process.pid) != group
+            if not own and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def open_log(log: Path) -> BinaryIO:

@@ -1,8 +1,8 @@
 """A home: the folder of settings, tables and Dagster's state, its lock and its environment.
 
 The lock is an advisory lock (`flock`) on an open file: only one Dagster runs in a home at a time.
-Each reaper that was started under it holds the same open file, so that the home stays locked until
-the last of its processes has ended, also when the owner was killed.
+Each process of a home carries its path in the environment, by which a start finds what a killed
+one left.
 """
 
 import fcntl
@@ -11,23 +11,40 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from dotenv import dotenv_values
 
 from position_sync_dagster import places
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.processes import reaper
-from position_sync_dagster.settings import PREFIX
+from position_sync_dagster.settings import PREFIX, read_env_file
+
+DAGSTER_HOME = "DAGSTER_HOME"
+MARKER = "POSITION_SYNC_LAUNCHED_FROM"
+"""The environment variable that each process of a home carries: the home's absolute path."""
 
 NOT_INHERITED = (PREFIX, "DAGSTER_")
 """The processes of a home never inherit variables with these prefixes."""
 
+LOCK_FILE = ".lock"
+POLL_S = 0.1
+LEFTOVER_S = 20.0
+"""Seconds that the processes of a killed start have to end by themselves: a stream gives its lease
+up."""
 
-DAGSTER_HOME = "DAGSTER_HOME"
+
+class HomeError(PositionSyncError):
+    """A folder cannot be made a home, or it is not a home."""
+
+    exit_code = 2
+
+
+class HomeInUseError(PositionSyncError):
+    """Another process uses the home."""
+
+    exit_code = 2
 
 
 def home_environment(home: Path, values: Mapping[str, str]) -> dict[str, str]:
@@ -39,7 +56,7 @@ def home_environment(home: Path, values: Mapping[str, str]) -> dict[str, str]:
     inherited = {
         name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
     }
-    return inherited | dict(values) | {reaper.MARKER: str(home)}
+    return inherited | dict(values) | {MARKER: str(home)}
 
 
 def adopt_environment(values: Mapping[str, str]) -> None:
@@ -49,12 +66,6 @@ def adopt_environment(values: Mapping[str, str]) -> None:
     os.environ.update(
         {k: v for k, v in values.items() if k.startswith(PREFIX) or k == DAGSTER_HOME}
     )
-
-
-class HomeError(PositionSyncError):
-    """A folder cannot be made a home, or it is not a home."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,39 +134,43 @@ class Home:
             ) from error
 
     def read_settings(self) -> dict[str, str]:
-        """Read the settings file.
+        """Read the settings file; a path of the home is relative to it, and returned absolute.
 
         Raises:
-            HomeError: There is no home at the path, or the file cannot be read.
+            HomeError: There is no home at the path.
+            SettingsError: The file cannot be read.
         """
         if not os.path.isfile(self.settings_file):  # also of a path that is too long
             raise HomeError(
                 f"{self.path} is no home: it has no settings file {self.settings_file.name}.",
                 remedy="Name the folder of a demo that was started before (.demo by default).",
             )
-        try:
-            values = dotenv_values(self.settings_file, interpolate=False)
-        except (OSError, UnicodeDecodeError) as error:
-            raise HomeError(
-                f"The settings file {self.settings_file} cannot be read: {error}.",
-                remedy="It is a text in UTF-8, one NAME=value a line: correct it, or its rights.",
-            ) from error
-        return {name: value for name, value in values.items() if value is not None}
+        settings = read_env_file(self.settings_file)
+        for name in OWN_PATHS.keys() & settings.keys():
+            if "://" not in settings[name]:
+                settings[name] = str(self.path / settings[name])
+        return settings
 
     def update_settings(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Write `values` into the settings file; settings that a person added stay.
+        """Write `values` and the home's own paths; settings that a person added stay.
+
+        The paths are written relative to the home: a copy of the folder is a home of its own.
 
         Returns:
             All settings of the home.
         """
-        settings = {} if self.is_new else self.read_settings()
-        settings.update(values)
+        settings = {} if self.is_new else read_env_file(self.settings_file)
+        settings.update({**values, **OWN_PATHS})
         lines = ["# The settings of this home. The user's own settings have no effect in it."]
         lines += [f"{name}={quote(value)}" for name, value in settings.items()]
         draft = self.settings_file.with_suffix(".draft")
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
         draft.replace(self.settings_file)
-        return settings
+        return self.read_settings()
+
+
+OWN_PATHS = {f"{PREFIX}LAKE": "lake", f"{PREFIX}FLEX_FOLDER": "flex"}
+"""The settings of a home that are folders in it."""
 
 
 def quote(value: str) -> str:
@@ -170,24 +185,9 @@ def quote(value: str) -> str:
     return f"'{escaped}'"
 
 
-LOCK_FILE = ".lock"
-POLL_S = 0.1
-LEFTOVER_GRACE_S = 1.0
-"""Seconds between the interrupt and the kill of processes that an earlier owner left."""
-
-
-class HomeInUseError(PositionSyncError):
-    """Another process uses the home."""
-
-    exit_code = 2
-
-
 @contextmanager
-def exclusive_use(home: Path, *, purpose: str) -> Iterator[int]:
-    """Hold the lock of the folder `home`; end its leftover processes before and after.
-
-    The lock is held while any process has a copy of the yielded file descriptor. Each process of
-    the home inherits a copy: a new owner waits until the processes of a killed owner have ended.
+def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
+    """Hold the lock of the folder `home`; end the processes that a killed start left there.
 
     Raises:
         HomeInUseError: Another process uses the home.
@@ -195,62 +195,62 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[int]:
     """
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = take_lock(home, purpose=purpose)
+        fd = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise HomeError(
             f"The home {home} cannot be written: {error.strerror}.",
             remedy="Choose a folder that you can write.",
         ) from error
     try:
-        reaper.end_processes(lambda: reaper.find_marked(home), grace_s=LEFTOVER_GRACE_S)
-        yield fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = holder_of(home / LOCK_FILE) or "another process"
+            raise HomeInUseError(
+                f"The home {home} is in use by {holder}.",
+                remedy="End it first, or choose another home.",
+            ) from None
+        end_leftovers(home)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps({"purpose": purpose, "pid": os.getpid()}).encode(), 0)
+        yield
+        os.ftruncate(fd, 0)
     finally:
-        reaper.end_processes(lambda: reaper.find_marked(home), grace_s=LEFTOVER_GRACE_S)
         os.close(fd)
 
 
-def take_lock(home: Path, *, purpose: str, wait_s: float = 10.0) -> int:
-    """Take the lock, and return its file descriptor.
-
-    If its owner has ended, wait until the owner's processes have ended too.
-
-    Raises:
-        HomeInUseError: A living process holds it, or leftover processes do after `wait_s`.
-    """
-    fd = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            holder = living_holder(os.pread(fd, 4096, 0))
-            if holder is None and time.monotonic() < deadline:
-                time.sleep(POLL_S)
-                continue
-            os.close(fd)
-            user = holder or "processes whose owner has ended"
-            raise HomeInUseError(
-                f"The home {home} is in use by {user}.",
-                remedy="End it first, or choose another home.",
-            ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, holder_record(purpose), 0)
-    return fd
+def end_leftovers(home: Path) -> None:
+    """Wait until the processes of a killed start have ended, and kill them after a time."""
+    deadline = time.monotonic() + LEFTOVER_S
+    while remaining := find_marked(home):
+        if time.monotonic() > deadline:
+            for process in remaining:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        time.sleep(POLL_S)
 
 
-def holder_record(purpose: str) -> bytes:
-    """Return the content of the lock file: the holder's purpose and process, as JSON."""
-    return json.dumps({"purpose": purpose, **reaper.identity_of(psutil.Process())}).encode()
+def find_marked(home: Path) -> list[psutil.Process]:
+    """List the living processes that carry the marker of `home`, without this one."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            marked = process.pid != os.getpid() and process.environ().get(MARKER) == str(home)
+            if marked and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
-def living_holder(content: bytes) -> str | None:
-    """Return a description of the holder in a lock file's content, None if it has ended."""
+def holder_of(lock: Path) -> str | None:
+    """Return who holds a home, from its lock file; None if nobody does."""
     try:
-        record = json.loads(content)
-        process = reaper.identified(record)
-    except (ValueError, KeyError, TypeError, psutil.Error):
-        return None
-    if process is None or not reaper.is_running(process):
-        return None
-    return f"{record.get('purpose', 'a process')} (process {record['pid']})"
+        with lock.open("r+b") as file:
+            content = file.read(4096)
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                record = json.loads(content)
+                return f"{record['purpose']} (process {record['pid']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None

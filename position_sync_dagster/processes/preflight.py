@@ -29,12 +29,12 @@ from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.object_store import absolute_path, is_remote
+from position_sync_dagster.lake.object_store import absolute_path
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.processes import ports
-from position_sync_dagster.processes.home import LOCK_FILE, living_holder
+from position_sync_dagster.processes.home import LOCK_FILE, holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
@@ -487,10 +487,9 @@ def check_tables(lake: Lake) -> list[Finding]:
 
 def check_store(lake: Lake) -> list[Finding]:
     """Return whether an object store keeps two writers apart; nothing for a folder."""
-    if not is_remote(lake.path):
-        return []
     try:
-        lake.sessions.table.prove_store()
+        if not lake.queue.table.probe_store():
+            return []
     except errors.LakeError as error:
         return [bad("store", error.what, error.remedy)]
     return [good("store", "it refuses the second of two writers (conditional put)")]
@@ -498,7 +497,7 @@ def check_store(lake: Lake) -> list[Finding]:
 
 def check_disk(path: str) -> list[Finding]:
     """Return the free space of the lake's disk, and whether it can be written."""
-    if is_remote(path):
+    if "://" in absolute_path(path):
         return [good("disk", f"the lake is in an object store ({path})")]
     folder = Path(absolute_path(path))
     while not folder.exists():
@@ -594,9 +593,8 @@ def check_programs(home: Path) -> list[Finding]:
     if programs.problems:
         remedy = "Then look at `position-sync status`."
         return [bad("programs", text, remedy) for text in programs.problems]
-    text = "none runs"
-    for first in programs.works[:1]:
-        text = f"the last {last_work.SAYS[first.program]} at {first.at:%H:%M:%S} UTC"
+    at = programs.ticked_at
+    text = "none runs" if at is None else f"the last sensor tick was at {at:%H:%M:%S} UTC"
     return [good("programs", text)]
 
 
@@ -614,7 +612,7 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
     # The lock of a demo's home is in the folder above it.
     locks = (home / LOCK_FILE, home.parent / LOCK_FILE)
-    holders = (living_holder(lock.read_bytes()) for lock in locks if lock.is_file())
+    holders = map(holder_of, locks)
     holder = next((holder for holder in holders if holder is not None), None)
     found = []
     if not home.is_dir():

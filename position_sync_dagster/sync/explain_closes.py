@@ -30,6 +30,9 @@ WINDOW = timedelta(days=60)
 BEFORE = timedelta(days=7)
 """Maximum age of the executions and events of a change, before the change."""
 
+AN_HOUR = timedelta(hours=1)
+"""Time in which shares may come after an option, and the gateway is asked for executions."""
+
 WEEK = timedelta(days=7)
 """Time in which a trade that a gateway named is looked for in statements that are older than its
 cause: statements of a day may be made during it."""
@@ -270,7 +273,7 @@ def due_closes(
 ) -> set[str]:
     """Return the closes to judge: those without a cause, and those of which there is more to know.
 
-    Of a close of the last day the gateway may say more until it is traded or stated. Later an
+    The gateway may say more of a close for an hour, and for a day of one without a cause. Later an
     execution or an event counts that was stated after its cause; and while a statement has not said
     its cause, any statement of its days.
 
@@ -280,9 +283,10 @@ def due_closes(
         said: What executions and statements name: account, conid, day and time, kind, stated_at.
         now: The current time.
     """
+    is_known = pl.col("cause") != Cause.UNEXPLAINED.value
     known = counted.group_by("change_id").agg(
-        is_stated=(pl.col("stage") == Stage.STATED.value).all()
-        & (pl.col("cause") != Cause.UNEXPLAINED.value).all(),
+        is_known=is_known.all(),
+        is_stated=(is_known & (pl.col("stage") == Stage.STATED.value)).all(),
         is_traded=(pl.col("cause") == Cause.TRADED.value).all(),
         is_named=pl.col("statement").is_not_null().all(),
         judged_at=pl.col("judged_at").max(),
@@ -292,7 +296,9 @@ def due_closes(
     is_open = ~pl.col("is_stated") & ~pl.col("is_named")
     waits = is_open & (~pl.col("is_traded") | (seen >= moment(now - WEEK)))
     due = ones.filter(
-        judged_at.is_null() | (is_open & ~pl.col("is_traded") & (seen >= moment(now - A_DAY)))
+        judged_at.is_null()
+        | (is_open & ~pl.col("is_known") & (seen >= moment(now - A_DAY)))
+        | (is_open & ~pl.col("is_traded") & (seen >= moment(now - AN_HOUR)))
     )
     said = said.with_columns(is_flex=pl.col("source") == FLEX)
     newest = said.group_by(_KEY).agg(pl.col("stated_at").max(), pl.col("is_flex").any())

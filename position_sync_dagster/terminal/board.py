@@ -1,137 +1,21 @@
 """The live status on a terminal: the board, its lines and the last changes."""
 
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 
-import polars as pl
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.instrument import contract_name
-from position_sync_dagster.domain.update import Source
-from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
-from position_sync_dagster.last_work import SAYS
-from position_sync_dagster.sync.reports.overview import Overview
+from position_sync_dagster.sync.reports.changes import Change
+from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.sync.supervision import PAUSED
 from position_sync_dagster.terminal import money_tables
-from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
-
-MOST_OF_A_KIND = 2
-"""If one read finds more changes of a kind than this, one line shows their number."""
-
-KEPT = 6
-
-OUTAGE = (SessionState.BLIND, SessionState.LOST)
-"""The states in which a stream does not see its gateway any more, although nobody stopped it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusChange:
-    """One change, as text."""
-
-    at: datetime
-    text: str
-
-
-class Changes:
-    """The last changes, found by comparing each read of the tables with the one before."""
-
-    def __init__(self) -> None:
-        self._before: Overview | None = None
-        self._found: deque[StatusChange] = deque(maxlen=KEPT)
-
-    def add(self, now: Overview) -> Sequence[StatusChange]:
-        """Compare a read with the one before; return the last changes, the newest first."""
-        if self._before is not None:
-            for text in changes_between(self._before, now):
-                self._found.appendleft(StatusChange(at=now.status.at, text=text))
-        self._before = now
-        return list(self._found)
-
-
-def changes_between(before: Overview, now: Overview) -> list[str]:
-    """Return one text for each change."""
-    return [
-        *_few("positions changed", _quantities(before.book.reported, now.book.reported)),
-        *_few("closes explained", _closes(before.closes, now.closes)),
-        *_lines(before, now),
-        *_gateways(before, now),
-    ]
-
-
-def _closes(before: Iterable[Closure], now: Iterable[Closure]) -> list[str]:
-    """Return why holdings closed, if the cause was not known before."""
-    known = {(one.change_id, one.cause) for one in before}
-    return [
-        f"{one.cause.lower().replace('_', ' ')}: {one.name}"
-        + ("" if one.realized_pnl is None else f", {one.realized_pnl:+,.0f} {one.currency}")
-        for one in now
-        if (one.change_id, one.cause) not in known
-    ]
-
-
-def _with_before(now: pl.DataFrame, before: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return rows with `was`: what a column of the same holding was before; null without one."""
-    key = ("account", "conid")
-    return now.join(before.select(*key, was=name), on=key, how="left", maintain_order="left")
-
-
-def _quantities(before: pl.DataFrame, now: pl.DataFrame) -> list[str]:
-    if before.is_empty():  # the first download is no trade
-        return []
-    rows = _with_before(now, before, "position").with_columns(pl.col("was").fill_null(0.0))
-    rows = rows.filter(pl.col("position") != pl.col("was"))
-    return [
-        f"quantity: {contract_name(one.instrument)}  {quantity(was)} → {quantity(one.position)}"
-        for one, was in zip(broker_positions_of(rows), rows.get_column("was"), strict=True)
-    ]
-
-
-def _lines(before: Overview, now: Overview) -> list[str]:
-    rows = _with_before(now.book.priced, before.book.priced, "source")
-    rows = rows.filter(pl.col("position") != 0, pl.col("source") != pl.col("was"))
-    moved = [(row.source, contract_name(row)) for row in updates_of(rows)]
-    promoted = [f"promotion: {leg} is streamed now" for by, leg in moved if by is Source.STREAM]
-    demoted = [f"demotion: {leg} is monitored now" for by, leg in moved if by is Source.QUEUE]
-    return [*_few("legs promoted", promoted), *_few("legs demoted", demoted)]
-
-
-def _few(what: str, texts: list[str]) -> list[str]:
-    return texts if len(texts) <= MOST_OF_A_KIND else [f"{len(texts)} {what}"]
-
-
-def _gateways(before: Overview, now: Overview) -> list[str]:
-    earlier = {login.gateway_id: login for login in before.status.each_login}
-    return [
-        text
-        for login in now.status.each_login
-        if (was := earlier.get(login.gateway_id)) is not None
-        and (text := _gateway_change(was, login, now.status)) is not None
-    ]
-
-
-def _gateway_change(before: LoginStatus, now: LoginStatus, status: Status) -> str | None:
-    was, state = before.session_state, now.session_state
-    if state is None or (was == state and paused(before) == paused(now)):
-        return None
-    name = f" {now.gateway_id}" if status.logins else ""
-    if state == SessionState.LIVE:
-        gap = before.blind_since
-        back = "" if gap is None or was is None else f" after {age(gap, status.at)}"
-        return f"gateway{name}: connected{back}"
-    detail = f" – {now.session_detail}" if now.session_detail else ""
-    if paused(now):
-        return f"gateway{name}: {now.session_detail}"
-    word = "outage" if was == SessionState.LIVE and state in OUTAGE else "gateway"
-    return f"{word}{name}: {state}{detail}"
+from position_sync_dagster.terminal.text import age, duration, number, printable
 
 
 def paused(login: LoginStatus) -> bool:
@@ -198,18 +82,12 @@ def _legs(count: int) -> str:
 
 
 def _programs(status: Status) -> str:
-    """Return when the sensors last ticked, and which other programs are late."""
-    late = status.programs.late
-    shown = [
-        *status.programs.works[:1],
-        *(one for one in late if one is not status.programs.works[0]),
-    ]
-    if not shown:
-        return f"none {LATE}" if status.programs.ended else "none runs"
-    return ", ".join(
-        f"last {SAYS[one.program]} {age(one.at, status.at)} ago{f' {LATE}' if one in late else ''}"
-        for one in shown
-    )
+    """Return when the sensors last ticked."""
+    programs = status.programs
+    late = f" {LATE}" if programs.late or programs.ended else ""
+    if programs.ticked_at is None:
+        return f"none {LATE}" if late else "none runs"
+    return f"last sensor tick {age(programs.ticked_at, status.at)} ago{late}"
 
 
 def _accounts(status: Status) -> list[tuple[str, str]]:
@@ -265,8 +143,8 @@ MOST_BAR = 40
 
 
 def board(
-    overview: Overview | None,
-    changes: Sequence[StatusChange],
+    overview: Figures | None,
+    changes: Sequence[Change],
     notes: Lines,
     addresses: Lines,
     console: Console,
@@ -336,7 +214,7 @@ def _worst(status: Status, lines: Lines, room: int) -> list[tuple[str, str]]:
     return [*ordered[:room], ("", f"… and {rest} more")] if rest > 0 else ordered
 
 
-def current_text(overview: Overview) -> str:
+def current_text(overview: Figures) -> str:
     """Return as text how many legs have a current value now."""
     status, text = overview.status, f"{overview.current} of {overview.held} legs"
     blind = [login.gateway_id for login in status.logins if login.session_state != "LIVE"]
@@ -348,7 +226,7 @@ def current_text(overview: Overview) -> str:
     return text if oldest is None else f"{text}, oldest {duration(oldest)}"
 
 
-def figures_of(overview: Overview) -> list[tuple[str, str]]:
+def figures_of(overview: Figures) -> list[tuple[str, str]]:
     """Return the figures of a read as lines, for a log."""
     return [("current", current_text(overview)), *describe(overview.status)]
 
@@ -368,7 +246,7 @@ def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
     return table
 
 
-def _gauges(overview: Overview, width: int) -> RenderableType:
+def _gauges(overview: Figures, width: int) -> RenderableType:
     status = overview.status
     bar = max(min(width - LABEL - 48, MOST_BAR), 10)
     table = Table.grid(padding=(0, 1, 0, 0))
@@ -393,7 +271,7 @@ def _gauges(overview: Overview, width: int) -> RenderableType:
     return table
 
 
-def _change(change: StatusChange, width: int) -> RenderableType:
+def _change(change: Change, width: int) -> RenderableType:
     text = f"{change.at.astimezone():%H:%M:%S}"
     line = Text(f"{text:<{LABEL}} ", style="dim").append(printable(change.text), style="not dim")
     line.truncate(width, overflow="ellipsis")

@@ -23,6 +23,38 @@ def printable(text: str) -> str:
     )
 
 
+MOST_FOREIGN = 200
+"""Maximum length of a text of others, such as a symbol or an argument, in characters."""
+
+
+def foreign(text: str, most: int = MOST_FOREIGN) -> str:
+    r"""Return a text of others for a person: on one line, without control characters, cut.
+
+    >>> foreign("AAPL\nforged"), foreign("x" * 9, 4)
+    ('AAPL\\nforged', 'xxx…')
+    """
+    if len(text) > most:
+        text = f"{text[: most - 1]}…"
+    return text if text.isprintable() else printable(text)
+
+
+def cell_text(value: object) -> str:
+    """Return a value as a cell of CSV: a text that a spreadsheet would run has a ' before it.
+
+    >>> cell_text("=1+1"), cell_text(-1.5), cell_text(None), cell_text(["a", "b"])
+    ("'=1+1", '-1.5', '', 'a b')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    text = foreign(str(value))
+    is_formula = isinstance(value, str) and text.startswith(("=", "+", "-", "@"))
+    return f"'{text}" if is_formula else text
+
+
 def number(value: float | None) -> str:
     """Return a number for a table. An unknown number is a dash, never a zero.
 

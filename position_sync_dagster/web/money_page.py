@@ -13,6 +13,7 @@ import asyncio
 import gzip
 import json
 import logging
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,6 +72,9 @@ class Figures(Protocol):
 
     def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
         """Return the parts of the holdings by their key, and all other figures; blocks."""
+
+    def figures(self, now: datetime) -> Any:
+        """Return the figures as the API serves them; blocks."""
 
 
 @dataclass(frozen=True)
@@ -196,15 +200,20 @@ def _perspective() -> Path:
 
 
 def money_routes(
-    *, dagster: bool = True, open_figures: Callable[[], Figures] = _open_figures
+    *,
+    dagster: bool = True,
+    home: str | None = None,
+    open_figures: Callable[[], Figures] = _open_figures,
 ) -> list[BaseRoute]:
     """Return the routes of the page; the caller puts the guard before them.
 
     Args:
         dagster: Whether Dagster's pages are on the same port, so that rows can link to their runs.
+        home: The folder that commands need as --home; None: none.
         open_figures: Opens what the feed reads.
     """
-    feed = Feed(open_figures, {"dagster": dagster})
+    opened = cache(open_figures)
+    feed = Feed(opened, {"dagster": dagster, "home": home and shlex.quote(home)})
     folder = f"/money/{VERSION}"
     kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
@@ -236,6 +245,17 @@ def money_routes(
             found = gzip.decompress(found)
         return Response(found, headers=headers, media_type="application/json")
 
+    def answer(name: str, known: str) -> Response:
+        from position_sync_dagster.web import api
+
+        found = api.answer(name, known, lambda: opened().figures(utc_now()))
+        found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
+        return found
+
+    async def api(request: Request) -> Response:
+        known = request.headers.get("if-none-match", "")
+        return await asyncio.to_thread(answer, request.path_params["name"], known)
+
     vendor = _perspective()
     return [
         static("/money", STATIC / "money.html", "no-cache"),
@@ -244,6 +264,7 @@ def money_routes(
         static(f"{folder}/perspective.js", vendor / "perspective-anywidget.js", FOR_EVER),
         static(f"{folder}/perspective.css", vendor / "perspective-anywidget.css", FOR_EVER),
         Route("/money/data", data, methods=["GET"]),
+        Route("/api/v1/{name}", api, methods=["GET"]),
     ]
 
 

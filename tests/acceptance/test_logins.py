@@ -18,7 +18,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.overview import OverviewReader
+from position_sync_dagster.sync.reports.figures import FiguresReader
 from tests.support.demo_program import (
     LIMIT_S,
     PROGRAM,
@@ -56,7 +56,7 @@ class SeveralLogins:
 
     def __post_init__(self) -> None:
         self.lake = Lake.of(self.settings)
-        self.reader = OverviewReader(self.lake, self.settings)
+        self.reader = FiguresReader(self.lake, self.settings)
 
     def name(self, *logins: Login) -> None:
         """Save the gateways file."""

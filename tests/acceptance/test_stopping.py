@@ -7,7 +7,6 @@ SIGINT.
 """
 
 import random
-import re
 import threading
 from contextlib import suppress
 from typing import Any
@@ -89,13 +88,6 @@ def test_by_itself_it_ends_with_a_verdict(home):
         demo.ended_without_a_trace()
         log = (demo.home / "dagster.log").read_text(errors="replace")
         assert "supervisor: Everything has ended, as requested." in log
-        # A run that is in progress at the end is interrupted, and Dagster says so under its name.
-        entries = re.split(r"\n(?=\S*\d{4}-\d\d-\d\d )", log)
-        assert not [
-            entry
-            for entry in entries
-            if "KeyboardInterrupt" in entry and " - dagster - ERROR - " not in entry
-        ], "a helper was interrupted"
         if missed <= {"all current after"}:
             break
     assert missed <= {"all current after"}, verdict["figures"]

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, Source
 from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import maintenance, opening
+from position_sync_dagster.lake.storage import maintenance, writer_lock
 
 
 def claim(lake: Lake, limit: int) -> list[str]:
@@ -116,7 +116,7 @@ def merge(lake: Lake, table: str, stop: str, files: int) -> int:
     """Merge so many small files of a table; stand still before or after the first commit."""
     commit, stops = maintenance.overwrite, [stop]
     maintenance.COMPACT_FROM = files
-    opening.FAIR_WAIT_S = 0.001  # another one stands still
+    writer_lock.FAIR_WAIT_S = 0.001  # another one stands still
 
     def stopping(*arguments: Any) -> None:
         here = stops.pop() if stops else ""

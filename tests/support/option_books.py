@@ -21,6 +21,8 @@ def contract(name: str) -> Instrument:
         return Instrument(
             conid=conid, symbol="SPY", sec_type=kind, currency="USD", multiplier=multiplier
         )
+    if name == "bond":
+        return Instrument(conid=conid, symbol="SPY", sec_type="BOND", currency="USD")
     term, is_future = name.rstrip("+"), name.startswith("F")
     return Instrument(
         conid=conid,

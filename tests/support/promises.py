@@ -7,7 +7,7 @@ import polars as pl
 
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.reports.overview import Overview
+from position_sync_dagster.sync.reports.figures import Figures
 from tests.support.logins import Login
 
 
@@ -21,7 +21,7 @@ def waiting(lake: Lake, before: datetime | None = None) -> int:
     return rows.filter(live, pl.col("created_at") < before).height
 
 
-def current_by_login(overview: Overview) -> dict[str, int]:
+def current_by_login(overview: Figures) -> dict[str, int]:
     """Count the holdings of each login whose value is current now."""
     logins = overview.book.held.filter("is_current").get_column("gateway_id").to_list()
     return {one.gateway_id: logins.count(one.gateway_id) for one in overview.status.each_login}

@@ -80,6 +80,23 @@ ROWS: tuple[Row, ...] = (
         "every pair of commits of Delta Lake",
     ),
     Row(r"tests/integration/lake/queue/test_(many_ids|races)\.py", V, "larger races and lists"),
+    Row(r"tests/integration/lake/storage/test_maintenance\.py::test_no_table_grows", C, "a day"),
+    Row(
+        r"tests/integration/lake/storage/test_full_disk\.py::\S+\[(?!mark\])",
+        V,
+        "other steps on a full disk",
+    ),
+    Row(
+        r"tests/integration/cli/test_stopping\.py",
+        P,
+        "signals at every moment of every command; the demo is stopped in tests/acceptance",
+    ),
+    Row(r"tests/integration/sync/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
+    Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
+    Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
+    Row(r"tests/integration/lake/test_commit_log\.py::test_entries_of_every_kind", V, "every cut"),
+    Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
+    Row(r"tests/contract/lake/test_queue_model\.py::TestDeltaInParts", V, "TestDelta is first"),
 )
 
 

@@ -1,4 +1,4 @@
-"""What is said of programs by the files that they write."""
+"""What is said of the programs by the files that they write."""
 
 import os
 import time
@@ -14,47 +14,34 @@ def _home(monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
 
 
-def wrote(program: str, age_s: float) -> None:
-    last_work.note(program)
+def wrote(name: str, age_s: float) -> None:
+    last_work.note(name)
     at = time.time() - age_s
-    os.utime(file_of(program), (at, at))
+    os.utime(file_of(name), (at, at))
 
 
-def test_nothing_is_wrong_where_nothing_runs():
-    assert last_work.read() == last_work.NONE
-    assert last_work.NONE.problems == ()
-
-
-def test_a_program_is_late_after_three_missed_times():
-    wrote(SUPERVISOR, 1)
-    wrote(SENSORS, 29)
-    assert last_work.read().problems == ()
-    wrote(SENSORS, 40)
+@pytest.mark.parametrize(
+    ("supervisor_s", "tick_s", "late"),
+    [
+        (None, None, False),
+        (1, 29, False),
+        (1, 40, True),
+        (1, -3600, True),  # the clock was set back since
+        (110, None, False),  # Dagster still starts
+        (130, None, True),
+        (None, 3600, False),  # `dagster dev` was ended, and nobody removed the file
+    ],
+)
+def test_ticks_are_late_where_a_supervisor_has_not_ended(supervisor_s, tick_s, late):
+    for name, age_s in ((SUPERVISOR, supervisor_s), (SENSORS, tick_s)):
+        if age_s is not None:
+            wrote(name, age_s)
     found = last_work.read()
-    assert [one.program for one in found.late] == [SENSORS]
-    (problem,) = found.problems
-    assert f"the last sensor tick at {found.works[0].at:%H:%M:%S}" in problem
-
-
-def test_a_program_that_stopped_before_the_clock_was_set_back_is_late():
-    wrote(SUPERVISOR, 1)
-    wrote(SENSORS, -3600)
-    assert [one.program for one in last_work.read().late] == [SENSORS]
-
-
-def test_after_an_end_in_order_nothing_is_late():
-    for program in (SUPERVISOR, SENSORS):
-        wrote(program, 3600)
-    assert len(last_work.read().late) == 2
+    assert found.late is late
+    assert bool(found.problems) is late
+    assert (found.ticked_at is None) is (tick_s is None)
     last_work.clear()
     assert last_work.read() == last_work.NONE
-
-
-def test_without_a_supervisor_an_old_tick_is_shown_but_not_wrong():
-    wrote(SENSORS, 3600)  # Dagster's own `dagster dev` was ended, and nobody removed the file
-    found = last_work.read()
-    assert found.works[0].late
-    assert found.problems == ()
 
 
 def test_why_everything_ended_is_kept_until_the_next_start():

@@ -3,18 +3,14 @@
 import re
 import sys
 import tomllib
-from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
 from ib_async.client import Client
 from pydantic import SecretStr
 
-from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import deliver
-from position_sync_dagster.sync.reports.money import draw_day
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -51,20 +47,14 @@ def test_the_supported_versions_are_those_of_the_project():
 
 
 def test_an_extra_that_is_not_installed_is_named_where_it_is_needed(monkeypatch, caplog):
-    for library in ("apprise", "matplotlib.figure"):
-        monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setitem(sys.modules, "apprise", None)
     url = SecretStr("json://127.0.0.1:1")
-    alerts, pictures = (
-        f"pip install 'position-sync-dagster[{extra}]'" for extra in ("alerts", "pictures")
-    )
+    alerts = "pip install 'position-sync-dagster[alerts]'"
     assert not deliver(url, 0, title="t", body="b")
     assert alerts in caplog.text
     *_, found = preflight.check_settings(load_settings(alert_urls=(url,)), {}, env_file=None)
     assert (found.level, found.remedy) == (preflight.Level.BAD, f"Run: {alerts}")
-    with pytest.raises(MissingExtraError, match=re.escape(pictures)):
-        draw_day([], [], datetime.now(UTC))
-    extras = PROJECT["optional-dependencies"]
-    assert {"alerts", "pictures"} <= set(extras)
+    assert {"alerts", "mcp"} <= set(PROJECT["optional-dependencies"])
 
 
 def test_everything_of_the_extras_is_installed_for_the_tests():

@@ -63,6 +63,7 @@ def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
         ({"max_lines": 5}, "RESERVED_LINES=5"),
         ({"max_lines": 5, "reserved_lines": 9}, "MAX_LINES=5"),
         ({"heartbeat_s": 15}, "HEARTBEAT_S=15"),
+        ({"drain_time_limit_s": 90}, "DRAIN_TIME_LIMIT_S"),
         ({"session_lease_s": 3}, "SESSION_LEASE_S=3"),
         ({"daily_start": "yesterday"}, "DAILY_START='yesterday'"),
         ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),

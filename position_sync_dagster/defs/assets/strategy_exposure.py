@@ -83,9 +83,14 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     numbers: dict[str, float | None] = {}
     for one in found.totals:
         if one.account is None:
-            numbers |= {f"{label} {one.currency}": getattr(one, of) for label, of in PLOTS.items()}
+            numbers |= {
+                f"{label} {one.currency}": getattr(one, of)
+                for label, of in PLOTS.items()
+                if of not in one.unknown  # a plot shows no star
+            }
     for one in found.in_base:
-        numbers[f"daily {one.account} in {one.currency}"] = one.daily_pnl
+        if "daily_pnl" not in one.unknown:
+            numbers[f"daily {one.account} in {one.currency}"] = one.daily_pnl
     notes = list(_notes(found))
     texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
     return money_of | risk_of | texts | plotted(numbers)

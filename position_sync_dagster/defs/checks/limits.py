@@ -6,8 +6,7 @@ after the next reload.
 """
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -30,7 +29,6 @@ from position_sync_dagster.domain.leg import Limit, LimitState
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.yaml_file import saved_state
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.storage import table as storage
@@ -189,22 +187,6 @@ OF_VALUE = " (its value)"
 DECIDE = "Decide about the position, or change the limit in the strategies file."
 
 
-def read_limits(settings: Settings) -> list[Limit]:
-    """Return the limits of the strategies file; none without a file.
-
-    Raises:
-        StrategiesFileError: The file cannot be read, or has a mistake.
-    """
-    path = settings.strategies_file
-    return [] if path is None else list(_limits_of(path, saved_state(path)))
-
-
-@lru_cache(maxsize=1)
-def _limits_of(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
-    """Read a file once for each time that it is saved: the sensor asks every 5 s."""
-    return tuple(strategies_file.load_limits(path))
-
-
 def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.AssetCheckKey]:
     """Return the check of each limit; while the file has a mistake, those named in `known`.
 
@@ -213,7 +195,7 @@ def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.Ass
         known: Names of checks as "asset: check".
     """
     try:
-        names = [limit.name for limit in read_limits(settings)]
+        names = [limit.name for limit in strategies_file.saved_limits(settings.strategies_file)]
     except StrategiesFileError:
         texts = (text.split(": ")[1].removesuffix(OF_VALUE) for text in known)
         names = list(dict.fromkeys(text for text in texts if text.startswith(PREFIX)))
@@ -248,7 +230,7 @@ def evaluated_limits(
 def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
     """Return the limits of the strategies file, and the result of the check that reads it."""
     try:
-        limits = read_limits(settings)
+        limits = strategies_file.saved_limits(settings.strategies_file)
     except StrategiesFileError as error:
         return [], check_results.failed(
             f"No limit is evaluated. {error}",
@@ -270,7 +252,10 @@ def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckRe
 
 def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
-    limit = next((one for one in read_limits(settings) if one.name == name), None)
+    limit = next(
+        (one for one in strategies_file.saved_limits(settings.strategies_file) if one.name == name),
+        None,
+    )
     if limit is None:
         return check_results.unknown_result("the strategies file has no such limit any more.")
     return result_of(limit_readings.evaluate([limit], _book_of_now(lake, settings))[0])

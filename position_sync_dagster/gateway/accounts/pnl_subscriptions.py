@@ -374,12 +374,13 @@ NET_LIQUIDATION = "NetLiquidation"
 """Its currency is the base currency of the account."""
 
 CASH, AVAILABLE, MARGIN = "TotalCashValue", "AvailableFunds", "MaintMarginReq"
+EXCESS, INITIAL = "ExcessLiquidity", "InitMarginReq"
 
 EXCHANGE_RATE = "ExchangeRate"
 """The key of an exchange rate, in the base currency, which comes once for each currency of the
 ledger. [D: "Account Value Keys"]"""
 
-TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN})
+TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN, EXCESS, INITIAL})
 """The tags of message 6 that are kept. They come in the base currency of the account only. The
 tags of the ledger come by currency and as `BASE`, the sum; only the rate is read of them. [D:
 "Account Value Keys"]"""
@@ -498,6 +499,8 @@ class AccountSummaries:
             cash=amounts.get(CASH),
             available_funds=amounts.get(AVAILABLE),
             maintenance_margin=amounts.get(MARGIN),
+            excess_liquidity=amounts.get(EXCESS),
+            initial_margin=amounts.get(INITIAL),
             daily_pnl=daily,
             unrealized_pnl=unrealized,
             realized_pnl=realized,

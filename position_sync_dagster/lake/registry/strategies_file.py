@@ -7,6 +7,7 @@ strategy in an account holds the whole of a leg.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from position_sync_dagster.domain.leg import (
     make_leg,
     strategy_name,
 )
-from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile
+from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 
 class WholeHolders:
@@ -514,6 +515,47 @@ def load_strategies(
 
 def as_strategies_file(legs: Iterable[Leg]) -> str:
     """Return legs as the text of a strategies file, from which `load_strategies` reads the same."""
+    return _as_text({"strategies": _entries(legs)})
+
+
+def add_to_file(path: Path, legs: Iterable[Leg]) -> None:
+    """Add strategies at the end of those of a strategies file; the rest of its text stays.
+
+    Raises:
+        StrategiesFileError: It cannot be read or written, or its strategies are no list with
+            dashes.
+    """
+    file, path = _opened(path), path.resolve()
+    is_empty = not file.parse(StrategiesPart, file.data).strategies
+    line, column, in_brackets = file.end_of_list(("strategies",))
+    if in_brackets and not is_empty:
+        file.fail(("strategies",), "the strategies stand in brackets", "Begin each with a dash")
+    text = path.read_text(encoding="utf-8").splitlines()
+    if is_empty:
+        text[line - 1], column = text[line - 1].replace("[]", "", 1).rstrip(), 2
+    added = _as_text(_entries(legs)).splitlines()
+    text[line:line] = [" " * column + one for one in added]
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text("\n".join(text) + "\n", encoding="utf-8")
+        load_strategies(new)
+        new.replace(path)
+    except OSError as error:
+        raise errors.StrategiesFileError(
+            f"The file {path} cannot be written: {error.strerror}.",
+            remedy="Correct its rights, or add what `strategies propose --yaml` prints.",
+        ) from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _as_text(value: object) -> str:
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=200)
+    return text
+
+
+def _entries(legs: Iterable[Leg]) -> list[dict[str, object]]:
+    """Return the strategies of legs as a strategies file has them."""
     found: dict[str, list[dict[str, object]]] = {}
     for leg in legs:
         values = {name: getattr(leg, name) for name in LegPart.model_fields}
@@ -522,11 +564,7 @@ def as_strategies_file(legs: Iterable[Leg]) -> str:
             del values["priority"]
         known = {name: value for name, value in values.items() if value is not None}
         found.setdefault(str(leg.strategy_id), []).append(known)
-    strategies = [{"strategy_id": name, "legs": found[name]} for name in sorted(found)]
-    text: str = yaml.safe_dump(
-        {"strategies": strategies}, sort_keys=False, allow_unicode=True, width=200
-    )
-    return text
+    return [{"strategy_id": name, "legs": found[name]} for name in sorted(found)]
 
 
 def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: datetime) -> Leg:
@@ -560,6 +598,16 @@ def load_limits(path: str | Path) -> list[Limit]:
     if _lacks(path, b"limits"):
         return []
     return list(_limits(_opened(path)))
+
+
+def saved_limits(path: Path | None) -> list[Limit]:
+    """Read the limits as `load_limits`, once for each time that the file is saved; none without."""
+    return [] if path is None else list(_saved_limits(path, saved_state(path)))
+
+
+@lru_cache(maxsize=1)
+def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
+    return tuple(load_limits(path))
 
 
 def following_rolls(path: str | Path, *, named_by: str = NAMED_BY) -> frozenset[str]:

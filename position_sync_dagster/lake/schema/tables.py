@@ -159,9 +159,9 @@ GATEWAY_SESSIONS = TableSpec(
         columns_of(GatewaySession) | _PARTITION,
         """gateway_id owner session_id run_id host pid fencing_token started_at heartbeat_at
         expires_at state state_since lines_in_use line_limit detail bucket part underlying_lines
-        greeks gateway_running_since gateway_started_at""",
+        greeks gateway_running_since gateway_started_at outages""",
     ),
-    version=3,
+    version=4,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
     order="started_at",
@@ -207,9 +207,12 @@ CLOSURES = TableSpec(
     order="judged_at",
 )
 
+_SUMMARY = columns_of(AccountSummary)
+_MARGINS = ("excess_liquidity", "initial_margin")
+
 ACCOUNT_VALUES = TableSpec(
     "account_values",
-    columns_of(AccountSummary)
+    {name: column for name, column in _SUMMARY.items() if name not in _MARGINS}
     | {
         **described(
             """
@@ -219,8 +222,9 @@ ACCOUNT_VALUES = TableSpec(
             """
         ),
         "committed_at": COMMIT_COLUMNS["committed_at"],
+        **{name: _SUMMARY[name] for name in _MARGINS},
     },
-    version=3,
+    version=4,
     partition_by=("date",),
     indexed=("row_id", "timestamp", "ledger_version"),
     order="ledger_version",

@@ -7,12 +7,11 @@ that fail are retried for a bounded time.
 import errno
 import logging
 import os
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypedDict, TypeVar
@@ -20,16 +19,17 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
+from deltalake.exceptions import CommitFailedError
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
 from position_sync_dagster.lake.schema.codec import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, durability
-from position_sync_dagster.lake.storage.deltalake_internals import is_behind
-from position_sync_dagster.lake.storage.opening import NO_HOOKS, TableLocation, Use, WriterLock
-from position_sync_dagster.lake.storage.threads import begin
+from position_sync_dagster.lake.storage.fencing import NO_HOOKS
+from position_sync_dagster.lake.storage.opening import TableLocation, Use
+from position_sync_dagster.lake.storage.store_probe import require_conditional_put
+from position_sync_dagster.lake.storage.writer_lock import WriterLock
 from position_sync_dagster.outage_log import OutageLog
 
 SPARE_BYTES = 64 * 1024
@@ -203,14 +203,11 @@ T = TypeVar("T")
 _STALE_ATTEMPTS = 4
 """Attempts with a new handle. If a file is missing in each, the table is broken."""
 
-
-PAUSE_S, REMOTE_PAUSE_S = 0.25, 0.5
+PAUSE_S = 0.25
 """The longest pause before another try, in seconds: a few times as long as a commit takes."""
 
 
-def retried(
-    attempt: Callable[[], T], *, path: str, contention_s: float, longest_pause_s: float = PAUSE_S
-) -> T:
+def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     """Run an attempt until it succeeds, and return its result.
 
     Conflicts are retried for `contention_s` seconds with growing random pauses, missing or
@@ -223,29 +220,25 @@ def retried(
     Raises:
         LakeError: No attempt succeeded; see `commit_errors.to_lake_error`.
     """
-    begun, stale = time.monotonic(), 0
-    for trial in Retrying(
-        # What ends the attempts is an error of another type.
-        retry=retry_if_exception_type((*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit)),
-        wait=wait_random_exponential(multiplier=longest_pause_s / 60, max=longest_pause_s),
-        reraise=True,
-    ):
-        with trial:
-            try:
-                return attempt()
-            except commit_errors.STORAGE_ERRORS as error:
-                match commit_errors.classify(error):
-                    case commit_errors.ErrorKind.STALE:
-                        stale += 1
-                        is_last = stale == _STALE_ATTEMPTS
-                    case commit_errors.ErrorKind.CONFLICT:
-                        is_last = time.monotonic() - begun >= contention_s
-                    case _:
-                        is_last = True
-                if is_last:
-                    commit_errors.fail(error, path)
-                raise
-    raise AssertionError("unreachable")  # pragma: no cover
+    begun, stale, longest_s = time.monotonic(), 0, PAUSE_S / 64
+    while True:
+        try:
+            return attempt()
+        except commit_errors.RetryCommit:
+            pass
+        except commit_errors.STORAGE_ERRORS as error:
+            match commit_errors.classify(error):
+                case commit_errors.ErrorKind.STALE:
+                    stale += 1
+                    is_last = stale == _STALE_ATTEMPTS
+                case commit_errors.ErrorKind.CONFLICT:
+                    is_last = time.monotonic() - begun >= contention_s
+                case _:
+                    is_last = True
+            if is_last:
+                commit_errors.fail(error, path)
+        longest_s = min(2 * longest_s, PAUSE_S)
+        time.sleep(random.uniform(0, longest_s))  # noqa: S311 - a pause, not a secret
 
 
 logger = logging.getLogger(__name__)
@@ -256,18 +249,6 @@ of its commits gets slower (3.8 to 42 ms after 560)."""
 
 REOPEN_AFTER_S = 20.0
 """Age at which a handle is opened anew, far below the retention of log and files."""
-
-REMOTE_REOPEN_EVERY, REMOTE_REOPEN_AFTER_S = 300, 1_200.0
-"""The same in an object store, where opening a table takes 13 to 33 requests."""
-
-UNUSED_S = 240.0
-"""Seconds without a look after which a handle of an object store is opened anew, far below the
-retention of the log."""
-
-LOOKED_S = 30.0
-"""For this many seconds after a commit, or after a look for newer versions in an object store, a
-change begins without another look. If another writer was faster, Delta refuses the commit of the
-change, and then the change looks."""
 
 _Entry = tuple[int, int, int]
 """Version, inode and modification time of an entry of the log: the identity of the table."""
@@ -290,14 +271,9 @@ class TableHandle:
         self._handle: DeltaTable | None = None
         self._opened_at = 0.0
         self._opened_version = -1
-        self._looked_at = -LOOKED_S
         self._last_entry: _Entry | None = None
         self._table_id: str | None = None
         self.generation = 0
-        self._was_behind = False
-        self._remote = remote = location.remote
-        self._reopen_every = REMOTE_REOPEN_EVERY if remote else REOPEN_EVERY
-        self._reopen_after_s = REMOTE_REOPEN_AFTER_S if remote else REOPEN_AFTER_S
 
     def ready(self) -> DeltaTable:
         """Return the handle, opened if there is none; it may be behind the log."""
@@ -312,7 +288,7 @@ class TableHandle:
                 )
                 self._on_replaced()
                 self._last_entry = None
-            if self._last_entry is None and not self._remote:
+            if self._last_entry is None and not self._location.remote:
                 durability.refuse_torn(Path(self._location.path))
             self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
@@ -320,47 +296,23 @@ class TableHandle:
             self.record(handle.version())
         return self._handle
 
-    @property
-    def is_open(self) -> bool:
-        """Return whether there is a handle."""
-        return self._handle is not None
-
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
         handle = self._handle
-        if handle is None:
-            return self.ready()
-        aged = self._is_aged(handle) or self._is_replaced()
-        if not aged:
+        if handle is not None and not (self._is_aged(handle) or self._is_replaced()):
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
-                before = handle.version()
                 handle.update_incremental()
-                self._was_behind = handle.version() > before
                 try:
                     self._location.refuse_newer(handle)
                 except errors.NewerTableError:
                     self._handle = None  # the next use would find it up to date, and write
                     raise
-            aged = self._is_aged(handle)
-        if aged:
-            self._handle = None
-            handle = self.ready()
-        self.record(handle.version())
-        return handle
-
-    def was_newest(self) -> bool:
-        """Return whether the handle was at the newest version a short time ago.
-
-        False if the last look found a newer one: others commit all the time.
-        """
-        if self._handle is None or self._was_behind or self._is_aged(self._handle):
-            return False
-        return time.monotonic() - self._looked_at < LOOKED_S
-
-    def was_late(self) -> None:
-        """Record that another writer committed first."""
-        self._was_behind = True
+            if not self._is_aged(handle):
+                self.record(handle.version())
+                return handle
+        self._handle = None
+        return self.ready()
 
     def drop(self) -> None:
         """Drop the handle; the next use opens the table anew."""
@@ -369,23 +321,17 @@ class TableHandle:
     def record(self, version: int) -> None:
         """Record the newest version that this process read or committed."""
         self._last_entry = self._entry(version)
-        self._looked_at = time.monotonic()
 
     def _is_aged(self, handle: DeltaTable) -> bool:
-        now = time.monotonic()
-        unused = self._remote and now - self._looked_at > UNUSED_S
-        aged = now - self._opened_at > self._reopen_after_s
-        return unused or aged or handle.version() - self._opened_version >= self._reopen_every
+        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
+        return aged or handle.version() - self._opened_version >= REOPEN_EVERY
 
     def _is_behind(self, handle: DeltaTable) -> bool:
-        if self._remote:
-            # While others commit all the time, the handle is nearly always behind: no need to ask.
-            return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
-        return os.path.exists(self._entry_path(handle.version() + 1))
+        return self._location.remote or os.path.exists(self._entry_path(handle.version() + 1))
 
     def _is_another(self, handle: DeltaTable) -> bool:
-        if self._remote:
+        if self._location.remote:
             return self._table_id not in (None, str(handle.metadata().id))
         return self._is_replaced() and not self._is_cleaned(handle)
 
@@ -400,28 +346,25 @@ class TableHandle:
         return last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
 
     def _entry(self, version: int) -> _Entry:
-        if self._remote:
-            return (version, 0, 0)
-        try:
-            found = os.stat(self._entry_path(version))
-        except OSError:
-            return (version, 0, 0)
-        return (version, found.st_ino, found.st_mtime_ns)
+        with suppress(OSError):
+            if not self._location.remote:
+                found = os.stat(self._entry_path(version))
+                return (version, found.st_ino, found.st_mtime_ns)
+        return (version, 0, 0)
 
     def _entry_path(self, version: int) -> str:
         return f"{self._location.path}/{durability.LOG}/{durability.entry_name(version)}"
 
 
 CHECKPOINT_EVERY = 10
-"""Versions after which a checkpoint is written. In an object store, a process that opens the table
-makes two requests for each entry of the log since the checkpoint."""
+"""Versions after which a checkpoint is written: a process that opens the table reads each entry of
+the log since the checkpoint."""
 
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200
-REMOTE_COMPACT_EVERY = 50
 """Versions after which small files are merged: each file of a snapshot costs every commit some
-microseconds (a claim takes 10 ms at 50 files, 28 at 1,000). In an object store each file also costs
-every reader some requests."""
+microseconds (a claim takes 10 ms at 50 files, 28 at 1,000), and a reader of an object store a
+request."""
 
 SUSPECT_AFTER_S = 300.0
 """Seconds from a snapshot after which a commit is suspect: the log may have been cleaned since."""
@@ -433,33 +376,10 @@ _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0
 
 
-_seen: ContextVar[set[int] | None] = ContextVar("seen", default=None)
-
-
 @contextmanager
-def looked_at_once(seen: set[int]) -> Iterator[None]:
-    """Look for newer versions of each table at most once within blocks that share a set.
-
-    For work that reads the same few tables many times and judges them as of one moment: in an
-    object store each look is a request. A commit is a look. On a disk, where a look costs
-    microseconds, nothing changes. It applies to this thread, and to the work that it offloads.
-
-    Args:
-        seen: The tables that were looked at; empty for the first block.
-    """
-    token = _seen.set(seen)
-    try:
-        yield
-    finally:
-        _seen.reset(token)
-
-
-def _is_conflict(error: Exception) -> bool:
-    """Return whether another writer won: the handle is whole, and only to be updated."""
-    return (
-        not isinstance(error, commit_errors.RetryCommit)
-        and commit_errors.classify(error) is commit_errors.ErrorKind.CONFLICT
-    )
+def looked_at_once(_seen: set[int]) -> Iterator[None]:
+    """Run a block."""
+    yield
 
 
 class TableOptions(TypedDict, total=False):
@@ -522,40 +442,29 @@ class Table:
                 self._synced.sync_through(0)
 
     def exists(self) -> bool:
-        """Return whether there is a table at the path; a request, where it is remote and not open.
+        """Return whether there is a table at the path; a request, where it is remote.
 
         Raises:
-            StoreUnavailableError, StoreRefusedError.
+            LakeError: The folder may not be read, or the store cannot be used.
         """
-        if self.is_remote and self._handle.is_open:
-            return True
         return retried(self._location.exists, path=self.path, contention_s=self._contention_s)
 
-    def prove_store(self) -> None:
-        """Check that the object store of the table has conditional put; once in a process.
-
-        Does nothing for a local table.
+    def probe_store(self) -> bool:
+        """Check that the object store keeps two writers apart; False for a local table.
 
         Raises:
-            UnsafeStoreError: It has no conditional put.
-            StoreUnavailableError, StoreRefusedError.
+            UnsafeStoreError, StoreUnavailableError, StoreRefusedError.
         """
-        retried(self._location.prove_store, path=self.path, contention_s=self._contention_s)
+        if self.is_remote:
+            require_conditional_put(self.path.rpartition("/")[0], self.options)
+        return self.is_remote
 
     def verify(self) -> None:
-        """Check the schema of the table that is at the path now.
-
-        A local table is opened as another process would open it. In an object store that takes a
-        dozen requests and more: there the open handle is brought up to date, unless it was up to
-        date a short time ago.
+        """Check the schema of the table that is at the path now, opened as others would open it.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
         """
-        if self.is_remote:
-            with looked_at_once({id(self)} if self._handle.was_newest() else set()):
-                self.snapshot(self._location.check)
-            return
         with suppress(commit_errors.RetryCommit):  # it was of an older release, and is migrated now
             self._location.open(create=False)
 
@@ -711,54 +620,28 @@ class Table:
             with self._mutex:
                 try:
                     return self._attempt(step, change=change)
-                except (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit) as error:
-                    if self.is_remote and _is_conflict(error):
-                        self._handle.was_late()
-                    else:
-                        self._handle.drop()
+                except CommitFailedError:
+                    raise  # another writer won: the handle is whole, and only to be updated
+                except (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit):
+                    self._handle.drop()
                     raise
 
-        longest_s = REMOTE_PAUSE_S if self.is_remote else PAUSE_S
-        return retried(
-            attempt, path=self.path, contention_s=self._contention_s, longest_pause_s=longest_s
-        )
+        return retried(attempt, path=self.path, contention_s=self._contention_s)
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
         if not self.is_remote:
             # The lock file lies in the table's folder, which must be there first.
             self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
-            was_seen = self._was_seen(change=change)
-            handle = self._handle.ready() if was_seen else self._handle.newest()
+            handle = self._handle.newest()
             started, before = time.clock_gettime(_CLOCK), handle.version()
-            # The rows may not be the newest: only a commit of the change proves that they were.
-            is_proven = not (change and was_seen)
-            try:
-                result = step(handle)
-                is_proven |= handle.version() > before
-            except errors.PositionSyncError:
-                if is_proven:
-                    raise
-            if not is_proven:
-                handle = self._handle.newest()
-                started, before = time.clock_gettime(_CLOCK), handle.version()
-                result = step(handle)
+            result = step(handle)
             self._record_commit(handle, before, started)
         if change:
             # Outside the lock: others may commit while this commit is synced.
             self._synced.sync_through(handle.version())
         self._checkpoint_if_due(handle, before)
         return result
-
-    def _was_seen(self, *, change: bool) -> bool:
-        """Return whether no look for a newer version is needed now; note that there was one."""
-        seen = _seen.get()
-        if not self.is_remote:
-            return False
-        was_seen = seen is not None and id(self) in seen
-        if seen is not None:
-            seen.add(id(self))
-        return self._handle.was_newest() if change else was_seen
 
     def _record_commit(self, handle: DeltaTable, before: int, started: float) -> None:
         version = handle.version()
@@ -771,29 +654,17 @@ class Table:
                 remedy="Read the table again before going on; the commit may be lost.",
             )
         self._handle.record(version)
-        if version > before + 1:
-            self._handle.was_late()
-        every = REMOTE_COMPACT_EVERY if self.is_remote else COMPACT_EVERY
-        if version // every != before // every:
+        if version // COMPACT_EVERY != before // COMPACT_EVERY:
             self._compaction_due = True
 
     def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:
         version = handle.version()
         if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
             return
-        clean = version // CLEAN_EVERY != before // CLEAN_EVERY
-        if self.is_remote:
-            # This commit does not wait for it, and the next one need not open another handle.
-            begin(partial(self._write_checkpoint, handle, clean=clean))
-            return
         self._handle.drop()
-        self._write_checkpoint(handle, clean=clean)
-
-    def _write_checkpoint(self, handle: DeltaTable, *, clean: bool) -> None:
-        version = handle.version()
         try:
             self.checkpoint(handle)
-            if clean:
+            if version // CLEAN_EVERY != before // CLEAN_EVERY:
                 handle.cleanup_metadata()
         except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.

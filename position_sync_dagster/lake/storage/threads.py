@@ -1,7 +1,7 @@
 """The threads in which blocking Delta work runs, apart from the event loop."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial, wraps
@@ -35,7 +35,7 @@ def begin(work: Callable[[], R]) -> Future[R]:
 
 
 _AT_ONCE = 8
-"""The calls of `together` and `begin_each` that run at once, in threads of their own."""
+"""The calls of `together` that run at once, in threads of their own."""
 
 
 def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
@@ -45,17 +45,6 @@ def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
     """
     with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="together") as pool:
         return list(pool.map(work, items))
-
-
-def begin_each(work: Callable[[S], object], items: Collection[S]) -> None:
-    """Begin blocking work for each item, up to eight at once.
-
-    Nobody waits for it, and an error is dropped: it is for work that a later call would do anyway.
-    """
-    pool = ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="ahead")
-    for item in items:
-        pool.submit(work, item)
-    pool.shutdown(wait=False)
 
 
 class Facade(Protocol[S_co]):

@@ -30,8 +30,8 @@ from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, N
 from position_sync_dagster.lake.schema.codec import content_id, moment, update_rows
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
+from position_sync_dagster.lake.storage.fencing import check_mode, newest_token, refuse_stale_owner
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.opening import check_mode, newest_token, refuse_stale_owner
 from position_sync_dagster.lake.storage.table import Table, append, data_files
 from position_sync_dagster.lake.updates.latest import HOLDING, LedgerFiles, last_added
 

@@ -4,7 +4,6 @@ Files are chosen by the statistics in the log, and read directly. The newest row
 date by reading only what was added.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection
 from datetime import UTC, datetime
 from threading import Lock
@@ -13,12 +12,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.table import FILE, Table, data_files, files_with, may_have
-
-KEPT_BYTES, KEPT_FILES = 64 * 1024, 256
-"""The last files read from an object store are kept in memory: files up to this size, and at most
-this number of them. One process reads the newest files for several purposes, and a file never
-changes."""
+from position_sync_dagster.lake.storage.table import Table, data_files, files_with, may_have
 
 
 class LedgerFiles:
@@ -26,39 +20,14 @@ class LedgerFiles:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
-        self._mutex = Lock()
 
     def scan(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of these files, which are rows of `data_files`."""
-        spec, parts = self._table.spec, list[pl.LazyFrame]()
-        if self._table.is_remote and not files.is_empty():
-            small = pl.col("size_bytes") <= KEPT_BYTES
-            parts = [rows.lazy() for rows in self._rows_of(files.filter(small))]
-            files = files.filter(~small)
-        if not files.is_empty():
-            parts.append(self._table.scan_files(files))
-        if not parts:
+        spec = self._table.spec
+        if files.is_empty():
             return spec.empty.lazy()
-        rows = pl.concat([part.select(list(spec.stored)) for part in parts])
+        rows = self._table.scan_files(files).select(list(spec.stored))
         return rows.with_columns(date=pl.col("timestamp").dt.date()).select(list(spec.polars))
-
-    def _rows_of(self, files: pl.DataFrame) -> list[pl.DataFrame]:
-        """Return the rows of each small file; a file that was read lately takes no request."""
-        paths = files.get_column("path").to_list()
-        with self._mutex:
-            missing = files.filter(~pl.col("path").is_in(list(self._kept)))
-            read = self._table.read_files(missing)
-            of_file = read.partition_by(FILE, as_dict=True, include_key=False)
-            for path in missing.get_column("path"):
-                rows = of_file.get((self._table.uri_of(path),))
-                self._kept[path] = read.clear().drop(FILE) if rows is None else rows
-            found = [self._kept[path] for path in paths]
-            for path in paths:
-                self._kept.move_to_end(path)
-            while len(self._kept) > KEPT_FILES:
-                self._kept.popitem(last=False)
-        return found
 
     def stored_ids(self, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
         """Return which of the ids a column holds; reads only the files that may hold one."""

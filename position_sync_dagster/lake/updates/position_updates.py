@@ -25,7 +25,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.schema.codec import storable, updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage.opening import fence
+from position_sync_dagster.lake.storage.fencing import fence
 from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files
 from position_sync_dagster.lake.storage.threads import offload, offloaded
 from position_sync_dagster.lake.updates.append import AppendResult, append_rows, identified

@@ -42,17 +42,17 @@ class CloseWatcher:
 
     def __post_init__(self) -> None:
         self._due = self._looks()
-        self._recorded = False
+        self._recorded = self._asked = False
         self._task: asyncio.Task[None] | None = None
 
     async def record(self, changes: list[PositionChange]) -> None:
-        """Store changes; after a close, looks for its cause are due at `LOOKS_S` from now on.
+        """Store changes; looks for their executions are due at `LOOKS_S` from now on.
 
         Raises:
             LakeError: The table cannot be written, or it has them and did not confirm it.
         """
         self.context.lease.check()
-        if any(change.closed for change in changes):
+        if changes:
             self._recorded = True
             self._due = sorted({*self._due, *self._looks()})
         await offload(self.explainer.record, changes)
@@ -107,8 +107,11 @@ class CloseWatcher:
 
     async def _look_or_log(self, connection: GatewayConnection) -> None:
         try:
-            if not self._recorded and not await offload(self.explainer.has_open_closes):
+            # The first look is for the orders of the day: they show what belongs together.
+            is_due = self._recorded or not self._asked
+            if not is_due and not await offload(self.explainer.has_open_closes):
                 return
+            self._asked = True
             answer = await connection.executions()
             await self.look(connection.accounts, answer)
             if answer is None and not self._due:

@@ -63,6 +63,10 @@ class LegResolver:
         if due:
             self._task = asyncio.create_task(self._resolve_or_log(connection, due[:AT_ONCE]))
 
+    def definitions_restored(self) -> None:
+        """Look up every leg that waits: the gateway knows contracts again."""
+        self._attempts = {key: (tries, 0.0) for key, (tries, _at) in self._attempts.items()}
+
     async def resolve(self, connection: GatewayConnection, legs: Iterable[UnresolvedLeg]) -> None:
         """Look up the contracts of these legs, and store what was found.
 

@@ -86,7 +86,6 @@ class Ownership:
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end in time.
-        UnsafeStoreError: The object store of the tables cannot keep two owners apart.
 
     Example:
         async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
@@ -209,7 +208,6 @@ class Ownership:
         await offload(self.sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
-        await offload(self.sessions.table.prove_store)
         deadline = asyncio.get_running_loop().time() + self.wait_s
         while self._session is None:
             began = self._both_clocks()

@@ -21,6 +21,7 @@ from position_sync_dagster.domain.broker_position import (
     has_moved,
     is_repeated,
 )
+from position_sync_dagster.domain.clock import rest_s
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import (
@@ -457,9 +458,8 @@ def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) ->
 class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
-    Net liquidation and profit change with each tick, so there is at most one commit per
-    `account_values_interval_s`, with the newest amounts. The first row of an account does not wait
-    for that. The commit runs in a task, and no flush waits for it.
+    Net liquidation and profit change with each tick: there is at most one commit for each flush of
+    the holdings, with the newest amounts. It runs in a task, and no flush waits for it.
 
     After a commit that failed, the table is read again, and what it lacks is due again.
 
@@ -471,9 +471,8 @@ class AccountRecorder:
     table: AccountValuesTable | None
 
     def __post_init__(self) -> None:
-        self._interval_s = self.context.settings.account_values_interval_s
         self._written: dict[str, AccountSummary] | None = None
-        self._next_at = 0.0
+        self._next_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
         self._outage = OutageLog(logger)
 
@@ -483,22 +482,13 @@ class AccountRecorder:
         if table is None:
             return
         connection.summaries.subscribe()
-        now = self.context.monotonic()
-        is_due = now >= self._next_at
         is_writing = self._task is not None and not self._task.done()
-        if is_writing or (self._written is None and not is_due):
+        if is_writing or self.context.monotonic() < self._next_at:
             return
-        rows: list[AccountSummary] = []
-        if self._written is not None:
-            have_a_row = () if is_due else self._written
-            rows = changed(connection.summaries.current(have_a_row), self._written)
-            if not rows:
-                return
-            if is_due:
-                self._next_at = now + self._interval_s
-        writer = asdict(provenance)
-        rows = [replace(row, **writer) for row in rows]
-        self._task = asyncio.create_task(self._write(table, rows, self._written))
+        rows = changed(connection.summaries.current(), self._written or {})
+        if rows or self._written is None:
+            rows = [replace(row, **asdict(provenance)) for row in rows]
+            self._task = asyncio.create_task(self._write(table, rows, self._written))
 
     async def close(self, *, timeout_s: float) -> None:
         """Wait until the rows that are being written are in the table."""
@@ -514,6 +504,7 @@ class AccountRecorder:
         written: dict[str, AccountSummary] | None,
     ) -> None:
         """Write rows; if it is not known what was written last, read that from the table."""
+        began = self.context.monotonic()
         try:
             if written is None:
                 rows, written = await offload(table.latest_summaries), {}
@@ -523,8 +514,9 @@ class AccountRecorder:
             self._outage.fault = None
         except LakeError as error:
             self._written = None
-            self._next_at = self.context.monotonic() + self._interval_s
             self._outage.report(f"account_values: {error}")
+        ended = self.context.monotonic()
+        self._next_at = ended + rest_s(ended - began)
 
 
 def changed(

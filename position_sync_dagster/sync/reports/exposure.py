@@ -197,7 +197,7 @@ def _parts(
     legs: Sequence[ActiveContract],
     contracts: Mapping[int, ContractDetails],
 ) -> pl.DataFrame:
-    rows = latest.filter(pl.col("position") != 0)
+    rows = latest.filter(pl.col("position") != 0).with_row_index("holding")
     claimed = pl.DataFrame(
         [(*key, leg, str(legs[leg].strategy_id), share) for leg, key, share in claims],
         schema={
@@ -398,14 +398,17 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
     sums = parts.group_by(by).agg(
         *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in SUMS),
         *(
-            (pl.col(name).is_null() & has.get(name, every)).sum().alias(f"without_{name}")
+            pl.col("holding")
+            .filter(pl.col(name).is_null() & has.get(name, every))
+            .n_unique()
+            .alias(f"without_{name}")
             for name in SUMS
         ),
-        holdings=pl.struct("account", "conid").n_unique(),
-        options=pl.struct("account", "conid").filter("is_option").n_unique(),
-        options_with_greeks=pl.struct("account", "conid").filter("has_greeks").n_unique(),
-        options_modelled=pl.struct("account", "conid").filter("is_modelled").n_unique(),
-        delayed=pl.struct("account", "conid").filter("delayed").n_unique(),
+        holdings=pl.col("holding").n_unique(),
+        options=pl.col("holding").filter("is_option").n_unique(),
+        options_with_greeks=pl.col("holding").filter("has_greeks").n_unique(),
+        options_modelled=pl.col("holding").filter("is_modelled").n_unique(),
+        delayed=pl.col("holding").filter("delayed").n_unique(),
         priced_at=oldest(PRICED, every),
         greeks_at=oldest("greeks_time", pl.col("has_greeks")),
         nearest_expiry=pl.col("expiry").min(),

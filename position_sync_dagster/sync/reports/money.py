@@ -1,13 +1,12 @@
 """Sums of money and greeks by strategy, account, underlying and currency, and their curves.
 
 Different currencies are never added: each sum has one currency. The curve is the profit and loss of
-each strategy over the last hours, from the ledger; matplotlib is imported when it is drawn.
+each strategy over the last hours, from the ledger.
 """
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,12 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.errors import MissingExtraError
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import Split, claims_of, summed
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from position_sync_dagster.sync.reports.overview import Book
 
 
@@ -59,7 +56,7 @@ class Money:
             of the closes is not known, or if no change of a quantity has been recorded yet.
         closes, closes_without_profit: The number of these closes, and of those without a known
             profit.
-        partial: The names of the sums that leave out a holding.
+        unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
         rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
         without_rate: For a total in the base currency: the currencies whose rate is not known. The
             sums are unknown then.
@@ -95,9 +92,14 @@ class Money:
     realized_since: datetime | None = None
     closes: int = 0
     closes_without_profit: int = 0
-    partial: tuple[str, ...] = ()
+    unknown: Mapping[str, int] = field(default_factory=dict)
     rates_age_s: float | None = None
     without_rate: tuple[str, ...] = ()
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """The names of the sums that leave out a holding."""
+        return tuple(self.unknown)
 
     @property
     def legs_text(self) -> str:
@@ -226,6 +228,14 @@ class BookMoney:
         """All holdings by underlying and currency."""
         return self._by("symbol", "currency")
 
+    @cached_property
+    def expiries(self) -> tuple[Money, ...]:
+        """All holdings with an expiry by that and currency, the nearest first."""
+        parts = self._chosen.parts.filter(pl.col("expiry").is_not_null())
+        rows = summed(Split(parts, self._chosen.legs), ("expiry", "currency"), self.book.now)
+        named = rows.iter_rows(named=True)
+        return tuple(_money(row, self.book.now, self.book.streamed) for row in named)
+
     @property
     def tables(self) -> dict[str, tuple[Money, ...]]:
         """All tables by name."""
@@ -298,7 +308,8 @@ class BookMoney:
 
 
 def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:
-    held, name = row["holdings"], row.get("strategy_id") or row.get("symbol")
+    held = row["holdings"]
+    name = row.get("strategy_id") or row.get("symbol") or (row.get("expiry") and f"{row['expiry']}")
     is_total = name is None
     return Money(
         name=name or TOTAL,
@@ -317,7 +328,7 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         differences=row.get("differences"),
         legs_closed=0 if is_total else row.get("legs_closed", 0),
         closed=None if is_total else row.get("closed"),
-        partial=tuple(name for name, of in _SUMS.items() if row[f"without_{of}"]),
+        unknown={name: count for name, of in _SUMS.items() if (count := row[f"without_{of}"])},
     )
 
 
@@ -345,6 +356,21 @@ def profit_lines(updates: SyncUpdates, book: "Book") -> list[ProfitLine]:
     first = book.now - SPAN
     rows = updates.sampled({leg.conid for leg in book.matching}, first, book.now, POINTS)
     return lines_of(rows, book.matching, book.priced.filter(pl.col("timestamp") < first))
+
+
+def read_curves(lake: Lake, book: "Book") -> list[dict[str, Any]]:
+    """Read the daily profit of each strategy, and of each account as the broker sums it; blocks."""
+    curves: list[dict[str, Any]] = [
+        {"name": one.strategy_id, "currency": one.currency, "points": one.points}
+        for one in profit_lines(lake.updates.sync, book)
+    ]
+    rows = lake.account_values.between(book.now - SPAN, book.now)
+    known = rows.filter(pl.col("daily_pnl").is_not_null())
+    for (account, currency), of in known.group_by("account", "currency", maintain_order=True):
+        points = of.gather_every(max(1, of.height // POINTS)).select("timestamp", "daily_pnl")
+        curve = {"name": account, "currency": currency, "points": points.rows()}
+        curves.append(curve | {"is_account": True})
+    return curves
 
 
 def lines_of(
@@ -384,115 +410,3 @@ def _whole(values: Iterable[float | None]) -> float | None:
     listed = list(values)
     known = [value for value in listed if value is not None]
     return sum(known) if len(known) == len(listed) else None
-
-
-MOST_BYTES = 40_000
-"""Maximum size of the stored picture; Dagster keeps it in an event."""
-
-SIZE_INCHES = (8.4, 5.0)
-DOTS_PER_INCH = 80
-COLOURS = 64
-"""Number of colours in the file: with so few, it has a third of the size."""
-
-MOST_LINES = 10
-MOST_BARS = 40
-
-
-def draw_day(
-    lines: Sequence[ProfitLine],
-    ages: Sequence[tuple[str, float | None]],
-    now: datetime,
-) -> bytes | None:
-    """Draw the two diagrams as a PNG; None if it would be larger than MOST_BYTES.
-
-    Args:
-        lines: The profit and loss of each strategy. Only the MOST_LINES with the largest amounts
-            are drawn.
-        ages: The name of each leg with the age of its price in seconds; None if unknown. The
-            MOST_BARS oldest are drawn.
-
-    Raises:
-        MissingExtraError: The extra `pictures` is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "pictures") from error
-
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
-    above, below = figure.subplots(2, 1)
-    figure.subplots_adjust(left=0.08, right=0.8, top=0.94, bottom=0.24, hspace=0.45)
-    _draw_profits(above, lines, now)
-    _draw_ages(below, ages)
-    drawn, output = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
-    with Image.open(drawn) as image:
-        image.convert("RGB").quantize(COLOURS).save(output, format="PNG", optimize=True)
-    picture = output.getvalue()
-    return picture if len(picture) <= MOST_BYTES else None
-
-
-def _draw_profits(axes: "Axes", lines: Sequence[ProfitLine], now: datetime) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
-
-    known = [line for line in lines if any(value is not None for _, value in line.points)]
-    known.sort(key=_reach, reverse=True)
-    totals = [total for total in totals_of(known) if len(known) > 1]
-    for line in [*known[:MOST_LINES], *totals]:
-        is_total = line.strategy_id == TOTAL
-        axes.plot(
-            date2num([at for at, _ in line.points]),  # type: ignore[no-untyped-call]
-            [float("nan") if value is None else value for _, value in line.points],
-            label=f"{line.strategy_id} {line.currency}",
-            linewidth=2.0 if is_total else 1.2,
-            color="black" if is_total else None,
-            marker="." if len(line.points) < 3 else "",
-        )
-    left_out = len(known) - MOST_LINES
-    rest = f"; {left_out} smaller ones left out" if left_out > 0 else ""
-    axes.set_title(f"Daily P&L by strategy, {now:%Y-%m-%d %H:%M} UTC{rest}", fontsize=9)
-    axes.axhline(0, color="grey", linewidth=0.6)
-    axes.tick_params(labelsize=7)
-    if known:
-        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    else:
-        axes.set_xticks([])
-        axes.text(0.5, 0.5, "no daily P&L is known", ha="center", transform=axes.transAxes)
-
-
-def totals_of(lines: Sequence[ProfitLine]) -> list[ProfitLine]:
-    """Return the sum of the lines of each currency; a point with an unknown value is unknown."""
-    sums: dict[str, dict[datetime, list[float | None]]] = defaultdict(lambda: defaultdict(list))
-    for line in lines:
-        for at, value in line.points:
-            sums[line.currency][at].append(value)
-    return [
-        ProfitLine(
-            strategy_id=TOTAL,
-            currency=currency,
-            points=tuple((at, _whole(values)) for at, values in sorted(found.items())),
-        )
-        for currency, found in sorted(sums.items())
-    ]
-
-
-def _reach(line: ProfitLine) -> float:
-    return max(abs(value) for _, value in line.points if value is not None)
-
-
-def _draw_ages(axes: "Axes", ages: Sequence[tuple[str, float | None]]) -> None:
-    known = [(name, age) for name, age in ages if age is not None]
-    known.sort(key=lambda one: one[1], reverse=True)
-    known = known[:MOST_BARS]
-    positions = range(len(known))
-    axes.bar(positions, [age for _, age in known], color="tab:blue", width=0.7)
-    axes.set_xticks(positions, [name for name, _ in known], rotation=90, fontsize=6)
-    axes.tick_params(axis="y", labelsize=7)
-    unknown = sum(age is None for _, age in ages)
-    more = f"; {unknown} unknown" if unknown else ""
-    axes.set_title(f"Age of the price of each leg, seconds{more}", fontsize=9)
-    axes.set_ylim(bottom=0)

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary, Key
-from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.domain.instrument import ContractDetails, contract_name
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import (
@@ -23,7 +22,6 @@ from position_sync_dagster.lake.lake import (
     rows_at,
     rows_of_logins,
 )
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
@@ -34,12 +32,10 @@ from position_sync_dagster.sync.reports.confirmations import (
     with_priced,
 )
 from position_sync_dagster.sync.reports.exposure import Split, split
-from position_sync_dagster.sync.reports.money import Ages, BookMoney, seconds_since
+from position_sync_dagster.sync.reports.money import Ages, BookMoney
 from position_sync_dagster.sync.reports.status import (
-    Status,
     current_since,
     is_current,
-    read_status,
     written_by,
 )
 
@@ -275,49 +271,6 @@ class Book:
             pl.col("position") != pl.col("written").fill_null(0.0)
         )
 
-    @property
-    def leg_ages(self) -> list[tuple[str, float | None]]:
-        """The name of each active leg that is held, and the age of its price in seconds."""
-        is_leg = pl.col("conid").is_in(list({leg.conid for leg in self.matching}))
-        legs = self.priced.filter(pl.col("position") != 0, is_leg)
-        ages = [seconds_since(at, self.now) for at in legs.get_column(PRICED)]
-        return list(zip(map(contract_name, updates_of(legs)), ages, strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overview:
-    """The state of everything at one moment.
-
-    Attributes:
-        closes: Why holdings closed lately, as far as that is known.
-    """
-
-    status: Status
-    book: Book
-    closes: tuple[Closure, ...] = ()
-
-    @property
-    def held(self) -> int:
-        """The number of holdings that the broker reports."""
-        return self.book.held.height
-
-    @cached_property
-    def current_keys(self) -> frozenset[Key]:
-        """The holdings whose value is current."""
-        current = self.book.held.filter("is_current")
-        return frozenset(current.select("account", "conid").iter_rows())
-
-    @property
-    def oldest_age_s(self) -> float | None:
-        """The age of the oldest price of a holding, in seconds; None if one is unknown."""
-        at = self.book.held.get_column(PRICED)
-        return None if at.null_count() else seconds_since(at.min(), self.book.now)  # type: ignore[arg-type]
-
-    @property
-    def current(self) -> int:
-        """The number of holdings whose value is current."""
-        return len(self.current_keys)
-
 
 class Known(NamedTuple):
     """The closes, and the contracts of legs and of all that are quoted in cents, by conid."""
@@ -406,43 +359,3 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     known = lake.contracts.get({leg.conid for leg in legs})
     details = lake.contracts.quoted_in_cents() | known
     return _book(past.at, legs, priced, Known(read_closes(lake, past), details))
-
-
-LATELY = timedelta(hours=1)
-"""A close counts as one of the last closes for this time after its judgement."""
-
-
-@dataclass(eq=False, repr=False)
-class OverviewReader:
-    """Reads the overview repeatedly, and each time only the new data."""
-
-    lake: Lake
-    settings: Settings
-
-    def __post_init__(self) -> None:
-        self._known: Known | None = None
-        self._read_at: tuple[int, ...] = ()
-
-    def read(self, now: datetime) -> Overview:
-        """Read everything that the live status shows; blocks.
-
-        Raises:
-            LakeError: A table cannot be used.
-        """
-        lake, settings = self.lake, self.settings
-        if self._known is None and is_remote(lake.path):
-            lake.read_ahead()
-        frame = rows_of_logins(lake.updates.sync.latest(), settings)
-        # Seconds after a change of a holding that closed, its cause is in `closures`.
-        tables = (lake.closures.table, lake.registry.table, lake.contracts.table)
-        versions = tuple(table.version() for table in tables)
-        if self._known is None or versions != self._read_at:
-            self._known, self._read_at = read_known(lake), versions
-        closes = self._known.closes
-        status = read_status(lake, settings, now, latest=frame, closes=closes)
-        book = read_book(lake, settings, now, latest=frame, known=self._known)
-        return Overview(
-            status=status,
-            book=book,
-            closes=tuple(one for one, _names in closes.chosen(judged_since=now - LATELY)[::-1]),
-        )

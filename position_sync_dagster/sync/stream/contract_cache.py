@@ -49,6 +49,12 @@ any more (nautilus_trader pull/3305). The table remembers how often details were
 FRESH = timedelta(minutes=1)
 """If details were fetched within this time, a contradiction counts without another fetch."""
 
+LATELY = timedelta(minutes=10)
+"""A refusal that is not older may be one of a farm of definitions that was away."""
+
+LEAST_S = 5.0
+"""Minimum wait, in seconds, of a line whose details are due now."""
+
 _LegKey = tuple[str, str | None, int]
 
 
@@ -244,6 +250,23 @@ class ContractCache:
             self._wanted = wanted | self._wanted
         else:
             self._wanted.update(wanted)
+
+    def due_in_s(self, conid: int) -> float:
+        """Return in how many seconds missing details are requested again, roughly."""
+        asked = self._without_details.get(conid)
+        if asked is None:
+            return REFETCH.first_s
+        if asked.fetches >= MOST_TIMES:
+            return REFETCH.longest_s
+        return max(LEAST_S, (asked.due_at - self.clock()).total_seconds())
+
+    def definitions_restored(self) -> None:
+        """Request details soon that the gateway did not give lately: it knows contracts again."""
+        now = self.clock()
+        for conid, asked in self._without_details.items():
+            lately = asked.refused_at is None or elapsed(asked.refused_at, now) <= LATELY
+            if lately and not asked.is_due(now):
+                self._without_details[conid] = asked._replace(due_at=now)
 
     async def look_up(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
         """Return the details that are known, without a request and without keeping them in memory.

@@ -391,20 +391,6 @@ async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
     return raised
 
 
-GATHER_S = 0.05
-"""Seconds between the ticks and the flush: ticks of adjacent packets are flushed together."""
-
-SHORTER = 0.1
-"""Maximum share by which pauses are shortened in total: flushes come at most a tenth more often.
-The first two pauses may be half as long, which is enough for ticks at the flush interval."""
-
-LONGER = 0.05
-"""Maximum share by which a pause is lengthened: ticks may come slightly less often than once per
-interval."""
-
-SILENCE = 0.2
-"""If no tick came for this share of the flush interval before a flush, pauses may be longer."""
-
 CLOSE_TIMEOUT_S = 5.0
 """Time limit for each handler to accept its last updates at the end of the stream."""
 
@@ -424,7 +410,6 @@ class Flusher:
     accounts: AccountRecorder
 
     def __post_init__(self) -> None:
-        self._interval_s = self.context.settings.flush_interval_s
         self._ticks: PendingChanges[int, float] = PendingChanges()
         self._deliveries: list[Delivery] = []
 
@@ -448,16 +433,14 @@ class Flusher:
             LeaseLostError: The login belongs to another process now.
             NewerTableError: A later release has migrated a table.
         """
-        pause, pace = self._interval_s, FlushPace(self._interval_s)
         while True:
-            await asyncio.sleep(pause)
-            pause, connection = self._interval_s, live_connection()
+            await asyncio.sleep(self.context.settings.flush_interval_s)
+            connection = live_connection()
             for delivery in self._deliveries:
                 if delivery.refused is not None:
                     raise delivery.refused
             if connection is not None and not self.context.lease.suspended:
                 self._flush(connection)
-                pause = pace.pause_s(self.context.monotonic() - connection.lines.ticked_at)
 
     async def close(self) -> None:
         """Deliver the remaining updates, and end the deliveries."""
@@ -488,46 +471,3 @@ class Flusher:
         for delivery in self._deliveries:
             delivery.put(updates, urgent=urgent)
         self.accounts.flush(connection, provenance)
-
-
-class FlushPace:
-    """The pause before the next flush, chosen so that a flush follows the ticks closely.
-
-    If all ticks arrive at once, once per interval (a slow feed, or a snapshot a second), a flush
-    between them would write values that are old already; a shorter pause moves it close after the
-    ticks. If they arrive at another interval (each 0.6 s), every pause would have to be shorter:
-    for that reason pauses are shortened by at most a tenth in total. If they arrive each 0.51 s,
-    each flush comes closer to the ticks before it, until it comes before them. For that reason,
-    after a silence before a flush, pauses are up to a twentieth longer; the later the flushes come,
-    the less they are lengthened.
-
-    >>> pace = FlushPace(1.0)
-    >>> pace.pause_s(0.15), pace.pause_s(0.02), pace.pause_s(30.0)
-    (0.9, 1.0, 1.0)
-    >>> pace.pause_s(0.45), pace.pause_s(0.02)  # a silence of 0.45 s
-    (0.65, 1.05)
-    """
-
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = self._longest_s = interval_s
-        self._spare_s = interval_s
-
-    def pause_s(self, waited_s: float) -> float:
-        """Return the pause after a flush.
-
-        Args:
-            waited_s: Seconds from the arrival of the newest tick to the flush.
-        """
-        self._spare_s = min(self._spare_s + self._interval_s * SHORTER, self._interval_s)
-        late_s = waited_s - GATHER_S
-        if late_s >= self._interval_s:
-            return self._interval_s
-        if waited_s >= SILENCE * self._interval_s:
-            self._longest_s = self._interval_s * (1 + LONGER)
-        elif late_s > GATHER_S / 2:  # a flush before the ticks costs more than this
-            self._longest_s = max(self._longest_s - late_s / 8, self._interval_s)
-        shorter_s = min(late_s, self._interval_s / 2)
-        if not 0 < shorter_s <= self._spare_s:
-            return self._longest_s
-        self._spare_s -= shorter_s
-        return self._longest_s - shorter_s

@@ -13,7 +13,7 @@ from typing import Any
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Backoff
 from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
-from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
+from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.counts import StreamCounts
@@ -307,6 +307,7 @@ class BrokerLink:
             self.go_blind(self._connection_ended)
 
     def _on_message(self, code: int, text: str) -> None:
+        text = said(code, text)
         if code in OFFLINE:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT:
@@ -315,6 +316,7 @@ class BrokerLink:
             if self._opened is not None:
                 self._become_live(since=self._restored_at)
             self.lines.restored()
+            self.router.definitions_restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has requested its lines again (1101) or is about to end (1300); in both
             # cases positions come first, as after every interruption.
@@ -326,6 +328,8 @@ class BrokerLink:
                 self.lines.interrupted(NOT_SINCE_BROKEN)
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
                 self.lines.restored()
+            elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
+                self.router.definitions_restored()
             self._lease.renew_now()
 
 

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.line_allocation import (
     reason,
     underlying_demand,
 )
-from position_sync_dagster.domain.login_lines import LoginLines
+from position_sync_dagster.domain.login_lines import Awaited, LoginLines
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
@@ -24,16 +24,12 @@ from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 logger = logging.getLogger(__name__)
 
-NO_ANSWER = 0
-"""Stands for the code of a gateway that did not answer a request for contract details."""
-
 RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
     codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
     codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
-    NO_ANSWER: Backoff(first_s=60.0, longest_s=300.0),
 }
 UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
 """Delays before a new request for a line that never ticked after a code of unknown meaning."""
@@ -50,6 +46,12 @@ BURST_S = 5.0
 """A burst of refusals ends this long after the last one: 100 requests take 2.5 s at the gateway's
 rate limit."""
 
+
+AWAITED: dict[int, Awaited] = {
+    codes.GatewayCode.NO_CONTRACT: Awaited.DEFINITIONS,
+    codes.GatewayCode.CUT_BY_FARM: Awaited.MARKET_DATA,
+}
+"""What lifts a refusal with a code when it arrives."""
 
 ENDED = "the gateway ended the line"
 """Text of the column `note`: why the broker's value is used."""
@@ -117,6 +119,9 @@ class LineManager:
             logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
             self._burst = None
         before = self.limit
+        waiting = self.login.waiting_for(Awaited.DETAILS, now)
+        self.contracts.want(waiting, first=True)
+        self.login.arrived(self.contracts.available(set(waiting)), now)
         self.login.limit = self.login.limit.probed(connection.lines.in_use, now)
         if self.limit > before:
             logger.info("up to %d lines are requested now, up to %d before", self.limit, before)
@@ -143,8 +148,13 @@ class LineManager:
         details = await self.contracts.details(connection, requested)
         self._update_wanted(connection)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self.held):
-            code = codes.GatewayCode.NO_CONTRACT if conid in connection.unknown else NO_ANSWER
-            self._deny(conid, code, "the gateway gave no contract details")
+            due_in_s = self.contracts.due_in_s(conid)
+            self._deny(
+                conid,
+                "the gateway gave no contract details",
+                Backoff(first_s=due_in_s, longest_s=due_in_s),
+                awaits=Awaited.DETAILS,
+            )
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
         now = self.context.monotonic()
         for conid in self.held - chosen:
@@ -175,6 +185,15 @@ class LineManager:
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
         self.login.restored(self.context.monotonic())
+        self._arrived(Awaited.MARKET_DATA)
+
+    def definitions_restored(self) -> None:
+        """Record that the gateway knows contracts again."""
+        self._arrived(Awaited.DEFINITIONS)
+
+    def _arrived(self, awaited: Awaited) -> None:
+        now = self.context.monotonic()
+        self.login.arrived(self.login.waiting_for(awaited, now), now)
 
     def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
@@ -193,7 +212,15 @@ class LineManager:
             and refusal.code in codes.NOT_PERMITTED
             and refusal.market_data_type not in codes.DELAYED_TYPES
         )
-        self._deny(refusal.conid, refusal.code, text, delayed=fallback)
+        usual = OTHER_RETRY_WAIT if refusal.code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
+        self._deny(
+            refusal.conid,
+            text,
+            RETRY_WAITS.get(refusal.code, usual),
+            delayed=fallback,
+            of_login=refusal.code in codes.REFUSES_LOGIN,
+            awaits=AWAITED.get(refusal.code),
+        )
 
     def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
         """Return the reason for the route of a conid's holdings, in brackets."""
@@ -262,17 +289,24 @@ class LineManager:
             }
             self.login.wanted = of_options | {demand.conid: demand for demand in found}
             self._wanted_as_of = as_of
-            connection.lines.unhurried = frozenset(filter(self._is_underlying, of_options))
 
     def _is_underlying(self, conid: int) -> bool:
         demand = self.login.wanted.get(conid)
         return demand is not None and demand.of_options
 
-    def _deny(self, conid: int, code: int, reason: str, *, delayed: bool = False) -> None:
-        usual = OTHER_RETRY_WAIT if code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
-        wait, of_login = RETRY_WAITS.get(code, usual), code in codes.REFUSES_LOGIN
+    def _deny(
+        self,
+        conid: int,
+        reason: str,
+        wait: Backoff,
+        *,
+        delayed: bool = False,
+        of_login: bool = False,
+        awaits: Awaited | None = None,
+    ) -> None:
+        now = self.context.monotonic()
         denial = self.login.line(conid).deny(
-            self.context.monotonic(), reason, wait, delayed=delayed, of_login=of_login
+            now, reason, wait, delayed=delayed, of_login=of_login, awaits=awaits
         )
         self.login.share_refusals()
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"

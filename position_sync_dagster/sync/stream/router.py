@@ -254,6 +254,12 @@ class Router:
         """Cancel the running download: the gateway dropped its subscriptions."""
         self._account_refresh.interrupt()
 
+    def definitions_restored(self) -> None:
+        """Request soon what the gateway refused as unknown lately: it knows contracts again."""
+        self.lines.definitions_restored()
+        self.contracts.definitions_restored()
+        self._resolver.definitions_restored()
+
     async def reset(self) -> None:
         """Remove the routes and values: a snapshot of the positions comes next."""
         await self._account_refresh.end()
@@ -274,6 +280,8 @@ class Router:
             else await self.publisher.restore()
         )
         connection.feed.book.magnifier = self.contracts.magnifier
+        if connection.connectivity.knows_contracts:
+            self.contracts.definitions_restored()
         self.publisher.follow(connection.feed)
         self.lines.attach(connection.lines)
         self.greeks.attach(connection)

@@ -1,9 +1,10 @@
 """The stream as a service: it owns the login, and streams into the lake until its end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from position_sync_dagster.domain.gateway_session import LineUse, Owner
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate
@@ -38,7 +39,6 @@ async def stream(
         TradingModeError: The lake holds data of another trading mode.
     """
     sessions = lake.open_sessions()
-    begin(sessions.table.prove_store)  # the ownership waits for the result
     begin(sessions.table.version)
     opened = begin(lake.initialize_sync)  # during the wait for the lease, which has its own handle
     async with Ownership(
@@ -57,32 +57,39 @@ async def stream(
             _store_changed_detail(streamer, own),
             _return_freed_memory(),
         ]
-        async with _beside(besides, end):
-            with memory_and_threads.rare_garbage_collection():
-                await streamer.run(end)
+        with memory_and_threads.rare_garbage_collection():
+            await run_beside(streamer.run(end), besides, end)
         return streamer.metrics.counts
 
 
-@asynccontextmanager
-async def _beside(
-    coroutines: Iterable[Coroutine[object, object, None]], end: asyncio.Event
-) -> AsyncIterator[None]:
-    """Run coroutines beside the block; an error of one ends the stream, and is raised then."""
+async def run_beside(
+    work: Coroutine[Any, Any, None],
+    besides: Iterable[Coroutine[Any, Any, None]],
+    end: asyncio.Event,
+) -> None:
+    """Run tasks beside the work until it ends; an error in one of them ends it.
 
-    def watch(task: asyncio.Task[None]) -> None:
+    Without the rotation, the status or the reports the stream would seem well and not be.
+
+    Args:
+        work: Ends cleanly after `end` is set.
+        besides: What runs meanwhile, and is cancelled at the end.
+    """
+
+    def end_after_an_error(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             end.set()
 
-    tasks = [asyncio.create_task(one) for one in coroutines]
+    tasks = [asyncio.create_task(one) for one in besides]
     for task in tasks:
-        task.add_done_callback(watch)
+        task.add_done_callback(end_after_an_error)
     try:
-        yield
+        await work
     finally:
         await end_tasks(*tasks)
     for task in tasks:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        if not task.cancelled():
+            task.result()
 
 
 def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:

@@ -34,8 +34,8 @@ function duration(seconds) {
 
 const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
 const now = () => clockAt + (performance.now() - clockRead); // by the clock of the server
-const since = (at) => (at === null || at === undefined ? null : (now() - at) / 1000);
-const older = (age) => (age === null ? null : age + (now() - shown.at) / 1000);
+const since = (at) => (at === null || at === undefined ? null : (now() - new Date(at)) / 1000);
+const older = (age) => (age === null ? null : age + (now() - shown.time) / 1000);
 
 // --- Elements ------------------------------------------------------------------------------------
 
@@ -46,132 +46,177 @@ function element(tag, text, more = {}) {
   return made;
 }
 
-// A cell is [text, class]; a number is shown as an amount, red below zero.
-const money = (value, partial) => [
-  amount(value) + (partial && value !== null ? "*" : ""),
+// A cell is [text, class, title]; a number is shown as an amount, red below zero. A star marks a sum that leaves out
+// holdings, and its title says how many.
+const money = (value, unknown) => [
+  amount(value) + (unknown && value !== null ? "*" : ""),
   value > 0 ? "up" : value < 0 ? "down" : "",
-  partial ? "It leaves out what is not known" : "",
+  unknown ? `leaves out ${unknown} of which it is not known` : "",
 ];
-const plainMoney = (value, partial) => [money(value, partial)[0], "", money(value, partial)[2]];
+const plainMoney = (value, unknown) => [money(value, unknown)[0], "", money(value, unknown)[2]];
+
+function set(node, name, value) {
+  if ((node.getAttribute(name) ?? "") !== (value ?? "")) value ? node.setAttribute(name, value) : node.removeAttribute(name);
+}
+
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// Make a node have this many children, without touching those that stay: a click, the focus and a selection of text
+// survive each new figure.
+function fit(node, count, tag) {
+  while (node.children.length > count) node.lastElementChild.remove();
+  while (node.children.length < count) node.append(element(tag));
+  return [...node.children];
+}
 
 function fill(table, headings, lines) {
-  const head = element("tr");
-  headings.forEach((one) => head.append(element("th", one)));
-  const body = lines.map(({ cells, kind, act, title }) => {
-    const line = element("tr", undefined, { class: [kind, act && "act"].filter(Boolean).join(" "), title });
-    for (const cell of cells) {
-      const [text, style, hint] = Array.isArray(cell) ? cell : [cell];
-      line.append(element("td", text, { class: style, title: hint }));
-    }
-    if (act) line.addEventListener("click", act);
-    return line;
+  const all = fit(table, 2, "tbody");
+  fit(fit(all[0], headings.length ? 1 : 0, "tr")[0] ?? element("tr"), headings.length, "th").forEach((cell, n) => write(cell, headings[n]));
+  fit(all[1], lines.length, "tr").forEach((line, n) => {
+    const { cells, kind, act, title, share } = lines[n];
+    set(line, "class", [kind, act && "act"].filter(Boolean).join(" "));
+    set(line, "title", title);
+    set(line, "tabindex", act ? "0" : "");
+    line.onclick = act ?? null;
+    line.onkeydown = act ? (event) => keyed(event, line, act) : null;
+    fit(line, cells.length, "td").forEach((cell, m) => {
+      const [text, style, hint] = Array.isArray(cells[m]) ? cells[m] : [cells[m]];
+      write(cell, String(text));
+      set(cell, "class", style);
+      set(cell, "title", hint);
+    });
+    line.style.setProperty("--share", share ?? 0);
   });
-  table.replaceChildren(head, ...body);
+}
+
+function keyed(event, line, act) {
+  const next = { ArrowDown: line.nextElementSibling, ArrowUp: line.previousElementSibling }[event.key];
+  if (next) next.focus();
+  else if (event.key === "Enter" || event.key === " ") act();
+  else return;
+  event.preventDefault();
 }
 
 function facts(list, pairs) {
-  list.replaceChildren(
-    ...pairs.map(([label, text, style, hint]) => {
-      const pair = element("div", undefined, { class: style, title: hint });
-      pair.append(element("dt", label), element("dd", text));
-      return pair;
-    }),
-  );
+  fit(list, pairs.length, "div").forEach((pair, n) => {
+    const [label, text, style, hint] = pairs[n];
+    set(pair, "class", style);
+    set(pair, "title", hint);
+    if (!pair.firstElementChild) pair.append(element("dt"), element("dd"));
+    write(pair.firstElementChild, label);
+    write(pair.lastElementChild, text);
+  });
 }
 
 // --- What is not in the grid ---------------------------------------------------------------------
 
-const isPartial = (one, name) => one.partial.includes(name);
-const labelOf = (one, several) => (several && one.account ? `${one.name} ${one.account}` : one.name);
-const unit = (one) => (new Set(shown.totals.map((t) => t.currency)).size > 1 ? ` ${one.currency ?? ""}` : "");
+const several = () => new Set(shown.totals.map((t) => t.currency)).size > 1;
+const unit = (one) => (several() ? ` ${one.currency ?? ""}` : "");
 
 function draw() {
   if (!shown.at) {
-    byId("notice").textContent = shown.trouble ?? "";
+    write(byId("notice"), shown.trouble ?? "");
     byId("notice").hidden = !shown.trouble;
     return;
   }
-  const lost = now() - shown.at > LOST_MS;
-  const blind = shown.gateways.filter((one) => one.session_state !== "LIVE");
+  const lost = now() - shown.time > LOST_MS;
+  const blind = shown.gateways.filter((one) => one.state !== "LIVE");
   document.body.classList.toggle("aged", lost || Boolean(shown.trouble) || blind.length === shown.gateways.length);
   const notices = [];
-  if (lost) notices.push(`No new figures for ${duration(since(shown.at))}: every value is from ${clock(shown.at)} or before.`);
+  if (lost) notices.push(`No new figures for ${duration(since(shown.time))}: every value is from ${clock(shown.time)} or before.`);
   for (const one of blind) {
     const at = one.blind_since;
-    const why = one.session_detail ? ` ${one.session_detail}` : "";
-    notices.push(`${one.gateway_id} is ${one.session_state ?? "not connected yet"}${at ? ` since ${clock(at)} (${duration(since(at))})` : ""}: its values are from before.${why}`);
+    const why = one.reason ? ` ${one.reason}` : "";
+    notices.push(`${one.gateway_id} is ${one.state ?? "not connected yet"}${at ? ` since ${clock(at)} (${duration(since(at))})` : ""}: its values are from before.${why}`);
   }
   if (shown.trouble) notices.push(shown.trouble);
   notices.push(...shown.attention);
-  byId("notice").textContent = notices.join("\n");
+  notices.push(...shown.limits.filter((one) => one.state === "BROKEN").map((one) => `limit broken: ${one.text}`));
+  write(byId("notice"), notices.join("\n"));
   byId("notice").hidden = notices.length === 0;
   drawHead();
   drawStrategies();
   drawUnderlyings();
   drawExpiries();
-  drawEvents();
+  drawChanges();
 }
 
 function drawHead() {
-  const several = shown.accounts.length > 1;
+  const many = shown.accounts.length > 1;
   facts(
     byId("accounts"),
     shown.accounts.flatMap((one) => {
-      const values = `received ${duration(since(one.values_received_at))} ago`;
-      const profits = `received ${duration(since(one.pnl_received_at))} ago`;
-      const name = several ? `${one.account} ` : "";
+      const name = many ? `${one.account} ` : "";
       const of = one.currency ? ` ${one.currency}` : "";
-      const [daily, dailyStyle] = money(one.daily_pnl);
-      const [open, openStyle] = money(one.unrealized_pnl);
+      const { today } = one;
+      const values = `received ${duration(older(one.age_s))} ago`;
+      const profits = `the account's own number, received ${duration(older(today.account_age_s))} ago`;
+      const holdings = `the oldest price is ${duration(older(today.holdings_age_s))} old`;
+      const fact = (label, value, more, hint, unknown) => {
+        const [text, style, partial] = money(value, unknown);
+        return [name + label, text, `${more} ${style}`.trim(), [partial, hint].filter(Boolean).join("; ")];
+      };
       return [
         [`${name}net liquidation${of}`, amount(one.net_liquidation), "large", values],
-        [`${name}today`, daily, `large ${dailyStyle}`, profits],
-        [`${name}unrealised`, open, `large ${openStyle}`, profits],
+        fact("today", today.account, "large", profits),
+        fact("open", today.open, "", holdings, today.open_unknown),
+        fact("closed today", today.closed, "", "profit of the day of what is closed", today.closed_unknown),
+        fact("difference", today.difference, "", "today − open − closed: the two are not of the same second"),
+        fact("unrealised", one.unrealised, "", profits),
+        fact("realised today", one.realised_today, "", profits),
+        fact("total", one.total, "", "unrealised and realised today"),
+        [`${name}available`, amount(one.available_funds), "", values],
+        [`${name}excess liquidity`, amount(one.excess_liquidity), "", values],
+        [`${name}margin initial / maintenance`, `${amount(one.initial_margin)} / ${amount(one.maintenance_margin)}`, "", values],
+        [`${name}cushion`, one.cushion === null ? DASH : `${(100 * one.cushion).toFixed(1)} %`, one.cushion !== null && one.cushion < 0.1 ? "down" : "", values],
       ];
     }),
   );
-  const states = shown.gateways.map((one) => `${one.session_state ?? "none"} ${duration(since(one.session_since))}`);
-  const live = shown.gateways.every((one) => one.session_state === "LIVE");
-  const last = shown.events[0];
+  const states = shown.gateways.map((one) => `${one.state ?? "none"} ${duration(since(one.since))}`);
+  const live = shown.gateways.every((one) => one.state === "LIVE");
+  const last = shown.changes[0];
   facts(byId("state"), [
     ["gateway", states.join(", "), live ? "up" : "down", shown.gateways.map((one) => one.gateway_id).join(", ")],
     ["current legs", `${shown.current} of ${shown.held}`, shown.current === shown.held ? "" : "down"],
     ["oldest", duration(older(shown.oldest_age_s))],
-    ["lines", shown.lines_in_use === null ? DASH : `${shown.lines_in_use} of ${shown.line_limit}`],
-    ["last event", last ? `${clock(last.at)} ${last.text}` : DASH, "wide", last?.text],
-    [shown.mode ?? "", clock(shown.at)],
+    ["lines", shown.lines ?? DASH],
+    ["last change", last ? `${clock(last.at)} ${last.text}` : DASH, "wide", last?.text],
+    [shown.mode ?? "", clock(shown.time)],
   ]);
 }
 
 function drawStrategies() {
   const accounts = new Set(shown.strategies.map((one) => one.account).filter(Boolean)).size > 1;
-  const most = Math.max(1, ...shown.strategies.map((one) => Math.abs(one.daily_pnl ?? 0)));
-  const line = (one, kind) => {
-    const bar = element("i", undefined, { class: one.daily_pnl < 0 ? "down" : "up" });
-    bar.style.width = `${(44 * Math.abs(one.daily_pnl ?? 0)) / most}px`;
-    return {
-      kind,
-      title: one.differences,
-      act: kind ? null : () => only("strategy", one.name),
-      cells: [
-        labelOf(one, accounts || kind) + unit(one),
-        money(one.daily_pnl, isPartial(one, "daily_pnl")),
-        money(one.unrealized_pnl, isPartial(one, "unrealized_pnl")),
-        plainMoney(one.value, isPartial(one, "value")),
-        [`${one.legs_held}/${one.legs}${one.closed ? `, ${one.legs_closed} closed` : ""}`, "", one.closed],
-        duration(older(one.oldest_age_s)) + (one.delayed ? " delayed" : ""),
-      ],
-      bar: kind ? null : bar,
-    };
-  };
-  const lines = [
-    ...[...shown.strategies].sort((a, b) => (a.daily_pnl ?? 0) - (b.daily_pnl ?? 0)).map((one) => line(one, "")),
-    ...shown.totals.map((one) => line(one, "total")),
-  ];
-  fill(byId("strategies"), ["strategy", "today", "unrealised", "value", "legs", "oldest"], lines);
-  byId("missing").textContent = shown.missing.join("\n");
+  const most = Math.max(1, ...shown.strategies.map((one) => Math.abs(one.today ?? 0)));
+  const line = (one, name, kind) => ({
+    kind,
+    title: one.note,
+    act: kind ? null : () => only("strategy", one.strategy),
+    share: kind ? 0 : Math.abs(one.today ?? 0) / most,
+    cells: [
+      [(accounts || kind) && one.account ? `${name} ${one.account}${unit(one)}` : name + unit(one), `name ${one.today < 0 ? "loss" : "gain"}`],
+      money(one.today, one.unknown.today),
+      money(one.unrealized, one.unknown.unrealized),
+      money(one.realised),
+      plainMoney(one.market_value, one.unknown.market_value),
+      [`${one.legs_held}/${one.legs}${one.legs_closed ? `, ${one.legs_closed} closed` : ""}`, "", one.closed],
+      duration(older(one.age_s)) + (one.delayed ? " delayed" : ""),
+    ],
+  });
+  const closed = shown.accounts.filter((one) => one.today.closed !== null && shown.closed_today.some((leg) => leg.account === one.account));
+  fill(byId("strategies"), ["strategy", "today", "unrealised", "realised", "value", "legs", "oldest"], [
+    ...[...shown.strategies].sort((a, b) => (a.today ?? 0) - (b.today ?? 0)).map((one) => line(one, one.strategy, "")),
+    ...shown.totals.map((one) => line(one, one.total, "total")),
+    ...closed.map((one) => ({
+      kind: "total",
+      title: shown.closed_today.filter((leg) => leg.account === one.account).map((leg) => `${leg.name}  ${amount(leg.today)}`).join("\n"),
+      cells: [`closed today${shown.accounts.length > 1 ? ` ${one.account}` : ""}`, money(one.today.closed, one.today.closed_unknown), "", money(one.realised_today), "", "", ""],
+    })),
+  ]);
+  write(byId("missing"), shown.missing.join("\n"));
   byId("missing").hidden = !shown.missing.length;
-  lines.forEach((one, n) => one.bar && byId("strategies").rows[n + 1].cells[0].append(one.bar));
 }
 
 function drawUnderlyings() {
@@ -179,10 +224,10 @@ function drawUnderlyings() {
     byId("underlyings"),
     ["", "$ delta", "$ gamma 1%", "theta", "vega", "known"],
     shown.underlyings.map((one) => ({
-      act: () => only("underlying", one.name),
+      act: () => only("underlying", one.underlying),
       cells: [
-        one.name + unit(one),
-        ...["dollar_delta", "gamma_1pct", "theta", "vega"].map((name) => money(one[name], isPartial(one, name))),
+        one.underlying + unit(one),
+        ...["dollar_delta", "gamma_1pct", "theta", "vega"].map((name) => money(one[name], one.unknown[name])),
         [`${one.options_with_greeks}/${one.options}`, "", "options whose greeks are known"],
       ],
     })),
@@ -199,22 +244,28 @@ function drawExpiries() {
       cells: [
         one.expiry + unit(one),
         whole.format(one.days),
-        whole.format(one.holdings),
-        plainMoney(one.market_value, isPartial(one, "market_value")),
-        money(one.daily_pnl, isPartial(one, "daily_pnl")),
-        `${one.short_legs_in_money}${one.short_legs_unknown ? ` + ${one.short_legs_unknown}?` : ""}`,
+        whole.format(one.legs_held),
+        plainMoney(one.market_value, one.unknown.market_value),
+        money(one.today, one.unknown.today),
+        `${one.short_in_money}${one.short_unknown ? ` + ${one.short_unknown}?` : ""}`,
       ],
     })),
   );
 }
 
-function drawEvents() {
-  const lines = shown.events.map((one) => ({
-    kind: one.kind,
-    title: one.text,
-    cells: [clock(one.at), [one.text, "text"], "amount" in one ? money(one.amount) : ""],
-  }));
-  fill(byId("events"), [], lines.length ? lines : [{ cells: [["Nothing since the page is open, no close or break today.", "text"]] }]);
+const KINDS = ["all", "TRADE", "CLOSE", "QUANTITY", "GATEWAY", "BREAK"];
+
+function drawChanges() {
+  const kind = byId("kind").value;
+  const lines = shown.changes
+    .filter((one) => kind === "all" || one.kind === kind)
+    .map((one) => ({
+      kind: one.kind.toLowerCase(),
+      title: one.text,
+      act: one.conids.length ? () => only("conid", one.conids.map(String)) : null,
+      cells: [clock(one.at), [one.text, "text"], one.amount === null ? "" : money(one.amount)],
+    }));
+  fill(byId("changes"), [], lines.length ? lines : [{ cells: [["Nothing of this kind has happened today.", "text"]] }]);
 }
 
 // The curves of the day, from the ledger of the last hours.
@@ -222,7 +273,9 @@ function drawCurves() {
   const box = byId("curves");
   const [width, height, left] = [box.clientWidth || 440, box.clientHeight || 110, 46];
   box.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const curves = shown.curves.filter((one) => one.points.some(([, value]) => value !== null));
+  const curves = shown.curves
+    .filter((one) => one.points.some(([, value]) => value !== null))
+    .map((one) => ({ ...one, points: one.points.map(([at, value]) => [Date.parse(at), value]) }));
   const points = curves.flatMap((one) => one.points.filter(([, value]) => value !== null));
   const parts = [];
   const add = (name, more, text) => {
@@ -260,7 +313,12 @@ function drawCurves() {
       line.append(name);
     });
   }
+  if (!points.length) add("text", { x: left, y: height / 2 }, "The profit of the day is not known yet.");
   box.replaceChildren(...parts);
+  fit(byId("legend"), curves.length, "span").forEach((label, n) => {
+    write(label, curves[n].name);
+    set(label, "class", curves[n].is_account ? "account" : `curve${n % 8}`);
+  });
 }
 
 // --- The grid ------------------------------------------------------------------------------------
@@ -272,7 +330,7 @@ const COLUMNS = {
   strategy: ["strategy", "string", "unique"],
   underlying: ["symbol", "string", "unique"],
   expiry: ["expiry", "string", "unique"],
-  leg: ["leg", "string", "unique"],
+  leg: ["name", "string", "unique"],
   value: ["market_value", "float", "sum", 0],
   today: ["daily_pnl", "float", "sum", 0],
   unrealised: ["unrealized_pnl", "float", "sum", 0],
@@ -296,11 +354,18 @@ const COLUMNS = {
   right: ["right", "string", "unique"],
   strike: ["strike", "float", "unique", 2],
   type: ["sec_type", "string", "unique"],
+  bid: ["bid", "float", "unique", 2],
+  ask: ["ask", "float", "unique", 2],
+  "average cost": ["average_cost", "float", "unique", 2],
+  days: ["days", "integer", "unique"],
+  moneyness: ["moneyness", "float", "unique", 3],
+  extrinsic: ["extrinsic", "float", "unique", 2],
   "price of underlying": ["underlying_price", "float", "unique", 2],
 };
+const NULL_TEXT = "--psp-label--null--content";
 const SIGNED = new Set(["today", "unrealised"]);
 const STARRED = Object.fromEntries(["value", "today", "unrealised"].map((name) => [name, COLUMNS[name][0]]));
-const SHOWN = ["value", "today", "unrealised", "qty", "price", "$ delta", "theta", "vega", "no greeks", "age", "source"];
+const SHOWN = ["value", "today", "unrealised", "qty", "price", "average cost", "days", "moneyness", "extrinsic", "$ delta", "theta", "vega", "no greeks", "age", "source"];
 const GROUPS = {
   Strategies: ["strategy", "underlying", "expiry", "leg"],
   Underlyings: ["underlying", "expiry", "leg"],
@@ -327,7 +392,7 @@ function usual() {
     split_by: [],
     filter: [],
     sort: [],
-    columns: narrow ? SHOWN.slice(0, 3) : SHOWN,
+    columns: narrow ? SHOWN.slice(0, 2) : SHOWN,
     columns_config: config,
     aggregates: Object.fromEntries(Object.entries(COLUMNS).map(([name, one]) => [name, one[2]])),
     settings: false,
@@ -373,7 +438,7 @@ function lay(config, depth = 0) {
   });
 }
 
-const only = (column, value) => lay({ filter: column ? [[column, "==", value]] : [] }, column ? 3 : 0);
+const only = (column, value) => lay({ filter: column ? [[column, Array.isArray(value) ? "in" : "==", value]] : [] }, column ? 3 : 0);
 
 async function unfold(depth) {
   const view = await grid.viewer.getView();
@@ -404,8 +469,13 @@ function greyAged(table) {
     const aged = parts.some((one) => !one.current);
     line.classList.toggle("aged", aged);
     line.style.opacity = aged && !document.body.classList.contains("aged") ? "0.5" : "";
+    const isGroup = path && path.length < grid.groups.length;
     for (const cell of cells) {
-      const of = STARRED[table.getMeta(cell).column_header?.at(-1)];
+      const column = table.getMeta(cell).column_header?.at(-1);
+      // A group has no price and no strike: nothing is there, and a dash would mean that it is unknown.
+      if (isGroup && COLUMNS[column]?.[2] === "unique") cell.style.setProperty(NULL_TEXT, '""');
+      else cell.style.removeProperty(NULL_TEXT);
+      const of = STARRED[column];
       if (!of || !cell.textContent) continue; // a dash is of the style sheet
       const text = cell.textContent.replace("*", "") + (parts.some((one) => one[of] === null) ? "*" : "");
       if (cell.textContent !== text) cell.textContent = text;
@@ -418,12 +488,12 @@ function showRow(path) {
   const box = byId("row");
   box.hidden = !one;
   if (!one) return;
-  const text = `${one.leg} · ${one.strategy} · ${one.account} · conid ${one.conid} · ${one.source} of ${clock(one.written_at)} · `;
+  const text = `${one.name} · ${one.strategy} · ${one.account} · conid ${one.conid} · ${one.source} of ${clock(one.written_at)} · `;
   const link = (label, address) => (shown.dagster ? element("a", label, { href: address }) : element("span", label));
   const run = one.run_id ? link(`run ${one.run_id.slice(0, 8)}`, `runs/${encodeURIComponent(one.run_id)}`) : "no run";
   box.replaceChildren(
     text, run, " · ", link("ledger", "assets/position_updates"), " · ", link("strategy_exposure", "assets/strategy_exposure"),
-    " · history: ", element("code", `position-sync history ${one.account}:${one.conid}`),
+    " · history: ", element("code", `position-sync history ${one.account}:${one.conid}${shown.home ? ` --home ${shown.home}` : ""}`),
   );
 }
 
@@ -436,7 +506,7 @@ async function openGrid() {
   const viewer = byId("grid");
   await table.update([...rows].map(([key, values]) => gridRow(key, values)));
   await viewer.load(client);
-  const more = { theme: theme(), title: "Holdings" };
+  const more = { theme: theme(), title: "Holdings: rows (all) / columns (all)" };
   try {
     const layout = JSON.parse(localStorage.getItem(LAYOUT)) ?? {};
     const first = usual(); // layouts of an earlier release have the maximum for the age
@@ -449,6 +519,12 @@ async function openGrid() {
   const plugin = await viewer.getPlugin("Datagrid");
   grid = { table, viewer, plugin, groups: (await viewer.save()).group_by };
   viewer.addEventListener("perspective-click", (event) => showRow(event.detail.row?.__ROW_PATH__ ?? []));
+  plugin.regular_table.addEventListener("click", (event) => {
+    const name = event.target.closest?.("tbody th");
+    const meta = name && plugin.regular_table.getMeta(name);
+    const path = meta && plugin.model._ids[meta.y - meta.y0];
+    if (path?.length === grid.groups.length) showRow(path);
+  });
   await unfold(0);
   plugin.regular_table.addStyleListener(() => greyAged(plugin.regular_table));
   inTurn(() => table.replace([...rows].map(([key, values]) => gridRow(key, values))));
@@ -481,7 +557,7 @@ function tools() {
     button("All", () => only(null), "Remove the filters"),
     element("span", "", { class: "space" }),
     button("Columns", () => grid?.viewer.toggleConfig(), "Columns, filters, sorting, charts"),
-    button("CSV", () => grid?.viewer.download(), "What the table shows, as a file"),
+    button("CSV", () => location.assign("api/v1/positions.csv"), "Every position, as a file"),
     button("Reset", () => lay(usual()), "The layout of the beginning"),
     button("Light / dark", () => setTheme(root.dataset.theme === "light" ? "dark" : "light")),
   );
@@ -500,6 +576,7 @@ function setTheme(name) {
 function take(message) {
   sequence = message.sequence;
   Object.assign(shown, message.figures);
+  shown.time = Date.parse(shown.at);
   if (message.all) rows.clear();
   const gone = message.gone ?? [];
   const changed = message.rows.map((values) => {
@@ -512,6 +589,7 @@ function take(message) {
     if (message.all) await grid.table.replace(changed);
     if (gone.length) await grid.table.remove(gone);
     if (changed.length && !message.all) await grid.table.update(changed);
+    greyAged(grid.plugin.regular_table);
   });
   draw();
   if ("curves" in message.figures) drawCurves();
@@ -533,6 +611,8 @@ async function follow() {
   }
 }
 
+byId("kind").replaceChildren(...KINDS.map((kind) => element("option", kind.toLowerCase(), { value: kind })));
+byId("kind").addEventListener("change", drawChanges);
 setTheme(localStorage.getItem(THEME) ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
 tools();
 setInterval(() => {

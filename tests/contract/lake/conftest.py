@@ -28,8 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test on the queue in memory and on a disk, and some (`in_store`) in a store."""
     if "make_queue" in metafunc.fixturenames:
         stored = EVERYTHING or metafunc.definition.get_closest_marker("in_store")
-        kinds = [pytest.param("delta", marks=pytest.mark.delta), "memory"]
-        kinds += [pytest.param("store", marks=pytest.mark.delta)] if stored else []
+        kinds = ["delta", "memory"]
+        kinds += ["store"] if stored else []
         metafunc.parametrize("make_queue", kinds, indirect=True)
 
 

@@ -379,12 +379,10 @@ class TestInMemory(QueueMachine.TestCase):
     settings = settings(PROFILE, max_examples=30 if EVERYTHING else 6, stateful_step_count=50)
 
 
-@pytest.mark.delta
 class TestDelta(DeltaQueueMachine.TestCase):
     settings = settings(PROFILE, max_examples=8 if EVERYTHING else 3, stateful_step_count=40)
 
 
-@pytest.mark.delta
 class TestDeltaInParts(DeltaQueueMachine.TestCase):
     """Two live rows count as many, so that each change rewrites some parts and keeps others."""
 

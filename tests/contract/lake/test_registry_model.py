@@ -158,7 +158,6 @@ class RegistryMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-@pytest.mark.delta
 class TestRegistry(RegistryMachine.TestCase):
     settings = settings(
         deadline=None,

@@ -53,14 +53,14 @@ def test_programs_that_work_show_their_last_tick():
     assert re.search(r"last sensor tick \d\S* s ago\n", status())
     level, text = finding()
     assert level == "good"
-    assert text.startswith("the last sensor tick at ")
+    assert text.startswith("the last sensor tick was at ")
 
 
 def test_programs_that_stopped_are_late_and_bad():
     wrote(400)
     text = status()
     assert "(late)" in text
-    assert "attention          Programs have stopped or hang: the last sensor tick at" in text
+    assert "attention          Programs have stopped or hang: the last sensor tick was at" in text
     level, text = finding()
     assert level == "bad"
     assert "Programs have stopped or hang" in text

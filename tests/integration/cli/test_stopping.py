@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.processes.reaper import end_processes, find_marked
+from position_sync_dagster.processes.home import find_marked
 from tests.support.demo_program import LIMIT_S, PROGRAM, clean_environment, wait_for
 from tests.support.extent import EVERYTHING
 from tests.support.ports import free_port
@@ -70,7 +70,9 @@ class Run:
         """End all processes, in whatever state they are."""
         self.process.kill()
         self.process.wait()
-        end_processes(lambda: find_marked(self.home), grace_s=0.0)
+        for process in find_marked(self.home):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.dagster_host.dagster_internals import keep_migrations
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
@@ -20,6 +19,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import reconciliation
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
+from tests.support.migrations import keep_migrations
 
 ACCOUNT = "DUSIM0001"
 CLOSED_PORT = 1

@@ -5,6 +5,7 @@ import pickle
 import struct
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from random import Random
@@ -333,7 +334,7 @@ async def test_an_execution_s_time_in_utc_is_read_as_utc_on_a_machine_of_another
 
 
 async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_proves_nothing(
-    simulate, settings_for, monkeypatch
+    simulate, settings_for, monkeypatch, caplog
 ):
     async with simulate() as sim:
         connection = await connect(settings_for(sim))
@@ -345,10 +346,77 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
             patched.setattr(Contract, "multiplier_text", "?")
             answer = await connection.executions()
         assert (answer.executions, answer.begin) == ([], answer.end)
-        sim.execution_times("China Standard Time")  # ib_async leaves the execution out
+        sim.execution_times("Time of Mars", "Asia/Shanghai")
         answer = await connection.executions()
         assert (answer.executions, answer.begin) == ([], answer.end)
+        assert "the time zone 'Time of Mars' is not known. Choose another time zone" in caplog.text
         await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("zone", "clock"),
+    [
+        (None, "UTC"),
+        ("IST", "Asia/Kolkata"),
+        ("JST", "Asia/Tokyo"),
+        ("China Standard Time", "Asia/Shanghai"),
+        ("EST", "America/New_York"),
+        ("Central European Standard Time", "Europe/Berlin"),
+        ("US/Central (Chicago)", "America/Chicago"),
+    ],
+)
+async def test_an_execution_is_read_in_the_zone_that_its_gateway_names(
+    simulate, settings_for, zone, clock
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        sim.fill("DUSIM0001", 921000001, -2.0)
+        (known,) = (await connection.executions()).executions
+        sim.execution_times(zone, clock)
+        (read,) = (await connection.executions()).executions
+        await connection.close()
+    assert read.time == known.time
+
+
+@pytest.mark.parametrize(
+    ("written", "clock", "zone"),
+    [
+        ("instrument", "UTC", None),
+        ("utc", "UTC", None),
+        ("login", "Asia/Shanghai", None),
+        ("login", "Asia/Shanghai", "China Standard Time"),
+        ("login", "Asia/Dubai", None),
+        ("login", "Pacific/Honolulu", None),
+    ],
+)
+async def test_a_last_trade_is_that_of_the_instrument_however_the_gateway_writes_it(
+    simulate, settings_for, written, clock, zone
+):
+    conids = [921000001, 921000006]
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        known = await connection.details(conids)
+        sim.last_trade_times(written, clock, zone)
+        read = await connection.details(conids)
+        await connection.close()
+    assert known.keys() == set(conids)
+    for conid, details in read.items():
+        assert details.trading_hours == known[conid].trading_hours
+        assert replace(details, seen_at=known[conid].seen_at) == known[conid]
+
+
+async def test_a_last_trade_in_an_unknown_zone_has_the_day_of_the_expiry_and_no_time(
+    simulate, settings_for, caplog
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        (known,) = (await connection.details([921000001])).values()
+        sim.last_trade_times("login", "Asia/Shanghai", "Time of Mars")
+        (read,) = (await connection.details([921000001])).values()
+        await connection.close()
+    assert (read.last_trade_date, read.last_trade_time) == (known.expires_on, None)
+    assert read.trading_hours == known.trading_hours
+    assert "is in the time zone 'Time of Mars', which is not known" in caplog.text
 
 
 @pytest.mark.parametrize(("at", "text"), [(3, "0"), (14, ""), (16, ""), (19, "nan"), (19, "1e999")])

@@ -80,7 +80,7 @@ async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others
     def at_each_venue(service, client, request):
         [contract] = request.contract.find(service._book.contracts.values())
         for venue in ("QBALGO", "CME") if contract.conid == FUTURE else ("QBALGO",):
-            row = (request.req_id, contract, venue, "", "")
+            row = (request.req_id, contract, venue, "", "", service._last_trade(contract))
             client.send(contract_messages.contract_details(*row))
         client.send(contract_messages.contract_details_end(request.req_id))
 

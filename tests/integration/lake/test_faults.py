@@ -19,17 +19,17 @@ from position_sync_dagster.errors import (
     NewerTableError,
     StoreRefusedError,
     StoreUnavailableError,
-    UnsafeStoreError,
 )
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
-from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.ownership import Ownership
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
 from tests.support.object_store import KEY_ID, SECRET, stored_under
-from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, TOKEN, Rule
+from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, HANG, TOKEN, Rule
 
 REQUESTS = 6
 
@@ -42,12 +42,6 @@ def lake(store):
     made = Lake(place)
     made.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, REQUESTS + 1))
     return made
-
-
-@pytest.fixture
-def unproven(monkeypatch):
-    """Forget which stores are proven to be safe."""
-    monkeypatch.setattr(opening, "_proven", set())
 
 
 def drained(lake, make_update) -> None:
@@ -64,30 +58,6 @@ def assert_each_once(lake) -> None:
     again = Lake(lake.path)
     assert again.queue.sync.counts()[QueueStatus.SUCCESS] == REQUESTS
     assert sorted(again.updates.table.rows().get_column("conid")) == list(range(1, REQUESTS + 1))
-
-
-@pytest.mark.usefixtures("unproven")
-async def test_a_store_without_conditional_put_is_refused_by_name_and_left_empty(store, eventually):
-    store.proxy.change(stripped=("if-none-match",))
-    path = store.lake()
-    with pytest.raises(UnsafeStoreError, match=r"conditional put .*If-None-Match") as caught:
-        Lake(path).initialize_sync()
-    assert path in caught.value.what
-    await eventually(lambda: stored_under(path) == {})
-
-
-@pytest.mark.usefixtures("unproven")
-def test_a_client_that_may_not_use_conditional_put_is_refused(store, monkeypatch):
-    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
-    with pytest.raises(UnsafeStoreError, match="AWS_CONDITIONAL_PUT"):
-        Lake(store.lake()).initialize_sync()
-
-
-@pytest.mark.usefixtures("unproven")
-async def test_the_probe_leaves_nothing_in_a_safe_store(store, eventually):
-    path = store.lake()
-    Lake(path).queue.sync.initialize()
-    await eventually(lambda: all("/position_queue/" in name for name in stored_under(path)))
 
 
 @pytest.mark.parametrize("fault", ["denied", "expired", "bad signature", "region"])
@@ -320,3 +290,17 @@ def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
     lake.updates.sync.append([make_update(2)])
     assert lake.updates.sync.latest().height == 2
     assert lake.queue.sync.counts()[QueueStatus.PENDING] == REQUESTS
+
+
+async def test_a_store_that_hangs_suspends_an_owner_before_its_lease_ends(store, lake, eventually):
+    settings = Settings(_env_file=None, heartbeat_s=0.2, session_lease_s=15.0)
+    async with Ownership(lake.open_sessions(), settings, owner=Owner.STREAM) as own:
+        store.proxy.fail(Rule(HANG))
+        hung_at = time.monotonic()
+        await eventually(lambda: own.store_fault is not None)
+        # A heartbeat may begin 4 s after the last renewal.
+        assert time.monotonic() - hung_at < settings.session_lease_s - 4
+        assert not own.lost.is_set()
+        store.proxy.fail()
+        await eventually(lambda: own.store_fault is None)
+        own.check()

@@ -13,7 +13,7 @@ from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.drain import drain
-from position_sync_dagster.sync.reports.overview import OverviewReader
+from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.service import stream
@@ -94,7 +94,7 @@ async def test_each_login_streams_within_its_lines_and_every_leg_is_current(
     await lake.registry.add_active(**leg(CALL))
     await lake.registry.add_active(**leg(PUT))
     async with gateways(one_line=("west",)) as (sims, settings), streams(settings):
-        reader = OverviewReader(lake, settings)
+        reader = FiguresReader(lake, settings)
 
         def whole():
             seen = reader.read(utc_now())

@@ -1,21 +1,18 @@
 """The figures of the money page, over real tables with a real stream."""
 
-import asyncio
 import json
-from dataclasses import fields, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.close_facts import A_DAY
-from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.service import stream
-from position_sync_dagster.web.page_figures import COLUMNS, PageFigures, plain
+from position_sync_dagster.web.page_figures import COLUMNS, PageFigures
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
@@ -57,16 +54,17 @@ def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
     assert {(one["strategy"], one["conid"]) for one in parts} == {
         ("a", 1), ("UNATTRIBUTED", 1), (MARKUP, 2), ("UNATTRIBUTED", 3),
     }  # fmt: skip
-    for column, name in (("market_value", "value"), ("daily_pnl", "daily_pnl")):
+    for column, name in (("market_value", "market_value"), ("daily_pnl", "today")):
         for strategy in figures["strategies"]:
-            known = [one[column] for one in parts if one["strategy"] == strategy["name"]]
+            known = [one[column] for one in parts if one["strategy"] == strategy["strategy"]]
             assert sum(value or 0.0 for value in known) == pytest.approx(strategy[name])
     [total] = figures["totals"]
-    assert (total["value"], total["partial"]) == (-600.0, ["value", *PARTIAL])
+    greekless = dict.fromkeys(("dollar_delta", "gamma_1pct", "theta", "vega"), 3)
+    assert (total["market_value"], total["unknown"]) == (-600.0, {"market_value": 1, **greekless})
     [unknown] = [one for one in parts if one["conid"] == 3]
     assert (unknown["market_value"], unknown["unvalued"], unknown["delta"]) == (None, 1, None)
     [expiry] = figures["expiries"]
-    assert (expiry["days"], expiry["holdings"]) == (0, 3)
+    assert (expiry["days"], expiry["legs_held"]) == (0, 3)
     assert json.loads(json.dumps([rows, figures], allow_nan=False))
 
 
@@ -106,9 +104,6 @@ def test_a_daily_profit_of_another_day_is_in_no_curve(lake, settings):
     assert found == {"away": [None], "both": [-14.0], "here": [-7.0]}
 
 
-PARTIAL = ["dollar_delta", "gamma_1pct", "theta", "vega"]
-
-
 def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake, settings):
     at = datetime.now(UTC) - timedelta(minutes=3)
     lake.updates.sync.append([row(1, timestamp=at, value_time=at)])
@@ -116,7 +111,7 @@ def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake
     [part] = named(rows)
     assert part["current"] is False
     assert part["priced_at"] == int(at.timestamp() * 1000)
-    assert figures["gateways"][0]["session_state"] is None
+    assert figures["gateway"]["state"] is None
     assert figures["current"] == 0
 
 
@@ -127,88 +122,3 @@ def test_holdings_that_are_in_no_sum_yet_are_counted(lake, settings):
     lake.broker_positions.replace(settings.gateway_id, held)
     missing = "2 holdings are new or changed: the sums have the quantity from before, or nothing"
     assert PageFigures(settings).read(utc_now())[1]["missing"] == [missing]
-
-
-def test_a_holding_that_was_closed_today_is_an_event_and_no_part(lake, settings):
-    lake.updates.sync.append([row(1)])
-    figures = PageFigures(settings)
-    assert len(figures.read(utc_now())[0]) == 1
-    lake.updates.sync.append([row(1, position=0.0, realized_pnl=12.0, update_id="closed")])
-    rows, shown = figures.read(utc_now())
-    assert rows == {}
-    assert [(one["kind"], one["amount"]) for one in shown["events"]] == [("close", 12.0)]
-
-
-def change(change_id: str, **values: object) -> PositionChange:
-    usual = dict.fromkeys(field.name for field in fields(PositionChange)) | {
-        "account": "U1", "conid": 1, "symbol": "SPY", "sec_type": "OPT", "right": Right.PUT,
-        "strike": 575.0, "expiry": date(2026, 3, 20), "multiplier": 100.0, "currency": "USD",
-        "gateway_id": "gate", "snapshot_id": "s",
-    }  # fmt: skip
-    return PositionChange(**usual | {"change_id": change_id} | values)
-
-
-def test_a_fill_from_before_the_page_was_opened_is_an_event(lake, settings):
-    now = datetime.now(UTC)
-    plain = change("1", before=-2.0, after=-3.0, seen_at=now)
-    closed = replace(plain, change_id="2", after=0.0)
-    yesterday = replace(plain, change_id="3", seen_at=now - timedelta(days=1))
-    lake.position_changes.add([plain, closed, yesterday])
-    figures = PageFigures(settings)
-    for _ in range(2):
-        (event,) = figures.read(utc_now())[1]["events"]
-        assert (event["text"], event["kind"]) == ("quantity: SPY 575P 20Mar26  -2 → -3", "change")
-        assert event["at"] == round(now.timestamp() * 1000)
-
-
-def test_an_event_of_another_day_names_the_day(lake, settings):
-    """The page stays open over night, and shows the time of day."""
-    now = datetime.now(UTC).replace(hour=23, minute=59, second=50)
-    lake.position_changes.add([change("1", before=-2.0, after=-3.0, seen_at=now)])
-    figures = PageFigures(settings)
-    (event,) = figures.read(now)[1]["events"]
-    assert event["text"] == "quantity: SPY 575P 20Mar26  -2 → -3"
-    (event,) = figures.read(now + timedelta(seconds=20))[1]["events"]
-    assert event["text"] == f"quantity: SPY 575P 20Mar26  -2 → -3 ({now:%d %b %Y} UTC)"
-
-
-def test_fills_while_nobody_looked_have_their_own_time(lake, settings):
-    now = datetime.now(UTC)
-    lake.broker_positions.replace(settings.gateway_id, [make_holding(1, now), make_holding(2, now)])
-    figures = PageFigures(settings)
-    assert not figures.read(now)[1]["events"]
-    today = now + timedelta(days=3)
-    held = [make_holding(1, now, position=3.0), make_holding(2, now, position=5.0)]
-    lake.broker_positions.replace(settings.gateway_id, held)
-    filled = change("1", before=1.0, after=3.0, seen_at=today)
-    earlier = change("2", conid=2, before=1.0, after=5.0, seen_at=today - timedelta(days=2))
-    lake.position_changes.add([filled, earlier])
-    for seconds in (1, 2):
-        (event,) = figures.read(today + timedelta(seconds=seconds))[1]["events"]
-        assert event["text"] == "quantity: SPY 575P 20Mar26  1 → 3"
-        assert event["at"] == round(today.timestamp() * 1000)
-
-
-async def test_a_fill_and_an_outage_are_seen(simulate, lake, settings, eventually):
-    async with simulate() as sim:
-        live = settings.model_copy(update={"gateway_port": sim.port, "flush_interval_s": 0.05})
-        stop = asyncio.Event()
-        task = asyncio.create_task(
-            stream(lake, live, run_id="run-1", stop=stop, report=lambda _: None)
-        )
-        figures = PageFigures(live)
-
-        def seen(kind: str) -> list[dict[str, object]]:
-            return [one for one in figures.read(utc_now())[1]["events"] if one["kind"] == kind]
-
-        await eventually(lambda: figures.read(utc_now())[1]["held"] == 9)
-        sim.connectivity("lost")
-        await eventually(lambda: any("BLIND" in str(one["text"]) for one in seen("change")))
-        assert figures.read(utc_now())[1]["gateways"][0]["session_state"] == "BLIND"
-        stop.set()
-        await task
-
-
-def test_what_json_cannot_say_is_unknown_and_texts_have_no_control_characters():
-    assert plain([float("nan"), float("inf"), 1.5, None]) == [None, None, 1.5, None]
-    assert plain({"a\x1b": "b\u202e"}) == {"a\\x1b": "b\\u202e"}

@@ -69,7 +69,7 @@ def test_text_that_is_no_hours_is_not_known_and_raises_nothing(text, zone):
         (TWO_DAYS, None),
         (TWO_DAYS, "Mars/Olympus"),
         (TWO_DAYS, "../etc"),
-        (TWO_DAYS, "EST (Eastern Standard Time)"),
+        (TWO_DAYS, "MST (Mountain Standard Time)"),
         (TWO_DAYS + ";20260408", "US/Eastern"),
         ("20260431:CLOSED", "US/Eastern"),
         ("20260406:2560-20260406:2600", "US/Eastern"),

@@ -56,6 +56,7 @@ SYMBOLS = {
     "client.decoder": decoder.Decoder,
     "client.getAccounts": (),
     "client.isReady": (),
+    "client.serverVersion": (),
     "conn.disconnected": EVENT,
     "conn.hasData": EVENT,
     "conn.isConnected": (),

@@ -41,7 +41,7 @@ def answered(status: str, code: str, more: str = "") -> str:
         (answered("500 Internal Server Error", "InternalError"), StoreUnavailableError, "again"),
         (f"{GET}, after 4 retries - HTTP error: error sending request: unexpected EOF",
          StoreUnavailableError, "no answer from https://s3.test"),
-        (answered("404 Not Found", "NoSuchKey") + " not found", BrokenTableError, "doctor"),
+        (answered("404 Not Found", "NoSuchKey") + " not found", BrokenTableError, "backup"),
         (answered("412 Precondition Failed", "PreconditionFailed") + " already exists",
          CommitContentionError, "Other writers"),
     ],

@@ -9,10 +9,9 @@ from position_sync_dagster.lake.object_store import (
 )
 
 
-def test_a_folder_has_no_options_but_those_that_were_given():
-    assert delta_options("/data/lake/t", None) is None
-    assert polars_options("/data/lake/t", None) is None
-    assert delta_options("file:///data/lake/t", {"a": "b"}) == {"a": "b"}
+def test_a_folder_has_no_options():
+    for path in ("/data/lake/t", "file:///data/lake/t"):
+        assert delta_options(path, {"a": "b"}) is polars_options(path, {"a": "b"}) is None
 
 
 def test_given_options_take_precedence_in_a_store():
@@ -21,6 +20,7 @@ def test_given_options_take_precedence_in_a_store():
     assert (options["timeout"], options["aws_region"]) == ("1s", "eu-west-1")
     assert polars_options("s3://b/t", {"timeout": "1s", "aws_region": "eu-west-1"}) == {
         "max_retries": 4,
+        "timeout": "1s",
         "aws_region": "eu-west-1",
     }
 

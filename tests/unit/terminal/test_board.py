@@ -10,23 +10,21 @@ from rich.console import Console
 
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.update import Source, ValueOrigin
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
+from position_sync_dagster.sync.reports.changes import Change, ChangeKind
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.overview import Book, Overview
+from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.sync.reports.overview import Book
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
-    Changes,
-    StatusChange,
     board,
-    changes_between,
     current_text,
     describe,
 )
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import NOW, priced_rows, row
-from tests.unit.domain.test_causes import CASES
 
 LIVE = Status(
     at=NOW, lake="lake", gateway_id="127.0.0.1:7497", session_state="LIVE", session_owner="STREAM",
@@ -52,7 +50,7 @@ def holding(conid: int, position: float = -2.0) -> BrokerPosition:
 
 def overview(
     status: Status = LIVE, *, legs: int = 2, holdings: Sequence[BrokerPosition] | None = None
-) -> Overview:
+) -> Figures:
     rows = [row(n, value_source=ValueOrigin.TICK, value_time=NOW) for n in (1, 2)]
     active = [leg(1 + n % 2, f"strategy-{n}") for n in range(legs)]
     since = status.session_since or NOW
@@ -66,15 +64,7 @@ def overview(
         live_since={status.gateway_id: since} if status.session_state == "LIVE" else {},
         streamed=frozenset({1, 2}),
     )
-    return Overview(status=status, book=book)
-
-
-def test_why_a_holding_closed_is_a_change() -> None:
-    (closed,) = CASES["expired worthless"].found()
-    known = replace(overview(), closes=(closed,))
-    said = ["expired worthless: SPY 575C 20Mar26, -112 USD"]
-    assert changes_between(overview(), known) == said
-    assert changes_between(known, known) == []
+    return Figures(status=status, book=book)
 
 
 def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
@@ -85,9 +75,11 @@ def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
     )
 
 
-def screen(seen: Overview | None, width: int, height: int = 24) -> list[str]:
+def screen(seen: Figures | None, width: int, height: int = 24) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
-    changes = [StatusChange(at=NOW, text="quantity: SPY 575P 15Dec28  -2 → -3")] * 6
+    changes = [
+        Change(at=NOW, kind=ChangeKind.QUANTITY, text="quantity: SPY 575P 15Dec28  -2 → -3")
+    ] * 6
     addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
     console.print(board(seen, changes, [], addresses, console))
     return [line.rstrip() for line in console.export_text().splitlines()]
@@ -137,11 +129,7 @@ def test_the_board_says_how_old_the_oldest_price_is():
 def test_a_stream_that_a_person_paused_is_no_outage():
     detail = "paused by a person at 2026-03-09 15:00:00 UTC: launch the job to resume"
     ended = replace(LIVE, session_state="ENDED", blind_since=NOW, lines_in_use=None)
-    before, between = overview(), overview(ended)
     after = overview(replace(ended, session_detail=detail))
-    assert changes_between(before, between) == ["gateway: ENDED"]
-    assert changes_between(between, after) == [f"gateway: {detail}"]
-    assert changes_between(after, after) == []
     (line,) = [line for line in screen(after, 140) if line.startswith("gateway")]
     assert "127.0.0.1:7497: paused by a person" in line
     assert "ENDED" not in line
@@ -175,37 +163,3 @@ def test_after_an_outage_a_leg_is_current_once_it_was_confirmed_again():
     back = replace(LIVE, session_since=NOW - timedelta(seconds=3))  # the rows are 7 s old
     assert overview(back).current == 0
     assert overview(replace(back, session_since=NOW - timedelta(seconds=9))).current == 2
-
-
-def test_a_changed_quantity_a_promotion_and_an_outage_are_told():
-    before = overview()
-    filled = overview(holdings=(holding(1, 0.0), holding(2)))
-    assert changes_between(before, filled) == ["quantity: SPY 575P 15Dec28  -2 → 0"]
-    monitored = replace(
-        before.book,
-        priced=priced_rows([row(1, source=Source.QUEUE), row(2)]),
-    )
-    earlier = replace(before, book=monitored)
-    assert changes_between(earlier, before) == ["promotion: SPY 575P 15Dec28 is streamed now"]
-    assert changes_between(before, earlier) == ["demotion: SPY 575P 15Dec28 is monitored now"]
-    assert changes_between(before, overview(BLIND)) == ["outage: BLIND – No socket."]
-    later = overview(replace(LIVE, at=NOW + timedelta(seconds=6)))
-    assert changes_between(overview(BLIND), later) == ["gateway: connected after 6.0 s"]
-    assert changes_between(before, before) == []
-
-
-def test_the_first_download_is_no_trade_and_many_changes_are_one_line():
-    empty = overview(holdings=())
-    assert changes_between(empty, overview()) == []
-    before = overview(holdings=tuple(holding(conid) for conid in range(1, 9)))
-    after = overview(holdings=tuple(holding(conid, -5.0) for conid in range(1, 9)))
-    assert changes_between(before, after) == ["8 positions changed"]
-
-
-def test_the_newest_change_comes_first_and_the_last_few_are_kept():
-    changes = Changes()
-    assert list(changes.add(overview())) == []
-    for n in range(10):
-        found = changes.add(overview(holdings=(holding(1, float(n)), holding(2))))
-    assert [change.text[-5:] for change in found][:2] == ["8 → 9", "7 → 8"]
-    assert len(found) == 6

@@ -65,7 +65,7 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
     queue = PositionQueue(f"{store.lake()}/q")
     queue.sync.initialize()
     begun, go_on, merged = threading.Event(), threading.Event(), []
-    monkeypatch.setattr("position_sync_dagster.lake.storage.table.REMOTE_COMPACT_EVERY", 2)
+    monkeypatch.setattr("position_sync_dagster.lake.storage.table.COMPACT_EVERY", 2)
 
     def slow(of: Table, _small_bytes: int) -> None:
         begun.set()

@@ -152,14 +152,14 @@ def test_a_table_whose_log_is_gone_is_called_broken(tmp_path):
 def test_a_table_whose_log_is_cut_is_called_broken(tmp_path):
     filled_queue(tmp_path / "q")
     (tmp_path / "q" / "_delta_log" / f"{1:020}.json").write_text('{"add":')
-    with pytest.raises(BrokenTableError, match="damaged"):
+    with pytest.raises(BrokenTableError, match=r"is cut.*doctor --repair"):
         PositionQueue(tmp_path / "q").sync.initialize()
 
 
 def test_a_table_whose_first_log_entries_are_gone_is_called_broken(tmp_path):
     filled_queue(tmp_path / "q")
     (tmp_path / "q" / "_delta_log" / f"{0:020}.json").unlink()
-    with pytest.raises(BrokenTableError, match="damaged"):
+    with pytest.raises(BrokenTableError, match=r"is missing.*from a backup"):
         PositionQueue(tmp_path / "q").sync.initialize()
 
 

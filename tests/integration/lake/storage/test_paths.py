@@ -37,7 +37,7 @@ def test_a_lake_that_may_not_be_read_is_no_lake_without_tables(tmp_path):
     try:
         if user == 0:
             os.seteuid(65_534)  # no rights stop root
-        with pytest.raises(LakeError, match="cannot be read: Permission denied"):
+        with pytest.raises(LakeError, match="Permission denied"):
             _ = lake.exists
     finally:
         os.seteuid(user)

@@ -9,7 +9,7 @@ from deltalake import DeltaTable, write_deltalake
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import maintenance, opening
+from position_sync_dagster.lake.storage import maintenance, writer_lock
 from position_sync_dagster.lake.storage.maintenance import find_doubled, maintain, remove_doubled
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.extent import EVERYTHING
@@ -23,7 +23,7 @@ PLACES = ("disk", "store")
 @pytest.fixture(autouse=True)
 def _merge_early_and_wait_for_nobody(monkeypatch):
     monkeypatch.setattr(maintenance, "COMPACT_FROM", COMMITS - 1)
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
 
 
 def add_row(lake: Lake, table: str, number: int) -> None:

@@ -1,13 +1,14 @@
 """The lock of local writers: who waits is woken, and a wait that ended leaves nothing behind."""
 
+import errno
 import fcntl
+import os
 import threading
+import time
 
-import pytest
-
-from position_sync_dagster.errors import CommitContentionError
-from position_sync_dagster.lake.storage import opening
-from position_sync_dagster.lake.storage.opening import WriterLock
+from position_sync_dagster.lake.storage import writer_lock
+from position_sync_dagster.lake.storage.writer_lock import WriterLock
+from tests.support.filled_queue import filled_queue
 
 LONG_S = 60.0
 
@@ -20,9 +21,9 @@ def test_a_writer_that_waits_is_woken_and_does_not_ask_again(tmp_path, monkeypat
         asked.append(how)
         flock(opened, how)
 
-    with WriterLock(str(tmp_path)).exclusive(LONG_S):
+    with WriterLock(str(tmp_path)).fair():
         monkeypatch.setattr(fcntl, "flock", asking)
-        monkeypatch.setattr(opening, "FAIR_WAIT_S", LONG_S)
+        monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", LONG_S)
         done = threading.Event()
 
         def write() -> None:
@@ -41,17 +42,35 @@ def test_a_writer_that_waits_is_woken_and_does_not_ask_again(tmp_path, monkeypat
 def test_waits_that_ended_leave_one_thread_and_do_not_keep_the_lock_from_others(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
     late = WriterLock(str(tmp_path))
-    with WriterLock(str(tmp_path)).exclusive(LONG_S):
+    with WriterLock(str(tmp_path)).fair():
+        monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
         before = set(threading.enumerate())
         for _ in range(3):
             with late.fair():
-                pass
-        with pytest.raises(CommitContentionError, match="holds the writers' lock"):
-            late.exclusive(0.01).__enter__()
+                assert late._held is None
         assert len(set(threading.enumerate()) - before) == 1
-    with WriterLock(str(tmp_path)).exclusive(LONG_S):
-        pass
-    with late.exclusive(LONG_S):
-        pass
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", LONG_S)
+    for lock in (WriterLock(str(tmp_path)), late):
+        with lock.fair():
+            assert lock._held is not None
+
+
+def test_without_file_locks_writers_go_on_at_once_and_it_is_said_once(
+    tmp_path, monkeypatch, caplog
+):
+    """As on NFS and some FUSE mounts."""
+    queue = filled_queue(tmp_path / "q")
+
+    def refuse(_opened: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    queue.sync.insert(1001, "SPY")
+    opened, began = len(os.listdir("/proc/self/fd")), time.monotonic()
+    for conid in range(1002, 1006):
+        queue.sync.insert(conid, "SPY")
+    assert time.monotonic() - began < writer_lock.FAIR_WAIT_S
+    assert len(os.listdir("/proc/self/fd")) <= opened
+    [said] = [one for one in caplog.messages if "no file locks" in one]
+    assert str(tmp_path / "q") in said

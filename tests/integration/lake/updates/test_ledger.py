@@ -16,10 +16,10 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import new_ids, update_rows
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage import opening, table
+from position_sync_dagster.lake.storage import table, writer_lock
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.opening import WRITER_LOCK
 from position_sync_dagster.lake.storage.table import Table, append
+from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 from position_sync_dagster.lake.updates.latest import LedgerFiles
 from position_sync_dagster.lake.updates.position_updates import (
     DeltaLakePositionWriter,
@@ -192,7 +192,7 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
 async def test_a_guard_is_called_before_each_attempt_to_commit(
     ledger, make_update, clock, monkeypatch
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
     other = PositionUpdatesTable(ledger.table.path)
     calls: list[int] = []
 
@@ -220,7 +220,7 @@ async def test_a_guard_is_called_before_each_attempt_to_commit(
 async def test_the_error_of_a_guard_reaches_the_caller_unchanged_and_nothing_is_written(
     ledger, make_update, monkeypatch, refusal
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
     other = PositionUpdatesTable(ledger.table.path)
     cause = ValueError("why")
     calls: list[int] = []
@@ -385,7 +385,7 @@ def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, mak
 
 
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_update, monkeypatch):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
     ledger.sync.append([make_update(1)])
     ledger.sync.fence("g:1", 1)
     other = PositionUpdatesTable(ledger.table.path)
@@ -405,7 +405,7 @@ def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_updat
 def test_an_append_that_lost_looks_only_at_what_the_winners_added(
     ledger, make_update, files_read, monkeypatch
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
     ledger.sync.append([make_update(1)])
     through = ledger.sync.newest_of([9], datetime(2026, 1, 1, tzinfo=UTC)).through
     other = PositionUpdatesTable(ledger.table.path)
@@ -429,7 +429,6 @@ async def test_writers_merge_small_files_from_time_to_time(
     ledger, make_update, clock, monkeypatch, eventually
 ):
     monkeypatch.setattr(table, "COMPACT_EVERY", 40)
-    monkeypatch.setattr(table, "REMOTE_COMPACT_EVERY", 40)
     for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])

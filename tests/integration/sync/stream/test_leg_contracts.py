@@ -1,10 +1,15 @@
 """Each leg is compared with the contract of its conid, and streamed only as what it is."""
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.sync.stream import contract_cache
 from tests.integration.sync.conftest import CALL, PUT, STOCK, UNHELD, A
 from tests.support.booked_legs import holding_only
 
@@ -97,3 +102,53 @@ async def test_details_that_the_brokers_row_contradicts_are_fetched_again(
 
             await eventually(are_renewed)
     assert "the broker's row says that its local symbol is" in caplog.text
+
+
+@pytest.mark.parametrize("farm_is_away", [True, False])
+async def test_a_leg_streams_as_soon_as_its_refused_details_come(
+    farm_is_away, simulate, streaming, lake, leg, eventually, monkeypatch
+):
+    if not farm_is_away:
+        monkeypatch.setattr(contract_cache, "REFETCH", Backoff(first_s=1.0, longest_s=1.0))
+    await lake.registry.add_active(**leg(PUT))
+    async with simulate() as sim:
+        sim.refuse_details(200 if farm_is_away else 100)
+        if farm_is_away:
+            sim.farm("secdefnj", 2157)
+        async with streaming(sim) as (streamer, received):
+            refused = "the gateway gave no contract details"
+            await eventually(lambda: refused in (streamer.detail or ""))
+            began = time.monotonic()
+            sim.refuse_details(None)
+            if farm_is_away:
+                sim.farm("secdefnj", 2158)
+            await eventually(lambda: received.newest(A, PUT))
+            await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
+            assert time.monotonic() - began < 30.0
+            await eventually(lambda: streamer.detail is None)
+        assert lake.contracts.not_given() == {}
+
+
+async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(
+    simulate, streaming, lake, leg, eventually
+):
+    await lake.registry.add_active(**leg(PUT))
+    async with simulate() as sim:
+        sim.answer_line(PUT, 10182)
+        async with streaming(sim) as (streamer, _received):
+            await eventually(lambda: "10182" in (streamer.detail or ""))
+            began = time.monotonic()
+            sim.answer_line(PUT, None)
+            sim.farm("usfarm", 2104)
+            await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
+            assert time.monotonic() - began < 25.0
+
+
+async def test_texts_of_a_gateway_in_chinese_are_readable_and_have_their_code(
+    simulate, streaming, lake, eventually
+):
+    async with simulate() as sim, streaming(sim) as (streamer, _received):
+        await eventually(lambda: streamer.state == "LIVE")
+        sim.send_error(1100, r"\u4e0eIBKR\u7684\u8fde\u63a5\u65ad\u5f00")
+        await eventually(lambda: streamer.state == "BLIND")
+        assert "与IBKR的连接断开 (code 1100)" in streamer.detail

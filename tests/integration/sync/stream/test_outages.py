@@ -89,7 +89,7 @@ async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_lo
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         parked: list[bool] = []
-        monkeypatch.setattr(delivery.FlushPace, "pause_s", lambda *_: parked.append(True) or 3600.0)
+        monkeypatch.setattr(delivery.Flusher, "_flush", lambda *_: parked.append(True))
         await eventually(lambda: parked)
         for name in ("update", "replace"):
             monkeypatch.setattr(lake.broker_positions, name, hang)
@@ -325,9 +325,9 @@ async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_aft
         link = streamer._link
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
-        ticked_at = link.connection.lines.ticked_at
+        heard_at = link.connection.lines.heard_at
         sim.step()
-        await eventually(lambda: link.connection.lines.ticked_at > ticked_at)
+        await eventually(lambda: link.connection.lines.heard_at > heard_at)
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
         position = sim.fill(A, PUT, 1)["quantity"]

@@ -146,3 +146,41 @@ async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settin
         await resolver.resolve(connection, lake.registry.unresolved)
         assert [leg.conid for leg in lake.registry.legs] == [CALL]
         await connection.close()
+
+
+THURSDAYS, FRIDAYS, THURSDAYS_ALONE = 941000003, 941000004, 941000005
+WEEKLIES = f"""
+as_of: 2028-06-01
+accounts: [{{name: {A}}}]
+underlyings:
+  - {{symbol: QQQ, conid: 920000005, price: 600, volatility: 0.2, exchange: NASDAQ}}
+contracts:
+  - {{conid: {THURSDAYS}, underlying: QQQ, sec_type: OPT, expiry: 20281214, strike: 600, right: C}}
+  - {{conid: {FRIDAYS}, underlying: QQQ, sec_type: OPT, expiry: 20281215, strike: 600, right: C}}
+  - {{conid: {THURSDAYS_ALONE}, underlying: QQQ, sec_type: OPT, expiry: 20281214, strike: 605,
+     right: C}}
+positions:
+  - {{account: {A}, conid: {THURSDAYS}, quantity: 1}}
+  - {{account: {A}, conid: {FRIDAYS}, quantity: 2}}
+  - {{account: {A}, conid: {THURSDAYS_ALONE}, quantity: 3}}
+"""
+
+
+@pytest.mark.parametrize("clock", ["Asia/Shanghai", "Asia/Dubai"])
+async def test_a_leg_is_the_contract_of_its_day_whatever_the_zone_of_the_login(
+    tmp_path, clock, simulate, streaming, lake, eventually
+):
+    path = tmp_path / "weeklies.yaml"
+    path.write_text(WEEKLIES)
+    leg = {"symbol": "QQQ", "right": "CALL", "expiry": "20281215", "strategy_id": "s"}
+    await lake.registry.add_active(strike=600, **leg)
+    await lake.registry.add_active(strike=605, **leg)
+    async with simulate(book=load_book(path)) as sim:
+        sim.last_trade_times("login", clock)
+        async with streaming(sim) as (streamer, received):
+            await eventually(lambda: received.newest(A, FRIDAYS))
+            await eventually(lambda: lake.registry.unresolved[0].problem)
+            [other] = lake.registry.unresolved
+            assert "expiry 2028-12-14" in other.problem
+            assert streamer.routes[(A, THURSDAYS)] is LegState.MONITORED
+            assert streamer.routes[(A, THURSDAYS_ALONE)] is LegState.MONITORED

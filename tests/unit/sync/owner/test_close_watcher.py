@@ -58,8 +58,8 @@ async def test_a_close_that_a_process_left_without_a_cause_is_looked_at_after_th
     assert await requests_of_a_start(is_open=True) == len(LOOKS_S)
 
 
-async def test_a_start_asks_the_gateway_nothing_where_each_close_has_a_cause():
-    assert await requests_of_a_start(is_open=False) == 0
+async def test_a_start_asks_once_for_the_orders_of_the_day_where_each_close_has_a_cause():
+    assert await requests_of_a_start(is_open=False) == 1
 
 
 async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():

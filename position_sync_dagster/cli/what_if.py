@@ -1,0 +1,117 @@
+"""The command `what-if`: value and profit of the holdings in scenarios."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from position_sync_dagster.cli import options
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.lake.lake import rows_of_logins
+from position_sync_dagster.risk.scenarios import Level, PricedLegs, grid
+from position_sync_dagster.sync.reports import overview
+from position_sync_dagster.sync.reports.what_if import priced_legs, read_assumptions
+from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import printable
+
+MOST_POINTS = 2000
+
+USUAL_SPOTS = "-10,-5,-2,0,2,5,10"
+
+
+def _numbers(text: str) -> list[float]:
+    """Read numbers that are separated by commas."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or any(abs(one) > 10_000 for one in found) or any(one != one for one in found):
+        raise typer.BadParameter(f"{text[:40]!r} is no list of numbers. Write it as -10,-5,0,5,10.")
+    return found
+
+
+def what_if(
+    spot: Annotated[
+        str, typer.Option(metavar="LIST", help="Moves of the underlyings in percent.")
+    ] = USUAL_SPOTS,
+    vol: Annotated[
+        str, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
+    ] = "0",
+    days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
+    rate: Annotated[float, typer.Option(help="Change of the interest rates in points.")] = 0.0,
+    in_moves: Annotated[
+        bool, typer.Option("--in-moves", help="--spot is in implied moves of one day.")
+    ] = False,
+    ratio: Annotated[
+        bool, typer.Option("--ratio", help="--vol is a list of factors, such as 0.8,1,1.25.")
+    ] = False,
+    strategy: options.Strategy = None,
+    level: Annotated[
+        Level, typer.Option(help="What each row is of.", case_sensitive=False)
+    ] = Level.STRATEGY,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show value and profit under other prices, volatilities and days.
+
+    Each option keeps its own volatility. A leg that cannot be priced is left out and counted. The
+    strategies and UNATTRIBUTED together are the account; currencies are never added.
+    """
+    if ratio and vol == "0":
+        vol = "1"
+    lists = [_numbers(text) for text in (spot, vol, days)]
+    if any(day < 0 for day in lists[2]):
+        raise typer.BadParameter("--days are days that have passed: 0 or more.")
+    if ratio and min(lists[1]) <= 0:
+        raise typer.BadParameter("With --ratio each number of --vol is above 0.")
+    if len(lists[0]) * len(lists[1]) * len(lists[2]) > MOST_POINTS:
+        raise typer.BadParameter(f"These are more than {MOST_POINTS:,} scenarios.")
+    points = grid(*lists, rate=rate, in_moves=in_moves, is_ratio=ratio)
+    settings, lake = options.opened(home)
+    latest = rows_of_logins(lake.updates.sync.latest(), settings)
+    book = overview.read_book(lake, settings, utc_now(), latest=latest)
+    options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    legs = priced_legs(read_assumptions(lake, settings, book), book, strategy)
+    rows = legs.rows(points, level)
+    if json:
+        output.print_json(rows)
+        return
+    show_scenarios(rows, legs)
+
+
+def show_scenarios(rows: Sequence[Mapping[str, Any]], legs: PricedLegs) -> None:
+    """Print a line for each name, volatility and day, with a profit for each move."""
+    if not rows:
+        output.show(None, ["Nothing is held."], json=False)
+        return
+    lines: dict[tuple[Any, ...], dict[str, str]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("name", "account", "conid", "currency", "vol", "days"))
+        line = lines.setdefault(key, _head(row))
+        line[f"{row['spot']:+g}"] = _money(row["profit"])
+    texts = list(lines.values())
+    output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
+    output.show(None, _notes(legs), json=False)
+
+
+_TEXTS = ("name", "account", "ccy")
+
+
+def _head(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "name": printable(str(row["leg"] if "leg" in row else row["name"])),
+        "account": row["account"],
+        "ccy": row["currency"] or "–",
+        "vol": f"{row['vol']:+g}",
+        "days": f"{row['days']:g}",
+        "left out": str(row["left_out"]),
+    }
+
+
+def _money(amount: float | None) -> str:
+    return "–" if amount is None else f"{amount:,.0f}"
+
+
+def _notes(legs: PricedLegs) -> Iterable[str]:
+    for reason, count in legs.left_out().items():
+        yield f"{count} left out: {reason}"

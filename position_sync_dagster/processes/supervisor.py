@@ -1,0 +1,227 @@
+"""The supervisor: it runs Dagster's three programs and restarts one that ends or stops working.
+
+It starts what a deployment starts: the code server (`dagster api grpc`), the daemon and the
+webserver. A sensor ticks every few seconds and each tick writes a file of the Dagster home
+(`last_work`): without ticks the code server and the daemon are started again, whichever of them
+hangs. Runs are processes of their own and outlive both. All share one process group, which ends
+with this program, and this program ends with the process that started it.
+
+Run as `python -m position_sync_dagster.processes.supervisor PORT OWNER`, with DAGSTER_HOME.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from position_sync_dagster import last_work, places
+from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.processes.child_process import end_group
+from position_sync_dagster.processes.ports import LOOPBACK, first_free
+
+LOOK_S = 0.5
+"""Seconds between two looks at the programs."""
+
+RESTART = Backoff(first_s=0.5, longest_s=30.0)
+MOST_FAILURES, MOST_AT_FIRST = 10, 2
+"""Ends of a program in a row after which everything ends; fewer if it has never worked."""
+
+STEADY_S = 60.0
+"""A program that worked this long has no failures any more."""
+
+TICK_S, LONGEST_TICK_S = 90.0, 900.0
+"""Seconds without a tick after which code server and daemon are started again. It doubles each
+time: a person may have switched the sensors off."""
+
+FIRST_TICK_S = 10.0
+"""The webserver starts with the first tick, or this long after the daemon: the first stream would
+otherwise wait for its imports, and both would create Dagster's storage at once."""
+
+GRACE_S = 15.0
+"""Seconds that the programs and runs have to end: a stream gives its lease up."""
+
+LONGEST_SOCKET = 100
+"""The longest path of a Unix socket in bytes; a home that is deeper is served at a port."""
+
+SUSPENDED_S = 10.0
+"""After so many seconds between two looks, the machine or this process was suspended."""
+
+LOCATION = "position_sync_dagster"
+logger = logging.getLogger("position_sync_dagster.supervisor")
+
+
+class CannotRunError(Exception):
+    """A program cannot be kept running; the text says which and why."""
+
+
+class Program:
+    """A program that is started again when it ends.
+
+    Args:
+        name: Its name in the log.
+        script: A script beside this Python, or `python` itself.
+        options: Its options in one text, and `words` further ones, which may have spaces.
+
+    Attributes:
+        works: Whether it has worked since its last start.
+        started: When it was started last.
+    """
+
+    def __init__(self, name: str, script: str, options: str, *words: str) -> None:
+        self.name = name
+        self.process: subprocess.Popen[bytes] | None = None
+        self.works = self._has_worked = False
+        self.started = self._due = 0.0
+        found = sys.executable if script == "python" else Path(sys.executable).with_name(script)
+        self._command = [str(found), *options.split(), *words]
+        self._failures = 0
+
+    def keep(self) -> None:
+        """Start it if it is due; note its end.
+
+        Raises:
+            CannotRunError: It has ended too often.
+        """
+        if self.process is None:
+            if time.monotonic() >= self._due:
+                self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603
+                self.started = time.monotonic()
+        elif (code := self.process.poll()) is not None:
+            how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            self.restart(how)
+
+    def worked(self) -> None:
+        """Record that it works."""
+        if self._failures and not self.works:
+            logger.info("The %s works again.", self.name)
+        self.works = self._has_worked = True
+
+    def restart(self, why: str) -> None:
+        """Kill it, and start it again after a delay that grows.
+
+        Raises:
+            CannotRunError: It has ended too often.
+        """
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait()
+        steady = self.works and time.monotonic() - self.started > STEADY_S
+        self._failures = 1 if steady else self._failures + 1
+        text = f"The {self.name} (process {self.process.pid}) {why}"
+        self.process, self.works = None, False
+        if self._failures > (MOST_FAILURES if self._has_worked else MOST_AT_FIRST):
+            raise CannotRunError(f"{text}, {self._failures} times in a row.")
+        self._due = time.monotonic() + RESTART.delay_s(self._failures)
+        logger.error("%s. It is started again.", text)
+
+
+class Supervisor:
+    """The three programs of a home, and how each is judged."""
+
+    def __init__(self, port: int) -> None:
+        home = places.dagster_home()
+        path, port_of_code = str(home / "code.sock"), 0
+        if len(os.fsencode(path)) > LONGEST_SOCKET:
+            port_of_code = first_free(port + 1)
+        at = ("port", port_of_code) if port_of_code else ("socket", path)
+        served = {"host": LOOPBACK, at[0]: at[1], "location_name": LOCATION}
+        workspace = str(home / "workspace.yaml")  # JSON is YAML
+        Path(workspace).write_text(json.dumps({"load_from": [{"grpc_server": served}]}))
+        code = f"api grpc --lazy-load-user-code --log-level warning --host {LOOPBACK}"
+        code += f" --module-name {LOCATION}.definitions --location-name {LOCATION}"
+        daemon = "run --log-level warning -w"
+        pages = f"-m {LOCATION}.webserver --host {LOOPBACK} --port {port} -w"
+        self.code_server = Program("code server", "dagster", code, f"--{at[0]}", str(at[1]))
+        self.daemon = Program("daemon", "dagster-daemon", daemon, workspace)
+        self.webserver = Program("webserver", "python", pages, workspace)
+        code_address = (LOOPBACK, port_of_code) if port_of_code else path
+        self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
+        self._tick, self._tick_s = last_work.newest_tick(), TICK_S
+        self._ticked = time.monotonic()
+
+    def look(self) -> None:
+        """Judge all programs once, and start those that are due.
+
+        Raises:
+            CannotRunError: A program cannot be kept running.
+        """
+        self.code_server.keep()
+        for program, address in self._addresses:
+            if program.process and not program.works and listens(address):
+                program.worked()
+        if self.code_server.works or self.daemon.process:
+            self.daemon.keep()
+        self._judge_ticks()
+        waited_s = time.monotonic() - (self.daemon.started or time.monotonic())
+        if self.webserver.process or self.daemon.works or waited_s > FIRST_TICK_S:
+            self.webserver.keep()
+
+    def forgive(self) -> None:
+        """Wait for a tick anew: nothing could be judged while this process was suspended."""
+        self._ticked = time.monotonic()
+
+    def _judge_ticks(self) -> None:
+        now, tick = time.monotonic(), last_work.newest_tick()
+        if tick != self._tick:
+            self._tick, self._ticked, self._tick_s = tick, now, TICK_S
+            self.daemon.worked()
+        silent_s = now - max(self._ticked, self.daemon.started, self.code_server.started)
+        if self.code_server.process and silent_s > self._tick_s:
+            self._tick_s = min(2 * self._tick_s, LONGEST_TICK_S)
+            why = f"has let no sensor tick for {silent_s:.0f} s"
+            for program in (self.code_server, self.daemon):
+                program.restart(why)
+
+
+def listens(address: str | tuple[str, int]) -> bool:
+    """Return whether a server accepts connections."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as probe:
+        return probe.connect_ex(address) == 0
+
+
+def main() -> int:
+    """Keep the programs running until a stop signal, or until the owner has ended.
+
+    Returns:
+        The exit code: 1 if a program could not be kept running.
+    """
+    port, owner = map(int, sys.argv[1:])
+    line = "%(asctime)s %(levelname)s supervisor: %(message)s"
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format=line)
+    stop = threading.Event()
+    # A handler of ours becomes the default action in the programs: a shell may have us ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    last_work.clear()
+    last_work.note(last_work.SUPERVISOR)
+    reason = ""
+    try:
+        supervisor, looked = Supervisor(port), time.monotonic()
+        while os.getppid() == owner and not stop.wait(LOOK_S):
+            if time.monotonic() - looked > SUSPENDED_S:
+                supervisor.forgive()
+            looked = time.monotonic()
+            supervisor.look()
+    except (CannotRunError, OSError) as error:
+        reason = str(error)
+        logger.error("Everything ends. %s", reason)
+    end_group(os.getpgrp(), grace_s=GRACE_S)
+    last_work.clear()
+    if reason:
+        last_work.note(last_work.ENDED, reason)
+    else:
+        logger.info("Everything has ended, as requested.")
+    return int(bool(reason))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,486 @@
+"""The option model: prices, implied volatilities and greeks of many options at once.
+
+A European option has a price by Black's formula on its forward. The right to exercise early adds
+what a trinomial lattice says: the American value less the European one, both of the same lattice,
+so that its error cancels. One lattice gives the addition at every price of the underlying: a leg
+under fifty scenarios needs as many lattices as there are volatilities, days and rates.
+
+Dividends are discrete: an amount of money is taken from the price of the underlying, as the
+present value of what is paid until expiry (the escrowed model); a share is taken from the price on
+its day.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+DAYS_PER_YEAR = 365.0
+
+LOWEST_VOLATILITY, HIGHEST_VOLATILITY = 0.01, 5.0
+
+STEPS = {0.25: 128, math.inf: 288}
+"""Steps of a lattice, by the greatest time to expiry: its nodes must tell apart the prices at which
+an option is exercised, also just before a dividend that comes soon."""
+
+WIDTH = 4.5
+"""How many standard deviations a lattice reaches to each side of the strike."""
+
+AT_ONCE = 256
+"""Number of lattices that are computed together: their nodes fit into a processor's cache."""
+
+NEGLIGIBLE = 2e-5
+"""An American option whose price exceeds the value of its exercise by at most this share of the
+strike counts as worth its exercise."""
+
+ROUNDING = 0.005
+"""Half a cent. A value may be this much below the intrinsic value. In the money, a value at most
+this much above it shows no volatility."""
+
+SMALLEST_VEGA = 0.002
+"""An option in the money has no volatility if a point of it changes the value by less than this:
+the rounding of the broker's value would decide it."""
+
+CLOSE_ENOUGH = 1e-5
+"""The search for a volatility ends when it changes by less than this share of it."""
+
+MOST_STEPS = 40
+
+
+class Exercise(StrEnum):
+    """How the price of an option follows from its volatility.
+
+    AMERICAN: exercise at any time. EUROPEAN: at expiry alone, as options on an index. FUTURE: as
+    AMERICAN, on a future, which costs no interest (Black 1976).
+    """
+
+    AMERICAN = "AMERICAN"
+    EUROPEAN = "EUROPEAN"
+    FUTURE = "FUTURE"
+    EUROPEAN_FUTURE = "EUROPEAN_FUTURE"
+
+
+class Dividend(NamedTuple):
+    """A dividend of the underlying.
+
+    Attributes:
+        years: The time until its ex-date.
+        amount: An amount of money, in the major unit of the currency.
+        share: A share of the price on that day; instead of an amount.
+    """
+
+    years: float
+    amount: float = 0.0
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The terms of options, one entry each; prices and strikes in the major unit.
+
+    Attributes:
+        years: The time to expiry; at 0 and below an option is worth its exercise.
+        rate: The interest rate per year.
+        on_future: Whether the underlying costs no interest.
+        dividends: For each option a list of (years, amount, share), all of the same length.
+    """
+
+    is_call: Flags
+    strike: Array
+    years: Array
+    rate: Array
+    is_american: Flags
+    on_future: Flags
+    dividends: Array
+
+    @classmethod
+    def of(
+        cls,
+        terms: Iterable[tuple[bool, float, float, float, Exercise]],
+        dividends: Sequence[Sequence[Dividend]],
+    ) -> Self:
+        """Return options by (is call, strike, years, rate, exercise) and the dividends of each."""
+        columns = list(zip(*terms, strict=True)) or [()] * 5
+        exercise = columns[4]
+        most = max((len(one) for one in dividends), default=0)
+        padded = [[*one, *[Dividend(math.inf)] * (most - len(one))] for one in dividends]
+        on_future = [one in (Exercise.FUTURE, Exercise.EUROPEAN_FUTURE) for one in exercise]
+        return cls(
+            is_call=np.array(columns[0], dtype=bool),
+            strike=np.array(columns[1], dtype=float),
+            years=np.array(columns[2], dtype=float),
+            rate=np.array(columns[3], dtype=float),
+            is_american=np.array([one in _EARLY for one in exercise], dtype=bool),
+            on_future=np.array(on_future, dtype=bool),
+            dividends=np.array(padded, dtype=float).reshape(len(exercise), most, 3),
+        )
+
+    def __len__(self) -> int:
+        return len(self.strike)
+
+    def at(self, places: NDArray[np.int64] | slice) -> Self:
+        """Return some of the options."""
+        return replace(self, **{one.name: getattr(self, one.name)[places] for one in fields(self)})
+
+    def later(self, days: float, rate: float = 0.0) -> Self:
+        """Return the options after some days, at a rate that differs by so much per year."""
+        passed = days / DAYS_PER_YEAR
+        dividends = self.dividends - np.array([passed, 0.0, 0.0])
+        return replace(self, years=self.years - passed, rate=self.rate + rate, dividends=dividends)
+
+    @property
+    def side(self) -> Array:
+        """1 for a call, −1 for a put."""
+        return np.where(self.is_call, 1.0, -1.0)
+
+    def exercised(self, spots: Array) -> Array:
+        """Return what exercise gives; a row of prices of the underlying for each option."""
+        return np.maximum(0.0, self.side[:, None] * (spots - self.strike[:, None]))
+
+    def kept(self, since: Array) -> tuple[Array, Array]:
+        """Return what dividends leave between some times and expiry.
+
+        Args:
+            since: A row of times in years for each option.
+
+        Returns:
+            The money that is paid, as of those times; and the share of the price that is kept.
+        """
+        money, share = np.zeros(since.shape), np.ones(since.shape)
+        for number in range(self.dividends.shape[1]):
+            years, amount, part = (self.dividends[:, number, n, None] for n in range(3))
+            paid = (years > since) & (years <= self.years[:, None]) & ~self.on_future[:, None]
+            with np.errstate(invalid="ignore", over="ignore"):
+                discount = np.exp(-self.rate[:, None] * np.where(paid, years - since, 0.0))
+            money += np.where(paid, amount * discount, 0.0)
+            share *= np.where(paid, 1.0 - part, 1.0)
+        return money, share
+
+    def forwards(self, spots: Array) -> tuple[Array, Array]:
+        """Return the forward price at expiry for rows of prices, and its slope by the price."""
+        money, share = self.kept(np.zeros((len(self), 1)))
+        years = np.maximum(self.years, 0.0)
+        slope = share * np.exp(np.where(self.on_future, 0.0, self.rate) * years)[:, None]
+        return np.maximum((spots - money) * slope, 1e-9 * self.strike[:, None]), slope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeks:
+    """Greeks in the gateway's units: vega per point of volatility, theta per calendar day."""
+
+    price: Array
+    delta: Array
+    gamma: Array
+    vega: Array
+    theta: Array
+
+
+class _Values(NamedTuple):
+    """Prices and their first and second derivatives by the price of the underlying."""
+
+    price: Array
+    delta: Array
+    gamma: Array
+
+
+def prices(options: Options, spots: Array, volatility: Array) -> Array:
+    """Return the prices of options at several prices of their underlyings.
+
+    Args:
+        options: The options.
+        spots: A row of prices for each option.
+        volatility: That of each option, per year.
+    """
+    return _values(options, spots, volatility).price
+
+
+def greeks(options: Options, spot: Array, volatility: Array) -> Greeks:
+    """Return prices and greeks of options.
+
+    Theta follows from the other greeks, as the equation of Black and Scholes says: between two
+    dividends the underlying costs interest and pays nothing. It is 0 where an option is worth its
+    exercise.
+    """
+    now = _values(options, spot[:, None], volatility)
+    price, delta, gamma = (one[:, 0] for one in now)
+    higher = 0.01 * volatility
+    more = _values(options, spot[:, None], volatility + higher).price[:, 0]
+    less = _values(options, spot[:, None], volatility - higher).price[:, 0]
+    growth = np.where(options.on_future, 0.0, options.rate)
+    worth = options.exercised(spot[:, None])[:, 0]
+    decay = options.rate * price - growth * spot * delta - (volatility * spot) ** 2 * gamma / 2
+    exercised = options.is_american & (worth > 0) & (price <= worth)
+    return Greeks(
+        price=price,
+        delta=delta,
+        gamma=gamma,
+        vega=np.maximum(0.0, more - less) / (2 * higher) / 100,
+        theta=np.where(exercised | (options.years <= 0), 0.0, decay / DAYS_PER_YEAR),
+    )
+
+
+class NoVolatility(StrEnum):
+    """Why a value shows no volatility."""
+
+    BELOW_INTRINSIC = "its value is below the intrinsic value"
+    OUT_OF_RANGE = "its volatility is outside 1 to 500 %"
+    NO_VEGA = "deep in the money, its value shows no volatility"
+
+
+def implied_volatility(
+    options: Options, value: Array, spot: Array, near: Array
+) -> tuple[Array, list[NoVolatility | None]]:
+    """Return the volatilities that explain values of the broker, and why some have none.
+
+    Secant steps within a bracket, and bisection where a step leaves it or hardly helps; an option
+    whose volatility is found is not priced again.
+
+    Args:
+        options: The options; none has expired.
+        value: The broker's value of one unit of the underlying.
+        spot: The price of the underlying when that value was true.
+        near: Where each search begins.
+
+    Returns:
+        The volatilities, NaN where there is a reason.
+    """
+    least = _least(options, spot)
+    low, high = np.full(len(options), LOWEST_VOLATILITY), np.full(len(options), HIGHEST_VOLATILITY)
+    guess = np.clip(near, 1.02 * low, high / 1.02)
+    vega, found = np.zeros(len(options)), np.full(len(options), np.nan)
+    below = value < least - ROUNDING
+    flat = ~below & (least > 0) & (value <= least + ROUNDING)
+    places = np.flatnonzero(~below & ~flat)
+    last = np.full((2, len(options)), np.nan)
+    for step in range(MOST_STEPS):
+        if not places.size:
+            break
+        part, at = options.at(places), guess[places]
+        excess = prices(part, spot[places, None], at)[:, 0] - value[places]
+        if step:
+            slope = (excess - last[1, places]) / (at - last[0, places])
+        else:
+            bumped = prices(part, spot[places, None], 1.01 * at)[:, 0] - value[places]
+            slope = (bumped - excess) / (0.01 * at)
+        high[places] = np.where(excess > 0, at, high[places])
+        low[places] = np.where(excess > 0, low[places], at)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            new = at - excess / slope
+        slow = (step > 0) & (np.abs(excess) > np.abs(last[1, places]) / 2)
+        inside = (slope > 0) & (new > low[places]) & (new < high[places])
+        done = inside & (np.abs(new - at) <= CLOSE_ENOUGH * at)
+        vega[places] = slope
+        new = np.where(inside & (done | ~slow), new, np.sqrt(low[places] * high[places]))
+        last[:, places] = at, excess
+        guess[places] = new
+        done |= high[places] - low[places] <= CLOSE_ENOUGH * low[places]
+        found[places] = np.where(done, new, np.nan)
+        places = places[~done]
+    inner = (found > 1.001 * LOWEST_VOLATILITY) & (found < HIGHEST_VOLATILITY / 1.001)
+    flat |= inner & (least > 0) & (vega / 100 < SMALLEST_VEGA)
+    reasons = [
+        NoVolatility.BELOW_INTRINSIC if is_below
+        else NoVolatility.NO_VEGA if is_flat
+        else None if is_inner else NoVolatility.OUT_OF_RANGE
+        for is_below, is_flat, is_inner in zip(below, flat, inner, strict=True)
+    ]  # fmt: skip
+    return np.where(inner & ~flat, found, np.nan), reasons
+
+
+_EARLY = (Exercise.AMERICAN, Exercise.FUTURE)
+
+
+def _least(options: Options, spot: Array) -> Array:
+    """Return the least value of each option: that of its exercise, if European at expiry."""
+    discount = np.exp(-options.rate * options.years)
+    forward = options.forwards(spot[:, None])[0][:, 0]
+    later = np.maximum(0.0, discount * options.side * (forward - options.strike))
+    early = options.exercised(spot[:, None])[:, 0]
+    return np.where(options.is_american, np.maximum(later, early), later)
+
+
+def _values(options: Options, spots: Array, volatility: Array) -> _Values:
+    """Return prices and derivatives for a row of prices of the underlying of each option."""
+    worth, side = options.exercised(spots), options.side[:, None]
+    found = _Values(worth.copy(), np.where(worth > 0, side, 0.0), np.zeros(spots.shape))
+    alive = np.flatnonzero(options.years > 0)
+    if alive.size:
+        part = options.at(alive)
+        european = _european(part, spots[alive], volatility[alive])
+        for whole, one in zip(found, european, strict=True):
+            whole[alive] = one
+    for steps, places in _lattices(options):
+        part = options.at(places)
+        added = _early_exercise(part, spots[places], volatility[places], steps)
+        price = found.price[places] + np.maximum(0.0, added.price)
+        exercised = (worth[places] > 0) & (
+            price < worth[places] + NEGLIGIBLE * part.strike[:, None]
+        )
+        found.price[places] = np.where(exercised, worth[places], price)
+        delta = np.clip(found.delta[places] + added.delta, *_delta_bounds(part))
+        found.delta[places] = np.where(exercised, side[places], delta)
+        gamma = np.maximum(0.0, found.gamma[places] + added.gamma)
+        found.gamma[places] = np.where(exercised, 0.0, gamma)
+    return found
+
+
+def _lattices(options: Options) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield the options that may gain by early exercise, in groups with lattices of one size."""
+    least, gains = 0.0, _may_gain(options)
+    for most, steps in STEPS.items():
+        found = np.flatnonzero(gains & (options.years > least) & (options.years <= most))
+        for begin in range(0, found.size, AT_ONCE):
+            yield steps, found[begin : begin + AT_ONCE]
+        least = most
+
+
+def _delta_bounds(options: Options) -> tuple[Array, Array]:
+    lowest = np.where(options.is_call, 0.0, -1.0)[:, None]
+    return lowest, lowest + 1.0
+
+
+def _may_gain(options: Options) -> Flags:
+    """Return which options may be worth more by early exercise.
+
+    A put earns interest on its strike, a call is spared it where rates are negative; a call takes
+    the dividends before expiry, and a future pays interest on what exercise gives.
+    """
+    paid = (options.dividends[..., 0] > 0) & (options.dividends[..., 0] <= options.years[:, None])
+    pays = paid.any(axis=1) & ~options.on_future
+    earns = np.where(options.on_future, options.rate > 0, options.side * options.rate < 0)
+    return options.is_american & (options.years > 0) & (earns | (options.is_call & pays))
+
+
+def _normal(x: Array) -> Array:
+    """Return the distribution function of the normal distribution; numpy has none."""
+    scaled = (-x / math.sqrt(2)).ravel().tolist()
+    return 0.5 * np.fromiter(map(math.erfc, scaled), float, x.size).reshape(x.shape)
+
+
+def _european(options: Options, spots: Array, volatility: Array) -> _Values:
+    """Return the values of European options, by Black's formula on the forward."""
+    forward, slope = options.forwards(spots)
+    discount = np.exp(-options.rate * options.years)[:, None]
+    root = (volatility * np.sqrt(options.years))[:, None]
+    strike, side = options.strike[:, None], options.side[:, None]
+    first = np.log(forward / strike) / root + root / 2
+    n1, n2 = _normal(side * first), _normal(side * (first - root))
+    density = np.exp(-first * first / 2) / math.sqrt(2 * math.pi)
+    return _Values(
+        np.maximum(0.0, discount * side * (forward * n1 - strike * n2)),
+        discount * slope * side * n1,
+        discount * slope * slope * density / (forward * root),
+    )
+
+
+def _early_exercise(options: Options, spots: Array, volatility: Array, steps: int) -> _Values:
+    """Return what the right to exercise early adds, from one lattice for each option.
+
+    The nodes are prices of the forward to expiry, which has no drift, in equal steps of their
+    logarithm around the strike. At a price outside the lattice the addition continues as a line.
+    """
+    step = options.years / steps
+    width = (volatility * np.sqrt(3 * step))[:, None]
+    reach = math.ceil(WIDTH * math.sqrt(steps / 3))
+    nodes = options.strike[:, None] * np.exp(width * np.arange(-reach, reach + 1))
+    added = _addition(options, nodes, width, steps)
+    forward, slope = options.forwards(spots)
+    place = np.log(forward / options.strike[:, None]) / width + reach
+    node = np.clip(np.rint(place), 2, 2 * reach - 2).astype(np.int64)
+    x = place - node
+    rows = np.arange(len(options))[:, None]
+    a, b, c, d, e = (added[rows, node + shift] for shift in (-2, -1, 0, 1, 2))
+    # The polynomial through five nodes, by its derivatives at the one in the middle.
+    d1, d2 = (a - 8 * b + 8 * d - e) / 12, (-a + 16 * b - 30 * c + 16 * d - e) / 12
+    d3, d4 = (-a + 2 * b - 2 * d + e) / 2, a - 4 * b + 6 * c - 4 * d + e
+    value = c + x * (d1 + x / 2 * (d2 + x / 3 * (d3 + x / 4 * d4)))
+    first = (d1 + x * (d2 + x / 2 * (d3 + x / 3 * d4))) / width
+    second = (d2 + x * (d3 + x / 2 * d4)) / width**2
+    delta, gamma = first / forward * slope, (second - first) / forward**2 * slope**2
+    for edge, inner, outside in ((0, 1, place < 2), (-1, -2, place > 2 * reach - 2)):
+        line = (added[:, edge] - added[:, inner]) / (nodes[:, edge] - nodes[:, inner])
+        beyond = added[:, edge, None] + line[:, None] * (forward - nodes[:, edge, None])
+        value = np.where(outside, beyond, value)
+        delta = np.where(outside, line[:, None] * slope, delta)
+        gamma = np.where(outside, 0.0, gamma)
+    return _Values(value, delta, gamma)
+
+
+def _addition(options: Options, nodes: Array, width: Array, steps: int) -> Array:
+    """Return the American less the European values at the nodes, both of one lattice."""
+    step = (options.years / steps)[:, None]
+    side, rate, strike = options.side[:, None], options.rate[:, None], options.strike[:, None]
+    times = step * np.arange(steps + 1)
+    money, share = options.kept(times)
+    carry = np.where(options.on_future, 0.0, options.rate)[:, None]
+    spot_of = np.exp(-carry * (options.years[:, None] - times)) / share
+    up = np.exp(width)
+    discount = np.exp(-rate * step)
+    rise, fall = discount / (3 * (1 + up)), discount * up / (3 * (1 + up))
+    at_dividends = _at_dividends(options, times, spot_of, money)
+    american = np.maximum(0.0, side * (nodes - strike))
+    # The sum over nodes leaves this out of the integral over the bend (Euler and Maclaurin).
+    american[:, nodes.shape[1] // 2] = (strike * width)[:, 0] / 12
+    european = american.copy()
+
+    scratch, worth = np.empty((len(options), nodes.shape[1] - 2)), np.empty(nodes.shape)
+    signed, constants = side * nodes, side * (money - strike)
+    spare = [np.empty(nodes.shape), np.empty(nodes.shape)]
+
+    def continued(after: Array, into: Array) -> Array:
+        """Write the expected values one step before, discounted, without new memory."""
+        np.multiply(after, discount, out=into)  # right at the edges, where the value is a line
+        inner = into[:, 1:-1]
+        inner *= 2 / 3
+        inner += np.multiply(after[:, 2:], rise, out=scratch)
+        inner += np.multiply(after[:, :-2], fall, out=scratch)
+        return into
+
+    for layer in reversed(range(steps)):
+        european, spare[0] = continued(european, spare[0]), european
+        american, spare[1] = continued(american, spare[1]), american
+        np.multiply(signed, spot_of[:, layer, None], out=worth)
+        worth += constants[:, layer, None]
+        np.maximum(american, worth, out=american)
+        for places, slope, constant in at_dividends.get(layer, ()):
+            exercised = nodes[places] * slope[:, None] + constant[:, None]
+            american[places] = np.maximum(american[places], exercised)
+    return american - european
+
+
+def _at_dividends(
+    options: Options, times: Array, spot_of: Array, money: Array
+) -> dict[int, list[tuple[NDArray[np.int64], Array, Array]]]:
+    """Return what exercise at the ex-dates between two layers gives, as of the layer before.
+
+    A call is exercised just before a dividend, and a put just after it; both pay or earn interest
+    on the strike until then. The value is a line of the forward: places, slope and constant.
+    """
+    found: dict[int, list[tuple[NDArray[np.int64], Array, Array]]] = defaultdict(list)
+    for number in range(options.dividends.shape[1]):
+        years, amount, share = options.dividends[:, number].T
+        paid = (years > 0) & (years <= options.years) & ~options.on_future
+        layers = np.where(paid, np.minimum(years / times[:, 1], len(times[0]) - 2), -1).astype(
+            np.int64
+        )
+        for layer in np.unique(layers[paid]):
+            places = np.flatnonzero(layers == layer)
+            left_until = years[places] - times[places, layer]
+            discount = np.exp(-options.rate[places] * left_until)
+            is_call = options.is_call[places]
+            left = np.where(is_call, 1.0, 1.0 - share[places])
+            constant = money[places, layer] - options.strike[places] * discount
+            constant -= np.where(is_call, 0.0, amount[places] * discount)
+            side = options.side[places]
+            found[int(layer)].append(
+                (places, side * left * spot_of[places, layer], side * constant)
+            )
+    return found

@@ -1,0 +1,384 @@
+"""The holdings under other prices, volatilities, days and rates.
+
+Each leg keeps its own volatility, whatever the price of its underlying (sticky strike). Shares and
+futures follow their price. A leg that cannot be priced is left out and counted, never taken as
+zero. The value of a leg is that of the broker, plus what the model says it changes by.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from position_sync_dagster.domain.instrument import ContractDetails, leg_name
+from position_sync_dagster.risk import model
+from position_sync_dagster.risk.terms import (
+    OPTION_TYPES,
+    Contract,
+    DatedDividend,
+    NotPriced,
+    OptionTerms,
+    option_terms,
+)
+
+LINEAR_TYPES = frozenset({"STK", "FUT"})
+
+TRADING_DAYS = 252.0
+
+
+class Level(StrEnum):
+    """What the rows of a result are of."""
+
+    ACCOUNT = "account"
+    STRATEGY = "strategy"
+    UNDERLYING = "underlying"
+    EXPIRY = "expiry"
+    LEG = "leg"
+
+
+_GROUPS = {
+    Level.ACCOUNT: ["account"],
+    Level.STRATEGY: ["strategy_id", "account"],
+    Level.UNDERLYING: ["symbol", "account"],
+    Level.EXPIRY: ["expiry", "account"],
+    Level.LEG: ["strategy_id", "account", "conid"],
+}
+"""The columns that name a row of each level, besides the currency; the first one names it."""
+
+
+class NotShifted(StrEnum):
+    """Why a leg is left out of a scenario, besides `NotPriced`."""
+
+    NO_VOLATILITY = "its implied volatility is not known"
+    NO_PRICE = "the price of its underlying is not known"
+    OTHER_TYPE = "it is neither an option, a share nor a future"
+    NO_BETA = "its underlying has no beta"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One scenario.
+
+    Attributes:
+        spot: The move of the underlyings: in percent, or in moves of one day as their implied
+            volatility has them.
+        vol: The change of each volatility: in points, or as a ratio.
+        days: Days that have passed.
+        rate: The change of the interest rates, in points.
+        underlying: The only underlying that moves by `spot`; the others follow it by their betas.
+            None: all move by it.
+        name: The name of a scenario that a person wrote.
+    """
+
+    spot: float = 0.0
+    vol: float = 0.0
+    days: float = 0.0
+    rate: float = 0.0
+    in_moves: bool = False
+    is_ratio: bool = False
+    underlying: str | None = None
+    name: str | None = None
+
+    def volatility(self, known: model.Array) -> model.Array:
+        """Return the volatilities in this scenario, within what the model can price."""
+        moved: model.Array = known * self.vol if self.is_ratio else known + self.vol / 100
+        return moved.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
+
+    def factor(self, symbol: str, move: float | None, betas: Mapping[str, float]) -> float:
+        """Return what the price of an underlying is multiplied by; NaN if that is not known.
+
+        Args:
+            symbol: The underlying.
+            move: Its move of one day, as a part of its price.
+            betas: By how much each underlying moves when the index moves by 1.
+        """
+        share = self.spot / 100
+        if self.in_moves:
+            share = self.spot * (np.nan if move is None else move)
+        if self.underlying is not None and symbol != self.underlying and share:
+            beta, of_named = betas.get(symbol), betas.get(self.underlying)
+            share *= np.nan if beta is None or not of_named else beta / of_named
+        return 1.0 + share
+
+
+def grid(
+    spots: Iterable[float],
+    vols: Iterable[float] = (0.0,),
+    days: Iterable[float] = (0.0,),
+    *,
+    rate: float = 0.0,
+    in_moves: bool = False,
+    is_ratio: bool = False,
+) -> list[Point]:
+    """Return a point for each combination."""
+    vols, days = list(vols), list(days)
+    return [
+        Point(spot=spot, vol=vol, days=day, rate=rate, in_moves=in_moves, is_ratio=is_ratio)
+        for spot in spots
+        for vol in vols
+        for day in days
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumptions:
+    """What the legs are priced with, besides their own rows.
+
+    Attributes:
+        now: The time from which the days of a scenario count.
+        details: The known contract details, by conid.
+        rates: Interest rates per year, by currency.
+        dividends: Those of each underlying, by its symbol; one that is missing is unknown.
+        betas: By how much each underlying moves when the index moves by 1.
+    """
+
+    now: datetime
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    dividends: Mapping[str, Sequence[DatedDividend]] = field(default_factory=dict)
+    betas: Mapping[str, float] = field(default_factory=dict)
+
+    def terms(self, row: Mapping[str, Any]) -> OptionTerms | NotPriced:
+        """Return what the option of a row is priced as."""
+        contract = Contract(**{name: row[name] for name in _CONTRACT})
+        details = self.details.get(row["conid"])
+        return option_terms(contract, details, self.rates, self.dividends.get(row["symbol"]))
+
+
+_CONTRACT = ("sec_type", "symbol", "currency", "right", "strike", "expiry", "trading_class")
+
+_PRICED = ["conid", "implied_vol", "spot"]
+"""The columns in which rows are equal that have one price in each scenario."""
+
+
+@dataclass(frozen=True)
+class PricedLegs:
+    """The parts of the holdings, ready for scenarios.
+
+    Args:
+        parts: A row for each part of a holding, as `Split.parts` has them.
+        given: What they are priced with.
+    """
+
+    parts: pl.DataFrame
+    given: Assumptions
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", self.parts.with_columns(spot=_spot()))
+        rows = self.parts.unique(_PRICED, keep="first", maintain_order=True).with_row_index("unit")
+        reasons: list[str | None] = []
+        terms: list[OptionTerms | None] = []
+        for row in rows.iter_rows(named=True):
+            reason, found = self._read(row)
+            reasons.append(reason)
+            terms.append(found)
+        units = rows.select(
+            *_PRICED,
+            "unit",
+            "symbol",
+            reason=pl.Series(reasons, dtype=pl.String),
+        )
+        object.__setattr__(self, "units", units)
+        object.__setattr__(self, "terms", terms)
+
+    units: pl.DataFrame = field(init=False)
+    terms: list[OptionTerms | None] = field(init=False)
+
+    def _read(self, row: dict[str, Any]) -> tuple[str | None, OptionTerms | None]:
+        """Return why a leg is left out, if it is, and the terms of an option."""
+        if row["sec_type"] in LINEAR_TYPES:
+            return (NotShifted.NO_PRICE.value if row["spot"] is None else None), None
+        if row["sec_type"] not in OPTION_TYPES:
+            return NotShifted.OTHER_TYPE.value, None
+        found = self.given.terms(row)
+        if isinstance(found, NotPriced):
+            return found.value, None
+        if not row["implied_vol"] or row["implied_vol"] <= 0:
+            return NotShifted.NO_VOLATILITY.value, found
+        if not row["spot"] or row["spot"] <= 0:
+            return NotShifted.NO_PRICE.value, found
+        return None, found
+
+    def moves(self) -> dict[str, float]:
+        """Return the move of one day of each underlying: from the median of its volatilities."""
+        known = self.units.drop_nulls("implied_vol").group_by("symbol")
+        found = known.agg(pl.col("implied_vol").median()).iter_rows()
+        return {symbol: vol / TRADING_DAYS**0.5 for symbol, vol in found}
+
+    def changes(self, points: Sequence[Point]) -> model.Array:
+        """Return by how much one unit of each of `units` changes at each point; NaN: unknown."""
+        units, now = self.units, self.given.now
+        moves = self.moves() if any(point.in_moves for point in points) else {}
+        symbols = units.get_column("symbol").to_list()
+        spot = units.get_column("spot").fill_null(np.nan).to_numpy()
+        spots = np.array(
+            [
+                [point.factor(symbol, moves.get(symbol), self.given.betas) for point in points]
+                for symbol in dict.fromkeys(symbols)
+            ]
+        )
+        of = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbols))}
+        shifted = spots[[of[symbol] for symbol in symbols]] * spot[:, None]
+        left_out = units.get_column("reason").is_not_null().to_numpy()
+        found: model.Array = shifted - spot[:, None]
+        found[left_out] = np.nan
+        options = [n for n, one in enumerate(self.terms) if one is not None and not left_out[n]]
+        if options:
+            places = np.array(options)
+            terms = [one for one in (self.terms[n] for n in options) if one is not None]
+            volatility = units.get_column("implied_vol").to_numpy()[places]
+            found[places] = _option_changes(
+                terms, spot[places], shifted[places], volatility, points, now
+            )
+        return found
+
+    def scenarios(self, points: Sequence[Point], level: Level) -> pl.DataFrame:
+        """Return value and profit at each point, for each group of a level and each currency.
+
+        Returns:
+            The columns `point` (its number), those that name the group, `currency`, `value`,
+            `profit` and `left_out`. A sum leaves out unknown numbers; it is null if all are.
+        """
+        changes = pl.DataFrame(
+            self.changes(points), schema=[str(n) for n in range(len(points))], orient="row"
+        ).with_row_index("unit")
+        joined = self.parts.join(
+            self.units.select(*_PRICED, "unit"), on=_PRICED, nulls_equal=True
+        ).select(
+            *dict.fromkeys([*_GROUPS[level], "currency", "unit"]),
+            size=pl.col("position") * pl.col("multiplier") * pl.col("share"),
+            # A future has no value of its own: its market value is what it stands for.
+            now=pl.when(pl.col("sec_type") == "FUT").then(0.0).otherwise("market_value"),
+        )
+        by = [*_GROUPS[level], "currency"]
+        found = []
+        for number in range(len(points)):
+            change = changes.select("unit", change=pl.col(str(number)).fill_nan(None))
+            rows = joined.join(change, on="unit").with_columns(
+                profit=pl.col("change") * pl.col("size")
+            )
+            known = pl.col("profit").is_not_null()
+            value = (pl.col("now") + pl.col("profit")).filter(known)
+            found.append(
+                rows.group_by(by).agg(
+                    point=pl.lit(number),
+                    value=pl.when(value.count() > 0).then(value.sum()),
+                    profit=pl.when(known.any()).then(pl.col("profit").sum()),
+                    left_out=(~known).sum(),
+                )
+            )
+        return pl.concat(found).sort(*by, "point", nulls_last=True)
+
+    def rows(self, points: Sequence[Point], level: Level) -> list[dict[str, Any]]:
+        """Return the rows of `scenarios` for a program; those of legs with what prices them."""
+        name, found = _GROUPS[level][0], []
+        priced = self._priced_with() if level is Level.LEG else {}
+        for row in self.scenarios(points, level).iter_rows(named=True):
+            point, conid = points[row["point"]], row.get("conid")
+            of_leg = {} if conid is None else priced.get((row["account"], conid), {})
+            found.append(
+                {
+                    "level": level.value,
+                    "name": None if row[name] is None else str(row[name]),
+                    "account": row["account"],
+                    "conid": conid,
+                    "currency": row["currency"],
+                    "scenario": point.name,
+                    "spot": point.spot,
+                    "vol": point.vol,
+                    "days": point.days,
+                    "value": row["value"],
+                    "profit": row["profit"],
+                    "left_out": row["left_out"],
+                }
+                | of_leg
+            )
+        return found
+
+    def _priced_with(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Return what each leg is priced with, by account and conid."""
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        names = ["account", *_CONTRACT[1:], "unit", *_PRICED]
+        joined = self.parts.join(self.units.select(*_PRICED, "unit"), on=_PRICED, nulls_equal=True)
+        reasons = self.units.get_column("reason")
+        for row in joined.select(names).iter_rows(named=True):
+            terms = self.terms[row["unit"]]
+            found[row["account"], row["conid"]] = {
+                "leg": leg_name(row["symbol"], row["right"], row["strike"], row["expiry"]),
+                "underlying_price": row["spot"],
+                "implied_vol": row["implied_vol"],
+                "rate": terms.rate if terms else None,
+                "dividends": _dividends(terms),
+                "exercise": terms.exercise.value if terms else None,
+                "expires_at": terms.expires_at if terms else None,
+                "reason": reasons[row["unit"]],
+            }
+        return found
+
+    def left_out(self) -> dict[str, int]:
+        """Return how many legs are left out of every scenario, by reason."""
+        joined = self.parts.join(self.units, on=_PRICED, nulls_equal=True).drop_nulls("reason")
+        return dict(joined.group_by("reason").len().sort("len", descending=True).iter_rows())
+
+
+def _dividends(terms: OptionTerms | None) -> list[dict[str, Any]] | None:
+    """Return the dividends that an option is priced with; None: nothing is known of them."""
+    if terms is None or terms.dividends is None:
+        return None
+    return [
+        {"ex_date": one.ex_date, "amount": one.amount or None, "share": one.share or None}
+        for one in terms.dividends
+        if one.ex_date <= terms.expires_at
+    ]
+
+
+def _spot() -> pl.Expr:
+    """Return the price that moves, in the major unit: of a share or a future its own."""
+    magnifier = pl.col("magnifier").fill_null(1)
+    size = pl.col("position") * pl.col("multiplier") * pl.col("share")
+    of_value = (
+        pl.coalesce("market_value", "notional") / size
+    )  # of a value that came without a price
+    own = pl.coalesce(pl.col("market_price") / magnifier, of_value)
+    is_linear = pl.col("sec_type").is_in(list(LINEAR_TYPES))
+    return pl.when(is_linear).then(own).otherwise(pl.col("underlying_price") / magnifier)
+
+
+def _option_changes(
+    terms: Sequence[OptionTerms],
+    spot: model.Array,
+    shifted: model.Array,
+    volatility: model.Array,
+    points: Sequence[Point],
+    now: datetime,
+) -> model.Array:
+    options = as_options(terms, now)
+    base = model.prices(options, spot[:, None], Point().volatility(volatility))
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for number, point in enumerate(points):
+        alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
+    found = np.empty(shifted.shape)
+    for numbers in alike.values():
+        point = points[numbers[0]]
+        later = options.later(point.days, point.rate / 100)
+        # An unknown price stays unknown; the model is not asked for it.
+        known = np.where(np.isnan(shifted[:, numbers]), spot[:, None], shifted[:, numbers])
+        priced = model.prices(later, known, point.volatility(volatility))
+        found[:, numbers] = np.where(np.isnan(shifted[:, numbers]), np.nan, priced - base)
+    return found
+
+
+def as_options(terms: Sequence[OptionTerms], now: datetime) -> model.Options:
+    """Return options as the model takes them."""
+    return model.Options.of(
+        [
+            (one.right == "CALL", one.strike, one.years(now), one.rate, one.exercise)
+            for one in terms
+        ],
+        [[paid.after(now) for paid in one.dividends or ()] for one in terms],
+    )

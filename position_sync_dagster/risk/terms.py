@@ -1,0 +1,206 @@
+"""What a contract is priced as: its exercise, its expiry, its rate and its dividends, or why not.
+
+The vanilla model fits options whose underlying can be held at the price of the model. Others are
+priced as what they are, or not at all, with the reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+from position_sync_dagster.domain.instrument import ContractDetails, Right, expiry_moment
+from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise
+
+OPTION_TYPES = frozenset({"OPT", "FOP"})
+
+WITHOUT_CARRY = frozenset({"VIX", "VIX1D", "VXN", "RVX", "OVX", "GVZ", "V2TX", "VNKY"})
+"""Indices that nobody can hold: their options follow the future of their month."""
+
+AT_THE_OPEN = "09:00:00"
+"""When an option that is settled at the open expires, in the zone of its exchange: the prices that
+settle it are made from 08:30 (Chicago) or 09:00 (Osaka) on."""
+
+
+class NotPriced(StrEnum):
+    """Why the terms of an option are not those of the model."""
+
+    NO_TERMS = "its right, strike or expiry is not known"
+    NO_RATE = "no interest rate of its currency is set"
+    ADJUSTED = "its class is not its symbol: what it delivers is not known"
+    OTHER_PAYOFF = "its payoff is not that of a share, an index or a future"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatedDividend:
+    """A dividend of an underlying: an amount of money, or a share of the price on that day.
+
+    Attributes:
+        ex_date: The first moment at which a buyer does not get it.
+        amount: In the major unit of the currency; 0 if it is known as a share.
+    """
+
+    ex_date: datetime
+    amount: float = 0.0
+    share: float = 0.0
+
+    def after(self, now: datetime) -> Dividend:
+        """Return it as the model takes it."""
+        return Dividend(years_between(now, self.ex_date), self.amount, self.share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionTerms:
+    """The terms of an option, and what the model assumes besides.
+
+    Attributes:
+        strike: In the major unit of the currency.
+        rate: The interest rate per year of its currency.
+        dividends: Those that are known; None: nothing is known of them, and none are assumed.
+    """
+
+    right: Right
+    strike: float
+    expires_at: datetime
+    exercise: Exercise
+    rate: float
+    dividends: tuple[DatedDividend, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """What the model assumes, in one line.
+
+        >>> at = datetime(2028, 12, 15)
+        >>> terms = OptionTerms(
+        ...     right=Right.PUT, strike=90.0, expires_at=at, exercise=Exercise.AMERICAN, rate=0.04
+        ... )
+        >>> terms.text
+        'AMERICAN, rate 0.04, dividends unknown: none assumed'
+        """
+        found = f"{self.exercise}, rate {self.rate:g}"
+        if self.exercise in ON_FUTURE:
+            return found
+        if self.dividends is None:
+            return f"{found}, dividends unknown: none assumed"
+        until = [one for one in self.dividends if one.ex_date <= self.expires_at]
+        money, share = sum(one.amount for one in until), sum(one.share for one in until)
+        known = [f"{money:.4g} paid"] if money else []
+        known += [f"{share:.4g} of the price"] if share else []
+        return f"{found}, dividends {' and '.join(known) or 'none'}"
+
+    def years(self, now: datetime) -> float:
+        """Return the time to expiry in years of 365 days."""
+        return years_between(now, self.expires_at)
+
+
+ON_FUTURE = (Exercise.FUTURE, Exercise.EUROPEAN_FUTURE)
+
+
+def years_between(now: datetime, at: datetime) -> float:
+    """Return a time in years of 365 days."""
+    return (at - now) / timedelta(days=DAYS_PER_YEAR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """An option as a row of a holding names it; its terms count before those of stored details."""
+
+    sec_type: str
+    symbol: str
+    currency: str
+    right: str | None
+    strike: float | None
+    expiry: date | None
+    trading_class: str | None = None
+
+
+def option_terms(
+    contract: Contract,
+    details: ContractDetails | None,
+    rates: Mapping[str, float],
+    dividends: Sequence[DatedDividend] | None = None,
+) -> OptionTerms | NotPriced:
+    """Return what an option is priced as, or why it is not.
+
+    Args:
+        contract: The option.
+        details: Its contract details, which may be older than a change of the contract; None while
+            they are not known: then it is priced as an option on a share.
+        rates: Interest rates by currency.
+        dividends: Those of the underlying; None: unknown.
+    """
+    exercise = exercise_of(contract, details)
+    if isinstance(exercise, NotPriced):
+        return exercise
+    ends = expires_at(contract.expiry, details)
+    right, strike = contract.right, contract.strike
+    if details is not None:
+        right, strike = right or details.right, strike or details.strike
+    if right is None or not strike or strike < 0 or ends is None:
+        return NotPriced.NO_TERMS
+    rate = rates.get(contract.currency)
+    if rate is None:
+        return NotPriced.NO_RATE
+    known = None if dividends is None else tuple(dividends)
+    return OptionTerms(
+        right=Right(right),
+        strike=strike / (details.price_magnifier if details else 1),
+        expires_at=ends,
+        exercise=exercise,
+        rate=rate,
+        dividends=() if exercise in ON_FUTURE else known,
+    )
+
+
+def exercise_of(contract: Contract, details: ContractDetails | None) -> Exercise | NotPriced:
+    """Return how an option is exercised, and on what; or why the model does not fit it."""
+    if contract.sec_type == "FOP":
+        return Exercise.FUTURE
+    if contract.sec_type not in OPTION_TYPES:
+        return NotPriced.OTHER_PAYOFF
+    on = details.under_sec_type if details else None
+    if is_without_carry(contract.symbol):
+        return Exercise.EUROPEAN_FUTURE
+    if on == "IND":
+        return Exercise.EUROPEAN
+    if on not in (None, "STK"):
+        return NotPriced.OTHER_PAYOFF
+    known = details.trading_class if details else contract.trading_class
+    return NotPriced.ADJUSTED if is_adjusted(contract, known) else Exercise.AMERICAN
+
+
+def is_without_carry(symbol: str) -> bool:
+    """Return whether a symbol is an index that nobody can hold, such as a volatility."""
+    return symbol.upper() in WITHOUT_CARRY
+
+
+def is_adjusted(contract: Contract, trading_class: str | None) -> bool:
+    """Return whether an option on a share delivers something else than shares of its symbol.
+
+    The class of an adjusted option in the US is its symbol and a digit, such as LCID1. Elsewhere
+    classes have names of their own, and a digit after the symbol says the same.
+    """
+    symbol, name = (_letters(text) for text in (contract.symbol, trading_class or ""))
+    if not name or name == symbol:
+        return False
+    return contract.currency == "USD" or name.removeprefix(symbol).isdigit()
+
+
+def _letters(text: str) -> str:
+    return "".join(char for char in text.upper() if char.isalnum())
+
+
+def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime | None:
+    """Return when an option expires; None if it is not known.
+
+    Args:
+        expiry: The day that the row of the holding names: it counts if the details name another.
+    """
+    if details is None:
+        return expiry_moment(expiry) if expiry else None
+    day, clock = details.last_trade_date, details.last_trade_time
+    if details.is_settled_at_the_open:
+        day, clock = details.expires_on, AT_THE_OPEN
+    if expiry not in (None, details.last_trade_date, details.expires_on):
+        day = expiry
+    return expiry_moment(day, clock, details.time_zone) if day else None

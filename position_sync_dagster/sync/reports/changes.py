@@ -1,0 +1,301 @@
+"""What happened today, from the tables alone: trades, closes, outages and breaks, a line each.
+
+The list is the same after a restart of everything: nothing of it is kept in memory.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, time, timedelta
+from enum import StrEnum
+
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits, leg_name
+from position_sync_dagster.domain.reconciliation import Break
+from position_sync_dagster.domain.statement import Execution, current_executions
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import moment, records_of
+
+TOGETHER = timedelta(minutes=10)
+"""How far apart the two sides of an assignment may be seen."""
+
+SLACK = timedelta(minutes=2)
+"""Maximum delay between an execution and the change of the quantity: there are two clocks."""
+
+MOST_BREAKS = 100
+"""Maximum number of ended breaks that are looked at."""
+
+TERMS = ("symbol", "right", "strike", "expiry")
+
+BAG = "BAG"
+"""The type of an execution that names the whole combo, beside those of its legs."""
+
+
+class ChangeKind(StrEnum):
+    """What changed: an order was executed, a holding ended or moved, a login, or a break."""
+
+    TRADE = "TRADE"
+    CLOSE = "CLOSE"
+    QUANTITY = "QUANTITY"
+    GATEWAY = "GATEWAY"
+    BREAK = "BREAK"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One thing that happened.
+
+    Attributes:
+        conids: The contracts that it concerns.
+        text: What happened, for a person.
+        amount: The realised profit; None if there is none, or if it is not known.
+        currency: The currency of `amount`.
+    """
+
+    at: datetime
+    kind: ChangeKind
+    account: str | None = None
+    conids: tuple[int, ...] = ()
+    text: str
+    amount: float | None = None
+    currency: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """What the tables have of a day.
+
+    Attributes:
+        since: Its beginning: midnight in New York.
+        names: The contracts as a trader writes them, by conid.
+        strategies: The strategies that have or had a leg, by conid.
+    """
+
+    since: datetime
+    changes: Sequence[PositionChange] = ()
+    executions: Sequence[Execution] = ()
+    closures: Sequence[Closure] = ()
+    sessions: Sequence[GatewaySession] = ()
+    breaks: Sequence[Break] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
+    strategies: Mapping[int, frozenset[str]] = field(default_factory=dict)
+
+
+def day_began(now: datetime) -> datetime:
+    """Return the last midnight in New York."""
+    midnight = datetime.combine(now.astimezone(NEW_YORK).date(), time(), NEW_YORK)
+    return midnight.astimezone(UTC)
+
+
+class DayReader:
+    """Reads what the tables have of the present day, and each time only what is new."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._read_at: tuple[object, ...] = ()
+        self._day = Day(since=NEVER)
+
+    def read(self, now: datetime, latest: pl.DataFrame, legs: pl.DataFrame) -> Day:
+        """Return the day; blocks.
+
+        Args:
+            latest: The newest row of each holding, which names its contract.
+            legs: The legs of strategies, also those that were removed.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        lake, since = self._lake, day_began(now)
+        records = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
+        versions = (since, *(one.table.version() for one in (*records, lake.sessions)))
+        if versions != self._read_at:
+            self._day, self._read_at = self._read(since, latest, legs), versions
+        return self._day
+
+    def _read(self, since: datetime, latest: pl.DataFrame, legs: pl.DataFrame) -> Day:
+        lake, begin = self._lake, moment(since)
+        changes = lake.position_changes.records(since)
+        executions = current_executions(lake.executions.records(since))
+        conids = {one.conid for one in changes} | {one.conid for one in executions}
+        held = legs.filter(pl.col("conid").is_in(conids)).group_by("conid")
+        strategies = held.agg(pl.col("strategy_id").unique()).iter_rows()
+        terms = latest.filter(pl.col("conid").is_in(conids)).select("conid", *TERMS).iter_rows()
+        names = {conid: leg_name(*of) for conid, *of in terms}
+        names |= {one.conid: contract_name(one) for one in changes}
+        gone = lake.breaks.closed_breaks(MOST_BREAKS)
+        return Day(
+            since=since,
+            changes=changes,
+            executions=executions,
+            closures=records_of(Closure, lake.closures.current_rows(pl.col("closed_at") >= begin)),
+            sessions=lake.sessions.history(None, pl.col("heartbeat_at") >= begin),
+            breaks=[
+                *lake.breaks.open_breaks(),
+                *(one for one in gone if one.resolved_at and one.resolved_at >= since),
+            ],
+            names=names,
+            strategies={conid: frozenset(found) for conid, found in strategies},
+        )
+
+
+def changes_of(day: Day) -> list[Change]:
+    """Return everything that happened on a day, the newest first; pure."""
+    found = [*_trades(day), *_moves(day), *_gateways(day), *_breaks(day)]
+    return sorted(found, key=lambda one: one.at, reverse=True)
+
+
+def _trades(day: Day) -> Iterable[Change]:
+    """Yield a line for each order that was executed."""
+    orders: dict[tuple[str, str], list[Execution]] = defaultdict(list)
+    for one in day.executions:
+        if one.sec_type != BAG:
+            order = one.order_id or one.brokerage_order_id or one.execution_id
+            orders[one.account, order].append(one)
+    for (account, _order), made in orders.items():
+        of_conid: dict[int, list[Execution]] = defaultdict(list)
+        for one in made:
+            of_conid[one.conid].append(one)
+        parts = [_traded(ones, day.names) for ones in of_conid.values()]
+        common = frozenset.intersection(
+            *(day.strategies.get(conid, frozenset()) for conid in of_conid)
+        )
+        of = f"{', '.join(sorted(common))}: " if len(of_conid) > 1 and common else ""
+        profits = [one.realized_pnl for one in made if one.realized_pnl is not None]
+        amount, currency = (sum(profits) if profits else None), made[0].currency
+        yield Change(
+            at=max(one.time for one in made),
+            kind=ChangeKind.TRADE,
+            account=account,
+            conids=tuple(of_conid),
+            text=f"{of}{', '.join(parts)}{_gain(amount, currency)}",
+            amount=amount,
+            currency=currency,
+        )
+
+
+def _traded(ones: Sequence[Execution], names: Mapping[int, str]) -> str:
+    """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
+    net, size = sum(one.change for one in ones), sum(one.quantity for one in ones)
+    priced = [one.price * one.quantity for one in ones if one.price is not None]
+    at = f" at {sum(priced) / size:,.2f}" if size and len(priced) == len(ones) else ""
+    word = "bought" if net > 0 else "sold" if net < 0 else "bought and sold"
+    name = names.get(ones[0].conid, ones[0].symbol)
+    return f"{word} {digits(abs(net) or size / 2)} {name}{at}"
+
+
+def _gain(amount: float | None, currency: str | None) -> str:
+    return f", {amount:+,.0f} {currency or ''}".rstrip() if amount else ""
+
+
+def _moves(day: Day) -> Iterable[Change]:
+    """Yield the changes of quantities that no execution explains, and why holdings ended."""
+    made: dict[Key, list[Execution]] = defaultdict(list)
+    for one in day.executions:
+        made[one.account, one.conid].append(one)
+    causes: dict[str, list[Closure]] = defaultdict(list)
+    for cause in day.closures:
+        if cause.cause is not Cause.UNEXPLAINED:
+            causes[cause.change_id].append(cause)
+    sides = _other_sides(day, causes)
+    named = {one.change_id for one in sides.values()}
+    for change in day.changes:
+        known = causes[change.change_id]
+        untraded = [one for one in known if one.cause is not Cause.TRADED]
+        if change.change_id in named:
+            continue  # the line of the option has it
+        if not untraded and any(_explains(one, change) for one in made[change.key]):
+            continue
+        told, other = untraded or known, sides.get(change.change_id)
+        text = f"{contract_name(change)}  {_step(change)}"
+        if not told:
+            kind = ChangeKind.QUANTITY if change.after else ChangeKind.CLOSE
+            word = "quantity" if change.after else "closed"
+            yield _moved(change, kind, f"{word}: {text}")
+            continue
+        words = dict.fromkeys(one.cause.lower().replace("_", " ") for one in told)
+        profits = [one.realized_pnl for one in told if one.realized_pnl is not None]
+        amount = sum(profits) if len(profits) == len(told) else None
+        also = f", {contract_name(other)}  {_step(other)}" if other else ""
+        gain = _gain(amount, change.currency)
+        line = _moved(change, ChangeKind.CLOSE, f"{' and '.join(words)}: {text}{also}{gain}")
+        conids = (change.conid, other.conid) if other else line.conids
+        yield replace(line, conids=conids, amount=amount)
+
+
+def _moved(change: PositionChange, kind: ChangeKind, text: str) -> Change:
+    return Change(
+        at=change.seen_at,
+        kind=kind,
+        account=change.account,
+        conids=(change.conid,),
+        text=text,
+        currency=change.currency,
+    )
+
+
+def _step(change: PositionChange) -> str:
+    return f"{digits(change.before)} → {digits(change.after)}"
+
+
+def _other_sides(day: Day, causes: Mapping[str, Sequence[Closure]]) -> dict[str, PositionChange]:
+    """Return, by the change of an option, the change of what came or went with it."""
+    of_key: dict[Key, list[PositionChange]] = defaultdict(list)
+    for change in day.changes:
+        of_key[change.key].append(change)
+    found: dict[str, PositionChange] = {}
+    for change in day.changes:
+        for one in causes.get(change.change_id, ()):
+            for other in of_key.get((change.account, one.counter_conid or 0), ()):
+                near = abs(other.seen_at - change.seen_at) <= TOGETHER
+                if near and other not in found.values() and not causes.get(other.change_id):
+                    found[change.change_id] = other
+    return found
+
+
+def _explains(one: Execution, change: PositionChange) -> bool:
+    begin = (change.since or change.seen_at) - SLACK
+    return begin <= one.time <= change.seen_at + SLACK and one.change * change.by > 0
+
+
+def _gateways(day: Day) -> Iterable[Change]:
+    """Yield when owners of logins started and ended, and each outage."""
+
+    def line(at: datetime, text: str) -> Change:
+        return Change(at=at, kind=ChangeKind.GATEWAY, text=text)
+
+    for one in day.sessions:
+        if one.owner is not Owner.STREAM:
+            continue
+        name = f"gateway {one.gateway_id}"
+        yield line(one.started_at, f"{name}: the stream started")
+        for began, ended, why in one.outages_over:
+            because = f" – {why}" if why else ""
+            span = f"{began.astimezone():%H:%M:%S} to {ended.astimezone():%H:%M:%S}"
+            yield line(began, f"{name}: outage from {span}{because}")
+        detail = f" – {one.detail}" if one.detail else ""
+        if one.state is SessionState.BLIND:
+            yield line(one.state_since, f"{name}: outage, not over yet{detail}")
+        elif one.state in (SessionState.ENDED, SessionState.LOST):
+            yield line(one.heartbeat_at, f"{name}: {one.state}{detail}")
+
+
+def _breaks(day: Day) -> Iterable[Change]:
+    """Yield the breaks that are open, and those that ended today."""
+    found: dict[tuple[datetime, str], list[Break]] = defaultdict(list)
+    for one in day.breaks:
+        at = one.resolved_at or one.confirmed_at or one.opened_at
+        found[at, one.state].append(one)
+    for (at, state), (first, *others) in found.items():
+        more = f" and {len(others)} more" if others else ""
+        yield Change(
+            at=at,
+            kind=ChangeKind.BREAK,
+            account=first.account,
+            conids=tuple(one.conid for one in (first, *others)),
+            text=f"break {state}: {first.symbol} {first.type}: {first.detail}{more}",
+        )

@@ -1,0 +1,498 @@
+"""Everything that a person is shown, computed from the tables once.
+
+The page, the board, the commands, Dagster's metadata, HTTP and MCP are views of `Figures`. The
+shape of its JSON has a version: names are added, and none is removed or changed within a version.
+Unknown is null, never zero; a sum that leaves something out says of how many holdings.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import date, datetime
+from enum import Enum
+from functools import cached_property, lru_cache
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import AccountSummary
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.leg import UNATTRIBUTED, Limit
+from position_sync_dagster.errors import StrategiesFileError
+from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.object_store import is_remote
+from position_sync_dagster.lake.registry.strategies_file import saved_limits
+from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.changes import Change, Day, DayReader, changes_of
+from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
+from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
+from position_sync_dagster.sync.reports.money import Money, seconds_since
+from position_sync_dagster.sync.reports.overview import Book, Known, read_book, read_known
+from position_sync_dagster.sync.reports.status import Status, is_current, read_status
+
+VERSION = 1
+"""The version of the shape of the JSON."""
+
+GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
+KEY = ("account", "conid")
+ORDER = ("account", "symbol", "expiry", "strike", "conid")
+"""The order of positions; those without an expiry come last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Today:
+    """The profit of the day of an account, in its base currency.
+
+    `account` is the broker's own number. It equals `open` and `closed` together, up to
+    `difference`: they are not of the same second.
+
+    Attributes:
+        open: The sum over the holdings that are open; None if a rate is missing or all is unknown.
+        closed: The sum over those that closed today.
+        open_unknown, closed_unknown: How many holdings these sums leave out.
+        difference: What is left; None while a part is not known.
+        account_age_s, holdings_age_s: The age of `account`, and of the oldest price in `open`.
+    """
+
+    account: float | None
+    open: float | None
+    closed: float | None
+    open_unknown: int
+    closed_unknown: int
+    difference: float | None
+    account_age_s: float | None
+    holdings_age_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """An account as the broker reports it, in its base currency.
+
+    Attributes:
+        cushion: Excess liquidity as a part of the net liquidation.
+        age_s: The age of these values; the profits have their own in `today`.
+        realised_today, unrealised: As the broker reports them; `total` is both together.
+    """
+
+    account: str
+    currency: str | None
+    net_liquidation: float | None
+    available_funds: float | None
+    excess_liquidity: float | None
+    initial_margin: float | None
+    maintenance_margin: float | None
+    cushion: float | None
+    age_s: float | None
+    today: Today
+    realised_today: float | None
+    unrealised: float | None
+    total: float | None
+
+
+_SUMS = {
+    "value": "market_value",
+    "unrealized_pnl": "unrealized",
+    "daily_pnl": "today",
+    "dollar_delta": "dollar_delta",
+    "gamma_1pct": "gamma_1pct",
+    "theta": "theta",
+    "vega": "vega",
+}
+"""The sums of `Money`, and their names in the JSON."""
+
+
+def sums_of(one: Money, kind: str) -> dict[str, Any]:
+    """Return a row of sums for the JSON; `unknown` counts what each sum leaves out."""
+    return {
+        kind: one.name,
+        "account": one.account,
+        "currency": one.currency,
+        "legs": one.legs,
+        "legs_held": one.legs_held,
+        "legs_closed": one.legs_closed,
+        **{name: getattr(one, of) for of, name in _SUMS.items()},
+        "realised": one.realized_pnl,
+        "realised_since": one.realized_since,
+        "unknown": {_SUMS[name]: count for name, count in one.unknown.items()},
+        "options": one.options,
+        "options_with_greeks": one.options_with_greeks,
+        "short_in_money": one.short_in_money,
+        "short_unknown": one.short_unknown,
+        "nearest_expiry": one.nearest_expiry,
+        "age_s": one.oldest_age_s,
+        "greeks_age_s": one.oldest_greeks_s,
+        "delayed": one.delayed,
+        "note": one.differences,
+        "closed": one.closed,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The figures of one moment; each part is computed when it is first used.
+
+    Attributes:
+        status: The state of logins, queue and programs.
+        book: The holdings, and how strategies share them.
+        day: What the tables have of the present day.
+        limits: The limits of the strategies file, evaluated.
+        before: The rows of today, from before their close, of the holdings that closed today.
+        versions: The versions of the tables that were read: figures differ where they differ.
+    """
+
+    status: Status
+    book: Book
+    day: Day = field(default_factory=lambda: Day(since=NEVER))
+    limits: Sequence[Evaluated] = ()
+    before: pl.DataFrame = field(default_factory=pl.DataFrame)
+    versions: tuple[object, ...] = ()
+
+    @property
+    def at(self) -> datetime:
+        """The moment."""
+        return self.book.now
+
+    @cached_property
+    def ledger_version(self) -> int | None:
+        """The newest version of the ledger among the rows."""
+        found = self.book.priced.get_column("ledger_version").max()
+        return None if found is None else int(str(found))
+
+    @cached_property
+    def changes(self) -> list[Change]:
+        """What happened today, the newest first."""
+        return changes_of(self.day)
+
+    @cached_property
+    def positions(self) -> pl.DataFrame:
+        """The open holdings: the columns of the JSON, and the times that ages count from."""
+        rows = self.book.priced.filter(pl.col("position") != 0)
+        return position_rows(rows, self.book).sort(
+            *(pl.col(name).fill_null(0.0) if name == "strike" else name for name in ORDER),
+            nulls_last=True,
+        )
+
+    @cached_property
+    def closed_today(self) -> pl.DataFrame:
+        """The holdings that closed today, with what each earned today."""
+        gone = (pl.col("position") == 0) & (pl.col("timestamp") >= moment(self.day.since))
+        rows = self.book.priced.filter(gone)
+        reported = self.book.reported.filter(pl.col("position") == 0)
+        if not rows.is_empty():
+            own = pl.coalesce("_realized", "realized_pnl")
+            rows = (
+                rows.join(reported.select(*KEY, _realized="realized_pnl"), on=KEY, how="left")
+                .join(base_of(self.before, self.day), on=KEY, how="left")
+                .with_columns(realized_pnl=own, daily_pnl=own - pl.col("_base"))
+                .drop("_realized", "_base")
+            )
+        return position_rows(rows, self.book).sort("written_at", descending=True)
+
+    @cached_property
+    def accounts(self) -> list[Account]:
+        """The accounts, with the profit of the day in its parts."""
+        return [self._account(one) for one in self.book.accounts]
+
+    def _account(self, one: AccountSummary) -> Account:
+        opened, open_unknown = in_base(self.positions, "today", one)
+        closed, closed_unknown = in_base(self.closed_today, "today", one)
+        rest = None if open_unknown or closed_unknown or opened is None else -opened
+        difference = add_known(one.daily_pnl, rest, None if closed is None else -closed)
+        mine = self.positions.filter(pl.col("account") == one.account).get_column("age_s")
+        return Account(
+            account=one.account,
+            currency=one.currency,
+            net_liquidation=one.net_liquidation,
+            available_funds=one.available_funds,
+            excess_liquidity=one.excess_liquidity,
+            initial_margin=one.initial_margin,
+            maintenance_margin=one.maintenance_margin,
+            cushion=one.cushion,
+            age_s=seconds_since(one.values_received_at, self.at),
+            today=Today(
+                account=one.daily_pnl,
+                open=opened,
+                closed=closed,
+                open_unknown=open_unknown,
+                closed_unknown=closed_unknown,
+                difference=difference,
+                account_age_s=seconds_since(one.pnl_received_at, self.at),
+                holdings_age_s=None if mine.null_count() else mine.max(),  # type: ignore[arg-type]
+            ),
+            realised_today=one.realized_pnl,
+            unrealised=one.unrealized_pnl,
+            total=add_known(one.unrealized_pnl, one.realized_pnl),
+        )
+
+    @property
+    def gateway(self) -> dict[str, Any]:
+        """The login that has been without its gateway longest, or the only one."""
+        return gateway_of(self.status)
+
+    def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
+        """Return the figures as plain values for JSON; see `VERSION`."""
+        money = self.book.money()
+        rows = (*money.strategies, *money.rest)
+        found = {
+            "version": VERSION,
+            "at": self.at,
+            "ledger_version": self.ledger_version,
+            "gateway": self.gateway,
+            "gateways": [gateway_of(one) for one in self.status.each_login],
+            "attention": [*self.status.attention, *self.status.unresolved_legs],
+            "current": len(self.current_keys),
+            "held": self.book.held.height,
+            "accounts": self.accounts,
+            "strategies": [sums_of(one, "strategy") for one in rows],
+            "underlyings": [sums_of(one, "underlying") for one in money.underlyings],
+            "expiries": [
+                sums_of(one, "expiry") | {"days": (one.nearest_expiry - self.at.date()).days}
+                for one in money.expiries
+                if one.nearest_expiry
+            ],
+            "totals": [sums_of(one, "total") for one in (*money.totals, *money.in_base)],
+            "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
+            "changes": self.changes,
+            "limits": [limit_of(one) for one in self.limits],
+        }
+        if positions:
+            found["positions"] = self.positions.select(COLUMNS).to_dicts()
+        return dict(plain(found))
+
+    def to_json(self) -> str:
+        """Return the figures as JSON."""
+        return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
+
+    @cached_property
+    def current_keys(self) -> frozenset[tuple[str, int]]:
+        """The holdings whose value is current."""
+        return frozenset(self.book.held.filter("is_current").select(KEY).iter_rows())
+
+    @property
+    def held(self) -> int:
+        """The number of holdings that the broker reports."""
+        return self.book.held.height
+
+    @property
+    def current(self) -> int:
+        """The number of holdings whose value is current."""
+        return len(self.current_keys)
+
+    @property
+    def oldest_age_s(self) -> float | None:
+        """The age of the oldest price of a holding, in seconds; None if one is unknown."""
+        at = self.book.held.get_column(PRICED)
+        return None if at.null_count() else seconds_since(at.min(), self.at)  # type: ignore[arg-type]
+
+
+COLUMNS = (
+    "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
+    "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
+    "average_cost", "unrealized", "today", "realised_today", "moneyness", "extrinsic", "greeks",
+    "greeks_source", "days", "age_s", "greeks_age_s", "feed", "current", "source", "strategies",
+    "shares",
+)  # fmt: skip
+"""The names of a position in the JSON, in order."""
+
+
+def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
+    """Return rows of the ledger with the columns of the JSON, and the times of their ages.
+
+    `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
+    `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
+    """
+    of_strategies = (
+        book.split.parts.filter(pl.col("strategy_id") != UNATTRIBUTED)
+        .sort("strategy_id")
+        .group_by(KEY, maintain_order=True)
+        .agg(strategies="strategy_id", shares="share")
+    )
+    sign = pl.when(pl.col("right") == "CALL").then(1.0).when(pl.col("right") == "PUT").then(-1.0)
+    inside = sign * (pl.col("underlying_price") - pl.col("strike"))
+    names = map(_name, *(rows.get_column(name) for name in ("symbol", "right", "strike", "expiry")))
+    is_tick = pl.col("value_source") == "TICK"
+    feed = pl.col("market_data_type").replace_strict(FEEDS, default="live", return_dtype=pl.String)
+
+    def age(name: str) -> pl.Expr:
+        passed = (moment(book.now) - pl.col(name)).dt.total_milliseconds() / 1000
+        return passed.clip(0.0)
+
+    return (
+        rows.with_columns(pl.Series("name", [*names], pl.String))
+        .join(of_strategies, on=KEY, how="left", maintain_order="left")
+        .with_columns(
+            price_kind=pl.coalesce(
+                "price_kind", pl.when(pl.col("market_price").is_not_null()).then("value_source")
+            ),
+            unrealized="unrealized_pnl",
+            today="daily_pnl",
+            realised_today="realized_pnl",
+            moneyness=inside / pl.col("strike"),
+            extrinsic=pl.col("market_price") - inside.clip(0.0),
+            greeks=pl.struct(GREEKS),
+            days=(pl.col("expiry") - book.now.date()).dt.total_days(),
+            priced_at=PRICED,
+            greeks_at=pl.when(pl.col("delta").is_not_null()).then("greeks_time"),
+            written_at="timestamp",
+            feed=pl.when(is_tick).then(feed),
+            current=is_current(book.live_since),
+            strategies=pl.col("strategies").fill_null([]),
+            shares=pl.col("shares").fill_null([]),
+        )
+        .with_columns(age_s=age("priced_at"), greeks_age_s=age("greeks_at"))
+        .select(*COLUMNS, "priced_at", "greeks_at", "written_at", "run_id", "value_source")
+    )
+
+
+_name = lru_cache(maxsize=100_000)(leg_name)
+
+
+def base_of(rows: pl.DataFrame, day: Day) -> pl.DataFrame:
+    """Return what the profit of a holding, since it was opened, was at the close of the day before.
+
+    Profit of the day = unrealised + realised today − this: trades of the day do not change it. A
+    price and the broker's profit may be a second apart, so the middle one of all rows is taken. Of
+    what was opened today it is 0.
+    """
+    kinds = {"account": pl.String, "conid": pl.Int64, "_base": pl.Float64}
+    first = {change.key: change for change in reversed(day.changes)}
+    opened = [(*key, 0.0) for key, change in first.items() if change.before == 0]
+    known = pl.DataFrame(opened, schema=kinds, orient="row")
+    if rows.is_empty():
+        return known
+    base = pl.col("unrealized_pnl") + pl.col("realized_pnl").fill_null(0.0) - pl.col("daily_pnl")
+    found = rows.group_by(KEY).agg(_base=base.median())
+    return pl.concat([known, found]).unique(KEY, keep="first")
+
+
+def add_known(*parts: float | None) -> float | None:
+    """Return the sum; None if a part is not known."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def in_base(rows: pl.DataFrame, name: str, of: AccountSummary) -> tuple[float | None, int]:
+    """Return the sum of a column in the base currency of an account, and how many are unknown."""
+    mine = rows.filter(pl.col("account") == of.account)
+    rate = pl.col("currency").replace_strict(of.rates, default=None, return_dtype=pl.Float64)
+    found = mine.select((pl.col(name) * rate).alias(name)).get_column(name)
+    unknown = found.null_count()
+    return (None if unknown == found.len() and unknown else float(found.sum())), unknown
+
+
+def gateway_of(one: Any) -> dict[str, Any]:
+    """Return the state of a login for the JSON."""
+    return {
+        "gateway_id": one.gateway_id,
+        "state": one.session_state,
+        "since": one.session_since,
+        "blind_since": one.blind_since,
+        "reason": one.session_detail,
+        "owner": one.session_owner,
+        "run_id": one.run_id,
+        "lines": one.lines_in_use,
+        "line_limit": one.line_limit,
+    }
+
+
+def limit_of(one: Evaluated) -> dict[str, Any]:
+    """Return a limit for the JSON."""
+    limit = one.limit
+    return {
+        "subject": limit.subject,
+        "strategy": limit.strategy_id,
+        "account": limit.account,
+        "measure": limit.measure,
+        "bound": limit.bound,
+        "limit": limit.value,
+        "currency": limit.currency,
+        "number": one.reading.number,
+        "state": one.outcome,
+        "text": one.text,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str | int) or value is None:
+        return value
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+
+
+@dataclass(eq=False, repr=False)
+class FiguresReader:
+    """Reads the figures repeatedly, and each time only the new data."""
+
+    lake: Lake
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self._known: Known | None = None
+        self._read_at: tuple[int, ...] = ()
+        self._day = DayReader(self.lake)
+        self._before: tuple[object, pl.DataFrame] = ((), pl.DataFrame())
+
+    def read(self, now: datetime) -> Figures:
+        """Read everything that a person is shown; blocks.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        lake, settings = self.lake, self.settings
+        if self._known is None and is_remote(lake.path):
+            lake.read_ahead()
+        latest = rows_of_logins(lake.updates.sync.latest(), settings)
+        # Seconds after a change of a holding that closed, its cause is in `closures`.
+        tables = (lake.closures.table, lake.registry.table, lake.contracts.table)
+        versions = tuple(table.version() for table in tables)
+        if self._known is None or versions != self._read_at:
+            self._known, self._read_at = read_known(lake), versions
+        closes = self._known.closes
+        book = read_book(lake, settings, now, latest=latest, known=self._known)
+        day = self._day.read(now, latest, closes.legs)
+        return Figures(
+            status=read_status(lake, settings, now, latest=latest, closes=closes),
+            book=book,
+            day=day,
+            limits=evaluate(known_limits(settings), book),
+            before=self._rows_before(latest, day, now),
+            versions=(*versions, *self._versions(), *(str(one) for one in book.live_since.items())),
+        )
+
+    def _versions(self) -> Iterable[int]:
+        lake = self.lake
+        ledger = (lake.updates, lake.broker_positions, lake.account_values)
+        day = (lake.position_changes, lake.executions, lake.breaks)
+        return (one.table.version() for one in (*ledger, *day))
+
+    def _rows_before(self, latest: pl.DataFrame, day: Day, now: datetime) -> pl.DataFrame:
+        """Return today's rows, with a profit, of the holdings that closed today."""
+        since = day.since
+        gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
+        key = (since, *gone.select(*KEY, "update_id").rows())
+        if key != self._before[0]:
+            rows = self.lake.updates.sync.between(since, now, set(gone.get_column("conid")))
+            known = pl.col("daily_pnl").is_not_null() & pl.col("unrealized_pnl").is_not_null()
+            self._before = (key, rows.filter(pl.col("position") != 0, known))
+        return self._before[1]
+
+
+def known_limits(settings: Settings) -> list[Limit]:
+    """Return the limits of the strategies file; none while it has a mistake (see `attention`)."""
+    try:
+        return saved_limits(settings.strategies_file)
+    except StrategiesFileError:
+        return []

@@ -1,0 +1,56 @@
+"""Dagster's webserver with the loopback guard, the money page, and without GraphQL by GET.
+
+Dagster executes any GraphQL document by GET, also mutations. An image on any web page could thus
+end a stream, and a browser sends no origin for an image. The UI itself uses POST and WebSockets.
+
+Run as `python -m position_sync_dagster.webserver`, with the options of `dagster-webserver`. In a
+container, `--host 0.0.0.0` listens at all its addresses. The guard still applies: publish the port
+at 127.0.0.1 of the machine.
+"""
+
+from typing import Any
+
+from dagster_webserver import app, cli
+from dagster_webserver.webserver import DagsterWebserver
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute
+
+from ib_gateway_simulator.loopback_guard import LoopbackGuard
+from position_sync_dagster.web.money_page import money_routes
+
+JSON = ("application/json", "application/graphql")
+
+
+class GuardedWebserver(DagsterWebserver[Any, Any]):
+    """Dagster's webserver with the guard on each route, and our own routes."""
+
+    def build_middleware(self) -> list[Middleware]:
+        """Return Dagster's own middleware behind the guard."""
+        return [Middleware(LoopbackGuard), *super().build_middleware()]
+
+    def build_routes(self) -> list[BaseRoute]:
+        """Return Dagster's own routes after ours."""
+        return [*money_routes(), *super().build_routes()]  # type: ignore[no-untyped-call]
+
+    async def graphql_http_endpoint(self, request: Request) -> Response:
+        """Execute a GraphQL document posted as JSON; a GET only shows the playground."""
+        shows_page = "text/html" in request.headers.get("accept", "")
+        if request.method == "GET" and not shows_page:
+            return PlainTextResponse("Post GraphQL as application/json.", 405, {"Allow": "POST"})
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if request.method == "POST" and kind not in JSON:
+            return PlainTextResponse("Post GraphQL as application/json.", 415)
+        answer: Response = await super().graphql_http_endpoint(request)
+        return answer
+
+
+def main() -> None:
+    """Run `dagster-webserver` with the guarded class in place of Dagster's own."""
+    vars(app)["DagsterWebserver"] = GuardedWebserver
+    cli.main()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""`position-sync strategies propose`, on real tables."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.settings import load_settings
+from tests.support.option_books import book, contract, order
+
+CONDOR = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
+COVERED = {"stock": 100.0, "120C": -1.0}
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["strategies", *arguments])
+    assert result.exit_code == 0, result.output + str(result.exception)
+    return result.output
+
+
+@pytest.fixture
+def held(lake):
+    gateway_id = load_settings().gateway_id
+    lake.broker_positions.replace(gateway_id, book({**CONDOR, **COVERED, "bond": 3.0}))
+    lake.executions.add([*order(5, CONDOR), *order(6, COVERED, minute=9)])
+    return lake
+
+
+def test_proposals_are_printed_with_their_legs_and_what_is_left_over(held) -> None:
+    said = run("propose")
+    assert "SPY-iron-condor-2028-12-15" in said
+    assert "+2 SPY 90P 15Dec28, -2 SPY 95P 15Dec28" in said
+    assert "SPY-covered-call-2028-12-15" in said
+    assert "Left over: +3 SPY." in said
+    assert held.registry.sync.get_all_active() == []
+
+
+def test_json_has_a_list_of_proposals(held) -> None:
+    covered, condor = json.loads(run("propose", "--json"))
+    legs = {leg["conid"]: leg["quantity"] for leg in condor.pop("legs")}
+    assert legs == {contract(name).conid: quantity for name, quantity in CONDOR.items()}
+    assert condor == {
+        "name": "SPY-iron-condor-2028-12-15",
+        "kind": "iron-condor",
+        "account": "A",
+        "underlying": "SPY",
+        "why": "opened by one order",
+        "credit": 0.0,
+        "greatest_loss": 1000.0,
+        "unlimited": False,
+        "opened_at": "2028-11-01T15:00:00+00:00",
+        "alternatives": [],
+        "currency": "USD",
+    }
+    assert covered["kind"] == "covered-call"
+    assert json.loads(run("propose", "--json", "--account", "B")) == []
+    assert json.loads(run("propose", "--json", "--underlying", "QQQ")) == []
+
+
+@pytest.mark.parametrize("chosen", [["1", "2"], ["2,SPY-covered-call-2028-12-15"], ["all"]])
+def test_accepted_proposals_are_active_and_not_proposed_again(held, chosen) -> None:
+    assert "is active with 4 legs" in run("propose", "--accept", *chosen)
+    legs = {leg.conid: (leg.account, leg.quantity) for leg in held.registry.sync.get_all_active()}
+    every = {**CONDOR, **COVERED}
+    assert legs == {contract(name).conid: ("A", quantity) for name, quantity in every.items()}
+    assert "Every option that is held belongs to a strategy." in run("propose")
+
+
+def test_a_number_that_is_not_in_the_list_is_refused(held) -> None:
+    refused = CliRunner().invoke(app, ["strategies", "propose", "--accept", "3"])
+    assert refused.exit_code == 2
+    assert held.registry.sync.get_all_active() == []
+
+
+def test_accepted_proposals_are_added_to_the_strategies_file(held, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "strategies.yaml"
+    file.write_text("strategies:\n- strategy_id: mine # keep\n  legs: []\n\naccounts: []\n")
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
+    run("propose", "--accept", "2")
+    assert "mine # keep" in file.read_text()
+    assert {leg.strategy_id for leg in load_strategies(file)} == {"SPY-iron-condor-2028-12-15"}
+    assert len(held.registry.sync.get_all_active()) == 4
+    again = tmp_path / "again.yaml"
+    again.write_text(run("propose", "--yaml"))
+    assert {leg.strategy_id for leg in load_strategies(again)} == {"SPY-covered-call-2028-12-15"}

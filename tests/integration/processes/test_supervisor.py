@@ -1,0 +1,169 @@
+"""The supervisor: what ends or stops working is started again, and all ends together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from position_sync_dagster import last_work
+from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.processes import supervisor as module
+from position_sync_dagster.processes.child_process import end_group
+from position_sync_dagster.processes.ports import LOOPBACK
+from position_sync_dagster.processes.supervisor import CannotRunError, Program, Supervisor
+from tests.support.demo_program import wait_for
+from tests.support.ports import free_port
+
+SLEEPS = ("python", "-c", "import time; time.sleep(600)")
+FAILS = ("python", "-c", "raise SystemExit(3)")
+SERVES = "import sys, http.server as h; h.HTTPServer(('127.0.0.1', int(sys.argv[1])), None)"
+SERVES += ".serve_forever()"
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "RESTART", Backoff(first_s=0.01, longest_s=0.01))
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[[Program], Program]]:
+    programs: list[Program] = []
+
+    def keep(program: Program) -> Program:
+        programs.append(program)
+        return program
+
+    yield keep
+    for one in programs:
+        if one.process is not None:
+            one.process.kill()
+            one.process.wait()
+
+
+def until(look: Callable[[], None], condition: Callable[[], object]) -> None:
+    def looked() -> object:
+        look()
+        return condition()
+
+    wait_for("what the supervisor does", looked, poll_s=0.01)
+
+
+def test_a_program_that_is_killed_is_started_again_and_the_log_says_so(running, caplog):
+    caplog.set_level("INFO")
+    one = running(Program("daemon", *SLEEPS))
+    one.keep()
+    one.worked()
+    first = one.process.pid
+    one.process.kill()
+    until(one.keep, lambda: one.process is not None and one.process.pid != first)
+    assert caplog.messages == [
+        f"The daemon (process {first}) was killed by signal 9. It is started again."
+    ]
+    assert not one.works
+    one.worked()
+    assert caplog.messages[1:] == ["The daemon works again."]
+
+
+@pytest.mark.parametrize(("has_worked", "times"), [(False, 3), (True, 11)])
+def test_a_program_that_ends_again_and_again_ends_everything_sooner_if_it_never_worked(
+    running, has_worked, times
+):
+    one = running(Program("webserver", *FAILS))
+    if has_worked:
+        one.worked()
+    with pytest.raises(CannotRunError, match=f"ended with exit code 3, {times} times in a row"):
+        until(one.keep, lambda: False)
+
+
+@pytest.fixture
+def three(running, monkeypatch, tmp_path) -> Iterator[Supervisor]:
+    """Return a supervisor of programs that do nothing, whose code server is reached."""
+    monkeypatch.chdir(tmp_path)
+    port = free_port()
+    one = Supervisor(port)
+    one.code_server = running(Program("code server", *SLEEPS))
+    one.daemon = running(Program("daemon", *SLEEPS))
+    one.webserver = running(Program("webserver", "python", "-c", SERVES, str(port)))
+    served = str(tmp_path / "code.sock"), (LOOPBACK, port)
+    one._addresses = tuple(zip((one.code_server, one.webserver), served, strict=True))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("code.sock")
+        server.listen(64)
+        yield one
+
+
+def test_without_ticks_code_server_and_daemon_are_started_again_also_if_there_never_was_one(
+    three, monkeypatch, caplog
+):
+    monkeypatch.setattr(module, "TICK_S", 0.3)
+    three._tick_s = 0.3
+    until(three.look, lambda: three.daemon.process)
+    before = three.code_server.process.pid, three.daemon.process.pid
+    until(three.look, lambda: "has let no sensor tick" in caplog.text)
+    until(three.look, lambda: three.code_server.process and three.daemon.process)
+    assert {three.code_server.process.pid, three.daemon.process.pid}.isdisjoint(before)
+    assert three._tick_s == 0.6, "the patience grows: sensors may be switched off"
+    last_work.note(last_work.SENSORS)
+    until(three.look, lambda: three.daemon.works)
+    assert three._tick_s == 0.3
+
+
+def test_ticks_keep_the_programs_and_a_failed_tick_counts(three, monkeypatch):
+    monkeypatch.setattr(module, "TICK_S", 0.5)
+    three._tick_s = 0.5
+    until(three.look, lambda: three.daemon.process)
+    daemon = three.daemon.process
+    end = time.monotonic() + 1.5
+
+    def tick() -> None:
+        last_work.note(last_work.FAILED_TICK)
+        three.look()
+
+    until(tick, lambda: time.monotonic() > end)
+    assert three.daemon.process is daemon
+
+
+def test_the_webserver_starts_with_the_first_tick_and_works_when_it_listens(three, caplog):
+    caplog.set_level("INFO")
+    until(three.look, lambda: three.daemon.process)
+    assert three.webserver.process is None
+    last_work.note(last_work.SENSORS)
+    until(three.look, lambda: three.webserver.works)
+    three.webserver.process.kill()
+    until(three.look, lambda: "The webserver works again." in caplog.messages)
+
+
+def test_a_deep_home_has_its_code_server_at_a_port(monkeypatch, tmp_path):
+    home = tmp_path / ("deep" * 30)
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    Supervisor(free_port())
+    assert '"port": ' in (home / "workspace.yaml").read_text()
+
+
+STUBBORN = (
+    "import signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "print(child.pid, flush=True)\n"
+    "time.sleep(600)\n"
+)
+
+
+def test_a_group_ends_whole_also_what_ignores_an_interrupt():
+    with subprocess.Popen(
+        [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True, text=True
+    ) as leader:
+        child = psutil.Process(int(leader.stdout.readline()))
+        assert os.getpgid(child.pid) == leader.pid
+        end_group(leader.pid, grace_s=0.3)
+        assert leader.wait() == -signal.SIGKILL
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

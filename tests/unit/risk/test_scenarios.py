@@ -1,0 +1,162 @@
+"""The holdings under other prices, volatilities and days."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.risk.scenarios import Assumptions, Level, Point, PricedLegs, grid
+from position_sync_dagster.risk.terms import DatedDividend, NotPriced
+from tests.support import money_rows
+from tests.support.contracts import contract_details
+from tests.support.legs import leg
+from tests.unit.risk.binomial_tree import tree_price
+
+NOW = money_rows.NOW
+EXPIRY = date(2026, 6, 19)
+A, B = "DUSIM0001", "DUSIM0002"
+RATES = {"USD": 0.04, "EUR": 0.02}
+
+
+def option(conid: int, **values: object) -> PositionUpdate:
+    usual = {"implied_vol": 0.2, "strike": 575.0, "expiry": EXPIRY, "market_price": 12.0}
+    return money_rows.row(conid, **usual | {"market_value": -2400.0} | values)
+
+
+def share(conid: int, **values: object) -> PositionUpdate:
+    without = dict.fromkeys(
+        ("right", "strike", "expiry", "implied_vol", "underlying_price", "delta")
+    )
+    usual = {"sec_type": "STK", "multiplier": 1.0, "position": 100.0}
+    price = {"market_price": 600.0, "market_value": 60_000.0}
+    return option(conid, **without | usual | price | values)
+
+
+ROWS = [
+    option(1),
+    option(2, strike=625.0, right="CALL"),
+    option(3, account=B, position=5.0, market_value=6000.0),
+    option(4, symbol="QQQ", underlying_price=500.0, strike=480.0),
+    share(5),
+    option(6, implied_vol=None, delta=None),
+    share(7, sec_type="FUT", symbol="ES", multiplier=50.0, position=-1.0, market_price=6000.0,
+          market_value=-300_000.0, expiry=EXPIRY),
+    option(8, currency="EUR"),
+]  # fmt: skip
+LEGS = [
+    leg(1, "condor", quantity=-1.0, expiry=EXPIRY),
+    leg(2, "condor", right="CALL", strike=625.0, expiry=EXPIRY),
+    leg(4, "other", symbol="QQQ", strike=480.0, expiry=EXPIRY),
+    leg(6, "other", expiry=EXPIRY),
+]
+
+
+def priced(rows: list[PositionUpdate] = ROWS, **given: object) -> PricedLegs:
+    parts = money_rows.book_of(rows, LEGS).split.parts
+    return PricedLegs(parts, Assumptions(now=NOW, **{"rates": RATES} | given))  # type: ignore[arg-type]
+
+
+POINTS = grid([-10, 0, 5], [-5, 0], [0, 30])
+NO_SHIFT = POINTS.index(Point())
+
+
+def test_no_shift_changes_nothing() -> None:
+    found = priced().scenarios([Point(), *POINTS], Level.LEG)
+    assert set(found.filter(point=0).get_column("profit").to_list()) == {0.0, None}
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_the_parts_of_every_level_add_up_to_the_accounts(level: Level) -> None:
+    legs, by = priced(), ["point", "account", "currency"]
+    sums = [pl.col("profit").sum(), pl.col("value").sum(), pl.col("left_out").sum()]
+    whole = legs.scenarios(POINTS, Level.ACCOUNT).group_by(by).agg(sums).sort(by)
+    found = legs.scenarios(POINTS, level).group_by(by).agg(sums).sort(by)
+    for name in ("profit", "value", "left_out"):
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-12, atol=1e-9)
+
+
+def test_a_leg_without_a_volatility_is_left_out_and_counted() -> None:
+    rows = priced().rows([Point(spot=-10)], Level.STRATEGY)
+    other = next(one for one in rows if one["name"] == "other")
+    without = next(one for one in priced(ROWS[3:4]).rows([Point(spot=-10)], Level.STRATEGY))
+    assert (other["left_out"], other["profit"]) == (1, without["profit"])
+    alone = priced([ROWS[5]]).rows([Point(spot=-10)], Level.ACCOUNT)[0]
+    assert (alone["profit"], alone["value"], alone["left_out"]) == (None, None, 1)
+    assert list(priced().left_out().values()) == [1]
+
+
+def test_a_share_and_a_future_follow_their_price_and_a_future_has_no_value() -> None:
+    rows = priced([ROWS[4], ROWS[6]]).rows([Point(spot=-10, vol=5)], Level.UNDERLYING)
+    assert [(one["name"], one["profit"], one["value"]) for one in rows] == [
+        ("ES", 30_000.0, 30_000.0),
+        ("SPY", -6000.0, 54_000.0),
+    ]
+
+
+def test_a_leg_says_what_it_was_priced_with_and_a_tree_agrees() -> None:
+    paid = [DatedDividend(ex_date=NOW + timedelta(days=40), amount=2.0)]
+    legs = priced(ROWS[:1], dividends={"SPY": paid})
+    row = legs.rows([Point(spot=-5, vol=3, days=10)], Level.LEG)[0]
+    years = (row["expires_at"] - NOW) / timedelta(days=365)
+
+    def price(spot: float, volatility: float, days: float) -> float:
+        dates = [((one["ex_date"] - NOW).days - days, one["amount"]) for one in row["dividends"]]
+        return tree_price(
+            call=False,
+            spot=spot,
+            strike=575.0,
+            years=years - days / 365,
+            rate=row["rate"],
+            volatility=volatility,
+            dividends=tuple((days / 365, amount) for days, amount in dates),
+        )
+
+    spot, volatility = row["underlying_price"], row["implied_vol"]
+    change = price(0.95 * spot, volatility + 0.03, 10) - price(spot, volatility, 0)
+    assert row["exercise"] == "AMERICAN"
+    assert row["profit"] == pytest.approx(-100 * change, rel=0.002)
+    assert row["value"] == pytest.approx(-1200.0 + row["profit"])
+
+
+def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
+    rows = [share(5), share(9, symbol="AAPL"), share(10, symbol="GLD")]
+    legs = priced(rows, betas={"SPY": 1.0, "AAPL": 1.5})
+    point = Point(spot=-8, underlying="SPY", name="crash")
+    found = {one["name"]: one["profit"] for one in legs.rows([point], Level.UNDERLYING)}
+    assert found == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
+
+
+def test_moves_of_a_day_follow_from_the_volatilities_of_an_underlying() -> None:
+    legs = priced([ROWS[0], ROWS[4]])
+    found = legs.scenarios([Point(spot=2, in_moves=True)], Level.LEG)
+    of_share = found.filter(pl.col("conid") == 5).get_column("profit").item()
+    assert of_share == pytest.approx(60_000 * 2 * 0.2 / 252**0.5)
+
+
+def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
+    usual = {"under_sec_type": "STK", "last_trade_date": EXPIRY, "expires_on": EXPIRY}
+    adjusted = option(11, symbol="LCID", trading_class="LCID1", strike=3.0, underlying_price=25.0)
+    details = {11: contract_details(11, symbol="LCID", trading_class="LCID1", strike=3.0, **usual)}
+    assert priced([adjusted], details=details).left_out() == {NotPriced.ADJUSTED.value: 1}
+    foreign = option(2, currency="SEK")
+    assert priced([foreign]).left_out() == {NotPriced.NO_RATE.value: 1}
+
+
+def test_expired_legs_are_worth_their_exercise() -> None:
+    days = (EXPIRY - NOW.date()).days + 1
+    row = priced(ROWS[:1]).rows([Point(spot=-10, days=days)], Level.LEG)[0]
+    base = tree_price(
+        call=False, spot=600, strike=575, volatility=0.2, rate=0.04,
+        years=(datetime(2026, 6, 19, 20, tzinfo=UTC) - NOW) / timedelta(days=365),
+    )  # fmt: skip
+    assert row["profit"] == pytest.approx(-100 * (35.0 - base), rel=1e-3)
+
+
+def test_a_strategy_has_its_share_of_a_holding() -> None:
+    rows = priced([replace(ROWS[0], position=-4.0)]).rows([Point(spot=-10)], Level.STRATEGY)
+    found = {one["name"]: one["profit"] for one in rows}
+    assert found[UNATTRIBUTED] == pytest.approx(3 * found["condor"])

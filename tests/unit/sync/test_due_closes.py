@@ -1,0 +1,99 @@
+"""Which closes are judged: those that are open, and those of which a statement says more."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.closures import Cause, Stage
+from position_sync_dagster.domain.statement import FLEX, GATEWAY, EventKind
+from position_sync_dagster.sync.explain_closes import due_closes
+
+NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+TRADED, EXPIRED, UNKNOWN = Cause.TRADED, Cause.EXPIRED_WORTHLESS, Cause.UNEXPLAINED
+P, S = Stage.PROVISIONAL, Stage.STATED
+MOMENT = pl.Datetime("us", "UTC")
+SAID = {
+    "account": pl.String, "conid": pl.Int64, "time": MOMENT, "stated_at": MOMENT,
+    "source": pl.String, "day": pl.Date, "kind": pl.String, "first_day": pl.Date,
+}  # fmt: skip
+
+
+def execution(ago: timedelta, stated_ago: timedelta, source: str = FLEX) -> dict[str, object]:
+    at = NOW - ago
+    return {
+        "account": "A", "conid": 1, "time": at, "stated_at": NOW - stated_ago, "source": source,
+        "day": at.date(),
+    }  # fmt: skip
+
+
+def period(ago: timedelta, stated_ago: timedelta) -> dict[str, object]:
+    day = (NOW - ago).date()
+    return {
+        "account": "A", "stated_at": NOW - stated_ago, "source": FLEX, "day": day,
+        "first_day": day, "kind": EventKind.PERIOD,
+    }  # fmt: skip
+
+
+NOTHING: list[dict[str, object]] = []
+SOLD = execution(10 * DAY, 9 * DAY)
+CASES = {
+    "without a cause": (40 * DAY, None, NOTHING, True),
+    "traded today": (2 * HOUR, (TRADED, P, None), NOTHING, False),
+    "expired a quarter of an hour ago: shares may come": (
+        15 * MINUTE, (EXPIRED, P, None), NOTHING, True,
+    ),
+    "expired this morning": (5 * HOUR, (EXPIRED, P, None), NOTHING, False),
+    "unexplained today: the gateway may answer": (5 * HOUR, (UNKNOWN, P, None), NOTHING, True),
+    "unexplained ten days ago, and nothing is new": (10 * DAY, (UNKNOWN, P, None), NOTHING, False),
+    "unexplained, and a statement names a trade": (10 * DAY, (UNKNOWN, P, None), [SOLD], True),
+    "unexplained, and a statement covers its day": (
+        10 * DAY, (UNKNOWN, P, None), [period(10 * DAY, 9 * DAY)], True,
+    ),
+    "traded, and its statement came": (DAY, (TRADED, P, None), [execution(DAY, HOUR)], True),
+    "traded, and its statement was made before the cause was": (
+        DAY, (TRADED, P, None), [execution(DAY, DAY + MINUTE)], True,
+    ),
+    "traded, and the statement, which has no codes, says no more": (
+        DAY, (TRADED, P, "day.xml"), [execution(DAY, 2 * DAY)], False,
+    ),
+    "stated": (10 * DAY, (TRADED, S, "day.xml"), [execution(10 * DAY, 10 * DAY + MINUTE)], False),
+    "stated, and a newer statement corrects it": (
+        10 * DAY, (TRADED, S, "day.xml"), [execution(10 * DAY, HOUR)], True,
+    ),
+    "stated, and the contract was traded again": (
+        10 * DAY, (TRADED, S, "day.xml"), [execution(2 * HOUR, HOUR, GATEWAY)], False,
+    ),
+    "the commission of a trade came": (
+        2 * HOUR, (TRADED, P, None), [execution(2 * HOUR, HOUR, GATEWAY)], True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_close_is_judged_if_it_is_open_or_if_there_is_more_to_know(name: str) -> None:
+    ago, counted, said, is_due = CASES[name]
+    seen_at = NOW - ago
+    closes = pl.DataFrame(
+        {
+            "change_id": ["c"], "account": ["A"], "conid": [1], "since": [seen_at - MINUTE],
+            "seen_at": [seen_at],
+        }
+    )  # fmt: skip
+    causes = [] if counted is None else [("c", *map(_text, counted), seen_at + MINUTE)]
+    known = pl.DataFrame(
+        causes,
+        schema={
+            "change_id": pl.String, "cause": pl.String, "stage": pl.String,
+            "statement": pl.String, "judged_at": MOMENT,
+        },
+        orient="row",
+    )  # fmt: skip
+    closes = closes.cast({"since": MOMENT, "seen_at": MOMENT})
+    found = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
+    assert (found == {"c"}) is is_due
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else str(value)

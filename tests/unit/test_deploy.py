@@ -1,0 +1,250 @@
+"""The files of `deploy/` agree with each other, with the package and with what reads them."""
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from position_sync_dagster.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+STREAM_JOB = "stream_positions"
+NO_COMPOSE = "Docker Compose is not installed (apt install docker-compose)"
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+def variables(name: str) -> dict[str, str]:
+    lines = re.findall(r"^#?([A-Z_]+)=(.*)$", (DEPLOY / name).read_text(), flags=re.MULTILINE)
+    return dict(lines)
+
+
+def compose() -> list[str] | None:
+    """Return the command of Docker Compose; None where there is none."""
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    if shutil.which("docker"):
+        found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        return ["docker", "compose"] if found.returncode == 0 else None
+    return None
+
+
+@pytest.mark.skipif(compose() is None, reason=NO_COMPOSE)
+@pytest.mark.parametrize("name", ["compose.yaml", "host.yaml"])
+def test_docker_compose_accepts_the_file(name, tmp_path):
+    folder = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, folder)
+    shutil.copy(folder / "host.env.example", folder / "host.env")
+    words = [*(compose() or []), "-f", str(folder / name), "--profile", "gateway", "config"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+    assert {"code", "daemon", "webserver"} <= set(services)
+    assert ("ib-gateway" in services) == (name == "host.yaml")
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "host.yaml", "programs.yaml"])
+def test_each_open_port_is_one_of_this_machine_unless_it_is_asked_for(name):
+    ports = [p for service in read(name)["services"].values() for p in service.get("ports", [])]
+    local = "127.0.0.1:"
+    assert [port for port in ports if not port.startswith(local)] == []
+
+
+def test_each_program_may_do_little():
+    for name, service in read("programs.yaml")["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert re.search(r"^USER [1-9]\d+$", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
+
+
+def test_the_gateway_of_the_profile_is_read_only_closed_and_knows_its_password_by_a_file():
+    parts = read("host.yaml")["services"]["ib-gateway"]
+    said = parts["environment"]
+    assert parts["profiles"] == ["gateway"]
+    assert "env_file" not in parts, "the others' secrets are in theirs"
+    assert (said["READ_ONLY_API"], said["TRADING_MODE"]) == ("yes", "${TRADING_MODE:-paper}")
+    assert said["TWS_PASSWORD_FILE"].removeprefix("/run/secrets/") in parts["secrets"]
+    assert not {"TWS_PASSWORD", "VNC_SERVER_PASSWORD", "VNC_SERVER_PASSWORD_FILE"} & set(said)
+    assert "ports" not in parts
+    assert (parts["cap_drop"], parts["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    # The names that gnzsnz/ib-gateway-docker documents for this image.
+    assert set(said) == {
+        *("TWS_USERID", "TWS_PASSWORD_FILE", "TRADING_MODE", "READ_ONLY_API"),
+        *("TWOFA_TIMEOUT_ACTION", "RELOGIN_AFTER_TWOFA_TIMEOUT", "TWOFA_DEVICE"),
+        *("TIME_ZONE", "TZ", "AUTO_RESTART_TIME", "TWS_COLD_RESTART"),
+    }
+    secret = read("host.yaml")["secrets"]["tws_password"]["file"]
+    assert {f"deploy/{secret}", ".env"} <= set((ROOT / ".gitignore").read_text().split())
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "programs.yaml"])
+def test_each_container_has_bounds_of_memory_and_logs_and_a_health_check_of_its_own(name):
+    """Of the image's own check, which asks a code server, each other program failed for ever."""
+    for service, parts in read(name)["services"].items():
+        if "extends" not in parts:
+            assert parts["mem_limit"], service
+            assert {"max-size", "max-file"} <= set(parts["logging"]["options"]), service
+            assert parts["healthcheck"]["test"][0].startswith("CMD"), service
+    assert "HEALTHCHECK" not in (DEPLOY / "Dockerfile").read_text()
+
+
+@pytest.fixture(scope="session")
+def kubernetes() -> Any:
+    """Return Kubernetes' own models: half a second of imports, in the one process that asks."""
+    from kubernetes import client
+
+    return client
+
+
+def model(of: type[Any], said: Any) -> Any:
+    """Return a part of a manifest as Kubernetes' own model; unknown names and types raise."""
+    from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+
+    return k8s_model_from_dict(of, k8s_snake_case_dict(of, said))
+
+
+def test_each_part_of_the_helm_values_is_what_kubernetes_reads(kubernetes):
+    values = read("helm/values.yaml")
+    [code] = values["dagster-user-deployments"]["deployments"]
+    daemon, webserver = values["dagsterDaemon"], values["dagsterWebserver"]
+    for part in (code, daemon, webserver):
+        pod = model(kubernetes.V1PodSecurityContext, part["podSecurityContext"])
+        assert pod.run_as_non_root
+        assert pod.seccomp_profile.type == "RuntimeDefault"
+        assert pod.sysctls is None
+        container = model(kubernetes.V1SecurityContext, part["securityContext"])
+        assert container.read_only_root_filesystem
+        assert container.allow_privilege_escalation is False
+        assert model(kubernetes.V1ResourceRequirements, part["resources"]).limits["memory"]
+        volumes = {model(kubernetes.V1Volume, one).name for one in part["volumes"]}
+        mounts = {model(kubernetes.V1VolumeMount, one).name for one in part["volumeMounts"]}
+        assert volumes == mounts
+    for part in (code, daemon):
+        for one in part["tolerations"]:
+            assert model(kubernetes.V1Toleration, one).toleration_seconds >= 30
+        assert model(kubernetes.V1Probe, part["livenessProbe"]).period_seconds
+    assert daemon["livenessProbe"]["exec"]["command"][0] == "dagster-daemon"
+    assert webserver["service"]["port"] == 8080
+
+
+def test_only_daemon_and_webserver_reach_the_port_of_the_code_server(kubernetes):
+    values, text = read("helm/values.yaml"), (DEPLOY / "helm" / "values.yaml").read_text()
+    [code] = values["dagster-user-deployments"]["deployments"]
+    found = read("helm/network-policy.yaml")
+    policy = model(kubernetes.V1NetworkPolicy, found)
+    assert (policy.api_version, policy.kind) == ("networking.k8s.io/v1", "NetworkPolicy")
+    chosen = policy.spec.pod_selector.match_labels
+    release = chosen["app.kubernetes.io/instance"]
+    assert f"--install {release} dagster/dagster" in text
+    assert chosen["component"] == "user-deployments"
+    assert chosen["deployment"] == code["name"]
+    [ingress] = policy.spec.ingress
+    [port] = ingress.ports
+    assert port.port == code["port"]
+    [peer] = found["spec"]["ingress"][0]["from"]
+    sender = model(kubernetes.V1LabelSelector, peer["podSelector"])
+    assert sender.match_labels == {"app.kubernetes.io/instance": release}
+    [component] = sender.match_expressions
+    assert component.values == ["dagster-daemon", "dagster-webserver"]
+
+
+DEBIAN = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc
+_apt nobody"""
+"""The accounts of each Debian image (base-passwd, apt), which `useradd` refuses to make again."""
+
+
+def test_the_image_makes_an_account_that_debian_does_not_have():
+    found = re.search(r"useradd [^\n]* (\S+) \\\n", (DEPLOY / "Dockerfile").read_text())
+    assert found
+    assert found[1] not in DEBIAN.split()
+
+
+def test_what_the_image_copies_is_sent_to_its_build():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
+    own = [words for words in copied if not any(word.startswith("--from") for word in words)]
+    sources = [word for words in own for word in words if not word.startswith("--")]
+    sent = {f.removeprefix("!") for f in (ROOT / ".dockerignore").read_text().split()}
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert {source, source.split("/")[0]} & sent, source
+
+
+def test_the_helm_values_name_the_instance_of_the_release_that_they_are_installed_as():
+    """The chart makes it from both names; else the code server would wait for another ConfigMap."""
+    text = (DEPLOY / "helm" / "values.yaml").read_text()
+    release = re.search(r"helm upgrade --install (\S+) dagster/dagster ", text)
+    assert release
+    values = read("helm/values.yaml")
+    assert values["global"]["dagsterInstanceConfigMap"] == f"{release[1]}-dagster-instance"
+    assert values["dagster-user-deployments"]["includeInstance"] is True
+
+
+@pytest.mark.parametrize("name", ["demo.env", "host.env.example"])
+def test_each_setting_of_an_environment_file_exists(name):
+    named = {key.removeprefix(PREFIX) for key in variables(name) if key.startswith(PREFIX)}
+    assert named
+    assert named - {field.upper() for field in Settings.model_fields} == set()
+
+
+def test_the_example_holds_no_secret():
+    secret = {
+        k: v for k, v in variables("host.env.example").items() if "PASSWORD" in k or "KEY" in k
+    }
+    assert secret
+    assert set(secret.values()) == {""}
+
+
+def test_the_demo_names_a_file_of_the_package():
+    path = variables("demo.env")[f"{PREFIX}STRATEGIES_FILE"]
+    assert (ROOT / path.partition("/site-packages/")[2]).is_file()
+
+
+def test_each_program_is_there():
+    for service in read("programs.yaml")["services"].values():
+        words = service["command"]
+        modules = [after for word, after in pairwise(words) if word == "-m"]
+        assert all(find_spec(module) for module in modules)
+        scripts = Path(sys.executable).parent
+        assert words[0] == "python" or (scripts / words[0]).exists()
+
+
+def test_the_instance_is_that_of_one_machine_on_postgres_and_has_no_class_of_ours():
+    one = yaml.safe_load((ROOT / "dagster_home" / "dagster.yaml").read_text())
+    deployed = read("dagster.yaml")
+    assert deployed.pop("storage")["postgres"]["postgres_url"] == "postgresql+psycopg2://"
+    assert deployed == one
+    named = [part["module"] for part in one.values() if isinstance(part, dict) and "module" in part]
+    assert named
+    assert all(module.startswith("dagster.") for module in named)
+
+
+def test_the_helm_values_say_what_the_instance_says():
+    values, instance = read("helm/values.yaml"), read("dagster.yaml")
+    daemon = values["dagsterDaemon"]
+    assert instance["run_coordinator"]["class"] == "DefaultRunCoordinator"
+    assert daemon["runCoordinator"] == {"enabled": False}, "the chart's word for the same"
+    assert values["additionalInstanceConfig"]["nux"] == instance["nux"]
+    assert values["telemetry"] == instance["telemetry"]
+    logs = instance["python_logs"]["managed_python_loggers"]
+    assert values["pythonLogs"]["managedPythonLoggers"] == logs
+    for kind in ("sensor", "schedule"):
+        kept = instance["retention"][kind]["purge_after_days"]
+        assert values["retention"][kind]["purgeAfterDays"] == kept
+    assert daemon["sensors"]["useThreads"] == instance["sensors"]["use_threads"]
+    assert values["runLauncher"]["type"] == "K8sRunLauncher"
+    pods = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]["podSpecConfig"]
+    [spread] = pods["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"] == {"dagster/job": STREAM_JOB}
