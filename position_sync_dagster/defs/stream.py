@@ -1,8 +1,8 @@
 """The stream: a long-running op that owns the login and values legs with market data lines.
 
 Its event loop runs in a thread; Dagster's main thread waits for a termination. The op tells Dagster
-nothing: its rows need the lake and the gateway, and the ticks of `drain_queue` report them. It goes
-on while Dagster's storage is away. Its log is the output of its process.
+nothing but its log: its rows need the lake and the gateway, and the ticks of `drain_queue` report
+them. It goes on while Dagster's storage is away.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
+from logging.handlers import QueueHandler, QueueListener
+from queue import SimpleQueue
 
 import dagster as dg
 from dagster import DagsterError
@@ -121,7 +123,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
     thread = StreamThread(lake, settings, run_id=context.run_id)
-    with log_to_output(), thread.running():
+    with logged_aside(), thread.running():
         thread.wait(until=lambda: login_is_gone(settings) or run_is_gone(instance, context.run_id))
     total = thread.result()
     context.log.info(
@@ -130,19 +132,35 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     )
 
 
+class _PatientListener(QueueListener):
+    """Passes log lines on in a thread of its own; drops those that a storage cannot take now."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        with suppress(SQLAlchemyError, DagsterError):
+            super().handle(record)
+
+
 @contextmanager
-def log_to_output() -> Iterator[None]:
-    """Print the package's log lines: legs that gained or lost a line, interruptions, errors."""
-    package, handler = logging.getLogger(PACKAGE), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    before = package.level
-    package.addHandler(handler)
+def logged_aside() -> Iterator[None]:
+    """Log the package's lines from another thread: legs that gained or lost a line, outages.
+
+    They go to Dagster, as its instance asks, and to the output of the process. A storage that does
+    not answer would otherwise stop the event loop, which values the ticks.
+    """
+    package, lines = logging.getLogger(PACKAGE), SimpleQueue[logging.LogRecord]()
+    output = logging.StreamHandler()
+    output.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handlers, level = package.handlers, package.level
+    listener = _PatientListener(lines, *handlers, output)
+    package.handlers = [QueueHandler(lines)]
     package.setLevel(logging.INFO)
+    listener.start()
     try:
         yield
     finally:
-        package.removeHandler(handler)
-        package.setLevel(before)
+        package.handlers = handlers
+        package.setLevel(level)
+        listener.stop()
 
 
 def login_is_gone(login: Settings) -> bool:

@@ -210,7 +210,7 @@ def test_an_installed_package_loads_without_the_project_around_it(tmp_path: Path
 
 def test_the_instance_accepts_its_configuration_and_names_no_class_of_ours(tmp_path: Path) -> None:
     text = (ROOT / "dagster_home" / "dagster.yaml").read_text()
-    assert "position_sync" not in text
+    assert "position_sync_dagster." not in text
     (tmp_path / "dagster.yaml").write_text(text)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.run_monitoring_enabled

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from position_sync_dagster.defs import stream as stream_job_module
 from position_sync_dagster.defs.resources import POSITION_SYNC
@@ -62,8 +63,6 @@ def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(
 
 
 def test_a_storage_that_is_away_ends_no_stream(instance, monkeypatch) -> None:
-    from sqlalchemy.exc import OperationalError
-
     run = instance.create_run_for_job(stream_positions)
     assert not run_is_gone(instance, run.run_id)
 
@@ -144,3 +143,28 @@ def test_a_stream_that_does_not_end_in_time_is_an_error(
         thread.result()
     release.set()
     thread.wait(until=lambda: False)
+
+
+def test_a_storage_that_does_not_answer_holds_up_no_line_of_the_stream(play, run, capsys) -> None:
+    """Else the thread that values the ticks would wait, or end with an error of the storage."""
+    package, waiting = logging.getLogger("position_sync_dagster"), threading.Event()
+
+    class Away(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            waiting.wait(60)
+            raise OperationalError("insert", {}, OSError("no database"))
+
+    async def stream(lake, settings, *, run_id, stop):
+        logging.getLogger("position_sync_dagster.x").info("first")
+        logging.getLogger("position_sync_dagster.x").info("second")
+        waiting.set()
+        return StreamCounts()
+
+    play(stream)
+    handler = Away()
+    package.addHandler(handler)
+    try:
+        assert run().success
+    finally:
+        package.removeHandler(handler)
+    assert waiting.is_set()

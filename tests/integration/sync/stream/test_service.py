@@ -234,6 +234,10 @@ async def test_two_streams_of_one_login_never_both_run(
         await task
 
 
+async def _has_rows_of(lake, run_id):
+    return run_id in (await lake.updates.latest())["run_id"]
+
+
 async def _has_rows(lake, least=1):
     return await lake.updates.count() >= least
 
@@ -456,7 +460,7 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
         await eventually(lambda: _alive(lake, settings_for(sim)))
         second, stop = running(settings_for(sim), run_id="run-2")
         await first
-        await eventually(lambda: _has_rows(lake))
+        await eventually(lambda: _has_rows_of(lake, "run-2"))
         stop.set()
         await second
         rows = await lake.updates.between(utc_now() - timedelta(hours=1), utc_now())
