@@ -6,8 +6,8 @@ the greeks. The model knows the broker's value, and the expected dividends of so
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from statistics import median, quantiles
@@ -15,18 +15,12 @@ from statistics import median, quantiles
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from ib_gateway_simulator.market.market import Market
-from ib_gateway_simulator.market.quote import Quote
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from position_sync_dagster.domain.instrument import Right, expiry_moment
-from position_sync_dagster.sync.owner.option_model import (
-    Method,
-    ModelledGreeks,
-    NoGreeks,
-    OptionModel,
-    OptionTerms,
-    dividend_share,
-)
+from position_sync_dagster.risk.account import ModelledGreeks, ValuedOption, greeks_of_account
+from position_sync_dagster.risk.model import Exercise
+from position_sync_dagster.risk.terms import OptionTerms, dividends_of_shares
 
 RATE = 0.04
 NOW = datetime(2028, 6, 1, 18, 0, tzinfo=UTC)
@@ -60,31 +54,30 @@ class Simulated:
     def terms(self, known_days: Sequence[int] = DAYS) -> dict[int, OptionTerms]:
         """Give the terms of all options as a client knows them."""
         expiries = {_day(days) for days in known_days}
-        known: dict[str, dict[float, float]] = defaultdict(dict)
+        known: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
         for conid, contract in self.contracts.items():
             quote = self.market.quote(conid)
             if contract.expiry in expiries and quote.greeks:
-                share = quote.greeks.pv_dividend / quote.underlying_price
-                known[contract.underlying][_years(contract)] = share
+                share = round(quote.greeks.pv_dividend / quote.underlying_price, 4)
+                known[contract.underlying].append((_end(contract), share))
+        paid = {symbol: dividends_of_shares(found, NOW) for symbol, found in known.items()}
         return {
             conid: OptionTerms(
                 right=Right.CALL if contract.right == "C" else Right.PUT,
                 strike=contract.strike,
                 expires_at=_end(contract),
-                method=_method(contract),
+                exercise=_exercise(contract),
                 rate=RATE,
-                dividend_share=dividend_share(
-                    list(known[contract.underlying].items()), _years(contract)
-                ),
+                dividends=paid.get(contract.underlying, ()),
             )
             for conid, contract in self.contracts.items()
         }
 
 
-def _method(contract: Contract) -> Method:
+def _exercise(contract: Contract) -> Exercise:
     if contract.sec_type is SecType.FOP:
-        return Method.FUTURE
-    return Method.EUROPEAN if contract.underlying.startswith("IND") else Method.AMERICAN
+        return Exercise.FUTURE
+    return Exercise.EUROPEAN if contract.underlying.startswith("IND") else Exercise.AMERICAN
 
 
 def _day(days: int) -> str:
@@ -93,10 +86,6 @@ def _day(days: int) -> str:
 
 def _end(contract: Contract) -> datetime:
     return expiry_moment(date.fromisoformat(contract.expiry))
-
-
-def _years(contract: Contract) -> float:
-    return (_end(contract) - NOW) / timedelta(days=365)
 
 
 def simulate(underlyings: int = 12, *, dividends: bool = True) -> Simulated:
@@ -146,27 +135,20 @@ def simulate(underlyings: int = 12, *, dividends: bool = True) -> Simulated:
 
 
 def errors(bench: Bench) -> None:
-    """Compare two models in the same market: errors, their time, and what has no greeks."""
+    """Compare the greeks of one batch with the market's: errors, time, and what has none."""
     count = bench.size(12, 4)
     markets = [(simulate(count), known, days) for known, days in KNOWN.items()]
     markets.append((simulate(count, dividends=False), "no dividends are paid", ()))
-    models: dict[str, OptionModel] = {
-        "QdFp": OptionModel(),
-        "Barone-Adesi-Whaley": OptionModel(
-            lambda ql, process: ql.BaroneAdesiWhaleyApproximationEngine(process)
-        ),
-    }
     for simulated, known, days in markets:
-        found = judge(simulated, models, simulated.terms(days))
-        _report(bench, known, found["QdFp"], found["Barone-Adesi-Whaley"])
+        _report(bench, known, judge(simulated, simulated.terms(days)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """The errors of one model in percent: of delta as of 1, of the others as of the truth."""
+    """The errors of the model in percent: of delta as of 1, of the others as of the truth."""
 
     errors: dict[str, dict[Key, list[float]]]
-    reasons: dict[NoGreeks, int]
+    reasons: Counter[str]
     milliseconds: float
     legs: int
 
@@ -175,50 +157,33 @@ class Judged:
         return [error for found in self.errors[greek].values() for error in found]
 
 
-def judge(
-    simulated: Simulated, models: dict[str, OptionModel], terms: dict[int, OptionTerms]
-) -> dict[str, Judged]:
+def judge(simulated: Simulated, terms: dict[int, OptionTerms]) -> Judged:
     """Compute the greeks of all options from their values of some steps before."""
     market = simulated.market
     before = {conid: market.quote(conid) for conid in simulated.contracts}
     for _ in range(STEPS_BETWEEN):
         market.step()
-    return {name: _judged(simulated, model, terms, before) for name, model in models.items()}
-
-
-def _judged(
-    simulated: Simulated,
-    model: OptionModel,
-    terms: dict[int, OptionTerms],
-    before: dict[int, Quote],
-) -> Judged:
+    now = {conid: market.quote(conid) for conid in simulated.contracts}
+    options = [
+        ValuedOption(
+            terms=terms[conid],
+            value=quote.mark or 0.0,
+            value_at=NOW,
+            spot_then=quote.underlying_price,
+            spot=now[conid].underlying_price,
+        )
+        for conid, quote in before.items()
+    ]
+    began = time.process_time()
+    _volatility, results = greeks_of_account(options, NOW)
+    spent = time.process_time() - began
     found: dict[str, dict[Key, list[float]]] = defaultdict(lambda: defaultdict(list))
-    reasons: dict[NoGreeks, int] = defaultdict(int)
-    spent = 0.0
-    for conid, contract in simulated.contracts.items():
-        then, now = before[conid], simulated.market.quote(conid)
-        truth = now.greeks
-        assert then.greeks is not None
-        assert then.mark is not None
+    reasons: Counter[str] = Counter()
+    for (conid, contract), result in zip(simulated.contracts.items(), results, strict=True):
+        truth = now[conid].greeks
         assert truth is not None
-        began = time.process_time()
-        volatility = model.implied_volatility(
-            terms[conid],
-            value=then.mark,
-            spot=then.underlying_price,
-            at=NOW,
-            near=1.02 * then.greeks.implied_vol,
-        )
-        result: ModelledGreeks | NoGreeks = (
-            volatility
-            if isinstance(volatility, NoGreeks)
-            else model.greeks(
-                terms[conid], volatility=volatility, spot=now.underlying_price, now=NOW
-            )
-        )
-        spent += time.process_time() - began
-        if isinstance(result, NoGreeks):
-            reasons[result] += 1
+        if not isinstance(result, ModelledGreeks):
+            reasons[result.name] += 1
             continue
         key = _kind(contract, truth.delta)
         found["delta"][key].append(100 * abs(result.delta - truth.delta))
@@ -229,8 +194,8 @@ def _judged(
     return Judged(
         errors=found,
         reasons=reasons,
-        milliseconds=1000 * spent / len(simulated.contracts),
-        legs=len(simulated.contracts),
+        milliseconds=1000 * spent / len(options),
+        legs=len(options),
     )
 
 
@@ -243,8 +208,7 @@ def _kind(contract: Contract, delta: float) -> Key:
     return f"{place} of the money", next(name for bound, name in spans if days <= bound)
 
 
-def _report(bench: Bench, known: str, ours: Judged, theirs: Judged) -> None:
-    baseline = "Barone-Adesi-Whaley"
+def _report(bench: Bench, known: str, ours: Judged) -> None:
     rows = [
         ("delta, median", "delta", median, 1.0),
         ("delta, p95", "delta", _p95, 3.0),
@@ -260,8 +224,6 @@ def _report(bench: Bench, known: str, ours: Judged, theirs: Judged) -> None:
             ours=of(ours.all(greek)),
             unit="%",
             samples=len(ours.all(greek)),
-            against=baseline,
-            theirs=of(theirs.all(greek)),
             target=Target(value=bound) if bound else None,
         )
         for what, greek, of, bound in rows
@@ -269,36 +231,26 @@ def _report(bench: Bench, known: str, ours: Judged, theirs: Judged) -> None:
     lines.append(
         Line(
             what="volatility and greeks",
-            state="one option",
+            state="one option of the batch",
             ours=ours.milliseconds,
             samples=ours.legs,
-            against=baseline,
-            theirs=theirs.milliseconds,
         )
     )
-    reasons = ", ".join(f"{count} {reason.name}" for reason, count in ours.reasons.items())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in ours.reasons.items())
     note = f"1 % of delta is 0.01; the others where vega is above a tick; no greeks: {reasons}"
     bench.report.add(f"Errors, {known}", lines, note)
-    bench.report.add(
-        f"Errors by kind of option, p95, {known}",
-        list(_by_kind(ours, theirs, _p95, baseline)),
-    )
+    bench.report.add(f"Errors by kind of option, p95, {known}", list(_by_kind(ours)))
 
 
-def _by_kind(
-    ours: Judged, theirs: Judged, of: Callable[[list[float]], float], baseline: str
-) -> Iterator[Line]:
+def _by_kind(ours: Judged) -> Iterator[Line]:
     for greek, kinds in ours.errors.items():
         for key, found in sorted(kinds.items(), key=lambda pair: (pair[0][1], pair[0][0])):
-            other = theirs.errors[greek].get(key)
             yield Line(
                 what=greek,
                 state=f"{key[0]}, {key[1]}",
-                ours=of(found),
+                ours=_p95(found),
                 unit="%",
                 samples=len(found),
-                against=baseline,
-                theirs=of(other) if other else None,
             )
 
 

@@ -1,9 +1,8 @@
-"""Several logins on two hosts, an object store and Postgres, and what is lost on a bad day."""
+"""Several logins on one host, an object store and Postgres."""
 
 from benchmarks.hosts.many import many
 from benchmarks.hosts.sensors import sensors
-from benchmarks.hosts.together import takeover, together
 
-TITLE = "Several logins on two hosts"
+TITLE = "Several logins"
 
-SECTIONS = {"together": together, "takeover": takeover, "sensors": sensors, "many": many}
+SECTIONS = {"sensors": sensors, "many": many}

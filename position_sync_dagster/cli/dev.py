@@ -21,7 +21,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.home import MARKER, exclusive_use
+from position_sync_dagster.processes.home import MARKER, HomeError, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
@@ -58,7 +58,7 @@ def run(*, ui_port: int, end_with: int | None) -> None:
         SettingsError: A setting, or the gateways file, is malformed, or the exchange is not known.
         StrategiesFileError: A strategies file is configured and cannot be read.
         PortTakenError: The UI's port is taken.
-        HomeInUseError: Another one runs in the home.
+        HomeError, HomeInUseError: The home cannot be used, or another one runs in it.
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
     """
@@ -92,10 +92,25 @@ def run(*, ui_port: int, end_with: int | None) -> None:
                 write_lines(f"Ended ({request.reason}).")
 
 
+FORMER_CLASSES = "position_sync_dagster.dagster_host"
+"""What a `dagster.yaml` of an earlier release names: its launcher and its queue of runs."""
+
+
 def put_instance(home: Path) -> None:
-    """Copy our `dagster.yaml` into the package's own home if it has none, and into no other."""
-    if home == places.own_dagster_home() and not (home / "dagster.yaml").exists():
-        shutil.copyfile(places.instance_file(), home / "dagster.yaml")
+    """Copy our `dagster.yaml` into the package's own home; one of your own is kept if it works.
+
+    Raises:
+        HomeError: A home of your own has that of an old release.
+    """
+    file = home / "dagster.yaml"
+    former = file.exists() and FORMER_CLASSES in file.read_text(encoding="utf-8")
+    if home == places.own_dagster_home() and (former or not file.exists()):
+        shutil.copyfile(places.instance_file(), file)
+    elif former:
+        raise HomeError(
+            f"{file} names classes of an earlier release, in {FORMER_CLASSES}.",
+            remedy=f"Copy {places.instance_file()} there, or remove both.",
+        )
 
 
 def variables_of_the_folder() -> dict[str, str]:

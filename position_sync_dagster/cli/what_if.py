@@ -86,7 +86,7 @@ def show_scenarios(rows: Sequence[Mapping[str, Any]], legs: PricedLegs) -> None:
         return
     lines: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in rows:
-        key = tuple(row[name] for name in ("name", "account", "conid", "currency", "vol", "days"))
+        key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
         line = lines.setdefault(key, _head(row))
         line[f"{row['spot']:+g}"] = _money(row["profit"])
     texts = list(lines.values())
@@ -94,14 +94,15 @@ def show_scenarios(rows: Sequence[Mapping[str, Any]], legs: PricedLegs) -> None:
     output.show(None, _notes(legs), json=False)
 
 
-_TEXTS = ("name", "account", "ccy")
+_TEXTS = ("name", "strategy", "account", "currency")
 
 
 def _head(row: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "name": printable(str(row["leg"] if "leg" in row else row["name"])),
+        "name": printable(str(row["name"])),
+        **({"strategy": row["strategy"]} if row["conid"] else {}),
         "account": row["account"],
-        "ccy": row["currency"] or "–",
+        "currency": row["currency"] or "–",
         "vol": f"{row['vol']:+g}",
         "days": f"{row['days']:g}",
         "left out": str(row["left_out"]),

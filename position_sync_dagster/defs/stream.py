@@ -64,8 +64,8 @@ class StreamThread:
     def running(self) -> Iterator[None]:
         """Start the thread; at any end of the block, stop the stream and wait for its clean end."""
         self._thread.start()
-        self._ready.wait()
         try:
+            self._ready.wait()
             yield
         finally:
             with suppress(RuntimeError):  # its event loop has closed: the stream has ended

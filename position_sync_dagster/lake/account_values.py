@@ -10,7 +10,8 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.schema.codec import account_rows, content_id, records_of
+from position_sync_dagster.lake.schema.codec import account_rows, records_of
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
 from position_sync_dagster.lake.storage.fencing import fence
 from position_sync_dagster.lake.storage.table import Table, data_files

@@ -12,7 +12,7 @@ its day.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -30,6 +30,11 @@ LOWEST_VOLATILITY, HIGHEST_VOLATILITY = 0.01, 5.0
 STEPS = {0.25: 128, math.inf: 288}
 """Steps of a lattice, by the greatest time to expiry: its nodes must tell apart the prices at which
 an option is exercised, also just before a dividend that comes soon."""
+
+COARSE = {0.25: 64, math.inf: 160}
+"""Steps for the greeks of the present moment: a third of the time, and delta within 0.001."""
+
+Steps = Mapping[float, int]
 
 WIDTH = 4.5
 """How many standard deviations a lattice reaches to each side of the strike."""
@@ -191,29 +196,30 @@ class _Values(NamedTuple):
     gamma: Array
 
 
-def prices(options: Options, spots: Array, volatility: Array) -> Array:
+def prices(options: Options, spots: Array, volatility: Array, steps: Steps = STEPS) -> Array:
     """Return the prices of options at several prices of their underlyings.
 
     Args:
         options: The options.
         spots: A row of prices for each option.
         volatility: That of each option, per year.
+        steps: Steps of a lattice, by the greatest time to expiry.
     """
-    return _values(options, spots, volatility).price
+    return _values(options, spots, volatility, steps).price
 
 
-def greeks(options: Options, spot: Array, volatility: Array) -> Greeks:
+def greeks(options: Options, spot: Array, volatility: Array, steps: Steps = STEPS) -> Greeks:
     """Return prices and greeks of options.
 
     Theta follows from the other greeks, as the equation of Black and Scholes says: between two
     dividends the underlying costs interest and pays nothing. It is 0 where an option is worth its
     exercise.
     """
-    now = _values(options, spot[:, None], volatility)
+    now = _values(options, spot[:, None], volatility, steps)
     price, delta, gamma = (one[:, 0] for one in now)
     higher = 0.01 * volatility
-    more = _values(options, spot[:, None], volatility + higher).price[:, 0]
-    less = _values(options, spot[:, None], volatility - higher).price[:, 0]
+    more = _values(options, spot[:, None], volatility + higher, steps).price[:, 0]
+    less = _values(options, spot[:, None], volatility - higher, steps).price[:, 0]
     growth = np.where(options.on_future, 0.0, options.rate)
     worth = options.exercised(spot[:, None])[:, 0]
     decay = options.rate * price - growth * spot * delta - (volatility * spot) ** 2 * gamma / 2
@@ -236,7 +242,7 @@ class NoVolatility(StrEnum):
 
 
 def implied_volatility(
-    options: Options, value: Array, spot: Array, near: Array
+    options: Options, value: Array, spot: Array, near: Array, steps: Steps = STEPS
 ) -> tuple[Array, list[NoVolatility | None]]:
     """Return the volatilities that explain values of the broker, and why some have none.
 
@@ -248,6 +254,7 @@ def implied_volatility(
         value: The broker's value of one unit of the underlying.
         spot: The price of the underlying when that value was true.
         near: Where each search begins.
+        steps: Steps of a lattice, by the greatest time to expiry.
 
     Returns:
         The volatilities, NaN where there is a reason.
@@ -264,11 +271,11 @@ def implied_volatility(
         if not places.size:
             break
         part, at = options.at(places), guess[places]
-        excess = prices(part, spot[places, None], at)[:, 0] - value[places]
+        excess = prices(part, spot[places, None], at, steps)[:, 0] - value[places]
         if step:
             slope = (excess - last[1, places]) / (at - last[0, places])
         else:
-            bumped = prices(part, spot[places, None], 1.01 * at)[:, 0] - value[places]
+            bumped = prices(part, spot[places, None], 1.01 * at, steps)[:, 0] - value[places]
             slope = (bumped - excess) / (0.01 * at)
         high[places] = np.where(excess > 0, at, high[places])
         low[places] = np.where(excess > 0, low[places], at)
@@ -307,7 +314,7 @@ def _least(options: Options, spot: Array) -> Array:
     return np.where(options.is_american, np.maximum(later, early), later)
 
 
-def _values(options: Options, spots: Array, volatility: Array) -> _Values:
+def _values(options: Options, spots: Array, volatility: Array, steps: Steps) -> _Values:
     """Return prices and derivatives for a row of prices of the underlying of each option."""
     worth, side = options.exercised(spots), options.side[:, None]
     found = _Values(worth.copy(), np.where(worth > 0, side, 0.0), np.zeros(spots.shape))
@@ -317,9 +324,9 @@ def _values(options: Options, spots: Array, volatility: Array) -> _Values:
         european = _european(part, spots[alive], volatility[alive])
         for whole, one in zip(found, european, strict=True):
             whole[alive] = one
-    for steps, places in _lattices(options):
+    for size, places in _lattices(options, steps):
         part = options.at(places)
-        added = _early_exercise(part, spots[places], volatility[places], steps)
+        added = _early_exercise(part, spots[places], volatility[places], size)
         price = found.price[places] + np.maximum(0.0, added.price)
         exercised = (worth[places] > 0) & (
             price < worth[places] + NEGLIGIBLE * part.strike[:, None]
@@ -332,13 +339,13 @@ def _values(options: Options, spots: Array, volatility: Array) -> _Values:
     return found
 
 
-def _lattices(options: Options) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _lattices(options: Options, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield the options that may gain by early exercise, in groups with lattices of one size."""
     least, gains = 0.0, _may_gain(options)
-    for most, steps in STEPS.items():
+    for most, size in steps.items():
         found = np.flatnonzero(gains & (options.years > least) & (options.years <= most))
         for begin in range(0, found.size, AT_ONCE):
-            yield steps, found[begin : begin + AT_ONCE]
+            yield size, found[begin : begin + AT_ONCE]
         least = most
 
 

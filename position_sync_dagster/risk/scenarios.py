@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ import polars as pl
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.terms import (
+    CONTRACT_FIELDS,
     OPTION_TYPES,
     Contract,
     DatedDividend,
     NotPriced,
     OptionTerms,
+    as_options,
     option_terms,
 )
 
@@ -145,12 +148,10 @@ class Assumptions:
 
     def terms(self, row: Mapping[str, Any]) -> OptionTerms | NotPriced:
         """Return what the option of a row is priced as."""
-        contract = Contract(**{name: row[name] for name in _CONTRACT})
+        contract = Contract(**{name: row[name] for name in CONTRACT_FIELDS})
         details = self.details.get(row["conid"])
         return option_terms(contract, details, self.rates, self.dividends.get(row["symbol"]))
 
-
-_CONTRACT = ("sec_type", "symbol", "currency", "right", "strike", "expiry", "trading_class")
 
 _PRICED = ["conid", "implied_vol", "spot"]
 """The columns in which rows are equal that have one price in each scenario."""
@@ -284,7 +285,8 @@ class PricedLegs:
             found.append(
                 {
                     "level": level.value,
-                    "name": None if row[name] is None else str(row[name]),
+                    "name": of_leg.get("leg") or (None if row[name] is None else str(row[name])),
+                    "strategy": row.get("strategy_id"),
                     "account": row["account"],
                     "conid": conid,
                     "currency": row["currency"],
@@ -303,7 +305,7 @@ class PricedLegs:
     def _priced_with(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Return what each leg is priced with, by account and conid."""
         found: dict[tuple[str, int], dict[str, Any]] = {}
-        names = ["account", *_CONTRACT[1:], "unit", *_PRICED]
+        names = ["account", "symbol", "right", "strike", "expiry", "unit", *_PRICED]
         joined = self.parts.join(self.units.select(*_PRICED, "unit"), on=_PRICED, nulls_equal=True)
         reasons = self.units.get_column("reason")
         for row in joined.select(names).iter_rows(named=True):
@@ -357,7 +359,7 @@ def _option_changes(
     points: Sequence[Point],
     now: datetime,
 ) -> model.Array:
-    options = as_options(terms, now)
+    options = as_options(terms, repeat(now))
     base = model.prices(options, spot[:, None], Point().volatility(volatility))
     alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for number, point in enumerate(points):
@@ -371,14 +373,3 @@ def _option_changes(
         priced = model.prices(later, known, point.volatility(volatility))
         found[:, numbers] = np.where(np.isnan(shifted[:, numbers]), np.nan, priced - base)
     return found
-
-
-def as_options(terms: Sequence[OptionTerms], now: datetime) -> model.Options:
-    """Return options as the model takes them."""
-    return model.Options.of(
-        [
-            (one.right == "CALL", one.strike, one.years(now), one.rate, one.exercise)
-            for one in terms
-        ],
-        [[paid.after(now) for paid in one.dividends or ()] for one in terms],
-    )

@@ -4,13 +4,13 @@ The vanilla model fits options whose underlying can be held at the price of the 
 priced as what they are, or not at all, with the reason.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.instrument import ContractDetails, Right, expiry_moment
-from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise
+from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise, Options
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
 
@@ -47,6 +47,66 @@ class DatedDividend:
     def after(self, now: datetime) -> Dividend:
         """Return it as the model takes it."""
         return Dividend(years_between(now, self.ex_date), self.amount, self.share)
+
+
+AHEAD = timedelta(days=3 * 365)
+"""Dividends are assumed to go on as they are known for this time."""
+
+QUARTER = timedelta(days=365 / 4)
+
+
+def dividends_of_shares(
+    known: Iterable[tuple[datetime, float]], now: datetime
+) -> tuple[DatedDividend, ...]:
+    """Return dividends from the part of the price that is paid until several expiries.
+
+    What is paid between two expiries is paid in quarters, in the middle of each. After the last
+    expiry the last dividend is paid again each quarter.
+
+    Args:
+        known: For each option whose `pvDividend` the gateway sent: its expiry, and that amount as
+            a share of the price.
+        now: The present moment.
+    """
+    found: list[DatedDividend] = []
+    before, kept = now, 1.0
+    for at, share in sorted(one for one in known if one[0] > now and 0 <= one[1] < 1):
+        if 1 - share < kept * (1 - LEAST_SHARE):
+            count = max(1, round((at - before) / QUARTER))
+            part, gap = 1 - ((1 - share) / kept) ** (1 / count), (at - before) / count
+            dates = (before + (n + 0.5) * gap for n in range(count))
+            found += [DatedDividend(ex_date=day, share=part) for day in dates]
+            kept = 1 - share
+        before = at
+    return (*found, *_continued(found[-1], before, QUARTER)) if found else ()
+
+
+LEAST_SHARE = 5e-5
+"""A smaller part of a price is the rounding of `pvDividend`."""
+
+
+def dividends_stated(
+    ex_date: datetime, amount: float, in_a_year: float | None
+) -> tuple[DatedDividend, ...]:
+    """Return dividends from the next one and the sum of a year, which the gateway sends (tick 456).
+
+    The same amount is paid again as often as that sum says.
+    """
+    first = DatedDividend(ex_date=ex_date, amount=amount)
+    if amount <= 0:
+        return ()
+    times = min(12, round((in_a_year or 0.0) / amount))
+    return (first, *_continued(first, ex_date, timedelta(days=365 / times))) if times else (first,)
+
+
+def _continued(last: DatedDividend, known: datetime, gap: timedelta) -> list[DatedDividend]:
+    """Return the dividends that follow, after the time until which all are known."""
+    found, day = [], last.ex_date + gap
+    while day < last.ex_date + AHEAD:
+        if day > known:
+            found.append(replace(last, ex_date=day))
+        day += gap
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +172,9 @@ class Contract:
     strike: float | None
     expiry: date | None
     trading_class: str | None = None
+
+
+CONTRACT_FIELDS = tuple(one.name for one in fields(Contract))
 
 
 def option_terms(
@@ -204,3 +267,15 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
     if expiry not in (None, details.last_trade_date, details.expires_on):
         day = expiry
     return expiry_moment(day, clock, details.time_zone) if day else None
+
+
+def as_options(terms: Sequence[OptionTerms], at: Iterable[datetime]) -> Options:
+    """Return options as the model takes them, each at its own moment."""
+    dated = list(zip(terms, at, strict=False))
+    return Options.of(
+        [
+            (one.right == "CALL", one.strike, one.years(now), one.rate, one.exercise)
+            for one, now in dated
+        ],
+        [[paid.after(now) for paid in one.dividends or ()] for one, now in dated],
+    )

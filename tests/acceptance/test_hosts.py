@@ -1,18 +1,15 @@
-"""Two hosts of a deployment on one Postgres and one lake: what outlives what.
+"""A deployment: the programs of `deploy/programs.yaml` on Postgres.
 
-Each host is a group of processes with the commands of `deploy/programs.yaml` and a home of its own.
 `tests/support/dagster-1.5.sql.gz` is a `pg_dump` of an instance of Dagster 1.5.14 (of 2023): five
 runs of jobs with our names, one of them left STARTED, their events, the cursor of a sensor, and two
-partitions. Today's Dagster is seven migrations of its tables further: the hosts begin with that.
+partitions. Today's Dagster is seven migrations of its tables further.
 """
 
 import gzip
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +28,10 @@ from tests.support import postgres
 from tests.support.demo_program import (
     LIMIT_S,
     LINES,
-    PROGRAM,
     assert_tables_are_whole,
     clean_environment,
     wait_for,
 )
-from tests.support.extent import EVERYTHING
 from tests.support.hosts import ROOT, Host
 from tests.support.ports import free_port
 
@@ -44,8 +39,6 @@ pytestmark = [
     pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING),
     pytest.mark.timeout(900),
 ]
-
-HOLDERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
 
 DUMP = ROOT / "tests" / "support" / "dagster-1.5.sql.gz"
 REVISION = "SELECT version_num FROM alembic_version"
@@ -64,17 +57,13 @@ PAGES = """{
   assetOrError(assetKey: {path: ["position_updates"]}) {
     ... on Asset { assetMaterializations(limit: 50) { runId } } } }"""
 
-RUNS = """query($filter: RunsFilter) {
-  runsOrError(filter: $filter) { ... on Runs { results { runId status } } } }"""
-
-EVENTS = """query($asset: AssetKeyInput!) {
-  assetOrError(assetKey: $asset) { ... on Asset { assetMaterializations(limit: 50) {
-    runId timestamp description } } } }"""
+ACCOUNT, MONITORED = "DUSIM0001", 915000030
+PROGRAMS = ("code", "daemon", "webserver")
 
 
 @dataclass
 class Deployment:
-    """Two hosts, and what both work on.
+    """One host, and what it works on.
 
     Attributes:
         older: What an older Dagster wrote, by its query, as it was before the migration.
@@ -85,8 +74,7 @@ class Deployment:
     folder: Path
     gateway_port: int
     control_port: int
-    a: Host
-    b: Host
+    host: Host
     older: dict[str, list[tuple[Any, ...]]]
     revision: list[tuple[Any, ...]]
 
@@ -115,9 +103,6 @@ class Deployment:
 
         session: GatewaySession = wait_for("streaming", lives, within_s=2 * LIMIT_S, poll_s=0.3)
         return session
-
-    def holders(self) -> int:
-        return int(self.database.query(HOLDERS)[0][0])
 
     def kept(self) -> dict[str, list[tuple[Any, ...]]]:
         return {query: self.database.query(query) for query in KEPT}
@@ -152,50 +137,52 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             "POSITION_SYNC_GATEWAY_PORT": str(gateway_port),
             "POSITION_SYNC_TRADING_MODE": "SIMULATED",
         }
-        hosts = [Host(folder / name, environment) for name in "ab"]
+        host = Host(folder / "host", environment)
         database.output(
             "psql", "-q", "-v", "ON_ERROR_STOP=1", input=gzip.decompress(DUMP.read_bytes())
         )
         older = {query: database.query(query) for query in KEPT}
         revision = database.query(REVISION)
         try:
-            migrate(hosts[0])
+            migrate(host)
             with patch.dict(os.environ, database.environment):
                 yield Deployment(
-                    database, folder, gateway_port, control_port, *hosts, older, revision
+                    database, folder, gateway_port, control_port, host, older, revision
                 )
         finally:
-            for host in hosts:
-                host.kill()
+            host.kill()
             simulator.kill()
             simulator.wait()
 
 
+def started(deployment: Deployment) -> GatewaySession:
+    """Start what does not run, and wait for a stream."""
+    if not deployment.host.processes():
+        deployment.host.start(*PROGRAMS)
+    return deployment.streaming()
+
+
 def test_what_an_older_dagster_wrote_outlives_a_migration_and_the_programs_go_on(deployment):
-    database, older = deployment.database, deployment.older
+    database, older, host = deployment.database, deployment.older, deployment.host
     assert len(older[KEPT[0]]) == 5
     migrated = database.query(REVISION)
     assert migrated != deployment.revision
     assert deployment.kept() == older
-    assert postgres.PASSWORD not in migrate(deployment.a)  # again, as after a failure in between
+    assert postgres.PASSWORD not in migrate(host)  # again, as after a failure in between
     assert database.query(REVISION) == migrated
 
-    deployment.a.start("code", "daemon", "webserver")
-    deployment.streaming()  # its sensor has started a stream
-    wait_for("the pages answer", deployment.a.answers, poll_s=0.5)
-    shown = deployment.a.graphql(PAGES)
+    started(deployment)  # its sensor has started a stream
+    wait_for("the pages answer", host.answers, poll_s=0.5)
+    shown = host.graphql(PAGES)
     runs = {run_id for run_id, *_ in older[KEPT[0]]}
     assert runs <= {run["runId"] for run in shown["runsOrError"]["results"]}
     materialized = {one["runId"] for one in shown["assetOrError"]["assetMaterializations"]}
     assert len(runs & materialized) == 3
 
 
-@pytest.mark.parametrize("outage", ["refusing", "away"] if EVERYTHING else ["away"])
-def test_a_stream_outlives_an_outage_of_postgres_and_tells_dagster_later(deployment, outage):
-    if not deployment.a.processes():
-        deployment.a.start("code", "daemon", "webserver")
-    before = deployment.streaming()
-    with getattr(deployment.database, outage)():
+def test_a_stream_outlives_an_outage_of_postgres_and_what_waited_is_drained_afterwards(deployment):
+    before = started(deployment)
+    with deployment.database.away():
         version = deployment.lake.updates.table.version()
         deployment.post("disconnect")
 
@@ -207,103 +194,28 @@ def test_a_stream_outlives_an_outage_of_postgres_and_tells_dagster_later(deploym
             return again and deployment.lake.updates.table.version() >= version + 10
 
         wait_for("rows without Postgres, also after an interruption", writes_on, poll_s=0.3)
-        back_at = utc_now()
+        request = deployment.lake.queue.sync.insert(MONITORED, "NVDA", account=ACCOUNT)
 
-    def told() -> set[str]:
-        with suppress(httpx.HTTPError, AssertionError):  # the pages come back a little later
-            asset = {"path": ["position_updates"]}
-            found = deployment.a.graphql(EVENTS, asset=asset)["assetOrError"]
-            return {
-                event["description"]
-                for event in found["assetMaterializations"]
-                if event["runId"] == before.run_id
-                and float(event["timestamp"]) / 1000 >= back_at.timestamp()
-            }
-        return set()
+    def drained() -> bool:
+        rows = pl.read_delta(str(deployment.folder / "lake" / "position_queue"))
+        return rows.filter(request_id=request)["status"].to_list() == ["SUCCESS"]
 
-    events = {"Streamed: blind", "Streamed: live"}
-    wait_for("the events of the outage", lambda: events <= told(), poll_s=0.5)
+    wait_for("a request that waited is answered", drained, within_s=2 * LIMIT_S, poll_s=0.5)
     session = deployment.session()
     assert session is not None
     assert session.session_id == before.session_id
-    wait_for("a daemon works again", lambda: deployment.holders() == 1, poll_s=0.3)
-    assert postgres.PASSWORD not in deployment.a.logs()
+    assert_never_two_writers(deployment.folder / "lake")
 
 
-def test_the_stream_of_a_killed_host_comes_up_on_the_other_and_there_are_never_two(deployment):
-    if not deployment.a.processes():
-        deployment.a.start("code", "daemon", "webserver")
-    before = deployment.streaming()
-    deployment.b.start("code", "daemon", "webserver")
-    wait_for("the other daemon waits", lambda: "This one waits" in deployment.b.logs())
-    assert deployment.holders() == 1
-
-    def seen() -> set[str]:
-        with suppress(httpx.HTTPError):
-            filtered = {"statuses": ["STARTED"]}
-            runs = deployment.b.graphql(RUNS, filter=filtered)["runsOrError"]["results"]
-            return {run["runId"] for run in runs}
-        return set()
-
-    wait_for("the other host's pages show the run", lambda: before.run_id in seen(), poll_s=0.3)
-    deployment.a.kill()
-    after = deployment.streaming(after=before)
-    owner = next((p for p in deployment.b.processes() if p.pid == after.pid), None)
-    assert owner is not None, "the stream runs on neither host"
-    assert deployment.holders() == 1
-    wait_for("the run of the killed host is ended", lambda: before.run_id not in seen(), poll_s=0.3)
-    lake = deployment.folder / "lake"
-
-    def writers() -> set[int]:
-        rows = pl.scan_delta(str(lake / "position_updates")).filter(source="STREAM")
-        return set(rows.select("fencing_token").collect()["fencing_token"])
-
-    deployment.b.note_commands()
-    both = {before.fencing_token, after.fencing_token}
-    wait_for("rows of both streams", lambda: both <= writers(), poll_s=0.3)
-    assert_never_two_writers(lake)
-    assert_tables_are_whole(lake)
-
-
-def test_a_stop_gives_the_lease_up_and_a_backup_of_then_is_whole(deployment, tmp_path):
-    if not deployment.b.processes():
-        deployment.b.start("code", "daemon", "webserver")
-    before = deployment.streaming()
-    deployment.b.stop()
+def test_a_stop_gives_the_lease_up_and_no_log_and_no_command_line_names_the_password(deployment):
+    before = started(deployment)
+    deployment.host.note_commands()
+    deployment.host.stop()
     session = deployment.session()
     assert session is not None
-    assert session.session_id == before.session_id
-    assert session.state is SessionState.ENDED
-    shutil.copytree(deployment.folder / "lake", tmp_path / "lake")
-    dump = str(tmp_path / "dagster.dump")
-    deployment.database.output("pg_dump", "--format=custom", f"--file={dump}")
-    deployment.database.output("createdb", "restored")
-    deployment.database.output("pg_restore", "--dbname=restored", "--exit-on-error", dump)
-    restored = {"PGDATABASE": "restored", "POSITION_SYNC_LAKE": str(tmp_path / "lake")}
-    environment = deployment.b.environment | restored
-
-    def succeeds(*words: str) -> str:
-        done = subprocess.run(
-            [PROGRAM, *words], env=environment, cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    succeeds("doctor")
-    succeeds("audit", "verify", "--repair", "--grace", "0")
-    assert before.run_id is not None
-    assert before.run_id in succeeds("trace", before.run_id)
-
-
-def test_no_log_and_no_command_line_names_the_password(deployment):
-    hosts = (deployment.a, deployment.b)
-    if not all(host.logs() for host in hosts):  # this test runs alone
-        for host in hosts:
-            host.start("code", "daemon", "webserver")
-        deployment.streaming()
-        wait_for("the pages of both answer", lambda: all(host.answers() for host in hosts))
-        deployment.b.note_commands()
-    texts = [*(host.logs() for host in hosts), *deployment.b.commands]
+    assert (session.session_id, session.state) == (before.session_id, SessionState.ENDED)
+    assert_tables_are_whole(deployment.folder / "lake")
+    texts = [deployment.host.logs(), *deployment.host.commands]
     assert all(texts)
     parts = (postgres.PASSWORD, *postgres.PASSWORD.split("/"))
     assert [part for part in parts for text in texts if part in text] == []

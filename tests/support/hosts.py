@@ -34,6 +34,7 @@ def command_of(service: str, *, code_port: int, ui_port: int) -> list[str]:
         "/app/deploy/workspace.yaml": str(DEPLOY / "workspace.yaml"),
         "python": sys.executable,
         "dagster": str(Path(sys.executable).parent / "dagster"),
+        "dagster-daemon": str(Path(sys.executable).parent / "dagster-daemon"),
     }
     return [here.get(word, word) for word in services[service]["command"]]
 

@@ -26,7 +26,7 @@ which some of its tests share a demo. That of the UI (`looks`) takes longest."""
 
 UNIT = "tests/unit/"
 WAITING = tuple(
-    f"tests/integration/{folder}/" for folder in ("sync", "dagster_host", "gateway", "simulator")
+    f"tests/integration/{folder}/" for folder in ("sync", "processes", "gateway", "simulator")
 )
 """Folders whose tests wait most of their time, in the order in which they begin: first those with
 tests of a minute."""
@@ -74,15 +74,10 @@ def mixed(nodeids: Iterable[str]) -> list[str]:
 FORKED = re.compile(r"tests\.support\.(?:\w+_worker|lake_processes)\b")
 """What a module imports whose tests fork workers (`forked_workers`)."""
 
-FORK_SERVER = re.compile(r"\b(?:forkserver|process_context|preloaded)\b")
-"""What a module names whose tests start the fork server of runs, which takes seconds."""
-
 
 @cache
 def _shared_by(path: Path, module: str) -> str | None:
     """Return what the tests of a module share: a forking process, its fixtures, or nothing."""
     text = path.read_text()
-    if FORK_SERVER.search(text):
-        return "fork server"
     forked = FORKED.search(text)
     return forked[0] if forked else module if 'scope="module"' in text else None

@@ -43,22 +43,10 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
     Row(
-        r"tests/acceptance/test_recovery\.py::test_(what_hangs|a_reload|when_its_storage|after_a_crash)",
-        P,
-        "rarer ends of a program; kills of the stream and of what is beside it first",
-    ),
-    Row(
         r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict)",
         P,
         "demos for their verdict; its rules are in tests/unit/demo",
     ),
-    Row(
-        r"tests/integration/dagster_host/test_(daemon|forked_run_launcher|storage_files"
-        r"|code_server|run_queue|bad_postgres)\.py",
-        P,
-        "programs of Dagster one by one; the demo runs all of them",
-    ),
-    Row(r"tests/integration/processes/test_reaper\.py", P, "every way to lose a parent"),
     Row(r"tests/integration/defs/test_staying\.py", V, "runs that stay, in an object store"),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
     Row(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import runless, table_asset
-from position_sync_dagster.defs.libraries import strategies_file, tables
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
@@ -43,10 +43,7 @@ def apply_file(lake: "tables.Lake", settings: Settings) -> None:
     """
     path = settings.strategies_file
     if path is not None:
-        lake.registry.sync.replace_all(
-            strategies_file.load_strategies(path),
-            following=strategies_file.following_rolls(path),
-        )
+        lake.registry.sync.follow(path)
 
 
 def event(lake: "tables.Lake", settings: Settings) -> dg.AssetMaterialization:

@@ -10,7 +10,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
 from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
-from position_sync_dagster.lake.schema.codec import NewIds, new_ids
+from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.table import Table, TableOptions

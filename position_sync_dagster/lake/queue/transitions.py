@@ -20,8 +20,9 @@ from position_sync_dagster.domain.update import (
     Reason,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import NewIds, moment, moments, new_request_rows
+from position_sync_dagster.lake.schema import predicates
+from position_sync_dagster.lake.schema.codec import moment, moments, new_request_rows
+from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
@@ -424,6 +425,6 @@ def retry(
         return Change(result)
     is_retried = pl.col("request_id").is_in(retried)
     pending = as_pending(failed.filter(is_retried), now).with_columns(
-        *codec.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
+        *predicates.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
     )
     return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)

@@ -1,30 +1,37 @@
 """Computed greeks of the stream: which underlyings need a line, what goes in, what comes out.
 
 The gateway sends no greeks for options without a line, and none for some legs with a line. These
-greeks are computed in slices between the flushes, within a budget of processor time.
+greeks are computed as one batch a few times a minute.
 """
 
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.instrument import (
-    ContractDetails,
-    Instrument,
-    Right,
-    expiry_moment,
-)
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument
 from position_sync_dagster.domain.leg import LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.owner import account_greeks, option_model
+from position_sync_dagster.risk.account import NoGreeks, Reason, greeks_of_account
+from position_sync_dagster.risk.model import Exercise
+from position_sync_dagster.risk.terms import (
+    CONTRACT_FIELDS,
+    Contract,
+    DatedDividend,
+    OptionTerms,
+    dividends_of_shares,
+    expires_at,
+    option_terms,
+)
+from position_sync_dagster.sync.owner import account_greeks
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Unowned
 from position_sync_dagster.sync.owner.publisher import QUEUED
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
@@ -33,13 +40,18 @@ from position_sync_dagster.sync.stream.lines import LineManager
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = 0.1
-"""Seconds between two slices: each is so short that no flush waits for it."""
+BATCH_S = 10.0
+"""Seconds between two batches. One is computed beside the stream, in a thread of its own."""
 
-BUDGET, LARGE_BUDGET = 0.038, 0.095
-"""The share of a processor for books of up to `LARGE` options, and for larger ones."""
+FIRST_S = 1.0
+"""Seconds between two batches until the first greeks are known."""
 
-LARGE = 2000
+PRICES_S = 0.5
+"""Seconds between two looks at the prices of underlyings: a value is explained by the price at its
+time."""
+
+SLICE = 200
+"""Number of values that are read before the stream has its turn."""
 
 CHOOSE_S = 60.0
 """Seconds after which underlyings, sizes and dividends are determined again."""
@@ -60,73 +72,34 @@ SHARE_DIGITS = 4
 """Decimals to which dividends, as a share of the price, are rounded: further decimals change with
 each tick."""
 
-OPTION_TYPES = frozenset({"OPT", "FOP"})
-
 STALE = "the underlying has not ticked for a minute in its session"
-
-NO_RATE = "no interest rate of its currency is set"
 
 NAMED = 5
 """The number of underlyings that the status names for each reason."""
 
 
-AT_THE_OPEN = "09:00:00"
-"""When an option that is settled at the open expires, in the zone of its exchange: the prices that
-settle it are made from 08:30 (Chicago) or 09:00 (Osaka) on."""
+class _Option(NamedTuple):
+    """An option of the book.
 
+    Attributes:
+        details: Its contract details, without what takes most memory.
+        row: The contract as the broker's row of a holding names it.
+    """
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptionContract:
-    """The needed part of the details of an option, since thousands of them are kept."""
+    details: ContractDetails
+    row: Instrument
 
-    right: Right
-    strike: float
-    expires_at: datetime
-    currency: str
-    symbol: str
-    price_magnifier: int
-    underlying: int
-    is_on_future: bool
-    row: Instrument | None
-
-    @classmethod
-    def of(cls, details: ContractDetails, row: Instrument | None = None) -> "OptionContract | None":
-        """Return the option of contract details; None if they are of no option, or incomplete.
-
-        Args:
-            details: The details, which may be older than a change of the contract.
-            row: The contract as the broker's row of a holding names it; its terms count.
-        """
-        day, clock = details.last_trade_date, details.last_trade_time
-        if details.is_settled_at_the_open:
-            day, clock = details.expires_on, AT_THE_OPEN
-        right, strike = details.right, details.strike
-        if row is not None:
-            right, strike = row.right or right, row.strike or strike
-            if row.expiry not in (None, details.last_trade_date, details.expires_on):
-                day = row.expiry
-        if details.sec_type not in OPTION_TYPES or details.under_conid is None:
-            return None
-        if day is None or right is None or strike is None:
-            return None
-        return cls(
-            right=right,
-            strike=strike / details.price_magnifier,
-            expires_at=expiry_moment(day, clock, details.time_zone),
-            currency=details.currency,
-            symbol=details.symbol,
-            price_magnifier=details.price_magnifier,
-            underlying=details.under_conid,
-            is_on_future=details.sec_type == "FOP",
-            row=row,
-        )
+    @property
+    def underlying(self) -> int:
+        return self.details.under_conid or 0
 
     def has_terms_of(self, row: Instrument | None) -> bool:
         """Return whether the row of a holding still has the terms that it had; True without one."""
-        old = self.row
-        if row is None or old is None or row is old:
+        if row is None or row is self.row:
             return True
-        return (row.right, row.strike, row.expiry) == (old.right, old.strike, old.expiry)
+        return (row.right, row.strike, row.expiry) == (
+            self.row.right, self.row.strike, self.row.expiry,
+        )  # fmt: skip
 
 
 def underlying_price(
@@ -182,11 +155,7 @@ class ModelGreeks:
         self._monotonic = self.context.monotonic
         self._rates = dict(settings.interest_rates)
         self._max_last_age = timedelta(seconds=settings.max_last_age_s)
-        self._model: option_model.OptionModel | None = None
-        self._greeks = account_greeks.AccountGreeks(
-            value_of=self._value_of, session_open=self.contracts.session_open
-        )
-        self._connection: GatewayConnection | None = None
+        self._greeks = account_greeks.AccountGreeks(session_open=self.contracts.session_open)
         self._ticks: PendingChanges[int, float] = PendingChanges()
         self._routed: int | None = None
         self._look_at = float("-inf")
@@ -195,15 +164,14 @@ class ModelGreeks:
         self._keys: dict[int, list[Key]] = {}
         self._unknown: set[int] = set()
         self._wanted: set[int] = set()
-        self._options: dict[int, OptionContract] = {}
+        self._options: dict[int, _Option] = {}
         self._underlyings: dict[int, ContractDetails] = {}
-        self._without_rate: set[int] = set()
         self._read_at = self._choose_at = float("-inf")
-        self._known_dividends: dict[int, list[tuple[datetime, float]]] = {}
+        self._known_dividends: dict[int, tuple[DatedDividend, ...]] = {}
 
     def attach(self, connection: GatewayConnection) -> None:
         """Follow the lines and values of a new connection."""
-        self._connection, self._ticks = connection, connection.lines.watch()
+        self._ticks = connection.lines.watch()
         self._choose_at = float("-inf")
 
     async def step(self, connection: GatewayConnection, routes: Routes) -> None:
@@ -229,22 +197,21 @@ class ModelGreeks:
             self._choose(connection)
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
-        """Compute in slices.
+        """Compute in batches.
 
         Args:
             live_connection: Returns the connection, or None while its data do not count.
         """
+        due_at = self._monotonic()
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(PRICES_S)
             connection = live_connection()
-            if connection is None:
+            if connection is None or not self._options:
                 continue
-            if self._model is None:
-                if not any(conid in self._ticks for conid in self._underlyings):
-                    continue  # without a price there is nothing to compute, and nothing to load
-                await asyncio.to_thread(option_model.load_quantlib)
-                self._model = option_model.OptionModel()
-            self._compute(connection, self._model)
+            self._read_prices(connection)
+            if self._monotonic() >= due_at:
+                await self._compute(connection)
+                due_at = self._monotonic() + (BATCH_S if len(self.published) else FIRST_S)
 
     def summary(self) -> str | None:
         """Return how many options have computed greeks, and why others have none.
@@ -256,15 +223,13 @@ class ModelGreeks:
         if not options:
             return None
         without = self._greeks.without
-        if self._model is None:
-            without = dict.fromkeys(options, option_model.NoGreeks.NO_UNDERLYING_PRICE)
         counts: Counter[str] = Counter()
         symbols: dict[str, set[str]] = defaultdict(set)
         for conid in options:
-            reason = NO_RATE if conid in self._without_rate else without.get(conid)
+            reason = without.get(conid)
             if reason is not None:
                 counts[reason] += 1
-                symbols[reason].add(self._options[conid].symbol)
+                symbols[reason].add(self._options[conid].details.symbol)
         reasons = [
             f"{count}: {reason} ({few(sorted(symbols[reason]), NAMED)})"
             for reason, count in counts.most_common()
@@ -323,9 +288,11 @@ class ModelGreeks:
         found = sorted(self.contracts.available(self._unknown))[:AT_ONCE]
         if found:
             options = {
-                conid: option
+                conid: _Option(replace(details, trading_hours=None, valid_exchanges=None), row)
                 for conid, details in (await self.contracts.look_up(found)).items()
-                if (option := OptionContract.of(details, self._row(connection, conid))) is not None
+                if conid in self._keys
+                and details.under_conid is not None
+                and (row := self._row(connection, conid)) is not None
             }
             self._unknown.difference_update(found)
             self._options |= options
@@ -344,87 +311,57 @@ class ModelGreeks:
         values = connection.feed.book.values(
             key for conid, keys in self._keys.items() if conid in self._options for key in keys
         )
-        sizes: dict[int, float] = defaultdict(float)
         of_underlying: dict[int, float] = defaultdict(float)
         for (_account, conid), value in values.items():
-            sizes[conid] += abs(value or 0.0)
             of_underlying[self._options[conid].underlying] += abs(value or 0.0)
         known = {c: value for c, value in of_underlying.items() if c in self._underlyings}
         self.lines.want_underlyings(largest(known, self.lines.held, self._most_lines))
         self.contracts.want(self._unknown)
-        self._note_dividends(connection)
-        self._add(sizes, sizes)
+        self._read_dividends(connection)
+        self._add(self._keys.keys() & self._options.keys())
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
             self.lines.login.line(conid).doubted(self._monotonic(), STALE)
 
-    def _note_dividends(self, connection: GatewayConnection) -> None:
+    def _read_dividends(self, connection: GatewayConnection) -> None:
         """Read what streamed options say of the dividends until their expiries."""
-        found: dict[int, list[tuple[datetime, float]]] = defaultdict(list)
+        now, found = self._clock(), defaultdict[int, list[tuple[datetime, float]]](list)
         for conid in sorted(self.lines.of_legs):
             details = self.contracts.known(conid)
-            option = OptionContract.of(details) if details is not None else None
-            quote = self.lines.login.line(conid).counted(
-                connection.lines.quote(conid), self._clock()
-            )
-            if option is None or quote is None or quote.pv_dividend is None:
+            quote = self.lines.login.line(conid).counted(connection.lines.quote(conid), now)
+            if details is None or details.under_conid is None or quote is None:
                 continue
-            if quote.underlying_price:
+            ends = expires_at(None, details)
+            if ends is not None and quote.pv_dividend is not None and quote.underlying_price:
                 share = round(quote.pv_dividend / quote.underlying_price, SHARE_DIGITS)
-                found[option.underlying].append((option.expires_at, share))
+                found[details.under_conid].append((ends, share))
         # An underlying whose streamed option left keeps what was known of it.
-        self._known_dividends |= found
+        self._known_dividends |= {
+            conid: dividends_of_shares(known, now.replace(minute=0, second=0, microsecond=0))
+            for conid, known in found.items()
+        }
 
-    def _add(self, conids: Iterable[int], sizes: Mapping[int, float] | None = None) -> None:
-        """Follow these options from now on, if everything that this needs is known.
-
-        Args:
-            sizes: The absolute values of their holdings; None leaves them as they are.
-        """
-        now = self._clock()
-        shares: dict[tuple[int, datetime], float | None] = {}
+    def _add(self, conids: Iterable[int]) -> None:
+        """Follow these options from now on, if everything that this needs is known."""
         for conid in conids:
             option = self._options[conid]
             underlying = self._underlyings.get(option.underlying)
-            rate = self._rates.get(option.currency)
-            if rate is None:
-                self._without_rate.add(conid)
-            if underlying is None or rate is None:
+            if underlying is None:
                 continue
-            dated = (option.underlying, option.expires_at)
-            if dated not in shares:
-                shares[dated] = self._share(option, now)
-            method = (
-                option_model.Method.EUROPEAN
-                if underlying.sec_type == "IND"
-                else option_model.Method.AMERICAN
-            )
-            terms = option_model.OptionTerms(
-                right=option.right,
-                strike=option.strike,
-                expires_at=option.expires_at,
-                method=option_model.Method.FUTURE if option.is_on_future else method,
-                rate=rate,
-                dividend_share=shares[dated],
-            )
-            size = sizes[conid] if sizes else None
-            self._greeks.add(conid, terms, option.underlying, size)
-
-    def _share(self, option: OptionContract, now: datetime) -> float | None:
-        known = self._known_dividends.get(option.underlying, ())
-        year = timedelta(days=365)
-        share = option_model.dividend_share(
-            [((at - now) / year, share) for at, share in known], (option.expires_at - now) / year
-        )
-        return None if share is None else round(share, SHARE_DIGITS)
+            contract = Contract(**{name: getattr(option.row, name) for name in CONTRACT_FIELDS})
+            details = replace(option.details, under_sec_type=underlying.sec_type)
+            known = self._known_dividends.get(option.underlying)
+            terms: OptionTerms | Reason = option_terms(contract, details, self._rates, known)
+            if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
+                terms = NoGreeks.FOLLOWS_A_FUTURE
+            self._greeks.add(conid, terms, option.underlying)
 
     def _remove(self, conid: int) -> None:
         self.published.remove(conid)
-        self._without_rate.discard(conid)
         self._greeks.remove(conid)
 
-    def _compute(self, connection: GatewayConnection, model: option_model.OptionModel) -> None:
-        """Take the newest prices of underlyings, and compute for a slice of time."""
+    def _read_prices(self, connection: GatewayConnection) -> None:
+        """Record the newest prices of underlyings."""
         now = self._clock()
         for conid in self._ticks.take():
             details = self._underlyings.get(conid)
@@ -440,20 +377,36 @@ class ModelGreeks:
             if found is not None:
                 price, at = found
                 self._greeks.underlying_ticked(conid, price / details.price_magnifier, at)
-        share = BUDGET if len(self._greeks) <= LARGE else LARGE_BUDGET
-        for leg in self._greeks.compute(
-            model, now, monotonic=self._monotonic(), budget_s=share * EVERY_S
-        ):
+
+    async def _compute(self, connection: GatewayConnection) -> None:
+        """Read the newest values, compute what moved as one batch, and publish it."""
+        now = self._clock()
+        for n, conid in enumerate(self._greeks):
+            value = self._value_of(connection, conid)
+            if value is not None:
+                self._greeks.valued(conid, *value, now)
+            if n % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+        due = self._greeks.due(now)
+        moved = [(leg, option) for leg, option in due if option is not None]
+        if moved:
+            legs, options = zip(*moved, strict=True)
+            found = await asyncio.to_thread(greeks_of_account, options, now)
+            self._greeks.computed(legs, options, *found)
+        for n, (leg, _option) in enumerate(due):
+            option = self._options.get(leg.conid)
+            if option is None or leg.conid not in self._keys:
+                continue  # it left meanwhile
             hours, came_at = self.contracts.hours(leg.underlying), leg.underlying_at
             # A line that is requested outside the session opens with a price from before.
             dated = hours is None or came_at is None or hours.is_open(came_at) is not False
-            self.published.take(leg, self._options[leg.conid].price_magnifier, dated=dated)
+            self.published.take(leg, option.details.price_magnifier, dated=dated)
+            if n % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
 
-    def _value_of(self, conid: int) -> tuple[float, datetime] | None:
+    def _value_of(self, connection: GatewayConnection, conid: int) -> tuple[float, datetime] | None:
         """Return the newest value that the broker gave of an option in any account."""
-        if self._connection is None:
-            return None
-        book, keys = self._connection.feed.book, self._keys.get(conid, ())
-        self._connection.pnl.read(keys)
+        book, keys = connection.feed.book, self._keys.get(conid, ())
+        connection.pnl.read(keys)
         found = [value for key in keys if (value := book.newest_value(key))]
         return max(found, key=lambda one: one[1], default=None)

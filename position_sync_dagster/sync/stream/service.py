@@ -17,6 +17,7 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus, end_tasks
 from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
@@ -94,6 +95,7 @@ async def run_beside(
 
 def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:
     """Return the streamer that writes the tables of a lake, and reports its status to the lease."""
+    file = settings.strategies_file
     streamer = IBPositionStreamer(
         lake.registry,
         lake.queue,
@@ -104,7 +106,8 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             contracts=lake.contracts,
             account_values=lake.account_values,
             closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
-            rolls=RollFollower(lake, settings.strategies_file),
+            rolls=RollFollower(lake, file),
+            rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,
         ),
     )

@@ -13,7 +13,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.update import Answer, PositionUpdate, QueueRequest, Source
-from position_sync_dagster.lake.schema.codec import content_id, new_ids
+from position_sync_dagster.lake.schema.ids import content_id, new_ids
 
 ACCOUNT = "DUSIM0001"
 RUN = "0f4d2a5e-5a1b-4c55-9d1c-6f2d6f0f1a11"

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway.accounts import holdings
-from position_sync_dagster.sync.owner import account_greeks, option_model
+from position_sync_dagster.sync.owner import account_greeks
 from position_sync_dagster.sync.stream import followed_holdings, gateway_link, model_greeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
@@ -32,7 +32,9 @@ def computing(simulate, streaming, monkeypatch):
     """Stream the small book, at today's prices, with greeks that are computed all the time."""
     monkeypatch.setattr(followed_holdings, "PUBLISH_S", 0.1)
     monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
-    monkeypatch.setattr(account_greeks, "PASS_S", 0.1)
+    monkeypatch.setattr(model_greeks, "PRICES_S", 0.05)
+    monkeypatch.setattr(model_greeks, "BATCH_S", 0.2)
+    monkeypatch.setattr(model_greeks, "FIRST_S", 0.1)
     monkeypatch.setattr(model_greeks, "CHOOSE_S", 0.5)
 
     @asynccontextmanager
@@ -93,12 +95,9 @@ async def test_without_lines_for_underlyings_nothing_is_computed(computing, publ
         assert not published(streamer)
 
 
-async def test_without_a_spare_line_no_model_is_loaded_and_the_underlyings_are_named(
-    computing, lake, leg, eventually, monkeypatch
+async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_named(
+    computing, lake, leg, published, eventually
 ):
-    loaded = []
-    monkeypatch.setattr(option_model, "load_quantlib", lambda: loaded.append(True))
-    monkeypatch.setattr(model_greeks, "EVERY_S", 0.01)
     await lake.registry.add_active(**leg(PUT))
     async with computing(max_lines=1) as (sim, streamer):
         await eventually(lambda: "the underlying has no price (" in (streamer.greeks or ""))
@@ -106,7 +105,8 @@ async def test_without_a_spare_line_no_model_is_loaded_and_the_underlyings_are_n
         version = lake.broker_positions.table.version
         before = version()
         await eventually(lambda: version() > before + 3)  # it could have computed many times
-        assert (streamer.lines_in_use, streamer.underlying_lines, loaded) == (1, 0, [])
+        assert (streamer.lines_in_use, streamer.underlying_lines) == (1, 0)
+        assert not published(streamer)
         assert sim.stats()["peak_lines"] == 1
 
 

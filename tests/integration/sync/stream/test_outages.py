@@ -78,7 +78,7 @@ async def test_a_connection_that_ends_while_a_table_is_slow_makes_the_stream_bli
 async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_looks_at_it(
     stream_legs, lake, eventually, monkeypatch
 ):
-    monkeypatch.setattr(model_greeks, "EVERY_S", 3600.0)
+    monkeypatch.setattr(model_greeks, "PRICES_S", 3600.0)
     slow, began, replace = threading.Event(), threading.Event(), lake.broker_positions.replace
 
     def hang(*args, **more):

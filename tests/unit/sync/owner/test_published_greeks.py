@@ -6,20 +6,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.risk.account import ModelledGreeks, NoGreeks
+from position_sync_dagster.risk.model import Exercise
+from position_sync_dagster.risk.terms import DatedDividend, OptionTerms
 from position_sync_dagster.sync.owner.account_greeks import ModelledLeg, PublishedGreeks
-from position_sync_dagster.sync.owner.option_model import (
-    Method,
-    ModelledGreeks,
-    NoGreeks,
-    OptionTerms,
-)
 from tests.support.holdings import make_holding
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
 TERMS = OptionTerms(
-    right=Right.PUT, strike=100.0, expires_at=NOW + timedelta(days=90), method=Method.AMERICAN,
-    rate=0.04,
+    right=Right.PUT, strike=100.0, expires_at=NOW + timedelta(days=90),
+    exercise=Exercise.AMERICAN, rate=0.04,
 )  # fmt: skip
+PAID = (DatedDividend(ex_date=NOW + timedelta(days=9), share=0.01),)
 GREEKS = ModelledGreeks(
     implied_vol=0.3, delta=-0.4, gamma=0.02, vega=0.2, theta=-0.03, underlying_price=4.5
 )
@@ -64,7 +62,15 @@ def test_greeks_have_the_price_of_the_underlying_as_quoted_and_their_times(publi
         (leg(1.0, gamma=0.021), True),
         (leg(1.0, theta=-0.032), True),
         (leg(10.0), True),
-        (leg(1.0, terms=replace(TERMS, dividend_share=0.01)), True),
+        (
+            leg(
+                1.0,
+                terms=replace(
+                    TERMS, dividends=(DatedDividend(ex_date=NOW + timedelta(days=9), share=0.01),)
+                ),
+            ),
+            True,
+        ),
         (leg(1.0, reason=NoGreeks.UNDERLYING_OLD), True),
     ],
 )
