@@ -142,7 +142,6 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
         live_since=streamer.live_since,
         greeks=streamer.greeks,
         gateway=streamer.gateway_run,
-        closed_until=streamer.closed_until,
     )
 
 

@@ -196,11 +196,6 @@ class IBPositionStreamer:
         return len(self._lines.held) - len(self._lines.of_legs)
 
     @property
-    def closed_until(self) -> datetime | None:
-        """Until when no streamed leg trades; None while one may, or if none is streamed."""
-        return self._contracts.closed_until(self._lines.of_legs)
-
-    @property
     def greeks(self) -> str | None:
         """How many options without greeks of IB have computed ones, and why others have none."""
         return self._greeks.summary()
