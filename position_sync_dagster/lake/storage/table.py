@@ -569,6 +569,10 @@ class Table:
         """Return the newest version."""
         return self.snapshot(lambda handle: handle.version())
 
+    def table_id(self) -> str:
+        """Return the id of the table: another one after it was deleted and created again."""
+        return self.snapshot(lambda handle: str(handle.metadata().id))
+
     def cache_key(self, handle: DeltaTable) -> tuple[int, int]:
         """Return a key that is equal for equal content, for caches.
 
