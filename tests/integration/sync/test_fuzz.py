@@ -32,7 +32,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import GatewayError, LeaseLostError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.drain.refresh import drain, refresh
+from position_sync_dagster.sync.drain.drain import drain
 from tests.support.fake_gateway import (
     ACCOUNTS,
     CONIDS,
@@ -48,6 +48,7 @@ from tests.support.fake_gateway import (
     position,
 )
 from tests.support.settings import make_settings
+from tests.support.short_owner import refresh
 from tests.support.waiting import DEADLINE_S
 
 MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "1500"))
