@@ -21,6 +21,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.counts import StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
@@ -28,7 +29,6 @@ from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, 
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.rule_legs import RuleFollower
-from position_sync_dagster.sync.run_recorder import StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
@@ -193,11 +193,6 @@ class IBPositionStreamer:
     def underlying_lines(self) -> int:
         """How many of these lines are held for underlyings alone."""
         return len(self._lines.held) - len(self._lines.of_legs)
-
-    @property
-    def closed_until(self) -> datetime | None:
-        """Until when no streamed leg trades; None while one may, or if none is streamed."""
-        return self._contracts.closed_until(self._lines.of_legs)
 
     @property
     def greeks(self) -> str | None:
