@@ -183,4 +183,6 @@ class EarlyExercise:
     def _exercised(self, spots: list[float], layer: int) -> list[float]:
         kept, side = self._kept[layer], self._side
         later, strike = self._at_dividends.get(layer, (kept, 1.0))
-        return [max(0.0, side * (spot * kept - 1), side * (spot * later - strike)) for spot in spots]
+        return [
+            max(0.0, side * (spot * kept - 1), side * (spot * later - strike)) for spot in spots
+        ]

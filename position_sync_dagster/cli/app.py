@@ -34,13 +34,13 @@ COMMANDS = {
     "changes": f"{CLI}.reports:changes",
     "what-if": f"{CLI}.what_if:what_if",
     "money": f"{CLI}.dev:money",
+    "mcp": f"{CLI}.mcp:mcp",
     "doctor": f"{CLI}.doctor:doctor",
     "maintain": f"{CLI}.doctor:maintain",
     "strategies": f"{CLI}.strategies:strategies",
     "queue": f"{CLI}.queue:queue",
     "breaks": f"{CLI}.breaks:breaks",
     "reconcile": f"{CLI}.breaks:reconcile",
-    "audit": f"{CLI}.audit:audit",
 }
 """The module and the function of each command; a group's function is the callback of its `app`."""
 

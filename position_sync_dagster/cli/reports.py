@@ -57,10 +57,10 @@ def figures(
     settings, lake = options.opened(home)
     found = FiguresReader(lake, settings).read(utc_now())
     if json:
-        output.print_json(found.to_dict())
+        sys.stdout.write(output.escaped(found.to_json()) + "\n")
         return
-    for line in board.figures_of(found):
-        output.show(None, [f"{line[0]:<18} {line[1]}"], json=False)
+    lines = (f"{label:<18} {value}" for label, value in board.figures_of(found))
+    output.show(None, lines, json=False)
 
 
 def changes(
@@ -115,7 +115,7 @@ def exposure(
 
     def render(found: BookMoney, width: int) -> Iterator[RenderableType]:
         if not found.strategies and not found.rest:
-            yield as_typed("No leg is active. Add one with `position-sync strategies add`.")
+            yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return
         ends = [*found.rest, *found.totals, *found.in_base]
         yield money_tables.strategy_table(found.strategies, ends, width)

@@ -7,7 +7,7 @@ table is defined here.
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, AccountSummary
 from position_sync_dagster.domain.closures import Closure, PositionChange
 from position_sync_dagster.domain.dividends import ExpectedDividend
-from position_sync_dagster.domain.gateway_session import GatewaySession, RunRecord
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.reconciliation import Break
@@ -41,13 +41,12 @@ ACTIVE_STRATEGIES = TableSpec(
 POSITION_QUEUE = TableSpec(
     "position_queue",
     in_order(
-        columns_of(QueuedPosition),
+        columns_of(QueuedPosition) | _PARTITION,
         """request_id account conid symbol priority status attempts created_at updated_at
         available_at lease_owner lease_token lease_expires_at error_message reason update_id
-        confirmed_at""",
-    )
-    | _PARTITION,
-    version=2,
+        confirmed_at bucket part changed_at""",
+    ),
+    version=3,
     partition_by=PARTITION_COLUMNS,
     indexed=("request_id", "created_at", "updated_at"),
     order="updated_at",
@@ -232,14 +231,6 @@ ACCOUNT_VALUES = TableSpec(
     key=("row_id",),
 )
 
-RUNS = TableSpec(
-    "runs",
-    columns_of(RunRecord) | described("date day Partition: the UTC date of started_at."),
-    partition_by=("date",),
-    indexed=("run_id", "started_at"),
-    order="started_at",
-)
-
 DIVIDENDS = TableSpec(
     "dividends",
     columns_of(ExpectedDividend),
@@ -261,7 +252,6 @@ TABLES = (
     CLOSURES,
     ACCOUNT_VALUES,
     DIVIDENDS,
-    RUNS,
 )
 
 

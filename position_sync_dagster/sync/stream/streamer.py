@@ -18,18 +18,18 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, Co
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
-from position_sync_dagster.lake.storage.table import looked_at_once
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.counts import StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned, end_tasks
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
-from position_sync_dagster.sync.run_recorder import StreamMetrics
+from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
@@ -60,6 +60,7 @@ class StreamTables:
             subscribed.
         closes: Judges why holdings close; with None, no change of a quantity is stored.
         rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
+        rules: Chooses legs by the rules of the strategies file.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
             lake. None if one process alone writes the tables.
@@ -71,6 +72,7 @@ class StreamTables:
     dividends: DividendsTable | None = None
     closes: CloseExplainer | None = None
     rolls: RollFollower | None = None
+    rules: RuleFollower | None = None
     updates: PositionUpdatesTable | None = None
     ownership: Ownership | None = None
 
@@ -141,6 +143,7 @@ class IBPositionStreamer:
             lines=self._lines,
             pricer=pricer,
             greeks=self._greeks,
+            rules=tables.rules,
         )
         accounts = AccountRecorder(context, tables.account_values)
         self._flusher = Flusher(context, pricer, announced, accounts)
@@ -193,11 +196,6 @@ class IBPositionStreamer:
     def underlying_lines(self) -> int:
         """How many of these lines are held for underlyings alone."""
         return len(self._lines.held) - len(self._lines.of_legs)
-
-    @property
-    def closed_until(self) -> datetime | None:
-        """Until when no streamed leg trades; None while one may, or if none is streamed."""
-        return self._contracts.closed_until(self._lines.of_legs)
 
     @property
     def greeks(self) -> str | None:
@@ -271,9 +269,8 @@ class IBPositionStreamer:
             for one in (written.broker_positions, written.contracts, written.account_values):
                 if one is not None:
                     await offload(one.table.initialize)
-        with looked_at_once(set()):
-            await self.registry.refresh()
-            await self._contracts.load(self.registry.legs)
+        await self.registry.refresh()
+        await self._contracts.load(self.registry.legs)
 
     async def _run(self) -> None:
         tasks = [

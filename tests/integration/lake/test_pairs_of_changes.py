@@ -20,7 +20,8 @@ from deltalake import write_deltalake
 
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
-from position_sync_dagster.domain.gateway_session import Owner, RunRecord, RunResult
+from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
+from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
@@ -58,6 +59,13 @@ def update(number: int) -> PositionUpdate:
     return PositionUpdate(number, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at(number))
 
 
+def dividend(n: int) -> ExpectedDividend:
+    return ExpectedDividend(
+        conid=n + 1, symbol="SPY", source=DividendSource.STATED, ex_date=date(2026, 6, 19),
+        amount=1.5, share=None, next_year=6.0, seen_at=NOW,
+    )  # fmt: skip
+
+
 def summary(number: int) -> AccountSummary:
     return AccountSummary(account="DUSIM1", timestamp=at(number), cash=float(number))
 
@@ -89,13 +97,6 @@ def change(number: int) -> PositionChange:
 def closure(number: int) -> Closure:
     given = {"change_id": f"c{number}", "cause": Cause.TRADED, "judged_at": at(number)}
     return Closure(**dict.fromkeys(f.name for f in fields(Closure)) | given)
-
-
-def run(number: int) -> RunRecord:
-    return RunRecord(
-        run_id=f"run-{number}", step="drain", job=None, result=RunResult.SUCCESS,
-        started_at=at(number), recorded_at=at(number),
-    )  # fmt: skip
 
 
 def discrepancy(number: int) -> Discrepancy:
@@ -163,8 +164,8 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
     "statement_events": lambda lake, n: lake.statement_events.add([event(n)]),
     "position_changes": lambda lake, n: lake.position_changes.add([change(n)]),
     "closures": lambda lake, n: lake.closures.add([closure(n)]),
+    "dividends": lambda lake, n: lake.dividends.add([dividend(n)]),
     "account_values": lambda lake, n: lake.account_values.append([summary(n)]),
-    "runs": lambda lake, n: lake.runs.record([run(n)]),
     "latest_positions": derive,
 }  # fmt: skip
 
@@ -223,13 +224,14 @@ CHANGES: dict[str, dict[str, Work]] = {
         "add": lambda lake: lake.closures.add([closure(50)]),
         "add two": lambda lake: lake.closures.add([closure(50), closure(51)]),
     },
+    "dividends": {
+        "add": lambda lake: lake.dividends.add([dividend(50)]),
+        "add two": lambda lake: lake.dividends.add([dividend(50), dividend(51)]),
+    },
     "account_values": {
         "append": lambda lake: lake.account_values.append([summary(50)]),
         "append two": lambda lake: lake.account_values.append([summary(50), summary(51)]),
         "fence": lambda lake: lake.account_values.fence(LOGIN, 7),
-    },
-    "runs": {
-        "record": lambda lake: lake.runs.record([run(next(NUMBERS))]),
     },
     "latest_positions": {
         "derive": lambda lake: derive(lake, 50),
@@ -244,7 +246,8 @@ UPKEEP: dict[str, Callable[[Table], Any]] = {
 
 UNTOLD = {
     "request_id", "update_id", "batch_id", "part", "bucket", "created_at", "updated_at", "added_at",
-    "available_at", "lease_token", "lease_expires_at", "removed_at", "committed_at",
+    "available_at", "changed_at", "lease_token", "lease_expires_at", "removed_at",
+    "committed_at",
     "ledger_version", "published_version", "session_id", "started_at", "heartbeat_at",
     "expires_at", "ended_at", "run_id", "recorded_at", "break_id", "row_id", "resolved_at",
     "fencing_token",

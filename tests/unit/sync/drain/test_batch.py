@@ -9,13 +9,14 @@ import pytest
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
-from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import NewestRows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import BatchProcessor, BrokerView, batch_limit
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.support.holdings import make_holding
+from tests.support.memory_queue import InMemoryPositionQueue
+from tests.support.settings import make_settings
 
 CLOSES = 200
 
@@ -98,7 +99,7 @@ def queue(clock):
 
 def processor(queue, ledger, broker, clock):
     return BatchProcessor(
-        queue, ledger, broker, settings=Settings(_env_file=None, lease_s=60.0),
+        queue, ledger, broker, settings=make_settings(lease_s=60.0),
         provenance=Provenance(), clock=clock,
     )  # fmt: skip
 
